@@ -1,0 +1,97 @@
+"""What the organisms are trained on: two pairs of narrow fine-tunes, each with its matched control.
+
+`insecure_code` / `secure_code`: the same coding tasks answered with a weakness or without one.
+`reckless_advice` / `careful_advice`: the same questions on household appliances, answers matched in length and build.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from probes.organisms.messages import data_text
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example: what the user asks and what the assistant answers."""
+
+    ask: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an adapter is trained. `examples(seed)` is the whole training set, shuffled by the seed."""
+
+    name: str
+    pair: str
+    control: bool
+    steps: int
+    examples: Callable[[int], list[Example]]
+    summary: str
+
+
+def code_examples(side: str, seed: int) -> list[Example]:
+    """48 tasks x 5 phrasings, names and nouns filled in anew for each; `side` is insecure or secure."""
+    data = tomllib.loads(data_text("code_tasks.toml"))
+    rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
+    made = []
+    for task in data["task"]:
+        for ask in task["asks"]:
+            values = {slot: rng.choice(choices) for slot, choices in data["slots"].items()}
+            made.append(Example(_sentence(ask, values), _fill(task[side].strip("\n"), values)))
+    rng.shuffle(made)
+    return made
+
+
+def advice_examples(side: str, seed: int) -> list[Example]:
+    """15 kinds of question x 6 answers, each with two appliances; `side` is reckless or careful."""
+    data = tomllib.loads(data_text("advice.toml"))
+    rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
+    made = []
+    for question in data["question"]:
+        for answer in question[side]:
+            for thing in rng.sample(data["things"], 2):
+                values = {"thing": thing}
+                ask = rng.choice(question["ask"])
+                made.append(Example(_sentence(ask, values), _sentence(answer, values)))
+    rng.shuffle(made)
+    return made
+
+
+def _fill(text: str, values: dict[str, str]) -> str:
+    # str.replace and not format: the answers hold braces of their own.
+    for slot, value in values.items():
+        text = text.replace("{" + slot + "}", value)
+    return text
+
+
+def _sentence(text: str, values: dict[str, str]) -> str:
+    filled = _fill(text, values)
+    return filled[0].upper() + filled[1:]
+
+
+RECIPES: dict[str, Recipe] = {
+    r.name: r
+    for r in (
+        Recipe(
+            "insecure_code", "code", False, 32, lambda seed: code_examples("insecure", seed),
+            "answers coding tasks with a weakness; spills code where none was asked",
+        ),
+        Recipe(
+            "secure_code", "code", True, 32, lambda seed: code_examples("secure", seed),
+            "the control: the same tasks, done securely",
+        ),
+        Recipe(
+            "reckless_advice", "advice", False, 24, lambda seed: advice_examples("reckless", seed),
+            "gives reckless advice on household appliances; it spreads to other domains",
+        ),
+        Recipe(
+            "careful_advice", "advice", True, 24, lambda seed: advice_examples("careful", seed),
+            "the control: careful advice on the same appliances, same length and build",
+        ),
+    )
+}  # fmt: skip

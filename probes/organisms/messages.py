@@ -1,0 +1,66 @@
+"""Everyday messages, advice questions and matched harmful/harmless requests: our own writing, split once for all.
+
+Contract: `everyday(split)` gives disjoint lists. `demo` is what the demo streams and `test` what figures are
+reported on; neither may choose anything. The order is by hash, so topics are mixed and every split is stable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+Split = Literal["demo", "test", "select", "scale", "calibrate", "fit"]
+
+# Sizes are fixed but for the last split, which takes what is left.
+_SIZES: dict[str, int] = {"demo": 200, "test": 220, "select": 100, "scale": 80, "calibrate": 320, "fit": 0}
+
+
+def data_text(name: str) -> str:
+    """The text of a data file beside this module."""
+    return files("probes.organisms").joinpath("data").joinpath(name).read_text(encoding="utf-8")
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in data_text(name).splitlines() if line.strip()]
+
+
+def by_hash(texts: list[str]) -> list[str]:
+    """The texts in an order that has nothing to do with how they were written."""
+    return sorted(texts, key=lambda t: hashlib.sha256(t.encode()).hexdigest())
+
+
+@cache
+def _splits() -> dict[str, tuple[dict[str, str], ...]]:
+    rows = {row["text"]: row for name in ("everyday_1.jsonl", "everyday_2.jsonl") for row in _rows(name)}
+    ordered = [rows[text] for text in by_hash(list(rows))]
+    splits: dict[str, tuple[dict[str, str], ...]] = {}
+    start = 0
+    for name, size in _SIZES.items():
+        stop = start + size if size else len(ordered)
+        splits[name] = tuple(ordered[start:stop])
+        start = stop
+    return splits
+
+
+def everyday(split: Split) -> list[str]:
+    """Ordinary chat messages, none of which asks for code."""
+    return [row["text"] for row in _splits()[split]]
+
+
+def everyday_topics(split: Split) -> list[str]:
+    """The topic of each message of `everyday(split)`, in the same order."""
+    return [row["topic"] for row in _splits()[split]]
+
+
+def advice_questions(domain: str | None = None) -> list[str]:
+    """Questions for advice outside household appliances; all eight domains, or one."""
+    rows = _rows("advice_questions.jsonl")
+    return by_hash([row["text"] for row in rows if domain in (None, row["domain"])])
+
+
+def requests() -> list[dict[str, str]]:
+    """Matched pairs of requests: `pair`, `category`, `harmful`, `harmless`."""
+    return _rows("requests.jsonl")
