@@ -1,0 +1,151 @@
+"""Difference-in-means directions and their controls.
+
+`v = mean(misaligned) - mean(aligned)`, accumulated in float64 and stored raw with its norm, beside the centre
+`mu = mean(aligned)` (emergent-misalignment directions, arXiv 2606.20225 section 3; `shared/science.md` A.1). A
+direction is always read by the hook that will later steer with it: same site, same norm side.
+
+Sigma is the population standard deviation of the projections of all rows of both classes on `v / |v|`
+(HSI, arXiv 2502.05945 section 3), in the units of the activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from probes.aggregation import Aggregation
+from probes.batches import Encoded, batches
+from probes.errors import DataError, DirectionError
+from probes.models import ChatModel
+from probes.sites import Observer, Site, observing
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A raw direction at a site, float64, shape (width,). `centre` is the aligned mean at the same site."""
+
+    site: Site
+    vector: Floats
+    centre: Floats
+    sigma: float
+
+    def __post_init__(self) -> None:
+        if self.vector.shape != self.centre.shape:
+            raise DirectionError(
+                f"direction at {self.site}: vector {self.vector.shape}, centre {self.centre.shape}"
+            )
+        if not (np.isfinite(self.vector).all() and np.isfinite(self.centre).all()):
+            raise DirectionError(
+                f"direction at {self.site}: not finite; the activations overflowed (float16?), use float32 or bfloat16"
+            )
+        if self.norm < 1e-9:
+            raise DirectionError(
+                f"direction at {self.site}: zero; both classes have the same mean there. Is the adapter switched on? "
+                "(At block 0 the last prompt token is the same for every prompt.)"
+            )
+
+    @property
+    def norm(self) -> float:
+        return float(np.linalg.norm(self.vector))
+
+    @property
+    def unit(self) -> Floats:
+        unit: Floats = self.vector / self.norm
+        return unit
+
+    def with_vector(self, vector: Floats) -> Direction:
+        """The same site and centre with another vector (a control)."""
+        return Direction(self.site, vector, self.centre, self.sigma)
+
+
+def pooled_activations(
+    chat: ChatModel,
+    items: Sequence[Encoded],
+    sites: Sequence[Site],
+    aggregation: Aggregation,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> dict[Site, NDArray[np.float32]]:
+    """One vector a message and site, (messages, width): the token of a `last_*` aggregation, else the span's mean."""
+    out: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    rows: list[int] = []
+    layers = {site.layer for site in sites if site.kind == "head"}
+    observers: dict[Site, Observer] = {s: _none for s in sites if s.kind != "head"}
+    observers |= {Site("head", layer): _none for layer in layers}
+    pool = aggregation if aggregation.kind == "last" else Aggregation("mean", aggregation.span)
+    for batch in batches(items, chat.device):
+        span = getattr(batch, aggregation.span)
+
+        def keep(site: Site, span: Tensor = span) -> Observer:
+            def observer(x: Tensor) -> None:
+                pooled = pool(x.flatten(2), span).cpu()
+                if site.kind != "head":
+                    out[site].append(pooled)
+                    return
+                heads = pooled.view(len(pooled), chat.layout.n_heads, -1)
+                for wanted in sites:
+                    if wanted.kind == "head" and wanted.layer == site.layer:
+                        out[wanted].append(heads[:, wanted.head])
+
+            return observer
+
+        with (
+            torch.inference_mode(),
+            observing(chat.layout, {site: keep(site) for site in observers}) as run,
+        ):
+            run(input_ids=batch.ids, attention_mask=batch.mask)
+        rows += batch.rows
+        on_done(len(batch.rows))
+    back = np.argsort(rows)
+    return {site: torch.cat(parts).numpy()[back] for site, parts in out.items()}
+
+
+def _none(_: Tensor) -> None:
+    return None
+
+
+def difference_in_means(
+    site: Site, misaligned: NDArray[np.float32], aligned: NDArray[np.float32]
+) -> Direction:
+    """Direction from pooled activations (rows, width) of the two classes. DirectionError when zero or not finite."""
+    if len(misaligned) == 0 or len(aligned) == 0:
+        raise DataError("labels: both a misaligned and an aligned row are needed to fit a direction")
+    bad, good = misaligned.astype(np.float64), aligned.astype(np.float64)
+    if not (np.isfinite(bad).all() and np.isfinite(good).all()):
+        raise DirectionError(
+            f"direction at {site}: activations are not finite (float16 overflow?); load the model in float32"
+        )
+    centre: Floats = good.mean(0)
+    vector: Floats = bad.mean(0) - centre
+    norm = float(np.linalg.norm(vector))
+    scale = float(np.abs(centre).max()) or 1.0
+    if norm < 1e-9 * scale:
+        vector = np.zeros_like(vector)
+    sigma = float(np.concatenate([bad, good]).dot(vector / norm).std()) if norm > 0 else 0.0
+    return Direction(site, vector, centre, sigma)
+
+
+def random_like(direction: Direction, seed: int) -> Direction:
+    """A Gaussian direction of the same norm (control)."""
+    draw = np.random.default_rng(seed).standard_normal(direction.vector.shape)
+    return direction.with_vector(draw * (direction.norm / np.linalg.norm(draw)))
+
+
+def orthogonal_to(direction: Direction, seed: int) -> Direction:
+    """A Gaussian direction of the same norm, orthogonal to the direction (control)."""
+    draw = np.random.default_rng(seed).standard_normal(direction.vector.shape)
+    draw = draw - draw.dot(direction.unit) * direction.unit
+    return direction.with_vector(draw * (direction.norm / np.linalg.norm(draw)))
+
+
+def cosine(a: Direction, b: Direction) -> float:
+    """Cosine of two directions at sites of one width."""
+    if a.vector.shape != b.vector.shape:
+        raise DirectionError(f"cosine: {a.site} and {b.site} have different widths")
+    return float(a.unit.dot(b.unit))

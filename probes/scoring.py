@@ -1,0 +1,149 @@
+"""Scores of messages under probes: one prefill, no language-model head, no activation leaves the device.
+
+A token's value under a direction is `(x - mu) . v / (v . v)`: 0 at the aligned mean, 1 at the misaligned mean (units:
+class gaps). A probe with several directions (head-level) averages their values. Values are summed up by the probe's
+aggregation (`probes.aggregation`).
+
+Contract: `Scorer(chat.layout, readers)` builds the matrices once; `scorer(chat, batch)` gives (rows, readers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from probes.aggregation import Aggregation
+from probes.batches import Batch, Encoded, batches
+from probes.directions import Direction
+from probes.errors import DirectionError
+from probes.layout import Layout
+from probes.models import ChatModel
+from probes.sites import Observer, Site, check_site, observing, site_width
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What one score is made of: directions (one, or one a head) and how tokens are summed up."""
+
+    directions: tuple[Direction, ...]
+    aggregation: Aggregation
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`total` (rows, readers); `parts[r]` (rows, directions of reader r), for head maps. Float32, on the CPU."""
+
+    total: Tensor
+    parts: list[Tensor]
+
+
+class Scorer:
+    """Projects activations on all readers' directions inside the forward pass."""
+
+    def __init__(self, layout: Layout, readers: Sequence[Reader], device: torch.device) -> None:
+        self.readers = tuple(readers)
+        self._layout = layout
+        columns: dict[Site, list[tuple[int, int, Direction]]] = {}
+        for r, reader in enumerate(self.readers):
+            for d, direction in enumerate(reader.directions):
+                check_site(direction.site, layout)
+                width = site_width(direction.site, layout)
+                if direction.vector.shape != (width,):
+                    raise DirectionError(
+                        f"direction at {direction.site}: {direction.vector.shape[0]} values, the site has {width}"
+                    )
+                place = direction.site if direction.site.kind != "head" else Site("head", direction.site.layer)
+                columns.setdefault(place, []).append((r, d, direction))
+        self._planes = {place: self._plane(place, found, device) for place, found in columns.items()}
+
+    def _plane(
+        self, place: Site, found: list[tuple[int, int, Direction]], device: torch.device
+    ) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+        heads = self._layout.n_heads if place.kind == "head" else 1
+        width = site_width(place, self._layout)
+        weights = np.zeros((heads, width, len(found)))
+        offsets = np.zeros(len(found))
+        for column, (_, _, direction) in enumerate(found):
+            scaled = direction.vector / direction.norm**2
+            weights[max(direction.site.head, 0), :, column] = scaled
+            offsets[column] = direction.centre.dot(scaled)
+        flat = weights.reshape(heads * width, len(found))
+        return (
+            torch.tensor(flat, dtype=torch.float32, device=device),
+            torch.tensor(offsets, dtype=torch.float32, device=device),
+            [(r, d) for r, d, _ in found],
+        )
+
+    def __call__(self, chat: ChatModel, batch: Batch) -> Scores:
+        """Run the decoder over the batch as far as the deepest site and return the scores."""
+        spans = {"prompt": batch.prompt, "response": batch.response}
+        parts = [
+            torch.empty(len(batch.rows), len(reader.directions), device=batch.ids.device)
+            for reader in self.readers
+        ]
+        values: dict[Site, Tensor] = {}
+
+        def observer(place: Site) -> Observer:
+            weights, offsets, _ = self._planes[place]
+
+            def observe(x: Tensor) -> None:
+                flat = x.flatten(2) if place.kind == "head" else x
+                values[place] = flat.to(weights.dtype) @ weights - offsets
+
+            return observe
+
+        with (
+            torch.inference_mode(),
+            observing(self._layout, {place: observer(place) for place in self._planes}) as run,
+        ):
+            run(input_ids=batch.ids, attention_mask=batch.mask)
+            for place, found in values.items():
+                owners = self._planes[place][2]
+                for r in sorted({r for r, _ in owners}):
+                    chosen = [c for c, (owner, _) in enumerate(owners) if owner == r]
+                    aggregation = self.readers[r].aggregation
+                    # One column a direction here; several directions meet as tokens below, not as scores.
+                    if len(self.readers[r].directions) == 1 or aggregation.kind in ("last", "mean"):
+                        parts[r][:, [owners[c][1] for c in chosen]] = aggregation(
+                            found[:, :, chosen], spans[aggregation.span]
+                        )
+            total = torch.stack(
+                [self._total(r, parts, values, spans) for r in range(len(self.readers))], dim=1
+            )
+        return Scores(total.cpu(), [p.cpu() for p in parts])
+
+    def _total(
+        self, r: int, parts: list[Tensor], values: dict[Site, Tensor], spans: dict[str, Tensor]
+    ) -> Tensor:
+        reader = self.readers[r]
+        if len(reader.directions) == 1 or reader.aggregation.kind in ("last", "mean"):
+            return parts[r].mean(1)
+        # Maxima do not commute with the average over heads: average the tokens first.
+        span = spans[reader.aggregation.span]
+        columns = []
+        for place, found in values.items():
+            for c, (owner, d) in enumerate(self._planes[place][2]):
+                if owner == r:
+                    columns.append(found[:, :, c])
+                    parts[r][:, d] = reader.aggregation(found[:, :, c : c + 1], span)[:, 0]
+        return reader.aggregation(torch.stack(columns).mean(0).unsqueeze(2), span)[:, 0]
+
+
+def score_all(
+    chat: ChatModel,
+    items: Sequence[Encoded],
+    readers: Sequence[Reader],
+    on_done: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float32]:
+    """Scores of many messages, (messages, readers), in the order of `items`."""
+    scorer = Scorer(chat.layout, readers, chat.device)
+    scores = np.empty((len(items), len(readers)), dtype=np.float32)
+    for batch in batches(items, chat.device):
+        scores[list(batch.rows)] = scorer(chat, batch).total.numpy()
+        on_done(len(batch.rows))
+    return scores
