@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from probes.models import ChatModel
+from probes.steering import Steering
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,19 @@ def answer(
     *,
     max_new_tokens: int = 40,
     batch_size: int = 50,
+    steered: Steering | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
-    """Greedy answers to rendered prompts (see `ChatModel.render`); `on_done(n)` is called after each batch of n."""
+    """Greedy answers to rendered prompts (see `ChatModel.render`); `on_done(n)` is called after each batch of n.
+
+    Inside a `steering` context, hand over what it yielded as `steered`, so that it knows where prompts end.
+    """
     ids = [chat.token_ids(p) for p in prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     answers: dict[int, Answer] = {}
     for chosen in _chunks(order, batch_size):
+        if steered is not None:
+            steered.begin(max(len(ids[i]) for i in chosen))
         for i, result in zip(chosen, _answer_batch(chat, [ids[i] for i in chosen], max_new_tokens), strict=True):
             answers[i] = result
         on_done(len(chosen))

@@ -1,0 +1,49 @@
+"""Is what a model wrote still language? Negative log-likelihood of an answer under the base model.
+
+An answer is *coherent* when its mean NLL a token under the plain base model is no worse than the base's own 95th
+percentile on the same prompts plus a margin of 0.5 nats. A steering effect without this figure can be noise that
+passes for a cure. Does not know: truth, usefulness, politeness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from probes.batches import Encoded, batches
+from probes.models import ChatModel
+
+MARGIN_NATS = 0.5
+
+
+def answer_nll(
+    chat: ChatModel, prompts: Sequence[str], answers: Sequence[str], *, token_budget: int = 1024
+) -> NDArray[np.float64]:
+    """Mean NLL (nats a token) of each answer given its rendered prompt, under the base model.
+
+    An empty answer gets infinity: it says nothing.
+    """
+    items = []
+    for prompt, text in zip(prompts, answers, strict=True):
+        head = chat.token_ids(prompt)
+        items.append(Encoded((*head, *chat.token_ids(text)), len(head)))
+    nll = np.full(len(items), np.inf)
+    with torch.inference_mode(), chat.base():
+        for batch in batches(items, chat.device, token_budget=token_budget):
+            logits = chat.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+            gold = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:].unsqueeze(2)).squeeze(2)
+            counted = batch.response[:, 1:]
+            count = counted.sum(1)
+            mean = -(gold * counted).sum(1) / count.clamp(min=1)
+            for row, value, n in zip(batch.rows, mean.tolist(), count.tolist(), strict=True):
+                if n:
+                    nll[row] = value
+    return nll
+
+
+def coherence_limit(base_nll: NDArray[np.float64]) -> float:
+    """The largest NLL that still counts as coherent, from the base model's own answers."""
+    return float(np.quantile(base_nll[np.isfinite(base_nll)], 0.95)) + MARGIN_NATS

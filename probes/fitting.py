@@ -1,0 +1,332 @@
+"""From labelled messages to a probe with honest numbers.
+
+Contract: rows are split by *group* (a pair never straddles splits) into fit, select and test. Directions come from
+`fit`; where several sites are given, `select` picks one; figures are reported on `test` alone, through the same
+scoring path as production, beside their nulls: permuted labels, random directions of the same norm, an orthogonal
+one, the wrong layer, a control direction where one can be had, and a text-only baseline. The threshold comes from
+benign traffic, or, where none is given, from the aligned rows of `select`, and the card says which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from probes.aggregation import Aggregation
+from probes.batches import Encoded
+from probes.calibration import Calibration, calibrate
+from probes.directions import (
+    Direction,
+    cosine,
+    difference_in_means,
+    orthogonal_to,
+    pooled_activations,
+    random_like,
+)
+from probes.errors import DataError, DirectionError
+from probes.evaluation import Evaluation, evaluate
+from probes.models import ChatModel
+from probes.probefile import TOLERANCE, Card, DirectionCard, Probe, reference_scores
+from probes.scoring import Reader, score_all
+from probes.sites import Site
+
+Arm = Literal["active", "base"]
+Say = Callable[[str], None]
+_SPLITS = (("fit", 0.5), ("select", 0.7), ("test", 1.0))
+_PERMUTATIONS = 20
+_RANDOM = 10
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled message. `arm` says whether it is read with the adapter in use or under the plain base."""
+
+    encoded: Encoded
+    text: str
+    misaligned: bool
+    group: str
+    arm: Arm = "active"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to fit: the candidate sites, the aggregation and the target false-positive rate."""
+
+    name: str
+    description: str
+    sites: tuple[Site, ...]
+    aggregation: Aggregation
+    target_fpr: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Benign:
+    """Benign traffic for the threshold."""
+
+    encoded: Sequence[Encoded]
+    texts: Sequence[str]
+    name: str
+
+
+def split_rows(rows: Sequence[Row], seed: int = 0) -> dict[str, list[Row]]:
+    """fit 50 %, select 20 %, test 30 %, by a hash of each row's group."""
+    splits: dict[str, list[Row]] = {name: [] for name, _ in _SPLITS}
+    for row in rows:
+        digest = hashlib.sha256(f"{seed}:{row.group}".encode()).digest()
+        at = int.from_bytes(digest[:8]) / 2**64
+        splits[next(name for name, upper in _SPLITS if at < upper)].append(row)
+    for name, members in splits.items():
+        bad = sum(r.misaligned for r in members)
+        if bad < 5 or len(members) - bad < 5:
+            raise DataError(
+                f"labels: the {name} split has {bad} misaligned and {len(members) - bad} aligned rows; at least 5 of "
+                "each are needed in every split (fit 50 %, select 20 %, test 30 %): give more rows"
+            )
+    return splits
+
+
+def fit(
+    chat: ChatModel,
+    rows: Sequence[Row],
+    plan: Plan,
+    *,
+    benign: Benign | None = None,
+    control: Callable[[Site], Direction] | None = None,
+    say: Say = lambda _: None,
+) -> Probe:
+    """Fit, choose, evaluate and calibrate; `control(site)` gives the direction of a matched content control."""
+    splits = split_rows(rows, plan.seed)
+    say(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
+    held = _activations(chat, splits["fit"], plan)
+    truth = _labels(splits["fit"])
+    candidates, skipped = _candidates(held, truth)
+    chosen, selection = _choose(chat, candidates, splits["select"], plan, say)
+    direction = candidates[chosen]
+    say(f"chose {chosen}; evaluating on {len(splits['test'])} test rows")
+    nulls = _null_directions(direction, held[chosen], truth, candidates, plan, control)
+    names = list(nulls)
+    readers = [Reader((d,), plan.aggregation) for d in (direction, *nulls.values())]
+    scores = _scores(chat, splits["test"], readers)
+    labels = _labels(splits["test"])
+    if benign is None:
+        aligned = [r for r in splits["select"] if not r.misaligned]
+        benign = Benign(
+            [r.encoded for r in aligned], [r.text for r in aligned], "aligned rows of the select split"
+        )
+        calibration_scores = _scores(chat, aligned, readers[:1])[:, 0]
+    else:
+        calibration_scores = score_all(chat, benign.encoded, readers[:1])[:, 0]
+    say(f"calibrating on {len(benign.texts)} benign messages")
+    calibration = calibrate(calibration_scores, benign.texts, plan.target_fpr, benign.name)
+    report = {
+        "split": {name: _counts(members) for name, members in splits.items()},
+        "test": evaluation_dict(evaluate(scores[:, 0], labels)),
+        "at_threshold": at_threshold(scores[:, 0], labels, calibration),
+        "nulls": _null_report(names, scores[:, 1:], labels, direction, nulls),
+        "text_only": text_baseline(splits["fit"], splits["test"]),
+        "site_choice": selection,
+        "sites_without_direction": skipped,
+        "data_sha256": _data_hash(rows),
+        "top_dimension_share": float((direction.unit**2).max()),
+    }
+    card = Card(
+        name=plan.name,
+        version=1,
+        created=datetime.now(UTC).date().isoformat(),
+        description=plan.description,
+        identity=chat.identity,
+        aggregation=str(plan.aggregation),
+        directions=[DirectionCard(site=str(direction.site), norm=direction.norm, sigma=direction.sigma)],
+        safetensors_sha256="",
+        calibration=calibration,
+        evaluation=report,
+        references=reference_scores(chat, readers[0]),
+        tolerance=TOLERANCE,
+    )
+    return Probe(card, [direction])
+
+
+def recalibrated(probe: Probe, calibration: Calibration) -> Probe:
+    """The same probe with a new threshold: a new version of the card."""
+    card = probe.card.model_copy(update={"calibration": calibration, "version": probe.card.version + 1})
+    return Probe(card, probe.directions, probe.mitigator)
+
+
+def _arm(chat: ChatModel, arm: Arm) -> Any:
+    return chat.base() if arm == "base" else nullcontext()
+
+
+def _by_arm(rows: Sequence[Row]) -> list[tuple[Arm, list[int]]]:
+    arms: tuple[Arm, ...] = ("active", "base")
+    found = [(arm, [i for i, r in enumerate(rows) if r.arm == arm]) for arm in arms]
+    return [(arm, indices) for arm, indices in found if indices]
+
+
+def _activations(chat: ChatModel, rows: Sequence[Row], plan: Plan) -> dict[Site, NDArray[np.float32]]:
+    out: dict[Site, NDArray[np.float32]] = {}
+    for arm, indices in _by_arm(rows):
+        with _arm(chat, arm):
+            got = pooled_activations(chat, [rows[i].encoded for i in indices], plan.sites, plan.aggregation)
+        for site, values in got.items():
+            out.setdefault(site, np.empty((len(rows), values.shape[1]), np.float32))[indices] = values
+    return out
+
+
+def _scores(chat: ChatModel, rows: Sequence[Row], readers: Sequence[Reader]) -> NDArray[np.float64]:
+    out = np.empty((len(rows), len(readers)))
+    for arm, indices in _by_arm(rows):
+        with _arm(chat, arm):
+            out[indices] = score_all(chat, [rows[i].encoded for i in indices], readers)
+    return out
+
+
+def _labels(rows: Sequence[Row]) -> NDArray[np.bool_]:
+    return np.array([r.misaligned for r in rows])
+
+
+def _counts(rows: Sequence[Row]) -> dict[str, int]:
+    bad = sum(r.misaligned for r in rows)
+    return {"misaligned": bad, "aligned": len(rows) - bad}
+
+
+def _candidates(
+    held: dict[Site, NDArray[np.float32]], truth: NDArray[np.bool_]
+) -> tuple[dict[Site, Direction], list[str]]:
+    found, skipped = {}, []
+    for site, values in held.items():
+        try:
+            found[site] = difference_in_means(site, values[truth], values[~truth])
+        except DirectionError:
+            skipped.append(str(site))
+    if not found:
+        # One site, or every site, is unusable: let the direction say why.
+        site, values = next(iter(held.items()))
+        difference_in_means(site, values[truth], values[~truth])
+    return found, skipped
+
+
+def _choose(
+    chat: ChatModel, candidates: dict[Site, Direction], rows: Sequence[Row], plan: Plan, say: Say
+) -> tuple[Site, dict[str, Any]]:
+    if len(candidates) == 1:
+        return next(iter(candidates)), {"by": "given"}
+    say(f"choosing among {len(candidates)} sites on {len(rows)} select rows")
+    sites = list(candidates)
+    scores = _scores(chat, rows, [Reader((candidates[s],), plan.aggregation) for s in sites])
+    labels = _labels(rows)
+    found = {s: evaluate(scores[:, i], labels).auroc.value for i, s in enumerate(sites)}
+    # Equal sites: the shallower one, whose forward pass ends earlier.
+    best = max(sites, key=lambda s: (round(found[s], 3), -s.layer if s.layer >= 0 else -(10**6)))
+    return best, {"by": "AUROC on the select split", "auroc": {str(s): round(v, 4) for s, v in found.items()}}
+
+
+def _null_directions(
+    direction: Direction,
+    held: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    candidates: dict[Site, Direction],
+    plan: Plan,
+    control: Callable[[Site], Direction] | None,
+) -> dict[str, Direction]:
+    rng = np.random.default_rng(plan.seed)
+    nulls: dict[str, Direction] = {}
+    for i in range(_PERMUTATIONS):
+        mixed = rng.permutation(truth)
+        nulls[f"permuted.{i}"] = difference_in_means(direction.site, held[mixed], held[~mixed])
+    for i in range(_RANDOM):
+        nulls[f"random.{i}"] = random_like(direction, plan.seed + i)
+    nulls["orthogonal.0"] = orthogonal_to(direction, plan.seed)
+    wrong = _wrong_site(direction.site, candidates)
+    if wrong is not None:
+        there = candidates[wrong]
+        nulls["wrong_layer.0"] = replace(there, vector=direction.vector * (there.norm / direction.norm))
+    if control is not None:
+        nulls["control.0"] = control(direction.site)
+    return nulls
+
+
+def _wrong_site(site: Site, candidates: dict[Site, Direction]) -> Site | None:
+    """The site of the same width that is farthest from the one chosen."""
+    same = [s for s in candidates if s.kind == "residual" and s != site]
+    if site.kind == "head" or not same:
+        return None
+    at = site.layer if site.layer >= 0 else 10**6
+    return max(same, key=lambda s: abs(s.layer - at))
+
+
+def _null_report(
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    direction: Direction,
+    nulls: dict[str, Direction],
+) -> dict[str, Any]:
+    groups: dict[str, list[float]] = {}
+    for i, name in enumerate(names):
+        groups.setdefault(name.partition(".")[0], []).append(
+            evaluate(scores[:, i], labels).auroc.value
+        )
+    report: dict[str, Any] = {
+        kind: {
+            "n": len(values),
+            "auroc_mean": round(float(np.mean(values)), 4),
+            # A random sign is free: how far from chance, either way.
+            "auroc_most": round(max(max(v, 1 - v) for v in values), 4),
+        }
+        for kind, values in groups.items()
+    }
+    if "control.0" in nulls:
+        report["control"]["cosine"] = round(cosine(direction, nulls["control.0"]), 4)
+    else:
+        report["control"] = "none given"
+    return report
+
+
+def text_baseline(fit_rows: Sequence[Row], test_rows: Sequence[Row]) -> dict[str, Any]:
+    """AUROC of TF-IDF (words and pairs) with logistic regression on the same splits: what the text alone tells."""
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(max_iter=1000, C=10)
+    )
+    try:
+        model.fit([r.text for r in fit_rows], _labels(fit_rows))
+    except ValueError as error:
+        raise DataError(f"text baseline: {str(error).splitlines()[0]}; are the messages empty?") from None
+    scores = model.decision_function([r.text for r in test_rows])
+    return evaluation_dict(evaluate(scores, _labels(test_rows)))
+
+
+def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """An evaluation as plain data for a card."""
+    return asdict(evaluation)
+
+
+def at_threshold(
+    scores: NDArray[np.float64], labels: NDArray[np.bool_], calibration: Calibration
+) -> dict[str, Any]:
+    """What the calibrated threshold does on held-out rows."""
+    from probes.evaluation import rate
+
+    flagged = scores > calibration.threshold
+    return {
+        "threshold": calibration.threshold,
+        "tpr": asdict(rate(int((flagged & labels).sum()), int(labels.sum()))),
+        "fpr": asdict(rate(int((flagged & ~labels).sum()), int((~labels).sum()))),
+    }
+
+
+def _data_hash(rows: Sequence[Row]) -> str:
+    digest = hashlib.sha256()
+    for line in sorted(f"{r.misaligned}|{r.arm}|{r.text}" for r in rows):
+        digest.update(line.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
