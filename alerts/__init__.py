@@ -1,0 +1,1 @@
+"""Alerts: rules, their lifecycle, the outbox and the senders. Imports `storage` and no other part of awry."""

@@ -1,0 +1,86 @@
+"""Connecting and migrating.
+
+Contract: `connect(url)` gives an engine that was reached once; `upgrade(engine)` brings the schema to head and is
+safe when several processes do it at once. Errors never hold the password of a URL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from storage.errors import DatabaseUnavailableError, SchemaError
+
+# Any number will do, as long as every awry uses the same one.
+_MIGRATION_LOCK = 0x41575259
+
+
+def connect(url: str) -> Engine:
+    """An engine for `postgresql://...`, checked with one round trip. Raises DatabaseUnavailableError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise DatabaseUnavailableError(
+            "database_url: not a URL; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "postgresql+psycopg":
+        raise DatabaseUnavailableError(
+            f"database_url: {parsed.drivername} is not supported; awry speaks PostgreSQL only (postgresql://...)"
+        )
+    engine = create_engine(
+        parsed,
+        pool_pre_ping=True,
+        hide_parameters=True,  # a failing statement must not print prompt text
+        pool_size=3,
+        connect_args={"connect_timeout": 10, "application_name": "awry"},
+        insertmanyvalues_page_size=1000,
+    )
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except OperationalError as error:
+        engine.dispose()
+        first = str(error.orig).splitlines()[0][:200]
+        raise DatabaseUnavailableError(
+            f"database_url: cannot reach {parsed.render_as_string(hide_password=True)} ({first})"
+        ) from None
+    return engine
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def upgrade(engine: Engine) -> str:
+    """Bring the schema to head and return its revision."""
+    config = _config()
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return head_revision()
+
+
+def head_revision() -> str:
+    """The revision that this version of awry needs."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def check_schema(engine: Engine) -> None:
+    """SchemaError unless the database is at head."""
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current != head_revision():
+        raise SchemaError(
+            f"database: the schema is at {current or 'nothing'}, awry needs {head_revision()}: run awry db upgrade"
+        )

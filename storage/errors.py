@@ -1,0 +1,13 @@
+"""Errors of `storage`. Messages name the field and the fix, and hold no prompt text and no password."""
+
+
+class StorageError(Exception):
+    """Base of all errors raised by `storage`."""
+
+
+class DatabaseUnavailableError(StorageError):
+    """The database cannot be reached or started."""
+
+
+class SchemaError(StorageError):
+    """The database's schema is not the one that this version of awry needs."""

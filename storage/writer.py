@@ -1,0 +1,232 @@
+"""The one writer of messages, scores and answers: idempotent on message coordinates.
+
+Contract: `write_batch(connection, batch)` runs in the caller's transaction and returns the score rows that are new,
+so that alerts count each score once whatever is delivered again. Writing the same batch twice adds no row. A message
+whose coordinates already hold another payload becomes a visible `failed` row, and gets no score.
+
+Strings that PostgreSQL cannot hold are changed on the way in: NUL becomes U+2400.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+
+from storage.schema import answers, head_scores, messages, probes, scores
+
+CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
+
+
+@dataclass(frozen=True, order=True)
+class Coordinates:
+    """Where a message came from; for JSON lines partition is 0 and offset the byte offset."""
+
+    source: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True)
+class MessageRow:
+    """What is kept of one message. `text` is None unless the owner chose privacy `full`."""
+
+    at: Coordinates
+    payload_sha256: str
+    day: date
+    status: str
+    reason: str | None = None
+    message_id: str | None = None
+    tenant: str | None = None
+    user_id: str | None = None
+    model: str | None = None
+    conversation_id: str | None = None
+    sent_at: datetime | None = None
+    tokens: int | None = None
+    text: dict[str, Any] | None = None
+    text_sha256: str | None = None
+    attributes: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One probe's score of one message, in class gaps. `heads` are (layer, head, score) for head-level probes."""
+
+    at: Coordinates
+    probe: str
+    probe_version: int
+    score: float
+    threshold: float
+    flagged: bool
+    heads: tuple[tuple[int, int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A generated answer; `kind` is plain or mitigated."""
+
+    at: Coordinates
+    kind: str
+    tokens: int
+    recipe: str | None = None
+    text: str | None = None
+    text_sha256: str | None = None
+
+
+@dataclass
+class BatchRows:
+    """All rows of one batch."""
+
+    messages: list[MessageRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    answers: list[AnswerRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a batch added: counts, and the scores that were not there before."""
+
+    messages: int
+    conflicts: int
+    scores: tuple[ScoreRow, ...]
+
+
+def write_batch(connection: Connection, batch: BatchRows) -> Written:
+    """Write one batch in the caller's transaction."""
+    first = _first_payloads(connection, batch.messages)
+    rows, conflicting = [], set()
+    for message in batch.messages:
+        known = first.setdefault(message.at, (message.payload_sha256, message.day))
+        values = _message_values(message, known[1])
+        if known[0] != message.payload_sha256:
+            conflicting.add(message.at)
+            values |= {"status": "failed", "reason": CONFLICT}
+        rows.append(values)
+    added = _insert(connection, messages, rows, ("source", "partition", "offset", "payload_sha256"))
+    days = {at: known[1] for at, known in first.items()}
+    kept = [s for s in batch.scores if s.at not in conflicting]
+    new = _insert(
+        connection, scores, [_score_values(s, days) for s in kept], ("source", "partition", "offset", "probe")
+    )
+    fresh = tuple(s for s in kept if (*_key(s.at), s.probe) in new)
+    _insert(connection, head_scores, [v for s in fresh for v in _head_values(s, days)], ())
+    _insert(
+        connection,
+        answers,
+        [_answer_values(a, days) for a in batch.answers if a.at not in conflicting],
+        ("source", "partition", "offset", "kind"),
+    )
+    return Written(len(added), len(conflicting), fresh)
+
+
+def register_probe(connection: Connection, name: str, version: int, sha256: str, card: dict[str, Any]) -> None:
+    """Keep a probe's card; the same name and version with other contents keeps the first."""
+    row = {"name": name, "version": version, "safetensors_sha256": sha256, "card": card}
+    connection.execute(insert(probes).values(row).on_conflict_do_nothing())
+
+
+def _key(at: Coordinates) -> tuple[str, int, int]:
+    return (clean(at.source), at.partition, at.offset)
+
+
+def _first_payloads(
+    connection: Connection, rows: Sequence[MessageRow]
+) -> dict[Coordinates, tuple[str, date]]:
+    """Payload hash and day of the coordinates that are already known; the first one written wins."""
+    if not rows:
+        return {}
+    columns = (messages.c.source, messages.c.partition, messages.c.offset)
+    found = connection.execute(
+        select(*columns, messages.c.payload_sha256, messages.c.day)
+        .where(tuple_(*columns).in_([_key(r.at) for r in rows]))
+        .where((messages.c.reason.is_(None)) | (messages.c.reason != CONFLICT))
+    )
+    return {Coordinates(r.source, r.partition, r.offset): (r.payload_sha256, r.day) for r in found}
+
+
+def _insert(
+    connection: Connection, table: Table, rows: Sequence[dict[str, Any]], returning: Iterable[str]
+) -> set[tuple[Any, ...]]:
+    if not rows:
+        return set()
+    statement = insert(table).on_conflict_do_nothing()
+    columns = [table.c[name] for name in returning]
+    if not columns:
+        connection.execute(statement, rows)
+        return set()
+    return {tuple(r) for r in connection.execute(statement.returning(*columns), rows)}
+
+
+def _place(at: Coordinates, day: date | None) -> dict[str, Any]:
+    source, partition, offset = _key(at)
+    return {"source": source, "partition": partition, "offset": offset, "day": day}
+
+
+def _message_values(row: MessageRow, day: date) -> dict[str, Any]:
+    return {
+        **_place(row.at, day),
+        "payload_sha256": row.payload_sha256,
+        "status": row.status,
+        "tokens": row.tokens,
+        "sent_at": row.sent_at,
+        "text_sha256": row.text_sha256,
+        "text": clean(row.text),
+        "attributes": clean(row.attributes),
+        "reason": clean(row.reason),
+        "message_id": clean(row.message_id),
+        "tenant": clean(row.tenant),
+        "user_id": clean(row.user_id),
+        "model": clean(row.model),
+        "conversation_id": clean(row.conversation_id),
+    }
+
+
+def _score_values(row: ScoreRow, days: dict[Coordinates, date]) -> dict[str, Any]:
+    return {
+        **_place(row.at, days[row.at]),
+        "probe": row.probe,
+        "probe_version": row.probe_version,
+        "score": row.score,
+        "threshold": row.threshold,
+        "flagged": row.flagged,
+    }
+
+
+def _head_values(row: ScoreRow, days: dict[Coordinates, date]) -> list[dict[str, Any]]:
+    return [
+        {**_place(row.at, days[row.at]), "probe": row.probe, "layer": layer, "head": head, "score": score}
+        for layer, head, score in row.heads
+    ]
+
+
+def _answer_values(row: AnswerRow, days: dict[Coordinates, date]) -> dict[str, Any]:
+    return {
+        **_place(row.at, days[row.at]),
+        "kind": row.kind,
+        "tokens": row.tokens,
+        "recipe": row.recipe,
+        "text": clean(row.text),
+        "text_sha256": row.text_sha256,
+    }
+
+
+def clean(value: Any) -> Any:
+    """What PostgreSQL can hold of a string, list or dict: NUL becomes its picture, a lone surrogate U+FFFD."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\u2400").encode("utf-8", "replace").decode() if _odd(value) else value
+    if isinstance(value, dict):
+        return {clean(k): clean(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [clean(v) for v in value]
+    return value
+
+
+def _odd(text: str) -> bool:
+    return not text.isascii() or "\x00" in text
