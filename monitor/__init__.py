@@ -1,0 +1,1 @@
+"""The service: stream in, score, store, commit; and the `awry` command."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, desc, func, select
+from sqlalchemy import Connection, desc, func, select, tuple_
 
 from storage.schema import alerts, answers, messages, outbox, scores
-from storage.writer import Coordinates
+from storage.writer import Coordinates, clean
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,33 @@ def scored_messages(connection: Connection, probe: str, source: str | None = Non
         )
         for r in connection.execute(query)
     ]  # fmt: skip
+
+
+def already_scored(
+    connection: Connection, payloads: Sequence[tuple[Coordinates, str]], probes: Sequence[str]
+) -> set[tuple[Coordinates, str]]:
+    """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`."""
+    if not payloads:
+        return set()
+    place = (messages.c.source, messages.c.partition, messages.c.offset)
+    scored = (
+        select(func.count())
+        .where(
+            scores.c.source == messages.c.source,
+            scores.c.partition == messages.c.partition,
+            scores.c.offset == messages.c.offset,
+            scores.c.probe.in_(probes),
+        )
+        .scalar_subquery()
+    )
+    done = messages.c.status.in_(("invalid", "skipped")) | (scored >= len(set(probes)))
+    keys = [(clean(at.source), at.partition, at.offset, sha256) for at, sha256 in payloads]
+    rows = connection.execute(
+        select(*place, messages.c.payload_sha256)
+        .where(tuple_(*place, messages.c.payload_sha256).in_(keys))
+        .where(done & (messages.c.status != "failed"))
+    )
+    return {(Coordinates(r.source, r.partition, r.offset), r.payload_sha256) for r in rows}
 
 
 def stored_answers(connection: Connection, source: str, kind: str) -> dict[Coordinates, str]:

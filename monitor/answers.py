@@ -1,0 +1,89 @@
+"""Mitigated answers: generated with the probe's direction removed, written as JSON lines.
+
+One line a message: ids and coordinates, the recipe, the mitigated answer and, when asked for, the unmitigated one
+beside it. Lines are flushed before the batch is committed: at-least-once, key = message id.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from monitor.errors import OutputError, SettingsError
+from probes.generation import Answer, answer
+from probes.models import ChatModel
+from probes.probefile import Probe
+from probes.steering import steering
+
+
+@dataclass(frozen=True)
+class Mitigated:
+    """The answers to one message; `plain` only where it was asked for."""
+
+    mitigated: Answer
+    plain: Answer | None
+    recipe: str
+
+
+class Mitigator:
+    """Generates answers under one probe's steering recipe."""
+
+    def __init__(self, chat: ChatModel, probe: Probe, *, also_plain: bool, max_new_tokens: int) -> None:
+        intervention = probe.intervention
+        if intervention is None:
+            raise SettingsError(f"mitigate_with: probe {probe.name} has no steering recipe; make one with awry sweep")
+        self._chat = chat
+        self._intervention = intervention
+        self._also_plain = also_plain
+        self._max_new_tokens = max_new_tokens
+        self.recipe = f"{probe.name}: {intervention}"
+
+    def __call__(self, conversations: Sequence[Sequence[dict[str, str]]]) -> list[Mitigated]:
+        """One Mitigated a conversation, in order."""
+        if not conversations:
+            return []
+        prompts = [self._chat.render(turns) for turns in conversations]
+        with steering(self._chat, [self._intervention]) as steered:
+            mitigated = answer(self._chat, prompts, max_new_tokens=self._max_new_tokens, steered=steered)
+        plain: list[Answer | None] = [None] * len(prompts)
+        if self._also_plain:
+            plain = list(answer(self._chat, prompts, max_new_tokens=self._max_new_tokens))
+        return [Mitigated(m, p, self.recipe) for m, p in zip(mitigated, plain, strict=True)]
+
+
+def choose_mitigator(probes: Sequence[Probe], wanted: str | None) -> Probe:
+    """The probe whose recipe mitigates: the one named, else the first that has one."""
+    for probe in probes:
+        if probe.intervention is not None and wanted in (None, probe.name):
+            return probe
+    named = wanted or "any loaded probe"
+    raise SettingsError(f"mitigate_with: {named} has no steering recipe or is not loaded; make one with awry sweep")
+
+
+class AnswerFile:
+    """Appends JSON lines to a file, or to standard output for `-`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._own = str(path) != "-"
+        try:
+            self._file: TextIO = path.open("a", encoding="utf-8") if self._own else sys.stdout
+        except OSError as error:
+            raise OutputError(f"answers_out: cannot write {path} ({error.strerror})") from error
+
+    def write(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Write and flush; OutputError when the disk does not take it."""
+        try:
+            for line in lines:
+                self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(f"answers_out: cannot write {self._path} ({error.strerror})") from error
+
+    def close(self) -> None:
+        if self._own:
+            self._file.close()

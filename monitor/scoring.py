@@ -1,0 +1,133 @@
+"""Scoring one batch of messages with all loaded probes in one prefill; a batch that breaks is split.
+
+Contract: `BatchScorer(...)(messages)` gives one Outcome a message, in order, never fewer: scored, truncated, skipped or
+failed with a reason. Out of memory and any other error of the model halve the batch until the bad message stands
+alone. Reasons hold the class of an error, never its text, since a library's error may quote the prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from monitor.wire import WireMessage
+from probes.batches import Encoded, batches, encode
+from probes.models import ChatModel
+from probes.probefile import Probe
+from probes.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """One probe's score, in class gaps; `heads` are (layer, head, score) of a head-level probe."""
+
+    probe: Probe
+    score: float
+    heads: tuple[tuple[int, int, float], ...] = ()
+
+    @property
+    def flagged(self) -> bool:
+        return self.score > self.probe.card.threshold
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one message."""
+
+    status: Literal["scored", "truncated", "skipped", "failed"]
+    scores: tuple[ProbeScore, ...] = ()
+    tokens: int | None = None
+    reason: str | None = None
+
+
+class BatchScorer:
+    """Holds the model and the probes; `tokens` counts what was read so far."""
+
+    def __init__(
+        self, chat: ChatModel, probes: Sequence[Probe], *, token_budget: int, max_tokens: int, skip_over_long: bool
+    ) -> None:
+        self._chat = chat
+        self._probes = tuple(probes)
+        self._scorer = Scorer(chat.layout, [p.reader for p in probes], chat.device)
+        self._reads_responses = any(p.aggregation.span == "response" for p in probes)
+        self._token_budget = token_budget
+        self._max_tokens = max_tokens
+        self._skip_over_long = skip_over_long
+        self.tokens = 0
+
+    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        encoded: dict[int, Encoded] = {}
+        for i, message in enumerate(messages):
+            try:
+                item = self._encode(message)
+            except Exception as error:
+                outcomes[i] = _failed(error, "tokenising")
+                continue
+            if item.truncated and self._skip_over_long:
+                reason = f"longer than max_tokens={self._max_tokens} (over_long=skip)"
+                outcomes[i] = Outcome("skipped", reason=reason)
+            else:
+                encoded[i] = item
+        order = list(encoded)
+        self._score([encoded[i] for i in order], order, outcomes)
+        return [outcomes[i] for i in range(len(messages))]
+
+    def _encode(self, message: WireMessage) -> Encoded:
+        response = message.response if self._reads_responses else None
+        return encode(self._chat, message.turns, response, self._max_tokens)
+
+    def _score(self, items: Sequence[Encoded], indices: Sequence[int], outcomes: dict[int, Outcome]) -> None:
+        if not items:
+            return
+        try:
+            for i, outcome in self._forward(items, indices).items():
+                outcomes[i] = outcome
+        except Exception as error:
+            if len(items) == 1:
+                outcomes[indices[0]] = _failed(error, "scoring")
+                return
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            half = len(items) // 2
+            self._score(items[:half], indices[:half], outcomes)
+            self._score(items[half:], indices[half:], outcomes)
+
+    def _forward(self, items: Sequence[Encoded], indices: Sequence[int]) -> dict[int, Outcome]:
+        found = {}
+        for batch in batches(items, self._chat.device, token_budget=self._token_budget):
+            scores = self._scorer(self._chat, batch)
+            self.tokens += batch.tokens
+            for at, row in enumerate(batch.rows):
+                parts = [part[at].tolist() for part in scores.parts]
+                found[indices[row]] = self._outcome(items[row], scores.total[at].tolist(), parts)
+        return found
+
+    def _outcome(self, item: Encoded, totals: Sequence[float], parts: Sequence[Sequence[float]]) -> Outcome:
+        scores, reasons = [], []
+        for probe, total, heads in zip(self._probes, totals, parts, strict=True):
+            if math.isfinite(total):
+                scores.append(ProbeScore(probe, total, _head_scores(probe, heads)))
+            elif probe.aggregation.span == "response" and item.n_prompt == len(item.ids):
+                reasons.append(f"{probe.name} reads responses and the message has none")
+            else:
+                reasons.append(f"{probe.name} gave no finite score (dtype overflow?)")
+        tokens = len(item.ids)
+        reason = "; ".join(reasons) or None
+        if not scores:
+            overflow = reason is not None and "finite" in reason
+            return Outcome("failed" if overflow else "skipped", tokens=tokens, reason=reason)
+        return Outcome("truncated" if item.truncated else "scored", tuple(scores), tokens, reason)
+
+
+def _head_scores(probe: Probe, parts: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
+    sites = [d.site for d in probe.directions]
+    return tuple((s.layer, s.head, v) for s, v in zip(sites, parts, strict=True) if s.kind == "head")
+
+
+def _failed(error: Exception, doing: str) -> Outcome:
+    return Outcome("failed", reason=f"{doing} failed: {type(error).__name__}")

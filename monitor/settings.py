@@ -1,0 +1,157 @@
+"""Settings: environment `AWRY_*`, `awry.toml`, flags; flags win, then the environment, then the file.
+
+Contract: `load_settings(**flags)` gives valid settings or a SettingsError that names the setting. Field descriptions
+are the reference: the README's table is generated from them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError as SourceSettingsError,
+    TomlConfigSettingsSource,
+)
+
+from alerts.senders.base import Destination
+from monitor.errors import SettingsError
+
+CONFIG_VARIABLE = "AWRY_CONFIG"
+
+
+def default_state_dir() -> Path:
+    """/var/lib/awry for root (its embedded server runs as another user), else the user's state folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/awry")
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("awry"))
+
+
+class Settings(BaseSettings):
+    """All settings of the worker and the outbox loop."""
+
+    model_config = SettingsConfigDict(env_prefix="AWRY_", extra="forbid", frozen=True)
+
+    state_dir: Path = Field(default_factory=default_state_dir, description="models, caches and the embedded database")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://...; when absent, an embedded PostgreSQL starts in the state folder"
+    )
+    model: str = Field(
+        "SmolLM2-135M-Instruct", description="built-in name, folder of a checkpoint, or hub id of the model to run"
+    )
+    adapter: str | None = Field(None, description="PEFT adapter: a shipped one's name, or a folder")
+    scale: float | None = Field(
+        None, ge=0, le=4, description="strength of the adapter; default: its manifest's scale, else 1"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on a CPU, bfloat16 on an accelerator"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    attention: str | None = Field(None, description="attention implementation: sdpa, eager, ...; default: the model's")
+    trust_remote_code: bool = Field(False, description="let a model's repository run its own code")
+    probes: tuple[str, ...] = Field(
+        (), description="probe names or card paths; default: every shipped probe made for this model and adapter"
+    )
+    shadow: tuple[str, ...] = Field((), description="probes that score and store, but open no alert")
+    source: str = Field("-", description="JSON lines: a file, or - for standard input")
+    source_name: str | None = Field(None, description="name in the coordinates; default: the file's name, or stdin")
+    follow: bool = Field(False, description="keep reading as the file grows")
+    batch_messages: int = Field(64, ge=1, le=4096, description="messages a transaction, at most")
+    batch_wait_seconds: float = Field(1.0, ge=0, le=60, description="how long a batch waits to fill up")
+    token_budget: int = Field(2048, ge=16, description="tokens a forward pass, padding counted")
+    max_tokens: int = Field(2048, ge=32, description="tokens of a message that are read")
+    over_long: Literal["truncate_left", "skip"] = Field("truncate_left", description="what happens to longer ones")
+    max_message_bytes: int = Field(4_194_304, ge=1024, description="messages over this are not parsed, but skipped")
+    privacy: Literal["none", "sha256", "full"] = Field("sha256", description="how much of the text is stored")
+    mitigate: Literal["off", "flagged", "all"] = Field(
+        "off", description="write an answer with the probe's direction removed, for these messages"
+    )
+    mitigate_with: str | None = Field(None, description="the probe whose recipe is used; default: the first with one")
+    also_plain: bool = Field(False, description="write the unmitigated answer beside the mitigated one")
+    answers_out: Path = Field(Path("answers.jsonl"), description="JSON lines of answers; - for standard output")
+    max_new_tokens: int = Field(40, ge=1, le=4096, description="tokens of a generated answer, at most")
+    error_from: float = Field(0.5, gt=0, description="class gaps over the threshold from which an alert is an error")
+    critical_from: float = Field(1.0, gt=0, description="class gaps over the threshold from which it is critical")
+    destinations: tuple[Destination, ...] = Field(
+        (Destination(name="console", kind="console"),),
+        description="where alerts go: a list of {name, kind = console or webhook, url, secret}",
+    )
+    send_every_seconds: float = Field(2.0, gt=0, le=300, description="how often the outbox loop looks")
+    logs: Literal["auto", "terminal", "json"] = Field("auto", description="auto: progress on a terminal, else JSON")
+
+    @field_validator("critical_from")
+    @classmethod
+    def _bands_rise(cls, value: float, info: Any) -> float:
+        if "error_from" in info.data and value < info.data["error_from"]:
+            raise ValueError("must not be below error_from")
+        return value
+
+    @field_validator("destinations")
+    @classmethod
+    def _names_differ(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [d.name for d in value]
+        if len(set(names)) != len(names):
+            raise ValueError("two destinations share a name")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+
+def config_file() -> Path:
+    """The file named by AWRY_CONFIG, else awry.toml in the current folder."""
+    return Path(os.environ.get(CONFIG_VARIABLE, "awry.toml"))
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings with `flags` (None means not given) on top. Raises SettingsError naming the setting."""
+    path = config_file()
+    if CONFIG_VARIABLE in os.environ and not path.is_file():
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not there")
+    try:
+        return Settings(**{k: v for k, v in flags.items() if v is not None})
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(e) for e in error.errors(include_input=False))) from None
+    except SourceSettingsError as error:
+        raise SettingsError(f"environment: {str(error).splitlines()[0]} (lists and tables are written as JSON)") from None
+    except ValueError as error:  # a TOML file that does not parse
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _explain(error: Any) -> str:
+    parts = [str(part) for part in error["loc"]]
+    name = ".".join(parts) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such setting; see awry settings"
+    return f"{name} (flag, AWRY_{parts[0].upper() if parts else '*'} or {config_file().name}): {error['msg']}"
+
+
+def reference() -> list[tuple[str, str, str, str]]:
+    """(name, environment variable, default, description) of every setting."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        if name == "state_dir":
+            default = "the user's state folder"
+        elif name == "destinations":
+            default = "console"
+        else:
+            value = field.get_default(call_default_factory=True)
+            default = "" if value is None or value == () else str(value)
+        rows.append((name, f"AWRY_{name.upper()}", default, field.description or ""))
+    return rows

@@ -1,0 +1,157 @@
+"""The wire format: one JSON object a message.
+
+`id`, then either `prompt` (a string) or `messages` (chat: a list of {role, content}), optionally `response`, `model`,
+`tenant`, `user`, `conversation_id`, `timestamp` (ISO 8601 or seconds), free `attributes`; unknown fields are kept
+under `attributes`. What breaks this is an Invalid with a reason that names the field and holds none of the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+MAX_ID = 512
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A payload that is no message; `message_id` where one could be read."""
+
+    reason: str
+    message_id: str | None = None
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which is no text; send valid Unicode") from None
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def _with_zone(value: Any) -> Any:
+    """A time without a zone is UTC."""
+    if isinstance(value, str) and value and value[-1] != "Z" and "+" not in value[10:] and "-" not in value[10:]:
+        return value + "Z"
+    return value
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+FullText = Annotated[Text, AfterValidator(_not_blank)]
+Name = Annotated[Text, Field(max_length=MAX_ID)]
+
+
+class Turn(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    role: Annotated[FullText, Field(max_length=64)]
+    content: Text
+
+
+class WireMessage(BaseModel):
+    """A message as it came in."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    id: Annotated[FullText, Field(max_length=MAX_ID)]
+    prompt: FullText | None = None
+    messages: Annotated[list[Turn], Field(min_length=1)] | None = None
+    response: Text | None = None
+    model: Name | None = None
+    tenant: Name | None = None
+    user: Name | None = None
+    conversation_id: Name | None = None
+    timestamp: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_with_zone)] | None = None
+    attributes: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> WireMessage:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        if self.messages is not None and not any(turn.content.strip() for turn in self.messages):
+            raise ValueError("messages: every content is empty")
+        return self
+
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """The conversation, whichever way it was sent."""
+        if self.messages is not None:
+            return [{"role": t.role, "content": t.content} for t in self.messages]
+        return [{"role": "user", "content": self.prompt or ""}]
+
+    @property
+    def kept_attributes(self) -> dict[str, Any]:
+        """Attributes with the unknown fields beside them."""
+        return {**(self.model_extra or {}), **self.attributes}
+
+    @property
+    def stored_text(self) -> dict[str, Any]:
+        """What privacy `full` keeps."""
+        text: dict[str, Any] = {"messages": self.turns}
+        return text | {"response": self.response} if self.response is not None else text
+
+    @property
+    def text_sha256(self) -> str:
+        """A hash of the conversation and its response."""
+        return hashlib.sha256(json.dumps(self.stored_text, sort_keys=True).encode()).hexdigest()
+
+
+def parse(payload: bytes) -> WireMessage | Invalid:
+    """Read one payload. Never raises for what is in it."""
+    try:
+        value = json.loads(payload)
+    except UnicodeDecodeError:
+        return Invalid("payload: not UTF-8")
+    except RecursionError:
+        return Invalid("payload: nested too deeply")
+    except ValueError as error:
+        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        return Invalid(f"payload: not JSON{where}")
+    if not isinstance(value, dict):
+        return Invalid(f"payload: a JSON {_kind(value)}, not an object")
+    try:
+        return WireMessage.model_validate(value)
+    except ValidationError as error:
+        return Invalid(_reason(error), _readable_id(value))
+    except RecursionError:
+        return Invalid("payload: nested too deeply", _readable_id(value))
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message
+
+
+def _readable_id(value: dict[str, Any]) -> str | None:
+    found = value.get("id")
+    return found[:MAX_ID] if isinstance(found, str) else None
+
+
+def _kind(value: object) -> str:
+    names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
