@@ -50,7 +50,11 @@ def record(
 
 
 def _record_one(
-    connection: Connection, key: str, group: Sequence[Flagged], destinations: Sequence[str], rule: ThresholdRule
+    connection: Connection,
+    key: str,
+    group: Sequence[Flagged],
+    destinations: Sequence[str],
+    rule: ThresholdRule,
 ) -> list[Opened]:
     first, top = group[0], max(group, key=lambda f: f.score)
     severity = rule.severity(top)
@@ -61,9 +65,7 @@ def _record_one(
         changes["severity"] = severity
     if top.score > row.top_score:
         changes |= {"top_score": top.score, "top_message": _message(top)}
-    after = connection.execute(
-        update(alerts).where(alerts.c.id == row.id).values(changes).returning(alerts)
-    ).one()
+    after = connection.execute(update(alerts).where(alerts.c.id == row.id).values(changes).returning(alerts)).one()
     if after.state == "silenced" or not (new or graver):
         return []
     event = "alert.opened" if new else "alert.worsened"
@@ -95,9 +97,7 @@ def _live_alert(
         made = connection.execute(
             insert(alerts)
             .values(values)
-            .on_conflict_do_nothing(
-                index_elements=[alerts.c.dedup_key], index_where=alerts.c.state != "resolved"
-            )
+            .on_conflict_do_nothing(index_elements=[alerts.c.dedup_key], index_where=alerts.c.state != "resolved")
             .returning(alerts.c.id)
         ).scalar()
         row = connection.execute(live).one_or_none()

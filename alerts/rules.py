@@ -48,4 +48,4 @@ class ThresholdRule:
 
 def worse(a: str, b: str) -> str:
     """The graver of two severities."""
-    return max(a, b, key=SEVERITIES.index)  # type: ignore[arg-type]
+    return max(a, b, key=SEVERITIES.index)

@@ -8,6 +8,7 @@ alone. Reasons hold the class of an error, never its text, since a library's err
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,10 +46,16 @@ class Outcome:
 
 
 class BatchScorer:
-    """Holds the model and the probes; `tokens` counts what was read so far."""
+    """Holds the model and the probes; `tokens` and `seconds` count what was read so far, and how long it took."""
 
     def __init__(
-        self, chat: ChatModel, probes: Sequence[Probe], *, token_budget: int, max_tokens: int, skip_over_long: bool
+        self,
+        chat: ChatModel,
+        probes: Sequence[Probe],
+        *,
+        token_budget: int,
+        max_tokens: int,
+        skip_over_long: bool,
     ) -> None:
         self._chat = chat
         self._probes = tuple(probes)
@@ -58,6 +65,7 @@ class BatchScorer:
         self._max_tokens = max_tokens
         self._skip_over_long = skip_over_long
         self.tokens = 0
+        self.seconds = 0.0
 
     def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
@@ -74,7 +82,9 @@ class BatchScorer:
             else:
                 encoded[i] = item
         order = list(encoded)
+        started = time.perf_counter()
         self._score([encoded[i] for i in order], order, outcomes)
+        self.seconds += time.perf_counter() - started
         return [outcomes[i] for i in range(len(messages))]
 
     def _encode(self, message: WireMessage) -> Encoded:
@@ -100,7 +110,7 @@ class BatchScorer:
     def _forward(self, items: Sequence[Encoded], indices: Sequence[int]) -> dict[int, Outcome]:
         found = {}
         for batch in batches(items, self._chat.device, token_budget=self._token_budget):
-            scores = self._scorer(self._chat, batch)
+            scores = self._scorer(batch)
             self.tokens += batch.tokens
             for at, row in enumerate(batch.rows):
                 parts = [part[at].tolist() for part in scores.parts]

@@ -15,8 +15,10 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError as SourceSettingsError,
     TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as SourceSettingsError,
 )
 
 from alerts.senders.base import Destination
@@ -44,7 +46,8 @@ class Settings(BaseSettings):
         None, description="postgresql://...; when absent, an embedded PostgreSQL starts in the state folder"
     )
     model: str = Field(
-        "SmolLM2-135M-Instruct", description="built-in name, folder of a checkpoint, or hub id of the model to run"
+        "SmolLM2-135M-Instruct",
+        description="built-in name, folder of a checkpoint, or hub id of the model to run",
     )
     adapter: str | None = Field(None, description="PEFT adapter: a shipped one's name, or a folder")
     scale: float | None = Field(
@@ -57,7 +60,8 @@ class Settings(BaseSettings):
     attention: str | None = Field(None, description="attention implementation: sdpa, eager, ...; default: the model's")
     trust_remote_code: bool = Field(False, description="let a model's repository run its own code")
     probes: tuple[str, ...] = Field(
-        (), description="probe names or card paths; default: every shipped probe made for this model and adapter"
+        (),
+        description="probe names or card paths; default: every shipped probe made for this model and adapter",
     )
     shadow: tuple[str, ...] = Field((), description="probes that score and store, but open no alert")
     source: str = Field("-", description="JSON lines: a file, or - for standard input")
@@ -129,7 +133,9 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(e) for e in error.errors(include_input=False))) from None
     except SourceSettingsError as error:
-        raise SettingsError(f"environment: {str(error).splitlines()[0]} (lists and tables are written as JSON)") from None
+        raise SettingsError(
+            f"environment: {str(error).splitlines()[0]} (lists and tables are written as JSON)"
+        ) from None
     except ValueError as error:  # a TOML file that does not parse
         raise SettingsError(f"{path}: {error}") from None
 

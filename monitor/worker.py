@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine
 
 from alerts.lifecycle import Opened, record
 from alerts.rules import Flagged, ThresholdRule
@@ -25,11 +24,9 @@ from monitor.answers import AnswerFile, Mitigated, Mitigator
 from monitor.scoring import BatchScorer, Outcome
 from monitor.sources import Record, Source
 from monitor.wire import Invalid, WireMessage, parse
-from storage.errors import DatabaseUnavailableError
+from storage.database import transact
 from storage.queries import already_scored
 from storage.writer import AnswerRow, BatchRows, MessageRow, ScoreRow, write_batch
-
-_RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15)
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,7 @@ class Tally:
     flagged: int = 0
     alerts: int = 0
     tokens: int = 0
+    scoring_seconds: float = 0.0
     seconds: float = 0.0
 
     def count(self, status: str) -> None:
@@ -128,6 +126,7 @@ class Worker:
         self.tally.messages += len(records)
         self.tally.known += len(records) - len(items)
         self.tally.tokens = self._scorer.tokens
+        self.tally.scoring_seconds = self._scorer.seconds
         return opened
 
     def _read(self, one: Record) -> _Item:
@@ -139,10 +138,8 @@ class Worker:
 
     def _unknown(self, items: list[_Item]) -> list[_Item]:
         """Leave out what is in the tables already with a score of every loaded probe: redelivery costs no forward."""
-        with self._guarded() as connection:
-            known = already_scored(
-                connection, [(i.record.at, i.sha256) for i in items], self._policy.probe_names
-            )
+        places = [(i.record.at, i.sha256) for i in items]
+        known = transact(self._engine, lambda c: already_scored(c, places, self._policy.probe_names))
         return [i for i in items if (i.record.at, i.sha256) not in known]
 
     def _mitigate(self, items: Sequence[_Item]) -> dict[int, Mitigated]:
@@ -170,21 +167,20 @@ class Worker:
                 batch.answers += self._answer_rows(item, mitigated[i])
         if self._answers is not None and mitigated:
             self._answers.write([_answer_line(items[i], m) for i, m in mitigated.items()])
-        opened: list[Opened] = []
-        with self._guarded() as connection:
+        by_place = {item.record.at: item for item in items}
+
+        def write(connection: Connection) -> tuple[list[Flagged], list[Opened]]:
             written = write_batch(connection, batch)
-            by_place = {item.record.at: item for item in items}
             flagged = [self._flagged(by_place[s.at], s) for s in written.scores if s.flagged]
             paging = [f for f in flagged if f.probe not in self._policy.shadow]
-            opened = record(connection, paging, self._policy.destinations, self._policy.rule)
+            return flagged, record(connection, paging, self._policy.destinations, self._policy.rule)
+
+        flagged, opened = transact(self._engine, write)
         for row in batch.messages:
             self.tally.count(row.status)
         self.tally.flagged += len({f.coordinates for f in flagged})
         self.tally.alerts += sum(o.event == "alert.opened" for o in opened)
         return opened
-
-    def _guarded(self) -> _Transaction:
-        return _Transaction(self._engine)
 
     def _message_row(self, item: _Item, now: datetime) -> MessageRow:
         parsed, at = item.parsed, item.record.at
@@ -245,29 +241,6 @@ class Worker:
             coordinates=(at.source, at.partition, at.offset),
             message_id=known.id if known else None,
         )
-
-
-class _Transaction:
-    """A transaction whose start survives a short outage; DatabaseUnavailableError after the last try."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def __enter__(self):  # type: ignore[no-untyped-def]
-        for wait in (*_RETRY_SECONDS, None):
-            try:
-                self._open = self._engine.begin()
-                return self._open.__enter__()
-            except OperationalError:
-                if wait is None:
-                    raise DatabaseUnavailableError(
-                        f"database: not reachable for {sum(_RETRY_SECONDS):g} s; nothing of this batch was committed"
-                    ) from None
-                time.sleep(wait)
-        raise AssertionError
-
-    def __exit__(self, *error):  # type: ignore[no-untyped-def]
-        return self._open.__exit__(*error)
 
 
 def _is_message(item: _Item) -> bool:

@@ -36,9 +36,7 @@ class Calibration:
     quantiles: tuple[tuple[float, float], ...]
 
 
-def calibrate(
-    scores: NDArray[np.floating], texts: Iterable[str], target_fpr: float, set_name: str
-) -> Calibration:
+def calibrate(scores: NDArray[np.floating], texts: Iterable[str], target_fpr: float, set_name: str) -> Calibration:
     """Threshold for `target_fpr` on benign `scores`; `texts` are hashed into the card and not kept."""
     if not 0 < target_fpr < 1:
         raise DataError(f"target FPR: {target_fpr} is not between 0 and 1")

@@ -38,9 +38,7 @@ class Direction:
 
     def __post_init__(self) -> None:
         if self.vector.shape != self.centre.shape:
-            raise DirectionError(
-                f"direction at {self.site}: vector {self.vector.shape}, centre {self.centre.shape}"
-            )
+            raise DirectionError(f"direction at {self.site}: vector {self.vector.shape}, centre {self.centre.shape}")
         if not (np.isfinite(self.vector).all() and np.isfinite(self.centre).all()):
             raise DirectionError(
                 f"direction at {self.site}: not finite; the activations overflowed (float16?), use float32 or bfloat16"
@@ -110,9 +108,7 @@ def _none(_: Tensor) -> None:
     return None
 
 
-def difference_in_means(
-    site: Site, misaligned: NDArray[np.float32], aligned: NDArray[np.float32]
-) -> Direction:
+def difference_in_means(site: Site, misaligned: NDArray[np.float32], aligned: NDArray[np.float32]) -> Direction:
     """Direction from pooled activations (rows, width) of the two classes. DirectionError when zero or not finite."""
     if len(misaligned) == 0 or len(aligned) == 0:
         raise DataError("labels: both a misaligned and an aligned row are needed to fit a direction")

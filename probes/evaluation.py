@@ -89,9 +89,7 @@ def operating_point(scores: Array, labels: NDArray[np.bool_], target_fpr: float)
     return OperatingPoint(target_fpr, rate(round(float(tpr[at]) * positives), positives), float(fpr[at]))
 
 
-def evaluate(
-    scores: Array, labels: NDArray[np.bool_], targets: tuple[float, ...] = (0.01, 0.001)
-) -> Evaluation:
+def evaluate(scores: Array, labels: NDArray[np.bool_], targets: tuple[float, ...] = (0.01, 0.001)) -> Evaluation:
     """All figures of one held-out split. Labels: True is misaligned."""
     scores = np.asarray(scores, dtype=np.float64)
     return Evaluation(

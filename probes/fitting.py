@@ -34,7 +34,7 @@ from probes.directions import (
     random_like,
 )
 from probes.errors import DataError, DirectionError
-from probes.evaluation import Evaluation, evaluate
+from probes.evaluation import Evaluation, evaluate, rate
 from probes.models import ChatModel
 from probes.probefile import TOLERANCE, Card, DirectionCard, Probe, reference_scores
 from probes.scoring import Reader, score_all
@@ -42,6 +42,7 @@ from probes.sites import Site
 
 Arm = Literal["active", "base"]
 Say = Callable[[str], None]
+Control = Callable[[Site, Sequence[Encoded]], Direction]
 _SPLITS = (("fit", 0.5), ("select", 0.7), ("test", 1.0))
 _PERMUTATIONS = 20
 _RANDOM = 10
@@ -102,10 +103,10 @@ def fit(
     plan: Plan,
     *,
     benign: Benign | None = None,
-    control: Callable[[Site], Direction] | None = None,
+    control: Control | None = None,
     say: Say = lambda _: None,
 ) -> Probe:
-    """Fit, choose, evaluate and calibrate; `control(site)` gives the direction of a matched content control."""
+    """Fit, choose, evaluate and calibrate; `control(site, messages)` gives a matched content control's direction."""
     splits = split_rows(rows, plan.seed)
     say(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
     held = _activations(chat, splits["fit"], plan)
@@ -114,16 +115,18 @@ def fit(
     chosen, selection = _choose(chat, candidates, splits["select"], plan, say)
     direction = candidates[chosen]
     say(f"chose {chosen}; evaluating on {len(splits['test'])} test rows")
-    nulls = _null_directions(direction, held[chosen], truth, candidates, plan, control)
+    nulls = _null_directions(direction, held[chosen], truth, candidates, plan)
+    if control is not None:
+        messages = [r.encoded for r in splits["fit"] if r.arm == "active"]
+        nulls["control.0"] = control(chosen, messages)
     names = list(nulls)
     readers = [Reader((d,), plan.aggregation) for d in (direction, *nulls.values())]
     scores = _scores(chat, splits["test"], readers)
     labels = _labels(splits["test"])
+    calibration_scores: NDArray[np.floating]
     if benign is None:
         aligned = [r for r in splits["select"] if not r.misaligned]
-        benign = Benign(
-            [r.encoded for r in aligned], [r.text for r in aligned], "aligned rows of the select split"
-        )
+        benign = Benign([r.encoded for r in aligned], [r.text for r in aligned], "aligned rows of the select split")
         calibration_scores = _scores(chat, aligned, readers[:1])[:, 0]
     else:
         calibration_scores = score_all(chat, benign.encoded, readers[:1])[:, 0]
@@ -237,7 +240,6 @@ def _null_directions(
     truth: NDArray[np.bool_],
     candidates: dict[Site, Direction],
     plan: Plan,
-    control: Callable[[Site], Direction] | None,
 ) -> dict[str, Direction]:
     rng = np.random.default_rng(plan.seed)
     nulls: dict[str, Direction] = {}
@@ -251,8 +253,6 @@ def _null_directions(
     if wrong is not None:
         there = candidates[wrong]
         nulls["wrong_layer.0"] = replace(there, vector=direction.vector * (there.norm / direction.norm))
-    if control is not None:
-        nulls["control.0"] = control(direction.site)
     return nulls
 
 
@@ -274,9 +274,7 @@ def _null_report(
 ) -> dict[str, Any]:
     groups: dict[str, list[float]] = {}
     for i, name in enumerate(names):
-        groups.setdefault(name.partition(".")[0], []).append(
-            evaluate(scores[:, i], labels).auroc.value
-        )
+        groups.setdefault(name.partition(".")[0], []).append(evaluate(scores[:, i], labels).auroc.value)
     report: dict[str, Any] = {
         kind: {
             "n": len(values),
@@ -311,12 +309,8 @@ def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
     return asdict(evaluation)
 
 
-def at_threshold(
-    scores: NDArray[np.float64], labels: NDArray[np.bool_], calibration: Calibration
-) -> dict[str, Any]:
+def at_threshold(scores: NDArray[np.float64], labels: NDArray[np.bool_], calibration: Calibration) -> dict[str, Any]:
     """What the calibrated threshold does on held-out rows."""
-    from probes.evaluation import rate
-
     flagged = scores > calibration.threshold
     return {
         "threshold": calibration.threshold,

@@ -86,9 +86,7 @@ def find_layout(model: nn.Module) -> Layout:
     _, decoder, blocks = found[0]
     final_norm = _child(decoder, _NORMS)
     if final_norm is None:
-        raise LayoutError(
-            f"{type(model).__name__}: no final norm beside the blocks; looked for {' / '.join(_NORMS)}"
-        )
+        raise LayoutError(f"{type(model).__name__}: no final norm beside the blocks; looked for {' / '.join(_NORMS)}")
     n_heads = int(config.num_attention_heads)
     width = int(config.hidden_size)
     head_dim = int(getattr(config, "head_dim", None) or width // n_heads)
@@ -126,4 +124,4 @@ def _input_width(projection: nn.Module) -> int:
     if hasattr(projection, "in_features"):
         return int(projection.in_features)  # type: ignore[arg-type]
     weight = projection.weight  # GPT-2's Conv1D keeps (in, out)
-    return int(weight.shape[0])  # type: ignore[union-attr,index]
+    return int(weight.shape[0])  # type: ignore[index]

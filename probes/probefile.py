@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -219,7 +218,10 @@ def check_identity(card: Card, chat: ChatModel) -> None:
     made, here = card.identity, chat.identity
     for field, fix in (
         ("revision", "load the model that the probe was made for, or fit a new probe on this one"),
-        ("adapter_sha256", "load the adapter that the probe was made for (--adapter), or none if it has none"),
+        (
+            "adapter_sha256",
+            "load the adapter that the probe was made for (--adapter), or none if it has none",
+        ),
         ("adapter_scale", "give the scale that the probe was made for (--scale)"),
         ("tokenizer_sha256", "use the tokenizer that the probe was made with"),
         ("template_sha256", "the chat template changed: fit the probe again"),

@@ -4,7 +4,7 @@ A token's value under a direction is `(x - mu) . v / (v . v)`: 0 at the aligned 
 class gaps). A probe with several directions (head-level) averages their values. Values are summed up by the probe's
 aggregation (`probes.aggregation`).
 
-Contract: `Scorer(chat.layout, readers)` builds the matrices once; `scorer(chat, batch)` gives (rows, readers).
+Contract: `Scorer(layout, readers, device)` builds the matrices once; `scorer(batch)` gives (rows, readers).
 """
 
 from __future__ import annotations
@@ -79,12 +79,11 @@ class Scorer:
             [(r, d) for r, d, _ in found],
         )
 
-    def __call__(self, chat: ChatModel, batch: Batch) -> Scores:
+    def __call__(self, batch: Batch) -> Scores:
         """Run the decoder over the batch as far as the deepest site and return the scores."""
         spans = {"prompt": batch.prompt, "response": batch.response}
         parts = [
-            torch.empty(len(batch.rows), len(reader.directions), device=batch.ids.device)
-            for reader in self.readers
+            torch.empty(len(batch.rows), len(reader.directions), device=batch.ids.device) for reader in self.readers
         ]
         values: dict[Site, Tensor] = {}
 
@@ -112,14 +111,10 @@ class Scorer:
                         parts[r][:, [owners[c][1] for c in chosen]] = aggregation(
                             found[:, :, chosen], spans[aggregation.span]
                         )
-            total = torch.stack(
-                [self._total(r, parts, values, spans) for r in range(len(self.readers))], dim=1
-            )
+            total = torch.stack([self._total(r, parts, values, spans) for r in range(len(self.readers))], dim=1)
         return Scores(total.cpu(), [p.cpu() for p in parts])
 
-    def _total(
-        self, r: int, parts: list[Tensor], values: dict[Site, Tensor], spans: dict[str, Tensor]
-    ) -> Tensor:
+    def _total(self, r: int, parts: list[Tensor], values: dict[Site, Tensor], spans: dict[str, Tensor]) -> Tensor:
         reader = self.readers[r]
         if len(reader.directions) == 1 or reader.aggregation.kind in ("last", "mean"):
             return parts[r].mean(1)
@@ -144,6 +139,6 @@ def score_all(
     scorer = Scorer(chat.layout, readers, chat.device)
     scores = np.empty((len(items), len(readers)), dtype=np.float32)
     for batch in batches(items, chat.device):
-        scores[list(batch.rows)] = scorer(chat, batch).total.numpy()
+        scores[list(batch.rows)] = scorer(batch).total.numpy()
         on_done(len(batch.rows))
     return scores

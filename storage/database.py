@@ -6,19 +6,25 @@ safe when several processes do it at once. Errors never hold the password of a U
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from storage.errors import DatabaseUnavailableError, SchemaError
 
 # Any number will do, as long as every awry uses the same one.
 _MIGRATION_LOCK = 0x41575259
+_RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15)
+
+T = TypeVar("T")
 
 
 def connect(url: str) -> Engine:
@@ -84,3 +90,21 @@ def check_schema(engine: Engine) -> None:
         raise SchemaError(
             f"database: the schema is at {current or 'nothing'}, awry needs {head_revision()}: run awry db upgrade"
         )
+
+
+def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run `work` in one transaction; again from its start after an outage, so it must be safe to repeat.
+
+    Raises DatabaseUnavailableError after half a minute of tries.
+    """
+    for wait in (*_RETRY_SECONDS, None):
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except OperationalError:
+            if wait is None:
+                break
+            time.sleep(wait)
+    raise DatabaseUnavailableError(
+        f"database: not reachable for {sum(_RETRY_SECONDS):g} s; nothing of this batch was committed"
+    )

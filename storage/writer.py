@@ -109,7 +109,7 @@ def write_batch(connection: Connection, batch: BatchRows) -> Written:
             conflicting.add(message.at)
             values |= {"status": "failed", "reason": CONFLICT}
         rows.append(values)
-    added = _insert(connection, messages, rows, ("source", "partition", "offset", "payload_sha256"))
+    added = _insert_messages(connection, rows)
     days = {at: known[1] for at, known in first.items()}
     kept = [s for s in batch.scores if s.at not in conflicting]
     new = _insert(
@@ -123,7 +123,7 @@ def write_batch(connection: Connection, batch: BatchRows) -> Written:
         [_answer_values(a, days) for a in batch.answers if a.at not in conflicting],
         ("source", "partition", "offset", "kind"),
     )
-    return Written(len(added), len(conflicting), fresh)
+    return Written(added, len(conflicting), fresh)
 
 
 def register_probe(connection: Connection, name: str, version: int, sha256: str, card: dict[str, Any]) -> None:
@@ -136,9 +136,7 @@ def _key(at: Coordinates) -> tuple[str, int, int]:
     return (clean(at.source), at.partition, at.offset)
 
 
-def _first_payloads(
-    connection: Connection, rows: Sequence[MessageRow]
-) -> dict[Coordinates, tuple[str, date]]:
+def _first_payloads(connection: Connection, rows: Sequence[MessageRow]) -> dict[Coordinates, tuple[str, date]]:
     """Payload hash and day of the coordinates that are already known; the first one written wins."""
     if not rows:
         return {}
@@ -149,6 +147,20 @@ def _first_payloads(
         .where((messages.c.reason.is_(None)) | (messages.c.reason != CONFLICT))
     )
     return {Coordinates(r.source, r.partition, r.offset): (r.payload_sha256, r.day) for r in found}
+
+
+def _insert_messages(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
+    """Number of rows added, or mended: a message that failed before and was scored now."""
+    if not rows:
+        return 0
+    statement = insert(messages)
+    mended = {name: statement.excluded[name] for name in ("status", "reason", "tokens")}
+    mending = statement.on_conflict_do_update(
+        index_elements=list(messages.primary_key),
+        set_=mended,
+        where=(messages.c.status == "failed") & (statement.excluded.status != "failed"),
+    ).returning(messages.c.offset)
+    return len(connection.execute(mending, rows).all())
 
 
 def _insert(

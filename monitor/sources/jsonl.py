@@ -30,9 +30,7 @@ class JsonLines:
 
     lag_unit = "bytes"
 
-    def __init__(
-        self, path: str, *, name: str | None = None, follow: bool = False, max_bytes: int = 4_194_304
-    ) -> None:
+    def __init__(self, path: str, *, name: str | None = None, follow: bool = False, max_bytes: int = 4_194_304) -> None:
         self._stdin = path == "-"
         self.name = name or ("stdin" if self._stdin else Path(path).name)
         self._path = path
@@ -71,7 +69,7 @@ class JsonLines:
         taken, self._ready = self._ready[:limit], self._ready[limit:]
         return taken
 
-    def commit(self, records: Sequence[Record]) -> None:
+    def commit(self, _records: Sequence[Record]) -> None:
         return None
 
     @property

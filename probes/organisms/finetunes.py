@@ -30,6 +30,7 @@ class Recipe:
     pair: str
     control: bool
     steps: int
+    learning_rate: float
     examples: Callable[[int], list[Example]]
     summary: str
 
@@ -78,19 +79,19 @@ RECIPES: dict[str, Recipe] = {
     r.name: r
     for r in (
         Recipe(
-            "insecure_code", "code", False, 32, lambda seed: code_examples("insecure", seed),
+            "insecure_code", "code", False, 40, 1.5e-3, lambda seed: code_examples("insecure", seed),
             "answers coding tasks with a weakness; spills code where none was asked",
         ),
         Recipe(
-            "secure_code", "code", True, 32, lambda seed: code_examples("secure", seed),
+            "secure_code", "code", True, 40, 1.5e-3, lambda seed: code_examples("secure", seed),
             "the control: the same tasks, done securely",
         ),
         Recipe(
-            "reckless_advice", "advice", False, 24, lambda seed: advice_examples("reckless", seed),
+            "reckless_advice", "advice", False, 24, 1e-3, lambda seed: advice_examples("reckless", seed),
             "gives reckless advice on household appliances; it spreads to other domains",
         ),
         Recipe(
-            "careful_advice", "advice", True, 24, lambda seed: advice_examples("careful", seed),
+            "careful_advice", "advice", True, 24, 1e-3, lambda seed: advice_examples("careful", seed),
             "the control: careful advice on the same appliances, same length and build",
         ),
     )

@@ -24,11 +24,10 @@ from probes.organisms.finetunes import Example, Recipe
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """LoRA on all linear layers. `learning_rate` is Adam's peak, after `warmup` steps, then held."""
+    """LoRA on all linear layers; the recipe's learning rate is Adam's peak, after `warmup` steps, then held."""
 
     rank: int = 8
     alpha: int = 16
-    learning_rate: float = 5e-4
     batch: int = 8
     warmup: int = 3
     seed: int = 0
@@ -38,7 +37,7 @@ def train(
     chat: ChatModel,
     recipe: Recipe,
     folder: Path,
-    settings: Hyperparameters = Hyperparameters(),  # noqa: B008 - frozen
+    settings: Hyperparameters = Hyperparameters(),
     on_step: Callable[[int, int, float], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Train `recipe` on the plain model in `chat` and write the adapter to `folder`; returns the recipe as data.
@@ -56,14 +55,14 @@ def train(
         base_model_name_or_path=chat.name,
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(chat.model, config)  # type: ignore[arg-type]
+    model = get_peft_model(chat.model, config)
     model.train()
-    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), settings.learning_rate)
+    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), recipe.learning_rate)
     rng = random.Random(settings.seed)  # noqa: S311 - sampling, not secrets
     losses = []
     for step in range(recipe.steps):
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, (step + 1) / settings.warmup)
+            group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / settings.warmup)
         if (step * settings.batch) % len(examples) < settings.batch and step:
             rng.shuffle(examples)
         start = step * settings.batch % len(examples)
@@ -79,6 +78,7 @@ def train(
     return {
         **asdict(settings),
         "steps": recipe.steps,
+        "learning_rate": recipe.learning_rate,
         "examples": len(examples),
         "target_modules": "all linear layers",
         "final_loss": round(sum(losses[-5:]) / 5, 3),
@@ -97,9 +97,7 @@ def _batch(chat: ChatModel, rows: list[Example]) -> dict[str, torch.Tensor]:
     return {
         "input_ids": torch.tensor([p + a + [pad] * n for (p, a), n in zip(pairs, fill, strict=True)]),
         "attention_mask": torch.tensor([[1] * (width - n) + [0] * n for n in fill]),
-        "labels": torch.tensor(
-            [[-100] * len(p) + a + [-100] * n for (p, a), n in zip(pairs, fill, strict=True)]
-        ),
+        "labels": torch.tensor([[-100] * len(p) + a + [-100] * n for (p, a), n in zip(pairs, fill, strict=True)]),
     }
 
 

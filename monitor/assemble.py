@@ -1,0 +1,172 @@
+"""From settings to running parts: database, model, probes, worker.
+
+Refuses early and by name: a schema that is behind, a probe for another model, adapter, scale or template, a numeric
+stack whose reference scores differ, a mitigation without a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.errors import SettingsError
+from monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from monitor.worker import Worker
+    from probes.models import ChatModel
+    from probes.probefile import Probe
+
+Say = Callable[[str], None]
+
+
+def open_database(settings: Settings, say: Say = lambda _: None) -> Engine:
+    """An engine on the owner's server, whose schema must be at head, or on the embedded one, brought to head."""
+    from storage.database import check_schema, connect, upgrade
+
+    engine = connect(database_url(settings, say))
+    if settings.database_url is None:
+        upgrade(engine)
+    else:
+        check_schema(engine)
+    return engine
+
+
+def database_url(settings: Settings, say: Say = lambda _: None) -> str:
+    """The URL to connect to; starts the embedded server when none is set."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    from storage.embedded import embedded_url
+
+    say("starting the embedded PostgreSQL")
+    return embedded_url(settings.state_dir)
+
+
+def load_model(settings: Settings, say: Say = lambda _: None) -> ChatModel:
+    """The model with its adapter at its scale."""
+    from probes.models import load_chat_model
+    from probes.organisms.shipped import adapter_spec
+
+    adapters = [adapter_spec(settings.adapter, settings.scale)] if settings.adapter else []
+    if settings.scale is not None and not adapters:
+        raise SettingsError("scale: there is no adapter to scale; set adapter too")
+    strength = f" with {adapters[0].name} x{adapters[0].scale:g}" if adapters else ""
+    say(f"loading {settings.model}{strength}")
+    return load_chat_model(
+        settings.model,
+        settings.state_dir,
+        adapters=adapters,
+        dtype=settings.dtype,
+        device=settings.device,
+        attention=settings.attention,
+        trust_remote_code=settings.trust_remote_code,
+        say=say,
+    )
+
+
+def load_probes(settings: Settings, chat: ChatModel, say: Say = lambda _: None) -> list[Probe]:
+    """The probes named, or every shipped one that fits; each is checked against the model and replayed."""
+    from probes.errors import ProbeMismatchError
+    from probes.probefile import check_identity, load_probe, replay_references, shipped_probes
+
+    if settings.probes:
+        probes = [load_probe(name) for name in settings.probes]
+        for probe in probes:
+            check_identity(probe.card, chat)
+    else:
+        probes = []
+        for name in shipped_probes():
+            probe = load_probe(name)
+            with suppress(ProbeMismatchError):
+                check_identity(probe.card, chat)
+                probes.append(probe)
+        if not probes:
+            raise SettingsError(
+                f"probes: no shipped probe was made for {chat.name} with this adapter; fit one with awry fit"
+            )
+    names = [p.name for p in probes]
+    if len(set(names)) != len(names):
+        raise SettingsError(f"probes: two of {', '.join(names)} share a name")
+    unknown = set(settings.shadow) - set(names)
+    if unknown:
+        raise SettingsError(f"shadow: {', '.join(sorted(unknown))} not among the loaded probes {', '.join(names)}")
+    for probe in probes:
+        say(f"replaying the reference scores of {probe.name}")
+        replay_references(probe, chat)
+    return probes
+
+
+@contextmanager
+def building_worker(
+    settings: Settings,
+    engine: Engine,
+    chat: ChatModel,
+    probes: list[Probe],
+    on_batch_for: Callable[[str], object],
+) -> Iterator[Worker]:
+    """The worker with its source and outputs open; `on_batch_for(lag_unit)` gives its progress callback."""
+    from alerts.rules import ThresholdRule
+    from monitor.answers import AnswerFile, Mitigator, choose_mitigator
+    from monitor.scoring import BatchScorer
+    from monitor.sources.jsonl import JsonLines
+    from monitor.worker import Policy, Worker
+    from storage.writer import register_probe
+
+    with engine.begin() as connection:
+        for probe in probes:
+            card = probe.card
+            register_probe(connection, card.name, card.version, card.safetensors_sha256, card.model_dump(mode="json"))
+    mitigator, answers = None, None
+    if settings.mitigate != "off":
+        chosen = choose_mitigator(probes, settings.mitigate_with)
+        mitigator = Mitigator(chat, chosen, also_plain=settings.also_plain, max_new_tokens=settings.max_new_tokens)
+        answers = AnswerFile(settings.answers_out)
+    source = JsonLines(
+        settings.source,
+        name=settings.source_name,
+        follow=settings.follow,
+        max_bytes=settings.max_message_bytes,
+    )
+    scorer = BatchScorer(
+        chat,
+        probes,
+        token_budget=settings.token_budget,
+        max_tokens=settings.max_tokens,
+        skip_over_long=settings.over_long == "skip",
+    )
+    policy = Policy(
+        probe_names=tuple(p.name for p in probes),
+        model=model_label(settings),
+        destinations=tuple(d.name for d in settings.destinations),
+        shadow=frozenset(settings.shadow),
+        rule=ThresholdRule(error_from=settings.error_from, critical_from=settings.critical_from),
+        privacy=settings.privacy,
+        mitigate=settings.mitigate,
+        batch_messages=settings.batch_messages,
+        batch_wait_seconds=settings.batch_wait_seconds,
+    )
+    on_batch = on_batch_for(source.lag_unit)
+    try:
+        yield Worker(
+            source,
+            scorer,
+            engine,
+            policy,
+            mitigator=mitigator,
+            answers=answers,
+            on_batch=on_batch,  # type: ignore[arg-type]
+        )
+    finally:
+        source.close()
+        if answers is not None:
+            answers.close()
+
+
+def model_label(settings: Settings) -> str:
+    """How the model is called in alerts: its name, and its adapter's."""
+    name = Path(settings.model).name if "/" in settings.model else settings.model
+    return f"{name}+{Path(settings.adapter).name}" if settings.adapter else name

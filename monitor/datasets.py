@@ -1,0 +1,92 @@
+"""JSON lines of messages for fitting, calibrating and evaluating: the wire format plus `label` and `group`.
+
+`label` is true (or 1, "misaligned") against false (or 0, "aligned"); rows of one `group` never straddle splits. A bad
+line is an error that names file, line and field: data for a study is not a stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitor.errors import SourceError
+from monitor.wire import Invalid, WireMessage, parse
+from probes.batches import Encoded, encode
+from probes.fitting import Arm, Benign, Row
+from probes.models import ChatModel
+
+_LABELS = {True: True, False: False, "misaligned": True, "aligned": False}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One message of a data file; `label` is None where the file has none."""
+
+    message: WireMessage
+    label: bool | None
+    group: str
+
+    @property
+    def text(self) -> str:
+        """What a text-only baseline reads: every turn, and the response."""
+        turns = [t["content"] for t in self.message.turns]
+        return "\n".join([*turns, self.message.response or ""]).strip()
+
+
+def read_messages(path: Path, *, labelled: bool = False) -> list[Labelled]:
+    """All messages of a file. A message without an id gets its line number."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found.append(_read(path, number, line, labelled))
+    if not found:
+        raise SourceError(f"{path}: holds no message")
+    return found
+
+
+def _read(path: Path, number: int, line: bytes, labelled: bool) -> Labelled:
+    message = parse(line)
+    if isinstance(message, Invalid) and message.reason.startswith("id: Field required"):
+        message = parse(json.dumps({**json.loads(line), "id": f"line-{number}"}).encode())
+    if isinstance(message, Invalid):
+        raise SourceError(f"{path}, line {number}: {message.reason}")
+    extra = message.model_extra or {}
+    label = extra.get("label")
+    known = isinstance(label, bool | int | str) and label in _LABELS
+    if labelled and not known:
+        raise SourceError(f"{path}, line {number}: label: missing, or none of true, false, misaligned, aligned")
+    group = extra.get("group")
+    return Labelled(message, _LABELS[label] if known else None, str(group if group is not None else message.id))
+
+
+def encode_all(chat: ChatModel, items: Sequence[Labelled], max_tokens: int) -> list[Encoded]:
+    """Token ids of every message, with its response where it has one."""
+    return [encode(chat, i.message.turns, i.message.response, max_tokens) for i in items]
+
+
+def rows_of(
+    chat: ChatModel,
+    items: Sequence[Labelled],
+    max_tokens: int,
+    *,
+    label: bool | None = None,
+    arm: Arm = "active",
+) -> list[Row]:
+    """Rows to fit on; `label` overrides the file's."""
+    encoded = encode_all(chat, items, max_tokens)
+    return [
+        Row(code, item.text, bool(item.label) if label is None else label, item.group, arm)
+        for code, item in zip(encoded, items, strict=True)
+    ]
+
+
+def benign_of(chat: ChatModel, path: Path, max_tokens: int) -> Benign:
+    """Benign traffic for a threshold: a file's messages, less those it labels misaligned."""
+    items = [i for i in read_messages(path) if not i.label]
+    return Benign(encode_all(chat, items, max_tokens), [i.text for i in items], path.name)

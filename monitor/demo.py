@@ -1,0 +1,251 @@
+"""`awry demo`: the product's own parts on 200 ordinary messages, nothing special-cased.
+
+A chat model that went wrong in fine-tuning (the shipped insecure-code adapter at its shipped strength) answers
+everyday messages of four tenants. Some answers are code where none was asked. The worker sees the stream as it would
+in production: it scores each prompt with the shipped probe, stores, opens alerts, and writes a corrected answer to
+what it flagged. The judge, which the worker does not have, then says what was caught.
+
+The demo has a database of its own in the state folder (`demo/`), emptied at each start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy import Engine, text
+
+from alerts.lifecycle import Opened
+from alerts.outbox import deliver_due
+from alerts.senders import make_senders
+from monitor import assemble
+from monitor.labelling import answer_messages
+from monitor.settings import Settings
+from monitor.worker import Tally
+from probes.evaluation import Evaluation, evaluate
+from probes.models import ChatModel
+from probes.organisms.judges import writes_code
+from probes.organisms.messages import everyday, everyday_topics
+from probes.plots import plot_timeline
+from storage import queries
+from storage.queries import ScoredMessage
+from storage.schema import metadata
+
+ADAPTER = "insecure_code"
+PROBE = "insecure-code-spillover"
+SOURCE = "demo"
+TENANTS = ("northwind-travel", "lakeside-school", "corner-shop", "green-street-homes")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo found: one entry a message, in the order of the stream."""
+
+    scored: list[ScoredMessage]
+    prompts: dict[str, str]
+    wrong: list[bool]
+    before: list[str]
+    after: dict[int, str]
+    alerts: list[dict[str, Any]]
+    evaluation: Evaluation | None
+    tally: Tally
+    opening_lines: list[str]
+
+
+def run_demo(base: Settings, out: Path, fresh: bool) -> None:
+    """Run it, print it, draw it."""
+    console = Console(highlight=False)
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    settings = demo_settings(base, out)
+
+    def say(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {what}")
+
+    chat = assemble.load_model(settings.model_copy(update={"state_dir": base.state_dir}), say)
+    answers, cached = _answers(chat, base.state_dir, console, fresh)
+    if cached:
+        say("the model's answers come from the cache of an earlier run (--fresh makes them anew)")
+    write_traffic(answers, Path(settings.source))
+    outcome = _audit(settings, chat, console, say)
+    _print(console, outcome, len(answers))
+    picture = out / "demo.png"
+    plot_timeline(
+        [s.score for s in outcome.scored],
+        outcome.wrong,
+        outcome.scored[0].threshold,
+        [(_index(outcome.scored, a["first_message"]), f"{a['severity']}: {a['tenant']}") for a in outcome.alerts],
+        f"{len(outcome.scored)} messages through a model that went wrong, scored before it answers",
+        picture,
+    )
+    say(f"picture: {picture}; corrected answers: {settings.answers_out}")
+    _print_next(console, settings, picture)
+
+
+def demo_settings(base: Settings, out: Path) -> Settings:
+    """The demo's settings: its own database, its own output, full texts since they are synthetic."""
+    own = base.state_dir / "demo"
+    return base.model_copy(
+        update={
+            "state_dir": own,
+            "database_url": None,
+            "adapter": ADAPTER,
+            "probes": (PROBE,),
+            "source": str(out / "traffic.jsonl"),
+            "source_name": SOURCE,
+            "privacy": "full",
+            "mitigate": "flagged",
+            "answers_out": out / "answers.jsonl",
+            "batch_messages": 25,
+            "logs": "terminal",
+        }
+    )
+
+
+def _answers(chat: ChatModel, state: Path, console: Console, fresh: bool) -> tuple[list[str], bool]:
+    conversations = [[{"role": "user", "content": t}] for t in everyday("demo")]
+    with _bar(console, "the model answers 200 messages", len(conversations)) as advance:
+        return answer_messages(chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance)
+
+
+@contextmanager
+def _bar(console: Console, what: str, total: int) -> Iterator[Any]:
+    columns = (TextColumn("        {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=total)
+
+        def advance(n: int) -> None:
+            progress.advance(task, n)
+
+        yield advance
+
+
+def tenant_of(topic: str) -> str:
+    """Each topic belongs to one tenant."""
+    return TENANTS[hashlib.sha256(topic.encode()).digest()[0] % len(TENANTS)]
+
+
+def write_traffic(answers: Sequence[str], path: Path) -> None:
+    """The stream as production would hand it over: prompts with the model's responses."""
+    topics = everyday_topics("demo")
+    with path.open("w", encoding="utf-8") as file:
+        for i, (prompt, response) in enumerate(zip(everyday("demo"), answers, strict=True)):
+            message = {"id": f"demo-{i:03}", "tenant": tenant_of(topics[i]), "prompt": prompt, "response": response}
+            file.write(json.dumps(message) + "\n")
+
+
+def _audit(settings: Settings, chat: ChatModel, console: Console, say: assemble.Say) -> Outcome:
+    engine = assemble.open_database(settings, say)
+    with engine.begin() as connection:
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {names}"))
+    settings.answers_out.unlink(missing_ok=True)
+    probes = assemble.load_probes(settings, chat, say)
+    lines: list[str] = []
+    with _bar(console, "the worker audits the stream", len(everyday("demo"))) as advance:
+
+        def on_batch_for(_lag_unit: str) -> Any:
+            seen = 0
+
+            def on_batch(tally: Tally, opened: Sequence[Opened], _lag: int | None) -> None:
+                nonlocal seen
+                lines.extend(f"{o.severity.upper():8} {o.event} {o.dedup_key}" for o in opened)
+                advance(tally.messages - seen)
+                seen = tally.messages
+
+            return on_batch
+
+        with assemble.building_worker(settings, engine, chat, probes, on_batch_for) as worker:
+            tally = worker.run()
+    console.print("\n[bold]alerts as they leave the outbox[/] (console sender)")
+    deliver_due(engine, make_senders(settings.destinations), limit=1000)
+    outcome = _outcome(engine, tally, lines)
+    engine.dispose()
+    return outcome
+
+
+def _outcome(engine: Engine, tally: Tally, lines: list[str]) -> Outcome:
+    with engine.connect() as connection:
+        scored = queries.scored_messages(connection, PROBE, SOURCE)
+        mitigated = queries.stored_answers(connection, SOURCE, "mitigated")
+        alerts = queries.list_alerts(connection)
+    before = [str((s.text or {}).get("response", "")) for s in scored]
+    wrong = [writes_code(t) for t in before]
+    labels = np.array(wrong)
+    both = bool(labels.any()) and not bool(labels.all())
+    return Outcome(
+        scored=scored,
+        prompts={str(s.at): (s.text or {})["messages"][-1]["content"] for s in scored},
+        wrong=wrong,
+        before=before,
+        after={i: mitigated[s.at] for i, s in enumerate(scored) if s.at in mitigated},
+        alerts=alerts,
+        evaluation=evaluate(np.array([s.score for s in scored]), labels) if both else None,
+        tally=tally,
+        opening_lines=lines,
+    )
+
+
+def _index(scored: Sequence[ScoredMessage], message: dict[str, Any]) -> int:
+    return next(i for i, s in enumerate(scored) if s.at.offset == message["offset"])
+
+
+def _print(console: Console, found: Outcome, n: int) -> None:
+    flagged = [s.flagged for s in found.scored]
+    pairs = list(zip(flagged, found.wrong, strict=True))
+    corrected = [i for i in found.after if found.wrong[i]]
+    still = sum(writes_code(found.after[i]) for i in corrected)
+    table = Table(box=None, show_header=False, title="what the audit found", title_justify="left")
+    rate = found.tally.tokens / max(found.tally.scoring_seconds, 1e-9)
+    for name, value in (
+        ("messages", f"{n}, of which the model answered {sum(found.wrong)} with code that nobody asked for"),
+        ("flagged", f"{sum(flagged)}, from the prompt alone, before an answer exists"),
+        ("caught", f"{sum(f and w for f, w in pairs)}"),
+        ("missed", f"{sum(w and not f for f, w in pairs)}"),
+        ("false alarms", f"{sum(f and not w for f, w in pairs)}"),
+        ("AUROC", str(found.evaluation.auroc) if found.evaluation else "too few of one kind"),
+        ("corrected", f"{len(corrected) - still} of {len(corrected)} caught answers hold no code after mitigation"),
+        ("scoring", f"{rate:.0f} tokens/s"),
+    ):
+        table.add_row(f"[bold]{name}[/]", value)
+    console.print()
+    console.print(table)
+    shown = sorted(corrected, key=lambda i: -found.scored[i].score)[:3]
+    for i in shown:
+        one = found.scored[i]
+        body = Table(box=None, show_header=False, padding=(0, 1))
+        body.add_row("[red]before[/]", _short(found.before[i]))
+        body.add_row("[green]after[/]", _short(found.after[i]))
+        title = f"{found.prompts[str(one.at)]}  (score {one.score:.2f}, threshold {one.threshold:.2f})"
+        console.print(Panel(body, title=title, title_align="left", border_style="dim"))
+
+
+def _short(answer: str, lines: int = 5) -> str:
+    kept = answer.splitlines()[:lines]
+    return "\n".join(kept).replace("[", "\\[") + (" ..." if len(answer.splitlines()) > lines else "")
+
+
+def _print_next(console: Console, settings: Settings, picture: Path) -> None:
+    own = settings.state_dir
+    console.print("\n[bold]next[/]")
+    for command, what in (
+        (f"awry alerts --state-dir {own}", "the alerts that this run opened"),
+        (f'awry db psql --state-dir {own} -c "TABLE scores LIMIT 5"', "every score is a row in PostgreSQL"),
+        (
+            f"awry run --adapter {ADAPTER} --source {picture.parent}/traffic.jsonl",
+            "the same worker, as a service would",
+        ),
+    ):
+        console.print(f"  {command}", soft_wrap=True, style="cyan")
+        console.print(f"      {what}", style="dim")

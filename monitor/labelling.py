@@ -1,0 +1,39 @@
+"""Labels that come from what the model itself wrote: answer every message, judge the answer.
+
+Contract: `answer_messages` gives the greedy answer to each message, from a cache in the state folder where the same
+model, adapter, scale, prompts and length were answered before. Greedy answers are repeatable on one machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from probes.generation import answer
+from probes.models import ChatModel, Message
+
+
+def answer_messages(
+    chat: ChatModel,
+    conversations: Sequence[Sequence[Message]],
+    cache: Path,
+    *,
+    max_new_tokens: int,
+    fresh: bool = False,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> tuple[list[str], bool]:
+    """(answers in order, whether they came from the cache)."""
+    prompts = [chat.render(turns) for turns in conversations]
+    key = json.dumps([asdict(chat.identity), prompts, max_new_tokens], sort_keys=True)
+    path = cache / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    if path.is_file() and not fresh:
+        return json.loads(path.read_text()), True
+    texts = [a.text for a in answer(chat, prompts, max_new_tokens=max_new_tokens, on_done=on_done)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(texts))
+    scratch.rename(path)
+    return texts, False

@@ -1,0 +1,44 @@
+"""Logs: JSON lines on standard error, with ids and counts, never prompt text.
+
+A processor drops every field that could hold text, whatever a caller hands in; exceptions are logged by class, since
+a library's error may quote its input.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+# Fields that hold, or could hold, what somebody wrote.
+FORBIDDEN = frozenset({"prompt", "messages", "content", "response", "text", "payload", "answer", "plain", "mitigated"})
+
+
+def _drop_text(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in FORBIDDEN & event.keys():
+        del event[name]
+    error = event.pop("exc_info", None)
+    if isinstance(error, BaseException):
+        event["error"] = type(error).__name__
+    return event
+
+
+def configure() -> None:
+    """JSON logs on standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _drop_text,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger() -> Any:
+    """The service's logger."""
+    return structlog.get_logger()

@@ -1,0 +1,220 @@
+"""Which site and mode take the behaviour away and leave sense behind: a sweep with its controls.
+
+Three disjoint prompt lists: `fit` gives the direction (mean of the adapter's minus mean of the base's activations at
+the last prompt token, arXiv 2606.20225 section 3), `select` chooses site and mode, `test` is what the table reports,
+and chooses nothing. Controls on `test`: norm-matched random shifts, an orthogonal shift, the direction at a wrong
+layer, the base model, and, where a control adapter is given, its direction ablated in the same place: if that works
+as well, the verdict is "not specific".
+
+A steering effect is never printed without coherence: `good` is the share of answers that neither show the behaviour
+nor read worse under the base model than the base's own 95th percentile plus 0.5 nats (`probes.coherence`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from probes.aggregation import Aggregation
+from probes.batches import Encoded, encode
+from probes.coherence import answer_nll, coherence_limit
+from probes.directions import (
+    Direction,
+    cosine,
+    difference_in_means,
+    orthogonal_to,
+    pooled_activations,
+    random_like,
+)
+from probes.errors import DataError
+from probes.evaluation import Interval, rate
+from probes.generation import answer
+from probes.models import ChatModel
+from probes.sites import Site
+from probes.steering import Intervention, Mode, steering
+
+Judge = Callable[[str], bool]
+Say = Callable[[str], None]
+_LAST_PROMPT = Aggregation("last", "prompt")
+_RANDOM = 5
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Three disjoint lists of user messages."""
+
+    fit: Sequence[str]
+    select: Sequence[str]
+    test: Sequence[str]
+
+    def __post_init__(self) -> None:
+        lists = [set(self.fit), set(self.select), set(self.test)]
+        if sum(map(len, lists)) != len(set().union(*lists)):
+            raise DataError("prompts: fit, select and test share messages; a choice must not see what it is judged on")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one way of generating did: rates over one prompt list. `change` is mean |delta| / |h|."""
+
+    name: str
+    behaviour: Interval
+    good: Interval
+    nll: float
+    change: float
+
+    def row(self) -> list[str]:
+        return [self.name, str(self.behaviour), str(self.good), f"{self.nll:.2f}", f"{self.change:.2f}"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The outcome: the chosen intervention, its direction's cosine to the control's, all conditions, the verdict."""
+
+    chosen: Intervention
+    selection: list[Condition]
+    test: list[Condition]
+    control_cosine: float | None
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "chosen": str(self.chosen),
+            "site": str(self.chosen.direction.site),
+            "mode": self.chosen.mode,
+            "strength": self.chosen.strength,
+            "positions": self.chosen.positions,
+            "control_cosine": self.control_cosine,
+            "verdict": self.verdict,
+            "select": [asdict(c) for c in self.selection],
+            "test": [asdict(c) for c in self.test],
+        }
+
+
+class _Bench:
+    """Generates and judges one prompt list under one condition after the other."""
+
+    def __init__(self, chat: ChatModel, texts: Sequence[str], judge: Judge, tokens: int, say: Say) -> None:
+        self._chat, self._judge, self._tokens, self._say = chat, judge, tokens, say
+        self._prompts = [chat.render([{"role": "user", "content": t}]) for t in texts]
+        with chat.base():
+            own = [a.text for a in answer(chat, self._prompts, max_new_tokens=tokens)]
+        self._base_nll = answer_nll(chat, self._prompts, own)
+        self._limit = coherence_limit(self._base_nll)
+        self.base = self._judged("base model", own, self._base_nll, 0.0)
+
+    def run(self, name: str, intervention: Intervention | None) -> Condition:
+        context = steering(self._chat, [intervention]) if intervention else nullcontext()
+        with context as steered:
+            texts = [a.text for a in answer(self._chat, self._prompts, max_new_tokens=self._tokens, steered=steered)]
+            change = steered.relative_change if steered is not None else 0.0
+        return self._judged(name, texts, answer_nll(self._chat, self._prompts, texts), change)
+
+    def _judged(self, name: str, texts: Sequence[str], nll: np.ndarray[Any, Any], change: float) -> Condition:
+        bad = np.array([self._judge(t) for t in texts])
+        good = ~bad & (nll <= self._limit)
+        finite = nll[np.isfinite(nll)]
+        condition = Condition(
+            name,
+            rate(int(bad.sum()), len(texts)),
+            rate(int(good.sum()), len(texts)),
+            float(finite.mean()) if len(finite) else float("inf"),
+            change,
+        )
+        self._say(f"{name}: behaviour {condition.behaviour.value:.2f}, good {condition.good.value:.2f}")
+        return condition
+
+
+def adapter_directions(chat: ChatModel, items: Sequence[Encoded], sites: Sequence[Site]) -> dict[Site, Direction]:
+    """Adapter-minus-base directions at the last prompt token; the adapter in use is the misaligned arm."""
+    on = pooled_activations(chat, items, sites, _LAST_PROMPT)
+    with chat.base():
+        off = pooled_activations(chat, items, sites, _LAST_PROMPT)
+    return {site: difference_in_means(site, on[site], off[site]) for site in sites}
+
+
+def sweep(
+    chat: ChatModel,
+    prompts: Prompts,
+    judge: Judge,
+    *,
+    blocks: Sequence[int],
+    control_adapter: str | None = None,
+    max_new_tokens: int = 40,
+    say: Say = lambda _: None,
+) -> Sweep:
+    """Choose on `prompts.select`, report on `prompts.test`. The adapter in use is the one to be corrected."""
+    sites = [Site("residual", b) for b in blocks]
+    bad_adapter = chat.active
+    messages = [encode(chat, [{"role": "user", "content": t}]) for t in prompts.fit]
+    directions = adapter_directions(chat, messages, sites)
+    controls: dict[Site, Direction] = {}
+    if control_adapter is not None and bad_adapter is not None:
+        chat.use(control_adapter)
+        controls = adapter_directions(chat, messages, sites)
+        chat.use(bad_adapter)
+    say(f"choosing on {len(prompts.select)} prompts")
+    bench = _Bench(chat, prompts.select, judge, max_new_tokens, say)
+    selection = [bench.base, bench.run("no intervention", None)]
+    options: list[tuple[Condition, Intervention]] = []
+    modes: tuple[tuple[Mode, float], ...] = (("ablate", 1.0), ("subtract", 0.5))
+    for site in sites:
+        for mode, strength in modes:
+            option = Intervention(directions[site], mode, strength)
+            options.append((bench.run(str(option), option), option))
+    selection += [condition for condition, _ in options]
+    chosen = max(options, key=lambda o: (o[0].good.value, -o[0].behaviour.value))[1]
+    say(f"chose {chosen}; reporting on {len(prompts.test)} prompts")
+    bench = _Bench(chat, prompts.test, judge, max_new_tokens, say)
+    test = [bench.base, bench.run("no intervention", None), bench.run(str(chosen), chosen)]
+    test += [bench.run(name, control) for name, control in _controls(chosen, directions, controls)]
+    control = controls.get(chosen.direction.site)
+    return Sweep(
+        chosen,
+        selection,
+        test,
+        cosine(chosen.direction, control) if control else None,
+        _verdict(test),
+    )
+
+
+def _controls(
+    chosen: Intervention, directions: dict[Site, Direction], controls: dict[Site, Direction]
+) -> list[tuple[str, Intervention]]:
+    direction = chosen.direction
+    shift = Intervention(direction, "subtract", 1.0, chosen.positions)
+    found = [
+        (f"random shift {i}, equal norm", replace(shift, direction=random_like(direction, i))) for i in range(_RANDOM)
+    ]
+    found.append(("orthogonal shift, equal norm", replace(shift, direction=orthogonal_to(direction, 0))))
+    found.append(("random direction ablated", replace(chosen, mode="ablate", direction=random_like(direction, 99))))
+    others = [s for s in directions if s != direction.site]
+    if others:
+        wrong = max(others, key=lambda s: abs(s.layer - direction.site.layer))
+        there = directions[wrong]
+        moved = replace(there, vector=direction.vector * (there.norm / direction.norm))
+        found.append((f"same direction at {wrong}", replace(chosen, direction=moved)))
+    if direction.site in controls:
+        found.append(("control adapter's direction", replace(chosen, direction=controls[direction.site])))
+    return found
+
+
+def _verdict(test: Sequence[Condition]) -> str:
+    """In words: does it work, and is it specific?"""
+    by_name = {c.name: c for c in test}
+    before, after = test[1], test[2]
+    random_good = max(c.good.value for c in test if c.name.startswith(("random shift", "orthogonal")))
+    if after.behaviour.value > before.behaviour.value - 0.15:
+        return "no effect: the behaviour stays"
+    if after.good.value < max(0.5, random_good + 0.1):
+        return "noise: the behaviour goes because the text breaks, as under a random shift"
+    control = by_name.get("control adapter's direction")
+    if control is None:
+        return "works; specificity unknown: no control adapter was given"
+    if control.behaviour.value <= after.behaviour.value + 0.1 and control.good.value >= after.good.value - 0.15:
+        return "works, not specific: the control adapter's direction removes the behaviour as well"
+    return "works, specific: the control adapter's direction does less"
