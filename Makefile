@@ -1,0 +1,59 @@
+# Two verbs do everything: `make demo` and `make test`. Both set up what they need; a second run skips what is done.
+# UV_TORCH_BACKEND=cpu (optional, passed through) installs the small CPU build of torch.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test setup lint format lock adapters probes bench docs clean
+
+demo: $(READY)
+	@$(BIN)/awry demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+setup: $(READY)
+
+# uv is bootstrapped into the virtual environment; the lock pins every version, and holds no index addresses.
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "awry needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv does not work here (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q
+	@test -x $(BIN)/uv || { echo "setting up: uv"; $(BIN)/python -m pip install -q --disable-pip-version-check uv; }
+	@echo "setting up: packages (the first time about half a minute on a fast line)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	  --no-header --no-emit-index-url -q -o requirements.lock
+
+# Retrain the shipped adapters and measure them (about 20 minutes on two cores).
+adapters: $(READY)
+	$(BIN)/awry adapters train
+
+# Make the two shipped probes again from the repository's own data (about 20 minutes on two cores).
+probes: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh probes/make_shipped.sh
+
+bench: $(READY)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev,bench]'
+	@$(BIN)/python -m benchmarks.read_path --out docs/bench.json
+
+# The settings table in the README is generated.
+docs: $(READY)
+	@$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache
