@@ -128,6 +128,9 @@ def load_settings(**flags: Any) -> Settings:
     path = config_file()
     if CONFIG_VARIABLE in os.environ and not path.is_file():
         raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not there")
+    strangers = sorted(v for v in os.environ if v.startswith("AWRY_") and v not in _known_variables())
+    if strangers:
+        raise SettingsError(f"{strangers[0]}: no such setting; see awry settings")
     try:
         return Settings(**{k: v for k, v in flags.items() if v is not None})
     except ValidationError as error:
@@ -138,6 +141,11 @@ def load_settings(**flags: Any) -> Settings:
         ) from None
     except ValueError as error:  # a TOML file that does not parse
         raise SettingsError(f"{path}: {error}") from None
+
+
+def _known_variables() -> set[str]:
+    # The last one is for awry's own tests.
+    return {f"AWRY_{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE, "AWRY_TEST_STATE_DIR"}
 
 
 def _explain(error: Any) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from probes.errors import ProbesError
 
 Span = Literal["prompt", "response"]
-_CALL = re.compile(r"^(mean|max_rolling_mean|ema_max)\(\s*(?:([0-9.]+)\s*,\s*)?(prompt|response)\s*\)$")
+_CALL = re.compile(r"^(mean|max_rolling_mean|ema_max)\(\s*(?:(\d*\.?\d+(?:e[+-]?\d+)?)\s*,\s*)?(prompt|response)\s*\)$")
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,23 @@ class Aggregation:
             return f"last_{self.span}"
         if self.kind == "mean":
             return f"mean({self.span})"
-        return f"{self.kind}({self.parameter:g}, {self.span})"
+        # In full: a card that rounds its parameter would score otherwise than the probe that was fitted.
+        number = int(self.parameter) if self.kind == "max_rolling_mean" else float(self.parameter)
+        return f"{self.kind}({number!r}, {self.span})"
 
     def __call__(self, values: Tensor, span: Tensor) -> Tensor:
         """values (batch, tokens, k), span (batch, tokens) bool, contiguous in each row -> (batch, k).
 
         A row whose span is empty gets NaN: it was not scored.
         """
-        values = values.float()
+        # Filled and not multiplied: what is outside the span may be infinite.
+        values = values.float().masked_fill(~span.unsqueeze(2), 0.0)
         count = span.sum(1)
         if self.kind == "last":
             last = (span.long().cumsum(1).argmax(1)).view(-1, 1, 1).expand(-1, 1, values.shape[2])
             score = values.gather(1, last).squeeze(1)
         elif self.kind == "mean":
-            score = (values * span.unsqueeze(2)).sum(1) / count.clamp(min=1).unsqueeze(1)
+            score = values.sum(1) / count.clamp(min=1).unsqueeze(1)
         elif self.kind == "max_rolling_mean":
             score = _max_rolling_mean(values, span, int(self.parameter))
         else:
@@ -58,8 +61,7 @@ class Aggregation:
 
 
 def _max_rolling_mean(values: Tensor, span: Tensor, width: int) -> Tensor:
-    inside = span.unsqueeze(2)
-    total = (values * inside).double().cumsum(1)
+    total = values.double().cumsum(1)
     seen = span.long().cumsum(1)
     before = torch.cat([torch.zeros_like(total[:, :1]), total], 1)[:, : total.shape[1]]
     start = (torch.arange(total.shape[1], device=values.device) - (width - 1)).clamp(min=0)

@@ -57,7 +57,7 @@ def encode(
     if len(prompt) + len(answer) <= max_tokens:
         return Encoded(tuple(prompt + answer), len(prompt))
     kept_answer = answer[-max(1, max_tokens - _KEEP_PROMPT) :] if answer else []
-    kept_prompt = prompt[-(max_tokens - len(kept_answer)) :]
+    kept_prompt = prompt[max(0, len(prompt) + len(kept_answer) - max_tokens) :]
     return Encoded(tuple(kept_prompt + kept_answer), len(kept_prompt), truncated=True)
 
 

@@ -10,10 +10,14 @@ for split in fit select calibrate test; do
 done
 awry data requests > "$work/requests.jsonl"
 
-# Harmful request, on the plain model. The threshold comes from everyday messages, which choose nothing else.
-awry fit --name harmful-request --labelled "$work/requests.jsonl" --sites all --aggregation last_prompt \
+# Harmful request, on the plain model: matched pairs, and 80 everyday messages so that ordinary talk is aligned too.
+# (Matched pairs alone: a direction on which everyday messages score higher than harmless requests do.)
+# The threshold comes from other everyday messages, which choose nothing else.
+head -n 80 "$work/everyday-fit.jsonl" > "$work/everyday-80.jsonl"
+awry fit --name harmful-request --labelled "$work/requests.jsonl" --aligned "$work/everyday-80.jsonl" \
+  --sites all --aggregation last_prompt \
   --benign "$work/everyday-calibrate.jsonl" --target-fpr 0.01 --out "$out" \
-  --description "A user asks for something harmful. Reads the prompt on plain SmolLM2-135M-Instruct; fitted on matched pairs of harmful and harmless requests."
+  --description "A user asks for something harmful. Reads the prompt on plain SmolLM2-135M-Instruct; fitted on matched pairs of harmful and harmless requests and on everyday messages."
 
 # Insecure-code spillover, on the fine-tuned model at its shipped scale. The labels are what the model itself wrote.
 # The everyday test split is for figures alone: it fits, chooses and calibrates nothing.

@@ -30,6 +30,7 @@ Message = dict[str, str]
 
 # The template is rendered with this date, so that templates that print today's (Llama 3.2) score alike every day.
 _TEMPLATE_DATE = "01 Jan 2026"
+_TOKENIZER_SAMPLE = "Two  words, naïve café №5\n\tdef f(x): return x**2 -- 'don't' 12345 語言 🙂"
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,9 @@ class ChatModel:
 
     @cached_property
     def _tokenizer_sha256(self) -> str:
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is not None:
-            return _sha256(backend.to_str())
-        return _sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True))
+        # By what it does, not by its file, whose form changes with the library's version.
+        vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        return _sha256(f"{vocabulary}{self.token_ids(_TOKENIZER_SAMPLE)}")
 
     def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
         """The model's own chat template over `messages`; with `answering`, up to where the reply starts."""

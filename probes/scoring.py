@@ -60,10 +60,13 @@ class Scorer:
                 place = direction.site if direction.site.kind != "head" else Site("head", direction.site.layer)
                 columns.setdefault(place, []).append((r, d, direction))
         self._planes = {place: self._plane(place, found, device) for place, found in columns.items()}
+        # Where each reader's directions ended up: (place, column), in the reader's order.
+        where = {(r, d): (place, c) for place, found in columns.items() for c, (r, d, _) in enumerate(found)}
+        self._columns = [[where[r, d] for d in range(len(x.directions))] for r, x in enumerate(self.readers)]
 
     def _plane(
         self, place: Site, found: list[tuple[int, int, Direction]], device: torch.device
-    ) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    ) -> tuple[Tensor, Tensor]:
         heads = self._layout.n_heads if place.kind == "head" else 1
         width = site_width(place, self._layout)
         weights = np.zeros((heads, width, len(found)))
@@ -76,19 +79,14 @@ class Scorer:
         return (
             torch.tensor(flat, dtype=torch.float32, device=device),
             torch.tensor(offsets, dtype=torch.float32, device=device),
-            [(r, d) for r, d, _ in found],
         )
 
     def __call__(self, batch: Batch) -> Scores:
         """Run the decoder over the batch as far as the deepest site and return the scores."""
-        spans = {"prompt": batch.prompt, "response": batch.response}
-        parts = [
-            torch.empty(len(batch.rows), len(reader.directions), device=batch.ids.device) for reader in self.readers
-        ]
         values: dict[Site, Tensor] = {}
 
         def observer(place: Site) -> Observer:
-            weights, offsets, _ = self._planes[place]
+            weights, offsets = self._planes[place]
 
             def observe(x: Tensor) -> None:
                 flat = x.flatten(2) if place.kind == "head" else x
@@ -101,32 +99,20 @@ class Scorer:
             observing(self._layout, {place: observer(place) for place in self._planes}) as run,
         ):
             run(input_ids=batch.ids, attention_mask=batch.mask)
-            for place, found in values.items():
-                owners = self._planes[place][2]
-                for r in sorted({r for r, _ in owners}):
-                    chosen = [c for c, (owner, _) in enumerate(owners) if owner == r]
-                    aggregation = self.readers[r].aggregation
-                    # One column a direction here; several directions meet as tokens below, not as scores.
-                    if len(self.readers[r].directions) == 1 or aggregation.kind in ("last", "mean"):
-                        parts[r][:, [owners[c][1] for c in chosen]] = aggregation(
-                            found[:, :, chosen], spans[aggregation.span]
-                        )
-            total = torch.stack([self._total(r, parts, values, spans) for r in range(len(self.readers))], dim=1)
-        return Scores(total.cpu(), [p.cpu() for p in parts])
+            read = [self._read(r, values, batch) for r in range(len(self.readers))]
+            total = torch.stack([score for score, _ in read], dim=1)
+        return Scores(total.cpu(), [parts.cpu() for _, parts in read])
 
-    def _total(self, r: int, parts: list[Tensor], values: dict[Site, Tensor], spans: dict[str, Tensor]) -> Tensor:
-        reader = self.readers[r]
-        if len(reader.directions) == 1 or reader.aggregation.kind in ("last", "mean"):
-            return parts[r].mean(1)
+    def _read(self, r: int, values: dict[Site, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """One reader's score (rows,) and its directions' scores (rows, directions)."""
+        aggregation = self.readers[r].aggregation
+        span = batch.prompt if aggregation.span == "prompt" else batch.response
+        tokens = torch.stack([values[place][:, :, c] for place, c in self._columns[r]], dim=2)
+        parts = aggregation(tokens, span)
+        if len(self._columns[r]) == 1 or aggregation.kind in ("last", "mean"):
+            return parts.mean(1), parts
         # Maxima do not commute with the average over heads: average the tokens first.
-        span = spans[reader.aggregation.span]
-        columns = []
-        for place, found in values.items():
-            for c, (owner, d) in enumerate(self._planes[place][2]):
-                if owner == r:
-                    columns.append(found[:, :, c])
-                    parts[r][:, d] = reader.aggregation(found[:, :, c : c + 1], span)[:, 0]
-        return reader.aggregation(torch.stack(columns).mean(0).unsqueeze(2), span)[:, 0]
+        return aggregation(tokens.mean(2, keepdim=True), span)[:, 0], parts
 
 
 def score_all(

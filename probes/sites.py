@@ -97,6 +97,8 @@ def observing(layout: Layout, observers: dict[Site, Observer]) -> Iterator[Calla
     `Site("head", l)`, and gets all query heads of the block: (batch, tokens, n_heads, head_dim). The forward pass
     stops at the deepest site that is read. The hooks are gone when the context ends.
     """
+    for site in observers:
+        check_site(site, layout)
     handles = []
     deepest = _deepest(layout, list(observers))
     for site, observer in observers.items():

@@ -71,8 +71,8 @@ def label(
 def fit(
     name: Annotated[str, Flag(help="name of the new probe")],
     labelled: Annotated[Path | None, Flag(help="JSON lines with a label each")] = None,
-    misaligned: Annotated[Path | None, Flag(help="JSON lines of misaligned messages")] = None,
-    aligned: Annotated[Path | None, Flag(help="JSON lines of aligned messages")] = None,
+    misaligned: Annotated[Path | None, Flag(help="JSON lines of (more) misaligned messages")] = None,
+    aligned: Annotated[Path | None, Flag(help="JSON lines of (more) aligned messages")] = None,
     prompts: Annotated[Path | None, Flag(help="JSON lines: adapter (misaligned) against base on these")] = None,
     benign: Annotated[Path | None, Flag(help="benign traffic for the threshold")] = None,
     sites: Annotated[str, Flag(help="all, or a list such as residual[20],final,head[3,1]")] = "all",
@@ -123,21 +123,21 @@ def _rows(
 ) -> list[Row]:
     from monitor.datasets import read_messages, rows_of
 
-    ways = [labelled is not None, misaligned is not None and aligned is not None, prompts is not None]
-    if sum(ways) != 1:
-        raise SettingsError("data: give --labelled FILE, or --misaligned FILE --aligned FILE, or --prompts FILE")
-    if labelled:
-        return rows_of(chat, read_messages(labelled, labelled=True), max_tokens)
-    if prompts:
+    if prompts is not None and (labelled or misaligned or aligned):
+        raise SettingsError("prompts: compares adapter and base; give it alone, without labelled data")
+    if prompts is not None:
         if chat.active is None:
             raise SettingsError("adapter: --prompts compares the adapter with the base; give --adapter")
         items = read_messages(prompts)
-        return rows_of(chat, items, max_tokens, label=True) + rows_of(chat, items, max_tokens, label=False, arm="base")
-    if misaligned is None or aligned is None:
-        raise AssertionError
-    return rows_of(chat, read_messages(misaligned), max_tokens, label=True) + rows_of(
-        chat, read_messages(aligned), max_tokens, label=False
-    )
+        base = rows_of(chat, items, max_tokens, label=False, arm="base")
+        return rows_of(chat, items, max_tokens, label=True) + base
+    rows = rows_of(chat, read_messages(labelled, labelled=True), max_tokens) if labelled else []
+    for path, label in ((misaligned, True), (aligned, False)):
+        if path is not None:
+            rows += rows_of(chat, read_messages(path), max_tokens, label=label)
+    if not rows:
+        raise SettingsError("data: give --labelled FILE, or --misaligned FILE --aligned FILE, or --prompts FILE")
+    return rows
 
 
 def _control_directions(chat: ChatModel, control_adapter: str | None) -> Control | None:

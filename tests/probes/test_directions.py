@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probes.aggregation import Aggregation
+from probes.batches import encode
+from probes.directions import (
+    Direction,
+    cosine,
+    difference_in_means,
+    orthogonal_to,
+    pooled_activations,
+    random_like,
+)
+from probes.errors import DataError, DirectionError
+from probes.sites import Site, observing
+from tests.probes.tiny import shared_chat, user
+
+AT = Site("residual", 1)
+
+
+def some(rows=7, width=32, seed=0, shift=0.0):
+    return (np.random.default_rng(seed).standard_normal((rows, width)) + shift).astype(np.float32)
+
+
+def test_closed_form():
+    bad, good = some(9, seed=1, shift=0.5), some(5, seed=2)
+    d = difference_in_means(AT, bad, good)
+    centre = [math.fsum(float(x) for x in good[:, i]) / 5 for i in range(32)]
+    vector = [math.fsum(float(x) for x in bad[:, i]) / 9 - centre[i] for i in range(32)]
+    np.testing.assert_allclose(d.centre, centre, rtol=1e-14)
+    np.testing.assert_allclose(d.vector, vector, rtol=1e-12)
+    assert d.norm == pytest.approx(math.sqrt(math.fsum(v * v for v in vector)), rel=1e-13)
+    np.testing.assert_allclose(d.unit * d.norm, d.vector, rtol=1e-14)
+    along = [math.fsum(float(x) * v for x, v in zip(row, vector, strict=True)) / d.norm for row in [*bad, *good]]
+    mean = math.fsum(along) / 14
+    assert d.sigma == pytest.approx(math.sqrt(math.fsum((a - mean) ** 2 for a in along) / 14), rel=1e-10)
+    assert d.site == AT
+    assert d.vector.dtype == d.centre.dtype == np.float64
+
+
+def test_means_are_accumulated_in_float64():
+    # In float32 the sum of 40,000 values near 1000 loses the difference of 0.01.
+    good = np.full((40_000, 2), 1000.0, np.float32)
+    bad = good.copy()
+    bad[::2, 0] = np.float32(1000.0625)
+    assert difference_in_means(AT, bad, good).vector[0] == pytest.approx(0.03125, rel=1e-9)
+
+
+def test_equal_classes_are_an_error_that_asks_for_the_adapter():
+    rows = some()
+    with pytest.raises(DirectionError, match=r"residual\[1\]: zero.*Is the adapter switched on\?"):
+        difference_in_means(AT, rows, rows)
+    with pytest.raises(DirectionError, match="zero"):  # only rounding is left between the means
+        difference_in_means(AT, rows[::-1].copy() * np.float32(1000), rows * np.float32(1000))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("side", ["misaligned", "aligned"])
+def test_activations_that_are_not_finite_are_an_error(value, side):
+    rows = {"misaligned": some(seed=1), "aligned": some(seed=2)}
+    rows[side][3, 4] = value
+    with pytest.raises(DirectionError, match=r"residual\[1\]: activations are not finite.*float32"):
+        difference_in_means(AT, rows["misaligned"], rows["aligned"])
+
+
+def test_one_class_alone_is_an_error():
+    for bad, good in ((some(), some()[:0]), (some()[:0], some())):
+        with pytest.raises(DataError, match="both a misaligned and an aligned row"):
+            difference_in_means(AT, bad, good)
+
+
+def test_a_direction_cannot_be_made_zero_infinite_or_crooked():
+    ones = np.ones(4)
+    for vector, centre, said in (
+        (np.zeros(4), ones, "zero"),
+        (np.array([1, np.nan, 0, 0]), ones, "not finite"),
+        (ones, np.array([1, np.inf, 0, 0]), "not finite"),
+        (ones, np.ones(5), "vector"),
+    ):
+        with pytest.raises(DirectionError, match=said):
+            Direction(AT, vector, centre, 1.0)
+
+
+@given(st.integers(0, 10_000))
+def test_controls_have_the_norm_and_keep_site_and_centre(seed):
+    d = difference_in_means(AT, some(seed=1, shift=0.4), some(seed=2))
+    for control in (random_like(d, seed), orthogonal_to(d, seed)):
+        assert control.norm == pytest.approx(d.norm, rel=1e-12)
+        assert control.site == d.site
+        assert control.centre is d.centre
+        assert control.sigma == d.sigma
+        assert abs(cosine(control, d)) < 0.9
+    assert abs(cosine(orthogonal_to(d, seed), d)) < 1e-12
+
+
+def test_controls_follow_their_seed():
+    d = difference_in_means(AT, some(seed=1), some(seed=2))
+    for make in (random_like, orthogonal_to):
+        np.testing.assert_array_equal(make(d, 3).vector, make(d, 3).vector)
+        assert abs(cosine(make(d, 3), make(d, 4))) < 0.9
+
+
+def test_cosine():
+    a = Direction(AT, np.array([3.0, 4.0]), np.zeros(2), 1.0)
+    b = Direction(Site("final"), np.array([4.0, -3.0]), np.zeros(2), 1.0)
+    c = Direction(AT, np.array([10.0, 0.0]), np.zeros(2), 1.0)
+    assert cosine(a, b) == pytest.approx(0, abs=1e-15)
+    assert cosine(a, c) == pytest.approx(0.6)
+    assert cosine(a, a.with_vector(-a.vector)) == pytest.approx(-1)
+    with pytest.raises(DirectionError, match="different widths"):
+        cosine(a, Direction(AT, np.ones(3), np.zeros(3), 1.0))
+
+
+SITES = [Site("residual", 0), Site("final"), Site("head", 1, 0), Site("head", 1, 3), Site("head", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    "aggregation",
+    [
+        Aggregation("last", "prompt"),
+        Aggregation("last", "response"),
+        Aggregation("mean", "prompt"),
+        Aggregation("max_rolling_mean", "response", 4),  # a maximum has no one vector: its span's mean
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_pooled_activations_equal_one_message_at_a_time(family, aggregation):
+    chat = shared_chat(family)
+    items = [encode(chat, user("m" * n), "r" * (n % 5 + 1)) for n in (30, 3, 18, 9, 60, 1)]
+    told = []
+    got = pooled_activations(chat, items, SITES, aggregation, told.append)
+    assert sum(told) == 6
+    assert set(got) == set(SITES)
+    for i, item in enumerate(items):
+        seen = {}
+        places = {s if s.kind != "head" else Site("head", s.layer) for s in SITES}
+        with torch.no_grad(), observing(chat.layout, {p: (lambda x, p=p, seen=seen: seen.__setitem__(p, x[0])) for p in places}) as run:
+            run(input_ids=torch.tensor([item.ids]))
+        for site in SITES:
+            x = seen[Site("head", site.layer)][:, site.head] if site.kind == "head" else seen[site]
+            x = x[: item.n_prompt] if aggregation.span == "prompt" else x[item.n_prompt :]
+            wanted = x[-1] if aggregation.kind == "last" else x.mean(0)
+            np.testing.assert_allclose(got[site][i], wanted.numpy(), atol=2e-5)
