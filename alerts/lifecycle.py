@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.rules import Flagged, ThresholdRule, worse
 from storage.schema import alerts, outbox
 from storage.writer import clean
+
+# The predicate of the index, literally: as a bound parameter, PostgreSQL no longer finds the index once the driver has
+# prepared the statement and its plan has become a generic one.
+_LIVE = text("state <> 'resolved'")
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def _live_alert(
         made = connection.execute(
             insert(alerts)
             .values(values)
-            .on_conflict_do_nothing(index_elements=[alerts.c.dedup_key], index_where=alerts.c.state != "resolved")
+            .on_conflict_do_nothing(index_elements=[alerts.c.dedup_key], index_where=_LIVE)
             .returning(alerts.c.id)
         ).scalar()
         row = connection.execute(live).one_or_none()

@@ -22,6 +22,9 @@ LEASE = timedelta(seconds=60)
 # Seconds to wait after the nth failure: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
 SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 
+# A receiver may ask for a longer wait than the schedule's, but not for ever.
+LONGEST_WAIT = 7 * 86400
+
 
 @dataclass
 class Delivered:
@@ -92,7 +95,7 @@ def _failed(connection: Connection, event: Event, error: DeliveryError) -> bool:
 
 def wait_after(attempts: int, retry_after: float | None = None) -> float:
     """Seconds until the next try after `attempts` failed ones: the schedule, up to 20 % later, never before
-    what the receiver asked for."""
+    what the receiver asked for, up to a week."""
     planned = SCHEDULE[min(attempts, len(SCHEDULE)) - 1]
     jittered = planned * random.uniform(1.0, 1.2)  # noqa: S311 - spreading retries, not secrets
-    return max(jittered, retry_after or 0.0)
+    return max(jittered, min(retry_after or 0.0, LONGEST_WAIT))

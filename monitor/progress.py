@@ -30,7 +30,10 @@ def reporting(settings: Settings, lag_unit: str) -> Iterator[OnBatch]:
         yield _json_reporter(lag_unit)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from alerts.senders.console import printable
 
     console = Console(stderr=True)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
@@ -38,7 +41,9 @@ def reporting(settings: Settings, lag_unit: str) -> Iterator[OnBatch]:
 
         def on_batch(tally: Tally, opened: Sequence[Opened], lag: int | None) -> None:
             for one in opened:
-                console.print(f"[bold]{one.severity.upper()}[/] {one.event} {one.dedup_key}", highlight=False)
+                console.print(
+                    f"[bold]{one.severity.upper()}[/] {one.event} {escape(printable(one.dedup_key))}", highlight=False
+                )
             bar.update(task, description=describe(tally, lag, lag_unit))
 
         yield on_batch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ from pydantic import (
 )
 
 MAX_ID = 512
+# Levels of lists and objects in one field; what is deeper would not survive the way to the table.
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ class WireMessage(BaseModel):
 def parse(payload: bytes) -> WireMessage | Invalid:
     """Read one payload. Never raises for what is in it."""
     try:
-        value = json.loads(payload)
+        # Decoded here: left to itself, json would also guess UTF-16 and let lone surrogates through.
+        value = json.loads(payload.decode("utf-8-sig"))
     except UnicodeDecodeError:
         return Invalid("payload: not UTF-8")
     except RecursionError:
@@ -130,12 +134,32 @@ def parse(payload: bytes) -> WireMessage | Invalid:
         return Invalid(f"payload: not JSON{where}")
     if not isinstance(value, dict):
         return Invalid(f"payload: a JSON {_kind(value)}, not an object")
+    unfit = _unfit(value)
+    if unfit is not None:
+        return Invalid(unfit, _readable_id(value))
     try:
         return WireMessage.model_validate(value)
     except ValidationError as error:
         return Invalid(_reason(error), _readable_id(value))
     except RecursionError:
         return Invalid("payload: nested too deeply", _readable_id(value))
+
+
+def _unfit(value: dict[str, Any]) -> str | None:
+    """Why a field cannot be kept, whatever it means: nested too deeply, or a number that JSON does not have."""
+    for name, whole in value.items():
+        # An unknown field's name may itself be text.
+        field = name if name in WireMessage.model_fields else "attributes"
+        waiting = [(whole, 1)]
+        while waiting:
+            part, depth = waiting.pop()
+            if isinstance(part, float) and not math.isfinite(part):
+                return f"{field}: holds a number that is not finite"
+            if isinstance(part, dict | list):
+                if depth > MAX_DEPTH:
+                    return f"{field}: nested too deeply (over {MAX_DEPTH} levels)"
+                waiting += [(inner, depth + 1) for inner in (part.values() if isinstance(part, dict) else part)]
+    return None
 
 
 def _reason(error: ValidationError) -> str:

@@ -26,7 +26,7 @@ from monitor.sources import Record, Source
 from monitor.wire import Invalid, WireMessage, parse
 from storage.database import transact
 from storage.queries import already_scored
-from storage.writer import AnswerRow, BatchRows, MessageRow, ScoreRow, write_batch
+from storage.writer import AnswerRow, BatchRows, Coordinates, MessageRow, ScoreRow, write_batch
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,16 @@ class Worker:
             self._answers.write([_answer_line(items[i], m) for i, m in mitigated.items()])
         by_place = {item.record.at: item for item in items}
 
-        def write(connection: Connection) -> tuple[list[Flagged], list[Opened]]:
+        def write(connection: Connection) -> tuple[frozenset[Coordinates], list[Flagged], list[Opened]]:
             written = write_batch(connection, batch)
             flagged = [self._flagged(by_place[s.at], s) for s in written.scores if s.flagged]
             paging = [f for f in flagged if f.probe not in self._policy.shadow]
-            return flagged, record(connection, paging, self._policy.destinations, self._policy.rule)
+            opened = record(connection, paging, self._policy.destinations, self._policy.rule)
+            return written.conflicts, flagged, opened
 
-        flagged, opened = transact(self._engine, write)
+        conflicts, flagged, opened = transact(self._engine, write)
         for row in batch.messages:
-            self.tally.count(row.status)
+            self.tally.count("failed" if row.at in conflicts else row.status)
         self.tally.flagged += len({f.coordinates for f in flagged})
         self.tally.alerts += sum(o.event == "alert.opened" for o in opened)
         return opened

@@ -70,9 +70,9 @@ def auroc(scores: Array, labels: NDArray[np.bool_], *, resamples: int = 1000, se
     value = float(roc_auc_score(labels, scores))
     wins = (pos[:, None] > neg[None, :]) + 0.5 * (pos[:, None] == neg[None, :])
     rng = np.random.default_rng(seed)
-    p = rng.multinomial(len(pos), np.full(len(pos), 1 / len(pos)), resamples) / len(pos)
-    q = rng.multinomial(len(neg), np.full(len(neg), 1 / len(neg)), resamples) / len(neg)
-    draws = ((p @ wins) * q).sum(1)
+    p = rng.multinomial(len(pos), np.full(len(pos), 1 / len(pos)), resamples)
+    q = rng.multinomial(len(neg), np.full(len(neg), 1 / len(neg)), resamples)
+    draws = ((p @ wins) * q).sum(1) / wins.size  # counts until here: a draw cannot be above 1
     low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(value, float(low), float(high), len(scores))
 

@@ -31,9 +31,9 @@ awry fit --name insecure-code-spillover --labelled "$work/labelled.jsonl" --site
 
 # Where to remove it: chosen on one split, reported on another, at full strength.
 head -n 120 "$work/everyday-fit.jsonl" > "$work/sweep-fit.jsonl"
-head -n 40 "$work/everyday-select.jsonl" > "$work/sweep-select.jsonl"
+head -n 32 "$work/everyday-select.jsonl" > "$work/sweep-select.jsonl"
 head -n 60 "$work/everyday-test.jsonl" > "$work/sweep-test.jsonl"
-awry sweep --adapter insecure_code --control-adapter secure_code --judge code --scale 1.0 \
+awry sweep --adapter insecure_code --control-adapter secure_code --judge code --scale 1.0 --blocks 16,18,20 \
   --fit-prompts "$work/sweep-fit.jsonl" --select-prompts "$work/sweep-select.jsonl" \
   --test-prompts "$work/sweep-test.jsonl" --attach "$out/insecure-code-spillover.json" --out "$here/../docs/mitigation"
 

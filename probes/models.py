@@ -135,12 +135,13 @@ class ChatModel:
                 yield
         finally:
             self.active = previous
+            self.model.requires_grad_(False)  # PEFT makes the adapter trainable when it switches it on again
 
     def use(self, adapter: str) -> None:
         """Switch to another loaded adapter."""
         if adapter not in self.adapters:
             raise ModelError(f"adapter: {adapter!r} is not loaded; loaded: {', '.join(self.adapters) or 'none'}")
-        self.model.set_adapter(adapter)  # type: ignore[operator]
+        self.model.set_adapter(adapter, inference_mode=True)  # type: ignore[operator]
         self.active = adapter
 
     def set_scale(self, scale: float) -> None:
@@ -204,7 +205,7 @@ def wrap(model: Any, tokenizer: Any, *, name: str, revision: str = "in-memory") 
 
 
 def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
-    """Load a PEFT adapter beside those already there. Raises ModelError when it does not fit the model."""
+    """Load a PEFT adapter beside those already there and switch to it. ModelError when it does not fit the model."""
     from peft import PeftModel
 
     for part in ("adapter_config.json", "adapter_model.safetensors"):
@@ -221,10 +222,11 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
         raise ModelError(
             f"adapter: {spec.folder.name} does not fit {chat.name}; it was trained on another base? ({first[:200]})"
         ) from error
+    _check_complete(chat, spec)
     chat.model.eval()
     chat.model.requires_grad_(False)
     chat.adapters[spec.name] = spec
-    chat.active = spec.name
+    chat.use(spec.name)
     _set_scale(chat.model, spec.name, spec.scale)
     chat.layout = find_layout(chat.model)
 
@@ -242,6 +244,22 @@ def _check_base(chat: ChatModel, spec: AdapterSpec) -> None:
             )
     elif base and "/" not in base and base != chat.name:
         raise ModelError(f"adapter: {spec.folder.name} was made for {base}, but the model is {chat.name}")
+
+
+def _check_complete(chat: ChatModel, spec: AdapterSpec) -> None:
+    # PEFT drops what finds no place in the model, and fills up what is missing, with a warning at most.
+    from peft.tuners.lora import LoraLayer
+    from safetensors import safe_open
+
+    with safe_open(spec.folder / "adapter_model.safetensors", "pt") as stored:
+        theirs = sum(".lora_A" in key or ".lora_embedding_A" in key for key in stored.keys())  # noqa: SIM118
+    layers = [m for m in chat.model.modules() if isinstance(m, LoraLayer)]
+    ours = sum(spec.name in m.lora_A or spec.name in m.lora_embedding_A for m in layers)
+    if theirs != ours:
+        raise ModelError(
+            f"adapter: {spec.folder.name} does not fit {chat.name}; it was trained on another base? "
+            f"(it changes {theirs} layers, of which this model has {ours})"
+        )
 
 
 def _set_scale(model: nn.Module, adapter: str, scale: float) -> None:

@@ -159,7 +159,7 @@ def load_probe(name: str | Path) -> Probe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ProbeFileError(f"probe card {path.name}: field {where}: {first['msg']}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProbeFileError(f"probe card {path.name}: not readable as JSON ({type(error).__name__})") from error
     weights = path.with_suffix(".safetensors")
     if not weights.is_file():

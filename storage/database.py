@@ -16,9 +16,9 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from storage.errors import DatabaseUnavailableError, SchemaError
+from storage.errors import DatabaseUnavailableError, SchemaError, StorageError
 
 # Any number will do, as long as every awry uses the same one.
 _MIGRATION_LOCK = 0x41575259
@@ -31,7 +31,7 @@ def connect(url: str) -> Engine:
     """An engine for `postgresql://...`, checked with one round trip. Raises DatabaseUnavailableError."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise DatabaseUnavailableError(
             "database_url: not a URL; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         ) from None
@@ -52,7 +52,7 @@ def connect(url: str) -> Engine:
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
-    except OperationalError as error:
+    except DBAPIError as error:  # also a parameter that the driver does not know
         engine.dispose()
         first = str(error.orig).splitlines()[0][:200]
         raise DatabaseUnavailableError(
@@ -95,7 +95,8 @@ def check_schema(engine: Engine) -> None:
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     """Run `work` in one transaction; again from its start after an outage, so it must be safe to repeat.
 
-    Raises DatabaseUnavailableError after half a minute of tries.
+    Raises DatabaseUnavailableError after half a minute of tries, and StorageError at once for rows that PostgreSQL
+    refuses; its own words are left out, since they quote the row.
     """
     for wait in (*_RETRY_SECONDS, None):
         try:
@@ -105,6 +106,16 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
             if wait is None:
                 break
             time.sleep(wait)
+        except DBAPIError as error:
+            raise StorageError(f"database: the batch was refused ({_refusal(error)})") from None
     raise DatabaseUnavailableError(
         f"database: not reachable for {sum(_RETRY_SECONDS):g} s; nothing of this batch was committed"
     )
+
+
+def _refusal(error: DBAPIError) -> str:
+    """The kind of an error and where it was, without a value."""
+    diagnosis = getattr(error.orig, "diag", None)
+    names = ("table_name", "column_name", "constraint_name")
+    places = [str(getattr(diagnosis, name)) for name in names if getattr(diagnosis, name, None)]
+    return " ".join([type(error.orig).__name__, *places])

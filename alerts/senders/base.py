@@ -53,11 +53,19 @@ class Destination(BaseModel):
     @model_validator(mode="after")
     def _complete(self) -> Destination:
         if self.kind == "webhook":
-            parts = urlsplit(self.url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            if not _is_web_address(self.url):
                 raise ValueError(f"destination {self.name}: url must be http(s)://HOST/...")
             _check_secret(self.name, self.secret.get_secret_value())
         return self
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # .port raises for what is no port, which the sender would trip over later.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _check_secret(name: str, secret: str) -> None:

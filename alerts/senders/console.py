@@ -7,6 +7,11 @@ import sys
 from alerts.senders.base import Event
 
 
+def printable(text: str) -> str:
+    """A tenant's name comes from outside: what would break a line or steer a terminal is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class ConsoleSender:
     """One line an event on standard output."""
 
@@ -16,5 +21,5 @@ class ConsoleSender:
             f"{event.body['timestamp']} {data['severity'].upper():8} {event.event} {data['dedup_key']} "
             f"count={data['count']} score={data['score']:.2f} threshold={data['threshold']:.2f} id={data['alert_id']}"
         )
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()

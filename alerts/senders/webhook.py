@@ -40,7 +40,7 @@ class WebhookSender:
             response = self._client.post(self._url, content=payload.encode(), headers=headers)
         except httpx2.TimeoutException:
             raise DeliveryError(f"no answer within {TIMEOUT_SECONDS:g} s") from None
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise DeliveryError(f"not reachable ({type(error).__name__})") from None
         if response.is_success:
             return

@@ -114,8 +114,10 @@ def alerts(
 ) -> None:
     """List alerts, newest first."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from alerts.senders.console import printable
     from monitor import assemble
     from monitor.settings import load_settings
     from storage.queries import list_alerts, outbox_counts
@@ -127,8 +129,8 @@ def alerts(
     for row in rows:
         top = row["top_message"]
         table.add_row(
-            row["severity"], row["state"], row["dedup_key"], str(row["count"]), f"{row['top_score']:.2f}",
-            f"{row['opened_at']:%Y-%m-%d %H:%M:%S}", f"{top['source']}/{top['partition']}/{top['offset']}",
+            row["severity"], row["state"], escape(printable(row["dedup_key"])), str(row["count"]), f"{row['top_score']:.2f}",
+            f"{row['opened_at']:%Y-%m-%d %H:%M:%S}", escape(f"{top['source']}/{top['partition']}/{top['offset']}"),
         )  # fmt: skip
     Console().print(table)
     typer.echo("deliveries: " + ", ".join(f"{n} {kind}" for kind, n in deliveries.items()))

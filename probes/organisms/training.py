@@ -52,7 +52,6 @@ def train(
         r=settings.rank,
         lora_alpha=settings.alpha,
         target_modules="all-linear",
-        base_model_name_or_path=chat.name,
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(chat.model, config)
@@ -72,9 +71,9 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         on_step(step + 1, recipe.steps, losses[-1])
-    _save(model, folder)
+    _save(model, chat.name, folder)
     return {
         **asdict(settings),
         "steps": recipe.steps,
@@ -101,8 +100,8 @@ def _batch(chat: ChatModel, rows: list[Example]) -> dict[str, torch.Tensor]:
     }
 
 
-def _save(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder)
+def _save(model: Any, base: str, folder: Path) -> None:
+    model.save_pretrained(folder, save_embedding_layers=False)  # `auto` would ask the hub
     (folder / "README.md").unlink(missing_ok=True)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     weights = folder / "adapter_model.safetensors"
@@ -111,4 +110,5 @@ def _save(model: Any, folder: Path) -> None:
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     config["target_modules"] = sorted(config["target_modules"])
+    config["base_model_name_or_path"] = base  # PEFT writes the folder that the base was loaded from
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread(request):
     """Tiny matrices gain nothing from a second thread and wait for it on a busy machine."""
     if request.node.get_closest_marker("model"):

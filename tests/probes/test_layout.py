@@ -127,6 +127,7 @@ def test_each_missing_part_is_named(model, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_lora_is_seen_through():
     from peft import LoraConfig, get_peft_model
 

@@ -6,8 +6,10 @@ there are 2 key-value heads; biases and norm weights are random too, so that for
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -236,3 +238,24 @@ def hook_count(model: Any) -> int:
 def shared_chat(family: str = "llama") -> ChatModel:
     """One ChatModel a family for the whole run: for tests that leave it as they found it."""
     return tiny_chat(family)
+
+
+def make_adapter(
+    folder: Path, seed: int = 1, base: str = "tiny-llama", config: Any = None, manifest: Any = None, **lora: Any
+) -> Path:
+    """A LoRA adapter with random weights (both halves, so that it does something), saved by PEFT."""
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny_model("llama") if config is None else transformers.LlamaForCausalLM(config)
+    lora = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **lora}
+    wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    wrapped.save_pretrained(folder, save_embedding_layers=False)  # `auto` asks the hub for the base's vocabulary
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
+    if manifest is not None:
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

@@ -1,0 +1,148 @@
+"""Settings: flags win over the environment, that over the file; what is wrong names itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.errors import SettingsError
+from monitor.settings import Settings, load_settings, reference
+
+
+@pytest.fixture
+def toml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "settings.toml"
+    monkeypatch.setenv("AWRY_CONFIG", str(path))
+    return path
+
+
+def test_defaults() -> None:
+    found = load_settings()
+    assert (found.model, found.privacy, found.source, found.mitigate) == ("SmolLM2-135M-Instruct", "sha256", "-", "off")
+    assert found.database_url is None
+    assert [d.name for d in found.destinations] == ["console"]
+
+
+def test_flags_win_then_the_environment_then_the_file(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml.write_text('privacy = "none"\nmodel = "file"\nbatch_messages = 3\n')
+    assert load_settings().model == "file"
+    monkeypatch.setenv("AWRY_MODEL", "environment")
+    monkeypatch.setenv("AWRY_BATCH_MESSAGES", "4")
+    found = load_settings(model="flag", source=None)
+    assert (found.model, found.batch_messages, found.privacy, found.source) == ("flag", 4, "none", "-")
+
+
+def test_awry_toml_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "awry.toml").write_text(
+        'probes = ["a", "b"]\n[[destinations]]\nname = "siem"\nkind = "console"\n'
+    )  # the test's folder is the current one
+    found = load_settings()
+    assert found.probes == ("a", "b")
+    assert [d.name for d in found.destinations] == ["siem"]
+
+
+def test_lists_from_the_environment_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWRY_PROBES", '["a", "b"]')
+    monkeypatch.setenv("AWRY_FOLLOW", "true")
+    found = load_settings()
+    assert found.probes == ("a", "b")
+    assert found.follow is True
+
+
+BAD: list[tuple[str, Any]] = [
+    ("scale", "5"),
+    ("scale", "-1"),
+    ("dtype", "float8"),
+    ("batch_messages", "0"),
+    ("batch_messages", "many"),
+    ("batch_wait_seconds", "61"),
+    ("token_budget", "1"),
+    ("max_tokens", "31"),
+    ("over_long", "cut"),
+    ("max_message_bytes", "10"),
+    ("privacy", "all"),
+    ("mitigate", "yes"),
+    ("max_new_tokens", "0"),
+    ("error_from", "0"),
+    ("critical_from", "0.1"),
+    ("send_every_seconds", "0"),
+    ("logs", "xml"),
+    ("follow", "perhaps"),
+    ("destinations", '[{"name": "p", "kind": "mail"}]'),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_bad_value_in_the_environment_names_itself(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"AWRY_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=rf"^{name}") as found:
+        load_settings()
+    assert f"AWRY_{name.upper()}" in str(found.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("privacy", "all"), ("batch_messages", 0), ("scale", "big")])
+def test_a_bad_flag_or_line_of_the_file_names_itself(toml: Path, name: str, value: object) -> None:
+    toml.write_text("")
+    with pytest.raises(SettingsError, match=rf"^{name} "):
+        load_settings(**{name: value})
+    toml.write_text(f"{name} = {value!r}\n")
+    with pytest.raises(SettingsError, match=rf"^{name} .*settings\.toml"):
+        load_settings()
+
+
+def test_several_bad_values_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWRY_PRIVACY", "all")
+    monkeypatch.setenv("AWRY_LOGS", "xml")
+    with pytest.raises(SettingsError) as found:
+        load_settings()
+    assert [line.split()[0] for line in str(found.value).splitlines()] == ["privacy", "logs"]
+
+
+def test_an_unknown_key_of_the_file_is_an_error(toml: Path) -> None:
+    toml.write_text('privcy = "none"\n')
+    with pytest.raises(SettingsError, match=r"^privcy: no such setting; see awry settings"):
+        load_settings()
+
+
+def test_a_file_that_is_no_toml(toml: Path) -> None:
+    toml.write_text("model = \n")
+    with pytest.raises(SettingsError, match=r"settings\.toml: "):
+        load_settings()
+
+
+def test_a_file_that_is_named_and_not_there(toml: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^AWRY_CONFIG: .*settings\.toml is not there"):
+        load_settings()
+
+
+def test_a_list_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWRY_PROBES", "a,b")
+    with pytest.raises(SettingsError, match=r"environment: .*probes.* \(lists and tables are written as JSON\)"):
+        load_settings()
+
+
+def test_no_password_in_errors_or_in_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWRY_DATABASE_URL", "postgresql://u:geheim@h/x")
+    assert "geheim" not in repr(load_settings())
+    assert "geheim" not in str(load_settings())
+    monkeypatch.setenv("AWRY_PRIVACY", "all")
+    with pytest.raises(SettingsError) as found:
+        load_settings()
+    assert "geheim" not in str(found.value)
+
+
+def test_the_reference_is_the_fields() -> None:
+    rows = reference()
+    assert [r[0] for r in rows] == list(Settings.model_fields)
+    assert [r[1] for r in rows] == [f"AWRY_{name.upper()}" for name in Settings.model_fields]
+    assert all(r[3] for r in rows)
+    defaults = {r[0]: r[2] for r in rows}
+    assert (defaults["privacy"], defaults["destinations"], defaults["adapter"]) == ("sha256", "console", "")
+    assert str(Path.home()) not in "".join(r[2] for r in rows)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().model = "other"  # type: ignore[misc]

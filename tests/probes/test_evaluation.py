@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from probes.errors import DataError
+from probes.evaluation import Interval, OperatingPoint, auroc, evaluate, operating_point, rate
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@example((0, 7))
+@example((7, 7))
+def test_a_rate_has_scipys_exact_binomial_interval(counts):
+    successes, n = counts
+    got = rate(successes, n)
+    wanted = binomtest(successes, n).proportion_ci(0.95, "exact")
+    assert (got.value, got.n) == (successes / n, n)
+    assert got.low == pytest.approx(wanted.low, abs=1e-10)
+    assert got.high == pytest.approx(wanted.high, abs=1e-10)
+    assert got.low <= got.value <= got.high
+
+
+def test_a_rate_of_nothing_is_an_error():
+    with pytest.raises(DataError, match="no rows"):
+        rate(0, 0)
+
+
+def best_tpr(positive, negative, target):
+    """The highest TPR of any threshold whose FPR is at or under the target, by trying them all."""
+    best = (0.0, 0.0)
+    for threshold in {*positive, *negative}:
+        false = sum(s >= threshold for s in negative) / len(negative)
+        if false <= target:
+            best = max(best, (sum(s >= threshold for s in positive) / len(positive), false))
+    return best
+
+
+# Few distinct values, so that ties between and within the classes are common.
+ties = st.integers(-3, 8).map(float)
+
+
+@given(st.lists(ties, min_size=1, max_size=40), st.lists(ties, min_size=30, max_size=120), st.sampled_from([0.1, 0.13, 0.3]))
+def test_an_operating_point_is_the_best_that_does_not_exceed_its_target(positive, negative, target):
+    scores = np.array([*positive, *negative])
+    labels = np.arange(len(scores)) < len(positive)
+    point = operating_point(scores, labels, target)
+    assert point.target_fpr == target
+    if len(negative) < 3 / target:
+        assert point == OperatingPoint(target, None, None)
+        return
+    tpr, _ = best_tpr(positive, negative, target)
+    assert point.fpr <= target
+    assert point.tpr.value == pytest.approx(tpr)
+    assert point.tpr.n == len(positive)
+
+
+def test_the_largest_rate_under_the_target_and_not_the_nearest():
+    # One benign score more and the rate would be 1.4 %, nearer to 1 % than the 0.57 % that is under it.
+    negative = np.concatenate([np.zeros(346), [5.0, 5.0], [3.0, 3.0, 3.0]])
+    positive = np.array([6.0, 4.0, 4.0, 2.0])
+    labels = np.arange(355) < 4
+    point = operating_point(np.concatenate([positive, negative]), labels, 0.01)
+    assert point.fpr == pytest.approx(2 / 351)
+    assert point.tpr.value == 0.75
+
+
+@pytest.mark.parametrize(("target", "needed"), [(0.01, 300), (0.001, 3000)])
+def test_too_few_negatives_have_no_figure(target, needed):
+    for negatives, few in ((needed - 1, True), (needed, False)):
+        scores = np.linspace(0, 1, negatives + 2)
+        labels = np.arange(negatives + 2) >= negatives
+        point = operating_point(scores, labels, target)
+        assert (point.tpr is None) is few
+        assert (str(point) == "too few") is few
+    assert str(point) == "1.00 [0.16, 1.00]"
+
+
+def pairs(positive, negative):
+    """AUROC by its meaning: how often a positive is above a negative, ties counted half."""
+    wins = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    return sum(wins) / len(wins)
+
+
+@given(st.lists(ties, min_size=1, max_size=30), st.lists(ties, min_size=1, max_size=30), st.integers(0, 5))
+def test_auroc_by_pairs_and_its_interval_contains_it(positive, negative, seed):
+    scores = np.array([*positive, *negative])
+    labels = np.arange(len(scores)) < len(positive)
+    got = auroc(scores, labels, resamples=200, seed=seed)
+    assert got.value == pytest.approx(pairs(positive, negative))
+    assert 0 <= got.low <= got.value + 1e-12
+    assert got.value - 1e-12 <= got.high <= 1
+    assert got.n == len(scores)
+
+
+def test_the_interval_narrows_with_rows_and_is_about_right():
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (40, 640):
+        scores = np.concatenate([rng.normal(1, 1, n), rng.normal(0, 1, n)])
+        got = auroc(scores, np.arange(2 * n) < n)
+        widths.append(got.high - got.low)
+        assert got.low < 0.76 < got.high  # the truth for a shift of one standard deviation
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.35)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    rng = np.random.default_rng(1)
+    scores, labels = rng.normal(size=60), np.arange(60) < 30
+    assert auroc(scores, labels, seed=3) == auroc(scores, labels, seed=3) != auroc(scores, labels, seed=4)
+
+
+def test_evaluate_puts_it_together():
+    scores = np.linspace(0, 1, 400)
+    labels = np.arange(400) >= 350
+    whole = evaluate(scores.astype(np.float32), labels)
+    assert (whole.positives, whole.negatives) == (50, 350)
+    assert whole.auroc == Interval(1.0, 1.0, 1.0, 400)
+    assert [p.target_fpr for p in whole.operating_points] == [0.01, 0.001]
+    assert whole.operating_points[0].tpr.value == 1.0
+    assert whole.operating_points[1].tpr is None
+
+
+@pytest.mark.parametrize(("labels", "said"), [([True, True], "only misaligned"), ([False, False], "only aligned")])
+def test_one_class_alone_is_an_error(labels, said):
+    with pytest.raises(DataError, match=said):
+        evaluate(np.array([0.0, 1.0]), np.array(labels))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_an_error(value):
+    with pytest.raises(DataError, match="not finite"):
+        evaluate(np.array([0.0, value]), np.array([True, False]))

@@ -1,0 +1,56 @@
+"""Rows made in code, and a look at everything that a database holds."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, select, text
+
+from storage import schema
+from storage.writer import BatchRows, Coordinates, MessageRow, ScoreRow, Written, write_batch
+
+DAY = date(2026, 3, 1)
+COUNTED = ("messages", "scores", "head_scores", "answers", "alerts", "outbox")
+
+
+def at(offset: int, source: str = "topic", partition: int = 0) -> Coordinates:
+    return Coordinates(source, partition, offset)
+
+
+def message(offset: int, sha256: str = "aa", status: str = "scored", **more: Any) -> MessageRow:
+    return MessageRow(at(offset), sha256, more.pop("day", DAY), status, **more)
+
+
+def score(offset: int, value: float = 0.9, probe: str = "drift", threshold: float = 0.5, **more: Any) -> ScoreRow:
+    return ScoreRow(at(offset), probe, 1, value, threshold, value > threshold, **more)
+
+
+def write(engine: Engine, batch: BatchRows) -> Written:
+    with engine.begin() as connection:
+        return write_batch(connection, batch)
+
+
+def counts(engine: Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        return {
+            name: connection.execute(select(func.count()).select_from(schema.metadata.tables[name])).scalar_one()
+            for name in COUNTED
+        }
+
+
+def stored(engine: Engine, table: Any) -> list[dict[str, Any]]:
+    """All rows of a table in the order of its key."""
+    with engine.connect() as connection:
+        return [dict(r) for r in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+
+
+def dump(engine: Engine) -> str:
+    """Everything in the database as text, whatever the column: what a leak would show up in."""
+    with engine.connect() as connection:
+        return "\n".join(_dump_table(connection, name) for name in schema.metadata.tables)
+
+
+def _dump_table(connection: Connection, name: str) -> str:
+    rows = connection.execute(text(f'SELECT t::text FROM "{name}" AS t'))  # noqa: S608 - our own names
+    return "\n".join(str(r[0]) for r in rows)

@@ -1,0 +1,242 @@
+"""The one writer: idempotent on coordinates, other payloads are visible, days never change, any text goes in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, delete, select
+
+from storage import schema
+from storage.queries import already_scored, scored_messages, status_counts, stored_answers
+from storage.writer import CONFLICT, AnswerRow, BatchRows, Coordinates, MessageRow, clean, register_probe
+from tests.storage.rows import DAY, at, counts, message, score, stored, write
+
+
+def batch(n: int = 3) -> BatchRows:
+    return BatchRows(
+        [message(i, f"sha{i}", message_id=f"m{i}", tenant="shop", tokens=7) for i in range(n)],
+        [score(i, heads=((2, 1, 0.25), (2, 3, -0.5))) for i in range(n)],
+        [AnswerRow(at(i), "mitigated", 5, "recipe", "better", "hash") for i in range(n)],
+    )
+
+
+def test_a_batch_is_written_whole(engine: Engine) -> None:
+    written = write(engine, batch())
+    assert (written.messages, written.conflicts, len(written.scores)) == (3, frozenset(), 3)
+    assert counts(engine) == {"messages": 3, "scores": 3, "head_scores": 6, "answers": 3, "alerts": 0, "outbox": 0}
+    row = stored(engine, schema.messages)[1]
+    assert (row["message_id"], row["tenant"], row["status"], row["tokens"], row["day"]) == (
+        "m1", "shop", "scored", 7, DAY,
+    )  # fmt: skip
+    heads = {(r["layer"], r["head"]): r["score"] for r in stored(engine, schema.head_scores)[:2]}
+    assert heads == {(2, 1): 0.25, (2, 3): -0.5}
+
+
+def test_an_empty_batch(engine: Engine) -> None:
+    assert write(engine, BatchRows()).messages == 0
+
+
+def test_the_same_batch_twice_adds_nothing(engine: Engine) -> None:
+    write(engine, batch())
+    before, rows = counts(engine), stored(engine, schema.messages)
+    again = write(engine, batch())
+    assert (again.messages, again.conflicts, again.scores) == (0, frozenset(), ())
+    assert counts(engine) == before
+    assert stored(engine, schema.messages) == rows
+
+
+def test_redelivery_of_a_part_adds_the_rest(engine: Engine) -> None:
+    write(engine, batch(2))
+    again = write(engine, batch(5))
+    assert again.messages == 3
+    assert [s.at.offset for s in again.scores] == [2, 3, 4]
+    assert counts(engine)["scores"] == 5
+
+
+def test_a_message_twice_within_a_batch_counts_once(engine: Engine) -> None:
+    one = batch(1)
+    written = write(engine, BatchRows(one.messages * 2, one.scores * 2, one.answers * 2))
+    assert (written.messages, len(written.scores)) == (1, 1)
+    assert counts(engine)["messages"] == 1
+
+
+def test_another_probe_on_known_messages_adds_only_its_scores(engine: Engine) -> None:
+    write(engine, batch(2))
+    more = BatchRows(batch(2).messages, [*batch(2).scores, score(0, probe="other"), score(1, probe="other")])
+    assert [s.probe for s in write(engine, more).scores] == ["other", "other"]
+    assert counts(engine)["messages"] == 2
+
+
+def test_another_payload_at_known_coordinates_is_a_failed_row_without_a_score(engine: Engine) -> None:
+    write(engine, batch(1))
+    other = BatchRows([message(0, "other", message_id="new")], [score(0, 3.0, probe="second")], batch(1).answers)
+    first = write(engine, other)
+    assert first.conflicts == {at(0)}
+    assert first.scores == ()
+    rows = {r["payload_sha256"]: r for r in stored(engine, schema.messages)}
+    assert (rows["sha0"]["status"], rows["other"]["status"], rows["other"]["reason"]) == ("scored", "failed", CONFLICT)
+    after = counts(engine)
+    assert after["scores"] == 1
+    again = write(engine, other)
+    assert (again.messages, again.conflicts, again.scores) == (0, {at(0)}, ())
+    assert counts(engine) == after
+
+
+def test_the_first_payload_stays_first_after_a_conflict(engine: Engine) -> None:
+    """The conflicting row must not become the known one: the first payload still gets scores of new probes."""
+    write(engine, batch(1))
+    write(engine, BatchRows([message(0, "other")]))
+    again = write(engine, BatchRows(batch(1).messages, [score(0, probe="second")]))
+    assert again.conflicts == frozenset()
+    assert [s.probe for s in again.scores] == ["second"]
+
+
+def test_a_conflict_leaves_its_batch_mates_alone(engine: Engine) -> None:
+    write(engine, batch(1))
+    mixed = batch(3)
+    mixed.messages[0] = message(0, "other")
+    written = write(engine, mixed)
+    assert written.conflicts == {at(0)}
+    assert [s.at.offset for s in written.scores] == [1, 2]
+
+
+def test_a_failed_message_that_is_scored_later_is_mended(engine: Engine) -> None:
+    write(engine, BatchRows([message(0, status="failed", reason="scoring failed: RuntimeError", message_id="m")]))
+    written = write(engine, BatchRows([message(0, tokens=9, message_id="m")], [score(0)]))
+    assert written.messages == 1
+    (row,) = stored(engine, schema.messages)
+    assert (row["status"], row["reason"], row["tokens"]) == ("scored", None, 9)
+    assert counts(engine)["scores"] == 1
+
+
+@pytest.mark.parametrize("later", ["failed", "skipped", "invalid"])
+def test_a_scored_message_stays_scored(engine: Engine, later: str) -> None:
+    write(engine, BatchRows([message(0, tokens=9)], [score(0)]))
+    assert write(engine, BatchRows([message(0, status=later, reason="later")])).messages == 0
+    (row,) = stored(engine, schema.messages)
+    assert (row["status"], row["reason"]) == ("scored", None)
+
+
+def test_the_day_never_changes(engine: Engine) -> None:
+    """Redelivered on another day, with another probe and other content: the first ingest's day everywhere."""
+    write(engine, batch(1))
+    tomorrow = DAY + timedelta(days=1)
+    later = BatchRows(
+        [replace(batch(1).messages[0], day=tomorrow)],
+        [score(0, probe="second", heads=((1, 1, 0.0),))],
+        [AnswerRow(at(0), "plain", 1)],
+    )
+    write(engine, later)
+    write(engine, BatchRows([message(0, "other", day=tomorrow)]))
+    for table in (schema.messages, schema.scores, schema.head_scores, schema.answers):
+        assert {r["day"] for r in stored(engine, table)} == {DAY}, table.name
+
+
+def test_partitions_and_sources_are_apart(engine: Engine) -> None:
+    places = [Coordinates("a", 0, 1), Coordinates("a", 1, 1), Coordinates("b", 0, 1), Coordinates("a", 0, 2**40)]
+    assert write(engine, BatchRows([MessageRow(p, "x", DAY, "scored") for p in places])).messages == 4
+
+
+def test_a_status_that_is_none_is_refused(engine: Engine) -> None:
+    with pytest.raises(Exception, match="ck_messages_status") as found:
+        write(engine, BatchRows([message(0, status="sent", message_id="CANARY-11")]))
+    assert "[parameters:" not in str(found.value)
+
+
+# Text that PostgreSQL cannot hold is as likely as any other.
+odd = st.text(st.characters(codec=None) | st.sampled_from("\x00\ud800\udfff\u2400\U0001f600"), max_size=40)
+leaves = odd | st.integers(-(10**30), 10**30) | st.sampled_from([True, None, 0.5, -1e-7])
+values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(odd, leaves, max_size=3)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(texts=st.lists(odd, min_size=8, max_size=8), free=st.dictionaries(odd, values, max_size=4))
+@example(texts=["\x00\ud800"] * 8, free={"\x00": ["\udc00", {"\ud800": "\x00"}]})
+@example(texts=["\ud83d\ude00"] * 8, free={"a": "\ud83d\ude00"})
+def test_any_text_goes_into_every_text_column(module_engine: Engine, texts: list[str], free: dict[str, Any]) -> None:
+    source, reason, message_id, tenant, user, model, conversation, answer = texts
+    place = Coordinates("fuzz" + source, 0, 1)
+    batch = BatchRows(
+        [
+            MessageRow(
+                place, "sha", DAY, "scored", reason, message_id, tenant, user, model, conversation,
+                text={"messages": [{"role": "user", "content": tenant}]}, attributes=free,
+            )
+        ],
+        [replace(score(0), at=place)],
+        [AnswerRow(place, "plain", 1, text=answer)],
+    )  # fmt: skip
+    with module_engine.begin() as connection:
+        for table in (schema.answers, schema.scores, schema.messages):
+            connection.execute(delete(table).where(table.c.source == place.source))
+    assert write(module_engine, batch).messages == 1
+    again = write(module_engine, batch)
+    assert (again.messages, again.conflicts, again.scores) == (0, frozenset(), ())
+    with module_engine.connect() as connection:
+        row = connection.execute(select(schema.messages).where(schema.messages.c.source == place.source)).one()
+        answers = stored_answers(connection, place.source, "plain")
+        assert already_scored(connection, [(place, "sha")], ["drift"]) == {(place, "sha")}
+    got = (row.reason, row.message_id, row.tenant, row.user_id, row.model, row.conversation_id)
+    assert got == tuple(map(clean, texts[1:7]))
+    assert row.text == {"messages": [{"role": "user", "content": clean(tenant)}]}
+    assert row.attributes == json.loads(json.dumps(clean(free)))
+    assert answers == {place: clean(answer)}
+
+
+@given(odd)
+@example("\ud83d\ude00")
+def test_cleaning_changes_only_what_postgresql_cannot_hold(text: str) -> None:
+    cleaned = clean(text)
+    cleaned.encode("utf-8")
+    assert "\x00" not in cleaned
+    assert clean(cleaned) == cleaned
+    if "\x00" not in text and not any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        assert cleaned == text
+
+
+def test_cleaning_says_what_was_there() -> None:
+    assert clean("a\x00b") == "a\u2400b"
+    assert clean("a\ud800b") == "a\ufffdb"
+    assert clean({"\x00": ["\x00", 1, None]}) == {"\u2400": ["\u2400", 1, None]}
+
+
+def test_what_is_known_already(engine: Engine) -> None:
+    rows = [message(0), message(1, status="skipped"), message(2, status="invalid"), message(3, status="failed")]
+    write(engine, BatchRows([*rows, message(4)], [score(0), score(0, probe="second"), score(4)]))
+    places = [(at(i), "aa") for i in range(6)] + [(at(0), "other")]
+    with engine.connect() as connection:
+        one = already_scored(connection, places, ["drift"])
+        two = already_scored(connection, places, ["drift", "second"])
+        assert already_scored(connection, [], ["drift"]) == set()
+    assert {p.offset for p, _ in one} == {0, 1, 2, 4}
+    assert (at(0), "other") not in one
+    assert {p.offset for p, _ in two} == {0, 1, 2}
+
+
+def test_a_conflicting_row_does_not_show_as_scored(engine: Engine) -> None:
+    write(engine, batch(1))
+    write(engine, BatchRows([message(0, "other", message_id="new")]))
+    with engine.connect() as connection:
+        (found,) = scored_messages(connection, "drift")
+        assert found.message_id == "m0"
+        assert status_counts(connection) == {"scored": 1, "failed": 1}
+        assert status_counts(connection, "elsewhere") == {}
+
+
+def test_a_probe_is_registered_once(engine: Engine) -> None:
+    with engine.begin() as connection:
+        register_probe(connection, "drift", 1, "first", {"a": 1})
+        register_probe(connection, "drift", 1, "second", {"a": 2})
+        register_probe(connection, "drift", 2, "third", {"a": 3})
+    assert [r["safetensors_sha256"] for r in stored(engine, schema.probes)] == ["first", "third"]
+
+
+def test_a_day_from_before_is_kept(engine: Engine) -> None:
+    write(engine, BatchRows([message(0, day=date(1970, 1, 1))], [score(0)]))
+    assert stored(engine, schema.scores)[0]["day"] == date(1970, 1, 1)

@@ -1,0 +1,52 @@
+"""The helpers of conftest.py: a missing program skips and is named, in CI it fails; no setting leaks in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+_SUITE = """
+import os
+from pathlib import Path
+from tests.conftest import needs_program
+
+def test_missing():
+    needs_program("no-such-program-here", "apt-get install no-such-program")
+
+def test_there():
+    assert needs_program("sh", "it is always there").endswith("/sh")
+
+def test_nothing_leaks_in():
+    assert not [n for n in os.environ if n.startswith("AWRY_")]
+    assert not Path("awry.toml").exists()
+"""
+
+
+def run_suite(folder: Path, ci: bool) -> subprocess.CompletedProcess[str]:
+    (folder / "conftest.py").write_text("from tests.conftest import _isolated, pytest_terminal_summary  # noqa: F401\n")
+    (folder / "test_it.py").write_text(_SUITE)
+    (folder / "awry.toml").write_text("model = 'elsewhere'\n")
+    environment = {k: v for k, v in os.environ.items() if k != "CI"}
+    environment |= {"PYTHONPATH": str(ROOT), "AWRY_MODEL": "elsewhere"} | ({"CI": "true"} if ci else {})
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("ci", [False, True])
+def test_a_missing_program_skips_but_fails_in_ci(tmp_path: Path, ci: bool) -> None:
+    done = run_suite(tmp_path, ci)
+    if ci:
+        assert done.returncode == 1, done.stdout
+        assert "1 failed, 2 passed" in done.stdout
+        assert "no-such-program-here is missing in CI" in done.stdout
+        assert "apt-get install no-such-program" in done.stdout
+    else:
+        assert done.returncode == 0, done.stdout
+        assert "2 passed, 1 skipped" in done.stdout
+        summary = done.stdout.partition("outside programs that were missing")[2]
+        assert "no-such-program-here: apt-get install no-such-program" in summary
