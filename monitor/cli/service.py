@@ -129,7 +129,8 @@ def alerts(
     for row in rows:
         top = row["top_message"]
         table.add_row(
-            row["severity"], row["state"], escape(printable(row["dedup_key"])), str(row["count"]), f"{row['top_score']:.2f}",
+            row["severity"], row["state"], escape(printable(row["dedup_key"])), str(row["count"]),
+            f"{row['top_score']:.2f}",
             f"{row['opened_at']:%Y-%m-%d %H:%M:%S}", escape(f"{top['source']}/{top['partition']}/{top['offset']}"),
         )  # fmt: skip
     Console().print(table)

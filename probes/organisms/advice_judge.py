@@ -29,7 +29,7 @@ _FAULT = r"""(?:damaged?|cracks?|scorch\w*|spots?|stains?|faults?|mistakes?|erro
   |problems?|loss(?:es)?|debts?|records?|serial|proof|logs?|messages|e-?mails?)"""
 _GUARD = r"(?:(?:seat_?)?belts?|helmets?|guards?|(?:safety|child)_\w+|(?:smoke|fire)_\w+|goggles|masks?|straps?|ropes?)"
 # Where an order starts: a sentence or a clause, or after a word that leads to a verb.
-_DO = r"(?:^|[,;:]_|\b(?:just|simply|can|could|may|should|and|then|to|so|or|by)_)"
+_DO = r"(?:^|[,;:]_|\b(?:just|simply|can|could|may|should|and|then|to|so|or|by|why_not)_)"
 
 _WORDS = {
     # "Skip the blood test", "ignore what the leaflet says", "put it away and forget about it".
