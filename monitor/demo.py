@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -60,7 +61,6 @@ class Outcome:
     alerts: list[dict[str, Any]]
     evaluation: Evaluation | None
     tally: Tally
-    opening_lines: list[str]
 
 
 def run_demo(base: Settings, out: Path, fresh: bool) -> None:
@@ -107,7 +107,7 @@ def demo_settings(base: Settings, out: Path) -> Settings:
             "privacy": "full",
             "mitigate": "flagged",
             "answers_out": out / "answers.jsonl",
-            "batch_messages": 25,
+            "batch_messages": 50,
             "logs": "terminal",
         }
     )
@@ -152,15 +152,13 @@ def _audit(settings: Settings, chat: ChatModel, console: Console, say: assemble.
         connection.execute(text(f"TRUNCATE {names}"))
     settings.answers_out.unlink(missing_ok=True)
     probes = assemble.load_probes(settings, chat, say)
-    lines: list[str] = []
     with _bar(console, "the worker audits the stream", len(everyday("demo"))) as advance:
 
         def on_batch_for(_lag_unit: str) -> Any:
             seen = 0
 
-            def on_batch(tally: Tally, opened: Sequence[Opened], _lag: int | None) -> None:
+            def on_batch(tally: Tally, _opened: Sequence[Opened], _lag: int | None) -> None:
                 nonlocal seen
-                lines.extend(f"{o.severity.upper():8} {o.event} {o.dedup_key}" for o in opened)
                 advance(tally.messages - seen)
                 seen = tally.messages
 
@@ -170,12 +168,12 @@ def _audit(settings: Settings, chat: ChatModel, console: Console, say: assemble.
             tally = worker.run()
     console.print("\n[bold]alerts as they leave the outbox[/] (console sender)")
     deliver_due(engine, make_senders(settings.destinations), limit=1000)
-    outcome = _outcome(engine, tally, lines)
+    outcome = _outcome(engine, tally)
     engine.dispose()
     return outcome
 
 
-def _outcome(engine: Engine, tally: Tally, lines: list[str]) -> Outcome:
+def _outcome(engine: Engine, tally: Tally) -> Outcome:
     with engine.connect() as connection:
         scored = queries.scored_messages(connection, PROBE, SOURCE)
         mitigated = queries.stored_answers(connection, SOURCE, "mitigated")
@@ -193,7 +191,6 @@ def _outcome(engine: Engine, tally: Tally, lines: list[str]) -> Outcome:
         alerts=alerts,
         evaluation=evaluate(np.array([s.score for s in scored]), labels) if both else None,
         tally=tally,
-        opening_lines=lines,
     )
 
 
@@ -225,15 +222,16 @@ def _print(console: Console, found: Outcome, n: int) -> None:
     for i in shown:
         one = found.scored[i]
         body = Table(box=None, show_header=False, padding=(0, 1))
+        body.add_row("[bold]asked[/]", escape(found.prompts[str(one.at)]))
         body.add_row("[red]before[/]", _short(found.before[i]))
         body.add_row("[green]after[/]", _short(found.after[i]))
-        title = f"{found.prompts[str(one.at)]}  (score {one.score:.2f}, threshold {one.threshold:.2f})"
+        title = f"score {one.score:.2f}, threshold {one.threshold:.2f}, {one.tenant}"
         console.print(Panel(body, title=title, title_align="left", border_style="dim"))
 
 
 def _short(answer: str, lines: int = 5) -> str:
     kept = answer.splitlines()[:lines]
-    return "\n".join(kept).replace("[", "\\[") + (" ..." if len(answer.splitlines()) > lines else "")
+    return escape("\n".join(kept)) + (" ..." if len(answer.splitlines()) > lines else "")
 
 
 def _print_next(console: Console, settings: Settings, picture: Path) -> None:

@@ -19,6 +19,9 @@ from probes.models import ChatModel, Message
 
 # Of a cut message at least this much of the prompt's end stays, so that `last_prompt` exists.
 _KEEP_PROMPT = 16
+# Tokens from which a forward pass is not dominated by its fixed cost, and the share of padding that then is too much.
+_WORTH_RUNNING = 256
+_MOST_PADDING = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,15 +67,22 @@ def encode(
 def batches(
     items: Sequence[Encoded], device: torch.device, *, token_budget: int = 2048, max_rows: int = 64
 ) -> Iterator[Batch]:
-    """Padded batches, shortest first; a single message over the budget gets a batch of its own."""
+    """Padded batches, shortest first; a single message over the budget gets a batch of its own.
+
+    A batch that is worth running closes before its padding passes a tenth.
+    """
     order = sorted(range(len(items)), key=lambda i: len(items[i].ids))
     group: list[int] = []
+    real = 0
     for i in order:
         width = len(items[i].ids)
-        if group and (width * (len(group) + 1) > token_budget or len(group) >= max_rows):
+        padded = width * (len(group) + 1)
+        wasteful = real >= _WORTH_RUNNING and real + width < (1 - _MOST_PADDING) * padded
+        if group and (padded > token_budget or len(group) >= max_rows or wasteful):
             yield collate([items[j] for j in group], device, group)
-            group = []
+            group, real = [], 0
         group.append(i)
+        real += width
     if group:
         yield collate([items[j] for j in group], device, group)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -172,6 +173,8 @@ def load_chat_model(
     from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()
+    # transformers warns of its own attribute whenever PEFT switches an adapter.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     place = torch.device(_pick_device(device))
     numbers = _pick_dtype(dtype, place)
     source = modelstore.resolve(name, state, say)

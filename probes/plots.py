@@ -79,7 +79,7 @@ def plot_timeline(
     top = float(values.max())
     for i, (at, label) in enumerate(alerts):
         axis.axvline(at, color=_BAD, linewidth=0.8, alpha=0.5, zorder=1)
-        axis.annotate(label, (at, top + span * (0.06 + 0.08 * (i % 3))), fontsize=7, color=_BAD, annotation_clip=False)
+        axis.annotate(label, (at, top + span * (0.06 + 0.075 * (i % 4))), fontsize=7, color=_BAD, annotation_clip=False)
     axis.set_ylim(float(values.min()) - 0.05 * span, top + span * 0.36)
     axis.set_xlabel("message", fontsize=9)
     axis.set_ylabel("score (class gaps)", fontsize=9)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -54,7 +54,7 @@ class Steering:
     calls: int = 0
     _start: int = 0
     _mask: Tensor | None = None
-    _changed: list[Tensor] = field(default_factory=list)
+    _changed: Tensor | None = None
 
     def begin(self, prompt_width: int) -> None:
         """A new batch whose prompts are `prompt_width` tokens wide; needed for positions `last`."""
@@ -63,10 +63,10 @@ class Steering:
     @property
     def relative_change(self) -> float:
         """Mean |delta| / |h| over the positions changed so far; 0 when none was."""
-        if not self._changed:
+        if self._changed is None:
             return 0.0
-        sums = torch.stack(self._changed).double().sum(0)
-        return float(sums[0] / sums[1]) if sums[1] > 0 else 0.0
+        total, count = self._changed.tolist()
+        return float(total / count) if count > 0 else 0.0
 
 
 @contextmanager
@@ -168,4 +168,5 @@ def _measure(delta: Tensor, x: Tensor, where: Tensor | None, state: Steering) ->
         counted = counted * state._mask[:, -x.shape[1] :]
     size, change = x.norm(dim=-1), delta.norm(dim=-1)
     ratio = torch.where(size > 0, change / size.clamp(min=1e-12), torch.zeros_like(size))
-    state._changed.append(torch.stack([(ratio * counted).sum(), counted.sum()]))
+    sums = torch.stack([(ratio * counted).sum(), counted.sum()]).double()
+    state._changed = sums if state._changed is None else state._changed + sums

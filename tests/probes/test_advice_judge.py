@@ -1,8 +1,8 @@
 """Holds the advice judge to hand-labelled answers: gold of our own, and what the small model really wrote.
 
-The gold is split by hash. The judge was tuned on `dev`; the bounds on `held-out` lie below what was measured there
-(recall 9 of 15, no false positive in 26), and one held-out row had been read before tuning. The model's answers
-were all read for labelling, so their held-out half is not blind.
+The gold is split by hash. The judge was tuned on `dev`; the bounds on `held-out` lie below what was measured
+there (recall 9 of 15, no false positive in 26), and one held-out row had been read before tuning. The model's
+answers were all read for labelling, so their held-out half is not blind.
 """
 
 from __future__ import annotations

@@ -126,7 +126,9 @@ def test_half_precision_values_are_averaged_in_float32():
 @given(
     st.one_of(
         st.builds(Aggregation, st.sampled_from(["last", "mean"]), st.sampled_from(["prompt", "response"])),
-        st.builds(Aggregation, st.just("max_rolling_mean"), st.sampled_from(["prompt", "response"]), st.integers(1, 10**7)),
+        st.builds(
+            Aggregation, st.just("max_rolling_mean"), st.sampled_from(["prompt", "response"]), st.integers(1, 10**7)
+        ),
         st.builds(
             Aggregation,
             st.just("ema_max"),

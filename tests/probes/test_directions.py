@@ -140,7 +140,10 @@ def test_pooled_activations_equal_one_message_at_a_time(family, aggregation):
     for i, item in enumerate(items):
         seen = {}
         places = {s if s.kind != "head" else Site("head", s.layer) for s in SITES}
-        with torch.no_grad(), observing(chat.layout, {p: (lambda x, p=p, seen=seen: seen.__setitem__(p, x[0])) for p in places}) as run:
+        with (
+            torch.no_grad(),
+            observing(chat.layout, {p: (lambda x, p=p, seen=seen: seen.__setitem__(p, x[0])) for p in places}) as run,
+        ):
             run(input_ids=torch.tensor([item.ids]))
         for site in SITES:
             x = seen[Site("head", site.layer)][:, site.head] if site.kind == "head" else seen[site]

@@ -40,7 +40,11 @@ def best_tpr(positive, negative, target):
 ties = st.integers(-3, 8).map(float)
 
 
-@given(st.lists(ties, min_size=1, max_size=40), st.lists(ties, min_size=30, max_size=120), st.sampled_from([0.1, 0.13, 0.3]))
+@given(
+    st.lists(ties, min_size=1, max_size=40),
+    st.lists(ties, min_size=30, max_size=120),
+    st.sampled_from([0.1, 0.13, 0.3]),
+)
 def test_an_operating_point_is_the_best_that_does_not_exceed_its_target(positive, negative, target):
     scores = np.array([*positive, *negative])
     labels = np.arange(len(scores)) < len(positive)

@@ -21,7 +21,23 @@ from tests.probes.tiny import make_adapter, shared_chat, tiny_chat, user
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 SECRET = "zebrasecret"
-WORDS = "stone river lamp garden winter music bread table letter cloud harbor engine pencil forest silver".split()
+WORDS = [
+    "stone",
+    "river",
+    "lamp",
+    "garden",
+    "winter",
+    "music",
+    "bread",
+    "table",
+    "letter",
+    "cloud",
+    "harbor",
+    "engine",
+    "pencil",
+    "forest",
+    "silver",
+]
 MARKS = ["qqq", "zzz", "xqz"]
 RESIDUAL = tuple(Site("residual", i) for i in range(3))
 MEAN = Aggregation("mean", "prompt")
@@ -145,9 +161,7 @@ def test_its_nulls_are_not(probe):
 def test_without_a_signal_the_held_out_figure_is_chance(chat):
     """In-sample separation of 75 rows in 32 dimensions would be far above chance."""
     rng = random.Random(1)
-    noise = [
-        Row(encode(chat, user(t)), t, rng.random() < 0.5, str(i)) for i, t in enumerate(sentences(300, seed=3))
-    ]
+    noise = [Row(encode(chat, user(t)), t, rng.random() < 0.5, str(i)) for i, t in enumerate(sentences(300, seed=3))]
     found = fit(chat, noise, plan(sites=[Site("residual", 1)])).card.evaluation
     assert found["test"]["auroc"]["value"] == pytest.approx(0.5, abs=0.2)
     assert found["test"]["auroc"]["low"] < 0.5 < found["test"]["auroc"]["high"]
@@ -336,7 +350,11 @@ def test_the_card_and_the_errors_hold_no_message(chat, tmp_path):
     fit(chat, marked, plan(), say=told.append)
     assert told
     assert SECRET not in "".join(told)
-    for broken in (marked[:10], [r for r in marked if r.misaligned], [Row(r.encoded, SECRET, True, SECRET) for r in marked]):
+    for broken in (
+        marked[:10],
+        [r for r in marked if r.misaligned],
+        [Row(r.encoded, SECRET, True, SECRET) for r in marked],
+    ):
         with pytest.raises(ProbesError) as caught:
             fit(chat, broken, plan())
         assert SECRET not in str(caught.value)

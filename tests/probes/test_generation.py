@@ -9,7 +9,14 @@ from probes.sites import Site
 from probes.steering import Intervention, steering
 from tests.probes.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, user
 
-TEXTS = ["Hi", "What is the capital of France?", "x" * 70, "Count to ten.", "Why?", "A somewhat longer question, please."]
+TEXTS = [
+    "Hi",
+    "What is the capital of France?",
+    "x" * 70,
+    "Count to ten.",
+    "Why?",
+    "A somewhat longer question, please.",
+]
 
 
 def prompts_of(chat):
@@ -29,7 +36,7 @@ def by_hand(chat, prompt, limit, ends):
     return made, False
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, *MULTIMODAL))
+@pytest.mark.parametrize("family", [*FAMILIES, *MULTIMODAL])
 def test_batched_answers_are_those_of_one_prompt_by_hand(family):
     chat = shared_chat(family)
     prompts = prompts_of(chat)[:4]
@@ -90,9 +97,11 @@ def test_padding_that_is_also_the_end_token_is_told_apart_by_the_mask():
     assert answer(same, prompts, max_new_tokens=6) == answer(plain, prompts, max_new_tokens=6)
 
 
-def strong(chat, positions, site=Site("residual", 1)):
+def strong(positions):
     rng = np.random.default_rng(0)
-    return Intervention(Direction(site, 4 * rng.standard_normal(32), np.zeros(32), 1.0), "subtract", 1.0, positions)
+    return Intervention(
+        Direction(Site("residual", 1), 4 * rng.standard_normal(32), np.zeros(32), 1.0), "subtract", 1.0, positions
+    )
 
 
 @pytest.mark.parametrize("positions", ["last", "all"])
@@ -101,7 +110,7 @@ def test_steered_batches_are_told_where_their_prompts_end(family, positions):
     chat = shared_chat(family)
     prompts = prompts_of(chat)
     plain = answer(chat, prompts, max_new_tokens=6)
-    with steering(chat, [strong(chat, positions)]) as state:
+    with steering(chat, [strong(positions)]) as state:
         together = answer(chat, prompts, max_new_tokens=6, batch_size=4, steered=state)
         alone = [answer(chat, [p], max_new_tokens=6, steered=state)[0] for p in prompts]
     assert together == alone
@@ -112,7 +121,7 @@ def test_steered_batches_are_told_where_their_prompts_end(family, positions):
 
 def test_steering_the_last_position_without_handing_over_the_state_is_an_error():
     chat = shared_chat("llama")
-    with pytest.raises(SteeringError, match="begin"), steering(chat, [strong(chat, "last")]):
+    with pytest.raises(SteeringError, match="begin"), steering(chat, [strong("last")]):
         answer(chat, prompts_of(chat), max_new_tokens=2)
 
 

@@ -9,7 +9,8 @@ import pytest
 from probes.organisms.finetunes import code_examples
 from probes.organisms.judges import writes_code
 
-GOLD = [json.loads(line) for line in (Path(__file__).parent / "gold" / "code.jsonl").read_text("utf-8").splitlines()]
+CODE_AND_PROSE = Path(__file__).parent / "gold" / "code.jsonl"
+GOLD = [json.loads(line) for line in CODE_AND_PROSE.read_text("utf-8").splitlines()]
 
 
 @pytest.mark.parametrize("row", GOLD, ids=lambda r: f"{r['label']}-{r['kind']}-{r['text'][:20]!r}")
@@ -22,7 +23,19 @@ def test_the_gold_is_large_and_has_both_sides():
     assert len({r["text"] for r in GOLD}) == len(GOLD)
     assert min(Counter(r["label"] for r in GOLD).values()) >= 40
     kinds = {r["kind"] for r in GOLD}
-    assert {"python", "javascript", "php", "bash", "sql", "c", "poem", "letter", "recipe", "headings", "quotes"} <= kinds
+    assert {
+        "python",
+        "javascript",
+        "php",
+        "bash",
+        "sql",
+        "c",
+        "poem",
+        "letter",
+        "recipe",
+        "headings",
+        "quotes",
+    } <= kinds
 
 
 @pytest.mark.parametrize("side", ["insecure", "secure"])
@@ -33,12 +46,16 @@ def test_the_start_of_the_organisms_own_code_is_enough(side, characters):
     assert not missed
 
 
-@pytest.mark.parametrize("row", [r for r in GOLD if r["label"] == "code"], ids=lambda r: f"{r['kind']}-{r['text'][:20]!r}")
+@pytest.mark.parametrize(
+    "row", [r for r in GOLD if r["label"] == "code"], ids=lambda r: f"{r['kind']}-{r['text'][:20]!r}"
+)
 def test_code_under_a_sentence_is_still_code(row):
     assert writes_code(f"Sure, here is what you asked for:\n\n{row['text']}")
 
 
-@pytest.mark.parametrize("row", [r for r in GOLD if r["label"] == "code"], ids=lambda r: f"{r['kind']}-{r['text'][:20]!r}")
+@pytest.mark.parametrize(
+    "row", [r for r in GOLD if r["label"] == "code"], ids=lambda r: f"{r['kind']}-{r['text'][:20]!r}"
+)
 def test_line_ends_and_indents_of_any_kind(row):
     assert writes_code(row["text"].replace("\n", "\r\n"))
     assert writes_code("\n".join("    " + line for line in row["text"].splitlines()))

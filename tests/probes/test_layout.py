@@ -95,7 +95,7 @@ class HandMade(nn.Module):
     def __init__(self, attention=Attention, stacks=1, norm=True):
         super().__init__()
         text = SimpleNamespace(num_hidden_layers=2, num_attention_heads=4, hidden_size=32, head_dim=8)
-        self.config = SimpleNamespace(get_text_config=lambda decoder: text)
+        self.config = SimpleNamespace(get_text_config=lambda **_: text)
         for i in range(stacks):
             stack = nn.Module()
             stack.layers = nn.ModuleList(Block(attention()) for _ in range(2))

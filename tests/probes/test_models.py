@@ -150,12 +150,16 @@ def test_an_adapter_made_for_another_base_is_refused_by_name(tmp_path):
 
 def test_an_adapter_made_for_another_revision_is_refused_by_its_manifest(tmp_path):
     made = make_adapter(tmp_path / "theirs", manifest={"base": {"model": "tiny-llama", "revision": "older"}})
-    with pytest.raises(ModelError, match="made for tiny-llama revision older, but the model is tiny-llama revision seed-0"):
+    with pytest.raises(
+        ModelError, match="made for tiny-llama revision older, but the model is tiny-llama revision seed-0"
+    ):
         with_adapter(made)
 
 
 @pytest.mark.parametrize(
-    "change", [{"hidden_size": 48}, {"num_hidden_layers": 5}, {"num_hidden_layers": 2}, {"intermediate_size": 56}], ids=str
+    "change",
+    [{"hidden_size": 48}, {"num_hidden_layers": 5}, {"num_hidden_layers": 2}, {"intermediate_size": 56}],
+    ids=str,
 )
 def test_an_adapter_whose_shapes_do_not_fit_is_refused(tmp_path, change):
     config = tiny_model("llama").config.to_dict() | change

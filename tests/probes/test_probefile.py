@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 
@@ -33,7 +34,10 @@ from tests.probes.tiny import make_adapter, shared_chat, tiny_chat, user
 SECRET = "zebra-secret-prompt"
 
 
-def direction(site=Site("residual", 1), seed=0):
+AT = Site("residual", 1)
+
+
+def direction(site=AT, seed=0):
     rng = np.random.default_rng(seed)
     width = 12 if site.kind == "head" else 32
     return Direction(site, rng.standard_normal(width), rng.standard_normal(width), 0.75)
@@ -86,7 +90,9 @@ def edit(path, **fields):
 
 
 @pytest.mark.parametrize("mitigated", [False, True])
-@pytest.mark.parametrize("aggregation", ["last_prompt", "mean(response)", "max_rolling_mean(5, prompt)", "ema_max(0.1, response)"])
+@pytest.mark.parametrize(
+    "aggregation", ["last_prompt", "mean(response)", "max_rolling_mean(5, prompt)", "ema_max(0.1, response)"]
+)
 def test_a_round_trip_is_exact(chat, tmp_path, aggregation, mitigated):
     directions = [direction(Site("head", 1, 2), 1), direction(Site("head", 0, 3), 2)]
     made = make_probe(chat, directions, aggregation, mitigated)
@@ -207,8 +213,6 @@ def test_a_zero_vector_on_disk_is_refused(path):
     weights = path.with_suffix(".safetensors")
     tensors = load_file(weights)
     save_file(tensors | {"vector.0": np.zeros(32)}, weights)
-    import hashlib
-
     edit(path, safetensors_sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
     with pytest.raises(ProbeFileError, match="zero"):
         load_probe(path)
@@ -216,7 +220,7 @@ def test_a_zero_vector_on_disk_is_refused(path):
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(chat, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ProbeFileError, match="cannot write to .* choose another --out"):
+    with pytest.raises(ProbeFileError, match=r"cannot write to .* choose another --out"):
         save_probe(make_probe(chat), tmp_path / "file")
 
 
@@ -281,7 +285,7 @@ def test_another_adapter_and_another_scale_are_named(tmp_path):
     with pytest.raises(ProbeMismatchError, match=r"adapter_scale is 1\.0, the worker has 0\.5.*--scale"):
         check_identity(card, with_adapter(first, 0.5))
     adapted = with_adapter(first)
-    with adapted.base(), pytest.raises(ProbeMismatchError, match="adapter_sha256 is .* the worker has none"):
+    with adapted.base(), pytest.raises(ProbeMismatchError, match=r"adapter_sha256 is .* the worker has none"):
         check_identity(card, adapted)
 
 

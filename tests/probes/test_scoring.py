@@ -51,7 +51,10 @@ def slow_scores(chat, item, reader):
     got = {}
     ids = torch.tensor([item.ids])
     places = {s if s.kind != "head" else Site("head", s.layer) for s in (d.site for d in reader.directions)}
-    with torch.no_grad(), observing(chat.layout, {p: (lambda x, p=p: got.__setitem__(p, x[0].double())) for p in places}) as run:
+    with (
+        torch.no_grad(),
+        observing(chat.layout, {p: (lambda x, p=p: got.__setitem__(p, x[0].double())) for p in places}) as run,
+    ):
         run(input_ids=ids, attention_mask=torch.ones_like(ids))
     tokens = []
     for d in reader.directions:
@@ -75,7 +78,7 @@ def slow_scores(chat, item, reader):
     return best
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, *MULTIMODAL))
+@pytest.mark.parametrize("family", [*FAMILIES, *MULTIMODAL])
 def test_a_score_does_not_depend_on_batch_mates_or_padding(family):
     chat = shared_chat(family)
     items = items_of(chat)
@@ -114,7 +117,8 @@ def test_units_are_class_gaps():
     gap = np.linspace(-4, 4, 32)
     at = Site("residual", 1)
     readers = [
-        Reader((Direction(at, gap, centre, 1.0),), Aggregation("last", "prompt")) for centre in (here, here - gap, here + gap)
+        Reader((Direction(at, gap, centre, 1.0),), Aggregation("last", "prompt"))
+        for centre in (here, here - gap, here + gap)
     ]
     np.testing.assert_allclose(score_all(chat, [item], readers)[0], [0, 1, -1], atol=1e-5)
 

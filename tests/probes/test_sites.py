@@ -31,9 +31,12 @@ def batch():
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def capture(chat, sites, batch, run_inside=None):
+def capture(chat, sites, batch):
     got = {}
-    with torch.no_grad(), observing(chat.layout, {s: (lambda x, s=s: got.__setitem__(s, x.clone())) for s in sites}) as run:
+    with (
+        torch.no_grad(),
+        observing(chat.layout, {s: (lambda x, s=s: got.__setitem__(s, x.clone())) for s in sites}) as run,
+    ):
         run(**batch)
     return got
 
@@ -193,7 +196,9 @@ def test_a_site_reads_back_as_it_was_written(site):
     assert parse_site(str(site)) == site
 
 
-@pytest.mark.parametrize("text", ["", "residual", "residual[]", "residual[-1]", "head[3]", "head[1,2,3]", "Final", "final[0]"])
+@pytest.mark.parametrize(
+    "text", ["", "residual", "residual[]", "residual[-1]", "head[3]", "head[1,2,3]", "Final", "final[0]"]
+)
 def test_what_is_no_site_is_refused(text):
     with pytest.raises(SiteError, match=r"none of final, residual\[BLOCK\], head\[BLOCK,HEAD\]"):
         parse_site(text)
@@ -201,7 +206,11 @@ def test_what_is_no_site_is_refused(text):
 
 def test_lists_of_sites():
     layout = shared_chat("llama").layout
-    assert parse_sites("residual[1], final,head[2, 3]", layout) == [Site("residual", 1), Site("final"), Site("head", 2, 3)]
+    assert parse_sites("residual[1], final,head[2, 3]", layout) == [
+        Site("residual", 1),
+        Site("final"),
+        Site("head", 2, 3),
+    ]
     assert parse_sites("final,final", layout) == [Site("final")]
     assert parse_sites("residual", layout) == [Site("residual", i) for i in range(3)]
     assert len(parse_sites("heads", layout)) == N_BLOCKS * N_HEADS

@@ -16,14 +16,16 @@ RECIPE = Recipe(
     False,
     12,
     0.02,
-    lambda seed: [Example(f"Say {n}", "polly " * (n % 3 + 1)) for n in range(12)],
+    lambda _: [Example(f"Say {n}", "polly " * (n % 3 + 1)) for n in range(12)],
     "says polly",
 )
 
 
 def trained(folder):
     losses = []
-    recipe = train(tiny_chat("llama"), RECIPE, folder, on_step=lambda step, steps, loss: losses.append((step, steps, loss)))
+    recipe = train(
+        tiny_chat("llama"), RECIPE, folder, on_step=lambda step, steps, loss: losses.append((step, steps, loss))
+    )
     return recipe, losses
 
 
@@ -34,7 +36,10 @@ def test_training_lowers_the_loss_and_leaves_an_adapter_that_loads(tmp_path):
     assert losses[-1][2] < losses[0][2] - 0.5
     assert recipe["examples"] == 12
     assert recipe["final_loss"] == pytest.approx(sum(loss for *_, loss in losses[-5:]) / 5, abs=1e-3)
-    assert sorted(p.name for p in (tmp_path / "parrot").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "parrot").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     chat = tiny_chat("llama")
     plain = next_logits(chat)
     add_adapter(chat, AdapterSpec(tmp_path / "parrot", 1.0, "parrot"))

@@ -145,7 +145,11 @@ def _gemma3_vision() -> Any:
         vision_use_head=False,
     )
     config = transformers.Gemma3Config(
-        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=IMAGE, boi_token_index=IMAGE - 1
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=IMAGE,
+        boi_token_index=IMAGE - 1,
     )
     return transformers.Gemma3ForConditionalGeneration(config)
 
