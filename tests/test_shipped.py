@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from monitor.datasets import rows_of
+from monitor.datasets import Labelled, rows_of
 from monitor.labelling import answer_messages
 from monitor.wire import WireMessage
 from probes.errors import ModelError, ProbeMismatchError
@@ -104,8 +104,7 @@ def test_the_harmful_request_card_says_what_its_held_out_rows_say(plain: ChatMod
         for r in requests()
         for side in ("harmful", "harmless")
     ]
-    from monitor.datasets import Labelled
-
+    items += [(WireMessage(id=f"fit-{i}", prompt=t), False, f"fit-{i}") for i, t in enumerate(everyday("fit")[:80])]
     rows = rows_of(plain, [Labelled(m, bad, group) for m, bad, group in items], 2048)
     held_out = split_rows(rows)["test"]
     scores = score_all(plain, [r.encoded for r in held_out], [probe.reader])[:, 0]

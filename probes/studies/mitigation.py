@@ -186,7 +186,9 @@ def _controls(
     chosen: Intervention, directions: dict[Site, Direction], controls: dict[Site, Direction]
 ) -> list[tuple[str, Intervention]]:
     direction = chosen.direction
-    shift = Intervention(direction, "subtract", 1.0, chosen.positions)
+    # As large as what was chosen: half a vector is compared with half a vector.
+    strength = chosen.strength if chosen.mode == "subtract" else 1.0
+    shift = Intervention(direction, "subtract", strength, chosen.positions)
     found = [
         (f"random shift {i}, equal norm", replace(shift, direction=random_like(direction, i))) for i in range(_RANDOM)
     ]

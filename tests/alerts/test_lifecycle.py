@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
-from sqlalchemy import Engine, func, update
+from sqlalchemy import Engine, func, text, update
 
-from alerts.lifecycle import record
+from alerts.lifecycle import Opened, record
 from alerts.rules import Flagged
 from storage.database import connect
 from storage.schema import alerts
@@ -156,6 +157,27 @@ def test_a_connection_that_lives_long(engine: Engine) -> None:
             assert len(record(connection, [flagged(n, tenant=f"t{n}")], [])) == 1
             connection.commit()
     assert len(all_alerts(engine)) == 25
+
+
+def test_two_workers_that_meet_tell_it_once(engine: Engine) -> None:
+    """Both find the alert graver at the same moment; the second waits for the first and sees what it did."""
+    open_alerts(engine, [flagged(1, 0.6)])
+    told: list[Opened] = []
+    second = threading.Thread(target=lambda: told.extend(open_alerts(engine, [flagged(3, 1.2)])))
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
+    with engine.connect() as connection, engine.connect() as watcher:
+        told += record(connection, [flagged(2, 1.2)], ["pager"])
+        second.start()
+        until = time.monotonic() + 20
+        while not watcher.execute(waiting, {"name": engine.url.database}).scalar():
+            assert time.monotonic() < until
+            watcher.rollback()
+            time.sleep(0.02)
+        connection.commit()
+        second.join()
+    assert [o.event for o in told] == ["alert.worsened"]
+    assert [(r.count, r.severity) for r in all_alerts(engine)] == [(3, "error")]
+    assert len(all_outbox(engine)) == 2
 
 
 def test_two_workers_and_many_batches_keep_one_live_alert_a_key(engine: Engine) -> None:

@@ -129,9 +129,12 @@ def test_the_same_file_twice_adds_nothing(engine: Engine, chat: ChatModel, tmp_p
 
 def test_another_probe_later_scores_what_is_known(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
     path = traffic(tmp_path / "t")
-    run_worker(engine, chat, [make_probe(chat)], path)
-    run = run_worker(engine, chat, [make_probe(chat), make_probe(chat, "second", sites=["final"])], path)
+    first, second = make_probe(chat, threshold=-1e6), make_probe(chat, "second", sites=["final"], threshold=-1e6)
+    run_worker(engine, chat, [first], path)
+    run = run_worker(engine, chat, [first, second], path)
     assert run.tally.known == 0
+    # What was scored again counts no second time.
+    assert {a["probe"]: a["count"] for a in stored(engine, schema.alerts)} == {"drift": 12, "second": 12}
     assert counts(engine)["messages"] == 12
     assert counts(engine)["scores"] == 24
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from probes.coherence import MARGIN_NATS, answer_nll, coherence_limit
-from tests.probes.tiny import shared_chat, user
+from probes.models import AdapterSpec, add_adapter
+from tests.probes.tiny import make_adapter, shared_chat, tiny_chat, user
 
 
 def by_hand(chat, prompt, text):
@@ -26,6 +27,17 @@ def test_nll_token_by_token(family):
     wanted = [by_hand(chat, p, t) for p, t in zip(prompts, texts, strict=True)]
     np.testing.assert_allclose(answer_nll(chat, prompts, texts), wanted, atol=1e-4)
     np.testing.assert_allclose(answer_nll(chat, prompts, texts, token_budget=1), wanted, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_the_judge_is_the_base_whatever_adapter_is_in_use(tmp_path):
+    chat = tiny_chat("llama")
+    prompts, texts = [chat.render(user("Hi"))], ["Hello there."]
+    plain = answer_nll(chat, prompts, texts)
+    add_adapter(chat, AdapterSpec(make_adapter(tmp_path / "a")))
+    assert answer_nll(chat, prompts, texts) == plain
+    assert abs(by_hand(chat, prompts[0], texts[0]) - plain[0]) > 0.01  # the adapter itself thinks otherwise
+    assert chat.active == "adapter"
 
 
 def test_an_empty_answer_says_nothing():

@@ -113,6 +113,10 @@ def test_steered_batches_are_told_where_their_prompts_end(family, positions):
     with steering(chat, [strong(positions)]) as state:
         together = answer(chat, prompts, max_new_tokens=6, batch_size=4, steered=state)
         alone = [answer(chat, [p], max_new_tokens=6, steered=state)[0] for p in prompts]
+        for prompt, one in zip(prompts, together, strict=True):
+            state.begin(len(chat.token_ids(prompt)))
+            assert one.tokens == len(made := by_hand(chat, prompt, 6, {257})[0])
+            assert one.text == chat.tokenizer.decode(made, skip_special_tokens=True).strip()
     assert together == alone
     assert together != plain
     assert 0 < state.relative_change < 100
