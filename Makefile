@@ -21,7 +21,7 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "awry needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv does not work here (Debian: apt-get install python3-venv)"; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q
-	@test -x $(BIN)/uv || { echo "setting up: uv"; $(BIN)/python -m pip install -q --disable-pip-version-check uv; }
+	@test -x $(BIN)/uv || { echo "setting up: uv"; $(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8; }
 	@echo "setting up: packages (the first time about half a minute on a fast line)"
 	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
 	@touch $@

@@ -62,7 +62,7 @@ class Size:
     new_tokens: int = 40
 
 
-_QUICK = Size(12, 6, 8)
+_QUICK = Size(6, 4, 4)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.read_path", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Folder, help="write the figures there as JSON")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is timed (default 3)")
-    parser.add_argument("--quick", action="store_true", help="12 messages and 1 round: does it run?")
+    parser.add_argument("--quick", action="store_true", help="a handful of messages and 1 round: does it run?")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
     if options.rounds < 1:
