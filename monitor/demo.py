@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -236,10 +239,11 @@ def _short(answer: str, lines: int = 5) -> str:
 
 def _print_next(console: Console, settings: Settings, picture: Path) -> None:
     own = settings.state_dir
+    awry = "awry" if shutil.which("awry") else os.path.relpath(Path(sys.executable).with_name("awry"))
     console.print("\n[bold]next[/]")
     for command, what in (
-        (f"awry alerts --state-dir {own}", "the alerts that this run opened"),
-        (f'awry db psql --state-dir {own} -c "TABLE scores LIMIT 5"', "every score is a row in PostgreSQL"),
+        (f"{awry} alerts --state-dir {own}", "the alerts that this run opened"),
+        (f'{awry} db psql --state-dir {own} -c "TABLE scores LIMIT 5"', "every score is a row in PostgreSQL"),
         (
             f"awry run --adapter {ADAPTER} --source {picture.parent}/traffic.jsonl",
             "the same worker, as a service would",

@@ -77,7 +77,7 @@ def test_quick_without_the_extras(
     assert all(row["met"] is None for row in rows.values())
     assert found["quick"] is True
     assert found["rounds"] == 1
-    assert found["traffic"]["messages"] == 12
+    assert found["traffic"]["messages"] == 6
     assert found["machine"]["libraries"]["torch"] == version("torch")
     assert found["command"].endswith(f"--quick --out {out}")
     printed = capsys.readouterr().out
