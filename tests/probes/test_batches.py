@@ -34,8 +34,10 @@ def test_an_empty_response_is_none(chat):
 @given(st.integers(0, 120), st.integers(0, 120), st.integers(1, 100))
 def test_a_long_message_is_cut_to_the_limit_and_keeps_its_ends(asked, answered, limit):
     chat = shared_chat("llama")
-    whole = encode(chat, user("q" * asked), "a" * answered, max_tokens=10**6)
-    cut = encode(chat, user("q" * asked), "a" * answered, max_tokens=limit)
+    # No two places look alike, so that the wrong end shows.
+    question, reply = ("".join(chr(start + i) for i in range(n)) for start, n in ((0x100, asked), (0x200, answered)))
+    whole = encode(chat, user(question), reply, max_tokens=10**6)
+    cut = encode(chat, user(question), reply, max_tokens=limit)
     assert cut.truncated == (len(whole.ids) > limit)
     assert len(cut.ids) <= limit
     if not cut.truncated:
