@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from probes.evaluation import Evaluation
+from probes.evaluation import Evaluation, Interval
 from probes.probefile import Card, MitigationCard, Probe, load_probe, save_probe
 from probes.studies.mitigation import Sweep
 
@@ -21,7 +21,7 @@ def interval(value: dict[str, Any] | None) -> str:
     """A stored interval as text; `too few` where there is none."""
     if value is None:
         return "too few"
-    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return str(Interval(**value))
 
 
 def print_card(card: Card) -> None:

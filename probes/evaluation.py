@@ -63,11 +63,16 @@ def rate(successes: int, n: int) -> Interval:
     return Interval(successes / n, low, high, n)
 
 
+def auroc_value(scores: Array, labels: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve, without its interval: for choosing sites and for many nulls."""
+    _check(scores, labels)
+    return float(roc_auc_score(labels, scores))
+
+
 def auroc(scores: Array, labels: NDArray[np.bool_], *, resamples: int = 1000, seed: int = 0) -> Interval:
     """Area under the ROC curve with a bootstrap interval over rows."""
-    _check(scores, labels)
+    value = auroc_value(scores, labels)
     pos, neg = scores[labels], scores[~labels]
-    value = float(roc_auc_score(labels, scores))
     wins = (pos[:, None] > neg[None, :]) + 0.5 * (pos[:, None] == neg[None, :])
     rng = np.random.default_rng(seed)
     p = rng.multinomial(len(pos), np.full(len(pos), 1 / len(pos)), resamples)

@@ -34,7 +34,7 @@ from probes.directions import (
     random_like,
 )
 from probes.errors import DataError, DirectionError
-from probes.evaluation import Evaluation, evaluate, rate
+from probes.evaluation import Evaluation, auroc_value, evaluate, rate
 from probes.models import ChatModel
 from probes.probefile import TOLERANCE, Card, DirectionCard, Probe, reference_scores
 from probes.scoring import Reader, score_all
@@ -228,7 +228,7 @@ def _choose(
     sites = list(candidates)
     scores = _scores(chat, rows, [Reader((candidates[s],), plan.aggregation) for s in sites])
     labels = _labels(rows)
-    found = {s: evaluate(scores[:, i], labels).auroc.value for i, s in enumerate(sites)}
+    found = {s: auroc_value(scores[:, i], labels) for i, s in enumerate(sites)}
     # Equal sites: the shallower one, whose forward pass ends earlier.
     best = max(sites, key=lambda s: (round(found[s], 3), -s.layer if s.layer >= 0 else -(10**6)))
     return best, {"by": "AUROC on the select split", "auroc": {str(s): round(v, 4) for s, v in found.items()}}
@@ -274,7 +274,7 @@ def _null_report(
 ) -> dict[str, Any]:
     groups: dict[str, list[float]] = {}
     for i, name in enumerate(names):
-        groups.setdefault(name.partition(".")[0], []).append(evaluate(scores[:, i], labels).auroc.value)
+        groups.setdefault(name.partition(".")[0], []).append(auroc_value(scores[:, i], labels))
     report: dict[str, Any] = {
         kind: {
             "n": len(values),

@@ -29,7 +29,6 @@ from probes.scoring import Reader, score_all
 from probes.sites import parse_site
 from probes.steering import Intervention
 
-FORMAT = "awry-probe/1"
 TOLERANCE = 0.01
 
 # Our own writing, chosen to be short and unlike each other; a card keeps their scores.
