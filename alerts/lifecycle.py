@@ -34,6 +34,7 @@ class Opened:
     event: str
     dedup_key: str
     severity: str
+    probe: str
 
 
 def record(
@@ -74,7 +75,7 @@ def _record_one(
         return []
     event = "alert.opened" if new else "alert.worsened"
     _enqueue(connection, after, event, destinations)
-    return [Opened(after.id, event, key, after.severity)]
+    return [Opened(after.id, event, key, after.severity, after.probe)]
 
 
 def _live_alert(

@@ -9,8 +9,9 @@ is honoured, and after the last try, or at once when the receiver says it is gon
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, func, select, update
@@ -28,11 +29,12 @@ LONGEST_WAIT = 7 * 86400
 
 @dataclass
 class Delivered:
-    """What one round did."""
+    """What one round did, and to which destination: (name, sent | retried | dead)."""
 
     sent: int = 0
     failed: int = 0
     dead: int = 0
+    by_destination: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def deliver_due(engine: Engine, senders: Mapping[str, Sender], limit: int = 50) -> Delivered:
@@ -48,12 +50,14 @@ def deliver_due(engine: Engine, senders: Mapping[str, Sender], limit: int = 50) 
                 dead = _failed(connection, event, error)
             done.dead += dead
             done.failed += not dead
+            done.by_destination[event.destination, "dead" if dead else "retried"] += 1
         else:
             with engine.begin() as connection:
                 connection.execute(
                     update(outbox).where(outbox.c.id == event.id).values(delivered_at=func.now(), last_error=None)
                 )
             done.sent += 1
+            done.by_destination[event.destination, "sent"] += 1
     return done
 
 

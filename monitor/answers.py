@@ -1,19 +1,11 @@
-"""Mitigated answers: generated with the probe's direction removed, written as JSON lines.
-
-One line a message: ids and coordinates, the recipe, the mitigated answer and, when asked for, the unmitigated one
-beside it. Lines are flushed before the batch is committed: at-least-once, key = message id.
-"""
+"""Mitigated answers: generated with the probe's direction removed, and the unmitigated ones where asked for."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TextIO
 
-from monitor.errors import OutputError, SettingsError
+from monitor.errors import SettingsError
 from probes.generation import Answer, answer
 from probes.models import ChatModel
 from probes.probefile import Probe
@@ -62,28 +54,3 @@ def choose_mitigator(probes: Sequence[Probe], wanted: str | None) -> Probe:
             return probe
     named = wanted or "any loaded probe"
     raise SettingsError(f"mitigate_with: {named} has no steering recipe or is not loaded; make one with awry sweep")
-
-
-class AnswerFile:
-    """Appends JSON lines to a file, or to standard output for `-`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._own = str(path) != "-"
-        try:
-            self._file: TextIO = path.open("a", encoding="utf-8") if self._own else sys.stdout
-        except OSError as error:
-            raise OutputError(f"answers_out: cannot write {path} ({error.strerror})") from error
-
-    def write(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Write and flush; OutputError when the disk does not take it."""
-        try:
-            for line in lines:
-                self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise OutputError(f"answers_out: cannot write {self._path} ({error.strerror})") from error
-
-    def close(self) -> None:
-        if self._own:
-            self._file.close()

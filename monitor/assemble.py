@@ -17,7 +17,8 @@ from monitor.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from monitor.worker import Worker
+    from monitor.sources import Source
+    from monitor.worker import OnBatch, Policy, Worker
     from probes.models import ChatModel
     from probes.probefile import Probe
 
@@ -100,37 +101,36 @@ def load_probes(settings: Settings, chat: ChatModel, say: Say = lambda _: None) 
     return probes
 
 
-@contextmanager
-def building_worker(
-    settings: Settings,
-    engine: Engine,
-    chat: ChatModel,
-    probes: list[Probe],
-    on_batch_for: Callable[[str], object],
-) -> Iterator[Worker]:
-    """The worker with its source and outputs open; `on_batch_for(lag_unit)` gives its progress callback."""
-    from alerts.rules import ThresholdRule
-    from monitor.answers import AnswerFile, Mitigator, choose_mitigator
-    from monitor.scoring import BatchScorer
-    from monitor.sources.jsonl import JsonLines
-    from monitor.worker import Policy, Worker
+def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
+    """Keep the probes' cards beside their scores, and say in the metrics who is running."""
+    from monitor import metrics
     from storage.writer import register_probe
 
     with engine.begin() as connection:
         for probe in probes:
             card = probe.card
             register_probe(connection, card.name, card.version, card.safetensors_sha256, card.model_dump(mode="json"))
-    mitigator, answers = None, None
+    for probe in probes:
+        metrics.PROBE_INFO.labels(
+            probe.name, str(probe.card.version), model_label(settings), f"{probe.card.threshold:.6g}"
+        ).set(1)
+
+
+@contextmanager
+def building_worker(
+    settings: Settings, engine: Engine, chat: ChatModel, probes: list[Probe], source: Source, on_batch: OnBatch
+) -> Iterator[Worker]:
+    """The worker with its outputs open. The source is the caller's to close."""
+    from monitor.answers import Mitigator, choose_mitigator
+    from monitor.scoring import BatchScorer
+    from monitor.streams import opened_outputs
+    from monitor.worker import Worker
+
+    register(engine, probes, settings)
+    mitigator = None
     if settings.mitigate != "off":
         chosen = choose_mitigator(probes, settings.mitigate_with)
         mitigator = Mitigator(chat, chosen, also_plain=settings.also_plain, max_new_tokens=settings.max_new_tokens)
-        answers = AnswerFile(settings.answers_out)
-    source = JsonLines(
-        settings.source,
-        name=settings.source_name,
-        follow=settings.follow,
-        max_bytes=settings.max_message_bytes,
-    )
     scorer = BatchScorer(
         chat,
         probes,
@@ -138,7 +138,18 @@ def building_worker(
         max_tokens=settings.max_tokens,
         skip_over_long=settings.over_long == "skip",
     )
-    policy = Policy(
+    with opened_outputs(settings) as outputs:
+        yield Worker(
+            source, scorer, engine, policy_of(settings, probes), mitigator=mitigator, outputs=outputs, on_batch=on_batch
+        )
+
+
+def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
+    """What the settings say of the worker."""
+    from alerts.rules import ThresholdRule
+    from monitor.worker import Policy
+
+    return Policy(
         probe_names=tuple(p.name for p in probes),
         model=model_label(settings),
         destinations=tuple(d.name for d in settings.destinations),
@@ -148,22 +159,8 @@ def building_worker(
         mitigate=settings.mitigate,
         batch_messages=settings.batch_messages,
         batch_wait_seconds=settings.batch_wait_seconds,
+        dead_letter_limit=settings.dead_letter_limit,
     )
-    on_batch = on_batch_for(source.lag_unit)
-    try:
-        yield Worker(
-            source,
-            scorer,
-            engine,
-            policy,
-            mitigator=mitigator,
-            answers=answers,
-            on_batch=on_batch,  # type: ignore[arg-type]
-        )
-    finally:
-        source.close()
-        if answers is not None:
-            answers.close()
 
 
 def model_label(settings: Settings) -> str:

@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from alerts.senders import make_senders
 from monitor import assemble
 from monitor.labelling import answer_messages
 from monitor.settings import Settings
+from monitor.streams import open_source
 from monitor.worker import Tally
 from probes.evaluation import Evaluation, evaluate
 from probes.models import ChatModel
@@ -77,12 +78,11 @@ def run_demo(base: Settings, out: Path, fresh: bool) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {what}")
 
     chat = assemble.load_model(settings.model_copy(update={"state_dir": base.state_dir}), say)
-    answers, cached = _answers(chat, base.state_dir, console, fresh)
-    if cached:
-        say("the model's answers come from the cache of an earlier run (--fresh makes them anew)")
-    write_traffic(answers, Path(settings.source))
+    messages = traffic(chat, base.state_dir, console, say, fresh=fresh)
+    with Path(settings.source).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(message) + "\n" for message in messages)
     outcome = _audit(settings, chat, console, say)
-    _print(console, outcome, len(answers))
+    show(outcome, len(messages), console)
     picture = out / "demo.png"
     plot_timeline(
         [s.score for s in outcome.scored],
@@ -109,17 +109,29 @@ def demo_settings(base: Settings, out: Path) -> Settings:
             "source_name": SOURCE,
             "privacy": "full",
             "mitigate": "flagged",
-            "answers_out": out / "answers.jsonl",
+            "answers_out": str(out / "answers.jsonl"),
             "batch_messages": 50,
             "logs": "terminal",
         }
     )
 
 
-def _answers(chat: ChatModel, state: Path, console: Console, fresh: bool) -> tuple[list[str], bool]:
-    conversations = [[{"role": "user", "content": t}] for t in everyday("demo")]
-    with _bar(console, "the model answers 200 messages", len(conversations)) as advance:
-        return answer_messages(chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance)
+def traffic(
+    chat: ChatModel, state: Path, console: Console, say: assemble.Say, *, fresh: bool = False
+) -> list[dict[str, str]]:
+    """The stream as production would hand it over: prompts with the model's responses."""
+    prompts = everyday("demo")
+    conversations = [[{"role": "user", "content": t}] for t in prompts]
+    with _bar(console, f"the model answers {len(prompts)} messages", len(prompts)) as advance:
+        answers, cached = answer_messages(
+            chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance
+        )  # fmt: skip
+    if cached:
+        say("the model's answers come from the cache of an earlier run (--fresh makes them anew)")
+    return [
+        {"id": f"demo-{i:03}", "tenant": tenant_of(topic), "prompt": prompt, "response": response}
+        for i, (topic, prompt, response) in enumerate(zip(everyday_topics("demo"), prompts, answers, strict=True))
+    ]
 
 
 @contextmanager
@@ -139,47 +151,44 @@ def tenant_of(topic: str) -> str:
     return TENANTS[hashlib.sha256(topic.encode()).digest()[0] % len(TENANTS)]
 
 
-def write_traffic(answers: Sequence[str], path: Path) -> None:
-    """The stream as production would hand it over: prompts with the model's responses."""
-    topics = everyday_topics("demo")
-    with path.open("w", encoding="utf-8") as file:
-        for i, (prompt, response) in enumerate(zip(everyday("demo"), answers, strict=True)):
-            message = {"id": f"demo-{i:03}", "tenant": tenant_of(topics[i]), "prompt": prompt, "response": response}
-            file.write(json.dumps(message) + "\n")
+def empty(engine: Engine) -> None:
+    """Forget what an earlier run left."""
+    with engine.begin() as connection:
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {names}"))
 
 
 def _audit(settings: Settings, chat: ChatModel, console: Console, say: assemble.Say) -> Outcome:
     engine = assemble.open_database(settings, say)
-    with engine.begin() as connection:
-        names = ", ".join(table.name for table in metadata.sorted_tables)
-        connection.execute(text(f"TRUNCATE {names}"))
-    settings.answers_out.unlink(missing_ok=True)
+    empty(engine)
+    Path(settings.answers_out).unlink(missing_ok=True)
     probes = assemble.load_probes(settings, chat, say)
     with _bar(console, "the worker audits the stream", len(everyday("demo"))) as advance:
+        seen = 0
 
-        def on_batch_for(_lag_unit: str) -> Any:
-            seen = 0
+        def on_batch(tally: Tally, _opened: Sequence[Opened], _lag: int | None) -> None:
+            nonlocal seen
+            advance(tally.messages - seen)
+            seen = tally.messages
 
-            def on_batch(tally: Tally, _opened: Sequence[Opened], _lag: int | None) -> None:
-                nonlocal seen
-                advance(tally.messages - seen)
-                seen = tally.messages
-
-            return on_batch
-
-        with assemble.building_worker(settings, engine, chat, probes, on_batch_for) as worker:
+        with (
+            closing(open_source(settings)) as source,
+            assemble.building_worker(settings, engine, chat, probes, source, on_batch) as worker,
+        ):
             tally = worker.run()
     console.print("\n[bold]alerts as they leave the outbox[/] (console sender)")
     deliver_due(engine, make_senders(settings.destinations), limit=1000)
-    outcome = _outcome(engine, tally)
+    found = outcome_of(engine, SOURCE, tally)
     engine.dispose()
-    return outcome
+    return found
 
 
-def _outcome(engine: Engine, tally: Tally) -> Outcome:
+def outcome_of(engine: Engine, source: str, tally: Tally) -> Outcome:
+    """What the tables hold of the demo's traffic under this source, judged."""
     with engine.connect() as connection:
-        scored = queries.scored_messages(connection, PROBE, SOURCE)
-        mitigated = queries.stored_answers(connection, SOURCE, "mitigated")
+        # The messages' own order: over several partitions, offsets have none.
+        scored = sorted(queries.scored_messages(connection, PROBE, source), key=lambda s: s.message_id or "")
+        mitigated = queries.stored_answers(connection, source, "mitigated")
         alerts = queries.list_alerts(connection)
     before = [str((s.text or {}).get("response", "")) for s in scored]
     wrong = [writes_code(t) for t in before]
@@ -198,10 +207,12 @@ def _outcome(engine: Engine, tally: Tally) -> Outcome:
 
 
 def _index(scored: Sequence[ScoredMessage], message: dict[str, Any]) -> int:
-    return next(i for i, s in enumerate(scored) if s.at.offset == message["offset"])
+    place = (message["partition"], message["offset"])
+    return next(i for i, s in enumerate(scored) if (s.at.partition, s.at.offset) == place)
 
 
-def _print(console: Console, found: Outcome, n: int) -> None:
+def show(found: Outcome, n: int, console: Console) -> None:
+    """The table of `n` messages, and three answers before and after."""
     flagged = [s.flagged for s in found.scored]
     pairs = list(zip(flagged, found.wrong, strict=True))
     corrected = [i for i in found.after if found.wrong[i]]

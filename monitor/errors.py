@@ -15,3 +15,15 @@ class SourceError(MonitorError):
 
 class OutputError(MonitorError):
     """An output that cannot be written."""
+
+
+class BrokerError(MonitorError):
+    """The embedded Kafka cannot be fetched or started."""
+
+
+class ClusterError(MonitorError):
+    """A Kafka cluster that cannot be reached or used."""
+
+
+class TooManyDeadError(MonitorError):
+    """So many messages cannot be scored that the worker stops instead of putting all of them aside."""

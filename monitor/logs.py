@@ -34,7 +34,7 @@ def configure() -> None:
             _drop_text,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the one of this moment
         cache_logger_on_first_use=False,
     )
 

@@ -1,8 +1,9 @@
 """Scoring one batch of messages with all loaded probes in one prefill; a batch that breaks is split.
 
 Contract: `BatchScorer(...)(messages)` gives one Outcome a message, in order, never fewer: scored, truncated, skipped or
-failed with a reason. Out of memory and any other error of the model halve the batch until the bad message stands
-alone. Reasons hold the class of an error, never its text, since a library's error may quote the prompt.
+failed with a reason. A batch that runs out of memory is halved; one that breaks otherwise is tried once more, then
+halved until the bad message stands alone. Reasons hold the class of an error, never its text, since a library's error
+may quote the prompt.
 """
 
 from __future__ import annotations
@@ -10,39 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
+from monitor import metrics
+from monitor.outcomes import Outcome, ProbeScore
 from monitor.wire import WireMessage
 from probes.batches import Encoded, batches, encode
 from probes.models import ChatModel
 from probes.probefile import Probe
 from probes.scoring import Scorer
-
-
-@dataclass(frozen=True)
-class ProbeScore:
-    """One probe's score, in class gaps; `heads` are (layer, head, score) of a head-level probe."""
-
-    probe: Probe
-    score: float
-    heads: tuple[tuple[int, int, float], ...] = ()
-
-    @property
-    def flagged(self) -> bool:
-        return self.score > self.probe.card.threshold
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one message."""
-
-    status: Literal["scored", "truncated", "skipped", "failed"]
-    scores: tuple[ProbeScore, ...] = ()
-    tokens: int | None = None
-    reason: str | None = None
 
 
 class BatchScorer:
@@ -69,6 +47,18 @@ class BatchScorer:
 
     def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
+        with metrics.stage("tokenize"):
+            encoded = self._encode_all(messages, outcomes)
+        order = list(encoded)
+        started, before = time.perf_counter(), self.tokens
+        with metrics.stage("forward"):
+            self._score([encoded[i] for i in order], order, outcomes)
+        self.seconds += time.perf_counter() - started
+        metrics.TOKENS.inc(self.tokens - before)
+        return [outcomes[i] for i in range(len(messages))]
+
+    def _encode_all(self, messages: Sequence[WireMessage], outcomes: dict[int, Outcome]) -> dict[int, Encoded]:
+        """What can be scored, by index; the others get their outcome here."""
         encoded: dict[int, Encoded] = {}
         for i, message in enumerate(messages):
             try:
@@ -81,31 +71,33 @@ class BatchScorer:
                 outcomes[i] = Outcome("skipped", reason=reason)
             else:
                 encoded[i] = item
-        order = list(encoded)
-        started = time.perf_counter()
-        self._score([encoded[i] for i in order], order, outcomes)
-        self.seconds += time.perf_counter() - started
-        return [outcomes[i] for i in range(len(messages))]
+        return encoded
 
     def _encode(self, message: WireMessage) -> Encoded:
         response = message.response if self._reads_responses else None
         return encode(self._chat, message.turns, response, self._max_tokens)
 
-    def _score(self, items: Sequence[Encoded], indices: Sequence[int], outcomes: dict[int, Outcome]) -> None:
+    def _score(
+        self, items: Sequence[Encoded], indices: Sequence[int], outcomes: dict[int, Outcome], *, again: bool = True
+    ) -> None:
         if not items:
             return
         try:
-            for i, outcome in self._forward(items, indices).items():
-                outcomes[i] = outcome
+            outcomes.update(self._forward(items, indices))
         except Exception as error:
-            if len(items) == 1:
-                outcomes[indices[0]] = _failed(error, "scoring")
-                return
+            memory = _out_of_memory(error)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            half = len(items) // 2
-            self._score(items[:half], indices[:half], outcomes)
-            self._score(items[half:], indices[half:], outcomes)
+            if again and not memory:
+                # What comes and goes (a kernel that timed out, a full queue) should not cost a message its score.
+                self._score(items, indices, outcomes, again=False)
+            elif len(items) == 1:
+                outcomes[indices[0]] = _failed(error, "scoring")
+            else:
+                metrics.BATCH_SPLITS.labels("out_of_memory" if memory else "error").inc()
+                half = len(items) // 2
+                for part in (slice(half), slice(half, None)):
+                    self._score(items[part], indices[part], outcomes, again=False)
 
     def _forward(self, items: Sequence[Encoded], indices: Sequence[int]) -> dict[int, Outcome]:
         found = {}
@@ -137,6 +129,11 @@ class BatchScorer:
 def _head_scores(probe: Probe, parts: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
     sites = [d.site for d in probe.directions]
     return tuple((s.layer, s.head, v) for s, v in zip(sites, parts, strict=True) if s.kind == "head")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # A host out of memory is MemoryError, or a RuntimeError of torch's CPU allocator.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _failed(error: Exception, doing: str) -> Outcome:

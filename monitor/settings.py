@@ -64,9 +64,39 @@ class Settings(BaseSettings):
         description="probe names or card paths; default: every shipped probe made for this model and adapter",
     )
     shadow: tuple[str, ...] = Field((), description="probes that score and store, but open no alert")
-    source: str = Field("-", description="JSON lines: a file, or - for standard input")
-    source_name: str | None = Field(None, description="name in the coordinates; default: the file's name, or stdin")
+    source: str = Field("-", description="kafka:TOPIC[,TOPIC], or JSON lines: a file, or - for standard input")
+    source_name: str | None = Field(
+        None, description="JSON lines: name in the coordinates; default: the file's name, or stdin"
+    )
     follow: bool = Field(False, description="keep reading as the file grows")
+    kafka_bootstrap: str | None = Field(
+        None,
+        description="HOST:PORT[,HOST:PORT] of the brokers; default: the embedded one that awry kafka runs in the state "
+        "folder",
+    )
+    kafka_group: str = Field("awry", min_length=1, description="consumer group; its members share the partitions")
+    start_from: str | None = Field(
+        None, description="where a group without offsets begins: earliest, latest or a time; without it awry refuses"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how brokers are spoken to"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="how awry logs in"
+    )
+    kafka_sasl_username: str | None = Field(None, description="user of that login")
+    kafka_sasl_password: SecretStr | None = Field(None, description="its password")
+    kafka_ssl_ca_file: Path | None = Field(None, description="certificates that brokers are checked with (PEM)")
+    kafka_ssl_cert_file: Path | None = Field(None, description="certificate that awry shows (PEM)")
+    kafka_ssl_key_file: Path | None = Field(None, description="its private key (PEM)")
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="the key's password")
+    revoke_seconds: float = Field(
+        20.0, ge=0, le=240, description="how long a partition that is taken away waits for the batch in hand"
+    )
+    stall_seconds: float = Field(
+        900.0, gt=0, description="after so long without a finished batch a worker is ill and gives its partitions up"
+    )
+    prefetch_messages: int = Field(2048, ge=1, description="messages read ahead of the model, at most")
     batch_messages: int = Field(64, ge=1, le=4096, description="messages a transaction, at most")
     batch_wait_seconds: float = Field(1.0, ge=0, le=60, description="how long a batch waits to fill up")
     token_budget: int = Field(2048, ge=16, description="tokens a forward pass, padding counted")
@@ -79,7 +109,18 @@ class Settings(BaseSettings):
     )
     mitigate_with: str | None = Field(None, description="the probe whose recipe is used; default: the first with one")
     also_plain: bool = Field(False, description="write the unmitigated answer beside the mitigated one")
-    answers_out: Path = Field(Path("answers.jsonl"), description="JSON lines of answers; - for standard output")
+    answers_out: str = Field("answers.jsonl", description="answers: a file, - for standard output, or kafka:TOPIC")
+    verdicts_out: str | None = Field(
+        None, description="ids, scores and the decision for every message: a file, -, or kafka:TOPIC"
+    )
+    dead_letters_out: str | None = Field(
+        None,
+        description="coordinates and reason of what could not be scored: a file, -, kafka:TOPIC, or none; default: "
+        "none for JSON lines, kafka:TOPIC.dead-letters for a topic",
+    )
+    dead_letter_limit: float = Field(
+        0.5, gt=0, le=1, description="the worker stops when more than this share of the last 1,000 messages is dead"
+    )
     max_new_tokens: int = Field(40, ge=1, le=4096, description="tokens of a generated answer, at most")
     error_from: float = Field(0.5, gt=0, description="class gaps over the threshold from which an alert is an error")
     critical_from: float = Field(1.0, gt=0, description="class gaps over the threshold from which it is critical")
@@ -88,6 +129,11 @@ class Settings(BaseSettings):
         description="where alerts go: a list of {name, kind = console or webhook, url, secret}",
     )
     send_every_seconds: float = Field(2.0, gt=0, le=300, description="how often the outbox loop looks")
+    listen: str | None = Field(
+        None,
+        description="HOST:PORT of /metrics, /healthz and /readyz; default: 127.0.0.1:9464 with a Kafka source, else "
+        "none",
+    )
     logs: Literal["auto", "terminal", "json"] = Field("auto", description="auto: progress on a terminal, else JSON")
 
     @field_validator("critical_from")
@@ -115,7 +161,29 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+        return init_settings, env_settings, _SecretFiles(settings_cls), TomlConfigSettingsSource(
+            settings_cls, config_file()
+        )  # fmt: skip
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """AWRY_<NAME>_FILE names a file that holds a secret setting, as container platforms mount them."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # asked for by the base class; __call__ does the work
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name in SECRETS:
+            path = os.environ.get(_file_variable(name))
+            if path is not None:
+                try:
+                    found[name] = Path(path).read_text(encoding="utf-8").strip()
+                except (OSError, UnicodeDecodeError) as error:
+                    raise SettingsError(
+                        f"{_file_variable(name)}: cannot read {path} ({type(error).__name__})"
+                    ) from None
+        return found
 
 
 def config_file() -> Path:
@@ -143,9 +211,18 @@ def load_settings(**flags: Any) -> Settings:
         raise SettingsError(f"{path}: {error}") from None
 
 
+# Settings that AWRY_<NAME>_FILE may hold.
+SECRETS = ("database_url", "kafka_sasl_password", "kafka_ssl_key_password")
+
+
+def _file_variable(name: str) -> str:
+    return f"AWRY_{name.upper()}_FILE"
+
+
 def _known_variables() -> set[str]:
     # The last one is for awry's own tests.
-    return {f"AWRY_{name.upper()}" for name in Settings.model_fields} | {CONFIG_VARIABLE, "AWRY_TEST_STATE_DIR"}
+    own = {f"AWRY_{name.upper()}" for name in Settings.model_fields} | {_file_variable(name) for name in SECRETS}
+    return own | {CONFIG_VARIABLE, "AWRY_TEST_STATE_DIR"}
 
 
 def _explain(error: Any) -> str:
@@ -167,5 +244,6 @@ def reference() -> list[tuple[str, str, str, str]]:
         else:
             value = field.get_default(call_default_factory=True)
             default = "" if value is None or value == () else str(value)
-        rows.append((name, f"AWRY_{name.upper()}", default, field.description or ""))
+        what = (field.description or "") + (f" (also a file: `{_file_variable(name)}`)" if name in SECRETS else "")
+        rows.append((name, f"AWRY_{name.upper()}", default, what))
     return rows

@@ -3,6 +3,9 @@
 `id`, then either `prompt` (a string) or `messages` (chat: a list of {role, content}), optionally `response`, `model`,
 `tenant`, `user`, `conversation_id`, `timestamp` (ISO 8601 or seconds), free `attributes`; unknown fields are kept
 under `attributes`. What breaks this is an Invalid with a reason that names the field and holds none of the text.
+
+Headers of a Kafka record: CloudEvents in binary mode (`ce_id`, `ce_time`, ... beside a payload as above) fill in `id`
+and `timestamp` where the payload has none; they and `traceparent` are kept under `attributes`.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -120,8 +124,15 @@ class WireMessage(BaseModel):
         return hashlib.sha256(json.dumps(self.stored_text, sort_keys=True).encode()).hexdigest()
 
 
-def parse(payload: bytes) -> WireMessage | Invalid:
-    """Read one payload. Never raises for what is in it."""
+# What is kept of a record's headers; others are the transport's own.
+_KEPT_HEADERS = ("traceparent", "tracestate")
+_EVENT_PREFIX = "ce_"
+
+
+def parse(payload: bytes, headers: Sequence[tuple[str, bytes | None]] = ()) -> WireMessage | Invalid:
+    """Read one payload with its record's headers. Never raises for what is in them."""
+    if not payload:
+        return Invalid("payload: empty")
     try:
         # Decoded here: left to itself, json would also guess UTF-16 and let lone surrogates through.
         value = json.loads(payload.decode("utf-8-sig"))
@@ -134,6 +145,8 @@ def parse(payload: bytes) -> WireMessage | Invalid:
         return Invalid(f"payload: not JSON{where}")
     if not isinstance(value, dict):
         return Invalid(f"payload: a JSON {_kind(value)}, not an object")
+    if headers:
+        _add_headers(value, headers)
     unfit = _unfit(value)
     if unfit is not None:
         return Invalid(unfit, _readable_id(value))
@@ -143,6 +156,20 @@ def parse(payload: bytes) -> WireMessage | Invalid:
         return Invalid(_reason(error), _readable_id(value))
     except RecursionError:
         return Invalid("payload: nested too deeply", _readable_id(value))
+
+
+def _add_headers(value: dict[str, Any], headers: Sequence[tuple[str, bytes | None]]) -> None:
+    """Fill in what the payload lacks; a payload that sets a field itself is right."""
+    kept = {}
+    for name, raw in headers:
+        if raw is not None and (name in _KEPT_HEADERS or name.startswith(_EVENT_PREFIX)):
+            kept[name] = raw.decode("utf-8", "replace")[:MAX_ID]
+    if kept.get("ce_specversion"):
+        for field, name in (("id", "ce_id"), ("timestamp", "ce_time")):
+            if value.get(field) is None and name in kept:
+                value[field] = kept[name]
+    if kept and isinstance(value.setdefault("attributes", {}), dict):
+        value["attributes"] = {**kept, **value["attributes"]}
 
 
 def _unfit(value: dict[str, Any]) -> str | None:

@@ -1,32 +1,53 @@
 """The worker: records in, one transaction a batch out, commit after it.
 
-One message's way: source -> wire -> scoring -> verdict -> storage (one transaction) -> commit, with mitigation beside
-it where switched on. Every record ends as a row: scored, truncated, skipped, invalid or failed. The worker stops,
-without committing, when the database cannot be written to after retries or an output cannot be written.
+One message's way: source -> wire -> scoring -> verdict -> outputs -> storage (one transaction) -> commit, with
+mitigation beside it where switched on. Every record ends as a row: scored, truncated, skipped, invalid or failed; the
+last two are dead letters as well. Outputs are flushed before the transaction, so that what is in the tables went out
+at least once. While one batch is written, the next one is scored; batches are written and committed in order.
+
+The worker stops, without committing, when the database cannot be written to after retries, an output cannot be
+written, or too many messages in a row would be dead letters.
 
 Does not know: where records come from (`monitor.sources`), how alerts are sent (`alerts.outbox`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sqlalchemy import Connection, Engine
 
 from alerts.lifecycle import Opened, record
 from alerts.rules import Flagged, ThresholdRule
-from monitor.answers import AnswerFile, Mitigated, Mitigator
-from monitor.scoring import BatchScorer, Outcome
+from monitor import items as make
+from monitor import metrics
+from monitor.dead_letters import DeadLetterLimit
+from monitor.items import Item, Privacy, read
+from monitor.outcomes import Outcome
+from monitor.sinks import Line, Sink
 from monitor.sources import Record, Source
-from monitor.wire import Invalid, WireMessage, parse
+from monitor.wire import WireMessage
 from storage.database import transact
+from storage.partitions import Days
 from storage.queries import already_scored
-from storage.writer import AnswerRow, BatchRows, Coordinates, MessageRow, ScoreRow, write_batch
+from storage.writer import BatchRows, Coordinates, write_batch
+
+if TYPE_CHECKING:
+    from monitor.answers import Mitigator
+
+
+class Scoring(Protocol):
+    """What the worker needs of a scorer: one Outcome a message, in order; counts of what was read so far."""
+
+    tokens: int
+    seconds: float
+
+    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]: ...
 
 
 @dataclass(frozen=True)
@@ -38,10 +59,27 @@ class Policy:
     destinations: tuple[str, ...] = ()
     shadow: frozenset[str] = frozenset()
     rule: ThresholdRule = field(default_factory=ThresholdRule)
-    privacy: Literal["none", "sha256", "full"] = "sha256"
+    privacy: Privacy = "sha256"
     mitigate: Literal["off", "flagged", "all"] = "off"
     batch_messages: int = 64
     batch_wait_seconds: float = 1.0
+    dead_letter_limit: float = 0.5
+    # Score a batch while the one before is written. Off only where a benchmark compares.
+    overlap: bool = True
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where lines go; None where nobody wants them."""
+
+    verdicts: Sink | None = None
+    answers: Sink | None = None
+    dead_letters: Sink | None = None
+
+    def close(self) -> None:
+        for sink in (self.verdicts, self.answers, self.dead_letters):
+            if sink is not None:
+                sink.close()
 
 
 @dataclass
@@ -61,14 +99,6 @@ class Tally:
         self.by_status[status] = self.by_status.get(status, 0) + 1
 
 
-@dataclass(frozen=True)
-class _Item:
-    record: Record
-    sha256: str
-    parsed: WireMessage | Invalid
-    outcome: Outcome | None = None
-
-
 OnBatch = Callable[[Tally, Sequence[Opened], int | None], None]
 
 
@@ -78,203 +108,169 @@ class Worker:
     def __init__(
         self,
         source: Source,
-        scorer: BatchScorer,
+        scorer: Scoring,
         engine: Engine,
         policy: Policy,
         *,
         mitigator: Mitigator | None = None,
-        answers: AnswerFile | None = None,
+        outputs: Outputs = Outputs(),
         on_batch: OnBatch = lambda *_: None,
     ) -> None:
         self._source = source
         self._scorer = scorer
-        self._engine = engine
+        self.engine = engine
         self._policy = policy
         self._mitigator = mitigator
-        self._answers = answers
+        self._outputs = outputs
         self._on_batch = on_batch
+        self._days = Days(engine)
+        self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._stopping = False
+        self._started = self.progress_at = time.monotonic()
         self.tally = Tally()
+        metrics.start_at_zero(probe=policy.probe_names)
 
     def stop(self) -> None:
-        """Finish the batch in hand, commit it and return from `run`."""
+        """Finish the batches in hand, commit them and return from `run`."""
         self._stopping = True
 
     def run(self) -> Tally:
         """Until the source ends or `stop`."""
-        started = time.monotonic()
-        while not self._stopping:
-            records = self._source.poll(self._policy.batch_messages, self._policy.batch_wait_seconds)
-            if records:
-                opened = self.handle(records)
-                self._source.commit(records)
-                self.tally.seconds = time.monotonic() - started
-                self._on_batch(self.tally, opened, self._source.lag)
-            elif self._source.finished:
-                break
+        self._started = time.monotonic()
+        writing: Future[None] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store:
+            while not self._stopping:
+                records = self._source.poll(self._policy.batch_messages, self._policy.batch_wait_seconds)
+                self.progress_at = time.monotonic()
+                found = self._find(records) if records else []
+                if writing is not None:
+                    writing.result()
+                    writing = None
+                if records:
+                    writing = store.submit(self._finish, records, found)
+                    if not self._policy.overlap:
+                        writing.result()
+                elif self._source.finished:
+                    break
+            if writing is not None:
+                writing.result()
         return self.tally
 
-    def handle(self, records: Sequence[Record]) -> list[Opened]:
-        """Score and store one batch; returns the alerts that it opened or made graver."""
-        items = self._unknown([self._read(r) for r in records])
-        waiting = [i for i, item in enumerate(items) if item.outcome is None and _is_message(item)]
-        outcomes = self._scorer([items[i].parsed for i in waiting])  # type: ignore[misc]
-        for i, outcome in zip(waiting, outcomes, strict=True):
-            items[i] = _Item(items[i].record, items[i].sha256, items[i].parsed, outcome)
-        mitigated = self._mitigate(items)
-        opened = self._store(items, mitigated)
-        self.tally.messages += len(records)
-        self.tally.known += len(records) - len(items)
-        self.tally.tokens = self._scorer.tokens
-        self.tally.scoring_seconds = self._scorer.seconds
-        return opened
+    def _find(self, records: Sequence[Record]) -> list[Item]:
+        """Read, score and, where switched on, answer what is not in the tables yet."""
+        metrics.BATCH_MESSAGES.observe(len(records))
+        metrics.BATCH_FILL_RATIO.observe(len(records) / self._policy.batch_messages)
+        items = self._unknown([read(r) for r in records])
+        waiting = [(i, item.parsed) for i, item in enumerate(items) if isinstance(item.parsed, WireMessage)]
+        for (i, _), outcome in zip(waiting, self._scorer([m for _, m in waiting]), strict=True):
+            items[i] = replace(items[i], outcome=outcome)
+        self._limit.check(make.is_dead(item) for item in items)
+        return self._mitigate(items)
 
-    def _read(self, one: Record) -> _Item:
-        if one.payload is None:
-            reason = f"{one.size} bytes, over max_message_bytes"
-            digest = hashlib.sha256(f"over-size:{one.size}".encode()).hexdigest()
-            return _Item(one, digest, Invalid(reason), Outcome("skipped", reason=reason))
-        return _Item(one, hashlib.sha256(one.payload).hexdigest(), parse(one.payload))
-
-    def _unknown(self, items: list[_Item]) -> list[_Item]:
+    def _unknown(self, items: list[Item]) -> list[Item]:
         """Leave out what is in the tables already with a score of every loaded probe: redelivery costs no forward."""
         places = [(i.record.at, i.sha256) for i in items]
-        known = transact(self._engine, lambda c: already_scored(c, places, self._policy.probe_names))
-        return [i for i in items if (i.record.at, i.sha256) not in known]
+        known = transact(self.engine, lambda c: already_scored(c, places, self._policy.probe_names))
+        metrics.KNOWN_MESSAGES.inc(len(known))
+        return [i for i in items if (i.record.at, i.sha256) not in known] if known else items
 
-    def _mitigate(self, items: Sequence[_Item]) -> dict[int, Mitigated]:
+    def _mitigate(self, items: list[Item]) -> list[Item]:
         if self._mitigator is None or self._policy.mitigate == "off":
-            return {}
+            return items
         chosen = [
-            i
+            (i, item.parsed.turns)
             for i, item in enumerate(items)
-            if item.outcome is not None
+            if isinstance(item.parsed, WireMessage)
+            and item.outcome is not None
             and item.outcome.scores
-            and (self._policy.mitigate == "all" or any(s.flagged for s in item.outcome.scores))
+            and (self._policy.mitigate == "all" or item.flagged)
         ]
-        turns = [items[i].parsed.turns for i in chosen]  # type: ignore[union-attr]
-        return dict(zip(chosen, self._mitigator(turns), strict=True))
+        with metrics.stage("mitigate"):
+            answers = self._mitigator([turns for _, turns in chosen])
+        for (i, _), found in zip(chosen, answers, strict=True):
+            items[i] = replace(items[i], mitigated=found)
+        return items
 
-    def _store(self, items: Sequence[_Item], mitigated: dict[int, Mitigated]) -> list[Opened]:
-        if not items:
-            return []
+    def _finish(self, records: Sequence[Record], items: Sequence[Item]) -> None:
+        """Out, into the tables, and then committed."""
+        self._write_out(items)
+        with metrics.stage("store"):
+            opened = self._store(items) if items else []
+        self._source.commit(records)
+        self.progress_at = time.monotonic()
+        tally = self.tally
+        tally.messages += len(records)
+        tally.known += len(records) - len(items)
+        tally.tokens, tally.scoring_seconds = self._scorer.tokens, self._scorer.seconds
+        tally.seconds = time.monotonic() - self._started
+        self._on_batch(tally, opened, self._source.lag)
+
+    def _write_out(self, items: Sequence[Item]) -> None:
+        out = self._outputs
+        dead = [item for item in items if make.is_dead(item)]
+        answered = [item for item in items if item.mitigated is not None]
+        with metrics.stage("output"):
+            _write(out.verdicts, (make.verdict(i) for i in items))
+            _write(out.answers, (make.answer(i) for i in answered))
+            _write(out.dead_letters, (make.dead_letter(i) for i in dead))
+        metrics.VERDICTS.inc(len(items) if out.verdicts else 0)
+        metrics.ANSWERS.inc(len(answered))
+        for item in dead:
+            metrics.DEAD_LETTERS.labels(item.status).inc()
+
+    def _store(self, items: Sequence[Item]) -> list[Opened]:
         now = datetime.now(UTC)
         batch = BatchRows()
-        for i, item in enumerate(items):
-            batch.messages.append(self._message_row(item, now))
-            batch.scores += _score_rows(item)
-            if i in mitigated:
-                batch.answers += self._answer_rows(item, mitigated[i])
-        if self._answers is not None and mitigated:
-            self._answers.write([_answer_line(items[i], m) for i, m in mitigated.items()])
+        days: set[date] = set()
+        for item in items:
+            batch.messages.append(make.message_row(item, self._policy.privacy, now))
+            batch.scores += make.score_rows(item)
+            batch.answers += make.answer_rows(item, self._policy.privacy)
+            days.add(batch.messages[-1].day)
+        self._days(days)
         by_place = {item.record.at: item for item in items}
 
         def write(connection: Connection) -> tuple[frozenset[Coordinates], list[Flagged], list[Opened]]:
             written = write_batch(connection, batch)
-            flagged = [self._flagged(by_place[s.at], s) for s in written.scores if s.flagged]
+            flagged = [make.flagged(by_place[s.at], s, self._policy.model) for s in written.scores if s.flagged]
             paging = [f for f in flagged if f.probe not in self._policy.shadow]
             opened = record(connection, paging, self._policy.destinations, self._policy.rule)
             return written.conflicts, flagged, opened
 
-        conflicts, flagged, opened = transact(self._engine, write)
-        for row in batch.messages:
-            self.tally.count("failed" if row.at in conflicts else row.status)
-        self.tally.flagged += len({f.coordinates for f in flagged})
-        self.tally.alerts += sum(o.event == "alert.opened" for o in opened)
+        conflicts, flagged, opened = transact(self.engine, write)
+        self._count(items, conflicts, flagged, opened)
         return opened
 
-    def _message_row(self, item: _Item, now: datetime) -> MessageRow:
-        parsed, at = item.parsed, item.record.at
-        # The record's own time; the sender's `timestamp` is kept, but decides nothing.
-        day = (item.record.recorded or now).astimezone(UTC).date()
-        outcome = item.outcome
-        if isinstance(parsed, Invalid):
-            status = outcome.status if outcome is not None else "invalid"
-            return MessageRow(at, item.sha256, day, status, parsed.reason, parsed.message_id)
-        assert outcome is not None  # noqa: S101 - every parsed message was scored above
-        return MessageRow(
-            at,
-            item.sha256,
-            day,
-            outcome.status,
-            outcome.reason,
-            message_id=parsed.id,
-            tenant=parsed.tenant,
-            user_id=parsed.user,
-            model=parsed.model,
-            conversation_id=parsed.conversation_id,
-            sent_at=parsed.timestamp,
-            tokens=outcome.tokens,
-            text=parsed.stored_text if self._policy.privacy == "full" else None,
-            text_sha256=None if self._policy.privacy == "none" else parsed.text_sha256,
-            attributes=parsed.kept_attributes or None,
-        )
-
-    def _answer_rows(self, item: _Item, found: Mitigated) -> list[AnswerRow]:
-        rows = []
-        pairs = (("mitigated", found.mitigated, found.recipe), ("plain", found.plain, None))
-        for kind, text, recipe in pairs:
-            if text is None:
-                continue
-            digest = hashlib.sha256(text.text.encode("utf-8", "replace")).hexdigest()
-            rows.append(
-                AnswerRow(
-                    item.record.at,
-                    kind,
-                    text.tokens,
-                    recipe,
-                    text=text.text if self._policy.privacy == "full" else None,
-                    text_sha256=None if self._policy.privacy == "none" else digest,
-                )
-            )
-        return rows
-
-    def _flagged(self, item: _Item, score: ScoreRow) -> Flagged:
-        parsed = item.parsed
-        known = parsed if isinstance(parsed, WireMessage) else None
-        at = item.record.at
-        return Flagged(
-            probe=score.probe,
-            score=score.score,
-            threshold=score.threshold,
-            tenant=known.tenant if known else None,
-            model=(known.model if known else None) or self._policy.model,
-            coordinates=(at.source, at.partition, at.offset),
-            message_id=known.id if known else None,
-        )
+    def _count(
+        self,
+        items: Sequence[Item],
+        conflicts: frozenset[Coordinates],
+        flagged: Sequence[Flagged],
+        opened: Sequence[Opened],
+    ) -> None:
+        for item in items:
+            status = "failed" if item.record.at in conflicts else item.status
+            self.tally.count(status)
+            metrics.MESSAGES.labels(status).inc()
+            if status in metrics.FAIL_OPEN:
+                metrics.FAIL_OPEN_MESSAGES.labels(status).inc()
+            for score in item.outcome.scores if item.outcome else ():
+                metrics.SCORE.labels(score.probe.name).observe(score.score)
+        quiet: dict[str, Flagged] = {}
+        for one in flagged:
+            shadow = one.probe in self._policy.shadow
+            metrics.FLAGGED.labels(one.probe, "shadow" if shadow else "live").inc()
+            if shadow:
+                key = self._policy.rule.dedup_key(one)
+                quiet[key] = max(quiet.get(key, one), one, key=lambda f: f.score)
+        for one in quiet.values():
+            metrics.ALERTS.labels(one.probe, self._policy.rule.severity(one), "would_alert").inc()
+        for alert in opened:
+            metrics.ALERTS.labels(alert.probe, alert.severity, "alerted").inc()
+        self.tally.flagged += len({f.coordinates for f in flagged})
+        self.tally.alerts += sum(o.event == "alert.opened" for o in opened)
 
 
-def _is_message(item: _Item) -> bool:
-    return isinstance(item.parsed, WireMessage)
-
-
-def _score_rows(item: _Item) -> list[ScoreRow]:
-    if item.outcome is None:
-        return []
-    return [
-        ScoreRow(
-            item.record.at,
-            s.probe.name,
-            s.probe.card.version,
-            s.score,
-            s.probe.card.threshold,
-            s.flagged,
-            s.heads,
-        )
-        for s in item.outcome.scores
-    ]
-
-
-def _answer_line(item: _Item, found: Mitigated) -> dict[str, object]:
-    at, parsed, outcome = item.record.at, item.parsed, item.outcome
-    line: dict[str, object] = {
-        "id": parsed.id if isinstance(parsed, WireMessage) else None,
-        "source": at.source,
-        "partition": at.partition,
-        "offset": at.offset,
-        "scores": {s.probe.name: round(s.score, 6) for s in outcome.scores} if outcome else {},
-        "flagged": any(s.flagged for s in outcome.scores) if outcome else False,
-        "recipe": found.recipe,
-        "mitigated": found.mitigated.text,
-    }
-    return line | {"plain": found.plain.text} if found.plain is not None else line
+def _write(sink: Sink | None, lines: Iterable[Line]) -> None:
+    if sink is not None:
+        sink.write(list(lines))

@@ -6,23 +6,26 @@ safe when several processes do it at once. Errors never hold the password of a U
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from storage.errors import DatabaseUnavailableError, SchemaError, StorageError
 
 # Any number will do, as long as every awry uses the same one.
 _MIGRATION_LOCK = 0x41575259
-_RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15)
+_RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15)
+
+_IDLE_SECONDS = 30
 
 T = TypeVar("T")
 
@@ -41,6 +44,9 @@ def connect(url: str) -> Engine:
         raise DatabaseUnavailableError(
             f"database_url: {parsed.drivername} is not supported; awry speaks PostgreSQL only (postgresql://...)"
         )
+    if "options" not in parsed.query:
+        # A process that is frozen inside a transaction must not hold its rows against those who took over its work.
+        parsed = parsed.update_query_dict({"options": f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS}s"})
     engine = create_engine(
         parsed,
         pool_pre_ping=True,
@@ -49,6 +55,7 @@ def connect(url: str) -> Engine:
         connect_args={"connect_timeout": 10, "application_name": "awry"},
         insertmanyvalues_page_size=1000,
     )
+    event.listen(engine, "connect", _no_compiling)
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -59,6 +66,13 @@ def connect(url: str) -> Engine:
             f"database_url: cannot reach {parsed.render_as_string(hide_password=True)} ({first})"
         ) from None
     return engine
+
+
+def _no_compiling(connection: Any, _: object) -> None:
+    """Statements here are short and frequent; over a year of partitions they look dear enough to PostgreSQL to be
+    compiled each time, which would take longer than they do."""
+    connection.execute("SET jit = off")
+    connection.commit()
 
 
 def _config() -> Config:
@@ -92,10 +106,24 @@ def check_schema(engine: Engine) -> None:
         )
 
 
+def answers(engine: Engine, seconds: float = 2.0) -> bool:
+    """Whether the database answers a connection of its own within `seconds`, give or take its own rounding up."""
+    probe = create_engine(
+        engine.url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": math.ceil(seconds)}
+    )
+    try:
+        with probe.connect() as connection:
+            connection.execute(text(f"SET LOCAL statement_timeout = {int(seconds * 1000)}"))
+            connection.execute(text("SELECT 1"))
+        return True
+    except DBAPIError:
+        return False
+
+
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     """Run `work` in one transaction; again from its start after an outage, so it must be safe to repeat.
 
-    Raises DatabaseUnavailableError after half a minute of tries, and StorageError at once for rows that PostgreSQL
+    Raises DatabaseUnavailableError after two minutes of tries, and StorageError at once for rows that PostgreSQL
     refuses; its own words are left out, since they quote the row.
     """
     for wait in (*_RETRY_SECONDS, None):

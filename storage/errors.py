@@ -11,3 +11,11 @@ class DatabaseUnavailableError(StorageError):
 
 class SchemaError(StorageError):
     """The database's schema is not the one that this version of awry needs."""
+
+
+class BusyError(StorageError):
+    """Others hold a table for longer than this was worth waiting."""
+
+
+class NotAllowedError(StorageError):
+    """The database role may not do this."""

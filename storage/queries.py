@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, desc, func, select, tuple_
+from sqlalchemy import Connection, Engine, Row, desc, func, literal, select, tuple_
 
+from storage.known import known_messages, score_counts
 from storage.schema import alerts, answers, messages, outbox, scores
-from storage.writer import Coordinates, clean
+from storage.writer import Coordinates
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,21 @@ def already_scored(
     connection: Connection, payloads: Sequence[tuple[Coordinates, str]], probes: Sequence[str]
 ) -> set[tuple[Coordinates, str]]:
     """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`."""
-    if not payloads:
-        return set()
-    place = (messages.c.source, messages.c.partition, messages.c.offset)
-    scored = (
-        select(func.count())
-        .where(
-            scores.c.source == messages.c.source,
-            scores.c.partition == messages.c.partition,
-            scores.c.offset == messages.c.offset,
-            scores.c.probe.in_(probes),
-        )
-        .scalar_subquery()
-    )
-    done = messages.c.status.in_(("invalid", "skipped")) | (scored >= len(set(probes)))
-    keys = [(clean(at.source), at.partition, at.offset, sha256) for at, sha256 in payloads]
-    rows = connection.execute(
-        select(*place, messages.c.payload_sha256)
-        .where(tuple_(*place, messages.c.payload_sha256).in_(keys))
-        .where(done & (messages.c.status != "failed"))
-    )
-    return {(Coordinates(r.source, r.partition, r.offset), r.payload_sha256) for r in rows}
+    asked = set(payloads)
+    done, days = set(), {}
+    for row in known_messages(connection, ((at.source, at.partition, at.offset) for at, _ in asked)):
+        payload = (Coordinates(row.source, row.partition, row.offset), row.payload_sha256)
+        if payload in asked and row.status in ("invalid", "skipped"):
+            done.add(payload)
+        elif payload in asked and row.status != "failed":
+            days[payload] = row.day
+    if not days:
+        return done
+    # Scores have their message's day, so only these days' partitions are asked.
+    span = (min(days.values()), max(days.values()))
+    counts = score_counts(connection, ((at.source, at.partition, at.offset) for at, _ in days), span, probes)
+    wanted = len(set(probes))
+    return done | {(at, h) for at, h in days if counts.get((at.source, at.partition, at.offset), 0) >= wanted}
 
 
 def stored_answers(connection: Connection, source: str, kind: str) -> dict[Coordinates, str]:
@@ -91,12 +87,61 @@ def stored_answers(connection: Connection, source: str, kind: str) -> dict[Coord
     return {Coordinates(r.source, r.partition, r.offset): r.text for r in connection.execute(query)}
 
 
+@dataclass(frozen=True)
+class StoredMessage:
+    """A message whose text was kept."""
+
+    source: str
+    partition: int
+    offset: int
+    payload_sha256: str
+    day: date
+    message_id: str
+    tenant: str | None
+    user_id: str | None
+    model: str | None
+    conversation_id: str | None
+    attributes: dict[str, Any] | None
+    text: dict[str, Any]
+
+
+def stored_messages(engine: Engine, since: date, page: int = 500) -> Iterator[StoredMessage]:
+    """Every scored message with its text from a day on, oldest day first, read in pages of its own transactions."""
+    columns = [messages.c[f.name] for f in fields(StoredMessage)]
+    key = (messages.c.day, messages.c.source, messages.c.partition, messages.c.offset, messages.c.payload_sha256)
+    query = (
+        select(*columns)
+        .where(messages.c.day >= since, messages.c.text.is_not(None), messages.c.status.in_(("scored", "truncated")))
+        .order_by(*key)
+        .limit(page)
+    )
+    last: Row[Any] | None = None
+    while True:
+        after = query if last is None else query.where(tuple_(*key) > tuple_(*(literal(last._mapping[k]) for k in key)))
+        with engine.connect() as connection:
+            rows = connection.execute(after).all()
+        yield from (StoredMessage(*row) for row in rows)
+        if len(rows) < page:
+            return
+        last = rows[-1]
+
+
 def list_alerts(connection: Connection, state: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
     """Alerts, newest first."""
     query = select(alerts).order_by(desc(alerts.c.last_seen_at)).limit(limit)
     if state is not None:
         query = query.where(alerts.c.state == state)
     return [dict(r) for r in connection.execute(query).mappings()]
+
+
+def live_alert_counts(connection: Connection) -> dict[tuple[str, ...], int]:
+    """Number of alerts that are not resolved, by (state, severity)."""
+    query = (
+        select(alerts.c.state, alerts.c.severity, func.count())
+        .where(alerts.c.state != "resolved")
+        .group_by(alerts.c.state, alerts.c.severity)
+    )
+    return {(state, severity): int(n) for state, severity, n in connection.execute(query)}
 
 
 def outbox_counts(connection: Connection) -> dict[str, int]:

@@ -4,6 +4,10 @@ A message is known by its coordinates: (source, partition, offset), which for Ka
 for JSON lines the source's name, 0 and the byte offset. `day` is the message's own day where it has a timestamp,
 else the day of first ingest; it never changes once written. Scores are in class gaps.
 
+What grows with traffic (`BY_DAY`) is partitioned by `day`: one partition a day near today, and a default partition for
+all other days (`storage.partitions`). PostgreSQL wants the day in every key then, so the tables alone no longer refuse
+coordinates that come again on another day: the one writer does.
+
 Privacy: `text` columns are NULL unless the owner chose `full`; the hashes beside them are NULL under `none`.
 """
 
@@ -50,6 +54,10 @@ def _coordinates() -> list[Column[object]]:
     ]
 
 
+def _day() -> Column[object]:
+    return Column("day", Date, primary_key=True)
+
+
 def _now(name: str) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
 
@@ -60,7 +68,7 @@ messages = Table(
     *_coordinates(),
     # Part of the key: other content at known coordinates (a recreated topic) is a row of its own, marked failed.
     Column("payload_sha256", Text, primary_key=True),
-    Column("day", Date, nullable=False),
+    _day(),
     Column("message_id", Text),
     Column("tenant", Text),
     Column("user_id", Text),
@@ -71,13 +79,15 @@ messages = Table(
     Column("status", Text, nullable=False),
     Column("reason", Text),
     Column("tokens", Integer),
-    Column("text", JSONB),
+    # Python's None is NULL here, not JSON's null, which `IS NULL` would not find.
+    Column("text", JSONB(none_as_null=True)),
     Column("text_sha256", Text),
-    Column("attributes", JSONB),
+    Column("attributes", JSONB(none_as_null=True)),
     CheckConstraint(f"status IN {STATUSES!r}", name="status"),
     Index(None, "day"),
     Index(None, "message_id"),
     Index(None, "tenant", "day"),
+    postgresql_partition_by="RANGE (day)",
 )
 
 scores = Table(
@@ -86,13 +96,14 @@ scores = Table(
     *_coordinates(),
     Column("probe", Text, primary_key=True),
     Column("probe_version", Integer, nullable=False),
-    Column("day", Date, nullable=False),
+    _day(),
     Column("score", Double, nullable=False),
     Column("threshold", Double, nullable=False),
     Column("flagged", Boolean, nullable=False),
     _now("created_at"),
     Index(None, "probe", "created_at"),
     Index("ix_scores_flagged", "probe", "created_at", postgresql_where=text("flagged")),
+    postgresql_partition_by="RANGE (day)",
 )
 
 head_scores = Table(
@@ -102,8 +113,9 @@ head_scores = Table(
     Column("probe", Text, primary_key=True),
     Column("layer", SmallInteger, primary_key=True),
     Column("head", SmallInteger, primary_key=True),
-    Column("day", Date, nullable=False),
+    _day(),
     Column("score", Double, nullable=False),
+    postgresql_partition_by="RANGE (day)",
 )
 
 answers = Table(
@@ -111,14 +123,17 @@ answers = Table(
     metadata,
     *_coordinates(),
     Column("kind", Text, primary_key=True),
-    Column("day", Date, nullable=False),
+    _day(),
     Column("recipe", Text),
     Column("tokens", Integer, nullable=False),
     Column("text", Text),
     Column("text_sha256", Text),
     _now("created_at"),
     CheckConstraint("kind IN ('plain', 'mitigated')", name="kind"),
+    postgresql_partition_by="RANGE (day)",
 )
+
+BY_DAY = (messages, scores, head_scores, answers)
 
 probes = Table(
     "probes",

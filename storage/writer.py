@@ -2,24 +2,39 @@
 
 Contract: `write_batch(connection, batch)` runs in the caller's transaction and returns the score rows that are new,
 so that alerts count each score once whatever is delivered again. Writing the same batch twice adds no row. A message
-whose coordinates already hold another payload becomes a visible `failed` row, and gets no score.
+whose coordinates already hold another payload becomes a visible `failed` row, and gets no score. Both hold whatever
+day the caller gives: a known message keeps the day it was first written with. Writers of one (source, partition) take
+turns, since no key of the tables spans the days.
+
+The writer makes no partitions: call `storage.partitions.Days` with the days before a batch. What retention has dropped
+is unknown again, and is written anew when it comes again.
 
 Strings that PostgreSQL cannot hold are changed on the way in: NUL becomes U+2400, a lone surrogate U+FFFD.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, select, tuple_
+from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
+from storage.bulk import insert_new, insert_rows
+from storage.known import known_messages
 from storage.schema import answers, head_scores, messages, probes, scores
 
 CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
+
+# A message that failed before and was scored now.
+_MENDING = (("status", "reason", "tokens"), "old.status = 'failed' AND excluded.status <> 'failed'")
+
+_TAKE_TURNS = text(
+    "SELECT count(pg_advisory_xact_lock(hashtextextended('awry ' || source, partition))) FROM "
+    "unnest(CAST(:sources AS text[]), CAST(:partitions AS bigint[])) AS streams (source, partition)"
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -104,6 +119,8 @@ class Written:
 
 def write_batch(connection: Connection, batch: BatchRows) -> Written:
     """Write one batch in the caller's transaction."""
+    if batch.messages:
+        _take_turns(connection, batch.messages)
     first = _first_payloads(connection, batch.messages)
     # By key: a message that comes twice within a batch is one row, which PostgreSQL refuses to touch twice.
     rows: dict[tuple[Coordinates, str], dict[str, Any]] = {}
@@ -115,20 +132,14 @@ def write_batch(connection: Connection, batch: BatchRows) -> Written:
             conflicting.add(message.at)
             values |= {"status": "failed", "reason": CONFLICT}
         rows.setdefault((message.at, message.payload_sha256), values)
-    added = _insert_messages(connection, list(rows.values()))
+    added = insert_rows(connection, messages, list(rows.values()), mending=_MENDING)
     days = {at: known[1] for at, known in first.items()}
     kept = list({(s.at, s.probe): s for s in batch.scores if s.at not in conflicting}.values())
-    new = _insert(
-        connection, scores, [_score_values(s, days) for s in kept], ("source", "partition", "offset", "probe")
-    )
+    key = ("source", "partition", "offset", "probe")
+    new = {tuple(r) for r in insert_new(connection, scores, [_score_values(s, days) for s in kept], key)}
     fresh = tuple(s for s in kept if (*_key(s.at), s.probe) in new)
-    _insert(connection, head_scores, [v for s in fresh for v in _head_values(s, days)], ())
-    _insert(
-        connection,
-        answers,
-        [_answer_values(a, days) for a in batch.answers if a.at not in conflicting],
-        ("source", "partition", "offset", "kind"),
-    )
+    insert_rows(connection, head_scores, [v for s in fresh for v in _head_values(s, days)])
+    insert_rows(connection, answers, [_answer_values(a, days) for a in batch.answers if a.at not in conflicting])
     return Written(added, frozenset(conflicting), fresh)
 
 
@@ -139,47 +150,26 @@ def register_probe(connection: Connection, name: str, version: int, sha256: str,
 
 
 def _key(at: Coordinates) -> tuple[str, int, int]:
-    return (clean(at.source), at.partition, at.offset)
+    return (at.source, at.partition, at.offset)
+
+
+def _take_turns(connection: Connection, rows: Sequence[MessageRow]) -> None:
+    """Wait until no other transaction writes messages of the same (source, partition), and keep others waiting.
+
+    Two workers may have the same message for a moment, be it that a partition has just moved between them. The second
+    must see what the first has written: if midnight lies between them, no key would stop it.
+    """
+    streams = sorted({(row.at.source, row.at.partition) for row in rows})
+    values = {"sources": [source for source, _ in streams], "partitions": [partition for _, partition in streams]}
+    connection.execute(_TAKE_TURNS, values)
 
 
 def _first_payloads(connection: Connection, rows: Sequence[MessageRow]) -> dict[Coordinates, tuple[str, date]]:
     """Payload hash and day of the coordinates that are already known; the first one written wins."""
-    if not rows:
-        return {}
-    columns = (messages.c.source, messages.c.partition, messages.c.offset)
-    found = connection.execute(
-        select(*columns, messages.c.payload_sha256, messages.c.day)
-        .where(tuple_(*columns).in_([_key(r.at) for r in rows]))
-        .where((messages.c.reason.is_(None)) | (messages.c.reason != CONFLICT))
-    )
-    return {Coordinates(r.source, r.partition, r.offset): (r.payload_sha256, r.day) for r in found}
-
-
-def _insert_messages(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
-    """Number of rows added, or mended: a message that failed before and was scored now."""
-    if not rows:
-        return 0
-    statement = insert(messages)
-    mended = {name: statement.excluded[name] for name in ("status", "reason", "tokens")}
-    mending = statement.on_conflict_do_update(
-        index_elements=list(messages.primary_key),
-        set_=mended,
-        where=(messages.c.status == "failed") & (statement.excluded.status != "failed"),
-    ).returning(messages.c.offset)
-    return len(connection.execute(mending, rows).all())
-
-
-def _insert(
-    connection: Connection, table: Table, rows: Sequence[dict[str, Any]], returning: Iterable[str]
-) -> set[tuple[Any, ...]]:
-    if not rows:
-        return set()
-    statement = insert(table).on_conflict_do_nothing()
-    columns = [table.c[name] for name in returning]
-    if not columns:
-        connection.execute(statement, rows)
-        return set()
-    return {tuple(r) for r in connection.execute(statement.returning(*columns), rows)}
+    found = known_messages(connection, (_key(r.at) for r in rows))
+    return {
+        Coordinates(r.source, r.partition, r.offset): (r.payload_sha256, r.day) for r in found if r.reason != CONFLICT
+    }
 
 
 def _place(at: Coordinates, day: date | None) -> dict[str, Any]:

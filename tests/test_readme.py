@@ -1,4 +1,4 @@
-"""The generated part of the README is up to date, and its commands exist."""
+"""The generated parts of the documents are up to date, and the README's commands exist."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typer.main import get_command
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_settings_table_is_generated() -> None:
-    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-    assert generate["generated"]() == (ROOT / "README.md").read_text(), "run make docs"
+def test_the_tables_are_generated() -> None:
+    documents = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]()
+    assert set(documents) == {ROOT / "README.md", ROOT / "docs" / "operations.md"}
+    for document, fresh in documents.items():
+        assert fresh == document.read_text(), f"{document.name}: run make docs"
 
 
 def test_every_command_and_flag_in_the_readme_exists() -> None:

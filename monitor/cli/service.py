@@ -1,11 +1,9 @@
-"""`awry run`, `awry send`, `awry settings`, `awry alerts`, `awry demo`: the service."""
+"""`awry run`, `awry send`, `awry serve`, `awry settings`, `awry alerts`, `awry demo`: the service."""
 
 from __future__ import annotations
 
-import signal
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,7 +14,11 @@ Flag = typer.Option
 
 @app.command()
 def run(
-    source: Annotated[str | None, Flag(help="JSON lines: a file, or - for standard input")] = None,
+    source: Annotated[str | None, Flag(help="kafka:TOPIC[,TOPIC], a file of JSON lines, or -")] = None,
+    start_from: Annotated[
+        str | None, Flag("--from", help="where a group without offsets begins: earliest, latest or a time")
+    ] = None,
+    group: Annotated[str | None, Flag(help="consumer group")] = None,
     follow: Annotated[bool | None, Flag("--follow", help="keep reading as the file grows")] = None,
     model: Annotated[str | None, Flag(help="built-in name, folder or hub id")] = None,
     adapter: Annotated[str | None, Flag(help="shipped adapter or PEFT folder")] = None,
@@ -24,86 +26,77 @@ def run(
     probe: Annotated[list[str] | None, Flag(help="probe name or card; may be given again")] = None,
     mitigate: Annotated[str | None, Flag(help="off, flagged or all")] = None,
     also_plain: Annotated[bool | None, Flag("--also-plain", help="the unmitigated answer too")] = None,
-    answers_out: Annotated[Path | None, Flag(help="JSON lines of answers; - for standard output")] = None,
+    answers_out: Annotated[str | None, Flag(help="answers: a file, -, or kafka:TOPIC")] = None,
+    verdicts_out: Annotated[str | None, Flag(help="verdicts: a file, -, or kafka:TOPIC")] = None,
+    dead_letters_out: Annotated[str | None, Flag(help="dead letters: a file, -, kafka:TOPIC or none")] = None,
     privacy: Annotated[str | None, Flag(help="none, sha256 or full")] = None,
+    listen: Annotated[str | None, Flag(help="HOST:PORT of /metrics, /healthz and /readyz")] = None,
     database_url: Annotated[str | None, Flag(help="postgresql://...; default: embedded")] = None,
-    state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
+    state_dir: Annotated[Path | None, Flag(help="models, the embedded database, the embedded Kafka")] = None,
     logs: Annotated[str | None, Flag(help="auto, terminal or json")] = None,
 ) -> None:
     """Score a stream of messages, store every score, open alerts. Ctrl-C drains and exits."""
-    from monitor import assemble
-    from monitor import logs as log
-    from monitor.progress import facts, is_terminal, reporting
+    from monitor import service
+    from monitor.logs import configure
     from monitor.settings import load_settings
 
     settings = load_settings(
-        source=source, follow=follow, model=model, adapter=adapter, scale=scale,
-        probes=tuple(probe) if probe else None, mitigate=mitigate, also_plain=also_plain,
-        answers_out=answers_out, privacy=privacy, database_url=database_url, state_dir=state_dir, logs=logs,
+        source=source, start_from=start_from, kafka_group=group, follow=follow, model=model, adapter=adapter,
+        scale=scale, probes=tuple(probe) if probe else None, mitigate=mitigate, also_plain=also_plain,
+        answers_out=answers_out, verdicts_out=verdicts_out, dead_letters_out=dead_letters_out, privacy=privacy,
+        listen=listen, database_url=database_url, state_dir=state_dir, logs=logs,
     )  # fmt: skip
-    log.configure()
-    tell = say if is_terminal(settings.logs) else log.logger().info
-    engine = assemble.open_database(settings, tell)
-    chat = assemble.load_model(settings, tell)
-    probes = assemble.load_probes(settings, chat, tell)
-    reporter: Any = None
-
-    def on_batch_for(lag_unit: str) -> Any:
-        nonlocal reporter
-        reporter = reporting(settings, lag_unit)
-        return reporter.__enter__()
-
-    try:
-        with assemble.building_worker(settings, engine, chat, probes, on_batch_for) as worker:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: worker.stop())
-            tally = worker.run()
-    finally:
-        if reporter is not None:
-            reporter.__exit__(None, None, None)
-        engine.dispose()
-    if is_terminal(settings.logs):
-        counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.by_status.items())) or "nothing new"
-        say(f"{tally.messages} messages: {counts}, {tally.known} already known")
-        say(f"{tally.flagged} flagged, {tally.alerts} alerts opened")
-    else:
-        log.logger().info("finished", **facts(tally))
+    configure()
+    service.run(settings, say)
 
 
 @app.command()
 def send(
     once: Annotated[bool, Flag("--once", help="deliver what is due now and stop")] = False,
+    listen: Annotated[str | None, Flag(help="HOST:PORT of /metrics, /healthz and /readyz")] = None,
     database_url: Annotated[str | None, Flag(help="postgresql://...; default: embedded")] = None,
     state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
 ) -> None:
     """Deliver alerts to their destinations, with retries."""
     from alerts.outbox import deliver_due
     from alerts.senders import make_senders
-    from monitor import assemble
+    from monitor import assemble, metrics
+    from monitor.service import listening, until_signal
     from monitor.settings import load_settings
 
-    settings = load_settings(database_url=database_url, state_dir=state_dir)
+    settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
     engine = assemble.open_database(settings)
     senders = make_senders(settings.destinations)
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    try:
-        while not stopping:
+    metrics.start_at_zero(destination=senders)
+    with until_signal() as stopped, listening(settings.listen, engine, say):
+        while True:
             done = deliver_due(engine, senders)
+            for result, number in done.by_destination.items():
+                metrics.DELIVERIES.labels(*result).inc(number)
             if done.failed or done.dead:
                 say(f"{done.sent} sent, {done.failed} to be tried again, {done.dead} given up")
-            if once:
+            if once or stopped(0 if done.sent else settings.send_every_seconds):
                 break
-            if not done.sent:
-                time.sleep(settings.send_every_seconds)
-    finally:
-        engine.dispose()
+    engine.dispose()
+
+
+@app.command()
+def serve(
+    listen: Annotated[str | None, Flag(help="HOST:PORT")] = None,
+    database_url: Annotated[str | None, Flag(help="postgresql://...; default: embedded")] = None,
+    state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
+) -> None:
+    """Serve what the tables say: /metrics (alerts, deliveries), /healthz and /readyz."""
+    from monitor import assemble
+    from monitor.service import DEFAULT_LISTEN, listening, until_signal
+    from monitor.settings import load_settings
+
+    settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
+    engine = assemble.open_database(settings)
+    with until_signal() as stopped, listening(settings.listen or DEFAULT_LISTEN, engine, say):
+        while not stopped(3600):
+            pass
+    engine.dispose()
 
 
 @app.command()

@@ -14,7 +14,8 @@ from storage.writer import Coordinates
 class Record:
     """One payload and where it came from. `recorded` is the source's own timestamp; JSON lines have none.
 
-    `payload` is None when it was over the source's size limit; `size` then still says how large it was.
+    `payload` is None when it was over the source's size limit; `size` then still says how large it was. `sha256` is
+    the payload's hash where the payload itself is no longer what was sent. `receipt` is the source's own mark.
     """
 
     at: Coordinates
@@ -22,6 +23,8 @@ class Record:
     size: int
     recorded: datetime | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
+    sha256: str | None = None
+    receipt: int = 0
 
 
 class Source(Protocol):
@@ -38,6 +41,14 @@ class Source(Protocol):
     @property
     def finished(self) -> bool:
         """No more will come."""
+
+    @property
+    def oldest(self) -> datetime | None:
+        """The own time of the oldest record that was read and is not committed."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can come at the moment (no partitions, ...); None when all is well."""
 
     @property
     def lag(self) -> int | None:

@@ -15,6 +15,7 @@ import select
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from monitor.errors import SourceError
@@ -75,6 +76,14 @@ class JsonLines:
     @property
     def finished(self) -> bool:
         return self._ended and not self._ready
+
+    @property
+    def oldest(self) -> datetime | None:
+        return None  # lines have no time of their own
+
+    @property
+    def trouble(self) -> str | None:
+        return None
 
     @property
     def lag(self) -> int | None:

@@ -12,11 +12,12 @@ import numpy as np
 from sqlalchemy import Engine
 
 from alerts.lifecycle import Opened
-from monitor.answers import AnswerFile, Mitigator
+from monitor.answers import Mitigator
 from monitor.scoring import BatchScorer
+from monitor.sinks.jsonl import JsonLinesSink
 from monitor.sources.jsonl import JsonLines
 from monitor.wire import WireMessage, parse
-from monitor.worker import Policy, Tally, Worker
+from monitor.worker import Outputs, Policy, Tally, Worker
 from probes.aggregation import parse_aggregation
 from probes.batches import encode
 from probes.calibration import Calibration
@@ -128,18 +129,17 @@ def run_worker(
         **{"destinations": ("console",), "batch_messages": 8, **policy},
     )
     opened: list[Opened] = []
-    file = AnswerFile(answers) if answers else None
+    outputs = Outputs(answers=JsonLinesSink(str(answers), "answers_out") if answers else None)
     mitigator = Mitigator(chat, probes[0], also_plain=also_plain, max_new_tokens=4) if answers else None
     worker = Worker(
-        source, scorer, engine, settings, mitigator=mitigator, answers=file,
+        source, scorer, engine, settings, mitigator=mitigator, outputs=outputs,
         on_batch=lambda _tally, new, _lag: opened.extend(new),
     )  # fmt: skip
     try:
         return Run(worker.run(), opened)
     finally:
         source.close()
-        if file:
-            file.close()
+        outputs.close()
 
 
 def checkpoint(folder: Path) -> Path:

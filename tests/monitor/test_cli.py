@@ -58,7 +58,7 @@ def test_unreachable_database() -> None:
 def test_a_schema_that_is_behind(empty_engine: Engine) -> None:
     assert "run awry db upgrade" in refused(awry("alerts", "--database-url", url_of(empty_engine)))
     done = awry("db", "upgrade", "--database-url", url_of(empty_engine))
-    assert (done.returncode, done.stderr) == (0, "awry: the schema is at 0001\n")
+    assert (done.returncode, done.stderr) == (0, "awry: the schema is at 0002\n")
     assert awry("alerts", "--database-url", url_of(empty_engine)).returncode == 0
 
 

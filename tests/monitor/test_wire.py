@@ -83,7 +83,7 @@ TURNS = [{"role": "user", "content": CANARY}]
     [
         (b'{"id": "m1", "prompt": "CANARYTEXT', "payload: not JSON"),
         (b"CANARYTEXT", "payload: not JSON"),
-        (b"", "payload: not JSON"),
+        (b"", "payload: empty"),
         (b'{"id": "m1", "prompt": "CANARYTEXT \xff"}', "payload: not UTF-8"),
         (b'{"id": "m1", "prompt": "CANARYTEXT \xed\xa0\x80"}', "payload: not UTF-8"),
         (json.dumps(GOOD).encode("utf-16"), "payload: not UTF-8"),

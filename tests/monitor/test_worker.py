@@ -387,6 +387,7 @@ class Endless:
     """A source that never ends and remembers what was committed."""
 
     name, lag_unit, lag = "endless", "records", None
+    oldest = trouble = None
     finished = False
 
     def __init__(self) -> None:
@@ -414,7 +415,7 @@ def endless_worker(engine: Engine, chat: ChatModel, **more: Any) -> tuple[Worker
     return Worker(source, scorer, engine, Policy(("drift",), "tiny", batch_messages=4), **more), source
 
 
-def test_stop_finishes_the_batch_in_hand(engine: Engine, chat: ChatModel) -> None:
+def test_stop_finishes_the_batches_in_hand(engine: Engine, chat: ChatModel) -> None:
     calls = 0
 
     def on_batch(*_: object) -> None:
@@ -425,8 +426,9 @@ def test_stop_finishes_the_batch_in_hand(engine: Engine, chat: ChatModel) -> Non
 
     worker, source = endless_worker(engine, chat, on_batch=on_batch)
     tally = worker.run()
-    assert tally.messages == len(source.given) == len(source.committed) == 8
-    assert counts(engine)["messages"] == 8
+    # The next batch may have been taken while the second was written; nothing beyond it.
+    assert tally.messages == len(source.given) == len(source.committed) in (8, 12)
+    assert counts(engine)["messages"] == tally.messages
 
 
 def test_nothing_is_committed_that_the_database_did_not_take(

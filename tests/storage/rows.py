@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from typing import Any
 
@@ -37,6 +38,34 @@ def counts(engine: Engine) -> dict[str, int]:
             name: connection.execute(select(func.count()).select_from(schema.metadata.tables[name])).scalar_one()
             for name in COUNTED
         }
+
+
+def held(engine: Engine, table: str) -> dict[str, int]:
+    """Number of rows by partition, the empty ones left out."""
+    by_partition = f'SELECT tableoid::regclass::text, count(*) FROM "{table}" GROUP BY 1'  # noqa: S608 - our own names
+    with engine.connect() as connection:
+        return {name: n for name, n in connection.execute(text(by_partition))}  # noqa: C416 - a row is no pair
+
+
+def partitions(engine: Engine, table: str = "messages") -> set[str]:
+    """The names of a table's partitions, but for the default one."""
+    query = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = CAST(:table AS regclass)")
+    with engine.connect() as connection:
+        return set(connection.execute(query, {"table": table}).scalars()) - {f"{table}_default"}
+
+
+def wait_until_blocked(engine: Engine, at_least: int = 1) -> None:
+    """Until so many connections to this database wait for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    until = time.monotonic() + 20
+    while True:
+        with engine.connect() as connection:
+            if connection.execute(waiting).scalar_one() >= at_least:
+                return
+        assert time.monotonic() < until, "nobody waits for a lock"
+        time.sleep(0.01)
 
 
 def stored(engine: Engine, table: Any) -> list[dict[str, Any]]:

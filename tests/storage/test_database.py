@@ -18,7 +18,8 @@ from storage import database
 from storage.database import check_schema, connect, head_revision, transact, upgrade
 from storage.embedded import embedded_url
 from storage.errors import DatabaseUnavailableError, SchemaError, StorageError
-from storage.schema import metadata
+from storage.partitions import is_partition
+from storage.schema import BY_DAY, metadata
 from storage.writer import BatchRows, write_batch
 from tests.conftest import url_of
 from tests.storage.rows import dump, message
@@ -26,17 +27,26 @@ from tests.storage.rows import dump, message
 
 def differences(engine: Engine) -> list[Any]:
     with engine.connect() as connection:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_name": lambda name, kind, _: kind != "table" or not is_partition(name),
+        }
         return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
 
-def checks(engine: Engine) -> dict[str, str]:
-    """Check constraints, which alembic does not compare."""
+def rules(engine: Engine) -> dict[str, str]:
+    """What alembic does not compare: keys, check constraints, and by what a table is partitioned."""
     with engine.connect() as connection:
         found = connection.execute(
-            text("SELECT conname, pg_get_constraintdef(oid) AS rule FROM pg_constraint WHERE conname LIKE 'ck\\_%'")
+            text(
+                "SELECT conname, pg_get_constraintdef(pg_constraint.oid) FROM pg_constraint "
+                "JOIN pg_class ON pg_class.oid = conrelid WHERE NOT relispartition AND contype IN ('c', 'p', 'f') "
+                "AND relname <> 'alembic_version' "
+                "UNION ALL SELECT relname, pg_get_partkeydef(oid) FROM pg_class WHERE relkind = 'p'"
+            )
         )
-        return {row.conname: row.rule for row in found}
+        return {row[0]: row[1] for row in found}
 
 
 def test_migrations_make_what_the_schema_says(empty_engine: Engine) -> None:
@@ -44,10 +54,13 @@ def test_migrations_make_what_the_schema_says(empty_engine: Engine) -> None:
     assert differences(empty_engine) == []
 
 
-def test_migrations_make_the_checks_that_the_schema_says(empty_engine: Engine, engine: Engine) -> None:
+def test_migrations_make_the_keys_and_checks_that_the_schema_says(empty_engine: Engine, engine: Engine) -> None:
     metadata.create_all(empty_engine)
-    assert checks(engine) == checks(empty_engine)
-    assert len(checks(engine)) == 3
+    assert rules(engine) == rules(empty_engine)
+    assert len([name for name in rules(engine) if name.startswith("ck_")]) == 3
+    for table in BY_DAY:
+        assert rules(engine)[table.name] == "RANGE (day)"
+        assert rules(engine)[f"pk_{table.name}"].endswith(", day)")
 
 
 def test_the_comparison_sees_a_difference(engine: Engine) -> None:
@@ -140,7 +153,7 @@ def test_errors_of_a_refused_batch_hold_no_row(engine: Engine) -> None:
     bad = message(0, status="sent", message_id="CANARY-1", text={"messages": [{"content": "CANARY-2"}]})
     with pytest.raises(StorageError) as found:
         transact(engine, lambda c: write_batch(c, BatchRows([bad])))
-    assert str(found.value) == "database: the batch was refused (CheckViolation messages ck_messages_status)"
+    assert str(found.value) == "database: the batch was refused (CheckViolation messages_default ck_messages_status)"
     told = "".join(traceback.format_exception(found.value))
     assert "CANARY" not in told
 

@@ -1,4 +1,4 @@
-"""JSON lines: offsets are bytes, memory is bounded, and a file may grow."""
+"""JSON lines: the contract of all sources; offsets are bytes, memory is bounded, and a file may grow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,22 @@ from hypothesis import strategies as st
 from monitor.errors import SourceError
 from monitor.sources import Record
 from monitor.sources.jsonl import JsonLines
+from tests.monitor.sources.contract import SourceContract
 
 ROOT = Path(__file__).parents[3]
+
+
+class TestContract(SourceContract):
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "stream.jsonl"
+
+    def write(self, payloads: Sequence[bytes]) -> None:
+        with self.path.open("ab") as file:
+            file.write(b"".join(p + b"\n" for p in payloads))
+
+    def source(self, *, until_end: bool, max_bytes: int) -> JsonLines:
+        return JsonLines(str(self.path), follow=not until_end, max_bytes=max_bytes)
 
 
 def read_all(source: JsonLines, limit: int = 3) -> list[Record]:
@@ -106,20 +121,6 @@ def test_an_over_size_line_costs_no_memory(tmp_path: Path) -> None:
     assert peak < 5_000_000
 
 
-def test_a_poll_is_bounded_and_loses_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(b"%d\n" % i for i in range(100)))
-    source = JsonLines(str(path))
-    sizes, records = [], []
-    while not source.finished:
-        found = source.poll(7, 0.01)
-        sizes.append(len(found))
-        records += found
-    assert max(sizes) == 7
-    assert [r.payload for r in records] == [b"%d" % i for i in range(100)]
-    source.close()
-
-
 def test_lag_counts_down_to_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"aaaa\nbbbb\ncccc\n")
@@ -156,16 +157,6 @@ def test_a_followed_file_is_read_as_it_grows(tmp_path: Path) -> None:
     thread.join()
     assert [(r.at.offset, r.payload) for r in found] == [(6, b"second"), (13, b"third")]
     assert not source.finished
-    source.close()
-
-
-def test_a_quiet_file_gives_the_caller_its_turn(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"")
-    source = JsonLines(str(path), follow=True)
-    started = time.monotonic()
-    assert source.poll(10, 0.15) == []
-    assert 0.1 < time.monotonic() - started < 10
     source.close()
 
 

@@ -1,0 +1,172 @@
+"""`awry stack`: the demo's traffic through the whole chain on one machine, each part as it would run in production.
+
+An embedded Kafka, an embedded PostgreSQL, a worker (`awry run`) and a sender (`awry send`), each a process of its own.
+The demo's 200 messages are produced into a topic; when all are in the tables, the demo's table is printed from them.
+The stack has a database and a topic of its own in the state folder (`stack/`), emptied at each start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from kafka import KafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from sqlalchemy import Engine
+
+from monitor import assemble, demo
+from monitor.broker import Broker, free_port, running
+from monitor.cluster import Cluster
+from monitor.errors import MonitorError
+from monitor.service import until_signal
+from monitor.settings import Settings
+from monitor.worker import Tally
+from storage.queries import status_counts
+
+TOPIC = "awry.traffic"
+VERDICTS, ANSWERS, DEAD = "awry.verdicts", "awry.answers", f"{TOPIC}.dead-letters"
+PARTITIONS = 4
+_WORKER_SECONDS = 600.0
+_STOP_SECONDS = 40.0
+
+
+class StackError(MonitorError):
+    """A part of the stack ended by itself, or the traffic was not scored in time."""
+
+
+def run_stack(base: Settings, out: Path, *, once: bool) -> None:
+    """Start everything, stream the demo's traffic, print the table; wait for Ctrl-C unless `once`."""
+    console = Console(highlight=False)
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+
+    def say(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {what}")
+
+    settings = demo.demo_settings(base, out).model_copy(update={"state_dir": base.state_dir / "stack"})
+    chat = assemble.load_model(settings.model_copy(update={"state_dir": base.state_dir}), say)
+    traffic = demo.traffic(chat, base.state_dir, console, say)
+    del chat
+    with until_signal() as stopped, ExitStack() as parts:
+        # The jars are fetched once for `awry kafka` and for this.
+        broker = Broker(settings.state_dir / "kafka", jar_folder=base.state_dir / "kafka" / "jars")
+        broker.clear()
+        say("starting Apache Kafka")
+        parts.enter_context(running(broker, say))
+        Cluster(broker.address).create_topics([TOPIC, VERDICTS, ANSWERS, DEAD], PARTITIONS)
+        engine = assemble.open_database(settings, say)
+        parts.callback(engine.dispose)
+        demo.empty(engine)
+        address = f"127.0.0.1:{free_port()}"
+        environment = _environment(settings, broker.address, address)
+        say("starting the worker and the sender")
+        worker = parts.enter_context(_part("worker", ["run", "--from", "earliest"], environment, out))
+        sender = parts.enter_context(_part("sender", ["send"], environment | {"AWRY_LISTEN": ""}, out))
+        _produce(broker.address, traffic)
+        say(f"{len(traffic)} messages are in topic {TOPIC}")
+        _wait(engine, len(traffic), {"worker": worker, "sender": sender}, stopped, out)
+        demo.show(demo.outcome_of(engine, TOPIC, _tally(address)), len(traffic), console)
+        if once:
+            return
+        console.print("\n[bold]the stack is up[/], Ctrl-C takes it down")
+        for name, what in (("Kafka", broker.address), ("metrics", f"http://{address}/metrics"),
+                           ("logs", f"{out}/stack-*.log")):  # fmt: skip
+            console.print(f"  {name:10} {what}", soft_wrap=True)
+        while not stopped(1.0):
+            _check({"worker": worker, "sender": sender}, out)
+    say("everything is down")
+
+
+def _environment(settings: Settings, bootstrap: str, listen: str) -> dict[str, str]:
+    own = {
+        "STATE_DIR": str(settings.state_dir),
+        "MODEL": str(settings.model),
+        "ADAPTER": settings.adapter or "",
+        "PROBES": json.dumps(settings.probes),
+        "SOURCE": f"kafka:{TOPIC}",
+        "KAFKA_BOOTSTRAP": bootstrap,
+        "PRIVACY": settings.privacy,
+        "MITIGATE": settings.mitigate,
+        "VERDICTS_OUT": f"kafka:{VERDICTS}",
+        "ANSWERS_OUT": f"kafka:{ANSWERS}",
+        "BATCH_MESSAGES": str(settings.batch_messages),
+        "LISTEN": listen,
+        "LOGS": "json",
+    }
+    return {**os.environ, **{f"AWRY_{name}": value for name, value in own.items()}}
+
+
+@contextmanager
+def _part(
+    name: str, arguments: Sequence[str], environment: dict[str, str], out: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of awry's own whose output goes to a log; it drains when the stack ends."""
+    command = [sys.executable, "-c", "from monitor.cli import main; main()", *arguments]
+    given = {n: v for n, v in environment.items() if not (n.startswith("AWRY_") and v == "")}
+    with (out / f"stack-{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, env=given, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _produce(bootstrap: str, traffic: Sequence[dict[str, str]]) -> None:
+    producer = KafkaProducer(**Cluster(bootstrap).options())
+    for message in traffic:
+        producer.send(TOPIC, json.dumps(message).encode(), key=message["id"].encode())
+    producer.flush(timeout=30)
+    producer.close()
+
+
+def _wait(
+    engine: Engine,
+    number: int,
+    processes: dict[str, subprocess.Popen[bytes]],
+    stopped: Callable[[float], bool],
+    out: Path,
+) -> None:
+    until = time.monotonic() + _WORKER_SECONDS
+    while time.monotonic() < until:
+        _check(processes, out)
+        with engine.connect() as connection:
+            if sum(status_counts(connection, TOPIC).values()) >= number:
+                return
+        if stopped(0.5):
+            raise KeyboardInterrupt
+    raise StackError(f"the worker did not score {number} messages within {_WORKER_SECONDS:g} s; see {out}/stack-*.log")
+
+
+def _check(processes: dict[str, subprocess.Popen[bytes]], out: Path) -> None:
+    for name, process in processes.items():
+        if process.poll() is not None:
+            raise StackError(f"the {name} ended by itself (status {process.returncode}); see {out}/stack-{name}.log")
+
+
+def _tally(address: str) -> Tally:
+    """What the worker counted, from its metrics."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    found = {
+        (sample.name, sample.labels.get("stage")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    return Tally(
+        tokens=int(found.get(("awry_tokens_total", None), 0)),
+        scoring_seconds=found.get(("awry_stage_seconds_sum", "forward"), 0.0),
+    )

@@ -1,0 +1,80 @@
+"""Looking messages up by their coordinates, among partitions by day.
+
+Contract: `known_messages` finds every row at the given coordinates, on whatever day; `score_counts` how many of some
+probes have scored them. Both are one constant statement with arrays, so that the driver prepares it once.
+
+Coordinates do not say the day, so every partition's key must be asked. A batch is a stretch of a stream, so it is
+asked for as a few ranges of offsets rather than message by message: 500 messages in 60 partitions are some 60 descents
+into an index and not 30,000. Between the offsets of a range there may be other rows: they are left out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+Key = tuple[str, int, int]
+
+# A range is cut where offsets are further apart, so that it never spans more rows than that for nothing: after a jump
+# in a topic, or in a compacted one. For JSON lines it is the size of a long line, in bytes.
+_GAP = 4096
+
+# The inner SELECTs hide the arrays' lengths from the planner: it would plan anew each time, which takes longer than the
+# look-up where there are many partitions.
+_RANGES = (
+    "unnest((SELECT CAST(:sources AS text[])), (SELECT CAST(:partitions AS integer[])), "
+    "(SELECT CAST(:lows AS bigint[])), (SELECT CAST(:highs AS bigint[]))) AS r (source, partition, low, high)"
+)
+# OFFSET 0 keeps the planner from turning the loop over the ranges around: it would read all partitions whole, and join.
+_MESSAGES = text(
+    f"""
+    SELECT m.* FROM {_RANGES} CROSS JOIN LATERAL (
+        SELECT source, partition, "offset", payload_sha256, day, status, reason FROM messages
+        WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high 
+    ) AS m
+    """  # noqa: S608 - constants of this module
+)
+_SCORES = text(
+    f"""
+    SELECT s.source, s.partition, s."offset", count(*) FROM {_RANGES} CROSS JOIN LATERAL (
+        SELECT source, partition, "offset" FROM scores
+        WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high
+        AND day BETWEEN :first AND :last AND probe = ANY(:probes) 
+    ) AS s GROUP BY s.source, s.partition, s."offset"
+    """  # noqa: S608
+)
+
+
+def known_messages(connection: Connection, keys: Iterable[Key]) -> list[Row[Any]]:
+    """The rows of messages at these coordinates: source, partition, offset, payload_sha256, day, status, reason."""
+    wanted = set(keys)
+    if not wanted:
+        return []
+    return [r for r in connection.execute(_MESSAGES, _ranges(wanted)) if tuple(r[:3]) in wanted]
+
+
+def score_counts(
+    connection: Connection, keys: Iterable[Key], days: tuple[date, date], probes: Sequence[str]
+) -> dict[Key, int]:
+    """How many of `probes` have scored a message, where its day is among `days`, first and last; 0 is left out."""
+    wanted = set(keys)
+    if not wanted:
+        return {}
+    first, last = days
+    values = {**_ranges(wanted), "first": first, "last": last, "probes": list(probes)}
+    return {(r[0], r[1], r[2]): int(r[3]) for r in connection.execute(_SCORES, values)}
+
+
+def _ranges(keys: Iterable[Key]) -> dict[str, list[Any]]:
+    """The keys as ranges of offsets (both ends included), one list a column."""
+    found: list[tuple[str, int, int, int]] = []
+    for source, partition, offset in sorted(keys):
+        if found and found[-1][:2] == (source, partition) and offset - found[-1][3] <= _GAP:
+            found[-1] = (*found[-1][:3], offset)
+        else:
+            found.append((source, partition, offset, offset))
+    columns = zip(*found, strict=True)
+    return dict(zip(("sources", "partitions", "lows", "highs"), map(list, columns), strict=True))

@@ -1,0 +1,164 @@
+"""From one schema to the next and back: every row stays, with its keys, defaults and grants."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from alembic import command
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+
+from storage import database
+from storage.partitions import partition_name, utc_today
+from storage.writer import AnswerRow, BatchRows, write_batch
+from tests.storage.rows import at, held, message, partitions, score, write
+from tests.storage.test_database import differences, rules
+
+TABLES = ("messages", "scores", "head_scores", "answers")
+
+
+def migrate(engine: Engine, revision: str, *, down: bool = False) -> None:
+    config = database._config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        (command.downgrade if down else command.upgrade)(config, revision)
+
+
+def fill(engine: Engine, days: list[date]) -> None:
+    """Rows as the writer of the first schema wrote them, JSON's null among them."""
+    with engine.begin() as connection:
+        for i, day in enumerate(days):
+            values = {"i": i, "day": day}
+            for statement in (
+                'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status, text, attributes) '
+                "VALUES ('topic', 0, :i, 'aa', :day, 'scored', 'null', '{\"a\": null}')",
+                'INSERT INTO scores (source, partition, "offset", probe, probe_version, day, score, threshold, flagged)'
+                " VALUES ('topic', 0, :i, 'drift', 1, :day, 0.25, 0.5, false)",
+                "INSERT INTO head_scores VALUES ('topic', 0, :i, 'drift', 1, 2, :day, 0.125)",
+                'INSERT INTO answers (source, partition, "offset", kind, day, tokens, text) '
+                "VALUES ('topic', 0, :i, 'plain', :day, 3, 'null')",
+            ):
+                connection.execute(text(statement.replace('"a":', '"a"\\:')), values)
+
+
+def contents(engine: Engine) -> dict[str, list[Any]]:
+    with engine.connect() as connection:
+        return {
+            table: connection.execute(
+                text(f'SELECT to_jsonb(t) FROM {table} AS t ORDER BY source, partition, "offset"')  # noqa: S608
+            )
+            .scalars()
+            .all()
+            for table in TABLES
+        }
+
+
+def test_rows_survive_the_way_to_partitions_and_back(empty_engine: Engine) -> None:
+    today = utc_today()
+    near = [today - timedelta(days=400), today - timedelta(days=1), today, today, today + timedelta(days=8)]
+    far = [date(1970, 1, 1), today - timedelta(days=401), today + timedelta(days=9), date(9999, 12, 31)]
+    migrate(empty_engine, "0001")
+    first_rules = rules(empty_engine)
+    fill(empty_engine, near + far)
+    before = contents(empty_engine)
+    assert [len(rows) for rows in before.values()] == [9] * 4
+    migrate(empty_engine, "0002")
+    after = contents(empty_engine)
+    assert after == before
+    for table in TABLES:
+        assert held(empty_engine, table) == {
+            partition_name(table, today - timedelta(days=400)): 1,
+            partition_name(table, today - timedelta(days=1)): 1,
+            partition_name(table, today): 2,
+            partition_name(table, today + timedelta(days=8)): 1,
+            f"{table}_default": 4,
+        }
+    migrate(empty_engine, "0001", down=True)
+    assert contents(empty_engine) == before
+    assert rules(empty_engine) == first_rules
+    assert not any(partitions(empty_engine, table) for table in TABLES)
+    migrate(empty_engine, "head")
+    assert differences(empty_engine) == []
+    assert contents(empty_engine) == before
+
+
+def test_jsons_null_becomes_null(empty_engine: Engine) -> None:
+    migrate(empty_engine, "0001")
+    fill(empty_engine, [date(2026, 3, 1)])
+    migrate(empty_engine, "0002")
+    write(empty_engine, BatchRows([message(1)]))
+    with empty_engine.connect() as connection:
+        found = connection.execute(text('SELECT text IS NULL, attributes::text FROM messages ORDER BY "offset"')).all()
+        answer = connection.execute(text("SELECT text FROM answers")).scalar_one()
+    assert [tuple(r) for r in found] == [(True, '{"a": null}'), (True, None)]
+    assert answer == "null"
+
+
+def test_defaults_and_checks_hold_after_the_way_to_partitions(empty_engine: Engine) -> None:
+    migrate(empty_engine, "0001")
+    migrate(empty_engine, "0002")
+    batch = BatchRows([message(0)], [score(0)], [AnswerRow(at(0), "plain", 1)])
+    write(empty_engine, batch)
+    with empty_engine.connect() as connection:
+        for column, table in (("ingested_at", "messages"), ("created_at", "scores"), ("created_at", "answers")):
+            query = text(f"SELECT now() - {column} < interval '1 hour' FROM {table}")  # noqa: S608
+            assert connection.execute(query).scalar_one() is True
+    with pytest.raises(IntegrityError, match="ck_answers_kind"), empty_engine.begin() as connection:
+        write_batch(connection, BatchRows([message(1)], [], [AnswerRow(at(1), "other", 1)]))
+
+
+def test_the_newest_days_get_partitions_when_there_are_many(
+    empty_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every partition takes locks of the one transaction. Retention deletes the other days' rows one by one."""
+    today = utc_today()
+    migrate(empty_engine, "0001")
+    fill(empty_engine, [today - timedelta(days=n) for n in range(110)])
+    migrate(empty_engine, "0002")
+    newest = {partition_name("scores", today - timedelta(days=n)) for n in range(100)}
+    assert partitions(empty_engine, "scores") == newest
+    assert held(empty_engine, "scores") == dict.fromkeys(newest, 1) | {"scores_default": 10}
+
+
+def test_grants_go_with_the_tables(empty_engine: Engine) -> None:
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    migrate(empty_engine, "0001")
+
+    def grants() -> list[Any]:
+        query = text(
+            "SELECT table_name, privilege_type, is_grantable FROM information_schema.role_table_grants "
+            "WHERE grantee = :role AND table_name NOT LIKE '%default' ORDER BY 1, 2"
+        )
+        with empty_engine.connect() as connection:
+            return [tuple(r) for r in connection.execute(query, {"role": role})]
+
+    with empty_engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+        connection.execute(text(f"GRANT SELECT, INSERT ON messages TO {role}"))
+        connection.execute(text(f"GRANT SELECT ON scores TO {role} WITH GRANT OPTION"))
+    try:
+        before = grants()
+        assert len(before) == 3
+        migrate(empty_engine, "0002")
+        assert grants() == before
+        migrate(empty_engine, "0001", down=True)
+        assert grants() == before
+    finally:
+        with empty_engine.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP ROLE {role}"))
+
+
+def test_a_view_in_the_way_leaves_everything_as_it_was(empty_engine: Engine) -> None:
+    migrate(empty_engine, "0001")
+    fill(empty_engine, [date(2026, 3, 1)])
+    with empty_engine.begin() as connection:
+        connection.execute(text("CREATE VIEW mine AS SELECT tenant FROM messages"))
+    before = contents(empty_engine)
+    with pytest.raises(Exception, match="view mine depends on table messages"):
+        migrate(empty_engine, "0002")
+    assert contents(empty_engine) == before
+    assert rules(empty_engine)["pk_messages"].endswith("payload_sha256)")
