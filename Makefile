@@ -6,13 +6,21 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test setup lint format lock adapters probes bench docs clean
+.PHONY: demo stack test chaos setup lint format lock adapters probes bench bench-stream docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
 
+# The demo's traffic through the whole chain: Kafka, worker and sender as processes, PostgreSQL. Ctrl-C ends it.
+stack: $(READY)
+	@$(BIN)/awry stack
+
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+# The faults of the tests, many rounds each (about 20 minutes on two cores): make chaos ARGS="--kills 100"
+chaos: $(READY)
+	@$(BIN)/python -m tests.kafka.chaos $(ARGS)
 
 setup: $(READY)
 
@@ -51,7 +59,10 @@ bench: $(READY)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev,bench]'
 	@$(BIN)/python -m benchmarks.read_path --out docs/bench.json
 
-# The settings table in the README is generated.
+bench-stream: $(READY)
+	@$(BIN)/python -m benchmarks.stream --out docs/bench-stream.json
+
+# The tables of settings and metrics are generated.
 docs: $(READY)
 	@$(BIN)/python docs/generate.py
 

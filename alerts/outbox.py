@@ -34,7 +34,7 @@ class Delivered:
     sent: int = 0
     failed: int = 0
     dead: int = 0
-    by_destination: Counter[tuple[str, str]] = field(default_factory=Counter)
+    by_destination: Counter[tuple[str, str]] = field(default_factory=Counter, compare=False)
 
 
 def deliver_due(engine: Engine, senders: Mapping[str, Sender], limit: int = 50) -> Delivered:

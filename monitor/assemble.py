@@ -28,12 +28,14 @@ Say = Callable[[str], None]
 def open_database(settings: Settings, say: Say = lambda _: None) -> Engine:
     """An engine on the owner's server, whose schema must be at head, or on the embedded one, brought to head."""
     from storage.database import check_schema, connect, upgrade
+    from storage.partitions import ensure_ahead
 
     engine = connect(database_url(settings, say))
     if settings.database_url is None:
         upgrade(engine)
     else:
         check_schema(engine)
+    ensure_ahead(engine)
     return engine
 
 

@@ -43,7 +43,8 @@ def jars(folder: Path) -> list[Path]:
         from jgo.maven import MavenContext
     except ImportError:
         raise BrokerError("embedded Kafka: not installed; pip install 'awry[embedded]'") from None
-    context = MavenContext(repo_cache=folder)
+    # Only our own folder: a file that is not the pinned one is removed, and ~/.m2 is not ours.
+    context = MavenContext(repo_cache=folder, local_repos=[])
 
     def fetch(line: str) -> Path:
         coordinates, sha256 = line.split()
@@ -104,6 +105,9 @@ class Broker:
         if not any(self._jar_folder.rglob("*.jar")):
             say("fetching Apache Kafka (46 jars, 44 MB, once)")
         self._folder.mkdir(parents=True, exist_ok=True)
+        if _listens(self._port):
+            # Its answers would be taken for ours.
+            raise BrokerError(f"embedded Kafka: somebody listens on port {self._port} already; choose another one")
         java = [_java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m",
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp",
                 os.pathsep.join(map(str, jars(self._jar_folder)))]  # fmt: skip

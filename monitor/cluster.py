@@ -6,6 +6,7 @@ or file (`monitor.settings`), never by flag, and `repr` does not show them. Erro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,12 @@ class Cluster:
     ssl_key_password: str | None = field(default=None, repr=False)
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of a kafka-python client."""
+        """Keyword arguments of a kafka-python client. Raises ClusterError for a file that cannot be read."""
+        for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
+            path = getattr(self, name)
+            # The client would only say that no broker answers.
+            if path is not None and not os.access(path, os.R_OK):
+                raise ClusterError(f"kafka_{name}: cannot read {path}")
         given = {
             "sasl_mechanism": self.sasl_mechanism,
             "sasl_plain_username": self.sasl_username,

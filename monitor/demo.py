@@ -126,6 +126,8 @@ def traffic(
         answers, cached = answer_messages(
             chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance
         )  # fmt: skip
+        if cached:
+            advance(len(prompts))
     if cached:
         say("the model's answers come from the cache of an earlier run (--fresh makes them anew)")
     return [

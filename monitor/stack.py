@@ -63,6 +63,7 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
         say("starting Apache Kafka")
         parts.enter_context(running(broker, say))
         Cluster(broker.address).create_topics([TOPIC, VERDICTS, ANSWERS, DEAD], PARTITIONS)
+        _share_models(base.state_dir, settings.state_dir)
         engine = assemble.open_database(settings, say)
         parts.callback(engine.dispose)
         demo.empty(engine)
@@ -84,6 +85,13 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
         while not stopped(1.0):
             _check({"worker": worker, "sender": sender}, out)
     say("everything is down")
+
+
+def _share_models(base: Path, own: Path) -> None:
+    """The worker takes the model that is there instead of making it again."""
+    own.mkdir(parents=True, exist_ok=True)
+    if not (own / "models").exists():
+        (own / "models").symlink_to((base / "models").resolve())
 
 
 def _environment(settings: Settings, bootstrap: str, listen: str) -> dict[str, str]:

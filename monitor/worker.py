@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine
 from alerts.lifecycle import Opened, record
 from alerts.rules import Flagged, ThresholdRule
 from monitor import items as make
-from monitor import metrics
+from monitor import logs, metrics
 from monitor.dead_letters import DeadLetterLimit
 from monitor.items import Item, Privacy, read
 from monitor.outcomes import Outcome
@@ -124,6 +124,7 @@ class Worker:
         self._outputs = outputs
         self._on_batch = on_batch
         self._days = Days(engine)
+        self._told_of_days = False
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._stopping = False
         self._started = self.progress_at = time.monotonic()
@@ -228,6 +229,9 @@ class Worker:
             batch.answers += make.answer_rows(item, self._policy.privacy)
             days.add(batch.messages[-1].day)
         self._days(days)
+        if not self._days.complete and not self._told_of_days:
+            self._told_of_days = True
+            logs.logger().warning("partitions of days cannot be made; rows go to the default partition")
         by_place = {item.record.at: item for item in items}
 
         def write(connection: Connection) -> tuple[frozenset[Coordinates], list[Flagged], list[Opened]]:

@@ -1,1 +1,4 @@
-"""PostgreSQL: schema, migrations, the one writer, queries, the embedded server. Imports no other part of awry."""
+"""PostgreSQL: schema and migrations, the one writer, queries, partitions and retention, the embedded server.
+
+Imports no other part of awry.
+"""

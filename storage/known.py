@@ -33,7 +33,7 @@ _MESSAGES = text(
     f"""
     SELECT m.* FROM {_RANGES} CROSS JOIN LATERAL (
         SELECT source, partition, "offset", payload_sha256, day, status, reason FROM messages
-        WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high 
+        WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high OFFSET 0
     ) AS m
     """  # noqa: S608 - constants of this module
 )
@@ -42,7 +42,7 @@ _SCORES = text(
     SELECT s.source, s.partition, s."offset", count(*) FROM {_RANGES} CROSS JOIN LATERAL (
         SELECT source, partition, "offset" FROM scores
         WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high
-        AND day BETWEEN :first AND :last AND probe = ANY(:probes) 
+        AND day BETWEEN :first AND :last AND probe = ANY(:probes) OFFSET 0
     ) AS s GROUP BY s.source, s.partition, s."offset"
     """  # noqa: S608
 )

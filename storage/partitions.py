@@ -10,8 +10,8 @@ Every change is a transaction of its own, one a table, under one advisory lock: 
 once. It waits two seconds for a lock, and a few times again, lest a long query that is in its way stops all writers
 behind it; no transaction holds two of the tables, so it is never part of a ring of waiting ones.
 
-Each open statement over all days takes a lock a partition. With a year of days and many workers, the server's
-`max_locks_per_transaction` (64) is too low; 256 is enough.
+A look-up over all days takes a lock an index and partition: some 2,000 a worker with 400 days. Where so much is kept,
+about fifteen workers are what the server's `max_locks_per_transaction` of 64 has room for; 256 is enough for more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from storage.database import transact
-from storage.errors import BusyError, NotAllowedError
+from storage.errors import BusyError, DatabaseUnavailableError, NotAllowedError, StorageError
 from storage.schema import BY_DAY
 
 # Days that get a partition of their own, from today.
@@ -43,15 +43,20 @@ T = TypeVar("T")
 
 
 def ensure_days(engine: Engine, days: Iterable[date], today: date | None = None) -> bool:
-    """Make the partitions of those `days` that are near today. False when the role may not, or others hold a table
-    for too long: then the rows go to the default partition."""
+    """Make the partitions of those `days` that are near today. False when that cannot be, because the role may not,
+    others hold a table for too long or whatever else: then the rows go to the default partition.
+
+    Raises DatabaseUnavailableError and nothing else.
+    """
     wanted = sorted({day for day in days if near(day, today)})
     if not wanted:
         return True
     try:
         for table, missing in transact(engine, lambda c: _missing(c, wanted)).items():
             _make_all(engine, table, missing)
-    except (BusyError, NotAllowedError):
+    except DatabaseUnavailableError:
+        raise
+    except StorageError:
         return False
     return True
 
@@ -76,7 +81,7 @@ class Days:
         self.complete = True
 
     def __call__(self, days: Iterable[date]) -> None:
-        """Raises DatabaseUnavailableError when the database cannot be reached, and for nothing else."""
+        """Raises DatabaseUnavailableError and nothing else."""
         unseen = set(days) - self._seen
         if not unseen or time.monotonic() < self._not_before:
             return

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from monitor.errors import OutputError
 from monitor.sinks import Line
@@ -27,7 +27,7 @@ class JsonLinesSink:
     def write(self, lines: Sequence[Line]) -> None:
         try:
             for line in lines:
-                self._file.write(json.dumps(line.value, ensure_ascii=False) + "\n")
+                self._file.write(_text(line.value, self._file.encoding) + "\n")
             self._file.flush()
         except OSError as error:
             raise OutputError(f"{self._setting}: cannot write {self._path} ({error.strerror})") from error
@@ -35,3 +35,13 @@ class JsonLinesSink:
     def close(self) -> None:
         if self._own:
             self._file.close()
+
+
+def _text(value: dict[str, Any], encoding: str) -> str:
+    """As it reads; escaped where the output cannot hold it, as no encoding can half of a surrogate pair."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text

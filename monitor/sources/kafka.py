@@ -190,6 +190,9 @@ class KafkaSource:
             self._ledger.wait_for_room(_POLL_SECONDS)
 
     def _poll(self, seconds: float, limit: int) -> dict[TopicPartition, list[Any]]:
+        if self._consumer._coordinator.rejoining:
+            # kafka-python 3.0 forgets a join for new metadata that outlasts one poll: no partitions, no heartbeat.
+            self._consumer._coordinator.request_rejoin()
         try:
             found: dict[TopicPartition, list[Any]] = self._consumer.poll(int(seconds * 1000), max_records=limit)
             return found

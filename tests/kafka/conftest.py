@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from monitor.broker import Broker, running
 from monitor.cluster import Cluster
 from monitor.settings import default_state_dir
+from monitor.sources.kafka import KafkaSource
+from monitor.sources.start import StartFrom
 from tests.conftest import _STATE_DIR
 from tests.kafka.parts import new_topic, unique
+
+Open = Callable[..., KafkaSource]
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +26,11 @@ def jar_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def broker(jar_folder: Path) -> Iterator[Broker]:
+def broker(tmp_path_factory: pytest.TempPathFactory, jar_folder: Path) -> Iterator[Broker]:
     """A broker that all tests share; those that stop one start their own."""
-    with tempfile.TemporaryDirectory(prefix="awry-kafka-") as folder:
-        with running(Broker(Path(folder), jar_folder=jar_folder)) as started:
-            yield started
+    folder = tmp_path_factory.mktemp("kafka")
+    with running(Broker(folder, jar_folder=jar_folder)) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +48,24 @@ def topic(cluster: Cluster) -> str:
 def group() -> str:
     """A consumer group that nobody has used."""
     return unique("group")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the ends and commit more often than a worker would."""
+    monkeypatch.setattr("monitor.sources.kafka._ENDS_SECONDS", 0.2)
+    monkeypatch.setattr("monitor.sources.kafka._COMMIT_SECONDS", 0.05)
+
+
+@pytest.fixture
+def opened(cluster: Cluster, topic: str, group: str) -> Iterator[Open]:
+    """Sources on the test's topic in the test's group, closed after it."""
+    sources: list[KafkaSource] = []
+
+    def make(start_from: StartFrom | None = None, *, topics: Sequence[str] = (), **options: Any) -> KafkaSource:
+        sources.append(KafkaSource(cluster, topics or [topic], group, start_from=start_from, **options))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()

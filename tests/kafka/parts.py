@@ -1,4 +1,4 @@
-"""What tests of the stream share: topics, messages in and out, a group's offsets, a scorer without a model.
+"""What tests of the stream share: topics, messages in and out, a group's offsets, sources read to a count.
 
 Everything here speaks to the broker through plain clients of its own, never through the source under test.
 """
@@ -9,16 +9,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from prometheus_client import Counter
 
 from monitor.cluster import Cluster
-from monitor.scoring import Outcome, ProbeScore
 from monitor.sources import Record, Source
-from monitor.wire import WireMessage
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes | None]]
@@ -117,23 +114,3 @@ def grown(counter: Counter) -> Callable[[], float]:
     """How much a counter of awry's own has grown since this call."""
     before = counter._value.get()
     return lambda: counter._value.get() - before
-
-
-class StubScorer:
-    """Gives each message the score that its attribute `score` says, under one probe; `fails` gives none."""
-
-    def __init__(self, probe: str = "drift", threshold: float = 0.5) -> None:
-        self.tokens = 0
-        self.seconds = 0.0
-        self.seen: list[WireMessage] = []
-        self.probe: Any = SimpleNamespace(name=probe, card=SimpleNamespace(version=1, threshold=threshold))
-
-    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
-        self.seen += messages
-        self.tokens += 3 * len(messages)
-        return [self._outcome(m) for m in messages]
-
-    def _outcome(self, message: WireMessage) -> Outcome:
-        if "fails" in message.kept_attributes:
-            return Outcome("failed", reason="scoring failed: RuntimeError")
-        return Outcome("scored", (ProbeScore(self.probe, float(message.kept_attributes.get("score", 0))),), 3)

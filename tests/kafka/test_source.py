@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from monitor.errors import ClusterError, SourceError
 from monitor.sources.kafka import KafkaSource
 from monitor.sources.ledger import Ledger
 from monitor.sources.start import StartFrom
+from tests.kafka.conftest import Open
 from tests.kafka.parts import (
     add_partitions,
     committed,
@@ -29,16 +30,10 @@ from tests.kafka.parts import (
 )
 from tests.monitor.sources.contract import SourceContract, drain, take
 
-Open = Callable[..., KafkaSource]
+pytestmark = pytest.mark.usefixtures("impatient")
+
 TEN = [b"%d" % n for n in range(10)]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at the ends and commit more often than a worker would."""
-    monkeypatch.setattr("monitor.sources.kafka._ENDS_SECONDS", 0.2)
-    monkeypatch.setattr("monitor.sources.kafka._COMMIT_SECONDS", 0.05)
 
 
 class TestContract(SourceContract):
@@ -53,20 +48,6 @@ class TestContract(SourceContract):
         return KafkaSource(
             self.cluster, [self.topic], self.group, start_from="earliest", until_end=until_end, max_bytes=max_bytes
         )
-
-
-@pytest.fixture
-def opened(cluster: Cluster, topic: str, group: str) -> Iterator[Open]:
-    """Sources on the test's topic in the test's group, closed after it."""
-    sources: list[KafkaSource] = []
-
-    def make(start_from: StartFrom | None = None, *, topics: Sequence[str] = (), **options: Any) -> KafkaSource:
-        sources.append(KafkaSource(cluster, topics or [topic], group, start_from=start_from, **options))
-        return sources[-1]
-
-    yield make
-    for source in sources:
-        source.close()
 
 
 def payloads(records: Sequence[Any]) -> list[bytes]:
@@ -261,7 +242,7 @@ def test_a_topic_that_is_not_there(opened: Open) -> None:
              "sasl_password": "geheim"},
             r"^kafka_(bootstrap|sasl).*\(security protocol SASL_PLAINTEXT\)",
         ),
-        ({"security_protocol": "SSL", "ssl_ca_file": "/nowhere/ca.pem"}, r"^kafka: .*a file that cannot be read"),
+        ({"security_protocol": "SSL", "ssl_ca_file": "/nowhere/ca"}, r"^kafka_ssl_ca_file: cannot read /nowhere/ca$"),
     ],
 )  # fmt: skip
 def test_a_cluster_that_cannot_be_spoken_to(

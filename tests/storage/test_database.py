@@ -140,6 +140,13 @@ def test_the_usual_spellings_of_the_scheme(postgres_url: str, scheme: str) -> No
     engine.dispose()
 
 
+def test_connections_do_not_compile_statements(engine: Engine) -> None:
+    engine.dispose()
+    with engine.connect() as connection:
+        assert connection.execute(text("SHOW jit")).scalar_one() == "off"
+        assert connection.execute(text("SELECT boot_val FROM pg_settings WHERE name = 'jit'")).scalar_one() == "on"
+
+
 def test_errors_of_sqlalchemy_hold_no_parameters(engine: Engine) -> None:
     missing = text("SELECT * FROM nowhere WHERE a = :a")
     with engine.connect() as connection, pytest.raises(DBAPIError) as found:

@@ -93,7 +93,9 @@ def plan(engine: Engine, statement: TextClause, values: list[object], mode: str)
         cursor.execute(f"SET plan_cache_mode = {mode}")
         cursor.execute(f"PREPARE looking_up AS {numbered}")
         cursor.execute(f"EXPLAIN EXECUTE looking_up ({', '.join(['%s'] * len(names))})", values)
-        return [line for (line,) in cursor.fetchall() if "Scan" in line]
+        lines = [line for (line,) in cursor.fetchall()]
+        cursor.execute("DEALLOCATE looking_up")
+        return [line for line in lines if "Scan" in line]
 
 
 @pytest.mark.parametrize("analysed", [False, True])

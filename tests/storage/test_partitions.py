@@ -201,6 +201,16 @@ def test_a_day_that_its_owner_detached_is_left_alone(engine: Engine) -> None:
     assert held(engine, "messages") == {"messages_default": 1}
 
 
+def test_an_owners_own_partition_in_the_way_is_left_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE march PARTITION OF messages FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')")
+        )
+    assert not ensure_days(engine, [DAY], TODAY)
+    write(engine, batch(2))
+    assert held(engine, "messages") == {"march": 2}
+
+
 @pytest.mark.parametrize("more", [(), ("CREATE ON SCHEMA public",)], ids=["no rights", "not the owner"])
 def test_a_role_that_may_not_make_tables_still_writes(engine: Engine, more: tuple[str, ...]) -> None:
     with role(engine, READ_AND_WRITE, *more) as worker:
