@@ -66,5 +66,14 @@ bench-stream: $(READY)
 docs: $(READY)
 	@$(BIN)/python docs/generate.py
 
+# Random passwords for docker-compose.yml, in .env; one that is there stays.
+env:
+	@sh tools/make_env.sh
+
+# Build the image and run it with Debian's podman (as root, about ten minutes); TORCH_BACKEND= where only the package
+# index can be reached.
+image-test:
+	@bash tools/image_test.sh
+
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache
