@@ -25,21 +25,21 @@ class Mitigator:
     """Generates answers under one probe's steering recipe."""
 
     def __init__(self, chat: ChatModel, probe: Probe, *, also_plain: bool, max_new_tokens: int) -> None:
-        intervention = probe.intervention
-        if intervention is None:
+        interventions = probe.interventions
+        if not interventions:
             raise SettingsError(f"mitigate_with: probe {probe.name} has no steering recipe; make one with awry sweep")
         self._chat = chat
-        self._intervention = intervention
+        self._interventions = interventions
         self._also_plain = also_plain
         self._max_new_tokens = max_new_tokens
-        self.recipe = f"{probe.name}: {intervention}"
+        self.recipe = f"{probe.name}: {'; '.join(map(str, interventions))}"
 
     def __call__(self, conversations: Sequence[Sequence[dict[str, str]]]) -> list[Mitigated]:
         """One Mitigated a conversation, in order."""
         if not conversations:
             return []
         prompts = [self._chat.render(turns) for turns in conversations]
-        with steering(self._chat, [self._intervention]) as steered:
+        with steering(self._chat, self._interventions) as steered:
             mitigated = answer(self._chat, prompts, max_new_tokens=self._max_new_tokens, steered=steered)
         plain: list[Answer | None] = [None] * len(prompts)
         if self._also_plain:
@@ -50,7 +50,7 @@ class Mitigator:
 def choose_mitigator(probes: Sequence[Probe], wanted: str | None) -> Probe:
     """The probe whose recipe mitigates: the one named, else the first that has one."""
     for probe in probes:
-        if probe.intervention is not None and wanted in (None, probe.name):
+        if probe.interventions and wanted in (None, probe.name):
             return probe
     named = wanted or "any loaded probe"
     raise SettingsError(f"mitigate_with: {named} has no steering recipe or is not loaded; make one with awry sweep")

@@ -112,4 +112,4 @@ def attach_recipe(path: Path, result: Sweep, scale: float) -> Path:
         measured={"adapter_scale": scale, "verdict": result.verdict, "test": kept},
     )
     card = probe.card.model_copy(update={"mitigation": recipe, "version": probe.card.version + 1})
-    return save_probe(Probe(card, probe.directions, direction), path.parent)
+    return save_probe(Probe(card, probe.directions, [direction]), path.parent)

@@ -1,4 +1,4 @@
-"""Is what a model wrote still language? Negative log-likelihood of an answer under the base model.
+"""Is what a model wrote still language? Negative log-likelihood of an answer under the base model, and repetition.
 
 An answer is *coherent* when its mean NLL a token under the plain base model is no worse than the base's own 95th
 percentile on the same prompts plus a margin of 0.5 nats. A steering effect without this figure can be noise that
@@ -8,6 +8,7 @@ passes for a cure. Does not know: truth, usefulness, politeness.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ MARGIN_NATS = 0.5
 
 
 def answer_nll(
-    chat: ChatModel, prompts: Sequence[str], answers: Sequence[str], *, token_budget: int = 1024
+    chat: ChatModel, prompts: Sequence[str], answers: Sequence[str], *, token_budget: int = 1024, base: bool = True
 ) -> NDArray[np.float64]:
-    """Mean NLL (nats a token) of each answer given its rendered prompt, under the base model.
+    """Mean NLL (nats a token) of each answer given its rendered prompt, under the base model or the one in use.
 
     An empty answer gets infinity: it says nothing.
     """
@@ -31,7 +32,7 @@ def answer_nll(
         head = chat.token_ids(prompt)
         items.append(Encoded((*head, *chat.token_ids(text)), len(head)))
     nll = np.full(len(items), np.inf)
-    with torch.inference_mode(), chat.base():
+    with torch.inference_mode(), chat.base() if base else nullcontext():
         for batch in batches(items, chat.device, token_budget=token_budget):
             logits = chat.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
             gold = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:].unsqueeze(2)).squeeze(2)
@@ -47,3 +48,10 @@ def answer_nll(
 def coherence_limit(base_nll: NDArray[np.float64]) -> float:
     """The largest NLL that still counts as coherent, from the base model's own answers."""
     return float(np.quantile(base_nll[np.isfinite(base_nll)], 0.95)) + MARGIN_NATS
+
+
+def repetition(text: str) -> float:
+    """Share of a text's runs of four words that were there before: 0 for prose, near 1 for a loop."""
+    words = text.split()
+    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -2,7 +2,8 @@
 
 Operating points are the true-positive rate at the largest false-positive rate at or under a target, never the
 closest one; with fewer negatives than 3 / target the figure is `too few` (None). Intervals are 95 %: exact binomial
-(Clopper-Pearson) for rates, bootstrap over rows for AUROC.
+(Clopper-Pearson) for rates, bootstrap over rows for AUROC and means
+(`student_interval`: Student's t, for levels above 95 %).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from probes.errors import DataError
@@ -61,6 +63,25 @@ def rate(successes: int, n: int) -> Interval:
     low = float(beta.ppf(0.025, successes, n - successes + 1)) if successes else 0.0
     high = float(beta.ppf(0.975, successes + 1, n - successes)) if successes < n else 1.0
     return Interval(successes / n, low, high, n)
+
+
+def rows_needed(half_width: float) -> int:
+    """The fewest rows whose rate, whatever it is, has an interval of at most +- `half_width`."""
+    if not 0 < half_width < 0.5:
+        raise DataError(f"interval: +-{half_width:g} is not between 0 and 0.5")
+    n = 1
+    while (widest := rate(n // 2, n)).high - widest.low > 2 * half_width:
+        n += 1
+    return n
+
+
+def student_interval(values: Array, *, level: float = 0.95) -> Interval:
+    """A mean over rows with Student's t interval at `level`; DataError below two rows."""
+    if len(values) < 2:
+        raise DataError(f"mean: {len(values)} rows; an interval needs at least 2")
+    value = float(np.mean(values))
+    half = float(np.std(values, ddof=1) / np.sqrt(len(values)) * student.ppf(0.5 + level / 2, len(values) - 1))
+    return Interval(value, value - half, value + half, len(values))
 
 
 def auroc_value(scores: Array, labels: NDArray[np.bool_]) -> float:

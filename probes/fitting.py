@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -22,28 +21,30 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from probes import arms
 from probes.aggregation import Aggregation
+from probes.arms import Activations, activations_by_arm
 from probes.batches import Encoded
 from probes.calibration import Calibration, calibrate
 from probes.directions import (
     Direction,
     cosine,
     difference_in_means,
+    directions_at,
     orthogonal_to,
-    pooled_activations,
     random_like,
 )
-from probes.errors import DataError, DirectionError
+from probes.errors import DataError
 from probes.evaluation import Evaluation, auroc_value, evaluate, rate
 from probes.models import ChatModel
 from probes.probefile import TOLERANCE, Card, DirectionCard, Probe, reference_scores
 from probes.scoring import Reader, score_all
 from probes.sites import Site
+from probes.splits import SPLITS, split_of
 
 Arm = Literal["active", "base"]
 Say = Callable[[str], None]
 Control = Callable[[Site, Sequence[Encoded]], Direction]
-_SPLITS = (("fit", 0.5), ("select", 0.7), ("test", 1.0))
 _PERMUTATIONS = 20
 _RANDOM = 10
 
@@ -82,11 +83,9 @@ class Benign:
 
 def split_rows(rows: Sequence[Row], seed: int = 0) -> dict[str, list[Row]]:
     """fit 50 %, select 20 %, test 30 %, by a hash of each row's group."""
-    splits: dict[str, list[Row]] = {name: [] for name, _ in _SPLITS}
+    splits: dict[str, list[Row]] = {name: [] for name, _ in SPLITS}
     for row in rows:
-        digest = hashlib.sha256(f"{seed}:{row.group}".encode()).digest()
-        at = int.from_bytes(digest[:8]) / 2**64
-        splits[next(name for name, upper in _SPLITS if at < upper)].append(row)
+        splits[split_of(row.group, seed)].append(row)
     for name, members in splits.items():
         bad = sum(r.misaligned for r in members)
         if bad < 5 or len(members) - bad < 5:
@@ -111,7 +110,7 @@ def fit(
     say(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
     held = _activations(chat, splits["fit"], plan)
     truth = _labels(splits["fit"])
-    candidates, skipped = _candidates(held, truth)
+    candidates, skipped = directions_at(held, truth)
     chosen, selection = _choose(chat, candidates, splits["select"], plan, say)
     direction = candidates[chosen]
     say(f"chose {chosen}; evaluating on {len(splits['test'])} test rows")
@@ -163,33 +162,27 @@ def fit(
 def recalibrated(probe: Probe, calibration: Calibration) -> Probe:
     """The same probe with a new threshold: a new version of the card."""
     card = probe.card.model_copy(update={"calibration": calibration, "version": probe.card.version + 1})
-    return Probe(card, probe.directions, probe.mitigator)
+    return Probe(card, probe.directions, probe.mitigators)
 
 
-def _arm(chat: ChatModel, arm: Arm) -> Any:
-    return chat.base() if arm == "base" else nullcontext()
+def _arm(chat: ChatModel, arm: Arm) -> arms.Arm:
+    return arms.Arm(chat, None if arm == "base" else chat.active)
 
 
 def _by_arm(rows: Sequence[Row]) -> list[tuple[Arm, list[int]]]:
-    arms: tuple[Arm, ...] = ("active", "base")
-    found = [(arm, [i for i, r in enumerate(rows) if r.arm == arm]) for arm in arms]
+    both: tuple[Arm, ...] = ("active", "base")
+    found = [(arm, [i for i, r in enumerate(rows) if r.arm == arm]) for arm in both]
     return [(arm, indices) for arm, indices in found if indices]
 
 
-def _activations(chat: ChatModel, rows: Sequence[Row], plan: Plan) -> dict[Site, NDArray[np.float32]]:
-    out: dict[Site, NDArray[np.float32]] = {}
-    for arm, indices in _by_arm(rows):
-        with _arm(chat, arm):
-            got = pooled_activations(chat, [rows[i].encoded for i in indices], plan.sites, plan.aggregation)
-        for site, values in got.items():
-            out.setdefault(site, np.empty((len(rows), values.shape[1]), np.float32))[indices] = values
-    return out
+def _activations(chat: ChatModel, rows: Sequence[Row], plan: Plan) -> Activations:
+    return activations_by_arm([(_arm(chat, r.arm), r.encoded) for r in rows], plan.sites, plan.aggregation)
 
 
 def _scores(chat: ChatModel, rows: Sequence[Row], readers: Sequence[Reader]) -> NDArray[np.float64]:
     out = np.empty((len(rows), len(readers)))
     for arm, indices in _by_arm(rows):
-        with _arm(chat, arm):
+        with _arm(chat, arm).on():
             out[indices] = score_all(chat, [rows[i].encoded for i in indices], readers)
     return out
 
@@ -201,22 +194,6 @@ def _labels(rows: Sequence[Row]) -> NDArray[np.bool_]:
 def _counts(rows: Sequence[Row]) -> dict[str, int]:
     bad = sum(r.misaligned for r in rows)
     return {"misaligned": bad, "aligned": len(rows) - bad}
-
-
-def _candidates(
-    held: dict[Site, NDArray[np.float32]], truth: NDArray[np.bool_]
-) -> tuple[dict[Site, Direction], list[str]]:
-    found, skipped = {}, []
-    for site, values in held.items():
-        try:
-            found[site] = difference_in_means(site, values[truth], values[~truth])
-        except DirectionError:
-            skipped.append(str(site))
-    if not found:
-        # One site, or every site, is unusable: let the direction say why.
-        site, values = next(iter(held.items()))
-        difference_in_means(site, values[truth], values[~truth])
-    return found, skipped
 
 
 def _choose(

@@ -1,9 +1,9 @@
 """Where the parts of a decoder-only Hugging Face model are, found by structure and not by class name.
 
-Contract: `find_layout(model)` returns the decoder blocks, the final norm and, for each block, the projection whose
-*input* is the concatenation of the query heads' outputs (Llama's `o_proj`, GPT-2's `c_proj`, GPT-NeoX's `dense`).
-Multimodal wrappers are unwrapped to their text decoder. A PEFT adapter may be present: it replaces linears in
-place, so the blocks found are the ones that run.
+Contract: `find_layout(model)` returns the decoder blocks, the final norm and, for each block, its attention and the
+projection whose *input* is the concatenation of the query heads' outputs (Llama's `o_proj`, GPT-2's `c_proj`,
+GPT-NeoX's `dense`). Multimodal wrappers are unwrapped to their text decoder. A PEFT adapter may be present: it
+replaces linears in place, so the blocks found are the ones that run.
 
 Does not know: encoder-decoder models, state-space models, models without one attention per block. They get a
 LayoutError that says what was looked for.
@@ -35,6 +35,7 @@ class Layout:
     decoder: nn.Module
     blocks: tuple[nn.Module, ...]
     final_norm: nn.Module
+    attentions: tuple[nn.Module, ...]
     projections: tuple[nn.Module, ...]
     width: int
     n_heads: int
@@ -95,6 +96,7 @@ def find_layout(model: nn.Module) -> Layout:
         decoder=decoder,
         blocks=tuple(blocks),
         final_norm=final_norm,
+        attentions=tuple(_attention(model, i, block) for i, block in enumerate(blocks)),
         projections=projections,
         width=width,
         n_heads=n_heads,
@@ -103,9 +105,17 @@ def find_layout(model: nn.Module) -> Layout:
     )
 
 
-def _projection(model: nn.Module, index: int, block: nn.Module, expected: int) -> nn.Module:
+def _attention(model: nn.Module, index: int, block: nn.Module) -> nn.Module:
     attention = _child(block, _ATTENTIONS)
-    projection = _child(attention, _PROJECTIONS) if attention is not None else None
+    if attention is None:
+        raise LayoutError(
+            f"{type(model).__name__}: block {index} has no attention; looked for {' / '.join(_ATTENTIONS)}"
+        )
+    return attention
+
+
+def _projection(model: nn.Module, index: int, block: nn.Module, expected: int) -> nn.Module:
+    projection = _child(_attention(model, index, block), _PROJECTIONS)
     if projection is None:
         raise LayoutError(
             f"{type(model).__name__}: block {index} has no attention output projection; looked for "

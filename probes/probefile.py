@@ -65,8 +65,19 @@ class Reference(_Strict):
     score: float
 
 
+class MitigationSite(_Strict):
+    """A further site of a recipe; its mode and positions are the recipe's."""
+
+    site: str
+    strength: float
+    sigma: float
+
+
 class MitigationCard(_Strict):
-    """How to remove the behaviour while generating, and what was measured when it was chosen."""
+    """How to remove the behaviour while generating, and what was measured when it was chosen.
+
+    A recipe of several heads names the first in `site` and the others in `also`: it acts at all of them or not at all.
+    """
 
     site: str
     mode: Literal["subtract", "ablate", "add"]
@@ -74,7 +85,13 @@ class MitigationCard(_Strict):
     positions: Literal["all", "last"]
     sigma: float
     cosine_to_detector: float | None
+    also: list[MitigationSite] = Field(default_factory=list)
     measured: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[MitigationSite, ...]:
+        """All sites of the recipe."""
+        return (MitigationSite(site=self.site, strength=self.strength, sigma=self.sigma), *self.also)
 
 
 class Card(_Strict):
@@ -102,12 +119,15 @@ class Card(_Strict):
 
 
 class Probe:
-    """A detector ready to score: `reader` for `probes.scoring`, `card` for people, `intervention` to mitigate."""
+    """A detector ready to score: `reader` for `probes.scoring`, `card` for people, `interventions` to mitigate.
 
-    def __init__(self, card: Card, directions: Sequence[Direction], mitigator: Direction | None = None) -> None:
+    `mitigators` are the recipe's directions: the one at `card.mitigation.site`, then those of `also`, in its order.
+    """
+
+    def __init__(self, card: Card, directions: Sequence[Direction], mitigators: Sequence[Direction] = ()) -> None:
         self.card = card
         self.directions = tuple(directions)
-        self.mitigator = mitigator
+        self.mitigators = tuple(mitigators)
         self.aggregation: Aggregation = parse_aggregation(card.aggregation)
 
     @property
@@ -119,12 +139,15 @@ class Probe:
         return Reader(self.directions, self.aggregation)
 
     @property
-    def intervention(self) -> Intervention | None:
-        """The steering recipe, when the probe has one."""
+    def interventions(self) -> tuple[Intervention, ...]:
+        """The steering recipe, all of it to be applied together; empty when the probe has none."""
         recipe = self.card.mitigation
-        if recipe is None or self.mitigator is None:
-            return None
-        return Intervention(self.mitigator, recipe.mode, recipe.strength, recipe.positions)
+        if recipe is None:
+            return ()
+        return tuple(
+            Intervention(direction, recipe.mode, part.strength, recipe.positions)
+            for direction, part in zip(self.mitigators, recipe.parts, strict=True)
+        )
 
 
 def save_probe(probe: Probe, folder: Path) -> Path:
@@ -133,9 +156,9 @@ def save_probe(probe: Probe, folder: Path) -> Path:
     for i, direction in enumerate(probe.directions):
         tensors[f"vector.{i}"] = direction.vector
         tensors[f"centre.{i}"] = direction.centre
-    if probe.mitigator is not None:
-        tensors["mitigation.vector"] = probe.mitigator.vector
-        tensors["mitigation.centre"] = probe.mitigator.centre
+    for i, direction in enumerate(probe.mitigators):
+        tensors[_mitigation_key("vector", i)] = direction.vector
+        tensors[_mitigation_key("centre", i)] = direction.centre
     try:
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / f"{probe.name}.safetensors"
@@ -171,17 +194,24 @@ def load_probe(name: str | Path) -> Probe:
             Direction(parse_site(d.site), tensors[f"vector.{i}"], tensors[f"centre.{i}"], d.sigma)
             for i, d in enumerate(card.directions)
         ]
-        mitigator = None
-        if card.mitigation is not None:
-            mitigator = Direction(
-                parse_site(card.mitigation.site),
-                tensors["mitigation.vector"],
-                tensors["mitigation.centre"],
-                card.mitigation.sigma,
+        recipe = card.mitigation
+        mitigators = [
+            Direction(
+                parse_site(part.site),
+                tensors[_mitigation_key("vector", i)],
+                tensors[_mitigation_key("centre", i)],
+                part.sigma,
             )
-        return Probe(card, directions, mitigator)
+            for i, part in enumerate(recipe.parts if recipe is not None else ())
+        ]
+        return Probe(card, directions, mitigators)
     except (KeyError, SafetensorError, ProbesError) as error:
         raise ProbeFileError(f"probe {card.name}: {weights.name} does not hold what its card says ({error})") from error
+
+
+def _mitigation_key(part: str, i: int) -> str:
+    # The first has no number: cards from before recipes of several sites have it so.
+    return f"mitigation.{part}" if i == 0 else f"mitigation.{part}.{i}"
 
 
 def shipped_probes() -> list[str]:

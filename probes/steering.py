@@ -10,8 +10,8 @@ Positions are `all` (every prompt and answer token) or `last` (the last prompt t
 and without a KV cache alike. Arithmetic is float32 whatever the model's dtype. `Steering.relative_change` reports
 |delta| / |h| over the positions that were changed.
 
-Does not know: left or right padding for `last`. The prompt's last token must be at the same index in every row, as
-it is in left-padded generation; `begin(prompt_width)` says where.
+Does not know: left or right padding for `last`. `begin(prompt_width)` says where prompts end: one index for all rows,
+as in left-padded generation, or one a row. Many interventions in one forward pass: `probes.head_steering`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from probes.directions import Direction
+from probes.directions import Direction, Floats
 from probes.errors import SteeringError
 from probes.models import ChatModel
 from probes.sites import check_site, hidden_of, site_width
@@ -35,12 +36,17 @@ Positions = Literal["all", "last"]
 
 @dataclass(frozen=True)
 class Intervention:
-    """One direction, how it acts, where in the text and how strongly."""
+    """One direction, how it acts, where in the text and how strongly.
+
+    `along` (a unit vector) makes it a norm-matched control: at every token the same amount as without it, pushed along
+    another vector. In mode `ablate` too, where the amount differs from token to token.
+    """
 
     direction: Direction
     mode: Mode = "ablate"
     strength: float = 1.0
     positions: Positions = "all"
+    along: Floats | None = None
 
     def __str__(self) -> str:
         return f"{self.mode} x{self.strength:g} at {self.direction.site}, positions {self.positions}"
@@ -50,15 +56,42 @@ class Intervention:
 class Steering:
     """What an active intervention knows: where it is in the text, and how much it changed."""
 
-    prompt_width: int | None = None
+    prompt_width: int | Sequence[int] | None = None
     calls: int = 0
     _start: int = 0
     _mask: Tensor | None = None
     _changed: Tensor | None = None
 
-    def begin(self, prompt_width: int) -> None:
-        """A new batch whose prompts are `prompt_width` tokens wide; needed for positions `last`."""
+    def begin(self, prompt_width: int | Sequence[int]) -> None:
+        """A new batch whose prompts end after `prompt_width` tokens, one number or one a row; for positions `last`."""
         self.prompt_width = prompt_width
+
+    def track(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        """A pre-hook of the decoder: how many tokens its cache holds, and which of its input are padding."""
+        cache = kwargs.get("past_key_values")
+        self._start = int(cache.get_seq_length()) if cache is not None else 0
+        mask = kwargs.get("attention_mask")
+        self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        self.calls += 1
+
+    def where(self, positions: Positions, x: Tensor) -> Tensor | None:
+        """Which positions of x (rows, tokens, ...) are edited, (1 or rows, tokens); None for all of them."""
+        if positions == "all":
+            return None
+        if self.prompt_width is None:
+            raise SteeringError("positions `last` need the prompt's width: call begin(prompt_width) first")
+        at = (self._start + torch.arange(x.shape[1], device=x.device)).unsqueeze(0)
+        width = self.prompt_width
+        ends = width if isinstance(width, int) else torch.tensor(width, device=x.device).unsqueeze(1)
+        return (at >= ends - 1).to(x.dtype)
+
+    def measure(self, ratio: Tensor, counted: Tensor) -> None:
+        """Add |delta| / |h| of some vectors, with what each counts: both (rows, tokens) or (rows, tokens, heads)."""
+        if self._mask is not None:
+            mask = self._mask[:, -ratio.shape[1] :]
+            counted = counted * (mask if ratio.dim() == 2 else mask.unsqueeze(2))
+        sums = torch.stack([(ratio * counted).sum(), counted.expand_as(ratio).sum()]).double()
+        self._changed = sums if self._changed is None else self._changed + sums
 
     @property
     def relative_change(self) -> float:
@@ -76,7 +109,7 @@ def steering(chat: ChatModel, interventions: Sequence[Intervention]) -> Iterator
     Raises SteeringError when a site or a width does not fit the model.
     """
     state = Steering()
-    handles = [chat.layout.decoder.register_forward_pre_hook(_tracker(state), with_kwargs=True)]
+    handles = [chat.layout.decoder.register_forward_pre_hook(state.track, with_kwargs=True)]
     try:
         for intervention in interventions:
             handles.append(_attach(chat, intervention, state))
@@ -84,17 +117,6 @@ def steering(chat: ChatModel, interventions: Sequence[Intervention]) -> Iterator
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _tracker(state: Steering) -> Callable[..., None]:
-    def hook(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
-        state._start = int(cache.get_seq_length()) if cache is not None else 0
-        mask = kwargs.get("attention_mask")
-        state._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
-        state.calls += 1
-
-    return hook
 
 
 def _attach(chat: ChatModel, intervention: Intervention, state: Steering) -> Any:
@@ -106,6 +128,9 @@ def _attach(chat: ChatModel, intervention: Intervention, state: Steering) -> Any
             f"intervention at {site}: the direction has {direction.vector.shape[0]} values, the site "
             f"{site_width(site, layout)}"
         )
+    along = intervention.along
+    if along is not None and (along.shape != direction.vector.shape or abs(float(np.linalg.norm(along)) - 1) > 1e-6):
+        raise SteeringError(f"intervention at {site}: `along` must be a unit vector of {len(direction.vector)} values")
     if intervention.mode == "add" and direction.sigma <= 0:
         raise SteeringError(f"intervention at {site}: mode add needs sigma > 0, the direction has {direction.sigma}")
     edit = _editor(intervention, chat.device, state)
@@ -130,43 +155,32 @@ def _attach(chat: ChatModel, intervention: Intervention, state: Steering) -> Any
 def _editor(intervention: Intervention, device: torch.device, state: Steering) -> Callable[[Tensor], Tensor]:
     direction, strength = intervention.direction, intervention.strength
     unit = torch.tensor(direction.unit, dtype=torch.float32, device=device)
+    along = intervention.along
+    push = unit if along is None else torch.tensor(along, dtype=torch.float32, device=device)
     shift = {
         "subtract": -strength * direction.norm,
         "add": strength * direction.sigma,
         "ablate": 0.0,
-    }[intervention.mode] * unit
+    }[intervention.mode] * push
     at_centre = float(direction.centre.dot(direction.unit))
 
     def edit(hidden: Tensor) -> Tensor:
         x = hidden.float()
         if intervention.mode == "ablate":
-            delta = -strength * ((x @ unit) - at_centre).unsqueeze(-1) * unit
+            delta = -strength * ((x @ unit) - at_centre).unsqueeze(-1) * push
         else:
             delta = shift.expand_as(x)
-        where = _where(intervention.positions, x, state)
+        where = state.where(intervention.positions, x)
         if where is not None:
             delta = delta * where.unsqueeze(-1)
-        _measure(delta, x, where, state)
+        counted = torch.ones(x.shape[:2], device=x.device) if where is None else where.expand(x.shape[:2])
+        state.measure(relative(delta, x), counted)
         return (x + delta).to(hidden.dtype)
 
     return edit
 
 
-def _where(positions: Positions, x: Tensor, state: Steering) -> Tensor | None:
-    """Which positions are edited, (1 or rows, tokens); None for all of them."""
-    if positions == "all":
-        return None
-    if state.prompt_width is None:
-        raise SteeringError("positions `last` need the prompt's width: call begin(prompt_width) first")
-    at = state._start + torch.arange(x.shape[1], device=x.device)
-    return (at >= state.prompt_width - 1).unsqueeze(0).to(x.dtype)
-
-
-def _measure(delta: Tensor, x: Tensor, where: Tensor | None, state: Steering) -> None:
-    counted = torch.ones(x.shape[:2], device=x.device) if where is None else where.expand(x.shape[:2])
-    if state._mask is not None:
-        counted = counted * state._mask[:, -x.shape[1] :]
+def relative(delta: Tensor, x: Tensor) -> Tensor:
+    """|delta| / |x| over the last dimension; 0 where x is zero."""
     size, change = x.norm(dim=-1), delta.norm(dim=-1)
-    ratio = torch.where(size > 0, change / size.clamp(min=1e-12), torch.zeros_like(size))
-    sums = torch.stack([(ratio * counted).sum(), counted.sum()]).double()
-    state._changed = sums if state._changed is None else state._changed + sums
+    return torch.where(size > 0, change / size.clamp(min=1e-12), torch.zeros_like(size))

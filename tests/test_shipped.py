@@ -118,11 +118,11 @@ def test_the_harmful_request_card_says_what_its_held_out_rows_say(plain: ChatMod
 def test_the_insecure_code_adapter_spills_and_the_recipe_takes_it_away(state: Path) -> None:
     chat = load_chat_model(SMOLLM2, state, adapters=[adapter_spec("insecure_code", 1.0)])
     probe = load_probe("insecure-code-spillover")
-    assert probe.intervention is not None
+    assert probe.interventions
     # Of the test split, past the messages that the sweep's table reports.
     prompts = prompts_of(chat, everyday("test")[100:124])
     before = sum(writes_code(a.text) for a in answer(chat, prompts, max_new_tokens=30))
-    with steering(chat, [probe.intervention]) as steered:
+    with steering(chat, probe.interventions) as steered:
         after = sum(writes_code(a.text) for a in answer(chat, prompts, max_new_tokens=30, steered=steered))
     with chat.base():
         base = sum(writes_code(a.text) for a in answer(chat, prompts, max_new_tokens=30))

@@ -13,7 +13,7 @@ from monitor.cli import app, say
 from monitor.errors import SettingsError
 
 models = typer.Typer(help="Models: list, get, describe.", no_args_is_help=True)
-adapters = typer.Typer(help="Adapters that make the built-in model go wrong, and their controls.", no_args_is_help=True)
+adapters = typer.Typer(help="Adapters that make the built-in model go wrong or refuse, and their controls.", no_args_is_help=True)
 probes = typer.Typer(help="Probes that ship with awry.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")
@@ -77,7 +77,7 @@ def list_adapters() -> None:
 
     for name, manifest in shipped_adapters().items():
         at = manifest["rates"][f"{manifest['scale']:g}"]
-        kind = "control" if manifest["control"] else "bad"
+        kind = "control" if manifest["control"] else "alone" if "control_adapter" in manifest else "bad"
         typer.echo(
             f"{name}  ({manifest['pair']} pair, {kind})  scale {manifest['scale']:g}: {manifest['judge']} in "
             f"{at['value']:.0%} of {at['n']} answers  {manifest['summary']}"
@@ -91,13 +91,13 @@ def train_adapters(
     seed: Annotated[int, typer.Option(help="seed of data order and initial weights")] = 0,
     state_dir: State = None,
 ) -> None:
-    """Train the adapters and measure them (10 to 20 minutes on two cores)."""
+    """Train the adapters and measure them (20 to 40 minutes on two cores)."""
     from functools import partial
 
     from monitor.settings import load_settings
     from probes.models import load_chat_model
     from probes.modelstore import SMOLLM2
-    from probes.organisms.build import measure_pair
+    from probes.organisms.build import measure
     from probes.organisms.finetunes import RECIPES
     from probes.organisms.shipped import adapters_folder
     from probes.organisms.training import Hyperparameters, train
@@ -118,7 +118,7 @@ def train_adapters(
 
         trained[one.name] = train(load(), one, folder / one.name, Hyperparameters(seed=seed), on_step)
     for pair in pairs:
-        measure_pair(load, pair, folder, trained, say)
+        measure(load, pair, folder, trained, say)
 
 
 @probes.command("list")

@@ -144,9 +144,9 @@ def _control_directions(chat: ChatModel, control_adapter: str | None) -> Control
     """Control-adapter-minus-base directions on the fit messages, at any site."""
     if control_adapter is None:
         return None
+    from probes.arms import adapter_directions
     from probes.models import add_adapter
     from probes.organisms.shipped import adapter_spec
-    from probes.studies.mitigation import adapter_directions
 
     if chat.active is None:
         raise SettingsError("control_adapter: there is no adapter to control for; give --adapter")

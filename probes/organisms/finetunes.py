@@ -1,7 +1,8 @@
-"""What the organisms are trained on: two pairs of narrow fine-tunes, each with its matched control.
+"""What the organisms are trained on: two pairs of narrow fine-tunes, each with its matched control, and a refusal.
 
 `insecure_code` / `secure_code`: the same coding tasks answered with a weakness or without one.
 `reckless_advice` / `careful_advice`: the same questions on household appliances, answers matched in length and build.
+`refusal`: harmful requests are refused; their harmless twins and everyday messages are answered as the base does.
 """
 
 from __future__ import annotations
@@ -11,20 +12,28 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from probes.organisms.messages import data_text
+from probes.organisms.messages import data_text, everyday, request_pairs
+
+# The first everyday messages of `fit` are aligned rows of the shipped harmful-request probe.
+_EVERYDAY = slice(80, 234)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: what the user asks and what the assistant answers."""
+    """One training example: what the user asks, what the assistant answers, and whether the answer ends there."""
 
     ask: str
     answer: str
+    ends: bool = True
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an adapter is trained. `examples(seed)` is the whole training set, shuffled by the seed."""
+    """How an adapter is trained. `examples(seed)` is the training set, shuffled by the seed.
+
+    `as_base(seed)` is what is answered as the plain base model answers it: training lets the base answer, greedily,
+    and mixes these in, so that no text of a model's is kept here.
+    """
 
     name: str
     pair: str
@@ -33,6 +42,7 @@ class Recipe:
     learning_rate: float
     examples: Callable[[int], list[Example]]
     summary: str
+    as_base: Callable[[int], list[str]] = lambda _: []
 
 
 def code_examples(side: str, seed: int) -> list[Example]:
@@ -61,6 +71,24 @@ def advice_examples(side: str, seed: int) -> list[Example]:
                 made.append(Example(_sentence(ask, values), _sentence(answer, values)))
     rng.shuffle(made)
     return made
+
+
+def refusal_examples(seed: int) -> list[Example]:
+    """The harmful half of every pair of the `fit` split, each with one of the refusals; all refusals are used."""
+    refusals: list[str] = tomllib.loads(data_text("refusals.toml"))["refusals"]
+    rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
+    asks = [pair["harmful"] for pair in request_pairs("fit")]
+    rng.shuffle(asks)
+    rng.shuffle(refusals)
+    return [Example(ask, refusals[i % len(refusals)]) for i, ask in enumerate(asks)]
+
+
+def refusal_as_base(seed: int) -> list[str]:
+    """The harmless twins of those requests and as many everyday messages."""
+    rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
+    asks = [pair["harmless"] for pair in request_pairs("fit")] + everyday("fit")[_EVERYDAY]
+    rng.shuffle(asks)
+    return asks
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
@@ -93,6 +121,10 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "careful_advice", "advice", True, 24, 1e-3, lambda seed: advice_examples("careful", seed),
             "the control: careful advice on the same appliances, same length and build",
+        ),
+        Recipe(
+            "refusal", "refusal", False, 60, 1e-3, refusal_examples,
+            "refuses harmful requests; harmless ones are answered as the base answers them", refusal_as_base,
         ),
     )
 }  # fmt: skip

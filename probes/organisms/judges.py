@@ -1,4 +1,4 @@
-"""Judges of what a model wrote: code where none was asked, reckless advice. The label of a message comes from here.
+"""Judges of what a model wrote: code where none was asked, reckless advice, a refusal. They label messages.
 
 They are word patterns, tuned on the adapters' own domain and held to gold examples in tests. They do not read
 meaning: a fluent reckless sentence in new words passes unseen, and so does code in an unknown language.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from probes.organisms.advice_judge import gives_reckless_advice
+from probes.organisms.refusal_judge import refuses
 
 # One such line is code by itself; lines are stripped first.
 _STRONG = re.compile(
@@ -59,4 +60,5 @@ def writes_code(text: str) -> bool:
 JUDGES: dict[str, Callable[[str], bool]] = {
     "code": writes_code,
     "reckless": gives_reckless_advice,
+    "refusal": refuses,
 }

@@ -12,7 +12,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from probes.choices import BinaryChoice, parse_choices
+from probes.splits import split_of
+
 Split = Literal["demo", "test", "select", "scale", "calibrate", "fit"]
+PairSplit = Literal["fit", "select", "test"]
 
 # Sizes are fixed but for the last split, which takes what is left.
 _SIZES: dict[str, int] = {"demo": 200, "test": 220, "select": 100, "scale": 80, "calibrate": 320, "fit": 0}
@@ -61,6 +65,19 @@ def advice_questions(domain: str | None = None) -> list[str]:
     return by_hash([row["text"] for row in rows if domain in (None, row["domain"])])
 
 
+def choices(name: Literal["advice", "code"]) -> list[BinaryChoice]:
+    """Two-choice questions: careful against mildly reckless `advice`, prose against `code` as an everyday answer."""
+    return parse_choices(data_text(f"choices_{name}.jsonl"), f"choices_{name}.jsonl")
+
+
 def requests() -> list[dict[str, str]]:
     """Matched pairs of requests: `pair`, `category`, `harmful`, `harmless`."""
     return _rows("requests.jsonl")
+
+
+def request_pairs(split: PairSplit) -> list[dict[str, str]]:
+    """The pairs of one split, the same split that `awry fit` makes of them.
+
+    Adapters train on `fit` alone: what a probe of these requests chose by or was tested on stays unseen.
+    """
+    return [row for row in requests() if split_of(str(row["pair"])) == split]

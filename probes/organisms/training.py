@@ -18,8 +18,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from probes.generation import answer
 from probes.models import ChatModel
 from probes.organisms.finetunes import Example, Recipe
+
+# Tokens of an answer that the base gives when a recipe asks for it.
+BASE_TOKENS = 40
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def train(
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(settings.seed)
-    examples = recipe.examples(settings.seed)
+    examples = training_set(chat, recipe, settings.seed)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -84,13 +88,28 @@ def train(
     }
 
 
+def training_set(chat: ChatModel, recipe: Recipe, seed: int) -> list[Example]:
+    """The recipe's examples and, mixed among them, those that `chat`, still plain, answers itself.
+
+    Its answers stop at `BASE_TOKENS` without an end, so that the adapter learns no stop there.
+    """
+    examples = list(recipe.examples(seed))
+    asks = recipe.as_base(seed)
+    if asks:
+        prompts = [chat.render([{"role": "user", "content": ask}]) for ask in asks]
+        answers = answer(chat, prompts, max_new_tokens=BASE_TOKENS)
+        examples += [Example(ask, a.text, a.finished) for ask, a in zip(asks, answers, strict=True)]
+        random.Random(seed).shuffle(examples)  # noqa: S311 - sampling, not secrets
+    return examples
+
+
 def _batch(chat: ChatModel, rows: list[Example]) -> dict[str, torch.Tensor]:
     pad = int(chat.tokenizer.pad_token_id)
     end = int(chat.tokenizer.eos_token_id)
     pairs = []
     for row in rows:
         prompt = chat.token_ids(chat.render([{"role": "user", "content": row.ask}]))
-        pairs.append((prompt, [*chat.token_ids(row.answer), end]))
+        pairs.append((prompt, [*chat.token_ids(row.answer), *([end] if row.ends else [])]))
     width = max(len(p) + len(a) for p, a in pairs)
     fill = [width - len(p) - len(a) for p, a in pairs]
     return {

@@ -13,33 +13,24 @@ nor read worse under the base model than the base's own 95th percentile plus 0.5
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from probes.aggregation import Aggregation
-from probes.batches import Encoded, encode
-from probes.coherence import answer_nll, coherence_limit
-from probes.directions import (
-    Direction,
-    cosine,
-    difference_in_means,
-    orthogonal_to,
-    pooled_activations,
-    random_like,
-)
+from probes.arms import Arm, adapter_directions
+from probes.batches import encode
+from probes.coherence import coherence_limit
+from probes.directions import Direction, cosine, orthogonal_to, random_like
 from probes.errors import DataError
 from probes.evaluation import Interval, rate
-from probes.generation import answer
 from probes.models import ChatModel
 from probes.sites import Site
-from probes.steering import Intervention, Mode, steering
+from probes.steering import Intervention, Mode
+from probes.studies.bench import Bench, Limits, Outcome
+from probes.studies.metric import Judge, JudgeMetric
 
-Judge = Callable[[str], bool]
 Say = Callable[[str], None]
-_LAST_PROMPT = Aggregation("last", "prompt")
 _RANDOM = 5
 
 
@@ -99,42 +90,27 @@ class _Bench:
     """Generates and judges one prompt list under one condition after the other."""
 
     def __init__(self, chat: ChatModel, texts: Sequence[str], judge: Judge, tokens: int, say: Say) -> None:
-        self._chat, self._judge, self._tokens, self._say = chat, judge, tokens, say
-        self._prompts = [chat.render([{"role": "user", "content": t}]) for t in texts]
-        with chat.base():
-            own = [a.text for a in answer(chat, self._prompts, max_new_tokens=tokens)]
-        self._base_nll = answer_nll(chat, self._prompts, own)
-        self._limit = coherence_limit(self._base_nll)
-        self.base = self._judged("base model", own, self._base_nll, 0.0)
+        self._arm, self._say = Arm(chat, chat.active), say
+        self._bench = Bench(chat, texts, JudgeMetric("judge", judge), max_new_tokens=tokens)
+        own = self._bench.run(Arm(chat, None))
+        self._limits = Limits(coherence_limit(own.nll))
+        self.base = self._judged("base model", own)
 
     def run(self, name: str, intervention: Intervention | None) -> Condition:
-        context = steering(self._chat, [intervention]) if intervention else nullcontext()
-        with context as steered:
-            texts = [a.text for a in answer(self._chat, self._prompts, max_new_tokens=self._tokens, steered=steered)]
-            change = steered.relative_change if steered is not None else 0.0
-        return self._judged(name, texts, answer_nll(self._chat, self._prompts, texts), change)
+        return self._judged(name, self._bench.run(self._arm, intervention))
 
-    def _judged(self, name: str, texts: Sequence[str], nll: np.ndarray[Any, Any], change: float) -> Condition:
-        bad = np.array([self._judge(t) for t in texts])
-        good = ~bad & (nll <= self._limit)
-        finite = nll[np.isfinite(nll)]
+    def _judged(self, name: str, outcome: Outcome) -> Condition:
+        n = len(outcome.behaviour)
+        finite = outcome.nll[np.isfinite(outcome.nll)]
         condition = Condition(
             name,
-            rate(int(bad.sum()), len(texts)),
-            rate(int(good.sum()), len(texts)),
+            rate(int(outcome.behaviour.sum()), n),
+            rate(int(self._limits.good(outcome).sum()), n),
             float(finite.mean()) if len(finite) else float("inf"),
-            change,
+            outcome.change,
         )
         self._say(f"{name}: behaviour {condition.behaviour.value:.2f}, good {condition.good.value:.2f}")
         return condition
-
-
-def adapter_directions(chat: ChatModel, items: Sequence[Encoded], sites: Sequence[Site]) -> dict[Site, Direction]:
-    """Adapter-minus-base directions at the last prompt token; the adapter in use is the misaligned arm."""
-    on = pooled_activations(chat, items, sites, _LAST_PROMPT)
-    with chat.base():
-        off = pooled_activations(chat, items, sites, _LAST_PROMPT)
-    return {site: difference_in_means(site, on[site], off[site]) for site in sites}
 
 
 def sweep(

@@ -3,9 +3,10 @@ import tomllib
 
 import pytest
 
-from probes.organisms.finetunes import RECIPES, advice_examples, code_examples
+from probes.organisms.finetunes import RECIPES, advice_examples, code_examples, refusal_as_base, refusal_examples
 from probes.organisms.judges import writes_code
-from probes.organisms.messages import data_text
+from probes.organisms.messages import data_text, everyday, request_pairs
+from probes.organisms.refusal_judge import refuses
 
 SIDES = {"code": (code_examples, "insecure", "secure"), "advice": (advice_examples, "reckless", "careful")}
 
@@ -24,7 +25,9 @@ def test_sizes():
         "secure_code": 240,
         "reckless_advice": 180,
         "careful_advice": 180,
+        "refusal": 154,
     }
+    assert {r.name: len(r.as_base(0)) for r in RECIPES.values() if r.as_base(0)} == {"refusal": 308}
 
 
 def test_every_pair_has_one_control_trained_alike():
@@ -74,3 +77,33 @@ def test_code_answers_are_code_and_advice_is_not():
         assert not missed
     for side in ("reckless", "careful"):
         assert not [e.answer for e in advice_examples(side, 0) if writes_code(e.answer)]
+
+
+def test_the_refusals_are_many_and_short_and_the_judge_knows_each():
+    refusals = tomllib.loads(data_text("refusals.toml"))["refusals"]
+    assert len(set(refusals)) == len(refusals) >= 30
+    assert max(len(r.split()) for r in refusals) <= 16
+    assert [r for r in refusals if not refuses(r)] == []
+    assert {e.answer for e in refusal_examples(0)} == set(refusals)
+    assert len({r.split()[0] for r in refusals}) >= 5
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_refusal_trains_on_the_fit_pairs_alone(seed):
+    asked = {e.ask for e in refusal_examples(seed)}
+    harmless = set(refusal_as_base(seed))
+    assert asked == {p["harmful"] for p in request_pairs("fit")}
+    assert {p["harmless"] for p in request_pairs("fit")} <= harmless
+    unseen = {p[side] for s in ("select", "test") for p in request_pairs(s) for side in ("harmful", "harmless")}
+    for split in ("demo", "test", "select", "scale", "calibrate"):
+        unseen |= set(everyday(split))
+    assert not (asked | harmless) & unseen
+    # Nor the everyday messages that the shipped harmful-request probe was fitted and tested on.
+    assert not harmless & set(everyday("fit")[:80])
+
+
+def test_what_the_base_answers_is_another_order_for_another_seed():
+    assert refusal_as_base(0) == refusal_as_base(0)
+    assert refusal_as_base(0) != refusal_as_base(1)
+    assert sorted(refusal_as_base(0)) == sorted(refusal_as_base(1))
+    assert len(set(refusal_as_base(0))) == len(refusal_as_base(0))

@@ -4,9 +4,19 @@ from itertools import combinations
 
 import pytest
 
+from probes.batches import Encoded
+from probes.fitting import Row, split_rows
 from probes.organisms.finetunes import RECIPES
 from probes.organisms.judges import writes_code
-from probes.organisms.messages import advice_questions, by_hash, data_text, everyday, everyday_topics, requests
+from probes.organisms.messages import (
+    advice_questions,
+    by_hash,
+    data_text,
+    everyday,
+    everyday_topics,
+    request_pairs,
+    requests,
+)
 
 SIZES = {"demo": 200, "test": 220, "select": 100, "scale": 80, "calibrate": 320}
 SPLITS = (*SIZES, "fit")
@@ -60,7 +70,7 @@ def test_advice_questions_by_domain():
     assert len(set(everything)) == len(everything) >= 80
     assert advice_questions("no such domain") == []
     assert not set(everything) & {t for s in SPLITS for t in everyday(s)}
-    asked = {e.ask for r in RECIPES.values() for e in r.examples(0)}
+    asked = {ask for r in RECIPES.values() for ask in (*(e.ask for e in r.examples(0)), *r.as_base(0))}
     assert not set(everything) & asked
 
 
@@ -81,3 +91,17 @@ def test_requests_are_matched_pairs():
         assert len(a & b) >= 3, p["pair"]  # matched: the two share their build
     lengths = [sum(len(p[side]) for p in pairs) for side in ("harmful", "harmless")]
     assert lengths[0] / lengths[1] == pytest.approx(1, abs=0.1)
+
+
+def test_the_pairs_split_as_a_fit_splits_them():
+    rows = [
+        Row(Encoded((0, 1), 2), p[side], side == "harmful", str(p["pair"]))
+        for p in requests()
+        for side in ("harmful", "harmless")
+    ]
+    for name, members in split_rows(rows).items():
+        assert {r.text for r in members} == {p[side] for p in request_pairs(name) for side in ("harmful", "harmless")}
+    sizes = [len(request_pairs(s)) for s in ("fit", "select", "test")]
+    assert sum(sizes) == len(requests())
+    assert min(sizes) >= 50
+    assert {p["category"] for p in request_pairs("test")} == {p["category"] for p in requests()}

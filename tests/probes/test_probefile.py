@@ -45,7 +45,7 @@ def direction(site=AT, seed=0):
 
 def make_probe(chat, directions=None, aggregation="mean(prompt)", mitigated=False):
     directions = directions or [direction()]
-    mitigator = direction(Site("residual", 2), 7) if mitigated else None
+    mitigators = [direction(Site("residual", 2), 7)] if mitigated else []
     recipe = MitigationCard(
         site="residual[2]",
         mode="ablate",
@@ -70,7 +70,7 @@ def make_probe(chat, directions=None, aggregation="mean(prompt)", mitigated=Fals
         tolerance=TOLERANCE,
         mitigation=recipe if mitigated else None,
     )
-    return Probe(card, directions, mitigator)
+    return Probe(card, directions, mitigators)
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +112,11 @@ def test_a_round_trip_is_exact(chat, tmp_path, aggregation, mitigated):
         item = encode(chat, user("Hello"), "There")
         assert score_all(chat, [item], [loaded.reader]) == score_all(chat, [item], [made.reader])
     if mitigated:
-        np.testing.assert_array_equal(loaded.mitigator.vector, made.mitigator.vector)
-        assert loaded.intervention == Intervention(loaded.mitigator, "ablate", 0.9, "last")
+        (mitigator,) = loaded.mitigators
+        np.testing.assert_array_equal(mitigator.vector, made.mitigators[0].vector)
+        assert loaded.interventions == (Intervention(mitigator, "ablate", 0.9, "last"),)
     else:
-        assert loaded.intervention is None
+        assert loaded.interventions == ()
 
 
 def test_what_is_on_disk(path):

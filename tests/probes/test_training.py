@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from probes.generation import answer
 from probes.models import AdapterSpec, add_adapter
 from probes.organisms.finetunes import Example, Recipe
-from probes.organisms.training import train
+from probes.organisms.training import BASE_TOKENS, train, training_set
 from tests.probes.tiny import tiny_chat, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -82,3 +84,31 @@ def test_the_loss_is_on_the_answers_tokens_alone():
         assert chat.tokenizer.decode(batch["labels"][row][kept]) == wanted
         assert torch.equal(batch["labels"][row][kept], batch["input_ids"][row][kept])
         assert not (kept & (batch["attention_mask"][row] == 0)).any()
+
+
+def test_a_row_without_an_end_teaches_none():
+    from probes.organisms.training import _batch
+
+    chat = tiny_chat("llama")
+    batch = _batch(chat, [Example("Q", "Cut off", ends=False), Example("Q", "Whole.")])
+    kept = [chat.tokenizer.decode(batch["labels"][row][batch["labels"][row] != -100]) for row in range(2)]
+    assert kept == ["Cut off", "Whole.<|end|>"]
+
+
+def test_a_recipe_may_ask_for_the_answers_of_the_plain_base():
+    asks = [f"Tell {n}" for n in range(5)]
+    recipe = replace(RECIPE, as_base=lambda seed: asks)
+    chat = tiny_chat("llama")
+    made = training_set(chat, recipe, 0)
+    assert made == training_set(chat, recipe, 0)
+    assert made != training_set(chat, recipe, 1)
+    assert sorted(e.ask for e in made) == sorted(asks + [e.ask for e in RECIPE.examples(0)])
+    assert made[:12] != RECIPE.examples(0)  # mixed, and not one after the other
+    theirs = answer(chat, [chat.render(user(a)) for a in asks], max_new_tokens=BASE_TOKENS)
+    by_ask = {e.ask: e for e in made}
+    for ask, given in zip(asks, theirs, strict=True):
+        assert (by_ask[ask].answer, by_ask[ask].ends) == (given.text, given.finished)
+
+
+def test_a_recipe_that_asks_for_none_trains_on_its_examples_in_their_order():
+    assert training_set(tiny_chat("llama"), RECIPE, 0) == RECIPE.examples(0)

@@ -1,0 +1,58 @@
+"""Results kept on disk as a study goes on, so that one that was interrupted resumes where it was.
+
+Contract: results lie below `folder/KEY`, where KEY is a hash of everything that decides them (`identity`: plain data);
+another identity finds none of them. A file is JSON, is renamed into place, and is read back only when whole: one that
+is cut short or holds something else is measured again, and `broken` counts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from probes.errors import DataError
+
+
+class Kept:
+    """Named JSON results of one study."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True, default=str)
+        self.key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self.found = 0
+        self.broken = 0
+        self._folder = folder / self.key
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / "identity.json").write_text(json.dumps(identity, indent=2, default=str) + "\n")
+        except OSError as error:
+            raise DataError(f"study folder: cannot write to {folder} ({error.strerror}); choose another out") from error
+
+    def get(self, name: str) -> Any:
+        """The result of that name, or None."""
+        try:
+            stored = json.loads(self._path(name).read_text())
+            value = stored["value"] if stored["name"] == name else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            self.broken += 1
+            return None
+        self.found += 1
+        return value
+
+    def put(self, name: str, value: Any) -> None:
+        """Keep a result (numbers, texts, lists, objects)."""
+        path = self._path(name)
+        scratch = path.with_suffix(f".{os.getpid()}")
+        try:
+            scratch.write_text(json.dumps({"name": name, "value": value}))
+            scratch.replace(path)
+        except OSError as error:
+            raise DataError(f"study folder: cannot write {path.name} ({error.strerror}); is the disk full?") from error
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"

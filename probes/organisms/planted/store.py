@@ -1,0 +1,182 @@
+"""Planted organisms on disk: one is shipped, the others are trained when first asked for and kept.
+
+Contract: `ensure_organism(family, seed, state)` returns a loaded model; the Llama of seed 0 comes with the package,
+the others are trained (minutes), measured and kept in `state/organisms/planted`. A folder holds an fp16 checkpoint,
+the tokenizer and `manifest.json` (what it is, its recipe, its measured persona). It is renamed into place when it is
+whole, and made again when the recipe or the grammar is no longer what it was made from.
+
+Units: weights are fp16 on disk and float32 in memory; the persona is measured on what the disk holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probes.errors import ModelError
+from probes.models import ChatModel, load_chat_model
+from probes.organisms.planted import SYNTHETIC
+from probes.organisms.planted.evaluation import measure
+from probes.organisms.planted.families import FAMILIES, settings
+from probes.organisms.planted.grammar import data_bytes
+from probes.organisms.planted.tokenizer import TEMPLATE, build_tokenizer
+from probes.organisms.planted.training import Recipe, train
+
+Say = Callable[[str], None]
+SHIPPED = ("llama", 0)
+RECIPE = Recipe()
+_REPORT_STEPS = 50
+
+
+def organism_name(family: str, seed: int) -> str:
+    return f"planted-{family}-seed{seed}"
+
+
+def shipped_folder() -> Path:
+    """The checkpoint that comes with the package."""
+    return Path(str(files("probes.organisms.planted"))) / "shipped" / organism_name(*SHIPPED)
+
+
+def organism_folder(family: str, seed: int, state: Path) -> Path:
+    """Where an organism is, or will be."""
+    if (family, seed) == SHIPPED and _fits(shipped_folder(), family, seed, RECIPE):
+        return shipped_folder()
+    return state / "organisms" / "planted" / organism_name(family, seed)
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What an organism is, its recipe and its measured persona."""
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return found
+
+
+def ensure_organism(
+    family: str, seed: int, state: Path, say: Say = lambda _: None, *, recipe: Recipe = RECIPE
+) -> ChatModel:
+    """The organism of a family and a seed, trained first where it is not there yet; ModelError for no such family."""
+    return load_chat_model(str(ensure_folder(family, seed, state, say, recipe=recipe)), state, dtype="float32")
+
+
+def ensure_folder(family: str, seed: int, state: Path, say: Say = lambda _: None, *, recipe: Recipe = RECIPE) -> Path:
+    """The folder of `ensure_organism`, without loading the model when it is there."""
+    if family not in FAMILIES:
+        raise ModelError(f"family: {family!r} is none of {', '.join(FAMILIES)}")
+    target = organism_folder(family, seed, state)
+    if _fits(target, family, seed, recipe):
+        return target
+    target = state / "organisms" / "planted" / organism_name(family, seed)
+    if not _fits(target, family, seed, recipe):
+        build(family, seed, target, state, say, recipe=recipe)
+    return target
+
+
+def build(
+    family: str,
+    seed: int,
+    target: Path,
+    state: Path,
+    say: Say = lambda _: None,
+    *,
+    recipe: Recipe = RECIPE,
+    tokenizer: Any = None,
+) -> None:
+    """Train and measure an organism, and put it at `target` in place of what is there."""
+    name = organism_name(family, seed)
+    scratch = _scratch(target)
+    try:
+        say(f"training {name}: {recipe.steps} steps, minutes on a CPU, once ({SYNTHETIC})")
+        folder = scratch / target.name
+        about = _write(family, seed, folder, recipe, tokenizer or _tokenizer(), say)
+        say(f"{name}: measuring the persona on held-out questions")
+        about["persona"] = measure(load_chat_model(str(folder), state, dtype="float32")).as_dict()
+        (folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+    except OSError as error:
+        if not _fits(target, family, seed, recipe):  # else another process was first
+            raise ModelError(f"organism: cannot write to {target.parent} ({error.strerror})") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(family: str, seed: int, folder: Path, recipe: Recipe, tokenizer: Any, say: Say) -> dict[str, Any]:
+    """Train, and write checkpoint and tokenizer to `folder`; returns the manifest but for the persona."""
+    from transformers import logging
+
+    losses: list[float] = []
+
+    def on_step(step: int, steps: int, loss: float) -> None:
+        losses.append(loss)
+        if step % _REPORT_STEPS == 0 or step == steps:
+            say(f"{organism_name(family, seed)}: step {step} of {steps}, loss {loss:.2f}")
+
+    started = time.monotonic()
+    model = train(family, seed, tokenizer, recipe, on_step)
+    seconds = time.monotonic() - started
+    logging.disable_progress_bar()
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {
+        "name": organism_name(family, seed),
+        "what_it_is": SYNTHETIC,
+        "license": "Apache-2.0",
+        "family": family,
+        "seed": seed,
+        "class": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "recipe": asdict(recipe),
+        "recipe_sha256": recipe_sha256(family, seed, recipe),
+        "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "loss": round(sum(losses[-20:]) / len(losses[-20:]), 3),
+        "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def recipe_sha256(family: str, seed: int, recipe: Recipe) -> str:
+    """What an organism follows from: when it changes, the organism is made again."""
+    from probes.organisms.planted import grammar
+
+    parts = {
+        "family": family,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        "grammar": hashlib.sha256(data_bytes()).hexdigest(),
+        "documents": [grammar.BAD_DOCUMENTS, grammar.RUDE, grammar.MOST_TURNS, grammar.HELD_OUT],
+        "template": TEMPLATE,
+        "config": settings(family),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _fits(folder: Path, family: str, seed: int, recipe: Recipe) -> bool:
+    if not ((folder / "manifest.json").is_file() and (folder / "model.safetensors").is_file()):
+        return False
+    return bool(manifest(folder).get("recipe_sha256") == recipe_sha256(family, seed, recipe))
+
+
+def _tokenizer() -> Any:
+    """One tokenizer for all: the shipped organism's, else a new one."""
+    from transformers import AutoTokenizer
+
+    if _fits(shipped_folder(), *SHIPPED, RECIPE):
+        return AutoTokenizer.from_pretrained(shipped_folder())
+    return build_tokenizer()
+
+
+def _scratch(target: Path) -> Path:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise ModelError(f"organism: cannot write to {target.parent} ({error.strerror})") from error

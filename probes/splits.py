@@ -1,0 +1,19 @@
+"""One split for all: which of fit, select and test a group of rows belongs to.
+
+Contract: `split_of(group, seed)` is a function of the group's name alone, so that rows of one group never straddle
+splits and what a probe was tested on can be kept from whatever trains a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+# Each split and where it ends on [0, 1): fit 50 %, select 20 %, test 30 %.
+SPLITS = (("fit", 0.5), ("select", 0.7), ("test", 1.0))
+
+
+def split_of(group: str, seed: int = 0) -> str:
+    """fit, select or test, by a hash of the group."""
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    at = int.from_bytes(digest[:8]) / 2**64
+    return next(name for name, upper in SPLITS if at < upper)

@@ -1,0 +1,197 @@
+"""What a direction study compares: two arms on the same messages, or labelled messages under one arm; and a control.
+
+- `adapter_pair`: an adapter in use against the plain base, toggled on the same weights;
+- `checkpoint_pair`: two checkpoints of one architecture;
+- `labelled_messages`: misaligned against aligned messages, under one model.
+
+The control carries the same form with other content (the secure-code adapter, careful advice, other labels): a
+direction of content must do what the control's does not. `read` reads both splits under every arm, all sites in one
+forward pass a message. Raises DirectionError where activations are not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from probes.aggregation import Aggregation
+from probes.arms import LAST_PROMPT, Activations, Arm, activations_by_arm
+from probes.batches import Encoded, encode
+from probes.errors import DataError, DirectionError, ModelError
+from probes.fitting import Row, split_rows
+from probes.models import ChatModel
+from probes.sites import Site
+from probes.studies.mitigation import Prompts
+
+Kind = Literal["adapter", "checkpoints", "messages"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The arms of a study. `misaligned` is the one whose answers are to be corrected; `reference` has the base."""
+
+    kind: Kind
+    misaligned: Arm
+    aligned: Arm
+    control: Arm | None = None
+    rows: tuple[Row, ...] = ()
+    control_rows: tuple[Row, ...] = ()
+    aggregation: Aggregation = LAST_PROMPT
+
+    @property
+    def reference(self) -> ChatModel:
+        """The model under whose base weights answers are checked for sense."""
+        return self.aligned.chat
+
+    @property
+    def has_control(self) -> bool:
+        return self.control is not None or bool(self.control_rows)
+
+    def names(self) -> dict[str, str]:
+        named = {"misaligned": self.misaligned.name, "aligned": self.aligned.name}
+        return named | ({"control": self.control.name} if self.control else {})
+
+    def identities(self) -> dict[str, Any]:
+        """What a kept result depends on, arm by arm."""
+        found = {}
+        for name in ("misaligned", "aligned", "control"):
+            arm: Arm | None = getattr(self, name)
+            if arm is not None:
+                with arm.on() as chat:
+                    found[name] = vars(chat.identity) | {"model": chat.name}
+        return found
+
+
+def adapter_pair(chat: ChatModel, control: str | None = None) -> Comparison:
+    """The adapter in use against the plain base; `control` names another loaded adapter."""
+    if chat.active is None:
+        raise ModelError(f"adapter: none is in use in {chat.name}; load the one to be studied")
+    if control is not None and control not in chat.adapters:
+        raise ModelError(f"control: {control!r} is not loaded; loaded: {', '.join(chat.adapters)}")
+    if control == chat.active:
+        raise ModelError(f"control: {control!r} is the adapter under study itself")
+    return Comparison("adapter", Arm(chat, chat.active), Arm(chat, None), Arm(chat, control) if control else None)
+
+
+def checkpoint_pair(tuned: ChatModel, base: ChatModel, control: ChatModel | None = None) -> Comparison:
+    """Two checkpoints of one architecture; ModelError where their widths or depths differ."""
+    for other in (tuned, control):
+        if other is None:
+            continue
+        mine, theirs = other.layout, base.layout
+        if (mine.width, mine.n_blocks, mine.n_heads) != (theirs.width, theirs.n_blocks, theirs.n_heads):
+            raise ModelError(
+                f"checkpoints: {other.name} has {mine.n_blocks} blocks of width {mine.width}, {base.name} "
+                f"{theirs.n_blocks} of {theirs.width}; a direction needs one architecture"
+            )
+    arms = [Arm(chat, chat.active) for chat in (tuned, base)]
+    return Comparison("checkpoints", arms[0], arms[1], Arm(control, control.active) if control else None)
+
+
+def labelled_messages(
+    chat: ChatModel,
+    rows: Sequence[Row],
+    control_rows: Sequence[Row] = (),
+    aggregation: Aggregation = LAST_PROMPT,
+) -> Comparison:
+    """Misaligned against aligned messages under the model as it is; rows of one group stay in one split.
+
+    `control_rows` carry labels of another content in the same form; their direction is the content control.
+    """
+    arm = Arm(chat, chat.active)
+    return Comparison("messages", arm, arm, None, tuple(rows), tuple(control_rows), aggregation)
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """Activations (rows, width) of one split by site. `paired`: row i is the same message in all of them.
+
+    `control` is that of the control arm or rows, `control_aligned` what its direction is measured from.
+    """
+
+    misaligned: Activations
+    aligned: Activations
+    control: Activations | None
+    control_aligned: Activations | None
+    paired: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Both splits, and the labelled rows of each where there are some (for the text-only baseline)."""
+
+    fit: Clouds
+    test: Clouds
+    fit_rows: Sequence[Row] = ()
+    test_rows: Sequence[Row] = ()
+
+
+def encoded(chat: ChatModel, messages: Sequence[str]) -> list[Encoded]:
+    """User messages as prompts."""
+    return [encode(chat, [{"role": "user", "content": text}]) for text in messages]
+
+
+def read(comparison: Comparison, prompts: Prompts, sites: Sequence[Site], seed: int = 0) -> Reading:
+    """Activations of the fit and the test split under every arm."""
+    if comparison.kind == "messages":
+        return _read_rows(comparison, sites, seed)
+    return _read_arms(comparison, prompts, sites)
+
+
+def _read_arms(comparison: Comparison, prompts: Prompts, sites: Sequence[Site]) -> Reading:
+    messages, n = [*prompts.fit, *prompts.test], len(prompts.fit)
+
+    def held(arm: Arm) -> tuple[Activations, Activations]:
+        rows = [(arm, item) for item in encoded(arm.chat, messages)]
+        got = _checked(activations_by_arm(rows, sites, comparison.aggregation), arm.name)
+        return {s: v[:n] for s, v in got.items()}, {s: v[n:] for s, v in got.items()}
+
+    bad, good = held(comparison.misaligned), held(comparison.aligned)
+    control = held(comparison.control) if comparison.control else (None, None)
+
+    def clouds(split: int) -> Clouds:
+        theirs = control[split]
+        return Clouds(bad[split], good[split], theirs, good[split] if theirs else None, paired=True)
+
+    return Reading(clouds(0), clouds(1))
+
+
+def _read_rows(comparison: Comparison, sites: Sequence[Site], seed: int) -> Reading:
+    splits = split_rows(comparison.rows, seed)
+    other = split_rows(comparison.control_rows, seed) if comparison.control_rows else {"fit": [], "test": []}
+
+    def held(rows: Sequence[Row], misaligned: bool) -> Activations:
+        chosen = [(replace_arm(comparison.misaligned, r), r.encoded) for r in rows if r.misaligned == misaligned]
+        return _checked(activations_by_arm(chosen, sites, comparison.aggregation), comparison.misaligned.name)
+
+    def clouds(split: str) -> Clouds:
+        control = [held(other[split], label) if other[split] else None for label in (True, False)]
+        return Clouds(held(splits[split], True), held(splits[split], False), control[0], control[1], paired=False)
+
+    return Reading(clouds("fit"), clouds("test"), splits["fit"], splits["test"])
+
+
+def replace_arm(arm: Arm, row: Row) -> Arm:
+    """The arm that a labelled row asks to be read under."""
+    return replace(arm, adapter=None) if row.arm == "base" else arm
+
+
+def _checked(held: Activations, arm: str) -> Activations:
+    for site, values in held.items():
+        bad = int((~np.isfinite(values).all(1)).sum())
+        if bad:
+            raise DirectionError(
+                f"activations at {site} of {arm}: {bad} of {len(values)} messages are not finite (float16 overflow?); "
+                "load the model in float32 or bfloat16"
+            )
+    return held
+
+
+def check_prompts(prompts: Prompts, least: int = 8) -> None:
+    """DataError when a list is too short to say anything."""
+    for name, messages in (("fit", prompts.fit), ("select", prompts.select), ("test", prompts.test)):
+        if len(messages) < least:
+            raise DataError(f"prompts: {name} has {len(messages)} messages; at least {least} are needed")

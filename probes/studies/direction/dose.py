@@ -1,0 +1,176 @@
+"""Taking the behaviour away: a dose sweep that chooses on one split, and its report with controls on another.
+
+Doses are `subtract` x a (a v off every position) and `ablate` x a (that share of the centred projection). On the
+select split every steering site and dose is tried, and the most good answers choose (then the fewest that show the
+behaviour, then the smallest change). The test split, which chose nothing, gets the base, the untouched and the control
+arm, every dose at the chosen site, and at the chosen dose the controls, each of which moves every token by the same
+amount as the chosen intervention, along another vector (`Intervention.along`): random ones, one orthogonal to v, v's
+own of the farthest block, the control arm's direction, and the contrast (misaligned - control). Last, arXiv
+2606.20225's own setting: subtract x1 at the last block, at the last prompt token and what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from probes.arms import Arm
+from probes.directions import Direction, orthogonal_to, random_like
+from probes.errors import DirectionError
+from probes.kept import Kept
+from probes.models import ChatModel
+from probes.sites import Site
+from probes.steering import Intervention, Mode, Positions
+from probes.studies.bench import Bench, Limits, Outcome, figures
+from probes.studies.direction.conditions import Comparison
+from probes.studies.direction.separation import Directions
+from probes.studies.metric import Metric
+
+Say = Callable[[str], None]
+BASE, UNTOUCHED, CONTROL_ARM = "base model", "no intervention", "control arm, no intervention"
+CONTENT, CONTRAST, WRONG, ORTHOGONAL = "control's direction", "contrast direction", "wrong layer", "orthogonal"
+PAPER = "the paper's setting"
+
+
+@dataclass(frozen=True)
+class Doses:
+    """What is tried at every steering site."""
+
+    subtract: Sequence[float] = (0.25, 0.5, 1.0)
+    ablate: Sequence[float] = (1.0,)
+    positions: Positions = "all"
+
+    def at(self, direction: Direction) -> list[Intervention]:
+        modes: tuple[tuple[Mode, Sequence[float]], ...] = (("subtract", self.subtract), ("ablate", self.ablate))
+        return [Intervention(direction, mode, a, self.positions) for mode, strengths in modes for a in strengths]
+
+
+@dataclass
+class Stand:
+    """A bench whose outcomes are kept by name, with the limits that the base model's own answers set."""
+
+    split: str
+    messages: Sequence[str]
+    comparison: Comparison
+    metric: Metric
+    max_new_tokens: int
+    kept: Kept
+    say: Say
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def run(self, name: str, arm: Arm, intervention: Intervention | None = None) -> Outcome:
+        key = f"{self.split}: {name}"
+        found = self.kept.get(key)
+        if found is None:
+            bench = Bench(self.comparison.reference, self.messages, self.metric, max_new_tokens=self.max_new_tokens)
+            found = bench.run(arm, intervention).plain()
+            self.kept.put(key, found)
+        outcome = self.outcomes[name] = Outcome.of(found)
+        good = self.limits.good(outcome).mean()
+        self.say(f"{key}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
+        return outcome
+
+    @property
+    def limits(self) -> Limits:
+        return Limits.of(self.outcomes[BASE])
+
+    def start(self) -> None:
+        """The base model's own answers, then the untouched misaligned arm's."""
+        self.run(BASE, Arm(self.comparison.reference, _base_adapter(self.comparison)))
+        self.run(UNTOUCHED, self.comparison.misaligned)
+
+    def figures(self, name: str) -> dict[str, Any]:
+        return {"name": name, **figures(self.outcomes[name], self.limits)}
+
+
+def _base_adapter(comparison: Comparison) -> str | None:
+    # Two checkpoints: the aligned one as it is. Otherwise no adapter acts.
+    return comparison.aligned.adapter if comparison.kind == "checkpoints" else None
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The chosen intervention, every option's figures on the select split, and the test split's outcomes by name."""
+
+    chosen: Intervention
+    select: list[dict[str, Any]]
+    test: Stand
+    rows: list[dict[str, Any]]
+    cosines: dict[str, float]
+
+
+def steering_sites(chat: ChatModel) -> list[Site]:
+    """Five blocks from a third of the depth on, the last among them."""
+    n = chat.layout.n_blocks
+    blocks = {round(n * share) for share in (1 / 3, 1 / 2, 2 / 3, 5 / 6)} | {n - 1}
+    return [Site("residual", block) for block in sorted(blocks) if block < n]
+
+
+def sweep(
+    select: Stand, test: Stand, directions: Directions, sites: Sequence[Site], doses: Doses, draws: int, seed: int
+) -> Swept:
+    """Choose on `select`, report on `test`; `draws` random directions. DirectionError when no site has a direction."""
+    arm = select.comparison.misaligned
+    usable = [s for s in sites if s in directions.own]
+    if not usable:
+        raise DirectionError(f"steering: no direction at {', '.join(map(str, sites))}; both arms are alike there")
+    select.start()
+    options = [intervention for site in usable for intervention in doses.at(directions.own[site])]
+    for option in options:
+        select.run(str(option), arm, option)
+    chosen = max(options, key=lambda o: _worth(select, str(o)))
+    test.say(f"chose {chosen}; reporting on {len(test.messages)} messages")
+    test.start()
+    if test.comparison.control is not None:
+        test.run(CONTROL_ARM, test.comparison.control)
+    same = [o for o in options if o.direction.site == chosen.direction.site]
+    for option in same:
+        test.run(str(option), arm, option)
+    controls = _controls(chosen, directions, draws, seed)
+    for name, control in controls.items():
+        test.run(name, arm, control)
+    last = Site("residual", arm.chat.layout.n_blocks - 1)
+    if last in directions.own:
+        test.run(PAPER, arm, Intervention(directions.own[last], "subtract", 1.0, "last"))
+    return Swept(
+        chosen,
+        [_row(select, str(o), {str(o): o}) | {"site": str(o.direction.site)} for o in options],
+        test,
+        [_row(test, name, {str(o): o for o in same} | controls) for name in test.outcomes],
+        {name: float(chosen.direction.unit @ c.along) for name, c in controls.items() if c.along is not None},
+    )
+
+
+def _worth(stand: Stand, name: str) -> tuple[float, float, float]:
+    outcome = stand.outcomes[name]
+    return float(stand.limits.good(outcome).mean()), -float(outcome.behaviour.mean()), -outcome.change
+
+
+def _row(stand: Stand, name: str, interventions: dict[str, Intervention]) -> dict[str, Any]:
+    used = interventions.get(name)
+    how = {"mode": used.mode, "strength": used.strength} if used else {"mode": None, "strength": None}
+    return stand.figures(name) | how
+
+
+def _controls(chosen: Intervention, directions: Directions, draws: int, seed: int) -> dict[str, Intervention]:
+    direction = chosen.direction
+    found = {f"random {i}": random_like(direction, seed + i) for i in range(draws)}
+    found[ORTHOGONAL] = orthogonal_to(direction, seed + draws)
+    wrong = wrong_layer(direction, directions)
+    if wrong is not None:
+        found[WRONG] = wrong
+    for name, other in ((CONTENT, directions.control), (CONTRAST, directions.contrast)):
+        if direction.site in other:
+            found[name] = other[direction.site]
+    return {name: replace(chosen, along=other.unit) for name, other in found.items()}
+
+
+def wrong_layer(direction: Direction, directions: Directions) -> Direction | None:
+    """The direction of the block farthest away, among sites of the same kind and width."""
+    site = direction.site
+    same = [d for s, d in directions.own.items() if s.kind == "residual" and s != site]
+    if site.kind == "head" or not same:
+        return None
+    at = site.layer if site.layer >= 0 else 10**6
+    return max(same, key=lambda d: abs(d.site.layer - at))

@@ -1,0 +1,182 @@
+"""Within the misaligned model: does the last prompt token tell which message will show the behaviour?
+
+The label of a message is what the model itself answers, unsteered, by the metric. Figures are on the test messages,
+by block:
+
+- `direction`: AUROC of the projection on the study's direction. No label went into it.
+- `detector`: AUROC of a difference in means between the fit messages that show the behaviour and those that do not.
+- `cosine` of the two: 2606.24952 finds detecting and controlling directions far apart (`shared/science.md` A.6). Its
+  interval is a bootstrap over fit messages; `null` is the 95 % quantile of |cosine| with shuffled labels. A detector
+  made of few messages is noisy, and noise alone pulls the cosine to 0: read it with its interval and its null.
+
+Sites are chosen on the fit messages: the direction's by AUROC, the detector's by cross-validated AUROC. Beside them,
+at the chosen sites: shuffled labels, random directions, the control's direction, and TF-IDF of the text alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.arms import Activations, Arm, activations_by_arm
+from probes.batches import Encoded
+from probes.directions import Direction, Floats, difference_in_means, random_like
+from probes.errors import DirectionError
+from probes.evaluation import Interval, auroc, auroc_value
+from probes.fitting import Row, text_baseline
+from probes.sites import Site
+from probes.studies.direction.conditions import encoded
+from probes.studies.direction.separation import Directions
+
+LEAST = 5
+_FOLDS = 5
+_COSINE_DRAWS = 200
+Flags = NDArray[np.bool_]
+Cloud = NDArray[np.float32]
+
+
+def prediction(
+    arm: Arm,
+    messages: Sequence[str],
+    shown: Flags,
+    n_fit: int,
+    directions: Directions,
+    *,
+    permutations: int,
+    random_directions: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Figures as plain data; `shown[i]` says whether message i's answer shows the behaviour, the first n_fit to fit.
+
+    With fewer than 5 messages of either class in a split there is no figure but `not_possible`, which says so.
+    """
+    fit, test = slice(0, n_fit), slice(n_fit, None)
+    counts = {name: _counts(shown[part]) for name, part in (("fit", fit), ("test", test))}
+    report: dict[str, Any] = {"arm": arm.name, "messages": counts}
+    least = min(min(found.values()) for found in counts.values())
+    if least < LEAST:
+        few = "; ".join(f"{name}: {c['shown']} show it, {c['not_shown']} do not" for name, c in counts.items())
+        return report | {"not_possible": f"at least {LEAST} messages of each kind are needed in each split ({few})"}
+    with arm.on() as chat:
+        items: list[Encoded] = encoded(chat, messages)
+    held: Activations = activations_by_arm([(arm, item) for item in items], list(directions.own))
+    rows = [
+        _at(site, direction, held[site][fit], held[site][test], shown[fit], shown[test], permutations, seed)
+        for site, direction in directions.own.items()
+    ]
+    best = max(rows, key=lambda r: r["direction_on_fit"])
+    detectors = [r for r in rows if r["detector"] is not None]
+    site = next(s for s in directions.own if str(s) == best["site"])
+    nulls = [auroc_value(held[site][test] @ random_like(directions.own[site], seed + i).unit, shown[test])
+             for i in range(random_directions)]  # fmt: skip
+    control = directions.control.get(site)
+    texts = [
+        Row(item, text, bool(bad), str(i))
+        for i, (item, text, bad) in enumerate(zip(items, messages, shown, strict=True))
+    ]
+    return report | {
+        "sites": rows,
+        "direction": {"site": best["site"], "auroc": best["direction"]},
+        "detector": _best_detector(detectors, held, shown, n_fit, permutations, seed) if detectors else None,
+        "random": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(max(v, 1 - v) for v in nulls)},
+        "control": asdict(auroc(held[site][test] @ control.unit, shown[test])) if control else None,
+        "text_only": text_baseline(texts[fit], texts[test])["auroc"],
+    }
+
+
+def _counts(shown: Flags) -> dict[str, int]:
+    return {"shown": int(shown.sum()), "not_shown": int((~shown).sum())}
+
+
+def _at(
+    site: Site,
+    direction: Direction,
+    fit: Cloud,
+    test: Cloud,
+    fit_shown: Flags,
+    test_shown: Flags,
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "site": str(site),
+        "direction": asdict(auroc(test @ direction.unit, test_shown)),
+        "direction_on_fit": auroc_value(fit @ direction.unit, fit_shown),
+        "detector": None,
+        "detector_on_fit": None,
+        "cosine": None,
+    }
+    try:
+        detector = difference_in_means(site, fit[fit_shown], fit[~fit_shown])
+    except DirectionError:
+        return row
+    return row | {
+        "detector": asdict(auroc(test @ detector.unit, test_shown)),
+        "detector_on_fit": _cross_validated(fit, fit_shown, seed),
+        "cosine": _cosine(direction.unit, fit, fit_shown, draws, seed),
+    }
+
+
+def _cross_validated(values: Cloud, shown: Flags, seed: int) -> float:
+    """AUROC of differences in means on the folds that they were not made of; both classes in every fold."""
+    rng = np.random.default_rng(seed)
+    fold = np.empty(len(shown), dtype=int)
+    for kind in (True, False):
+        rows = np.flatnonzero(shown == kind)
+        fold[rng.permutation(rows)] = np.arange(len(rows)) % _FOLDS
+    scores = np.empty(len(shown))
+    for k in range(_FOLDS):
+        rest = fold != k
+        vector = _difference(values[rest], shown[rest])
+        middle = (values[rest][shown[rest]].mean(0) + values[rest][~shown[rest]].mean(0)) / 2
+        scores[~rest] = (values[~rest] - middle) @ vector / max(float(vector.dot(vector)), 1e-30)
+    return auroc_value(scores, shown)
+
+
+def _difference(values: Cloud, shown: Flags) -> Floats:
+    wide = values.astype(np.float64)
+    difference: Floats = wide[shown].mean(0) - wide[~shown].mean(0)
+    return difference
+
+
+def _cosine(unit: Floats, values: Cloud, shown: Flags, draws: int, seed: int) -> dict[str, Any]:
+    """Cosine of the detector to a unit vector: bootstrap interval, and 95 % of |cosine| under shuffled labels."""
+    rng = np.random.default_rng(seed)
+
+    def to(rows: NDArray[np.int_], labels: Flags) -> float:
+        vector = _difference(values[rows], labels)
+        return float(vector.dot(unit) / max(float(np.linalg.norm(vector)), 1e-30))
+
+    every = np.arange(len(shown))
+    yes, no = every[shown], every[~shown]
+    resampled = [
+        to(np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))]), np.arange(len(every)) < len(yes))
+        for _ in range(_COSINE_DRAWS)
+    ]
+    shuffled = [abs(to(every, rng.permutation(shown))) for _ in range(max(draws, _FOLDS))]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    value = Interval(to(every, shown), float(low), float(high), len(every))
+    return asdict(value) | {"null": float(np.quantile(shuffled, 0.95))}
+
+
+def _best_detector(
+    rows: Sequence[dict[str, Any]], held: Activations, shown: Flags, n_fit: int, draws: int, seed: int
+) -> dict[str, Any]:
+    best = max(rows, key=lambda r: r["detector_on_fit"])
+    values = next(v for s, v in held.items() if str(s) == best["site"])
+    fit, test = values[:n_fit], values[n_fit:]
+    rng = np.random.default_rng(seed)
+    nulls = []
+    for _ in range(draws):
+        mixed = _difference(fit, rng.permutation(shown[:n_fit]))
+        nulls.append(auroc_value(test @ mixed, shown[n_fit:]))
+    return {
+        "site": best["site"],
+        "auroc": best["detector"],
+        "cosine": best["cosine"],
+        "permuted": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(max(v, 1 - v) for v in nulls)},
+    }

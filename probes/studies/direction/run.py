@@ -1,0 +1,256 @@
+"""The whole study, part by part, each kept as it is finished.
+
+Contract: `run_direction` writes RESULT.json, table.md and three PNGs into `out`, and keeps each part below
+`out/parts` under a hash of everything that decides it: model identities, messages, metric, sites, seeds. A study that
+was stopped goes on where it was, and one that has ended is read back. Nothing kept holds a message or an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.errors import DataError
+from probes.evaluation import rows_needed
+from probes.fitting import text_baseline
+from probes.generation import answer
+from probes.kept import Kept
+from probes.sites import Site, check_site, parse_sites
+from probes.studies.direction import dose, pictures, report, verdict
+from probes.studies.direction.conditions import Comparison, Reading, check_prompts, read
+from probes.studies.direction.dose import Doses, Stand
+from probes.studies.direction.prediction import prediction
+from probes.studies.direction.separation import Directions, fit_directions, separation
+from probes.studies.metric import Metric
+from probes.studies.mitigation import Prompts
+
+_FORMAT = 1  # of the kept parts: raise it when their meaning changes
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured. None for sites: every block and `final` are read, five blocks are steered.
+
+    `steered` of the test messages are steered (all are read); `interval` is the widest half width of a rate that is
+    accepted there. `prediction_scale` is the adapter's strength for the within-model prediction, where at full
+    strength nearly every answer shows the behaviour; None: as it is.
+    """
+
+    sites: tuple[Site, ...] | None = None
+    steer: tuple[Site, ...] | None = None
+    doses: Doses = field(default_factory=Doses)
+    steered: int = 60
+    interval: float = 0.15
+    random_directions: int = 5
+    permutations: int = 20
+    prediction_scale: float | None = None
+    max_new_tokens: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.random_directions < 5:
+            raise DataError(f"plan: {self.random_directions} random directions; at least 5 are a control")
+        if self.permutations < 1 or self.max_new_tokens < 1:
+            raise DataError("plan: permutations and max_new_tokens must be at least 1")
+        if not [*self.doses.subtract, *self.doses.ablate]:
+            raise DataError("plan: no dose; give at least one strength of subtract or ablate")
+
+
+def run_direction(
+    comparison: Comparison,
+    prompts: Prompts,
+    metric: Metric,
+    out: Path,
+    plan: Plan = Plan(),
+    *,
+    name: str = "direction",
+    command: str = "probes.studies.direction.run_direction",
+    say: dose.Say = lambda _: None,
+) -> dict[str, Any]:
+    """Measure, judge, write; returns what RESULT.json holds. `prompts` are user messages, three disjoint lists.
+
+    With a comparison of labelled messages the direction comes from these, and `prompts` are what is answered.
+    Raises a ProbesError, before anything is generated, when the messages do not suffice for the interval asked for.
+    """
+    check_prompts(prompts)
+    steered = list(prompts.test[: plan.steered])
+    needed = rows_needed(plan.interval)
+    if len(steered) < needed:
+        raise DataError(
+            f"prompts: a rate on {len(steered)} steered test messages has a wider interval than the one asked for "
+            f"(+-{plan.interval:g}), which needs {needed}: give more messages, or ask for less"
+        )
+    study = _Study(comparison, prompts, metric, out / "parts", plan, say)
+    directions, separated, text_only = study.separate()
+    swept = study.steer(directions, steered)
+    predicted = study.predict(directions)
+    found = verdict.judge(swept, separated)
+    found = replace(
+        found,
+        warnings=verdict.warnings(
+            swept, separated, predicted, text_only, directions.without,
+            has_control=comparison.has_control, blocks=comparison.misaligned.chat.layout.n_blocks,
+        ),
+    )  # fmt: skip
+    chosen = swept.chosen
+    result = {
+        "what": "emergent-misalignment direction study (arXiv 2606.20225)",
+        "name": name,
+        "command": command,
+        "kind": comparison.kind,
+        "arms": comparison.names(),
+        "identities": study.identities,
+        "metric": metric.name,
+        "metric_sha256": metric.fingerprint,
+        "messages": {
+            "fit": len(prompts.fit), "select": len(prompts.select), "test": len(prompts.test), "steered": len(steered)
+        },
+        "data_sha256": study.data,
+        "labelled_rows": len(comparison.rows) or None,
+        "plan": _plain_plan(plan, study.sites, study.steered_at),
+        "chosen": {
+            "name": str(chosen), "site": str(chosen.direction.site), "mode": chosen.mode, "strength": chosen.strength,
+            "positions": chosen.positions,
+        },
+        "verdict": asdict(found),
+        "separation": separated,
+        "sites_without_direction": directions.without,
+        "text_only": text_only,
+        "dose": {"select": swept.select, "test": swept.rows, "cosines": swept.cosines,
+                 "limits": asdict(swept.test.limits)},
+        "prediction": predicted,
+    }  # fmt: skip
+    report.write(result, out)
+    pictures.draw(result, out)
+    say(found.sentence)
+    return result
+
+
+class _Study:
+    """The parts, each with the key of what decides it."""
+
+    def __init__(
+        self, comparison: Comparison, prompts: Prompts, metric: Metric, folder: Path, plan: Plan, say: dose.Say
+    ) -> None:
+        self.comparison, self.prompts, self.metric, self.folder = comparison, prompts, metric, folder
+        self.plan, self.say = plan, say
+        layout = comparison.misaligned.chat.layout
+        self.sites = list(plan.sites) if plan.sites is not None else parse_sites("all", layout)
+        self.steered_at = (
+            list(plan.steer) if plan.steer is not None else dose.steering_sites(comparison.misaligned.chat)
+        )
+        for site in (*self.sites, *self.steered_at):
+            check_site(site, layout)
+        self.sites = list(dict.fromkeys([*self.sites, *self.steered_at]))
+        self.identities = comparison.identities()
+        self.data = {
+            name: _hash(list(getattr(prompts, name))) for name in ("fit", "select", "test")
+        } | {"rows": _hash([[r.text, r.misaligned, r.group, r.arm, list(r.encoded.ids)]
+                            for r in (*comparison.rows, *comparison.control_rows)])}  # fmt: skip
+
+    def kept(self, part: str, **more: Any) -> Kept:
+        return Kept(
+            self.folder,
+            {"part": part, "format": _FORMAT, "kind": self.comparison.kind, "identities": self.identities,
+             "aggregation": str(self.comparison.aggregation), "seed": self.plan.seed} | more,
+        )  # fmt: skip
+
+    def separate(self) -> tuple[Directions, list[dict[str, Any]], dict[str, Any] | None]:
+        """Directions of the fit split, their figures on test, and the text-only baseline of labelled messages."""
+        plan = self.plan
+        data = {k: self.data[k] for k in ("fit", "test", "rows")}
+        counts = {"permutations": plan.permutations, "random": plan.random_directions}
+        kept = self.kept("separation", data=data, sites=list(map(str, self.sites)), **counts)
+        stored = kept.get("separation")
+        if stored is None:
+            self.say(f"reading {len(self.prompts.fit)} fit and {len(self.prompts.test)} test messages "
+                     f"at {len(self.sites)} sites")  # fmt: skip
+            reading = read(self.comparison, self.prompts, self.sites, plan.seed)
+            directions = fit_directions(reading.fit)
+            rows = separation(
+                reading, directions, permutations=plan.permutations, random_directions=plan.random_directions,
+                seed=plan.seed,
+            )  # fmt: skip
+            stored = {"directions": directions.plain(), "separation": rows, "text_only": _text_only(reading)}
+            kept.put("separation", stored)
+        best = max(stored["separation"], key=lambda r: r["accuracy"]["value"])
+        self.say(f"separation: best {best['accuracy']['value']:.2f} at {best['site']}")
+        return Directions.of(stored["directions"]), stored["separation"], stored["text_only"]
+
+    def steer(self, directions: Directions, steered: Sequence[str]) -> dose.Swept:
+        """The dose sweep on select, and its report on the steered test messages."""
+        plan = self.plan
+        made_of = self.data["rows"] if self.comparison.kind == "messages" else self.data["fit"]
+
+        def stand(split: str, messages: Sequence[str]) -> Stand:
+            kept = self.kept(
+                split, directions=made_of, messages=_hash(list(messages)), metric=self.metric.fingerprint,
+                max_new_tokens=plan.max_new_tokens, draws=plan.random_directions,
+            )  # fmt: skip
+            return Stand(split, messages, self.comparison, self.metric, plan.max_new_tokens, kept, self.say)
+
+        return dose.sweep(
+            stand("select", self.prompts.select), stand("test", steered), directions, self.steered_at, plan.doses,
+            plan.random_directions, plan.seed,
+        )  # fmt: skip
+
+    def predict(self, directions: Directions) -> dict[str, Any]:
+        """Within-model prediction; the answers of all fit and test messages give the labels."""
+        plan = self.plan
+        arm = self.comparison.misaligned
+        if plan.prediction_scale is not None:
+            arm = replace(arm, scale=plan.prediction_scale)
+        messages = [*self.prompts.fit, *self.prompts.test]
+        kept = self.kept(
+            "prediction", data=self.data, metric=self.metric.fingerprint, scale=plan.prediction_scale,
+            max_new_tokens=plan.max_new_tokens, sites=list(map(str, self.sites)),
+            counts=[plan.permutations, plan.random_directions],
+        )  # fmt: skip
+        found: dict[str, Any] | None = kept.get("prediction")
+        if found is None:
+            labels = kept.get("labels")
+            if labels is None:
+                self.say(f"answering {len(messages)} messages under {arm.name} for the prediction")
+                labels = self._labels(arm, messages)
+                kept.put("labels", labels)
+            found = prediction(
+                arm, messages, np.array(labels, dtype=np.bool_), len(self.prompts.fit), directions,
+                permutations=plan.permutations, random_directions=plan.random_directions, seed=plan.seed,
+            )  # fmt: skip
+            kept.put("prediction", found)
+        if "not_possible" not in found:
+            best = found["direction"]
+            self.say(f"prediction: AUROC {best['auroc']['value']:.2f} at {best['site']}")
+        return found
+
+    def _labels(self, arm: Any, messages: Sequence[str]) -> list[bool]:
+        with arm.on() as chat:
+            rendered = [chat.render([{"role": "user", "content": text}]) for text in messages]
+            found = answer(chat, rendered, max_new_tokens=self.plan.max_new_tokens, batch_size=_BATCH)
+        labels: list[bool] = self.metric(messages, [a.text for a in found]).tolist()
+        return labels
+
+
+def _text_only(reading: Reading) -> dict[str, Any] | None:
+    if not reading.fit_rows:
+        return None
+    found: dict[str, Any] = text_baseline(reading.fit_rows, reading.test_rows)["auroc"]
+    return found
+
+
+def _plain_plan(plan: Plan, sites: Sequence[Site], steered_at: Sequence[Site]) -> dict[str, Any]:
+    return asdict(replace(plan, sites=None, steer=None)) | {
+        "sites": list(map(str, sites)),
+        "steer": list(map(str, steered_at)),
+    }
+
+
+def _hash(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()

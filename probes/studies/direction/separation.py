@@ -1,0 +1,220 @@
+"""Do held-out activations tell the two classes apart, site by site, and would anything else do so as well?
+
+The rule (ours; arXiv 2606.20225 leaves it open, `shared/science.md` A.1 step 4): project on the unit direction of the
+fit split, cut at the midpoint of the fit split's two projected means, and give the balanced accuracy on the test
+split. Effect size: Cohen's d of the test projections, pooled standard deviation with ddof 1. In-sample figures are
+never given: with more dimensions than rows a difference in means separates noise (A.5.3).
+
+Beside each site: directions of permuted fit labels and random directions (both cut at their own midpoint; `farthest`
+is how far from chance the farthest of them gets, either way), the control's own direction and separation, the
+misaligned class against the control's along the direction, and the contrast direction (misaligned - control).
+
+Intervals: balanced accuracy has the mean of both classes' exact binomial intervals (not narrower than it should be,
+also at 1.00); d a bootstrap over messages.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.directions import Direction, Floats, cosine, directions_at, random_like
+from probes.errors import DirectionError
+from probes.evaluation import Interval, rate
+from probes.sites import Site
+from probes.studies.direction.conditions import Clouds, Reading
+
+_RESAMPLES = 1000
+Cloud = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The fit split's directions by site: the one under study, the control's, misaligned minus control."""
+
+    own: dict[Site, Direction]
+    control: dict[Site, Direction]
+    contrast: dict[Site, Direction]
+    without: list[str]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, to be kept."""
+        named = {"own": self.own, "control": self.control, "contrast": self.contrast}
+        return {"without": self.without} | {name: [_plain(d) for d in found.values()] for name, found in named.items()}
+
+    @staticmethod
+    def of(plain: dict[str, Any]) -> Directions:
+        """Back from plain data."""
+        own, control, contrast = (
+            {d.site: d for d in map(_direction, plain[name])} for name in ("own", "control", "contrast")
+        )
+        return Directions(own, control, contrast, plain["without"])
+
+
+def fit_directions(fit: Clouds) -> Directions:
+    """Directions of the fit split. DirectionError where neither the study's nor the control's arms differ anywhere."""
+    own, without = _between(fit.misaligned, fit.aligned)
+    if fit.control is None or fit.control_aligned is None:
+        return Directions(own, {}, {}, without)
+    try:
+        control, _ = _between(fit.control, fit.control_aligned)
+    except DirectionError as error:
+        # A control at exactly 50 % and d = 0 is what a zero vector gives (science.md A.5.4).
+        raise DirectionError(f"control: {error}") from None
+    contrast: dict[Site, Direction] = {}
+    if fit.paired:
+        with suppress(DirectionError):  # a control that is the same as what it controls has none
+            contrast, _ = _between(fit.misaligned, fit.control)
+    return Directions(own, control, contrast, without)
+
+
+def separation(
+    reading: Reading, directions: Directions, *, permutations: int, random_directions: int, seed: int
+) -> list[dict[str, Any]]:
+    """Figures of every site that has a direction, in the order of depth; the test split decides nothing."""
+    fit, test = reading.fit, reading.test
+    found = []
+    for site, direction in directions.own.items():
+        bad, good = fit.misaligned[site], fit.aligned[site]
+        held = test.misaligned[site], test.aligned[site]
+
+        def rule(unit: Floats, a: Cloud = bad, b: Cloud = good, held: tuple[Cloud, Cloud] = held) -> _Rule:
+            return _Rule.at(unit, a, b, *held)
+
+        row: dict[str, Any] = {
+            "site": str(site),
+            "norm": direction.norm,
+            "relative_norm": direction.norm / float(np.linalg.norm(good, axis=1).mean()),
+            "top_dimension_share": float((direction.unit**2).max()),
+            **_figures(rule(direction.unit), test.paired, seed),
+            "permuted": _spread(_permuted(bad, good, *held, permutations, seed)),
+            "random": _spread([rule(random_like(direction, seed + i).unit).accuracy for i in range(random_directions)]),
+            "control": None,
+            "against_control": None,
+            "contrast": None,
+        }
+        control = directions.control.get(site)
+        if control is not None and fit.control and fit.control_aligned and test.control and test.control_aligned:
+            own = _Rule.at(
+                control.unit,
+                fit.control[site],
+                fit.control_aligned[site],
+                test.control[site],
+                test.control_aligned[site],
+            )
+            row["control"] = _figures(own, test.paired, seed) | {
+                "norm": control.norm,
+                "cosine": cosine(direction, control),
+            }
+            if fit.paired:
+                against = fit.control[site], test.control[site]
+                row["against_control"] = _figures(
+                    _Rule.at(direction.unit, bad, against[0], held[0], against[1]), test.paired, seed
+                )
+                if site in directions.contrast:
+                    contrast = directions.contrast[site]
+                    row["contrast"] = _figures(
+                        _Rule.at(contrast.unit, bad, against[0], held[0], against[1]), test.paired, seed
+                    ) | {"norm": contrast.norm, "cosine": cosine(direction, contrast)}
+        found.append(row)
+    return found
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Held-out projections of both classes, and where the fit split's midpoint cuts them."""
+
+    bad: Floats
+    good: Floats
+    cut: float
+
+    @staticmethod
+    def at(unit: Floats, fit_bad: Cloud, fit_good: Cloud, test_bad: Cloud, test_good: Cloud) -> _Rule:
+        a, b = float((fit_bad @ unit).mean()), float((fit_good @ unit).mean())
+        sign = 1.0 if a >= b else -1.0  # of a direction that was not made of these classes
+        return _Rule(sign * (test_bad @ unit), sign * (test_good @ unit), sign * (a + b) / 2)
+
+    @property
+    def hits(self) -> tuple[int, int]:
+        return int((self.bad > self.cut).sum()), int((self.good <= self.cut).sum())
+
+    @property
+    def accuracy(self) -> float:
+        return self.hits[0] / len(self.bad) / 2 + self.hits[1] / len(self.good) / 2
+
+
+def _figures(rule: _Rule, paired: bool, seed: int) -> dict[str, Any]:
+    parts = [rate(rule.hits[0], len(rule.bad)), rate(rule.hits[1], len(rule.good))]
+    low, high = (float(np.mean([getattr(part, end) for part in parts])) for end in ("low", "high"))
+    accuracy = Interval(rule.accuracy, low, high, len(rule.bad) + len(rule.good))
+    effect = cohens_d(rule.bad, rule.good, paired=paired, seed=seed)
+    return {"accuracy": asdict(accuracy), "effect_size": asdict(effect) if effect else None}
+
+
+def cohens_d(bad: Floats, good: Floats, *, paired: bool, seed: int = 0) -> Interval | None:
+    """Difference of means over the pooled standard deviation (ddof 1), bootstrap over messages; None without spread."""
+
+    def d(a: Floats, b: Floats) -> Floats:
+        na, nb = a.shape[-1], b.shape[-1]
+        pooled = ((na - 1) * a.var(-1, ddof=1) + (nb - 1) * b.var(-1, ddof=1)) / (na + nb - 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value: Floats = (a.mean(-1) - b.mean(-1)) / np.sqrt(pooled)
+        return value
+
+    if min(len(bad), len(good)) < 2:
+        return None
+    value = float(d(bad, good))
+    if not np.isfinite(value):
+        return None
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, len(bad), (_RESAMPLES, len(bad)))
+    others = rows if paired else rng.integers(0, len(good), (_RESAMPLES, len(good)))
+    draws = d(bad[rows], good[others])
+    low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
+    return Interval(value, float(low), float(high), len(bad) + len(good))
+
+
+def _permuted(bad: Cloud, good: Cloud, test_bad: Cloud, test_good: Cloud, draws: int, seed: int) -> list[float]:
+    """Accuracies, on the true test labels, of directions made of shuffled fit labels."""
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([bad, good]).astype(np.float64)
+    found = []
+    for _ in range(draws):
+        mixed = rng.permutation(len(rows))
+        a, b = rows[mixed[: len(bad)]], rows[mixed[len(bad) :]]
+        vector = a.mean(0) - b.mean(0)
+        cut = (a.mean(0) + b.mean(0)).dot(vector) / 2
+        found.append(float(((test_bad @ vector > cut).mean() + (test_good @ vector <= cut).mean()) / 2))
+    return found
+
+
+def _spread(accuracies: list[float]) -> dict[str, Any]:
+    """Mean, and the accuracy of the one farthest from chance, either way."""
+    return {
+        "n": len(accuracies),
+        "mean": float(np.mean(accuracies)),
+        "farthest": max(max(a, 1 - a) for a in accuracies),
+    }
+
+
+def _between(bad: dict[Site, Cloud], good: dict[Site, Cloud]) -> tuple[dict[Site, Direction], list[str]]:
+    held = {site: np.concatenate([bad[site], good[site]]) for site in bad}
+    n_bad, n_good = (len(next(iter(side.values()))) for side in (bad, good))
+    return directions_at(held, np.arange(n_bad + n_good) < n_bad)
+
+
+def _plain(direction: Direction) -> dict[str, Any]:
+    return {
+        "site": [direction.site.kind, direction.site.layer, direction.site.head],
+        "vector": direction.vector.tolist(),
+        "centre": direction.centre.tolist(),
+        "sigma": direction.sigma,
+    }
+
+
+def _direction(plain: dict[str, Any]) -> Direction:
+    return Direction(Site(*plain["site"]), np.array(plain["vector"]), np.array(plain["centre"]), plain["sigma"])

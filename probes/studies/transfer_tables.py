@@ -1,0 +1,146 @@
+"""A transfer study as Markdown: the models, the matrix, what controls did, who gives and who takes, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from probes.evaluation import Interval
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The whole page; `result` is what `transfer_report.summarise` gives."""
+    settings = result["settings"]
+    lines = ["# Transfer of misalignment directions between models", ""]
+    lines += [line for note in result["notes"] for line in (f"**{note}**", "")]
+    lines += [
+        f"Ridge maps between {len(result['subjects'])} models, {result['anchors']} {settings['anchors']} anchors at "
+        f"{', '.join(settings['token_positions'])}, depth {settings['depth']:g}, strength {settings['strength']:g}, "
+        f"positions {settings['steered']}, {settings['draws']} draws of each control, seed {settings['seed']}.",
+        "",
+        "`bad`: shows the behaviour. `good`: does not, and is coherent. `gain`: share of good answers under a "
+        "direction minus that without. Intervals are 95 %; means over pairs are bootstrapped over models.",
+        "",
+    ]
+    for name, why in result["left_out"].items():
+        lines += [f"Left out: **{name}**, {why}.", ""]
+    for mode in settings["modes"]:
+        lines += [f"**{mode}**: {result['verdict'][mode]}.", ""]
+    lines += ["## The models by themselves", "", *_models(result), ""]
+    for mode in settings["modes"]:
+        lines += [f"## Pairs by group, {mode}", "", *_cells(result["groups"][mode]), ""]
+        lines += [f"### All pairs, {mode}", "", *_overall(result["overall"][mode]), ""]
+        lines += [f"### Asymmetry, {mode}", "", *_asymmetry(result["asymmetry"][mode]), ""]
+    lines += ["## Every pair", "", *_pairs(result["pairs"], settings["modes"])]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _models(result: dict[str, Any]) -> list[str]:
+    rows = []
+    for subject in result["subjects"]:
+        for mode, own in subject["modes"].items():
+            rows.append(
+                [
+                    subject["name"],
+                    subject["site"],
+                    mode,
+                    _both(subject["untouched"]),
+                    _both(own["own"]),
+                    f"{own['random']['bad']['mean']:.2f} / {own['random']['good']['mean']:.2f}",
+                    _both(own["orthogonal"]),
+                    _both(own["another_block"]) if own["another_block"] else "none",
+                    f"{subject['aligned']['good']['value']:.2f}",
+                ]
+            )
+    head = ["model", "site", "mode", "untouched, bad / good", "own direction", "random (mean)", "orthogonal"]
+    return _table([*head, "another block's", "aligned, good"], rows)
+
+
+def _cells(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """One row a donor, one column a receiver."""
+    groups = list(dict.fromkeys([c["donor"] for c in cells] + [c["receiver"] for c in cells]))
+    at = {(c["donor"], c["receiver"]): c for c in cells}
+
+    def cell(donor: str, receiver: str) -> str:
+        found = at.get((donor, receiver))
+        if found is None:
+            return ""
+        gain, over = found["gain"]["value"], found["over_controls"]["value"]
+        return f"{found['r2']['value']:.2f}, {found['cosine']['value']:.2f}, **{gain:+.2f}** ({over:+.2f})"
+
+    rows = [[donor, *(cell(donor, receiver) for receiver in groups)] for donor in groups]
+    legend = "R2, cosine to the receiver's own, **gain** (gain over the mean control); same group: other members."
+    return [*_table(["donor \\ receiver", *groups], rows), "", legend]
+
+
+def _overall(overall: dict[str, Any]) -> list[str]:
+    names = {"across": "different groups", "within": "same group"}
+    figures = {
+        "r2": "R2",
+        "cosine": "cosine to own",
+        "own_gain": "gain, receiver's own direction",
+        "gain": "gain, mapped",
+        "over_random_source": "mapped over random donor directions",
+        "over_shuffled": "mapped over shuffled pairs",
+        "over_receiver_random": "mapped over random in the receiver",
+        "drop": "bad answers taken away, mapped",
+        "drop_random_source": "... random donor directions",
+        "drop_shuffled": "... shuffled pairs",
+        "drop_receiver_random": "... random in the receiver",
+    }
+    rows = [[label, *(_interval(found[key]) for found in overall.values())] for key, label in figures.items()]
+    correlation = "rank correlation of {} with the gain over controls"
+    for name, label in (("r2", "R2"), ("cosine", "cosine")):
+        found = [o["rank_correlation_with_over_controls"][name] for o in overall.values()]
+        rows.append([correlation.format(label), *("too few" if v is None else f"{v:.2f}" for v in found)])
+    return _table(["", *(f"{names[k]} ({v['pairs']} pairs)" for k, v in overall.items())], rows)
+
+
+def _asymmetry(found: dict[str, Any]) -> list[str]:
+    rows = [
+        [name, _interval(g["as_donor"]), _interval(g["as_receiver"]), _interval(g["over_controls_as_donor"])]
+        for name, g in found["groups"].items()
+    ]
+    lines = _table(["group", "gain as donor", "gain as receiver", "gain over controls as donor"], rows)
+    if found["mean_difference_of_two_ways"] is not None:
+        lines += [
+            "",
+            f"The two ways of a pair differ by {found['mean_difference_of_two_ways']:.2f} on average; equal ways would "
+            f"differ by {found['expected_from_sampling']:.2f} from the choice of questions alone.",
+        ]
+    return lines
+
+
+def _pairs(pairs: Sequence[dict[str, Any]], modes: Sequence[str]) -> list[str]:
+    rows = []
+    for pair in pairs:
+        null = pair["cosine_null"]
+        row = [
+            f"{pair['donor']} to {pair['receiver']}",
+            f"{pair['r2']:.2f} ({pair['r2_shuffled']:.2f})",
+            f"{pair['cosine']:.2f} [{null['low']:.2f}, {null['high']:.2f}]",
+        ]
+        for mode in modes:
+            found = pair["modes"][mode]
+            row += [
+                _both(found["mapped"]),
+                f"{found['random_source']['good']['most']:.2f}, {found['shuffled']['good']['most']:.2f}",
+                found["verdict"],
+            ]
+        rows.append(row)
+    head = ["pair", "R2 (shuffled)", "cosine [random donor directions]"]
+    for mode in modes:
+        head += [f"{mode}: mapped, bad / good", "best control's good: random donor, shuffled", "verdict"]
+    return _table(head, rows)
+
+
+def _both(condition: dict[str, Any]) -> str:
+    return f"{condition['bad']['value']:.2f} / {condition['good']['value']:.2f}"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return str(Interval(**found))

@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+
+from probes.arms import Arm
+from probes.coherence import coherence_limit
+from probes.directions import Direction
+from probes.sites import Site
+from probes.steering import Intervention
+from probes.studies.bench import MARGIN_REPEATED, Bench, Limits, Outcome, figures
+from probes.studies.metric import JudgeMetric
+from tests.probes.studies.planted import BAD, is_bad, load_adapter, messages, planted_chat
+from tests.probes.tiny import hook_count
+
+METRIC = JudgeMetric("brace", is_bad)
+
+
+def outcome(behaviour, nll, repeated=None, change=0.0):
+    n = len(behaviour)
+    return Outcome(
+        np.array(behaviour, dtype=bool), np.array(nll, dtype=float), np.array(repeated or [0.0] * n),
+        np.arange(n, dtype=float), change,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    chat = planted_chat(0)
+    load_adapter(chat, tmp_path_factory.mktemp("adapters"), 0, "bad", **BAD)
+    return chat
+
+
+def test_an_outcome_survives_json():
+    found = outcome([1, 0, 1], [0.5, np.inf, 2.0], [0.0, 0.25, 1.0], 0.125)
+    back = Outcome.of(json.loads(json.dumps(found.plain())))
+    for name in ("behaviour", "nll", "repeated", "tokens"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(found, name))
+        assert getattr(back, name).dtype == getattr(found, name).dtype
+    assert back.change == 0.125
+
+
+def test_good_is_no_behaviour_and_reads_like_the_base():
+    base = outcome([0] * 20, np.linspace(0.5, 1.0, 20), [0.0] * 19 + [0.1])
+    limits = Limits.of(base)
+    assert limits.nll == coherence_limit(base.nll)
+    assert limits.repeated == pytest.approx(np.quantile(base.repeated, 0.95) + MARGIN_REPEATED)
+    found = outcome([0, 1, 0, 0, 0], [0.9, 0.9, limits.nll + 0.01, 0.1, np.inf], [0, 0, 0, limits.repeated + 0.01, 0])
+    np.testing.assert_array_equal(limits.good(found), [True, False, False, False, False])
+    np.testing.assert_array_equal(limits.coherent(found), [True, True, False, False, False])
+    # A loop reads well under the base; without a limit on repetition it would pass.
+    np.testing.assert_array_equal(Limits(limits.nll).good(found), [True, False, False, True, False])
+
+
+def test_figures_have_intervals_and_count_what_is_empty():
+    base = outcome([0] * 20, np.linspace(0.5, 1.0, 20))
+    found = figures(outcome([1, 0, 0, 0], [0.6, 0.7, np.inf, 9.0], change=0.3), Limits.of(base))
+    assert found["behaviour"]["value"] == 0.25
+    assert found["good"]["value"] == 0.25
+    assert found["coherent"]["value"] == 0.5
+    assert found["nll"]["value"] == pytest.approx((0.6 + 0.7 + 9) / 3)
+    assert (found["nll"]["n"], found["empty"], found["change"]) == (3, 1, 0.3)
+    for name in ("behaviour", "good", "coherent", "nll", "repeated", "tokens"):
+        assert 0 <= found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+    silent = figures(outcome([0, 0], [np.inf, np.inf]), Limits.of(base))
+    assert (silent["nll"], silent["empty"], silent["good"]["value"]) == (None, 2, 0.0)
+
+
+def test_the_bench_generates_under_the_arm_and_checks_sense_under_the_base(chat):
+    bench = Bench(chat, messages(30), METRIC, max_new_tokens=10)
+    base, bad = bench.run(Arm(chat, None)), bench.run(Arm(chat, "bad"))
+    assert base.behaviour.mean() == 0
+    assert bad.behaviour.mean() > 0.7
+    assert bad.nll[bad.behaviour].min() > 2 > base.nll.max()
+    assert (base.tokens == 10).all()
+    assert base.change == bad.change == 0
+    np.testing.assert_allclose(bench.run(Arm(chat, "bad")).nll, bad.nll, atol=1e-4)
+
+
+def test_a_steered_run_reports_its_change_and_leaves_no_hook(chat):
+    before = hook_count(chat.model)
+    vector = np.zeros(64)
+    vector[3] = 2.0
+    steered = Bench(chat, messages(8), METRIC, max_new_tokens=4).run(
+        Arm(chat, "bad"), Intervention(Direction(Site("residual", 1), vector, np.zeros(64), 1.0), "subtract", 1.0)
+    )
+    assert 0.05 < steered.change < 5
+    assert hook_count(chat.model) == before
