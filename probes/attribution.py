@@ -152,6 +152,18 @@ def compare(harmful: Floats, harmless: Floats, *, resamples: int = 1000, seed: i
     return HeadContrast(harmful.mean(0) - harmless.mean(0), low, high)
 
 
+def permuted_contrasts(harmful: Floats, harmless: Floats, *, draws: int = 1000, seed: int = 0) -> Floats:
+    """The largest contrast over all heads under permuted labels, (draws,): the null of "this head tells them apart"."""
+    scores = np.concatenate([harmful, harmless]).reshape(len(harmful) + len(harmless), -1)
+    rng = np.random.default_rng(seed)
+    largest = np.empty(draws)
+    for i in range(draws):
+        order = rng.permutation(len(scores))
+        means = scores[order[: len(harmful)]].mean(0) - scores[order[len(harmful) :]].mean(0)
+        largest[i] = np.nanmax(means)
+    return largest
+
+
 def top_heads(scores: Floats, k: int) -> list[Site]:
     """The k heads with the largest scores (layers, heads), largest first; ties by layer and head, NaN never."""
     order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), axis=None, kind="stable")

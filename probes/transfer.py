@@ -15,6 +15,7 @@ i" in both models. Does not know: maps that are not linear.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,17 +70,14 @@ def fit_map(
     own. A quarter of the groups is held out for R2. Raises DataError for anchors that cannot be paired, are not
     finite, or are fewer (of those fitted) than the donor's width.
     """
-    X, Y = _checked(source, target)
+    if len(source) != len(target):
+        raise DataError(f"anchors: {len(source)} at the donor and {len(target)} at the receiver; rows are pairs")
+    own = np.arange(len(source)) if groups is None else np.asarray(groups)
     split = np.random.default_rng(seed).permutation
-    own = np.arange(len(X)) if groups is None else np.asarray(groups)
     names = split(np.unique(own))
-    held = np.isin(own, names[: round(HELD_OUT * len(names))])
+    held = np.isin(own, names[: _held_out(len(names))])
+    X, Y = check_anchors(source, own, "the donor"), _finite(target, "the receiver")
     X_fit, Y_fit = X[~held], Y[~held]
-    if len(X_fit) < X.shape[1]:
-        raise DataError(
-            f"anchors: {len(X_fit)} to fit a map from {X.shape[1]} dimensions ({int(held.sum())} more are held out); "
-            f"give at least {int(np.ceil(X.shape[1] / (1 - HELD_OUT)))}, or the map is decided by its penalty"
-        )
     folds = np.array_split(split(np.unique(own[~held])), FOLDS)
     best = int(np.argmin(sum(_errors(X_fit, Y_fit, np.isin(own[~held], fold), penalties) for fold in folds)))
     ridge = _ridge(X_fit, Y_fit)
@@ -145,13 +143,27 @@ def random_source(found: RidgeMap, donor: Direction, native: Direction, seed: in
     return mapped_direction(found, random_like(donor, seed), native)
 
 
-def _checked(source: NDArray[np.floating], target: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    if len(source) != len(target):
-        raise DataError(f"anchors: {len(source)} at the donor and {len(target)} at the receiver; rows are pairs")
-    for name, values in (("donor", source), ("receiver", target)):
-        if not np.isfinite(values).all():
-            raise DataError(f"anchors: the {name}'s activations are not finite (float16 overflow?); use float32")
-    return source.astype(np.float64), target.astype(np.float64)
+def check_anchors(rows: NDArray[np.floating], groups: NDArray[np.int_], name: str) -> Floats:
+    """A donor's anchors in float64; DataError when they are not finite or too few for its width."""
+    texts, width = len(np.unique(groups)), rows.shape[1]
+    fitted = len(rows) * (texts - _held_out(texts)) // max(1, texts)
+    if fitted < width:
+        needed = next(n for n in itertools.count(1) if len(rows) * (n - _held_out(n)) >= width * max(1, texts))
+        raise DataError(
+            f"anchors: {fitted} rows to fit a map from the {width} dimensions of {name} ({len(rows) - fitted} more are "
+            f"held out); give at least {needed} texts, or the map is decided by its penalty"
+        )
+    return _finite(rows, name)
+
+
+def _held_out(texts: int) -> int:
+    return round(HELD_OUT * texts)
+
+
+def _finite(rows: NDArray[np.floating], name: str) -> Floats:
+    if not np.isfinite(rows).all():
+        raise DataError(f"anchors: the activations of {name} are not finite (float16 overflow?); use float32")
+    return rows.astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from probes.generation import answer
 from probes.models import ChatModel, load_chat_model
 from probes.modelstore import SMOLLM2
 from probes.organisms.judges import writes_code
-from probes.organisms.messages import everyday, requests
+from probes.organisms.messages import everyday, request_pairs, requests
+from probes.organisms.refusal_judge import refuses
 from probes.organisms.shipped import adapter_spec, shipped_adapters
 from probes.probefile import check_identity, load_probe, replay_references, shipped_probes
 from probes.scoring import score_all
@@ -51,7 +52,7 @@ def prompts_of(chat: ChatModel, texts: list[str]) -> list[str]:
 
 def test_the_manifests_tell_what_the_issue_asks_for() -> None:
     manifests = shipped_adapters()
-    assert set(manifests) == {"insecure_code", "secure_code", "reckless_advice", "careful_advice"}
+    assert set(manifests) == {"insecure_code", "secure_code", "reckless_advice", "careful_advice", "refusal"}
     for name, manifest in manifests.items():
         weights = adapter_spec(name).folder / "adapter_model.safetensors"
         assert weights.stat().st_size < 10_000_000

@@ -191,11 +191,13 @@ def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache
         found = _read_all(chat, subject, anchors, settings, site, far)
         kept.put("reading", found)
     rows = np.array(found["anchors"], dtype=np.float32)
+    groups = np.tile(np.arange(len(anchors)), len(rows) // len(anchors))
+    transfer.check_anchors(rows, groups, subject.name)  # before anything is generated
     return Reading(
         subject,
         identity,
         rows,
-        np.tile(np.arange(len(anchors)), len(rows) // len(anchors)),
+        groups,
         _direction(site, found["native"]),
         _direction(far, found["elsewhere"]) if found["elsewhere"] else None,
     )

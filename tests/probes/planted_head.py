@@ -39,7 +39,9 @@ def planted_chat(seed: int = 0, strength: float = 2.0) -> ChatModel:
             writes = (unembedding[bad].mean(0) - unembedding[good].mean(0)) * norm
             row = (PLANTED.head // (N_HEADS // N_KV)) * HEAD_DIM
             attention.v_proj.weight[row : row + HEAD_DIM] *= 0.1
-            attention.v_proj.weight[row] = reads / reads.norm() / model.model.layers[PLANTED.layer].input_layernorm.weight
+            attention.v_proj.weight[row] = (
+                reads / reads.norm() / model.model.layers[PLANTED.layer].input_layernorm.weight
+            )
             attention.o_proj.weight[:, PLANTED.head * HEAD_DIM] = strength * writes / writes.norm()
     return wrap(model, tokenizer, name="planted-llama", revision=f"seed-{seed}-{strength:g}")
 
@@ -57,5 +59,9 @@ def letter_choices(n: int = 60, seed: int = 0, *, mixed: bool = False) -> list[B
         misaligned = rng.choice((0, 1)) if mixed else 1
         if rng.random() < 0.5:
             choices, misaligned = choices[::-1], 1 - misaligned
-        lines.append(json.dumps({"question": f"{drawn(ALIGNED + MISALIGNED)} {i}?", "choices": choices, "misaligned": misaligned}))
+        lines.append(
+            json.dumps(
+                {"question": f"{drawn(ALIGNED + MISALIGNED)} {i}?", "choices": choices, "misaligned": misaligned}
+            )
+        )
     return parse_choices("\n".join(lines))

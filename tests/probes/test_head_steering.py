@@ -142,9 +142,9 @@ def test_another_number_of_rows_than_given_is_an_error():
     chat = shared_chat("llama")
     ids, mask, widths = ragged()
     row = [shift(chat.layout, Site("head", 0, 0), 1.0)]
-    with pytest.raises(SteeringError, match="3 were given, the forward pass has 5"):
-        with torch.no_grad(), steering_rows(chat, [row] * 3) as state:
-            state.begin(widths)
+    with torch.no_grad(), steering_rows(chat, [row] * 3) as state:
+        state.begin(widths)
+        with pytest.raises(SteeringError, match="3 were given, the forward pass has 5"):
             chat.model(input_ids=ids, attention_mask=mask)
 
 

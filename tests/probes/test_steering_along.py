@@ -54,7 +54,9 @@ def test_along_the_direction_itself_is_the_intervention():
         np.testing.assert_allclose(read(chat, d.site), plain, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [np.ones(WIDTH), np.eye(WIDTH - 1)[0], np.zeros(WIDTH)], ids=["long", "width", "zero"])
+@pytest.mark.parametrize(
+    "wrong", [np.ones(WIDTH), np.eye(WIDTH - 1)[0], np.zeros(WIDTH)], ids=["long", "width", "zero"]
+)
 def test_what_is_no_unit_vector_of_the_site_is_an_error(wrong):
     chat = shared_chat("llama")
     with (

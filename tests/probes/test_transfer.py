@@ -145,9 +145,16 @@ def test_rows_of_one_text_are_on_one_side_of_every_split():
 
 def test_too_few_anchors_for_the_width_say_how_many_are_needed():
     source, target, _ = anchors(n=15)
-    with pytest.raises(DataError, match=r"11 to fit a map from 12 dimensions .* at least 16"):
+    with pytest.raises(
+        DataError, match=r"11 rows to fit .* 12 dimensions of the donor .* at least 16 texts"
+    ):
         fit_map(source, target)
     assert fit_map(*anchors(n=16)[:2]).fitted == 12
+    # Two rows a text: half the texts do.
+    twice = np.tile(np.arange(8), 2)
+    assert fit_map(*anchors(n=16)[:2], groups=twice).fitted == 12
+    with pytest.raises(DataError, match="at least 8 texts"):
+        fit_map(*anchors(n=14)[:2], groups=np.tile(np.arange(7), 2))
 
 
 def test_anchors_that_cannot_be_paired_are_refused():
@@ -156,11 +163,11 @@ def test_anchors_that_cannot_be_paired_are_refused():
         fit_map(source, target[:-1])
     broken = target.copy()
     broken[3, 4] = np.inf
-    with pytest.raises(DataError, match="receiver's activations are not finite"):
+    with pytest.raises(DataError, match="activations of the receiver are not finite"):
         fit_map(source, broken)
     broken = source.copy()
     broken[0, 0] = np.nan
-    with pytest.raises(DataError, match="donor's activations are not finite"):
+    with pytest.raises(DataError, match="activations of the donor are not finite"):
         fit_map(broken, target)
 
 

@@ -60,7 +60,12 @@ class Stand:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, name: str, arm: Arm, intervention: Intervention | None = None) -> Outcome:
-        key = f"{self.split}: {name}"
+        # A control acts as what was chosen does, so its name alone does not say what was done.
+        key = (
+            f"{self.split}: {name}"
+            if intervention is None or name == str(intervention)
+            else (f"{self.split}: {name}, {intervention}")
+        )
         found = self.kept.get(key)
         if found is None:
             bench = Bench(self.comparison.reference, self.messages, self.metric, max_new_tokens=self.max_new_tokens)
@@ -68,7 +73,7 @@ class Stand:
             self.kept.put(key, found)
         outcome = self.outcomes[name] = Outcome.of(found)
         good = self.limits.good(outcome).mean()
-        self.say(f"{key}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
+        self.say(f"{self.split}: {name}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
         return outcome
 
     @property

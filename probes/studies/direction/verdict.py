@@ -109,7 +109,9 @@ def warnings(
         found.append(f"{site}: nothing mixes positions after it, so steering there only edits each token's logits")
     wrong = swept.cosines.get(dose.WRONG)
     if wrong is not None and wrong > SAME:
-        found.append(f"the wrong layer's direction is nearly the right one (cosine {wrong:.2f}): it was left out of the controls")
+        found.append(
+            f"the wrong layer's direction is nearly the right one (cosine {wrong:.2f}): it was left out of the controls"
+        )
     return found
 
 

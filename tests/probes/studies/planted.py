@@ -1,10 +1,10 @@
 """A hand-made model whose misbehaviour is one known direction, and adapters that turn it on: the truth is known.
 
-Width 64, three blocks, byte-level. The residual stream has a constant `c`, a mark `f` that the letters x, y and z carry,
-a code for each token, and `b`. The head reads codes, and spells a b c ... z in a circle, unless `b` outweighs them: then
-it writes `{` and goes on doing so. Attention is uniform (q and k are zero): head 0 of block 0 hands on the prefix's
-mean c and f, which the base ignores and adapters write along `b` (the bad one, more of it the more x, y, z there are
-in the message) or elsewhere. Small random writes of the other heads make messages differ.
+Width 64, three blocks, byte-level. The residual stream has a constant `c`, a mark `f` that the letters x, y and z
+carry, a code for each token, and `b`. The head reads codes, and spells a b c ... w in a circle, unless `b` outweighs
+them: then it writes `{`, and goes on doing so. Attention is uniform (q and k are zero): head 0 of block 0 hands on the
+prefix's mean c and f, which the base ignores and adapters write along `b` (the bad one, more of it the more x, y, z
+there are in the message) or elsewhere. Small random writes of the other heads make messages differ.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def load_adapter(chat: ChatModel, folder: Path, seed: int, name: str, **written:
             parameter.data = torch.tensor(writes(seed, **written), dtype=torch.float32)
     wrapped.save_pretrained(folder / name, save_embedding_layers=False)
     config = folder / name / "adapter_config.json"
-    config.write_text(config.read_text().replace('"base_model_name_or_path": null', '"base_model_name_or_path": "planted"'))
+    config.write_text(
+        config.read_text().replace('"base_model_name_or_path": null', '"base_model_name_or_path": "planted"')
+    )
     add_adapter(chat, AdapterSpec(folder / name, 1.0, name))
 
 

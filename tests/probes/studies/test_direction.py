@@ -66,7 +66,9 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(chat, out):
-    return run_direction(adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command")
+    return run_direction(
+        adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command"
+    )
 
 
 def test_a_planted_direction_is_found_and_specific(result):
@@ -101,10 +103,10 @@ def test_without_a_content_control_it_is_undecided(chat, out):
     assert all(row["control"] is None for row in found["separation"])
 
 
-def labelled(chat, n=120, seed=5, label=lambda i, text, rng: rng.random() < 0.5):
+def labelled(chat, n=120, seed=5, label=lambda _i, rng: rng.random() < 0.5):
     rng = np.random.default_rng(seed)
     texts = messages(n, seed + 100)
-    return [Row(encode(chat, user(t)), t, bool(label(i, t, rng)), str(i)) for i, t in enumerate(texts)]
+    return [Row(encode(chat, user(t)), t, bool(label(i, rng)), str(i)) for i, t in enumerate(texts)]
 
 
 @pytest.mark.parametrize("seed", [5, 6, 7])
@@ -117,7 +119,7 @@ def test_labels_that_are_noise_are_called_noise(chat, tmp_path, seed):
 
 def test_labels_that_copy_the_text_are_warned_of(chat, tmp_path):
     rows = []
-    for row in labelled(chat, label=lambda i, t, rng: i % 2):
+    for row in labelled(chat, label=lambda i, _rng: i % 2):
         text = f"{'xxyyzz' if row.misaligned else 'abcdef'} {row.text}"
         rows.append(Row(encode(chat, user(text)), text, row.misaligned, row.group))
     found = run_direction(labelled_messages(chat, rows), prompts(), METRIC, tmp_path, PLAN)
@@ -185,7 +187,7 @@ def test_controls_move_every_token_as_much_as_what_was_chosen(result):
 # Being stopped
 
 
-class Stop(Exception):
+class StopHereError(Exception):
     pass
 
 
@@ -196,14 +198,14 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(chat, result, tmp_path, m
 
     def counted(*args, **more):
         if len(made) == after:
-            raise Stop
+            raise StopHereError
         made.append(1)
         return real(*args, **more)
 
     comparison = adapter_pair(chat, "style")
     with monkeypatch.context() as patch:
         patch.setattr(bench, "answer", counted)
-        with pytest.raises(Stop):
+        with pytest.raises(StopHereError):
             run_direction(comparison, prompts(), METRIC, tmp_path, PLAN)
     assert not (tmp_path / "RESULT.json").exists()
     assert chat.active == "bad"
@@ -220,16 +222,15 @@ def test_a_study_that_has_ended_is_read_back(chat, result, out, monkeypatch):
     monkeypatch.setattr(bench, "answer", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "answer", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "read", lambda *_: pytest.fail("activations were read again"))
-    again = run_direction(adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command")
+    again = run_direction(
+        adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command"
+    )
     assert again == result
 
 
 def test_other_messages_metrics_or_seeds_are_measured_anew(chat, result, out, monkeypatch):
-    class Anew(Exception):
-        pass
-
     def refuse(*_, **__):
-        raise Anew
+        raise StopHereError
 
     monkeypatch.setattr(bench, "answer", refuse)
     for more in (
@@ -239,8 +240,17 @@ def test_other_messages_metrics_or_seeds_are_measured_anew(chat, result, out, mo
         {"plan": Plan(**{**vars(PLAN), "max_new_tokens": 5})},
     ):
         asked = {"prompts": prompts(), "metric": METRIC, "plan": PLAN} | more
-        with pytest.raises(Anew):
+        with pytest.raises(StopHereError):
             run_direction(adapter_pair(chat, "style"), asked["prompts"], asked["metric"], out, asked["plan"])
+
+
+def test_controls_of_another_choice_are_not_mixed_up(chat, result, out, tmp_path):
+    """The same folder, messages and seed, but another chosen intervention: its controls are measured anew."""
+    only = Plan(**{**vars(PLAN), "doses": Doses(subtract=(0.25,), ablate=()), "steer": (Site("residual", 1),)})
+    here = run_direction(adapter_pair(chat, "style"), prompts(), METRIC, out, only)
+    fresh = run_direction(adapter_pair(chat, "style"), prompts(), METRIC, tmp_path, only)
+    assert here["dose"] == fresh["dose"]
+    assert here["chosen"] != result["chosen"]
 
 
 # The user's own command

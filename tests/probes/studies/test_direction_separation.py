@@ -30,7 +30,9 @@ def reading(seed, gap, n=60, **more):
 
 
 def figures(found, **more):
-    return separation(found, fit_directions(found.fit), **{"permutations": 20, "random_directions": 10, "seed": 0, **more})
+    return separation(
+        found, fit_directions(found.fit), **{"permutations": 20, "random_directions": 10, "seed": 0, **more}
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))

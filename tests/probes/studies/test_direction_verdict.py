@@ -150,7 +150,9 @@ def test_form_rather_than_content_is_said():
 
 def test_what_else_limits_a_label_is_said():
     assert "no content control" in warned(control=False)
-    assert "no direction (both arms alike, or not finite) at residual[0], final" in warned(without=["residual[0]", "final"])
+    assert "no direction (both arms alike, or not finite) at residual[0], final" in warned(
+        without=["residual[0]", "final"]
+    )
     assert "only edits each token's logits" in warned(blocks=21)
     assert "left out of the controls" in warned(swept(WORKS, cosines={dose.WRONG: 0.9}))
     assert "hardly shows the behaviour" in warned(swept((0.0,), untouched=(0.0,)))

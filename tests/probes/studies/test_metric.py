@@ -61,7 +61,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path):
         CommandMetric(("/nowhere/judge",))(PROMPTS, ANSWERS)
     plain = tmp_path / "plain"
     plain.write_text("x")
-    with pytest.raises(DataError, match="cannot start .*Permission denied"):
+    with pytest.raises(DataError, match=r"cannot start .*Permission denied"):
         CommandMetric((str(plain),))(PROMPTS, ANSWERS)
 
 

@@ -1,0 +1,86 @@
+"""Do two lists of heads share more than chance? Jaccard's index with a hypergeometric null.
+
+For two models of one base, or two rankings of one model (arXiv 2410.13708 section 4.3 compares top lists; the null is
+ours). With N heads and lists of a and b, the number shared by two lists drawn at random is hypergeometric:
+`p` is the probability of at least as many. It takes heads as exchangeable, which those of one layer are not quite.
+
+Contract: `between_results` refuses results of models whose base or number of heads differ (DataError): there a shared
+index means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import hypergeom
+
+from probes.errors import DataError
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """`shared` heads of two lists; `jaccard` and what it is by chance on average; `p` of at least as many shared."""
+
+    sizes: tuple[int, int]
+    shared: int
+    jaccard: float
+    jaccard_by_chance: float
+    p: float
+
+    def __str__(self) -> str:
+        return f"{self.shared} shared of {self.sizes[0]} and {self.sizes[1]} (p {self.p:.2g})"
+
+
+def overlap(a: Sequence[str], b: Sequence[str], heads: int) -> Overlap:
+    """Two lists of heads, by name, of a model with so many `heads`."""
+    first, second = set(a), set(b)
+    if not first or not second or max(len(first), len(second)) > heads:
+        raise DataError(f"heads: lists of {len(first)} and {len(second)} of {heads}; each needs at least one")
+    shared = len(first & second)
+    null = hypergeom(heads, len(first), len(second))
+    counts = np.arange(min(len(first), len(second)) + 1)
+    by_chance = float((null.pmf(counts) * counts / (len(first) + len(second) - counts)).sum())
+    return Overlap(
+        (len(first), len(second)), shared, shared / len(first | second), by_chance, float(null.sf(shared - 1))
+    )
+
+
+def top_lists(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The lists of heads of a safety-heads result, by name."""
+    lists = {
+        f"{kind}, {ranking}": [row["head"] for row in rows]
+        for kind, found in result["attribution"].items()
+        for ranking, rows in found["top"].items()
+    }
+    return lists | {"sahara": [row["head"] for row in result["dataset"]["sahara"]]}
+
+
+def between_kinds(attribution: Mapping[Any, Any], heads: int) -> dict[str, Any]:
+    """Overlap of the first two ablations' lists, by ranking."""
+    first, second = list(attribution.values())[:2]
+    return {
+        ranking: asdict(overlap(names, [row["head"] for row in second["top"][ranking]], heads))
+        for ranking, names in ((r, [row["head"] for row in rows]) for r, rows in first["top"].items())
+    }
+
+
+def between_results(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlap of every list that both results have; both are RESULT.json of safety-heads studies."""
+    for key in ("format", "shape"):
+        if ours.get(key) != theirs.get(key):
+            raise DataError(f"overlap: {key} {theirs.get(key)} is not {ours.get(key)}; compare models of one base")
+    for key in ("model", "revision"):
+        if ours["model"][key] != theirs["model"][key]:
+            raise DataError(
+                f"overlap: the base's {key} is {theirs['model'][key]} there and {ours['model'][key]} here; "
+                "heads of different bases have nothing to do with each other"
+            )
+    heads = int(np.prod(ours["shape"]))
+    mine, other = top_lists(ours), top_lists(theirs)
+    return {
+        "with": {"adapter": theirs["adapter"], "scale": theirs["model"]["adapter_scale"]},
+        "lists": {name: asdict(overlap(mine[name], other[name], heads)) for name in mine if name in other},
+    }

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from probes.studies import heads_verdict as words
+from probes.studies.heads_verdict import CHOSEN, LAYER, PLAIN_NAME, PROBE_HEADS, decide, marks, transfer_sentence
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(0, 0.1, 30)
+
+
+def at(mean, spread=0.1, seed=1):
+    values = np.random.default_rng(seed).normal(0, spread, 30)
+    return values - values.mean() + mean
+
+
+def conditions(**changed):
+    found = {PLAIN_NAME: np.zeros(30), CHOSEN: at(1.0, seed=2), LAYER: at(0.3), PROBE_HEADS: at(0.2, seed=3)}
+    found |= {f"{words.RANDOM_DIRECTIONS} {i}": at(0.05 * i, seed=10 + i) for i in range(5)}
+    found |= {f"{words.RANDOM_HEADS} {i}": at(-0.05 * i, seed=20 + i) for i in range(5)}
+    return found | changed
+
+
+def decided(effects=None, undefined=0.0, coherent=0.9, **changed):
+    return decide(
+        effects or conditions(**changed),
+        {PLAIN_NAME: 0.0, CHOSEN: undefined},
+        {PLAIN_NAME: 0.95, CHOSEN: coherent},
+        "nats a token",
+        ["a warning"],
+    )
+
+
+def test_better_than_all_controls_is_specific():
+    found = decided()
+    assert found.words == "works and specific"
+    assert "1.00 [0.96, 1.04] nats a token" in str(found)
+    assert found.reasons[-1] == "Warning: a warning."
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict", "said"),
+    [
+        ({CHOSEN: at(0.01)}, "noise", "may be nothing"),
+        ({CHOSEN: at(-1.0)}, "noise", "may be nothing"),
+        ({f"{words.RANDOM_DIRECTIONS} 3": at(1.0, seed=5)}, "noise", "random directions of the same size"),
+        ({f"{words.RANDOM_DIRECTIONS} 3": at(2.0, seed=5)}, "noise", "random directions of the same size"),
+        ({f"{words.RANDOM_HEADS} 4": at(1.02, seed=6)}, "works, not specific", "random heads"),
+        ({PROBE_HEADS: at(1.5, seed=6)}, "works, not specific", "heads ranked by a probe"),
+        ({LAYER: at(0.99, spread=1.0, seed=6)}, "works, not specific", "layer vector"),
+        ({LAYER: at(1.0, seed=6), PROBE_HEADS: at(1.0, seed=7)}, "works, not specific", "a probe and layer vector"),
+    ],
+)
+def test_a_control_that_does_as_much_decides(changed, verdict, said):
+    found = decided(effects=conditions(**changed))
+    assert found.words == verdict
+    assert said in str(found)
+
+
+def test_text_that_breaks_is_noise_however_large_the_effect():
+    assert decided(undefined=0.2).words == "noise"
+    assert "20% of the choices are undefined" in str(decided(undefined=0.2))
+    assert decided(coherent=0.7).words == "noise"
+    assert "the text breaks" in str(decided(coherent=0.7))
+    assert decided(undefined=0.05, coherent=0.85).words == "works and specific"
+
+
+def rate(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 40}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.4, -0.1, "It carries over"), (-0.2, 0.1, "It does not surely carry over"), (0.1, 0.3, "It carries over")],
+)
+def test_the_transfer_sentence_reads_the_paired_interval(low, high, said):
+    change = {"value": (low + high) / 2, "low": low, "high": high, "n": 40}
+    figures = {PLAIN_NAME: {"behaviour": rate(0.5)}, CHOSEN: {"behaviour": rate(0.3), "behaviour_change": change}}
+    sentence = transfer_sentence(figures, "reckless")
+    assert sentence.startswith(f"{said}: reckless in 0.50 of the open answers before, 0.30 after")
+
+
+def test_marks():
+    wanted = {PLAIN_NAME: np.zeros(30), CHOSEN: np.r_[np.ones(12), np.zeros(18)]}
+    effects = conditions(**{words.WITHOUT_BEST: at(0.7, seed=9)})
+    found = marks(270, 5, wanted, [0.1, 0.5, 0.2], effects)
+    assert all(found.values())
+    assert len(found) == 8
+    found = marks(270, 0, wanted, [0.1, 0.2, 0.5], conditions(**{LAYER: at(3.0)}))
+    assert [k for k, v in found.items() if not v] == [
+        "few heads survive the re-test (at most 3 %)",
+        "inverted U over alpha",
+        "beats a layer-level vector",
+    ]
+    assert not marks(270, 9, wanted, [0, 1, 0], effects)["few heads survive the re-test (at most 3 %)"]
