@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ from probes.sites import hidden_of
 from probes.steering import steering
 
 Floats = NDArray[np.float64]
+# What all trials of a question have in common: nothing, the prompt, or the prompt and the blocks below.
+Share = Literal["nothing", "prompt", "depth"]
 # Tokens from which a forward pass is worth closing where the next trial starts deeper.
 _WORTH_RUNNING = 256
 _TOLERANCE_NATS = 1e-3
@@ -83,7 +85,7 @@ class Outcomes:
 
 
 def likelihoods(
-    chat: ChatModel, row: BinaryChoice, trials: Sequence[Trial], *, token_budget: int = 1024, share: bool = True
+    chat: ChatModel, row: BinaryChoice, trials: Sequence[Trial], *, token_budget: int = 1024, share: Share = "depth"
 ) -> Floats:
     """Mean log-probability of (the aligned, the misaligned) choice as the answer, (trials, 2); float32 sums."""
     prompt = chat.token_ids(rendered(chat, row, "likelihood"))
@@ -96,16 +98,17 @@ def likelihoods(
     fed = torch.cat([torch.full_like(gold[:, :1], prompt[-1]), gold[:, :-1]], 1)
     out = np.empty((len(trials), 2))
     with torch.inference_mode():
-        plain = _Shared(chat, prompt[:-1], fed) if share else None
+        plain = None if share == "nothing" else _Shared(chat, prompt[:-1], fed)
         head = torch.tensor([prompt[:-1]], dtype=torch.long, device=chat.device)
-        tokens = 2 * (width if share else width + len(prompt) - 1)
-        for chosen in _chunks(trials, tokens, token_budget, chat.layout.n_blocks, by_depth=share):
+        tokens = 2 * (width if plain else width + len(prompt) - 1)
+        for chosen in _chunks(trials, tokens, token_budget, chat.layout.n_blocks, by_depth=share == "depth"):
             group = [trials[i] for i in chosen]
             n = len(group)
             rows = [t.shifts for t in group for _ in answers]
             ids = fed.repeat(n, 1)
             if plain is not None:
-                start = min(min(t.first_block for t in group), chat.layout.n_blocks - 1)
+                lowest = min(t.first_block for t in group) if share == "depth" else 0
+                start = min(lowest, chat.layout.n_blocks - 1)
                 with plain.from_block(start, n) as cache, steering_rows(chat, rows, "all"):
                     logits = chat.model(input_ids=ids, past_key_values=cache, use_cache=True).logits
             else:
@@ -241,7 +244,7 @@ class Asker:
     kept: Kept | None = None
     token_budget: int = 1024
     max_new_tokens: int = 8
-    share: bool = True
+    share: Share = "depth"
     on_question: Callable[[int, int], None] = lambda *_: None
     warnings: list[str] = field(default_factory=list)
     _checked: bool = False
@@ -280,7 +283,7 @@ class Asker:
     def _measure(self, trials: Sequence[Trial], row: BinaryChoice) -> Floats:
         if self.form == "letters":
             return letters(self.chat, row, trials, max_new_tokens=self.max_new_tokens)
-        if self.share and not self._checked:
+        if self.share != "nothing" and not self._checked:
             self._check(trials, row)
         return likelihoods(self.chat, row, trials, token_budget=self.token_budget, share=self.share)
 
@@ -293,16 +296,16 @@ class Asker:
         self._checked = True
         expected = one_at_a_time(self.chat, row, trial)
         try:
-            found = likelihoods(self.chat, row, [trial], token_budget=self.token_budget)[0]
+            found = likelihoods(self.chat, row, [trial], token_budget=self.token_budget, share=self.share)[0]
         except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
-            self.share = False
+            self.share = "nothing"
             self.warnings.append(
                 f"the shared prompt does not work on this model ({type(error).__name__}): measured whole"
             )
             return
         worst = float(np.abs(found - expected).max())
         if not worst <= _TOLERANCE_NATS and np.isfinite(expected).all():
-            self.share = False
+            self.share = "nothing"
             self.warnings.append(
                 f"the shared prompt gives other figures on this model ({worst:.2g} nats): measured whole"
             )

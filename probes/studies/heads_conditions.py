@@ -88,7 +88,10 @@ def random_heads(directions: SiteDirections, sites: Sequence[Site], alpha: float
     rest = [s for s in sorted(directions.found) if s not in sites]
     rng = np.random.default_rng(seed)
     made: dict[str, Trial] = {}
-    for _ in range(draws if len(rest) >= len(sites) else 0):
+    # Few heads may be drawn alike; a few more draws find the others.
+    for _ in range(20 * draws if len(rest) >= len(sites) else 0):
+        if len(made) == draws:
+            break
         picked = [rest[i] for i in rng.choice(len(rest), len(sites), replace=False)]
         trial = joint(directions, picked, alpha)
         made.setdefault(trial.name, trial)

@@ -65,9 +65,9 @@ class OpenBench:
             with self._chat.base() if trial is BASE else nullcontext():
                 found = self._measured(trial)
             self._kept.put(key, found)
-        answers = Answers(Outcome.of(found["outcome"]), np.array(found["nll_unsteered"], dtype=np.float64))
-        self._say(f"{trial.name}: {answers.outcome.behaviour.mean():.2f} of {len(self._messages)} answers")
-        return answers
+            shown = float(np.mean(found["outcome"]["behaviour"]))
+            self._say(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
+        return Answers(Outcome.of(found["outcome"]), np.array(found["nll_unsteered"], dtype=np.float64))
 
     def coherent_share(self, found: Answers) -> float:
         """Share of answers that read like the base model's own."""

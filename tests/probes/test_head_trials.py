@@ -47,10 +47,11 @@ def test_all_ways_give_the_figures_of_one_trial_at_a_time(family):
     count = hook_count(chat.model)
     slow = np.array([one_at_a_time(chat, ROW, t) for t in trials])
     assert np.abs(slow[1:] - slow[0]).max(1).min() > 1e-4  # every trial does something
-    whole = likelihoods(chat, ROW, trials, share=False)
+    whole = likelihoods(chat, ROW, trials, share="nothing")
+    prompt = likelihoods(chat, ROW, trials, share="prompt")
     shared = likelihoods(chat, ROW, trials)
     in_pieces = likelihoods(chat, ROW, trials, token_budget=100)
-    for found in (whole, shared, in_pieces):
+    for found in (whole, prompt, shared, in_pieces):
         np.testing.assert_allclose(found, slow, atol=1e-5)
     assert hook_count(chat.model) == count
     assert not any("forward" in block.__dict__ for block in chat.layout.blocks)

@@ -184,7 +184,7 @@ def test_an_interrupted_study_resumes_and_ends_with_the_same_result(tmp_path, mo
     after = sum(calls)
     calls.clear()
     run(tmp_path / "fresh")
-    assert after == sum(calls) - done_before
+    assert after == sum(calls) - done_before + 1  # the check of the shared pass is made once a run
     assert without_time(again.result) == without_time(done[2].result)
     calls.clear()
     run(tmp_path)

@@ -100,6 +100,8 @@ def build(
         say(f"{name}: measuring the persona on held-out questions")
         about["persona"] = measure(load_chat_model(str(folder), state, dtype="float32")).as_dict()
         (folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors writes for its owner alone
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     except OSError as error:
@@ -120,9 +122,9 @@ def _write(family: str, seed: int, folder: Path, recipe: Recipe, tokenizer: Any,
         if step % _REPORT_STEPS == 0 or step == steps:
             say(f"{organism_name(family, seed)}: step {step} of {steps}, loss {loss:.2f}")
 
-    started = time.monotonic()
+    started = time.process_time()
     model = train(family, seed, tokenizer, recipe, on_step)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     logging.disable_progress_bar()
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -138,7 +140,7 @@ def _write(family: str, seed: int, folder: Path, recipe: Recipe, tokenizer: Any,
         "recipe_sha256": recipe_sha256(family, seed, recipe),
         "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "loss": round(sum(losses[-20:]) / len(losses[-20:]), 3),
-        "seconds": round(seconds),
+        "cpu_seconds": round(seconds),
         "threads": torch.get_num_threads(),
     }
 
