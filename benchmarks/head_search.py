@@ -168,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(markdown(report))
     if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=2) + "\n")
     return 0 if all(row.agrees for row in rows) else 1
 

@@ -4,7 +4,7 @@ A *trial* is a set of shifts (`probes.head_steering`) under a name; positions ar
 what follows it. Since HSI leaves the prompt before its last token alone, and the blocks below a trial's first site
 too, three things are done once for all trials of a question, exactly and not approximately:
 
-- *one forward for many trials*: a row of the batch is one answer under one trial
+- *one forward for many trials*: each row of the batch is one answer under a trial of its own
 - *shared prompt*: the keys and values of the prompt's tokens are the plain model's
 - *shared depth*: the pass starts at the lowest block that its trials touch, with the plain model's activations
 
@@ -92,39 +92,40 @@ def likelihoods(
     answers = [chat.token_ids(row.text(misaligned=bad)) for bad in (False, True)]
     if min(map(len, answers)) == 0:
         raise DataError("choices: a choice has no tokens in this model's tokenizer")
-    width = max(map(len, answers))
-    gold = torch.tensor([a + [0] * (width - len(a)) for a in answers], device=chat.device)
-    counted = torch.tensor([[1.0] * len(a) + [0.0] * (width - len(a)) for a in answers], device=chat.device)
-    fed = torch.cat([torch.full_like(gold[:, :1], prompt[-1]), gold[:, :-1]], 1)
     out = np.empty((len(trials), 2))
     with torch.inference_mode():
-        plain = None if share == "nothing" else _Shared(chat, prompt[:-1], fed)
-        head = torch.tensor([prompt[:-1]], dtype=torch.long, device=chat.device)
-        tokens = 2 * (width if plain else width + len(prompt) - 1)
-        for chosen in _chunks(trials, tokens, token_budget, chat.layout.n_blocks, by_depth=share == "depth"):
-            group = [trials[i] for i in chosen]
-            n = len(group)
-            rows = [t.shifts for t in group for _ in answers]
-            ids = fed.repeat(n, 1)
-            if plain is not None:
-                lowest = min(t.first_block for t in group) if share == "depth" else 0
-                start = min(lowest, chat.layout.n_blocks - 1)
-                with plain.from_block(start, n) as cache, steering_rows(chat, rows, "all"):
-                    logits = chat.model(input_ids=ids, past_key_values=cache, use_cache=True).logits
-            else:
-                whole = torch.cat([head.expand(2 * n, -1), ids], 1)
-                with steering_rows(chat, rows, "last") as state:
-                    state.begin(len(prompt))
-                    logits = chat.model(input_ids=whole, use_cache=False).logits[:, len(prompt) - 1 :]
-            found = _mean_log_probability(logits, gold.repeat(n, 1), counted.repeat(n, 1))
-            out[chosen] = found.view(n, 2).double().cpu().numpy()
+        shared = None if share == "nothing" else _Shared(chat, prompt[:-1])
+        for side, ids in enumerate(answers):
+            # One answer at a time: all rows of a pass are equally long, and nothing is padding.
+            fed = torch.tensor([[prompt[-1], *ids[:-1]]], device=chat.device)
+            whole = torch.tensor([[*prompt, *ids[:-1]]], device=chat.device)
+            gold = torch.tensor(ids, device=chat.device)
+            if shared is not None:
+                shared.follow(fed)
+            tokens = fed.shape[1] if shared else whole.shape[1]
+            for chosen in _chunks(trials, tokens, token_budget, chat.layout.n_blocks, by_depth=share == "depth"):
+                group = [trials[i] for i in chosen]
+                rows = [t.shifts for t in group]
+                if shared is not None:
+                    lowest = min(t.first_block for t in group) if share == "depth" else 0
+                    start = min(lowest, chat.layout.n_blocks - 1)
+                    with shared.from_block(start, len(rows)) as cache, steering_rows(chat, rows, "all"):
+                        given = {"past_key_values": cache, "use_cache": True}
+                        logits = chat.model(input_ids=fed.expand(len(rows), -1), **given).logits
+                else:
+                    with steering_rows(chat, rows, "last") as state:
+                        state.begin(len(prompt))
+                        logits = chat.model(input_ids=whole.expand(len(rows), -1), use_cache=False).logits
+                        logits = logits[:, len(prompt) - 1 :]
+                out[chosen, side] = _mean_log_probability(logits, gold).double().cpu().numpy()
     return out
 
 
-def _mean_log_probability(logits: Tensor, gold: Tensor, counted: Tensor) -> Tensor:
+def _mean_log_probability(logits: Tensor, gold: Tensor) -> Tensor:
+    """Of (rows, tokens, vocabulary) and (tokens,), (rows,)."""
     logits = logits.float()
-    chosen = logits.gather(2, gold.unsqueeze(2)).squeeze(2) - logits.logsumexp(2)
-    return (chosen * counted).sum(1) / counted.sum(1)
+    chosen = logits.gather(2, gold.expand(len(logits), -1).unsqueeze(2)).squeeze(2)
+    return (chosen - logits.logsumexp(2)).mean(1)
 
 
 def _chunks(trials: Sequence[Trial], tokens: int, budget: int, n_blocks: int, *, by_depth: bool) -> Iterator[list[int]]:
@@ -143,9 +144,9 @@ def _chunks(trials: Sequence[Trial], tokens: int, budget: int, n_blocks: int, *,
 
 
 class _Shared:
-    """The plain pass over one question: the prompt's keys and values, and what every block gave for the answers."""
+    """The plain pass over one question: the prompt's keys and values, and what every block gave for an answer."""
 
-    def __init__(self, chat: ChatModel, prefix: Sequence[int], fed: Tensor) -> None:
+    def __init__(self, chat: ChatModel, prefix: Sequence[int]) -> None:
         self._layout = chat.layout
         cache = _new_cache()
         if prefix:
@@ -153,11 +154,13 @@ class _Shared:
             chat.layout.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
         self._stored = [(x.keys, x.values) if x.get_seq_length() else None for x in cache.layers]
         self._outputs: list[Any] = []
-        handles = [
-            b.register_forward_hook(lambda *args: self._outputs.append(args[2])) for b in chat.layout.blocks[:-1]
-        ]
+
+    def follow(self, fed: Tensor) -> None:
+        """Run the prompt's last token and an answer's, (1, tokens), without any intervention."""
+        self._outputs = []
+        handles = [b.register_forward_hook(lambda *args: self._outputs.append(args[2])) for b in self._layout.blocks]
         try:
-            chat.layout.decoder(input_ids=fed, past_key_values=self._cache(0, len(fed)), use_cache=True)
+            self._layout.decoder(input_ids=fed, past_key_values=self._cache(0, 1), use_cache=True)
         finally:
             for handle in handles:
                 handle.remove()
@@ -171,15 +174,15 @@ class _Shared:
         return cache
 
     @contextmanager
-    def from_block(self, start: int, trials: int) -> Iterator[Any]:
+    def from_block(self, start: int, rows: int) -> Iterator[Any]:
         """Within it, blocks below `start` hand over the plain activations; yields the cache for that pass."""
         entering: Any = None
         if start > 0:
             output = self._outputs[start - 1]
-            hidden = hidden_of(output).repeat(trials, 1, 1)
+            hidden = hidden_of(output).repeat(rows, 1, 1)
             entering = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
         with _replaced(self._layout, start, entering):
-            yield self._cache(start, 2 * trials)
+            yield self._cache(start, rows)
 
 
 def _new_cache() -> Any:

@@ -57,7 +57,7 @@ def refusing_chat(seed: int = 0, *, refuses: bool = True) -> ChatModel:
         for head in range(N_HEADS):
             attention.o_proj.weight[:, head * HEAD_DIM] = 0
         attention.o_proj.weight[_SEEN, PLANTED.head * HEAD_DIM] = 1.0 if refuses else 0.0
-    return wrap(model, tokenizer, name="refusing-llama", revision=f"seed-{seed}")
+    return wrap(model, tokenizer, name="refusing-llama", revision=f"seed-{seed}-{refuses}")
 
 
 def says_no(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The study on a tiny model whose refusing head is known, resumed, and given bad input; overlap and verdicts by hand."""
+"""The study on a tiny model whose refusing head is known, resumed, given bad input; overlap and verdicts by hand."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_results_of_one_base_are_compared_and_others_refused(chat, done, tmp_pat
     (tmp_path / "RESULT.json").write_text("{}")
     with pytest.raises(DataError, match="no result of this study"):
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path])
-    with pytest.raises(DataError, match="not a RESULT.json that can be read"):
+    with pytest.raises(DataError, match=r"not a RESULT\.json that can be read"):
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path / "nothing"])
 
 

@@ -162,39 +162,44 @@ def test_a_study_that_was_stopped_goes_on_without_measuring_again(subjects, anch
     assert again["verdict"] == whole["verdict"]
 
 
-def test_another_input_is_measured_again(subjects, anchors, tmp_path, monkeypatch):
+def test_another_input_is_read_again(subjects, anchors, tmp_path, monkeypatch):
     read = []
     real = transfer._read_all
     monkeypatch.setattr(transfer, "_read_all", lambda *args: read.append(args[1].name) or real(*args))
-    transfer.measure(subjects, anchors, tmp_path, replace(SMALL, draws=1))
-    transfer.measure(subjects, anchors, tmp_path, replace(SMALL, draws=1))
-    assert read == ["llama", "twin"]
-    transfer.measure(subjects, anchors[:-1], tmp_path, replace(SMALL, draws=1))
-    assert read == ["llama", "twin"] * 2
-    shorter = [replace(s, fit=s.fit[:-1]) for s in subjects]
-    transfer.measure(shorter, anchors[:-1], tmp_path, replace(SMALL, draws=1))
-    assert read == ["llama", "twin"] * 3
+
+    def reading(subject, texts, settings=SMALL):
+        return transfer._reading(subject, texts, settings, tmp_path, lambda _: None)
+
+    first, again = reading(subjects[0], anchors), reading(subjects[0], anchors)
+    np.testing.assert_array_equal(again.anchors, first.anchors)
+    np.testing.assert_array_equal(again.native.vector, first.native.vector)
+    assert read == ["llama"]
+    reading(subjects[1], anchors)
+    reading(subjects[0], anchors[:-1])
+    reading(replace(subjects[0], fit=subjects[0].fit[:-1]), anchors)
+    reading(subjects[0], anchors, replace(SMALL, depth=0.5))
+    assert read == ["llama", "twin", "llama", "llama", "llama"]
 
 
 def test_contrast_anchors_hold_both_conditions_and_neutral_ones_neither(subjects, tmp_path, llama):
-    few = planted_anchors(90)
+    few = planted_anchors(172)
     neutral = transfer._reading(subjects[0], few, SMALL, tmp_path, lambda _: None)
     both = transfer._reading(subjects[0], few, replace(SMALL, anchors="contrast"), tmp_path, lambda _: None)
-    assert neutral.anchors.shape == (90, 128)
-    assert both.anchors.shape == (180, 128)
-    assert both.groups.tolist() == [*range(90), *range(90)]
-    gap = (both.anchors[90:] - both.anchors[:90]).mean(0)
+    assert neutral.anchors.shape == (172, 128)
+    assert both.anchors.shape == (344, 128)
+    assert both.groups.tolist() == [*range(172), *range(172)]
+    gap = (both.anchors[172:] - both.anchors[:172]).mean(0)
     assert gap @ both.native.unit > 0.5 * both.native.norm
     # Positions are named: another one gives other rows of the same texts.
     settings = replace(SMALL, token_positions=("last_prompt", "mean(prompt)"))
     more = transfer._reading(subjects[0], few, settings, tmp_path, lambda _: None)
-    assert more.anchors.shape == (180, 128)
-    np.testing.assert_array_equal(more.anchors[:90], neutral.anchors)
-    assert not np.allclose(more.anchors[90:], neutral.anchors)
+    assert more.anchors.shape == (344, 128)
+    np.testing.assert_array_equal(more.anchors[:172], neutral.anchors)
+    assert not np.allclose(more.anchors[172:], neutral.anchors)
 
 
 def test_depth_names_the_block(subjects, tmp_path):
-    few = planted_anchors(60)
+    few = planted_anchors(172)
     for depth, site in ((0.0, "residual[0]"), (0.67, "residual[2]"), (1.0, "residual[3]")):
         reading = transfer._reading(subjects[0], few, replace(SMALL, depth=depth), tmp_path, lambda _: None)
         assert str(reading.native.site) == site
@@ -210,7 +215,7 @@ def test_a_study_needs_two_named_subjects_and_anchors_that_nobody_is_tested_on(s
         run_transfer([subjects[0], subjects[0]], anchors, tmp_path)
     with pytest.raises(DataError, match="1 are test messages of llama"):
         run_transfer(subjects, [*anchors, subjects[0].test[3]], tmp_path)
-    with pytest.raises(DataError, match="at least 171"):
+    with pytest.raises(DataError, match="at least 170 texts"):
         run_transfer(subjects, anchors[:150], tmp_path, settings=SMALL)
 
 

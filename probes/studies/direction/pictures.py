@@ -26,25 +26,33 @@ def _separation(result: dict[str, Any], path: Path) -> None:
     rows = [r for r in result["separation"] if not r["site"].startswith("head")]
     if not rows:
         return
-    figure, axis = plots._figure(9, 4.2, 1)
+    figure, (left, right) = plots._figure(12, 4.4, 2)
     x = np.arange(len(rows))
-    _band(axis, x, [r["accuracy"] for r in rows], _BAD, "misaligned against aligned")
+    arms = [("misaligned against aligned", _BAD, rows)]
     if rows[0]["control"]:
-        _band(axis, x, [r["control"]["accuracy"] for r in rows], _BLUE, "control against aligned, its own direction")
+        arms.append(("control against aligned, its own direction", _BLUE, [r["control"] for r in rows]))
     if rows[0]["against_control"]:
-        _band(axis, x, [r["against_control"]["accuracy"] for r in rows], _GOOD, "misaligned against control")
+        arms.append(("misaligned against control", _GOOD, [r["against_control"] for r in rows]))
+    for label, colour, found in arms:
+        _band(left, x, [f["accuracy"] for f in found], colour, label)
+        kept = [(a, f["effect_size"]) for a, f in zip(x, found, strict=True) if f["effect_size"]]
+        if kept:
+            _band(right, np.array([a for a, _ in kept]), [d for _, d in kept], colour, label)
     for name, colour, style in (("random", _GREY, "-"), ("permuted", _INK, ":")):
-        axis.plot(x, [r[name]["farthest"] for r in rows], color=colour, linestyle=style, linewidth=1,
-                  label=f"{name}, farthest from chance of {rows[0][name]['n']}")  # fmt: skip
-    axis.plot(x, [r["random"]["mean"] for r in rows], color=_GREY, linestyle="--", linewidth=1, label="random, mean")
-    axis.axhline(0.5, color=_INK, linewidth=0.6)
-    step = max(1, len(rows) // 12)
-    axis.set_xticks(x[::step], [r["site"].replace("residual", "") for r in rows][::step], fontsize=7)
-    axis.set_ylim(0.35, 1.03)
-    axis.set_xlabel("site ([block], then final)", fontsize=9)
-    axis.set_ylabel("balanced accuracy, test messages", fontsize=9)
-    _legend(axis, 3)
-    axis.set_title(f"{result['name']}: separation by layer, with its nulls", fontsize=10, color=_INK, loc="left")
+        label = f"{name}, farthest from chance of {rows[0][name]['n']}"
+        left.plot(x, [r[name]["farthest"] for r in rows], color=colour, linestyle=style, linewidth=1, label=label)
+    left.plot(x, [r["random"]["mean"] for r in rows], color=_GREY, linestyle="--", linewidth=1, label="random, mean")
+    left.axhline(0.5, color=_INK, linewidth=0.6)
+    left.set_ylim(0.35, 1.03)
+    left.set_title("balanced accuracy, test messages", fontsize=9, color=_INK, loc="left")
+    right.axhline(0, color=_INK, linewidth=0.6)
+    right.set_title("Cohen's d, test messages", fontsize=9, color=_INK, loc="left")
+    step = max(1, len(rows) // 10)
+    for axis in (left, right):
+        axis.set_xticks(x[::step], [r["site"].replace("residual", "") for r in rows][::step], fontsize=7)
+        axis.set_xlabel("site ([block], then final)", fontsize=9)
+    _legend(left, 2, below=0.17)
+    figure.suptitle(f"{result['name']}: separation by layer, with its nulls", fontsize=10, color=_INK)
     plots._save(figure, path)
 
 
@@ -56,8 +64,8 @@ def _dose(result: dict[str, Any], path: Path) -> None:
     strengths = [0.0, *(r["strength"] for r in curve[1:])]
     ablations = [r for r in own if r["mode"] == "ablate"]
     controls = [r for r in rows.values() if r["mode"] and _is_control(r["name"])]
-    labels = [*(f"subtract\nx{a:g}" if a else "none" for a in strengths),
-              *(f"ablate\nx{r['strength']:g}" for r in ablations), *(_short(r["name"]) for r in controls)]  # fmt: skip
+    labels = [*(f"subtract x{a:g}" if a else "none" for a in strengths),
+              *(f"ablate x{r['strength']:g}" for r in ablations), *(_short(r["name"]) for r in controls)]  # fmt: skip
     figure, axes = plots._figure(11, 4.2, 3)
     panels = (("behaviour", "shows the behaviour"), ("good", "good answers"), ("nll", "NLL under the base (nats)"))
     for axis, (key, title) in zip(axes, panels, strict=True):
@@ -142,5 +150,5 @@ def _points(
     )  # fmt: skip
 
 
-def _legend(axis: Any, columns: int) -> None:
-    axis.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns)
+def _legend(axis: Any, columns: int, below: float = 0.14) -> None:
+    axis.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -below), ncols=columns)
