@@ -117,7 +117,7 @@ def measure(
         "batch": (Row("batch", "a forward a head, all prompts in a padded batch"), batch, 1),
         "batch-1": (Row("batch-1", "the same, language-model head at the last position"), last, _EVERY),
     }
-    awry = Row("awry", "awry: replay with shared depth and prefix")
+    awry = Row("awry", "replay with shared depth and prefix")
     plain = {key: run(None) for key, (_, run, _) in paths.items()}  # which also warms up
     ships(chat, items[:2], heads[:2])
     for number in range(parts):

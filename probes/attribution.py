@@ -135,6 +135,13 @@ def ships(
     return head_effects(chat, items, heads, ablation=ablation, token_budget=token_budget, on_pairs=on_pairs).kl
 
 
+def first_tokens(chat: ChatModel, items: Sequence[Encoded], *, token_budget: int = 2048) -> list[int]:
+    """The token that a greedy answer to each prompt begins with."""
+    replay = Replay(chat, items, Ablation(), token_budget=token_budget)
+    rows = replay.plain_states().to(chat.dtype).split(_ROWS)
+    return [int(token) for part in rows for token in replay.log_probs(part).argmax(-1)]
+
+
 def compare(harmful: Floats, harmless: Floats, *, resamples: int = 1000, seed: int = 0) -> HeadContrast:
     """Harmful minus harmless means of scores (prompts, layers, heads); prompts are drawn again within their class."""
     for name, scores in (("harmful", harmful), ("harmless", harmless)):

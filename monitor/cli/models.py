@@ -132,7 +132,8 @@ def list_probes() -> None:
         reports.print_card(card)
         if card.mitigation is not None:
             typer.echo(
-                f"mitigation: {card.mitigation.mode} x{card.mitigation.strength:g} at {card.mitigation.site}, "
+                f"mitigation: {card.mitigation.mode} "
+                f"{', '.join(f'x{part.strength:g} at {part.site}' for part in card.mitigation.parts)}, "
                 f"{card.mitigation.measured.get('verdict', '')}"
             )
         typer.echo()

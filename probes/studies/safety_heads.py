@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from probes.ablation import Ablation, Kind
-from probes.attribution import Effects, dataset_angles, head_effects, sahara, top_heads
+from probes.attribution import Effects, dataset_angles, first_tokens, head_effects, sahara, top_heads
 from probes.batches import Encoded, encode
 from probes.calibration import hash_texts
 from probes.errors import DataError
@@ -40,7 +40,7 @@ from probes.studies import safety_report
 from probes.studies.head_overlap import between_kinds, between_results
 from probes.studies.metric import JudgeMetric, Metric
 from probes.studies.safety_scores import attributed, heads_of
-from probes.studies.safety_trials import BEFORE, CLASSES, Class, Trials, trials_of, verdict
+from probes.studies.safety_trials import BEFORE, CLASSES, Class, Trials, last_user, trials_of, verdict
 
 Progress = Callable[[str, int, int], None]
 KINDS: tuple[Kind, Kind] = ("undifferentiated", "scaling")
@@ -178,10 +178,9 @@ class _Study:
         if found is None:
             self._on_progress("answers before ablation", 0, len(prompts))
             answers = [a.text for a in answer(self._chat, prompts, max_new_tokens=self._plan.max_new_tokens)]
-            refused = self._metric([r.messages[-1]["content"] for r in requests], answers)
-            first = Counter(
-                ids[0] for text, no in zip(answers, refused, strict=True) if no and (ids := self._chat.token_ids(text))
-            )
+            refused = self._metric([last_user(r.messages) for r in requests], answers)
+            items = [x for x, no in zip(self._data["harmful"].items, refused, strict=True) if no]
+            first = Counter(first_tokens(self._chat, items, token_budget=self._plan.token_budget) if items else [])
             tokens = [t for t, _ in sorted(first.items(), key=lambda x: (-x[1], x[0]))[:_OPENERS]]
             found = {"refused": {"count": int(refused.sum()), "n": len(prompts)}, "tokens": tokens}
             self._kept.put(name, found)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from probes.ablation import Ablation, ablating
 from probes.calibration import hash_texts
 from probes.coherence import answer_nll, repetition
+from probes.errors import DataError
 from probes.generation import Answer, answer
 from probes.kept import Kept
 from probes.models import ChatModel, Message
@@ -122,10 +123,13 @@ class Trials:
     ) -> None:
         self._chat, self._metric, self._kept, self._tokens = chat, metric, kept, max_new_tokens
         self._prompts = {c: [chat.render(x) for x in conversations[c]] for c in CLASSES}
-        self._asked = {c: [_last_user(x) for x in conversations[c]] for c in CLASSES}
+        self._asked = {c: [last_user(x) for x in conversations[c]] for c in CLASSES}
         self._on_done = on_done
         self._neutral = chat.render([{"role": "user", "content": NEUTRAL}])
-        self._limits = Limits.of(self._outcome("base", "harmless", BEFORE, base=True))
+        own = self._outcome("base", "harmless", BEFORE, base=True)
+        if not np.isfinite(own.nll).any():
+            raise DataError("harmless: the base answers none of the held-out requests with a word; nothing to compare")
+        self._limits = Limits.of(own)
 
     def run(self, trial: Trial) -> dict[str, Any]:
         """Figures of both classes: `refused`, `complied`, `coherent` and the rest, with intervals."""
@@ -162,7 +166,8 @@ class Trials:
         )
 
 
-def _last_user(messages: Sequence[Message]) -> str:
+def last_user(messages: Sequence[Message]) -> str:
+    """What a metric is told that an answer answers."""
     return next((m["content"] for m in reversed(messages) if m.get("role") == "user"), "")
 
 

@@ -68,7 +68,7 @@ def make_probe(
             cosine_to_detector=1.0,
         ),
     )  # fmt: skip
-    return Probe(card, directions, directions[0] if recipe else None)
+    return Probe(card, directions, directions[:1] if recipe else ())
 
 
 def _calibration(threshold: float) -> Calibration:

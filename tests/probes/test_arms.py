@@ -9,6 +9,7 @@ from probes.models import AdapterSpec, add_adapter
 from probes.sites import Site
 from tests.probes.tiny import make_adapter, tiny_chat, user
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 SITES = [Site("residual", 0), Site("residual", 2), Site("final"), Site("head", 1, 3)]
 TEXTS = ["one", "two and more", "three", "a rather longer fourth message", "five"]
 

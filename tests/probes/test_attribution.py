@@ -12,6 +12,7 @@ from probes.attribution import (
     compare,
     dataset_angles,
     dataset_ships,
+    first_tokens,
     head_effects,
     sahara,
     ships,
@@ -156,6 +157,15 @@ def test_watched_tokens_and_norms_are_those_of_the_ablated_model():
     width = chat.layout.head_dim
     plain, off = (x[0, -1, 2 * width : 3 * width].norm() for x in seen)
     assert found.norm_ratio[0, 1, 2] == pytest.approx(float(off / plain), abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_first_tokens_are_those_that_generation_begins_with(family):
+    chat = shared_chat(family)
+    items = prompts(6, [7, 3, 19])
+    ids = [torch.tensor([x.ids]) for x in items]
+    made = [chat.model.generate(i, attention_mask=torch.ones_like(i), max_new_tokens=1, do_sample=False) for i in ids]
+    assert first_tokens(chat, items) == [int(row[0, -1]) for row in made]
 
 
 def test_only_the_heads_that_were_asked_for():

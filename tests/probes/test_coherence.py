@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.coherence import MARGIN_NATS, answer_nll, coherence_limit
+from probes.coherence import MARGIN_NATS, answer_nll, coherence_limit, repetition
 from probes.models import AdapterSpec, add_adapter
 from tests.probes.tiny import make_adapter, shared_chat, tiny_chat, user
 
@@ -36,7 +36,9 @@ def test_the_judge_is_the_base_whatever_adapter_is_in_use(tmp_path):
     plain = answer_nll(chat, prompts, texts)
     add_adapter(chat, AdapterSpec(make_adapter(tmp_path / "a")))
     assert answer_nll(chat, prompts, texts) == plain
-    assert abs(by_hand(chat, prompts[0], texts[0]) - plain[0]) > 0.01  # the adapter itself thinks otherwise
+    own = by_hand(chat, prompts[0], texts[0])
+    assert abs(own - plain[0]) > 0.01  # the adapter itself thinks otherwise
+    assert answer_nll(chat, prompts, texts, base=False)[0] == pytest.approx(own, abs=1e-4)
     assert chat.active == "adapter"
 
 
@@ -50,3 +52,17 @@ def test_an_empty_answer_says_nothing():
 
 def test_the_limit_is_the_95th_percentile_of_the_finite_ones_and_a_margin():
     assert coherence_limit(np.array([*np.linspace(0, 1, 101), math.inf])) == pytest.approx(0.95 + MARGIN_NATS)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("", 0),
+        ("three words only", 0),
+        ("one two three four five six", 0),
+        ("a b c d a b c d", 0.2),
+        ("go " * 23, 19 / 20),
+    ],
+)
+def test_repetition_counts_runs_of_four_words_that_were_there_before(text, share):
+    assert repetition(text) == pytest.approx(share)

@@ -2,10 +2,19 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from probes.errors import DataError
-from probes.evaluation import Interval, OperatingPoint, auroc, evaluate, operating_point, rate
+from probes.evaluation import (
+    Interval,
+    OperatingPoint,
+    auroc,
+    evaluate,
+    operating_point,
+    rate,
+    rows_needed,
+    student_interval,
+)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -135,3 +144,27 @@ def test_one_class_alone_is_an_error(labels, said):
 def test_scores_that_are_not_finite_are_an_error(value):
     with pytest.raises(DataError, match="not finite"):
         evaluate(np.array([0.0, value]), np.array([True, False]))
+
+
+@pytest.mark.parametrize("level", [0.68, 0.95, 0.999])
+def test_a_mean_has_scipys_student_interval(level):
+    values = np.random.default_rng(0).normal(3, 2, 11)
+    found = student_interval(values, level=level)
+    wanted = ttest_1samp(values, 0).confidence_interval(level)
+    assert (found.value, found.n) == (pytest.approx(values.mean()), 11)
+    assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
+    with pytest.raises(DataError, match="1 rows; an interval needs at least 2"):
+        student_interval(values[:1])
+
+
+@pytest.mark.parametrize("half", [0.1, 0.2, 0.3])
+def test_rows_needed_are_just_enough_for_every_rate(half):
+    n = rows_needed(half)
+    assert max(r.high - r.low for r in (rate(k, n) for k in range(n + 1))) <= 2 * half
+    assert max(r.high - r.low for r in (rate(k, n - 1) for k in range(n))) > 2 * half
+
+
+@pytest.mark.parametrize("half", [0.0, 0.5, -1.0])
+def test_an_interval_that_no_number_of_rows_gives_is_an_error(half):
+    with pytest.raises(DataError, match=r"not between 0 and 0\.5"):
+        rows_needed(half)

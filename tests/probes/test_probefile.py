@@ -18,6 +18,7 @@ from probes.probefile import (
     Card,
     DirectionCard,
     MitigationCard,
+    MitigationSite,
     Probe,
     check_identity,
     load_probe,
@@ -117,6 +118,45 @@ def test_a_round_trip_is_exact(chat, tmp_path, aggregation, mitigated):
         assert loaded.interventions == (Intervention(mitigator, "ablate", 0.9, "last"),)
     else:
         assert loaded.interventions == ()
+
+
+def test_a_recipe_of_several_heads_comes_back_whole_and_in_order(chat, tmp_path):
+    made = make_probe(chat, mitigated=True)
+    heads = [direction(Site("head", 1, 2), 1), direction(Site("head", 0, 3), 2), direction(Site("head", 1, 0), 3)]
+    pairs = zip(heads[1:], (-3, 4), strict=True)
+    further = [MitigationSite(site=str(d.site), strength=s, sigma=0.75) for d, s in pairs]
+    recipe = MitigationCard(
+        site="head[1,2]", mode="add", strength=-2.0, positions="last", sigma=0.75, cosine_to_detector=None, also=further
+    )
+    made = Probe(made.card.model_copy(update={"mitigation": recipe}), made.directions, heads)
+    loaded = load_probe(save_probe(made, tmp_path))
+    assert [(str(i.direction.site), i.mode, i.strength, i.positions) for i in loaded.interventions] == [
+        ("head[1,2]", "add", -2.0, "last"),
+        ("head[0,3]", "add", -3.0, "last"),
+        ("head[1,0]", "add", 4.0, "last"),
+    ]
+    for intervention, head in zip(loaded.interventions, heads, strict=True):
+        np.testing.assert_array_equal(intervention.direction.vector, head.vector)
+
+
+def test_a_recipe_whose_further_head_is_missing_is_refused_whole(chat, tmp_path):
+    made = make_probe(chat, mitigated=True)
+    path = save_probe(made, tmp_path)
+    card = json.loads(path.read_text())
+    card["mitigation"]["also"] = [{"site": "head[0,3]", "strength": 1.0, "sigma": 1.0}]
+    path.write_text(json.dumps(card))
+    with pytest.raises(ProbeFileError, match="does not hold what its card says"):
+        load_probe(path)
+
+
+def test_a_card_from_before_recipes_of_several_sites_still_loads(chat, tmp_path):
+    path = save_probe(make_probe(chat, mitigated=True), tmp_path)
+    card = json.loads(path.read_text())
+    del card["mitigation"]["also"]
+    path.write_text(json.dumps(card))
+    assert set(load_file(path.with_suffix(".safetensors"))) >= {"mitigation.vector", "mitigation.centre"}
+    (only,) = load_probe(path).interventions
+    assert (only.direction.site, only.mode, only.strength) == (Site("residual", 2), "ablate", 0.9)
 
 
 def test_what_is_on_disk(path):

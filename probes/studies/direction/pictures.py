@@ -23,9 +23,7 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _separation(result: dict[str, Any], path: Path) -> None:
-    rows = [r for r in result["separation"] if not r["site"].startswith("head")]
-    if not rows:
-        return
+    rows = [r for r in result["separation"] if not r["site"].startswith("head")] or result["separation"]
     figure, (left, right) = plots._figure(12, 4.4, 2)
     x = np.arange(len(rows))
     arms = [("misaligned against aligned", _BAD, rows)]

@@ -13,6 +13,7 @@ from probes.studies.metric import JudgeMetric
 from tests.probes.studies.planted import BAD, is_bad, load_adapter, messages, planted_chat
 from tests.probes.tiny import hook_count
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 METRIC = JudgeMetric("brace", is_bad)
 
 
