@@ -7,6 +7,7 @@ or file (`monitor.settings`), never by flag, and `repr` does not show them. Erro
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import (
     AuthorizationError,
+    CoordinatorNotAvailableError,
     KafkaConfigurationError,
     KafkaConnectionError,
     KafkaError,
@@ -86,6 +88,19 @@ class Cluster:
         if new:
             with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
                 admin.create_topics(new, wait_for_metadata=True)
+
+    def topics_known_to(self, group: str) -> set[str]:
+        """Topics that the consumer group has offsets on. Raises ClusterError."""
+        until = time.monotonic() + _BOOTSTRAP_MS / 1000
+        with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
+            while True:
+                try:
+                    found = admin.list_group_offsets({group: None})[group]
+                    return {place.topic for place, one in found.items() if one.offset >= 0}
+                except CoordinatorNotAvailableError:  # the first group of a cluster makes it begin to keep offsets
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.1)
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -39,7 +39,7 @@ from monitor.cluster import Cluster
 from monitor.errors import SourceError
 from monitor.sources import Record
 from monitor.sources.ledger import Ledger, Partition
-from monitor.sources.start import StartFrom, choose_starts, topic_has_offsets
+from monitor.sources.start import StartFrom, choose_starts, nowhere_to_begin, topic_has_offsets
 from storage.writer import Coordinates
 
 _POLL_SECONDS = 0.2
@@ -222,10 +222,7 @@ class KafkaSource:
         if begin is None:
             for topic in sorted({tp.topic for tp in missing}):
                 if not topic_has_offsets(self._consumer, topic):
-                    raise SourceError(
-                        f"start_from: group {self._group} has no offsets on topic {topic}; say where to begin: "
-                        "--from earliest, --from latest or --from a time (2026-01-31T00:00Z)"
-                    )
+                    raise nowhere_to_begin(self._group, topic)
             begin = "earliest"  # partitions that were added to a topic which the group knows: nothing of them was read
         starts = choose_starts(self._consumer, missing, begin)
         for tp, offset in starts.items():

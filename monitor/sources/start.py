@@ -29,6 +29,14 @@ def parse_start(text: str) -> StartFrom:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def nowhere_to_begin(group: str, topic: str) -> SourceError:
+    """What a group without offsets is told."""
+    return SourceError(
+        f"start_from: group {group} has no offsets on topic {topic}; say where to begin: "
+        "--from earliest, --from latest or --from a time (2026-01-31T00:00Z)"
+    )
+
+
 def choose_starts(
     consumer: KafkaConsumer, partitions: Sequence[TopicPartition], begin: StartFrom
 ) -> dict[TopicPartition, int]:

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import CoordinatorNotAvailableError
 from prometheus_client import Counter
 
 from monitor.cluster import Cluster
@@ -80,9 +81,12 @@ def consume(cluster: Cluster, topic: str, count: int, seconds: float = 30.0) -> 
 
 
 def committed(cluster: Cluster, group: str) -> dict[tuple[str, int], int]:
-    """The group's offsets by (topic, partition), asked for by an admin client."""
+    """The group's offsets by (topic, partition), asked for by an admin client; none before the group is known."""
     with closing(KafkaAdminClient(**cluster.options())) as admin:
-        found = admin.list_group_offsets({group: None})[group]
+        try:
+            found = admin.list_group_offsets({group: None})[group]
+        except CoordinatorNotAvailableError:
+            return {}
     return {(tp.topic, tp.partition): one.offset for tp, one in found.items() if one.offset >= 0}
 
 

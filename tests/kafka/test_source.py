@@ -326,6 +326,7 @@ def test_records_of_an_aborted_transaction_do_not_come(opened: Open, cluster: Cl
     for name, end in ((b"kept", producer.commit_transaction), (b"aborted", producer.abort_transaction)):
         producer.begin_transaction()
         producer.send(topic, name, partition=0)
+        producer.flush(30)  # an abort would drop what was not sent yet
         end()
     producer.close()
     source = opened("earliest", until_end=True)
