@@ -23,6 +23,7 @@ from kafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     SaslAuthenticationFailedError,
+    UnsupportedCodecError,
 )
 
 from monitor.errors import ClusterError
@@ -124,5 +125,10 @@ class Cluster:
         except (KafkaConfigurationError, OSError, ValueError) as error:
             raise ClusterError(f"kafka: settings that do not work together or a file that cannot be read ({error})") \
                 from None  # fmt: skip
+        except UnsupportedCodecError as error:
+            raise ClusterError(
+                f"kafka: records are compressed in a way that needs another package: pip install lz4, zstandard or "
+                f"python-snappy ({error})"
+            ) from None
         except KafkaError as error:
             raise ClusterError(f"kafka: {type(error).__name__} from {self.bootstrap}") from None
