@@ -23,7 +23,6 @@ from monitor.sinks.kafka import TopicSink, connect_producer
 from monitor.sources.kafka import KafkaSource
 from monitor.wire import WireMessage
 from monitor.worker import Outputs, Policy, Tally, Worker
-from probes.scoring import Scorer  # noqa: F401
 from storage import schema
 from tests.conftest import needs_program
 from tests.kafka.conftest import Open
