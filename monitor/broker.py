@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,13 +81,23 @@ def running_address(folder: Path) -> str | None:
 
 
 class Broker:
-    """One broker whose data, jars and log are in `folder`. `port` 0 takes a free one, and keeps it over restarts."""
+    """One broker whose data, jars and log are in `folder`. `port` 0 takes a free one, and keeps it over restarts;
+    `properties` are Kafka's own, on top."""
 
-    def __init__(self, folder: Path, *, port: int = 0, jar_folder: Path | None = None, partitions: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        jar_folder: Path | None = None,
+        partitions: int = 1,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._jar_folder = jar_folder or folder / "jars"
         self._port = port or free_port()
         self._partitions = partitions
+        self._properties = properties or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -174,7 +184,7 @@ class Broker:
 
     def _write_properties(self) -> str:
         controller = free_port()
-        settings = {
+        settings: dict[str, object] = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
@@ -197,6 +207,7 @@ class Broker:
             "broker.session.timeout.ms": 2000,
             "broker.heartbeat.interval.ms": 500,
         }
+        settings |= self._properties
         path = self._folder / "server.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         return str(path)

@@ -118,9 +118,11 @@ class Cluster:
                 f"kafka: user {self.sasl_username or 'anonymous'} is not allowed to ({type(error).__name__})"
             ) from None
         except (KafkaTimeoutError, KafkaConnectionError):
+            # kafka-python tries on after a refused login or certificate too, until its time is over.
+            who = f", user {self.sasl_username}" if self.sasl_username else ""
             raise ClusterError(
-                f"kafka_bootstrap: no broker answers at {self.bootstrap} within {_BOOTSTRAP_MS // 1000} s "
-                f"(security protocol {self.security_protocol})"
+                f"kafka_bootstrap: no broker answers at {self.bootstrap} within {_BOOTSTRAP_MS // 1000} s (security "
+                f"protocol {self.security_protocol}{who}); wrong address, protocol, certificate or password?"
             ) from None
         except (KafkaConfigurationError, OSError, ValueError) as error:
             raise ClusterError(f"kafka: settings that do not work together or a file that cannot be read ({error})") \

@@ -38,6 +38,7 @@ from monitor import logs, metrics
 from monitor.cluster import Cluster
 from monitor.errors import SourceError
 from monitor.sources import Record
+from monitor.sources.headers import read_any_name
 from monitor.sources.ledger import Ledger, Partition
 from monitor.sources.start import StartFrom, choose_starts, nowhere_to_begin, topic_has_offsets
 from storage.writer import Coordinates
@@ -92,6 +93,7 @@ class KafkaSource:
         self._commit_answer_due = 0.0
         self._committing = False
         self._progress = time.monotonic()
+        read_any_name()
         cluster.check_topics(self._topics, "source")
         with cluster.explained():
             self._consumer = KafkaConsumer(

@@ -42,7 +42,7 @@ class Streams:
         self.cluster, self.topic = cluster, topic
         self.verdicts, self.dead = new_topic(cluster, 2), new_topic(cluster, 2)
 
-    def write(self, lines: Sequence[tuple[str | None, bytes]], *options: str) -> None:
+    def write(self, lines: Sequence[tuple[str | None, bytes]], *options: str | bytes) -> None:
         """(key, payload) in order; `options` are kcat's own."""
         given = b"".join((key or "").encode() + b"|" + payload + b"\n" for key, payload in lines)
         command = [KCAT, "-P", "-b", self.cluster.bootstrap, "-t", self.topic, "-K", "|", *options]
@@ -188,6 +188,19 @@ def test_tombstones_and_headers_without_a_value(streams: Streams, engine: Engine
     assert (row["status"], row["reason"]) == ("invalid", "payload: empty")
     (letter,) = streams.read(streams.dead)
     assert (letter["payload"]["size"], letter["headers"].get("traceparent")) == (0, None)
+
+
+@pytest.mark.parametrize("codec_of", ["none", "gzip"])
+def test_a_header_whose_name_is_no_text_stops_nobody(streams: Streams, engine: Engine, codec_of: str) -> None:
+    """Kafka takes any bytes, and one record must not blind the monitor."""
+    odd = [part for name in (b"\xff\xfe=\xff", b"\xc3\xa4=\xc3\xa4") for part in (b"-H", name)]
+    streams.write([("a", message("before"))])
+    streams.write([(one, message(one)) for one in ("odd", "next")], *odd, "-H", f"traceparent={TRACE}", "-z", codec_of)
+    streams.write([("a", message("after"))])
+    assert streams.work(engine).by_status == {"scored": 4}
+    found = {r["message_id"]: (r["payload_sha256"], r["attributes"]) for r in rows(engine).values()}
+    for name, trace in (("before", None), ("odd", {"traceparent": TRACE}), ("next", {"traceparent": TRACE})):
+        assert found[name] == (hashlib.sha256(message(name)).hexdigest(), trace)
 
 
 @pytest.mark.parametrize("name", ["gzip", "snappy", "lz4", "zstd"])

@@ -75,7 +75,7 @@ def test_what_is_no_message_is_shown_as_it_is(cluster: Cluster, payload: bytes |
     assert show(cluster, f"{topic}/0/0").stdout == shown
 
 
-def test_what_was_aborted_or_compressed_is_found_at_its_own_offset(cluster: Cluster) -> None:
+def test_each_message_of_a_batch_is_found_at_its_own_offset(cluster: Cluster) -> None:
     """A batch is fetched whole; the one message that was asked for is given."""
     topic = new_topic(cluster, 1)
     produce(cluster, topic, [b"%d" % n for n in range(50)])
