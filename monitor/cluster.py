@@ -17,11 +17,13 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import (
     AuthorizationError,
+    CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     KafkaConfigurationError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    NotCoordinatorError,
     SaslAuthenticationFailedError,
     UnsupportedCodecError,
 )
@@ -98,7 +100,8 @@ class Cluster:
                 try:
                     found = admin.list_group_offsets({group: None})[group]
                     return {place.topic for place, one in found.items() if one.offset >= 0}
-                except CoordinatorNotAvailableError:  # the first group of a cluster makes it begin to keep offsets
+                except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+                    # The first group of a cluster makes it begin to keep offsets.
                     if time.monotonic() > until:
                         raise
                     time.sleep(0.1)

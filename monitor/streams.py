@@ -66,7 +66,7 @@ def check_source(settings: Settings) -> None:
             return
         for topic in sorted(set(topics) - cluster.topics_known_to(settings.kafka_group)):
             raise nowhere_to_begin(settings.kafka_group, topic)
-    elif settings.source != "-" and not Path(settings.source).is_file():
+    elif settings.source != "-" and not Path(settings.source).exists():
         raise SourceError(f"source: there is no file {settings.source}")
 
 

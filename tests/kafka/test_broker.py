@@ -115,9 +115,10 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, jar_folder: Path) -> None
     assert running_address(tmp_path) is None
 
 
-def test_where_a_broker_that_is_gone_was_is_not_said(tmp_path: Path) -> None:
-    assert running_address(tmp_path) is None
-    (tmp_path / "address").write_text(f"127.0.0.1:{free_port()}")
+@pytest.mark.parametrize("written", [None, "", "127.0.0.1:", "127.0.0.1:{port}"])
+def test_where_a_broker_that_is_gone_was_is_not_said(tmp_path: Path, written: str | None) -> None:
+    if written is not None:
+        (tmp_path / "address").write_text(written.format(port=free_port()))
     assert running_address(tmp_path) is None
 
 

@@ -30,9 +30,7 @@ def secured(jar_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     keys = folder / "broker.pem"
     keys.write_bytes(pem + b"".join(c.bytes() for c in issued.cert_chain_pems))
     trusted = folder / "ca.pem"
