@@ -29,6 +29,13 @@ def parse_start(text: str) -> StartFrom:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def time_of(milliseconds: int | None) -> datetime | None:
+    """A record's timestamp; None where datetime cannot hold it: a producer may write any number."""
+    if milliseconds is None or not 0 <= milliseconds < 253_402_300_800_000:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
 def nowhere_to_begin(group: str, topic: str) -> SourceError:
     """What a group without offsets is told."""
     return SourceError(

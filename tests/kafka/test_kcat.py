@@ -14,11 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from kafka import codec
 from sqlalchemy import Engine
 
 from monitor.cluster import Cluster
-from monitor.errors import ClusterError
 from monitor.sinks.kafka import TopicSink, connect_producer
 from monitor.sources.kafka import KafkaSource
 from monitor.wire import WireMessage
@@ -204,12 +202,7 @@ def test_a_header_whose_name_is_no_text_stops_nobody(streams: Streams, engine: E
 
 
 @pytest.mark.parametrize("name", ["gzip", "snappy", "lz4", "zstd"])
-def test_compressed_records_are_read_or_what_is_missing_is_named(
-    streams: Streams, opened: Open, topic: str, name: str
-) -> None:
+def test_compressed_records_are_read(streams: Streams, opened: Open, topic: str, name: str) -> None:
+    """What producers compress with is not ours to choose."""
     streams.write([(None, message(f"m{n}")) for n in range(50)], "-z", name)
-    if getattr(codec, f"has_{name}")():
-        assert len(read(opened("earliest"), 50)) == 50
-    else:
-        with pytest.raises(ClusterError, match=f"needs another package: pip install .*{name}"):
-            read(opened("earliest"), 50)
+    assert len(read(opened("earliest"), 50)) == 50
