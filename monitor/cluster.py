@@ -7,6 +7,7 @@ or file (`monitor.settings`), never by flag, and `repr` does not show them. Erro
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +17,15 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import (
     AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
     KafkaConfigurationError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    NotCoordinatorError,
     SaslAuthenticationFailedError,
+    UnsupportedCodecError,
 )
 
 from monitor.errors import ClusterError
@@ -87,6 +92,20 @@ class Cluster:
             with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
                 admin.create_topics(new, wait_for_metadata=True)
 
+    def topics_known_to(self, group: str) -> set[str]:
+        """Topics that the consumer group has offsets on. Raises ClusterError."""
+        until = time.monotonic() + _BOOTSTRAP_MS / 1000
+        with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
+            while True:
+                try:
+                    found = admin.list_group_offsets({group: None})[group]
+                    return {place.topic for place, one in found.items() if one.offset >= 0}
+                except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+                    # The first group of a cluster makes it begin to keep offsets.
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.1)
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Connection errors inside become a ClusterError that names the setting."""
@@ -102,12 +121,19 @@ class Cluster:
                 f"kafka: user {self.sasl_username or 'anonymous'} is not allowed to ({type(error).__name__})"
             ) from None
         except (KafkaTimeoutError, KafkaConnectionError):
+            # kafka-python tries on after a refused login or certificate too, until its time is over.
+            who = f", user {self.sasl_username}" if self.sasl_username else ""
             raise ClusterError(
-                f"kafka_bootstrap: no broker answers at {self.bootstrap} within {_BOOTSTRAP_MS // 1000} s "
-                f"(security protocol {self.security_protocol})"
+                f"kafka_bootstrap: no broker answers at {self.bootstrap} within {_BOOTSTRAP_MS // 1000} s (security "
+                f"protocol {self.security_protocol}{who}); wrong address, protocol, certificate or password?"
             ) from None
         except (KafkaConfigurationError, OSError, ValueError) as error:
             raise ClusterError(f"kafka: settings that do not work together or a file that cannot be read ({error})") \
                 from None  # fmt: skip
+        except UnsupportedCodecError as error:
+            raise ClusterError(
+                f"kafka: records are compressed in a way that needs another package: pip install lz4, zstandard or "
+                f"python-snappy ({error})"
+            ) from None
         except KafkaError as error:
             raise ClusterError(f"kafka: {type(error).__name__} from {self.bootstrap}") from None

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from importlib.metadata import version
 from socketserver import TCPServer, ThreadingMixIn
 from urllib.parse import urlsplit
 
 from prometheus_client.exposition import choose_encoder
 
 from monitor.errors import SettingsError
-from monitor.metrics import REGISTRY
+from monitor.metrics import BUILD_INFO, REGISTRY
 
 Check = Callable[[], str | None]
 
@@ -47,6 +48,7 @@ class HealthServer:
 def serving(listen: str, *, live: Check, ready: Check) -> Iterator[HealthServer]:
     """Answer on `listen` ('HOST:PORT'; port 0 picks a free one) until the block ends."""
     host, port = _parse(listen)
+    BUILD_INFO.labels(version("awry")).set(1)
     server = _Server(host, port, {"/healthz": live, "/readyz": ready})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="health", daemon=True)
     thread.start()

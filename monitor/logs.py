@@ -6,6 +6,7 @@ a library's error may quote its input.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -37,6 +38,16 @@ def configure() -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the one of this moment
         cache_logger_on_first_use=False,
     )
+    kafka = logging.getLogger("kafka")
+    kafka.handlers = [_IntoOurs(logging.WARNING)]
+    kafka.propagate = False
+
+
+class _IntoOurs(logging.Handler):
+    """Hands what a library says to our logger, as one line of JSON like all others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger().log(record.levelno, record.getMessage(), library=record.name)
 
 
 def logger() -> Any:

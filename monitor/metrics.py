@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import product
 from typing import Literal, TypeVar, get_args
 
@@ -200,7 +199,6 @@ DATABASE_UP = _asked(
 )
 
 METRICS: tuple[Metric, ...] = tuple(_listed)
-BUILD_INFO.labels(version("awry")).set(1)
 
 
 def start_at_zero(**named: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What became of one message: a status, and a score of each probe. Needs no model, so that rows and verdicts need none."""
+"""What became of one message: a status, and each probe's score. Needs no model, so that rows and verdicts need none."""
 
 from __future__ import annotations
 

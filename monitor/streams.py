@@ -54,11 +54,19 @@ def cluster_of(settings: Settings) -> Cluster:
 
 
 def check_source(settings: Settings) -> None:
-    """What can be known of a source before a model is loaded: that it is there."""
+    """What can be known of a source before a model is loaded: that it is there, and where to begin in it."""
     topics = topics_of(settings)
     if topics:
-        cluster_of(settings).check_topics(topics, "source")
-    elif settings.source != "-" and not Path(settings.source).is_file():
+        from monitor.sources.start import nowhere_to_begin, parse_start
+
+        cluster = cluster_of(settings)
+        cluster.check_topics(topics, "source")
+        if settings.start_from is not None:
+            parse_start(settings.start_from)
+            return
+        for topic in sorted(set(topics) - cluster.topics_known_to(settings.kafka_group)):
+            raise nowhere_to_begin(settings.kafka_group, topic)
+    elif settings.source != "-" and not Path(settings.source).exists():
         raise SourceError(f"source: there is no file {settings.source}")
 
 

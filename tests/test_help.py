@@ -13,7 +13,7 @@ import typer
 
 from monitor.cli import app
 
-HEAVY = ("torch", "transformers", "sqlalchemy", "sklearn")
+HEAVY = ("torch", "transformers", "sqlalchemy", "sklearn", "kafka")
 
 _PROBE = """
 import sys
@@ -51,14 +51,14 @@ def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def all_commands() -> dict[str, Any]:
-    from monitor.cli import database, models, science, service  # noqa: F401 - they register their commands
+    from monitor.cli import database, models, science, service, stream  # noqa: F401 - they register their commands
 
     return dict(commands(typer.main.get_command(app), "awry"))
 
 
 def test_every_command_and_option_has_help() -> None:
     found = all_commands()
-    assert {"awry run", "awry send", "awry demo", "awry db upgrade", "awry fit"} <= set(found)
+    assert {"awry run", "awry send", "awry serve", "awry kafka", "awry db retain", "awry fit"} <= set(found)
     silent = [name for name, command in found.items() if not (command.help or "").strip()]
     for name, command in found.items():
         silent += [f"{name} {p.name}" for p in command.params if not (getattr(p, "help", "") or "").strip()]
@@ -68,5 +68,5 @@ def test_every_command_and_option_has_help() -> None:
 def test_the_console_script_prints_its_commands() -> None:
     script = Path(sys.executable).with_name("awry")
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-    for name in ("run", "send", "demo", "fit", "calibrate", "alerts", "db"):
+    for name in ("run", "send", "serve", "kafka", "replay", "show", "stack", "demo", "fit", "alerts", "db"):
         assert f" {name} " in done.stdout

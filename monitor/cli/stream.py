@@ -72,15 +72,16 @@ def show(
 ) -> None:
     """Print one message of the stream: its payload on standard output, its time and headers on standard error."""
     import json
-    from datetime import UTC, datetime
 
     from monitor.settings import load_settings
     from monitor.sources.lookup import fetch, parse_coordinates
+    from monitor.sources.start import time_of
     from monitor.streams import cluster_of
 
     at = parse_coordinates(coordinates)
     record = fetch(cluster_of(load_settings(state_dir=state_dir)), at)
-    say(f"{at}, {datetime.fromtimestamp(record.timestamp / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC, key {record.key!r}")
+    when = time_of(record.timestamp)
+    say(f"{at}, {f'{when:%Y-%m-%d %H:%M:%S} UTC' if when else 'no time'}, key {record.key!r}")
     for name, value in record.headers or ():
         say(f"{name}: {value!r}")
     try:

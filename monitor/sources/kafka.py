@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -38,8 +38,10 @@ from monitor import logs, metrics
 from monitor.cluster import Cluster
 from monitor.errors import SourceError
 from monitor.sources import Record
+from monitor.sources.headers import read_any_name
 from monitor.sources.ledger import Ledger, Partition
-from monitor.sources.start import StartFrom, choose_starts, topic_has_offsets
+from monitor.sources.positions import Positions
+from monitor.sources.start import StartFrom, time_of
 from storage.writer import Coordinates
 
 _POLL_SECONDS = 0.2
@@ -75,8 +77,6 @@ class KafkaSource:
         self.name = ",".join(topics)
         self._cluster = cluster
         self._topics = list(topics)
-        self._group = group
-        self._start_from = start_from
         self._until_end = until_end
         self._max_bytes = max_bytes
         self._revoke_seconds = revoke_seconds
@@ -92,6 +92,7 @@ class KafkaSource:
         self._commit_answer_due = 0.0
         self._committing = False
         self._progress = time.monotonic()
+        read_any_name()
         cluster.check_topics(self._topics, "source")
         with cluster.explained():
             self._consumer = KafkaConsumer(
@@ -109,6 +110,7 @@ class KafkaSource:
                 session_timeout_ms=int(session_seconds * 1000),
                 heartbeat_interval_ms=int(min(3.0, session_seconds / 3) * 1000),
             )
+        self._positions = Positions(self._consumer, self._ledger, group, start_from, self._commit_now)
         self._consumer.subscribe(topics=self._topics, listener=_Listener(self))
         self._thread = threading.Thread(target=self._run, name="awry-kafka", daemon=True)
         self._thread.start()
@@ -197,76 +199,22 @@ class KafkaSource:
             found: dict[TopicPartition, list[Any]] = self._consumer.poll(int(seconds * 1000), max_records=limit)
             return found
         except NoOffsetForPartitionError:
-            self._begin()
+            self._positions.begin()
         except OffsetOutOfRangeError:
-            self._move_into_range()
+            self._positions.into_range()
         except LogTruncationError as error:
-            self._move_back(error.divergent_offsets)
+            self._positions.back(error.divergent_offsets)
         return {}
 
     def _record(self, one: Any) -> Record:
         value = one.value if one.value is not None else b""
-        when = datetime.fromtimestamp(one.timestamp / 1000, UTC) if _is_time(one.timestamp) else None
         return Record(
             Coordinates(one.topic, one.partition, one.offset),
             value if len(value) <= self._max_bytes else None,
             len(value),
-            when,
+            time_of(one.timestamp),
             tuple(one.headers or ()),
         )
-
-    def _begin(self) -> None:
-        """Set where to begin in partitions that the group has no offset for, and commit it."""
-        missing = [tp for tp in self._consumer.assignment() if self._consumer.committed(tp) is None]
-        begin = self._start_from
-        if begin is None:
-            for topic in sorted({tp.topic for tp in missing}):
-                if not topic_has_offsets(self._consumer, topic):
-                    raise SourceError(
-                        f"start_from: group {self._group} has no offsets on topic {topic}; say where to begin: "
-                        "--from earliest, --from latest or --from a time (2026-01-31T00:00Z)"
-                    )
-            begin = "earliest"  # partitions that were added to a topic which the group knows: nothing of them was read
-        starts = choose_starts(self._consumer, missing, begin)
-        for tp, offset in starts.items():
-            self._consumer.seek(tp, offset)
-            logs.logger().info("beginning", topic=tp.topic, partition=tp.partition, offset=offset)
-        self._commit_now({(tp.topic, tp.partition): offset for tp, offset in starts.items()})
-
-    def _move_into_range(self) -> None:
-        """Go on at the oldest record that there is, and count what was deleted unread."""
-        assigned = list(self._consumer.assignment())
-        first, last = self._consumer.beginning_offsets(assigned), self._consumer.end_offsets(assigned)
-        for tp in assigned:
-            at = self._consumer.position(tp)
-            if at is None or first[tp] <= at <= last[tp]:
-                continue
-            lost = max(0, first[tp] - at)
-            metrics.FAIL_OPEN_MESSAGES.labels("lost").inc(lost)
-            logs.logger().error("offsets out of range", topic=tp.topic, partition=tp.partition, position=at,
-                                first=first[tp], end=last[tp], lost=lost)  # fmt: skip
-            if at < first[tp]:
-                self._consumer.seek(tp, first[tp])
-            else:
-                self._start_over(tp, first[tp])
-
-    def _move_back(self, diverged: dict[TopicPartition, OffsetAndMetadata | None]) -> None:
-        """The log was cut before what was read of it: go on there, or at the oldest record where that is not known."""
-        first = self._consumer.beginning_offsets(list(diverged))
-        for tp in self._consumer.assignment() & diverged.keys():
-            cut = diverged[tp]
-            offset = first[tp] if cut is None else max(first[tp], cut.offset)
-            logs.logger().error("the log was cut", topic=tp.topic, partition=tp.partition,
-                                position=self._consumer.position(tp), cut=offset)  # fmt: skip
-            self._start_over(tp, offset)
-
-    def _start_over(self, tp: TopicPartition, offset: int) -> None:
-        """Go back: other records are at these offsets now, so that what was read of the old ones counts no more."""
-        place = (tp.topic, tp.partition)
-        self._ledger.release([place])
-        self._ledger.assign([place])
-        self._consumer.seek(tp, offset)
-        self._commit_now({place: offset})
 
     def _commit_stored(self) -> None:
         now = time.monotonic()
@@ -413,8 +361,3 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
 
 def _kafka(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
     return {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
-
-
-def _is_time(milliseconds: int | None) -> bool:
-    """Whether datetime can hold it: a producer may write any number."""
-    return milliseconds is not None and 0 <= milliseconds < 253_402_300_800_000

@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from monitor.cluster import Cluster
 from monitor.errors import SourceError
+from monitor.sources.headers import read_any_name
 from storage.writer import Coordinates
 
 _SECONDS = 15.0
@@ -26,6 +27,7 @@ def parse_coordinates(text: str) -> Coordinates:
 
 def fetch(cluster: Cluster, at: Coordinates) -> Any:
     """kafka-python's record at these coordinates. Joins no group and commits nothing. Raises SourceError."""
+    read_any_name()
     place = TopicPartition(at.source, at.partition)
     with cluster.explained():
         consumer = KafkaConsumer(

@@ -29,6 +29,21 @@ def parse_start(text: str) -> StartFrom:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def time_of(milliseconds: int | None) -> datetime | None:
+    """A record's timestamp; None where datetime cannot hold it: a producer may write any number."""
+    if milliseconds is None or not 0 <= milliseconds < 253_402_300_800_000:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def nowhere_to_begin(group: str, topic: str) -> SourceError:
+    """What a group without offsets is told."""
+    return SourceError(
+        f"start_from: group {group} has no offsets on topic {topic}; say where to begin: "
+        "--from earliest, --from latest or --from a time (2026-01-31T00:00Z)"
+    )
+
+
 def choose_starts(
     consumer: KafkaConsumer, partitions: Sequence[TopicPartition], begin: StartFrom
 ) -> dict[TopicPartition, int]:

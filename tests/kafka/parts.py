@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 from prometheus_client import Counter
 
 from monitor.cluster import Cluster
@@ -36,9 +37,10 @@ def unique(name: str = "t") -> str:
 
 
 def new_topic(cluster: Cluster, partitions: int = 3, **configs: str) -> str:
-    """A fresh topic; `configs` are Kafka's own, with _ for each dot."""
+    """A fresh topic; `configs` are Kafka's own, with _ for each dot. Records of any time stay in it."""
     name = unique("topic")
-    options = {"num_partitions": partitions, "configs": {k.replace("_", "."): v for k, v in configs.items()}}
+    given = {"retention_ms": "-1"} | configs
+    options = {"num_partitions": partitions, "configs": {k.replace("_", "."): v for k, v in given.items()}}
     with closing(KafkaAdminClient(**cluster.options())) as admin:
         admin.create_topics({name: options}, wait_for_metadata=True)
     return name
@@ -81,8 +83,15 @@ def consume(cluster: Cluster, topic: str, count: int, seconds: float = 30.0) -> 
 
 def committed(cluster: Cluster, group: str) -> dict[tuple[str, int], int]:
     """The group's offsets by (topic, partition), asked for by an admin client."""
+
+    def asked() -> list[Any]:
+        try:
+            return [admin.list_group_offsets({group: None})[group]]
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+            return []  # a broker that is new, or back
+
     with closing(KafkaAdminClient(**cluster.options())) as admin:
-        found = admin.list_group_offsets({group: None})[group]
+        (found,) = wait_for(asked)
     return {(tp.topic, tp.partition): one.offset for tp, one in found.items() if one.offset >= 0}
 
 

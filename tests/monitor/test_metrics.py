@@ -181,7 +181,7 @@ def test_start_at_zero_adds_the_names_of_the_settings() -> None:
         for mode in ("live", "shadow"):
             assert samples["awry_flagged_total", (("mode", mode), ("probe", probe))] == 0
         for severity in SEVERITIES:
-            for result in ("alerted", "would_alert", "suppressed"):
+            for result in ("alerted", "would_alert"):
                 key = (("probe", probe), ("result", result), ("severity", severity))
                 assert samples["awry_alerts_total", key] == 0
     for result in ("sent", "retried", "dead"):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from monitor.errors import SettingsError
-from monitor.settings import Settings, load_settings, reference
+from monitor.settings import SECRETS, Settings, load_settings, reference
+from monitor.streams import cluster_of
 
 
 @pytest.fixture
@@ -146,3 +147,67 @@ def test_the_reference_is_the_fields() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().model = "other"  # type: ignore[misc]
+
+
+# Secrets in files.
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file that AWRY_KAFKA_SASL_PASSWORD_FILE names."""
+    path = tmp_path / "password"
+    monkeypatch.setenv("AWRY_KAFKA_SASL_PASSWORD_FILE", str(path))
+    return path
+
+
+def password() -> str | None:
+    found = load_settings().kafka_sasl_password
+    return found.get_secret_value() if found is not None else None
+
+
+@pytest.mark.parametrize("written", [b"geheim", b"geheim\n", b"geheim\r\n"])
+def test_a_secret_is_read_from_its_file(secret: Path, written: bytes) -> None:
+    secret.write_bytes(written)
+    assert password() == "geheim"
+
+
+def test_the_environment_wins_over_a_secrets_file_and_that_over_the_settings_file(
+    secret: Path, toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml.write_text('kafka_sasl_password = "toml"\n')
+    secret.write_text("file")
+    assert password() == "file"
+    monkeypatch.setenv("AWRY_KAFKA_SASL_PASSWORD", "environment")
+    assert password() == "environment"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_secrets_file_that_cannot_be_read_is_named(secret: Path, content: bytes | None) -> None:
+    if content is not None:
+        secret.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"^AWRY_KAFKA_SASL_PASSWORD_FILE: cannot read .*password \(\w+Error\)"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_each_secret_has_a_file_and_does_not_show(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_text("geheim")
+    monkeypatch.setenv(f"AWRY_{name.upper()}_FILE", str(tmp_path / "secret"))
+    found = load_settings()
+    assert getattr(found, name).get_secret_value() == "geheim"
+    assert "geheim" not in repr(found) + str(found)
+
+
+def test_no_other_setting_has_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWRY_MODEL_FILE", "x")
+    with pytest.raises(SettingsError, match=r"^AWRY_MODEL_FILE: no such setting"):
+        load_settings()
+
+
+def test_a_cluster_does_not_show_its_secrets() -> None:
+    settings = load_settings(
+        kafka_bootstrap="h:1", kafka_sasl_username="u", kafka_sasl_password="geheim", kafka_ssl_key_password="geheim"
+    )
+    cluster = cluster_of(settings)
+    assert (cluster.sasl_password, cluster.ssl_key_password) == ("geheim", "geheim")
+    assert "geheim" not in repr(cluster) + str(cluster)

@@ -254,3 +254,76 @@ def test_the_texts_hash_is_the_same_whichever_way_it_was_sent() -> None:
     assert good(id="other", tenant="t").text_sha256 == good().text_sha256
     expected = json.dumps({"messages": [{"content": GOOD["prompt"], "role": "user"}]}, sort_keys=True)
     assert good().text_sha256 == hashlib.sha256(expected.encode()).hexdigest()
+
+
+# Headers of a record.
+
+EVENT = (("ce_specversion", b"1.0"), ("ce_id", b"event-1"), ("ce_time", b"2026-03-01T12:00:00Z"))
+
+
+def of(value: dict[str, Any], *headers: tuple[str, bytes | None]) -> WireMessage:
+    message = parse(json.dumps(value).encode(), headers)
+    assert isinstance(message, WireMessage), message
+    return message
+
+
+def test_a_cloud_event_fills_in_id_and_time() -> None:
+    message = of({"prompt": "x"}, *EVENT)
+    assert (message.id, message.timestamp) == ("event-1", NOON)
+    assert message.kept_attributes == {name: value.decode() for name, value in EVENT if value}
+
+
+def test_what_the_payload_says_itself_wins() -> None:
+    headers = (*EVENT, ("traceparent", b"header"))
+    message = of({"id": "m", "prompt": "x", "timestamp": 0, "attributes": {"traceparent": "own"}}, *headers)
+    assert (message.id, message.timestamp) == ("m", datetime(1970, 1, 1, tzinfo=UTC))
+    assert message.kept_attributes["traceparent"] == "own"
+    assert message.kept_attributes["ce_id"] == "event-1"
+
+
+@pytest.mark.parametrize("version", [(), (("ce_specversion", b""),), (("ce_specversion", None),)])
+def test_headers_that_are_no_cloud_event_fill_in_nothing(version: tuple[tuple[str, bytes | None], ...]) -> None:
+    found = parse(b'{"prompt": "x"}', (*EVENT[1:], *version))
+    assert found == Invalid("id: Field required")
+
+
+def test_only_traces_and_events_are_kept() -> None:
+    headers = (
+        ("traceparent", b"00-a-b-01"),
+        ("tracestate", b"v=1"),
+        ("authorization", CANARY.encode()),
+        ("Ce_id", b"x"),
+    )
+    assert of(GOOD, *headers).kept_attributes == {"traceparent": "00-a-b-01", "tracestate": "v=1"}
+
+
+def test_headers_that_are_no_text_are_kept_as_far_as_they_are() -> None:
+    message = of(GOOD, ("traceparent", b"a\xff\xed\xa0\x80"), ("tracestate", None), ("ce_x", b"y" * 9000))
+    assert message.kept_attributes == {"traceparent": "a" + "\ufffd" * 4, "ce_x": "y" * MAX_ID}
+
+
+def test_an_event_whose_time_is_none_names_the_field() -> None:
+    found = parse(b'{"prompt": "x"}', (*EVENT[:2], ("ce_time", CANARY.encode())))
+    assert isinstance(found, Invalid)
+    assert found.reason.startswith("timestamp: ")
+    assert (found.message_id, CANARY in found.reason) == ("event-1", False)
+
+
+def test_attributes_that_are_no_object_stay_invalid_with_headers() -> None:
+    found = parse(json.dumps({**GOOD, "attributes": None}).encode(), EVENT)
+    assert isinstance(found, Invalid)
+    assert found.reason.startswith("attributes: ")
+
+
+def test_headers_cannot_save_a_payload_that_is_none() -> None:
+    assert parse(b"", EVENT) == Invalid("payload: empty")
+    assert parse(b"[]", EVENT) == Invalid("payload: a JSON array, not an object")
+
+
+@given(
+    st.lists(st.tuples(st.text() | st.sampled_from(["ce_id", "ce_time", "ce_specversion"]), st.none() | st.binary()))
+)
+def test_parse_never_raises_on_headers(headers: list[tuple[str, bytes | None]]) -> None:
+    found = parse(b'{"prompt": "x"}', headers)
+    if isinstance(found, WireMessage):
+        json.dumps(clean(found.kept_attributes), allow_nan=False).encode()

@@ -184,10 +184,10 @@ def test_the_oldest_is_of_what_waits_or_is_in_hand() -> None:
     ledger.assign([B])
     ledger.put([record(2, B)])
     assert ledger.oldest == NOON + timedelta(seconds=2)
-    first = ledger.take(2, 0.0)
-    ledger.store(ledger.take(1, 0.0) and first)
+    first, second = ledger.take(2, 0.0), ledger.take(1, 0.0)
+    ledger.store(first)
     assert ledger.oldest == NOON + timedelta(seconds=2)
-    ledger.store([record(2, B)])
+    ledger.store(second)
     assert ledger.oldest is None
 
 

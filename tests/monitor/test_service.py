@@ -1,0 +1,129 @@
+"""`awry send` and `awry serve` as processes: health, metrics of the tables, a clean end. The services of
+docker-compose.yml run here without Docker, by their own commands and settings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sqlalchemy import Engine, insert, text
+
+from monitor.broker import free_port
+from storage import schema
+from storage.database import connect
+from tests.conftest import url_of
+from tests.kafka.parts import wait_for
+
+ROOT = Path(__file__).parents[2]
+AWRY = [sys.executable, "-c", "from monitor.cli import main; main()"]
+
+
+def compose(service: str) -> dict[str, Any]:
+    """A service of docker-compose.yml, anchors and merges resolved."""
+    found = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][service]
+    assert isinstance(found, dict)
+    return found
+
+
+@contextmanager
+def running(service: str, engine: Engine, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The service's own command and settings, with this machine's addresses. Gives the process and its address."""
+    one, port = compose(service), free_port()
+    settings = {k: v for k, v in one["environment"].items() if v is not None}
+    settings |= {"AWRY_DATABASE_URL": url_of(engine), "AWRY_STATE_DIR": str(tmp_path)}
+    settings["AWRY_LISTEN"] = settings["AWRY_LISTEN"].replace("0.0.0.0:9464", f"127.0.0.1:{port}")
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen([*AWRY, *one["command"]], env=os.environ | settings, stdout=log, stderr=log)
+    try:
+        yield process, f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def an_alert(engine: Engine) -> None:
+    """One open alert with one delivery to the console."""
+    alert = {
+        "id": uuid.uuid4(), "dedup_key": "threshold:drift:shop:tiny", "rule": "threshold", "probe": "drift",
+        "severity": "critical", "state": "open", "count": 1, "top_score": 2.0, "threshold": 1.0,
+        "first_message": {}, "top_message": {},
+    }  # fmt: skip
+    body = {
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "data": {"severity": "critical", "dedup_key": "k", "count": 1, "score": 2.0, "threshold": 1.0, "alert_id": "a"},
+    }
+    row = {"id": uuid.uuid4(), "alert_id": alert["id"], "destination": "console", "event": "alert.opened", "body": body}
+    with engine.begin() as connection:
+        connection.execute(insert(schema.alerts).values(alert))
+        connection.execute(insert(schema.outbox).values(row))
+
+
+@pytest.mark.parametrize("service", ["send", "serve"])
+def test_a_service_of_the_compose_file(service: str, engine: Engine, tmp_path: Path) -> None:
+    an_alert(engine)
+    with running(service, engine, tmp_path) as (process, address):
+        wait_for(lambda: get(address, "/readyz") == (200, "ok\n") or process.poll() is not None)
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert get(address, "/healthz") == (200, "ok\n")
+        pending = "awry_outbox_pending 1.0" if service == "serve" else "awry_outbox_pending 0.0"
+        wait_for(lambda: pending in get(address, "/metrics")[1])
+        said = get(address, "/metrics")[1]
+        assert 'awry_alerts_live{severity="critical",state="open"} 1.0' in said
+        assert "awry_database_up 1.0" in said
+        if service == "send":
+            assert 'awry_deliveries_total{destination="console",result="sent"} 1.0' in said
+            assert "alert.opened" in (tmp_path / "log").read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_database_that_went_away_shows(engine: Engine, tmp_path: Path) -> None:
+    with running("serve", engine, tmp_path) as (_process, address):
+        wait_for(lambda: get(address, "/readyz")[0] == 200)
+        with closed_to_all(engine):
+            wait_for(lambda: get(address, "/readyz") == (503, "the database does not answer\n"))
+            assert get(address, "/healthz")[0] == 200
+            assert "awry_database_up 0.0" in get(address, "/metrics")[1]
+        wait_for(lambda: get(address, "/readyz")[0] == 200)
+
+
+@contextmanager
+def closed_to_all(engine: Engine) -> Iterator[None]:
+    """The server takes no connection to this database."""
+    server = connect(engine.url.set(database="postgres").render_as_string(hide_password=False))
+    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        change = f'ALTER DATABASE "{engine.url.database}" WITH ALLOW_CONNECTIONS'
+        connection.execute(text(f"{change} false"))
+        try:
+            yield
+        finally:
+            connection.execute(text(f"{change} true"))
+    server.dispose()
+
+
+def test_the_migration_of_the_compose_file(empty_engine: Engine, tmp_path: Path) -> None:
+    with running("migrate", empty_engine, tmp_path) as (process, _):
+        assert process.wait(60) == 0
+    assert "the schema is at 0002" in (tmp_path / "log").read_text()
