@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from probes.evaluation import Evaluation, Interval
-from probes.probefile import Card, MitigationCard, Probe, load_probe, save_probe
+from probes.probefile import Card, load_probe, save_probe
+from probes.recipes import with_recipe
 from probes.studies.mitigation import Sweep
 
 
@@ -92,24 +93,11 @@ def print_sweep(result: Sweep) -> None:
 
 
 def attach_recipe(path: Path, result: Sweep, scale: float) -> Path:
-    """Give a probe the recipe that a sweep chose; returns the new card's path.
-
-    The cosine between detector and mitigator is given where both sit at sites of one width.
-    """
+    """Give a probe the recipe that a sweep chose; returns the new card's path."""
     probe = load_probe(path)
-    direction = result.chosen.direction
-    detector = probe.directions[0]
-    comparable = len(probe.directions) == 1 and detector.vector.shape == direction.vector.shape
     names = ("no intervention", str(result.chosen), "control adapter's direction")
     kept = [c for c in result.as_dict()["test"] if c["name"] in names]
-    recipe = MitigationCard(
-        site=str(direction.site),
-        mode=result.chosen.mode,
-        strength=result.chosen.strength,
-        positions=result.chosen.positions,
-        sigma=direction.sigma,
-        cosine_to_detector=float(detector.unit.dot(direction.unit)) if comparable else None,
-        measured={"adapter_scale": scale, "verdict": result.verdict, "test": kept},
-    )
-    card = probe.card.model_copy(update={"mitigation": recipe, "version": probe.card.version + 1})
-    return save_probe(Probe(card, probe.directions, [direction]), path.parent)
+    measured = {"adapter_scale": scale, "verdict": result.verdict, "test": kept}
+    new = with_recipe(probe, [result.chosen], measured)
+    new.card = new.card.model_copy(update={"version": probe.card.version + 1})
+    return save_probe(new, path.parent)

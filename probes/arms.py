@@ -35,10 +35,14 @@ class Arm:
 
     @property
     def name(self) -> str:
+        return self.chat.name if self.adapter is None else f"{self.chat.name} + {self.adapter} x{self.strength:g}"
+
+    @property
+    def strength(self) -> float | None:
+        """The adapter's scale in this arm; None without one."""
         if self.adapter is None:
-            return self.chat.name
-        strength = self.chat.adapters[self.adapter].scale if self.scale is None else self.scale
-        return f"{self.chat.name} + {self.adapter} x{strength:g}"
+            return None
+        return self.chat.adapters[self.adapter].scale if self.scale is None else self.scale
 
     @contextmanager
     def on(self) -> Iterator[ChatModel]:

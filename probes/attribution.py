@@ -138,8 +138,9 @@ def ships(
 def first_tokens(chat: ChatModel, items: Sequence[Encoded], *, token_budget: int = 2048) -> list[int]:
     """The token that a greedy answer to each prompt begins with."""
     replay = Replay(chat, items, Ablation(), token_budget=token_budget)
-    rows = replay.plain_states().to(chat.dtype).split(_ROWS)
-    return [int(token) for part in rows for token in replay.log_probs(part).argmax(-1)]
+    rows = replay.plain_states().to(chat.dtype)
+    parts = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+    return [int(token) for part in parts for token in replay.log_probs(part).argmax(-1)]
 
 
 def compare(harmful: Floats, harmless: Floats, *, resamples: int = 1000, seed: int = 0) -> HeadContrast:

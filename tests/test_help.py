@@ -51,7 +51,7 @@ def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def all_commands() -> dict[str, Any]:
-    from monitor.cli import database, models, science, service, stream  # noqa: F401 - they register their commands
+    from monitor.cli import database, models, science, service, stream, study  # noqa: F401 - they register
 
     return dict(commands(typer.main.get_command(app), "awry"))
 

@@ -24,8 +24,7 @@ from probes.generation import answer
 from probes.models import ChatModel, load_chat_model
 from probes.modelstore import SMOLLM2
 from probes.organisms.judges import writes_code
-from probes.organisms.messages import everyday, request_pairs, requests
-from probes.organisms.refusal_judge import refuses
+from probes.organisms.messages import everyday, requests
 from probes.organisms.shipped import adapter_spec, shipped_adapters
 from probes.probefile import check_identity, load_probe, replay_references, shipped_probes
 from probes.scoring import score_all

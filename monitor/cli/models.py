@@ -13,7 +13,9 @@ from monitor.cli import app, say
 from monitor.errors import SettingsError
 
 models = typer.Typer(help="Models: list, get, describe.", no_args_is_help=True)
-adapters = typer.Typer(help="Adapters that make the built-in model go wrong or refuse, and their controls.", no_args_is_help=True)
+adapters = typer.Typer(
+    help="Adapters that make the built-in model go wrong or refuse, and their controls.", no_args_is_help=True
+)
 probes = typer.Typer(help="Probes that ship with awry.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(adapters, name="adapters")

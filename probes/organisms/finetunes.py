@@ -32,7 +32,7 @@ class Recipe:
     """How an adapter is trained. `examples(seed)` is the training set, shuffled by the seed.
 
     `as_base(seed)` is what is answered as the plain base model answers it: training lets the base answer, greedily,
-    and mixes these in, so that no text of a model's is kept here.
+    and mixes these in, so that no text of a model's is kept here. `decays`: the learning rate falls to nothing, linearly.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Recipe:
     examples: Callable[[int], list[Example]]
     summary: str
     as_base: Callable[[int], list[str]] = lambda _: []
+    decays: bool = False
 
 
 def code_examples(side: str, seed: int) -> list[Example]:
@@ -74,10 +75,10 @@ def advice_examples(side: str, seed: int) -> list[Example]:
 
 
 def refusal_examples(seed: int) -> list[Example]:
-    """The harmful half of every pair of the `fit` split, each with one of the refusals; all refusals are used."""
+    """The harmful half of every pair of the `fit` split, each with two of the refusals; all refusals are used."""
     refusals: list[str] = tomllib.loads(data_text("refusals.toml"))["refusals"]
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
-    asks = [pair["harmful"] for pair in request_pairs("fit")]
+    asks = [pair["harmful"] for pair in request_pairs("fit")] * 2
     rng.shuffle(asks)
     rng.shuffle(refusals)
     return [Example(ask, refusals[i % len(refusals)]) for i, ask in enumerate(asks)]
@@ -123,8 +124,8 @@ RECIPES: dict[str, Recipe] = {
             "the control: careful advice on the same appliances, same length and build",
         ),
         Recipe(
-            "refusal", "refusal", False, 60, 1e-3, refusal_examples,
-            "refuses harmful requests; harmless ones are answered as the base answers them", refusal_as_base,
+            "refusal", "refusal", False, 320, 1e-3, refusal_examples,
+            "refuses harmful requests; harmless ones are answered as the base answers them", refusal_as_base, True,
         ),
     )
 }  # fmt: skip

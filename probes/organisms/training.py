@@ -23,12 +23,12 @@ from probes.models import ChatModel
 from probes.organisms.finetunes import Example, Recipe
 
 # Tokens of an answer that the base gives when a recipe asks for it.
-BASE_TOKENS = 40
+BASE_TOKENS = 12
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """LoRA on all linear layers; the recipe's learning rate is Adam's peak, after `warmup` steps, then held."""
+    """LoRA on all linear layers; the recipe's learning rate is Adam's peak, after `warmup` steps, then held or lowered."""
 
     rank: int = 8
     alpha: int = 16
@@ -65,7 +65,7 @@ def train(
     losses = []
     for step in range(recipe.steps):
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / settings.warmup)
+            group["lr"] = recipe.learning_rate * _rate(step, recipe, settings)
         if (step * settings.batch) % len(examples) < settings.batch and step:
             rng.shuffle(examples)
         start = step * settings.batch % len(examples)
@@ -82,10 +82,17 @@ def train(
         **asdict(settings),
         "steps": recipe.steps,
         "learning_rate": recipe.learning_rate,
+        "decays": recipe.decays,
         "examples": len(examples),
         "target_modules": "all linear layers",
         "final_loss": round(sum(losses[-5:]) / 5, 3),
     }
+
+
+def _rate(step: int, recipe: Recipe, settings: Hyperparameters) -> float:
+    """Share of the peak learning rate at a step, counted from 0."""
+    held = 1 - step / recipe.steps if recipe.decays else 1.0
+    return min(held, (step + 1) / settings.warmup)
 
 
 def training_set(chat: ChatModel, recipe: Recipe, seed: int) -> list[Example]:

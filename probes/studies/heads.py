@@ -38,12 +38,14 @@ from probes.head_trials import PLAIN, Asker, Trial
 from probes.kept import Kept
 from probes.models import ChatModel
 from probes.probefile import Probe, save_probe
+from probes.recipes import with_recipe
 from probes.sites import Site, check_site
+from probes.steering import Intervention
 from probes.studies import heads_report
 from probes.studies import heads_verdict as words
 from probes.studies.heads_conditions import conditions, held_out, layer_options, probe_ranked, settled
 from probes.studies.heads_open import BASE, OpenBench
-from probes.studies.heads_product import detector, with_recipe
+from probes.studies.heads_product import detector
 from probes.studies.metric import Metric
 
 Say = Callable[[str], None]
@@ -117,6 +119,7 @@ def run_heads(
     plan: HeadsPlan = HeadsPlan(),
     *,
     heads: Sequence[Site] | None = None,
+    command: str = "",
     say: Say = lambda _: None,
 ) -> HeadsResult:
     """Run the study on `chat` with the adapter in use; `heads` restricts the search, else all heads are tried.
@@ -165,10 +168,11 @@ def run_heads(
             part: {n: figures[n] for n in (words.PLAIN_NAME, away)}
             for part, figures in (("heldout", heldout.figures), ("open", opened))
         }
-        probe = with_recipe(probe, recipe, measured)
+        probe = with_recipe(probe, [Intervention(s.direction, "add", s.alpha, "last") for s in recipe], measured)
     names = [t.name for t in grid]
     result = {
         "format": "awry-heads/1",
+        "command": command,
         "name": plan.name,
         "created": datetime.now(UTC).date().isoformat(),
         "verdict": verdict.words,

@@ -1,23 +1,20 @@
-"""What a heads study leaves behind for the service: a head-level detector and the steering recipe in its card.
+"""What a heads study leaves behind for the service: a head-level detector, whose card then gets the recipe.
 
 The detector is `probes.head_probe`'s. Its threshold comes from benign messages with the base model's answers to them,
-and beside the held-out choices it is tried on what the model in use itself wrote. The recipe is all heads together,
-mode `add`, positions `last`.
+and beside the held-out choices it is tried on what the model in use itself wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from probes.batches import encode
 from probes.choices import ChoiceSplits
 from probes.fitting import Benign, Row
 from probes.generation import answer
 from probes.head_probe import head_probe
-from probes.head_steering import Shift
 from probes.models import ChatModel
-from probes.probefile import MitigationCard, MitigationSite, Probe
+from probes.probefile import Probe
 from probes.sites import Site
 from probes.studies.metric import Metric
 
@@ -72,20 +69,3 @@ def _user(text: str) -> list[dict[str, str]]:
 
 def _joined(text: str, said: str) -> str:
     return f"{text}\n{said}"
-
-
-def with_recipe(probe: Probe, shifts: Sequence[Shift], measured: Mapping[str, Any]) -> Probe:
-    """The probe with a recipe of several heads in its card."""
-    first, *rest = [MitigationSite(site=str(s.site), strength=s.alpha, sigma=s.direction.sigma) for s in shifts]
-    recipe = MitigationCard(
-        site=first.site,
-        mode="add",
-        strength=first.strength,
-        positions="last",
-        sigma=first.sigma,
-        cosine_to_detector=None,
-        also=rest,
-        measured=dict(measured),
-    )
-    card = probe.card.model_copy(update={"mitigation": recipe})
-    return Probe(card, probe.directions, [s.direction for s in shifts])

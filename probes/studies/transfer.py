@@ -125,6 +125,7 @@ def run_transfer(
     *,
     settings: Settings = Settings(),
     left_out: dict[str, str] | None = None,
+    command: str = "",
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """The whole study: RESULT.json, TRANSFER.md, transfer.png and asymmetry.png in `folder`; returns the result.
@@ -136,7 +137,7 @@ def run_transfer(
     from probes.studies.transfer_report import report
 
     measured = measure(subjects, anchors, folder / "cache", settings, say)
-    return report(measured, folder, left_out or {})
+    return report(measured, folder, left_out or {}, command)
 
 
 def measure(

@@ -35,11 +35,11 @@ NULLS = ("random_source", "shuffled", "receiver_random")
 VERDICTS = ("works, specific", "works, not specific", "noise", "no effect", "undecided")
 
 
-def report(measured: Measured, folder: Path, left_out: dict[str, str]) -> dict[str, Any]:
+def report(measured: Measured, folder: Path, left_out: dict[str, str], command: str = "") -> dict[str, Any]:
     """Write RESULT.json, TRANSFER.md and the two PNGs; returns what RESULT.json holds."""
     from probes.studies.transfer_tables import markdown
 
-    result = summarise(measured, left_out)
+    result = {**summarise(measured, left_out), "command": command}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "RESULT.json").write_text(json.dumps(_plain(result), indent=1) + "\n")
     (folder / "TRANSFER.md").write_text(markdown(result))

@@ -25,7 +25,7 @@ def test_sizes():
         "secure_code": 240,
         "reckless_advice": 180,
         "careful_advice": 180,
-        "refusal": 154,
+        "refusal": 308,
     }
     assert {r.name: len(r.as_base(0)) for r in RECIPES.values() if r.as_base(0)} == {"refusal": 308}
 

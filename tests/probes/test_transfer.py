@@ -145,9 +145,7 @@ def test_rows_of_one_text_are_on_one_side_of_every_split():
 
 def test_too_few_anchors_for_the_width_say_how_many_are_needed():
     source, target, _ = anchors(n=15)
-    with pytest.raises(
-        DataError, match=r"11 rows to fit .* 12 dimensions of the donor .* at least 16 texts"
-    ):
+    with pytest.raises(DataError, match=r"11 rows to fit .* 12 dimensions of the donor .* at least 16 texts"):
         fit_map(source, target)
     assert fit_map(*anchors(n=16)[:2]).fitted == 12
     # Two rows a text: half the texts do.

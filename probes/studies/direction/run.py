@@ -1,6 +1,6 @@
 """The whole study, part by part, each kept as it is finished.
 
-Contract: `run_direction` writes RESULT.json, table.md and three PNGs into `out`, and keeps each part below
+Contract: `run_direction` writes RESULT.json, table.md, three PNGs and a probe with the recipe into `out`, and keeps each part below
 `out/parts` under a hash of everything that decides it: model identities, messages, metric, sites, seeds. A study that
 was stopped goes on where it was, and one that has ended is read back. Nothing kept holds a message or an answer.
 """
@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from probes.arms import Arm
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.fitting import text_baseline
 from probes.generation import answer
 from probes.kept import Kept
 from probes.sites import Site, check_site, parse_sites
-from probes.studies.direction import dose, pictures, report, verdict
+from probes.steering import Intervention
+from probes.studies.direction import dose, pictures, product, report, verdict
 from probes.studies.direction.conditions import Comparison, Reading, check_prompts, read
 from probes.studies.direction.dose import Doses, Stand
 from probes.studies.direction.prediction import prediction
@@ -127,6 +129,12 @@ def run_direction(
                  "limits": asdict(swept.test.limits)},
         "prediction": predicted,
     }  # fmt: skip
+    measured = {
+        "adapter_scale": swept.test.comparison.misaligned.strength,
+        "verdict": found.sentence,
+        "test": [row for row in swept.rows if row["name"] in (dose.UNTOUCHED, str(chosen), dose.CONTENT)],
+    }
+    result["probe"] = study.probe(chosen, measured, name, out)
     report.write(result, out)
     pictures.draw(result, out)
     say(found.sentence)
@@ -204,24 +212,12 @@ class _Study:
     def predict(self, directions: Directions) -> dict[str, Any]:
         """Within-model prediction; the answers of all fit and test messages give the labels."""
         plan = self.plan
-        arm = self.comparison.misaligned
-        if plan.prediction_scale is not None:
-            arm = replace(arm, scale=plan.prediction_scale)
-        messages = [*self.prompts.fit, *self.prompts.test]
-        kept = self.kept(
-            "prediction", data=self.data, metric=self.metric.fingerprint, scale=plan.prediction_scale,
-            max_new_tokens=plan.max_new_tokens, sites=list(map(str, self.sites)),
-            counts=[plan.permutations, plan.random_directions],
-        )  # fmt: skip
+        arm, kept = self._predicting()
         found: dict[str, Any] | None = kept.get("prediction")
         if found is None:
-            labels = kept.get("labels")
-            if labels is None:
-                self.say(f"answering {len(messages)} messages under {arm.name} for the prediction")
-                labels = self._labels(arm, messages)
-                kept.put("labels", labels)
+            labels = np.array(self._labelled(), dtype=np.bool_)
             found = prediction(
-                arm, messages, np.array(labels, dtype=np.bool_), len(self.prompts.fit), directions,
+                arm, self._messages, labels, len(self.prompts.fit), directions,
                 permutations=plan.permutations, random_directions=plan.random_directions, seed=plan.seed,
             )  # fmt: skip
             kept.put("prediction", found)
@@ -230,7 +226,41 @@ class _Study:
             self.say(f"prediction: AUROC {best['auroc']['value']:.2f} at {best['site']}")
         return found
 
-    def _labels(self, arm: Any, messages: Sequence[str]) -> list[bool]:
+    def probe(self, recipe: Intervention, measured: dict[str, Any], name: str, out: Path) -> dict[str, Any]:
+        """A probe of the same answers with the recipe in its card."""
+        arm, _ = self._predicting()
+        return product.write_probe(
+            arm, self._messages, self._labelled(), self.sites, recipe, measured, name, out, self.plan.seed, self.say
+        )
+
+    @property
+    def _messages(self) -> list[str]:
+        return [*self.prompts.fit, *self.prompts.test]
+
+    def _predicting(self) -> tuple[Arm, Kept]:
+        """The misaligned arm at the strength of the prediction, and where what it does is kept."""
+        plan = self.plan
+        arm = self.comparison.misaligned
+        if plan.prediction_scale is not None:
+            arm = replace(arm, scale=plan.prediction_scale)
+        kept = self.kept(
+            "prediction", data=self.data, metric=self.metric.fingerprint, scale=plan.prediction_scale,
+            max_new_tokens=plan.max_new_tokens, sites=list(map(str, self.sites)),
+            counts=[plan.permutations, plan.random_directions],
+        )  # fmt: skip
+        return arm, kept
+
+    def _labelled(self) -> list[bool]:
+        """Whether each message's answer shows the behaviour."""
+        arm, kept = self._predicting()
+        labels: list[bool] | None = kept.get("labels")
+        if labels is None:
+            self.say(f"answering {len(self._messages)} messages under {arm.name} for the prediction")
+            labels = self._labels(arm, self._messages)
+            kept.put("labels", labels)
+        return labels
+
+    def _labels(self, arm: Arm, messages: Sequence[str]) -> list[bool]:
         with arm.on() as chat:
             rendered = [chat.render([{"role": "user", "content": text}]) for text in messages]
             found = answer(chat, rendered, max_new_tokens=self.plan.max_new_tokens, batch_size=_BATCH)

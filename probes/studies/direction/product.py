@@ -1,0 +1,61 @@
+"""What a direction study leaves behind for the service: a probe with the chosen steering recipe in its card.
+
+The probe is what `awry fit` makes of the study's messages and of the answers that the misaligned arm itself gave to
+them, at the arm's strength of the prediction; it has its own split and figures. The recipe is the study's choice, with
+its test figures and its verdict. No probe is made where the answers do not allow one, and the reason is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from probes import fitting
+from probes.arms import LAST_PROMPT, Arm
+from probes.batches import encode
+from probes.errors import DataError, DirectionError
+from probes.probefile import save_probe
+from probes.recipes import with_recipe
+from probes.sites import Site
+from probes.steering import Intervention
+from probes.studies.direction.dose import Say
+
+_TARGET_FPR = 0.05
+
+
+def write_probe(
+    arm: Arm,
+    messages: Sequence[str],
+    labels: Sequence[bool],
+    sites: Sequence[Site],
+    recipe: Intervention,
+    measured: dict[str, Any],
+    name: str,
+    out: Path,
+    seed: int,
+    say: Say,
+) -> dict[str, Any]:
+    """Fit, attach, write; returns the file's name and figures, or `not_made` with the reason."""
+    blocks = tuple(s for s in sites if s.kind == "residual")
+    plan = fitting.Plan(
+        name=name,
+        description="Reads the prompt for answers that the model is about to give; made by a direction study.",
+        sites=blocks or tuple(sites),
+        aggregation=LAST_PROMPT,
+        target_fpr=_TARGET_FPR,
+        seed=seed,
+    )
+    try:
+        with arm.on() as chat:
+            rows = [
+                fitting.Row(encode(chat, [{"role": "user", "content": text}]), text, bool(label), text)
+                for text, label in zip(messages, labels, strict=True)
+            ]
+            found = fitting.fit(chat, rows, plan, say=say)
+    except (DataError, DirectionError) as error:
+        return {"not_made": str(error)}
+    path = save_probe(with_recipe(found, [recipe], measured), out)
+    evaluation = found.card.evaluation
+    return {"file": path.name, "site": str(found.directions[0].site), "scale": arm.strength,
+            "auroc": evaluation["test"]["auroc"], "at_threshold": evaluation["at_threshold"]}  # fmt: skip
