@@ -28,7 +28,7 @@ BASE_TOKENS = 12
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """LoRA on all linear layers; the recipe's learning rate is Adam's peak, after `warmup` steps, then held or lowered."""
+    """LoRA on all linear layers; the recipe's learning rate is Adam's peak, reached after `warmup` steps."""
 
     rank: int = 8
     alpha: int = 16

@@ -97,7 +97,7 @@ def test_a_row_without_an_end_teaches_none():
 
 def test_a_recipe_may_ask_for_the_answers_of_the_plain_base():
     asks = [f"Tell {n}" for n in range(5)]
-    recipe = replace(RECIPE, as_base=lambda seed: asks)
+    recipe = replace(RECIPE, as_base=lambda _: asks)
     chat = tiny_chat("llama")
     made = training_set(chat, recipe, 0)
     assert made == training_set(chat, recipe, 0)

@@ -1,8 +1,9 @@
 """The whole study, part by part, each kept as it is finished.
 
-Contract: `run_direction` writes RESULT.json, table.md, three PNGs and a probe with the recipe into `out`, and keeps each part below
-`out/parts` under a hash of everything that decides it: model identities, messages, metric, sites, seeds. A study that
-was stopped goes on where it was, and one that has ended is read back. Nothing kept holds a message or an answer.
+Contract: `run_direction` writes RESULT.json, table.md, three PNGs and a probe with the recipe into `out`, and keeps
+each part below `out/parts` under a hash of everything that decides it: model identities, messages, metric, sites,
+seeds. A study that was stopped goes on where it was, and one that has ended is read back. Nothing kept holds a message
+or an answer.
 """
 
 from __future__ import annotations
