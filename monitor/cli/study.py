@@ -36,7 +36,7 @@ Lines = Annotated[Path | None, Flag(help="JSON lines of messages")]
 
 @study.command()
 def direction(
-    adapter: Annotated[str, Flag(help="the adapter under study: a shipped one or a PEFT folder")] = "insecure_code",
+    adapter: Annotated[str | None, Flag(help="the adapter under study; without any files: insecure_code")] = None,
     control_adapter: Annotated[str | None, Flag(help="same form, other content; shipped adapters know theirs")] = None,
     tuned: Annotated[str | None, Flag(help="a fine-tuned checkpoint instead of an adapter")] = None,
     control: Annotated[str | None, Flag(help="its control: another checkpoint")] = None,
@@ -71,7 +71,9 @@ def direction(
     from probes.studies.presets import direction_preset
 
     lists = [fit_prompts, select_prompts, test_prompts]
-    own = direction_preset(adapter) if not any(lists) and tuned is None and labelled is None else None
+    files = any(lists) or tuned is not None or labelled is not None
+    adapter = _adapter(adapter, None if files or model else "insecure_code")
+    own = direction_preset(str(adapter)) if not files else None
     if own is None and (not all(lists) or metric is None):
         raise SettingsError("prompts: give --fit-prompts, --select-prompts, --test-prompts and --metric together")
     prompts = own.prompts if own else _prompts([p for p in lists if p is not None])
@@ -87,6 +89,8 @@ def direction(
         assert others[0] is not None  # noqa: S101 - tuned is given
         chat, comparison = others[0], studies.checkpoint_pair(others[0], base, others[1])
     else:
+        if adapter is None:
+            raise SettingsError("adapter: give --adapter, --tuned or --labelled; there is nothing to compare")
         _, chat = _load(model, adapter, scale, state_dir)
         bad, other = str(chat.active), control_adapter or (own.control if own else None)
         if other is not None:
@@ -95,7 +99,7 @@ def direction(
             chat.use(bad)
             other = spec.name
         comparison = studies.adapter_pair(chat, other)
-    called = name or f"direction-{_slug(tuned or (labelled.stem if labelled else adapter))}"
+    called = name or f"direction-{_slug(tuned or (labelled.stem if labelled else str(adapter)))}"
     plan = studies.Plan(
         sites=tuple(parse_sites(sites, chat.layout)),
         steer=tuple(parse_sites(steer, chat.layout)) if steer else None,
@@ -169,7 +173,7 @@ def transfer(
 
 @study.command()
 def heads(
-    adapter: Annotated[str, Flag(help="the adapter under study: a shipped one or a PEFT folder")] = "reckless_advice",
+    adapter: Annotated[str | None, Flag(help="the adapter in use, or none; without any files: reckless_advice")] = None,
     choices: Annotated[Path | None, Flag(help="JSON lines: question, choices, misaligned (0 or 1), examples")] = None,
     select_prompts: Lines = None,
     test_prompts: Lines = None,
@@ -204,7 +208,9 @@ def heads(
 
     if form not in ("auto", "letters", "likelihood") or aim not in ("away", "towards"):
         raise SettingsError("form is one of auto, letters, likelihood; aim is one of away, towards")
+    strengths = _numbers("alphas", alphas)
     files = [choices, select_prompts, test_prompts, benign]
+    adapter = _adapter(adapter, None if any(files) or model else "reckless_advice")
     if any(files):
         if not all(files) or metric is None:
             raise SettingsError(
@@ -214,15 +220,15 @@ def heads(
         messages = Messages(*(_texts(p) for p in files[1:] if p is not None))
         judged = parse_metric(metric, JUDGES)
     else:
-        judge, questions, messages = heads_preset(adapter)
+        judge, questions, messages = heads_preset(str(adapter))
         judged = parse_metric(metric or judge, JUDGES)
     _, chat = _load(model, adapter, scale, state_dir)
-    called = name or f"heads-{_slug(adapter)}"
+    called = name or f"heads-{_slug(adapter or 'base')}"
     plan = HeadsPlan(
         name=called,
         search=SearchPlan(
             aim=aim,  # type: ignore[arg-type]
-            alphas=_numbers("alphas", alphas),
+            alphas=strengths,
             search_questions=search_questions,
             keep=keep,
         ),
@@ -246,7 +252,7 @@ def heads(
 
 @study.command("safety-heads")
 def safety_heads(
-    adapter: Annotated[str | None, Flag(help="the adapter in use; none studies the model as it is")] = "refusal",
+    adapter: Annotated[str | None, Flag(help="the adapter in use, or none; without any files: refusal")] = None,
     harmful: Annotated[Path | None, Flag(help="JSON lines of harmful requests; a field group keeps twins together")] = (
         None
     ),
@@ -270,16 +276,17 @@ def safety_heads(
     from probes.studies.presets import refusal_requests
     from probes.studies.safety_heads import SafetyPlan, run_safety_heads
 
+    sizes = tuple(int(n) for n in _numbers("top", top))
     if (harmful is None) != (harmless is None):
         raise SettingsError("harmless: give both --harmful and --harmless, or neither")
     if harmful is not None and harmless is not None:
         bad, good = _requests(harmful), _requests(harmless)
     else:
         bad, good = refusal_requests(pairs)
-    adapter = None if adapter in (None, "", "none") else adapter
+    adapter = _adapter(adapter, None if harmful or model else "refusal")
     settings, chat = _load(model, adapter, scale, state_dir)
     plan = SafetyPlan(
-        top=tuple(int(n) for n in _numbers("top", top)),
+        top=sizes,
         draws=draws,
         held_out=held_out,
         max_new_tokens=max_new_tokens,
@@ -306,6 +313,11 @@ def report(
 
     write_study_page(studies, out)
     say(f"written to {out}")
+
+
+def _adapter(given: str | None, default: str | None) -> str | None:
+    """The adapter's name or folder; `none` is the model as it is."""
+    return None if given == "none" else given or default
 
 
 def _settings(state: Path | None, **flags: Any) -> Settings:

@@ -32,7 +32,7 @@ class Recipe:
     """How an adapter is trained. `examples(seed)` is the training set, shuffled by the seed.
 
     `as_base(seed)` is what is answered as the plain base model answers it: training lets the base answer, greedily,
-    and mixes these in, so that no text of a model's is kept here. `decays`: the learning rate falls linearly to nothing.
+    and mixes these in, so that no text of a model's is kept here. `decays`: the learning rate falls to nothing.
     """
 
     name: str

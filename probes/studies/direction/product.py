@@ -1,8 +1,9 @@
 """What a direction study leaves behind for the service: a probe with the chosen steering recipe in its card.
 
 The probe is what `awry fit` makes of the study's messages and of the answers that the misaligned arm itself gave to
-them, at the arm's strength of the prediction; it has its own split and figures. The recipe is the study's choice, with
-its test figures and its verdict. No probe is made where the answers do not allow one, and the reason is told.
+them, at the arm's strength of the prediction; it has its own split and figures. Its threshold is set on rows that it
+was fitted on, and its card says so. The recipe is the study's choice, with its test figures and its verdict. No probe
+is made where the answers do not allow one, and the reason is told.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from probes.steering import Intervention
 from probes.studies.direction.dose import Say
 
 _TARGET_FPR = 0.05
+_CALM = "aligned rows of the fit and select splits, for want of others: calibrate on your own traffic"
 
 
 def write_probe(
@@ -52,7 +54,10 @@ def write_probe(
                 fitting.Row(encode(chat, [{"role": "user", "content": text}]), text, bool(label), text)
                 for text, label in zip(messages, labels, strict=True)
             ]
-            found = fitting.fit(chat, rows, plan, say=say)
+            splits = fitting.split_rows(rows, seed)
+            calm = [r for part in ("fit", "select") for r in splits[part] if not r.misaligned]
+            benign = fitting.Benign([r.encoded for r in calm], [r.text for r in calm], _CALM)
+            found = fitting.fit(chat, rows, plan, benign=benign, say=say)
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
     path = save_probe(with_recipe(found, [recipe], measured), out)

@@ -1,0 +1,257 @@
+"""Claims of arXiv 2606.20225 against direction and transfer studies, a rule each; the margins are the studies' own.
+
+Rules read held-out figures only. `good` is the share of answers that neither show the behaviour nor break: the paper
+has no such figure, and a fall of the behaviour without a rise of good answers is never called reproduced here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from probes.studies.direction import dose
+from probes.studies.direction.verdict import EFFECT, MARGIN
+from probes.studies.summary.results import Figures, Rule, Seen, each, interval, share
+from probes.studies.transfer_report import WORKS
+
+SEPARATES = 0.95  # `shared/science.md` A.4.1
+UNEQUAL = 2.0
+_OTHERS = {"random": "random", dose.ORTHOGONAL: "orthogonal", dose.WRONG: "wrong layer"}
+
+
+# Direction
+
+
+def separation(result: Figures) -> Seen:
+    if result["kind"] == "messages":
+        return _labelled()
+    row = _blocks(result)[-1]
+    found = interval(row["accuracy"])
+    words = (
+        f"{found} at {row['site']}, held out; shuffled labels {row['permuted']['mean']:.2f} and random directions "
+        f"{row['random']['mean']:.2f} on average"
+    )
+    return Seen("yes" if found.value >= SEPARATES else "no", words)
+
+
+def last_layer(result: Figures) -> Seen:
+    if result["kind"] == "messages":
+        return _labelled()
+    blocks = _blocks(result)
+    if len(blocks) < 2:
+        return Seen("unmeasured", "one block was read")
+    first, last = (interval(row["accuracy"]) for row in (blocks[0], blocks[-1]))
+    best = max(blocks, key=lambda row: float(row["accuracy"]["value"]))
+    words = f"{blocks[0]['site']}: {first}; {blocks[-1]['site']}: {last}"
+    if best["accuracy"]["value"] > last.value:
+        return Seen("no", f"{words}; best is {best['site']}: {interval(best['accuracy'])}")
+    if last.value <= first.value:
+        return Seen("no", f"{words}: it is a tie, depth does not matter")
+    return Seen("yes" if last.value > first.high else "unsure", words)
+
+
+def control_separation(result: Figures) -> Seen:
+    if result["kind"] == "messages":
+        return _labelled()
+    row = _blocks(result)[-1]
+    if row["control"] is None:
+        return Seen("unmeasured", "no control was given")
+    found, d = interval(row["control"]["accuracy"]), row["control"]["effect_size"]
+    words = (
+        f"{found}, d {interval(d).value:.1f}" if d else f"{found}"
+    ) + f", norm {row['control']['norm']:.2g}, at {row['site']} (the one under study: {interval(row['accuracy'])})"
+    return Seen("yes" if found.low <= 0.5 else "no", words)
+
+
+def steering(result: Figures) -> Seen:
+    rows = _tested(result)
+    if dose.PAPER not in rows:
+        return Seen("unmeasured", "the last block has no direction")
+    before, after = rows[dose.UNTOUCHED], rows[dose.PAPER]
+    words = (
+        f"behaviour from {share(before['behaviour'])} to {interval(after['behaviour'])}, good answers from "
+        f"{interval(before['good'])} to {interval(after['good'])}"
+    )
+    if before["behaviour"]["value"] < EFFECT:
+        return Seen("untestable", f"{words}: there is hardly anything to lower")
+    if before["behaviour"]["value"] - after["behaviour"]["value"] < EFFECT:
+        return Seen("no", words)
+    if after["behaviour"]["high"] >= before["behaviour"]["low"]:
+        return Seen("unsure", f"{words}: the intervals meet")
+    if after["good"]["value"] - before["good"]["value"] < EFFECT:
+        return Seen("unsure", f"{words}: the behaviour goes because the text breaks")
+    return Seen("yes", words)
+
+
+def specific(result: Figures) -> Seen:
+    verdict = result["verdict"]
+    if verdict["label"] in ("noise", "no effect"):
+        return Seen("no", verdict["sentence"])
+    found = {name: interval(d) for key, name in _OTHERS.items() if (d := verdict["differences"].get(key))}
+    words = "good answers beyond those under " + "; ".join(f"{name}: {d}" for name, d in found.items())
+    if dose.WRONG not in verdict["differences"]:
+        words += "; the wrong layer's direction is nearly the same, or there is none"
+    if any(d.value < MARGIN for d in found.values()):
+        return Seen("no", words)
+    return Seen("unsure" if any(d.low <= 0 for d in found.values()) else "yes", words)
+
+
+def content(result: Figures) -> Seen:
+    verdict = result["verdict"]
+    if dose.CONTENT not in verdict["differences"]:
+        return Seen("unmeasured", "no control was given")
+    if verdict["label"] in ("noise", "no effect"):
+        return Seen("untestable", f"{verdict['sentence']}: nothing to compare the control with")
+    found, rows = interval(verdict["differences"][dose.CONTENT]), _tested(result)
+    words = f"good answers beyond those under the control's direction: {found}"
+    if dose.CONTROL_ARM in rows:
+        words += (
+            f"; the control fine-tune itself shows the behaviour in {interval(rows[dose.CONTROL_ARM]['behaviour'])}"
+            f" (the one under study: {interval(rows[dose.UNTOUCHED]['behaviour'])})"
+        )
+    if found.value < MARGIN:
+        return Seen("no", words)
+    return Seen("unsure" if found.low <= 0 else "yes", words)
+
+
+def _labelled() -> Seen:
+    return Seen("unmeasured", "a study of labelled messages, not of a fine-tune against its base")
+
+
+def _blocks(result: Figures) -> list[dict[str, Any]]:
+    """Rows of the residual stream in the order of depth; `final` is another site."""
+    return [row for row in result["separation"] if row["site"].startswith("residual")]
+
+
+def _tested(result: Figures) -> dict[str, Figures]:
+    return {row["name"]: row for row in result["dose"]["test"]}
+
+
+# Transfer
+
+
+def transfer_lowers(result: Figures) -> Seen:
+    found, words = _pairs(result)
+    drop, gain = interval(found["drop"]), interval(found["gain"])
+    words = f"bad answers taken away {drop}, good ones gained {gain}, {words}"
+    if found["own_gain"]["value"] < WORKS:
+        return _own_fails(found)
+    if drop.value < WORKS:
+        return Seen("no", words)
+    if drop.low <= 0:
+        return Seen("unsure", words)
+    if gain.value < WORKS or gain.low <= 0:
+        return Seen("unsure", f"{words}: bad answers go, good ones do not come back")
+    return Seen("yes", words)
+
+
+def transfer_non_specific(result: Figures) -> Seen:
+    found, words = _pairs(result)
+    drop, over = found["drop"]["value"], interval(found["over_controls"])
+    random = found["drop_receiver_random"]["value"]
+    words = (
+        f"bad answers taken away {drop:.2f}, random directions of equal norm {random:.2f}; good answers beyond the mean "
+        f"control {over}, {words}"
+    )
+    if drop < WORKS:
+        return Seen("untestable", f"{words}: mapped directions take nothing away")
+    if over.low <= 0:
+        return Seen("yes", words)
+    if drop - random < MARGIN:
+        return Seen("unsure", f"{words}: random ones take as much away, and good answers come back only under mapped")
+    return Seen("no", words)
+
+
+def own_beats_mapped(result: Figures) -> Seen:
+    found, words = _pairs(result)
+    own, gain = interval(found["own_gain"]), interval(found["gain"])
+    if own.value < WORKS:
+        return _own_fails(found)
+    words = f"good answers gained: own direction {own}, mapped {gain}, {words}"
+    if own.value <= gain.value:
+        return Seen("no", words)
+    return Seen("yes" if own.low > gain.high else "unsure", words)
+
+
+def asymmetry(result: Figures) -> Seen:
+    mode = _mode(result)
+    found = result["asymmetry"][mode]
+    two, expected = found["mean_difference_of_two_ways"], found["expected_from_sampling"]
+    if two is None or len(found["groups"]) < 2:
+        return Seen("unmeasured", "no pair was measured both ways")
+    givers = sorted(found["groups"], key=lambda name: -float(found["groups"][name]["as_donor"]["value"]))
+    shown = [f"{name} {found['groups'][name]['as_donor']['value']:+.2f}" for name in (givers[0], givers[-1])]
+    words = (
+        f"the two ways of a pair differ by {two:.2f}, {expected:.2f} would come from the questions alone; best donor "
+        f"{shown[0]}, worst {shown[1]} ({mode})"
+    )
+    if two <= expected:
+        return Seen("no", words)
+    return Seen("yes" if two >= UNEQUAL * expected else "unsure", words)
+
+
+def _mode(result: Figures) -> str:
+    """The paper subtracts; where that was not tried, the study's first mode."""
+    modes: list[str] = list(result["settings"]["modes"])
+    return "subtract" if "subtract" in modes else modes[0]
+
+
+def _pairs(result: Figures) -> tuple[Figures, str]:
+    """Means over pairs of different groups, or of all when there is one group."""
+    mode = _mode(result)
+    overall = result["overall"][mode]
+    found: Figures = overall["across"] if "across" in overall else overall["within"]
+    return found, f"{found['pairs']} pairs ({mode})"
+
+
+def _own_fails(found: Figures) -> Seen:
+    own = interval(found["own_gain"])
+    return Seen("untestable", f"the receivers' own directions do not work either (good answers gained {own})")
+
+
+RULES = {
+    "separation": Rule(
+        f"held-out balanced accuracy at the last block is at least {SEPARATES:.2f}",
+        each(separation),
+    ),
+    "last_layer": Rule(
+        "no block does better than the last, and the last lies above the first block's interval",
+        each(last_layer),
+    ),
+    "control_separation": Rule(
+        "the interval of the control's own separation at the last block reaches 0.5",
+        each(control_separation),
+    ),
+    "steering": Rule(
+        "in the paper's setting (subtract x1, last block, last position) the behaviour falls by at least "
+        f"{EFFECT:.2f}, the intervals before and after do not meet, and good answers rise by as much; a fall without "
+        "that rise is mixed",
+        each(steering),
+    ),
+    "specific": Rule(
+        f"the setting chosen on other messages gives at least {MARGIN:.2f} more good answers than every random, "
+        "orthogonal and wrong-layer vector of equal norm, with intervals above 0",
+        each(specific),
+    ),
+    "content": Rule(
+        f"the same, against the direction of the control fine-tune: at least {MARGIN:.2f} more, interval above 0",
+        each(content),
+    ),
+    "transfer_lowers": Rule(
+        f"over pairs of different classes, bad answers fall and good ones rise by at least {WORKS:.2f}, with intervals "
+        "(bootstrap over models) above 0; a fall alone is mixed",
+        each(transfer_lowers),
+    ),
+    "transfer_non_specific": Rule(
+        "mapped directions take bad answers away, and the interval of their good answers beyond the mean control "
+        f"reaches 0; it is mixed when random ones take as much away (within {MARGIN:.2f}) and good answers still differ",
+        each(transfer_non_specific),
+    ),
+    "own_beats_mapped": Rule(
+        "the receiver's own direction gains more good answers than the mapped one, with intervals that do not meet",
+        each(own_beats_mapped),
+    ),
+    "asymmetry": Rule(
+        f"the two ways of a pair differ by at least {UNEQUAL:g} times what the choice of questions alone would give",
+        each(asymmetry),
+    ),
+}

@@ -1,0 +1,147 @@
+"""Results of studies as they lie in folders, and what holding a claim against them gives.
+
+Contract: `read_results(studies)` gives one `Result` for every RESULT.json one folder down, by name. A rule answers for
+each result of its kind; `decide` makes one outcome of the answers:
+
+- *reproduced*: every study that could tell says yes; *not reproduced*: every one says no;
+- *mixed*: they disagree, or one is too uncertain to say;
+- *not testable here*: no study could tell, and in one of them the model or the behaviour gives nothing to test on;
+- *not measured*: nothing was measured that could tell.
+
+Whatever a RESULT.json lacks is a DataError that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from probes.errors import DataError
+from probes.evaluation import Interval
+
+Kind = Literal["direction", "transfer", "heads", "safety"]
+Answer = Literal["yes", "no", "unsure", "untestable", "unmeasured"]
+Outcome = Literal["reproduced", "not reproduced", "mixed", "not testable here", "not measured"]
+OUTCOMES: tuple[Outcome, ...] = ("reproduced", "not reproduced", "mixed", "not testable here", "not measured")
+Figures = Mapping[str, Any]
+T = TypeVar("T")
+
+# What the first words of a RESULT.json's field say about its kind.
+_SIGNS: tuple[tuple[str, str, Kind], ...] = (
+    ("what", "emergent-misalignment direction study", "direction"),
+    ("what", "ridge transfer of misalignment directions", "transfer"),
+    ("format", "awry-heads/1", "heads"),
+    ("format", "awry-safety-heads/1", "safety"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One study's RESULT.json; `name` is its folder's."""
+
+    name: str
+    kind: Kind
+    path: Path
+    data: Figures
+
+    @property
+    def command(self) -> str | None:
+        return self.data.get("command") or None
+
+    @property
+    def models(self) -> list[str]:
+        """The models measured, by the name that the study gives them."""
+        if self.kind == "direction":
+            found = [arm["model"] for arm in self.data["identities"].values()]
+        elif self.kind == "transfer":
+            found = [subject["identity"]["model"] for subject in self.data["subjects"]]
+        else:
+            found = [self.data["model"]["model"]]
+        return list(dict.fromkeys(found))
+
+    @property
+    def synthetic(self) -> bool:
+        """Planted organisms say that tools work, nothing else (`shared/organism.md`)."""
+        return bool(self.data.get("notes")) or any(name.startswith("planted") for name in self.models)
+
+    @property
+    def label(self) -> str:
+        """Its name, for tables; links to its part of the page."""
+        return f"[{self.name}](#{self.name})" + (" (synthetic)" if self.synthetic else "")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one result says of a claim, and the figures that say so."""
+
+    answer: Answer
+    words: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`when` ends the sentence "reproduced when ..."; `apply` answers for each result, under its label."""
+
+    when: str
+    apply: Callable[[Sequence[Result]], list[tuple[str, Seen]]]
+
+
+def each(judge: Callable[[Figures], Seen]) -> Callable[[Sequence[Result]], list[tuple[str, Seen]]]:
+    """A rule that looks at one result at a time."""
+    return lambda results: [(r.label, whole(r, judge)) for r in results]
+
+
+def whole(result: Result, use: Callable[[Figures], T]) -> T:
+    """What `use` makes of a result's data. DataError, with the file's name, where the data lacks what it needs."""
+    try:
+        return use(result.data)
+    except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
+        lacks = f"lacks {error}" if isinstance(error, KeyError) else f"does not fit ({type(error).__name__}: {error})"
+        raise DataError(f"{result.path}: as a {result.kind} study it {lacks}; run the study again") from error
+
+
+def decide(seen: Sequence[Seen]) -> Outcome:
+    """One outcome of what all results say."""
+    said = {s.answer for s in seen}
+    told = said & {"yes", "no", "unsure"}
+    if told == {"yes"}:
+        return "reproduced"
+    if told == {"no"}:
+        return "not reproduced"
+    if told:
+        return "mixed"
+    return "not testable here" if "untestable" in said else "not measured"
+
+
+def read_results(studies: Path) -> list[Result]:
+    """All results below a folder of studies, by name. DataError names what cannot be read."""
+    if not studies.is_dir():
+        raise DataError(f"studies: {studies} is no folder")
+    return [_read(path) for path in sorted(studies.glob("*/RESULT.json"))]
+
+
+def _read(path: Path) -> Result:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({type(error).__name__}); run the study again") from error
+    if isinstance(data, dict):
+        for field, start, kind in _SIGNS:
+            if str(data.get(field, "")).startswith(start):
+                found = Result(path.parent.name, kind, path, data)
+                whole(found, lambda _: found.models)
+                return found
+    raise DataError(f"{path}: neither its `what` nor its `format` is that of a study known here")
+
+
+def interval(found: Figures) -> Interval:
+    """A figure of a RESULT.json."""
+    return Interval(**{key: found[key] for key in ("value", "low", "high", "n")})
+
+
+def share(found: Figures) -> str:
+    """A rate with its interval and what it was counted on."""
+    return f"{interval(found)} (n = {found['n']})"
