@@ -22,6 +22,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -87,6 +88,12 @@ messages = Table(
     Index(None, "day"),
     Index(None, "message_id"),
     Index(None, "tenant", "day"),
+    # What went by without a score: few, and what rules on the monitor itself count.
+    Index(
+        "ix_messages_unscored",
+        "ingested_at",
+        postgresql_where=text("status IN ('skipped', 'invalid', 'failed')"),
+    ),
     postgresql_partition_by="RANGE (day)",
 )
 
@@ -100,6 +107,8 @@ scores = Table(
     Column("score", Double, nullable=False),
     Column("threshold", Double, nullable=False),
     Column("flagged", Boolean, nullable=False),
+    # True where the probe paged nobody (shadow mode, a replay): rate rules look away. NULL says not.
+    Column("shadow", Boolean),
     _now("created_at"),
     Index(None, "probe", "created_at"),
     Index("ix_scores_flagged", "probe", "created_at", postgresql_where=text("flagged")),
@@ -151,44 +160,186 @@ alerts = Table(
     Column("id", Uuid, primary_key=True),
     Column("dedup_key", Text, nullable=False),
     Column("rule", Text, nullable=False),
-    Column("probe", Text, nullable=False),
+    Column("kind", Text, nullable=False, server_default="threshold"),
+    # NULL for a rule on the monitor itself, as are the messages.
+    Column("probe", Text),
     Column("tenant", Text),
     Column("model", Text),
+    Column("conversation_id", Text),
     Column("severity", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("count", Integer, nullable=False),
+    # What was measured at its worst, and the limit it passed; both in `units`.
     Column("top_score", Double, nullable=False),
     Column("threshold", Double, nullable=False),
+    Column("units", Text, nullable=False, server_default="class gaps"),
     # Coordinates of the first message and of the one with the highest score.
-    Column("first_message", JSONB, nullable=False),
-    Column("top_message", JSONB, nullable=False),
+    Column("first_message", JSONB(none_as_null=True)),
+    Column("top_message", JSONB(none_as_null=True)),
     _now("opened_at"),
     _now("last_seen_at"),
+    Column("acknowledged_at", DateTime(timezone=True)),
+    Column("acknowledged_by", Text),
+    # A silenced alert speaks up when it gets graver than this, or when the time is over.
+    Column("silenced_at", DateTime(timezone=True)),
+    Column("silenced_until", DateTime(timezone=True)),
+    Column("silenced_severity", Text),
     Column("resolved_at", DateTime(timezone=True)),
+    Column("resolved_by", Text),
+    Column("reopened", Integer, nullable=False, server_default="0"),
+    Column("verdict", Text),
+    Column("verdict_at", DateTime(timezone=True)),
+    Column("verdict_by", Text),
     CheckConstraint("state IN ('open', 'acknowledged', 'silenced', 'resolved')", name="state"),
+    CheckConstraint("kind IN ('threshold', 'rate', 'monitor')", name="kind"),
+    CheckConstraint("verdict IN ('true', 'false', 'authorised_test')", name="verdict"),
     # One alert a dedup key that is not resolved, whatever the number of workers.
     Index("ix_alerts_one_live", "dedup_key", unique=True, postgresql_where=text("state <> 'resolved'")),
     Index(None, "opened_at"),
+    # The last one of a key, for reopening.
+    Index(None, "dedup_key", "resolved_at"),
 )
 
+alert_messages = Table(
+    "alert_messages",
+    metadata,
+    Column("alert_id", Uuid, ForeignKey("alerts.id", ondelete="CASCADE"), primary_key=True),
+    *_coordinates(),
+    Column("day", Date, nullable=False),
+    Column("message_id", Text),
+    Column("score", Double, nullable=False),
+    _now("added_at"),
+    Index(None, "alert_id", "score"),
+    Index(None, "day"),
+)
+
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    # Patterns with `*`; NULL matches all.
+    Column("dedup_key", Text),
+    Column("rule", Text),
+    Column("probe", Text),
+    Column("tenant", Text),
+    Column("model", Text),
+    # Alerts graver than this are not silenced.
+    Column("severity", Text, nullable=False),
+    _now("starts_at"),
+    Column("ends_at", DateTime(timezone=True), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    _now("created_at"),
+    Index(None, "ends_at"),
+)
+
+# Who changed what, when, and from where. Outlives the alert, so it refers to nothing.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _now("at"),
+    Column("who", Text, nullable=False),
+    # cli, api, page or rule; and the machine or the address.
+    Column("via", Text, nullable=False),
+    Column("origin", Text),
+    Column("action", Text, nullable=False),
+    Column("alert_id", Uuid),
+    Column("silence_id", Uuid),
+    Column("before", JSONB(none_as_null=True)),
+    Column("after", JSONB(none_as_null=True)),
+    Index(None, "alert_id"),
+    Index(None, "at"),
+)
+
+# How long the condition of a rate or monitor rule has held, by dedup key; times are the database's.
+rule_states = Table(
+    "rule_states",
+    metadata,
+    Column("dedup_key", Text, primary_key=True),
+    Column("rule", Text, nullable=False),
+    Column("firing", Boolean, nullable=False),
+    Column("held_seconds", Double, nullable=False),
+    Column("severity", Text),
+    Column("alert_id", Uuid),
+    Column("subject", JSONB, nullable=False),
+    Column("evaluated_at", DateTime(timezone=True), nullable=False),
+)
+
+# What each worker last said of itself: rules on the monitor read it.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    _now("started_at"),
+    _now("seen_at"),
+    Column("messages", BigInteger, nullable=False),
+    # In the source's own unit (messages of a topic, bytes of a file); NULL when it cannot be known.
+    Column("lag", BigInteger),
+    Column("lag_unit", Text),
+    # Age of the oldest message that was read and is not stored.
+    Column("oldest_seconds", Double),
+)
+
+# What is told of an alert to one destination. Rows are folded into pages: `page_id` is the row that carries the page
+# (its own id there), whose id is the idempotency key and whose `page` is what goes out, the same on every try.
 outbox = Table(
     "outbox",
     metadata,
     Column("id", Uuid, primary_key=True),
+    # In the order of each alert's changes, whatever clocks do: rows are written under the alert's lock.
+    Column("seq", BigInteger, Identity(always=True), nullable=False),
     Column("alert_id", Uuid, ForeignKey("alerts.id"), nullable=False),
     Column("destination", Text, nullable=False),
     Column("event", Text, nullable=False),
     Column("body", JSONB, nullable=False),
     _now("created_at"),
+    # Not before; for a page in hand, the end of its lease.
     _now("due_at"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("delivered_at", DateTime(timezone=True)),
     Column("dead_at", DateTime(timezone=True)),
     Column("last_error", Text),
+    # Set by the sending loop.
+    Column("group_key", Text),
+    Column("page_id", Uuid),
+    Column("page", JSONB(none_as_null=True)),
+    Column("formed_at", DateTime(timezone=True)),
+    Column("claim_id", Uuid),
     Index(
         "ix_outbox_pending",
         "destination",
         "due_at",
         postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
     ),
+    # One page of a group at a time: what happens meanwhile waits, and nothing overtakes.
+    Index(
+        "ix_outbox_one_open_page",
+        "destination",
+        "group_key",
+        unique=True,
+        postgresql_where=text("page_id = id AND delivered_at IS NULL AND dead_at IS NULL"),
+    ),
+    Index(None, "destination", "group_key", "formed_at"),
+    Index(None, "page_id"),
+    Index(None, "alert_id"),
+)
+
+# What the sending loops remember of a destination; its configuration is a setting.
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # Hash of the configuration: a changed one takes back what was held against the old one.
+    Column("fingerprint", Text, nullable=False),
+    # Failures since the last success, and until when nothing is sent.
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("held_until", DateTime(timezone=True)),
+    Column("last_error", Text),
+    # The receiver said that it is gone for good.
+    Column("disabled_at", DateTime(timezone=True)),
+    # When everything that stands was last told, to receivers that want it again and again.
+    Column("refreshed_at", DateTime(timezone=True)),
 )

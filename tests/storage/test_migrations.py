@@ -82,7 +82,9 @@ def test_rows_survive_the_way_to_partitions_and_back(empty_engine: Engine) -> No
     assert not any(partitions(empty_engine, table) for table in TABLES)
     migrate(empty_engine, "head")
     assert differences(empty_engine) == []
-    assert contents(empty_engine) == before
+    now = contents(empty_engine)
+    assert {row.pop("shadow") for row in now["scores"]} == {None}
+    assert now == before
 
 
 def test_jsons_null_becomes_null(empty_engine: Engine) -> None:
@@ -99,7 +101,7 @@ def test_jsons_null_becomes_null(empty_engine: Engine) -> None:
 
 def test_defaults_and_checks_hold_after_the_way_to_partitions(empty_engine: Engine) -> None:
     migrate(empty_engine, "0001")
-    migrate(empty_engine, "0002")
+    migrate(empty_engine, "head")
     batch = BatchRows([message(0)], [score(0)], [AnswerRow(at(0), "plain", 1)])
     write(empty_engine, batch)
     with empty_engine.connect() as connection:
@@ -162,3 +164,29 @@ def test_a_view_in_the_way_leaves_everything_as_it_was(empty_engine: Engine) -> 
         migrate(empty_engine, "0002")
     assert contents(empty_engine) == before
     assert rules(empty_engine)["pk_messages"].endswith("payload_sha256)")
+
+
+OLD_ALERT = (
+    "INSERT INTO alerts (id, dedup_key, rule, probe, severity, state, count, top_score, threshold, first_message, "
+    "top_message) VALUES (gen_random_uuid(), 'a', 'threshold', 'drift', 'error', 'open', 3, 1.5, 0.5, '{}', '{}')"
+)
+
+
+def test_alerts_survive_the_way_to_their_lifecycle_and_back(empty_engine: Engine) -> None:
+    migrate(empty_engine, "0002")
+    before = rules(empty_engine)
+    with empty_engine.begin() as connection:
+        connection.execute(text(OLD_ALERT))
+        old = dict(connection.execute(text("SELECT * FROM alerts")).mappings().one())
+    migrate(empty_engine, "0003")
+    with empty_engine.begin() as connection:
+        new = dict(connection.execute(text("SELECT * FROM alerts")).mappings().one())
+        assert {name: new[name] for name in old} == old
+        assert (new["kind"], new["units"], new["reopened"], new["verdict"]) == ("threshold", "class gaps", 0, None)
+        # One that the older schema cannot hold.
+        without_probe = OLD_ALERT.replace("probe, ", "kind, ").replace("'drift'", "'monitor'").replace("'a'", "'b'")
+        connection.execute(text(without_probe))
+    migrate(empty_engine, "0002", down=True)
+    assert rules(empty_engine) == before
+    with empty_engine.connect() as connection:
+        assert [dict(r) for r in connection.execute(text("SELECT * FROM alerts")).mappings()] == [old]
