@@ -1,9 +1,9 @@
 """Dropping what is older than its owner wants to keep.
 
 Contract: `retain(engine, keep_days)` keeps today and the `keep_days` days before it (UTC). Of what is older it drops
-whole partitions, and deletes the rows that had none (those of the default partitions), the deliveries that are over
-and whose alert is resolved, and resolved alerts without deliveries. It may run at any time, beside workers and beside
-itself.
+whole partitions, and deletes the rows that had none (those of the default partitions), the rollups of scores made
+before, the deliveries that are over and whose alert is resolved, and resolved alerts without deliveries. It may run at
+any time, beside workers and beside itself.
 
 Dropping a partition needs its table for a moment without anybody else. It waits two seconds at most, while writers
 wait behind it, then lets them pass and tries again; each partition is a transaction of its own that holds one table,
@@ -23,7 +23,7 @@ from functools import partial
 from sqlalchemy import Connection, Delete, Engine, delete, func, select, text
 
 from storage.partitions import exclusively, home, partition_day, patiently, utc_today
-from storage.schema import BY_DAY, alerts, outbox
+from storage.schema import BY_DAY, ROLLUPS, alerts, outbox
 
 
 @dataclass
@@ -81,6 +81,8 @@ def _deletions(first: date) -> Iterator[tuple[str, Delete]]:
     for parent in BY_DAY:
         yield parent.name, delete(parent).where(parent.c.day < first)
     midnight = datetime.combine(first, time(), UTC)
+    for rollup in ROLLUPS:
+        yield rollup.name, delete(rollup).where(rollup.c.bucket < midnight)
     over = func.coalesce(outbox.c.delivered_at, outbox.c.dead_at)
     resolved = select(alerts.c.id).where(alerts.c.state == "resolved")
     yield "outbox", delete(outbox).where(over < midnight, outbox.c.alert_id.in_(resolved))

@@ -87,7 +87,9 @@ messages = Table(
     CheckConstraint(f"status IN {STATUSES!r}", name="status"),
     Index(None, "day"),
     Index(None, "message_id"),
-    Index(None, "tenant", "day"),
+    # Of a tenant, or a conversation, the latest.
+    Index(None, "tenant", "ingested_at"),
+    Index(None, "conversation_id", "ingested_at", postgresql_where=text("conversation_id IS NOT NULL")),
     # What went by without a score: few, and what rules on the monitor itself count.
     Index(
         "ix_messages_unscored",
@@ -308,6 +310,7 @@ outbox = Table(
     Column("page", JSONB(none_as_null=True)),
     Column("formed_at", DateTime(timezone=True)),
     Column("claim_id", Uuid),
+    Column("refusals", Integer, nullable=False, server_default="0"),
     Index(
         "ix_outbox_pending",
         "destination",
@@ -342,4 +345,59 @@ destinations = Table(
     Column("disabled_at", DateTime(timezone=True)),
     # When everything that stands was last told, to receivers that want it again and again.
     Column("refreshed_at", DateTime(timezone=True)),
+)
+
+# What dashboards read instead of millions of scores (`storage.rollup`): five minutes of `created_at` a bucket, begun at
+# `bucket`. A tenant or model that the message does not name is ''.
+score_rollups = Table(
+    "score_rollups",
+    metadata,
+    Column("bucket", DateTime(timezone=True), primary_key=True),
+    Column("probe", Text, primary_key=True),
+    Column("probe_version", Integer, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("n", Integer, nullable=False),
+    Column("flagged", Integer, nullable=False),
+    Column("total", Double, nullable=False),
+    Column("peak", Double, nullable=False),
+    Column("threshold", Double, nullable=False),
+)
+
+# `bin` counts tenths of a class gap: scores from bin / 10 to (bin + 1) / 10; those further out are in the last one.
+score_histograms = Table(
+    "score_histograms",
+    metadata,
+    Column("bucket", DateTime(timezone=True), primary_key=True),
+    Column("probe", Text, primary_key=True),
+    Column("probe_version", Integer, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("bin", SmallInteger, primary_key=True),
+    Column("n", Integer, nullable=False),
+)
+
+# Sums over all messages, and over the flagged ones among them.
+head_rollups = Table(
+    "head_rollups",
+    metadata,
+    Column("bucket", DateTime(timezone=True), primary_key=True),
+    Column("probe", Text, primary_key=True),
+    Column("probe_version", Integer, primary_key=True),
+    Column("layer", SmallInteger, primary_key=True),
+    Column("head", SmallInteger, primary_key=True),
+    Column("n", Integer, nullable=False),
+    Column("total", Double, nullable=False),
+    Column("flagged", Integer, nullable=False),
+    Column("flagged_total", Double, nullable=False),
+)
+
+ROLLUPS = (score_rollups, score_histograms, head_rollups)
+
+# One row, always there: scores created before `until` are rolled up.
+rollup_state = Table(
+    "rollup_state",
+    metadata,
+    Column("one", Boolean, CheckConstraint("one", name="one"), primary_key=True, server_default=text("true")),
+    Column("until", DateTime(timezone=True), nullable=False),
+    _now("at"),
 )

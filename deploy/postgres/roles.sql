@@ -7,8 +7,9 @@ CREATE ROLE awry LOGIN PASSWORD :'awry_password';
 CREATE DATABASE awry OWNER awry;
 REVOKE CONNECT, TEMPORARY ON DATABASE awry FROM PUBLIC;
 
--- pg_read_all_data covers the partitions of days to come.
-CREATE ROLE awry_grafana LOGIN PASSWORD :'grafana_password' IN ROLE pg_read_all_data CONNECTION LIMIT 20;
+-- The migrations grant the tables that dashboards read to awry_reader, partitions of days to come among them.
+SELECT 'CREATE ROLE awry_reader NOLOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'awry_reader') \gexec
+CREATE ROLE awry_grafana LOGIN PASSWORD :'grafana_password' IN ROLE awry_reader CONNECTION LIMIT 20;
 GRANT CONNECT ON DATABASE awry TO awry_grafana;
 ALTER ROLE awry_grafana SET default_transaction_read_only = on;
 ALTER ROLE awry_grafana SET statement_timeout = '30s';

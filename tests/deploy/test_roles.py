@@ -13,6 +13,11 @@ from sqlalchemy.exc import DBAPIError
 
 from monitor.cli.database import _wheel_psql
 from storage.database import connect, upgrade
+from storage.partitions import ensure_ahead, utc_today
+from storage.schema import metadata
+from storage.writer import BatchRows
+from tests.storage.rows import message
+from tests.storage.rows import write as write_rows
 
 SQL = Path(__file__).parent.parent.parent / "deploy" / "postgres" / "roles.sql"
 # What a shell, psql or a URL would trip over, except in a URL's own way of writing it.
@@ -61,15 +66,36 @@ def test_awry_migrates_its_own_database_and_rules_no_other(server: str) -> None:
 def test_grafana_reads_what_awry_writes_later_and_cannot_write(server: str) -> None:
     owner, reader = as_role(server, "awry"), as_role(server, "awry_grafana")
     upgrade(owner)
-    with owner.begin() as connection:
-        connection.execute(text("CREATE TABLE later AS SELECT 7 AS n"))
+    assert ensure_ahead(owner)
+    write_rows(owner, BatchRows([message(7, day=utc_today())]))
     with reader.connect() as connection:
-        assert connection.execute(text("SELECT n FROM later")).scalar() == 7
+        # Of a partition that was made after the grant.
+        assert connection.execute(text('SELECT "offset" FROM messages')).scalar_one() == 7
         assert connection.execute(text("SHOW statement_timeout")).scalar() == "30s"
-    for statement in ("DELETE FROM later", "CREATE TABLE mine (n int)", "CREATE TEMPORARY TABLE mine (n int)"):
+    for statement in ("DELETE FROM messages", "CREATE TABLE mine (n int)", "CREATE TEMPORARY TABLE mine (n int)"):
         with pytest.raises(DBAPIError, match="permission denied"):
             write(reader, statement)
         write(owner, statement)  # the statement itself is right
+    owner.dispose()
+    reader.dispose()
+
+
+def test_grafana_reads_what_dashboards_need_and_nothing_that_lets_somebody_in(server: str) -> None:
+    owner, reader = as_role(server, "awry"), as_role(server, "awry_grafana")
+    upgrade(owner)
+    with reader.connect() as connection:
+        readable = set(
+            connection.execute(
+                text("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition "
+                     "AND relnamespace = 'public'::regnamespace AND has_table_privilege(oid, 'SELECT')")
+            ).scalars()
+        )  # fmt: skip
+    assert {"messages", "scores", "head_scores", "answers", "probes", "alerts", "score_rollups"} <= readable
+    hidden = set(metadata.tables) - readable
+    assert {"audit", "rule_states"} <= hidden
+    assert not [name for name in readable if "token" in name or "audit" in name]
+    with pytest.raises(DBAPIError, match="permission denied"), reader.connect() as connection:
+        connection.execute(text("SELECT count(*) FROM audit"))
     owner.dispose()
     reader.dispose()
 

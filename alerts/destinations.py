@@ -1,0 +1,180 @@
+"""Where alerts go, as an owner writes it: one table a destination, checked when the settings are read.
+
+Contract: a `Destination` is complete for its kind, and holds nothing that its kind does not know: an option in the
+wrong place is an error, not a wish that nobody hears. Addresses may hold tokens, so they are secrets like keys are;
+errors name the destination and the option, never its value.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+Kind = Literal["console", "webhook", "alertmanager", "pagerduty", "apprise", "syslog", "file"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Format = Literal["awry", "ocsf", "ecs"]
+GroupBy = Literal["rule", "probe", "tenant", "model"]
+
+PAGERDUTY = "https://events.pagerduty.com"
+SYSLOG_SCHEMES = {"syslog+udp": 514, "syslog+tcp": 514, "syslog+tls": 6514}
+
+_GROUPING = {"group_by", "group_wait_seconds", "group_interval_seconds"}
+_HTTP = {"url", "headers", "allow_private", "proxy", "ca_file"}
+_ALWAYS = {"name", "kind", "give_up_hours"}
+# What each kind needs, and what else it knows.
+_OPTIONS: dict[Kind, tuple[set[str], set[str]]] = {
+    "console": (set(), {"include_text"}),
+    "webhook": ({"url", "secret"}, _HTTP | _GROUPING | {"format", "include_text"}),
+    "alertmanager": ({"url"}, _HTTP | {"resend_seconds"}),
+    "pagerduty": ({"routing_key"}, _HTTP | _GROUPING),
+    "apprise": ({"url"}, _GROUPING | {"include_text"}),
+    "syslog": ({"url"}, {"ca_file", "format", "include_text"}),
+    "file": ({"path"}, {"format", "include_text"}),
+}
+_GROUPED: set[Kind] = {"webhook", "pagerduty", "apprise"}
+
+
+class Destination(BaseModel):
+    """One place that alerts go to; docs/destinations.md has an example of each kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
+    kind: Kind
+    url: SecretStr = SecretStr("")
+    path: Path | None = None
+    secret: SecretStr = Field(SecretStr(""), description="webhook: whsec_ and base64; two, with a space, while rotating")
+    routing_key: SecretStr = SecretStr("")
+    headers: dict[str, SecretStr] = {}
+    format: Format = "awry"
+    group_by: tuple[GroupBy, ...] | None = None
+    group_wait_seconds: float = Field(10.0, ge=0, le=600)
+    group_interval_seconds: float = Field(300.0, ge=0, le=86400)
+    give_up_hours: float = Field(72.0, gt=0, le=24 * 30)
+    resend_seconds: float = Field(60.0, ge=1, le=600)
+    include_text: bool = False
+    allow_private: bool | None = None
+    proxy: SecretStr = SecretStr("")
+    ca_file: Path | None = None
+
+    @field_validator("secret")
+    @classmethod
+    def _signable(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        for one in value.get_secret_value().split():
+            _check_secret(str(info.data.get("name")), one)
+        return value
+
+    @field_validator("routing_key")
+    @classmethod
+    def _key_of_pagerduty(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        key = value.get_secret_value()
+        if key and not (len(key) == 32 and key.isascii() and key.isalnum()):
+            raise ValueError(f"destination {info.data.get('name')}: routing_key must be PagerDuty's 32 letters and digits")
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_address(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if value.get_secret_value() and not _is_web_address(value.get_secret_value()):
+            raise ValueError(f"destination {info.data.get('name')}: proxy must be http(s)://HOST:PORT")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, value: dict[str, SecretStr], info: ValidationInfo) -> dict[str, SecretStr]:
+        for name, held in value.items():
+            text = name + held.get_secret_value()
+            if not name or not name.replace("-", "").isalnum() or not text.isascii() or not text.isprintable():
+                raise ValueError(f"destination {info.data.get('name')}: headers must be NAME = printable ASCII")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Destination:
+        needed, known = _OPTIONS[self.kind]
+        strange = sorted(self.model_fields_set - known - needed - _ALWAYS)
+        if strange:
+            raise ValueError(f"destination {self.name}: {strange[0]} is nothing that kind {self.kind} knows; leave it out")
+        self._check_url()
+        for option in sorted(needed):
+            if not _given(getattr(self, option)):
+                raise ValueError(f"destination {self.name}: {option} is needed for kind {self.kind}")
+        if self.format != "awry" and self.group_by:
+            raise ValueError(f"destination {self.name}: group_by must be left out with format {self.format}: one event each")
+        return self
+
+    def _check_url(self) -> None:
+        url = self.url.get_secret_value()
+        if self.kind in ("webhook", "alertmanager") or (self.kind == "pagerduty" and url):
+            if not _is_web_address(url):
+                raise ValueError(f"destination {self.name}: url must be http(s)://HOST/...")
+        elif self.kind == "syslog" and not _is_address(url, tuple(SYSLOG_SCHEMES)):
+            raise ValueError(f"destination {self.name}: url must be syslog+udp, syslog+tcp or syslog+tls, then ://HOST:PORT")
+        elif self.kind == "apprise" and "://" not in url:
+            raise ValueError(f"destination {self.name}: url must be one of Apprise's, for example slack://... or mailto://...")
+
+    @property
+    def grouping(self) -> tuple[GroupBy, ...]:
+        """What alerts have in common that share a page; empty: a page an event."""
+        if self.kind not in _GROUPED or self.format != "awry":
+            return ()
+        return ("rule", "probe") if self.group_by is None else self.group_by
+
+    @property
+    def may_be_private(self) -> bool:
+        """Whether it may be sent to loopback and private networks. An Alertmanager is at home there."""
+        return self.kind == "alertmanager" if self.allow_private is None else self.allow_private
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the configuration; tells nothing about it."""
+        values = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _given(value: object) -> bool:
+    return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of an address; ValueError where it is none, also for a port that is no port."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0 or not url.isprintable():
+        raise ValueError("no address")
+    return parts
+
+
+def _is_address(url: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        return parts_of(url).scheme in schemes
+    except ValueError:
+        return False
+
+
+def _is_web_address(url: str) -> bool:
+    return _is_address(url, ("http", "https"))
+
+
+def _check_secret(name: str, secret: str) -> None:
+    try:
+        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if not secret.startswith("whsec_") or not 24 <= size <= 64:
+        raise ValueError(
+            f"destination {name}: secret must be whsec_ and 24 to 64 bytes in base64 (two, with a space between them, "
+            "while it is changed); make one with: python -c \"import base64, secrets; print('whsec_' + "
+            'base64.b64encode(secrets.token_bytes(32)).decode())"'
+        )

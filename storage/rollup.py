@@ -1,0 +1,124 @@
+"""Sums of scores by five minutes, so that a dashboard of ten million scores answers at once.
+
+Contract: `roll_up(engine)` adds every score that was committed since the last time to the rollups (`storage.schema`),
+each exactly once, whoever calls it and however many at once: it returns their number, and None when another has it in
+hand. It may be stopped anywhere: each step is one transaction, of an hour of scores at most. Rollups lag behind by what
+was scored since the last call; whoever serves dashboards calls it once a minute.
+
+The watermark is safe because `created_at` is the time at which the writer's transaction began: it stays below the
+beginning of every transaction that is still open in this database. A long one (a dump) therefore holds the rollups
+back. A role that may not see when others' transactions began (other roles than its own, without pg_read_all_stats)
+relies on them taking less than `_SLACK`. Scores of a probe that was never registered are left out, and so is what is
+written after the server's clock was set back, until it has caught up.
+
+Retention removes rollups with the scores (`storage.retention`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from storage.database import transact
+
+# Any number will do, as long as every awry uses the same one.
+_LOCK = 0x41575255
+_SLACK = "10 seconds"
+_STEP = "1 hour"
+
+_NEXT = text(
+    f"""
+    WITH horizon AS (
+        SELECT least(now() - interval '{_SLACK}', min(xact_start)) AS at FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+    ), first AS (
+        SELECT min(f.at) AS at FROM (SELECT DISTINCT name FROM probes) AS p CROSS JOIN LATERAL (
+            SELECT created_at AS at FROM scores
+            WHERE probe = p.name AND created_at >= (SELECT until FROM rollup_state) ORDER BY created_at LIMIT 1
+        ) AS f
+    )
+    SELECT horizon.at AS horizon, least(first.at, horizon.at) AS since,
+        least(first.at + interval '{_STEP}', horizon.at) AS until FROM horizon, first
+    """  # noqa: S608 - constants of this module
+)
+
+# A message is joined by its whole key, the day included, so that one partition a score is asked.
+_SCORES = text(
+    """
+    WITH fresh AS MATERIALIZED (
+        SELECT date_bin('5 minutes', s.created_at, '2000-01-01') AS bucket, s.probe, s.probe_version,
+            coalesce(m.tenant, '') AS tenant, coalesce(m.model, '') AS model, s.score, s.threshold, s.flagged
+        FROM scores AS s LEFT JOIN messages AS m ON m.source = s.source AND m.partition = s.partition
+            AND m."offset" = s."offset" AND m.day = s.day AND m.status IN ('scored', 'truncated')
+        WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
+    ), summed AS (
+        INSERT INTO score_rollups AS old (bucket, probe, probe_version, tenant, model, n, flagged, total, peak,
+            threshold)
+        SELECT bucket, probe, probe_version, tenant, model, count(*), count(*) FILTER (WHERE flagged), sum(score),
+            max(score), max(threshold)
+        FROM fresh GROUP BY 1, 2, 3, 4, 5
+        ON CONFLICT (bucket, probe, probe_version, tenant, model) DO UPDATE SET n = old.n + excluded.n,
+            flagged = old.flagged + excluded.flagged, total = old.total + excluded.total,
+            peak = greatest(old.peak, excluded.peak), threshold = excluded.threshold
+    ), counted AS (
+        INSERT INTO score_histograms AS old (bucket, probe, probe_version, model, bin, n)
+        SELECT bucket, probe, probe_version, model, floor(10 * greatest(-5, least(9.95, score))), count(*)
+        FROM fresh GROUP BY 1, 2, 3, 4, 5
+        ON CONFLICT (bucket, probe, probe_version, model, bin) DO UPDATE SET n = old.n + excluded.n
+    )
+    SELECT count(*) FROM fresh
+    """
+)
+_HEADS = text(
+    """
+    INSERT INTO head_rollups AS old (bucket, probe, probe_version, layer, head, n, total, flagged, flagged_total)
+    SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, h.layer, h.head, count(*),
+        sum(h.score), count(*) FILTER (WHERE s.flagged), coalesce(sum(h.score) FILTER (WHERE s.flagged), 0)
+    FROM scores AS s JOIN head_scores AS h ON h.source = s.source AND h.partition = s.partition
+        AND h."offset" = s."offset" AND h.probe = s.probe AND h.day = s.day
+    WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
+    GROUP BY 1, 2, 3, 4, 5
+    ON CONFLICT (bucket, probe, probe_version, layer, head) DO UPDATE SET n = old.n + excluded.n,
+        total = old.total + excluded.total, flagged = old.flagged + excluded.flagged,
+        flagged_total = old.flagged_total + excluded.flagged_total
+    """
+)
+_STATE = text("UPDATE rollup_state SET until = greatest(until, :until), at = clock_timestamp()")
+
+
+def roll_up(engine: Engine) -> int | None:
+    """Bring the rollups up to date. Raises as `transact` does."""
+    done = 0
+    while True:
+        step = transact(engine, _step)
+        if step is None:
+            return None
+        number, last = step
+        done += number
+        if last:
+            return done
+
+
+def rolled_up_until(connection: Connection) -> datetime | None:
+    """Scores from before are in the rollups; None when they never were filled."""
+    return connection.execute(text("SELECT nullif(until, '-infinity') FROM rollup_state")).scalar_one()  # type: ignore[no-any-return]
+
+
+def _step(connection: Connection) -> tuple[int, bool] | None:
+    """Scores added, and whether there are no more; None when another rolls up."""
+    if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar_one():
+        return None
+    # Plans are made for the days and times at hand, not for any.
+    connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    horizon, since, until = connection.execute(_NEXT).one()
+    number = 0
+    if since is not None and since < until:
+        span: dict[str, Any] = {"since": since, "until": until}
+        number = connection.execute(_SCORES, span).scalar_one()
+        connection.execute(_HEADS, span)
+    # With nothing to add, it still says how far it has looked.
+    reached = horizon if since is None else until
+    connection.execute(_STATE, {"until": reached})
+    return int(number), reached >= horizon
