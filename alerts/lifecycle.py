@@ -1,9 +1,13 @@
 """Opening and counting alerts, in the transaction that wrote the scores.
 
-Contract: `record(connection, flagged, destinations)` is called with scores that are new, so that redelivery counts
-nothing twice. At most one alert a dedup key is live, whatever the number of workers; a destination gets one outbox
-row when the alert opens and one more each time it gets graver. An acknowledged or silenced alert counts on; a
-silenced one sends nothing.
+Contract: `record(connection, flagged, destinations, rules)` is called with scores that are new, so that redelivery
+counts nothing twice. At most one alert a dedup key is live, whatever the number of workers; a destination gets one
+outbox row when the alert opens or reopens and one more each time it gets graver. An acknowledged or silenced alert
+counts on; a silenced one sends nothing, until it is graver than when it was silenced. Rules in shadow open nothing:
+`would_alert` says what they would have done.
+
+Keys are taken in one order everywhere, so that two workers never wait for each other in a ring. Times are the
+database's.
 """
 
 from __future__ import annotations
@@ -11,143 +15,254 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 
-from sqlalchemy import Connection, Row, func, select, text, update
+from sqlalchemy import Connection, Row, desc, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from alerts.audit import by_rule, leave
+from alerts.bodies import message, tell
 from alerts.rules import Flagged, ThresholdRule, worse
-from storage.schema import alerts, outbox
+from alerts.silences import Silence, longest, opening
+from alerts.states import EventName, Sighting, sighting
+from storage.bulk import insert_rows
+from storage.schema import alert_messages, alerts
 from storage.writer import clean
 
 # The predicate of the index, literally: as a bound parameter, PostgreSQL no longer finds the index once the driver has
 # prepared the statement and its plan has become a generic one.
 _LIVE = text("state <> 'resolved'")
+_TAKE_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended('awry alert ' || :key, 0))")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An alert that this batch opened or made graver."""
+    """An alert that was opened, reopened or made graver; `suppressed`: a silence kept it from being told."""
 
     alert_id: uuid.UUID
     event: str
     dedup_key: str
     severity: str
-    probe: str
+    probe: str | None
+    suppressed: bool = False
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A rule's condition holds for one dedup key: how gravely, by which value in which units, of whom, and which
+    messages it newly concerns (columns of `alert_messages`, the alert's id left out)."""
+
+    dedup_key: str
+    rule: str
+    kind: str
+    severity: str
+    value: float
+    limit: float
+    units: str
+    count: int
+    probe: str | None = None
+    tenant: str | None = None
+    model: str | None = None
+    conversation_id: str | None = None
+    messages: Sequence[dict[str, Any]] = ()
+    reopen_within: timedelta = timedelta()
 
 
 def record(
     connection: Connection,
     flagged: Sequence[Flagged],
     destinations: Sequence[str],
-    rule: ThresholdRule = ThresholdRule(),  # noqa: B008 - frozen
+    rules: Sequence[ThresholdRule] = (ThresholdRule(),),
 ) -> list[Opened]:
-    """Open or count the alerts of newly flagged scores and leave their outbox rows. Returns what is worth telling."""
-    groups: dict[str, list[Flagged]] = {}
-    for one in flagged:
-        groups.setdefault(clean(rule.dedup_key(one)), []).append(one)
-    told = []
-    # In one order everywhere, so that two workers never wait for each other in a ring.
-    for key in sorted(groups):
-        told += _record_one(connection, key, groups[key], destinations, rule)
-    return told
+    """Open or count the alerts of newly flagged scores and leave their outbox rows. Returns what is new."""
+    found = [_breach(rule, group) for rule, group in _groups(flagged, [r for r in rules if not r.shadow])]
+    return breach(connection, found, destinations)
 
 
-def _record_one(
-    connection: Connection,
-    key: str,
-    group: Sequence[Flagged],
-    destinations: Sequence[str],
-    rule: ThresholdRule,
-) -> list[Opened]:
-    first, top = group[0], max(group, key=lambda f: f.score)
-    severity = rule.severity(top)
-    row, new = _live_alert(connection, key, first, top, severity, rule)
-    graver = not new and worse(row.severity, severity) != row.severity
-    changes: dict[str, Any] = {"count": alerts.c.count + len(group), "last_seen_at": func.now()}
-    if graver:
-        changes["severity"] = severity
-    if top.score > row.top_score:
-        changes |= {"top_score": top.score, "top_message": _message(top)}
-    after = connection.execute(update(alerts).where(alerts.c.id == row.id).values(changes).returning(alerts)).one()
-    if after.state == "silenced" or not (new or graver):
+def would_alert(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[tuple[str, str]]:
+    """(probe, severity) of each alert that these rules would have opened or counted."""
+    return [(group[0].probe, _severity(rule, group)) for rule, group in _groups(flagged, rules)]
+
+
+def breach(connection: Connection, found: Sequence[Breach], destinations: Sequence[str]) -> list[Opened]:
+    """Open, reopen or count the alerts of these breaches, tell what is new, and return it."""
+    if not found:
         return []
-    event = "alert.opened" if new else "alert.worsened"
-    _enqueue(connection, after, event, destinations)
-    return [Opened(after.id, event, key, after.severity, after.probe)]
+    silences = opening(connection)
+    changed = [_one(connection, b, silences) for b in sorted(found, key=lambda b: b.dedup_key)]
+    insert_rows(connection, alert_messages, [m | {"alert_id": row.id} for row, b, _ in changed for m in b.messages])
+    new = []
+    for row, _, seen in changed:
+        if seen.event is not None:
+            if not seen.suppressed:
+                tell(connection, row, seen.event, destinations)
+            new.append(Opened(row.id, seen.event, row.dedup_key, row.severity, row.probe, seen.suppressed))
+    return new
 
 
-def _live_alert(
-    connection: Connection, key: str, first: Flagged, top: Flagged, severity: str, rule: ThresholdRule
-) -> tuple[Row[Any], bool]:
-    """The alert of this key that is not resolved, locked; made with count 0 when there is none."""
-    values = {
+def _one(connection: Connection, one: Breach, silences: Sequence[Silence]) -> tuple[Row[Any], Breach, Sighting]:
+    row, before, seen = _live(connection, one, silences)
+    changes: dict[str, Any] = {
+        "count": alerts.c.count + one.count,
+        # Never back: the clock may have jumped.
+        "last_seen_at": func.greatest(alerts.c.last_seen_at, func.now()),
+        "state": seen.state,
+        "severity": seen.severity,
+    }
+    if one.value > row.top_score:
+        changes |= {"top_score": one.value, "threshold": one.limit}
+        changes |= {"top_message": _top(one)} if one.messages else {}
+    after = connection.execute(update(alerts).where(alerts.c.id == row.id).values(changes).returning(alerts)).one()
+    now = {"state": after.state, "severity": after.severity}
+    if before != now:
+        action = (seen.event or "alert.unsilenced").removeprefix("alert.")
+        leave(connection, by_rule(one.rule), action, alert_id=row.id, before=before, after=now)
+    return after, one, seen
+
+
+def _live(
+    connection: Connection, one: Breach, silences: Sequence[Silence]
+) -> tuple[Row[Any], dict[str, Any] | None, Sighting]:
+    """The alert of this key that is not resolved, locked; its state and severity before; and what is new of it."""
+    over = func.coalesce(alerts.c.silenced_until <= func.now(), False).label("silence_over")
+    live = select(alerts, over).where(alerts.c.dedup_key == one.dedup_key, _LIVE).with_for_update()
+    row = connection.execute(live).one_or_none()
+    while row is None:
+        # Opening and reopening a key exclude each other.
+        connection.execute(_TAKE_KEY, {"key": one.dedup_key})
+        # Somebody else may have opened it before the lock was ours.
+        row = connection.execute(live).one_or_none()
+        if row is not None:
+            break
+        whose = {name: getattr(one, name) for name in ("dedup_key", "rule", "probe", "tenant", "model", "severity")}
+        hush = longest(silences, whose)
+        before = _reopen(connection, one, hush)
+        if before is None:
+            connection.execute(
+                insert(alerts)
+                .values(whose | _new_values(one) | _silenced(hush, one.severity))
+                .on_conflict_do_nothing(index_elements=[alerts.c.dedup_key], index_where=_LIVE)
+            )
+        row = connection.execute(live).one_or_none()
+        if row is not None:
+            event: EventName = "alert.reopened" if before else "alert.opened"
+            return row, before, Sighting(row.state, one.severity, event, suppressed=hush is not None)
+    seen = sighting(
+        row.state,
+        row.severity,
+        one.severity,
+        acknowledged=row.acknowledged_at is not None,
+        silenced_severity=row.silenced_severity,
+        silence_over=row.silence_over,
+    )
+    return row, {"state": row.state, "severity": row.severity}, seen
+
+
+def _reopen(connection: Connection, one: Breach, hush: Silence | None) -> dict[str, Any] | None:
+    """Open the key's last alert again where it was resolved so recently; None where it stays closed. One that was
+    judged does: the judgement is of what it held."""
+    if not one.reopen_within:
+        return None
+    last = connection.execute(
+        select(alerts.c.id, alerts.c.verdict, alerts.c.severity)
+        .where(
+            alerts.c.dedup_key == one.dedup_key,
+            alerts.c.state == "resolved",
+            alerts.c.resolved_at > func.now() - one.reopen_within,
+        )
+        .order_by(desc(alerts.c.resolved_at))
+        .limit(1)
+        .with_for_update()
+    ).one_or_none()
+    if last is None or last.verdict is not None:
+        return None
+    values = reopened_values() | {"severity": one.severity} | _silenced(hush, one.severity)
+    connection.execute(update(alerts).where(alerts.c.id == last.id).values(values))
+    return {"state": "resolved", "severity": last.severity}
+
+
+def reopened_values() -> dict[str, Any]:
+    """What reopening changes in the row."""
+    return {
+        "state": "open", "reopened": alerts.c.reopened + 1, "resolved_at": None, "resolved_by": None,
+        "acknowledged_at": None, "acknowledged_by": None, "silenced_at": None, "silenced_until": None,
+        "silenced_severity": None,
+    }  # fmt: skip
+
+
+def _silenced(hush: Silence | None, severity: str) -> dict[str, Any]:
+    if hush is None:
+        return {}
+    return {
+        "state": "silenced", "silenced_at": func.now(), "silenced_until": hush.ends_at, "silenced_severity": severity,
+    }  # fmt: skip
+
+
+def _new_values(one: Breach) -> dict[str, Any]:
+    first = one.messages[0] if one.messages else None
+    return {
         "id": uuid.uuid4(),
-        "dedup_key": key,
-        "rule": rule.name,
-        "probe": first.probe,
-        "tenant": clean(first.tenant),
-        "model": clean(first.model),
-        "severity": severity,
+        "kind": one.kind,
+        "conversation_id": one.conversation_id,
         "state": "open",
         "count": 0,
-        "top_score": top.score,
-        "threshold": first.threshold,
-        "first_message": _message(first),
-        "top_message": _message(top),
-    }
-    live = select(alerts).where(alerts.c.dedup_key == key, alerts.c.state != "resolved").with_for_update()
-    while True:
-        made = connection.execute(
-            insert(alerts)
-            .values(values)
-            .on_conflict_do_nothing(index_elements=[alerts.c.dedup_key], index_where=_LIVE)
-            .returning(alerts.c.id)
-        ).scalar()
-        row = connection.execute(live).one_or_none()
-        # Resolved by somebody between the two statements: try again.
-        if row is not None:
-            return row, made is not None
-
-
-def _message(flagged: Flagged) -> dict[str, Any]:
-    source, partition, offset = flagged.coordinates
-    return {
-        "source": clean(source),
-        "partition": partition,
-        "offset": offset,
-        "id": clean(flagged.message_id),
-        "score": round(flagged.score, 6),
+        "top_score": one.value,
+        "threshold": one.limit,
+        "units": one.units,
+        "first_message": _named(first) if first else None,
+        "top_message": _top(one) if first else None,
     }
 
 
-def _enqueue(connection: Connection, alert: Row[Any], event: str, destinations: Sequence[str]) -> None:
-    if not destinations:
-        return
-    body = {
-        "type": event,
-        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "data": {
-            "alert_id": str(alert.id),
-            "dedup_key": alert.dedup_key,
-            "rule": alert.rule,
-            "severity": alert.severity,
-            "probe": alert.probe,
-            "tenant": alert.tenant,
-            "model": alert.model,
-            "count": alert.count,
-            "score": round(alert.top_score, 6),
-            "threshold": round(alert.threshold, 6),
-            "units": "class gaps",
-            "first_message": alert.first_message,
-            "top_message": alert.top_message,
-        },
-    }
-    connection.execute(
-        insert(outbox),
-        [
-            {"id": uuid.uuid4(), "alert_id": alert.id, "destination": name, "event": event, "body": body}
-            for name in destinations
-        ],
+def _top(one: Breach) -> dict[str, Any]:
+    return _named(max(one.messages, key=lambda m: cast(float, m["score"])))
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    return message(row["source"], row["partition"], row["offset"], row["message_id"], row["score"])
+
+
+def _groups(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[tuple[ThresholdRule, list[Flagged]]]:
+    groups: dict[tuple[int, str], list[Flagged]] = {}
+    for one in flagged:
+        for number, rule in enumerate(rules):
+            if rule.concerns(one):
+                groups.setdefault((number, clean(rule.dedup_key(one))), []).append(one)
+    return [(rules[number], group) for (number, _), group in groups.items()]
+
+
+def _severity(rule: ThresholdRule, group: Sequence[Flagged]) -> str:
+    severity: str = "warning"
+    for one in group:
+        severity = worse(severity, rule.severity_of(one))
+    return severity
+
+
+def _breach(rule: ThresholdRule, group: Sequence[Flagged]) -> Breach:
+    first, top = group[0], max(group, key=lambda f: f.score)
+    today = datetime.now(UTC).date()
+    return Breach(
+        dedup_key=clean(rule.dedup_key(first)),
+        rule=rule.name,
+        kind="threshold",
+        severity=_severity(rule, group),
+        value=top.score,
+        limit=top.threshold,
+        units="class gaps",
+        count=len(group),
+        probe=first.probe,
+        tenant=clean(first.tenant) if "tenant" in rule.per else None,
+        model=clean(first.model) if "model" in rule.per else None,
+        conversation_id=clean(first.conversation_id) if "conversation" in rule.per else None,
+        messages=[_row(one, one.day or today) for one in group],
+        reopen_within=rule.reopen_within,
     )
+
+
+def _row(one: Flagged, day: date) -> dict[str, Any]:
+    source, partition, offset = one.coordinates
+    return {
+        "source": clean(source), "partition": partition, "offset": offset, "day": day,
+        "message_id": clean(one.message_id), "score": one.score,
+    }  # fmt: skip

@@ -17,6 +17,7 @@ from monitor.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from alerts.rules import Rules
     from monitor.sources import Source
     from monitor.worker import OnBatch, Policy, Worker
     from probes.models import ChatModel
@@ -148,7 +149,6 @@ def building_worker(
 
 def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
     """What the settings say of the worker."""
-    from alerts.rules import ThresholdRule
     from monitor.worker import Policy
 
     return Policy(
@@ -156,13 +156,23 @@ def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
         model=model_label(settings),
         destinations=tuple(d.name for d in settings.destinations),
         shadow=frozenset(settings.shadow),
-        rule=ThresholdRule(error_from=settings.error_from, critical_from=settings.critical_from),
+        rules=load_rules(settings).threshold,
         privacy=settings.privacy,
         mitigate=settings.mitigate,
         batch_messages=settings.batch_messages,
         batch_wait_seconds=settings.batch_wait_seconds,
         dead_letter_limit=settings.dead_letter_limit,
     )
+
+
+def load_rules(settings: Settings) -> Rules:
+    """The rules of the file that is set, else the built-in one with the settings' bands."""
+    from alerts.rulefile import load_rules as load
+    from alerts.rules import built_in
+
+    if settings.rules_file is None:
+        return built_in(settings.error_from, settings.critical_from)
+    return load(settings.rules_file)
 
 
 def model_label(settings: Settings) -> str:

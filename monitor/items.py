@@ -7,7 +7,7 @@ dead letter, nor into a row unless privacy is `full`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
@@ -93,11 +93,18 @@ def message_row(item: Item, privacy: Privacy, now: datetime) -> MessageRow:
     )
 
 
-def score_rows(item: Item) -> list[ScoreRow]:
-    """One row of `scores` a probe."""
+def score_rows(item: Item, shadow: Collection[str] = ()) -> list[ScoreRow]:
+    """One row of `scores` a probe; those of `shadow` page nobody."""
     return [
         ScoreRow(
-            item.record.at, s.probe.name, s.probe.card.version, s.score, s.probe.card.threshold, s.flagged, s.heads
+            item.record.at,
+            s.probe.name,
+            s.probe.card.version,
+            s.score,
+            s.probe.card.threshold,
+            s.flagged,
+            s.heads,
+            shadow=s.probe.name in shadow,
         )
         for s in (item.outcome.scores if item.outcome is not None else ())
     ]
@@ -125,7 +132,7 @@ def answer_rows(item: Item, privacy: Privacy) -> list[AnswerRow]:
     return rows
 
 
-def flagged(item: Item, score: ScoreRow, model: str) -> Flagged:
+def flagged(item: Item, score: ScoreRow, model: str, now: datetime) -> Flagged:
     """What a rule sees of a score above its threshold; `model` stands in where the message names none."""
     known = item.parsed if isinstance(item.parsed, WireMessage) else None
     at = item.record.at
@@ -137,6 +144,8 @@ def flagged(item: Item, score: ScoreRow, model: str) -> Flagged:
         model=(known.model if known else None) or model,
         coordinates=(at.source, at.partition, at.offset),
         message_id=item.message_id,
+        conversation_id=known.conversation_id if known else None,
+        day=day_of(item, now),
     )
 
 

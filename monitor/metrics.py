@@ -132,10 +132,11 @@ FLAGGED = _counter(
 ALERTS = _counter(
     "awry_alerts_total",
     "alerts",
-    "Alerts opened or made graver; would_alert: of shadow probes, alerts touched, once a batch",
+    "Alerts opened, reopened or made graver; would_alert: by probes or rules in shadow, once a batch; suppressed: kept "
+    "back by a silence",
     probe=_NAMED,
     severity=SEVERITIES,
-    result=("alerted", "would_alert"),
+    result=("alerted", "would_alert", "suppressed"),
 )
 VERDICTS = _counter("awry_verdicts_total", "messages", "Verdicts written to the output stream")
 ANSWERS = _counter("awry_answers_total", "answers", "Mitigated answers written")

@@ -124,6 +124,12 @@ class Settings(BaseSettings):
     max_new_tokens: int = Field(40, ge=1, le=4096, description="tokens of a generated answer, at most")
     error_from: float = Field(0.5, gt=0, description="class gaps over the threshold from which an alert is an error")
     critical_from: float = Field(1.0, gt=0, description="class gaps over the threshold from which it is critical")
+    rules_file: Path | None = Field(
+        None, description="TOML file of alert rules, instead of the built-in one and its bands (`awry rules check`)"
+    )
+    rules_every_seconds: float = Field(
+        15.0, gt=0, le=300, description="how often awry send evaluates rate and monitor rules"
+    )
     destinations: tuple[Destination, ...] = Field(
         (Destination(name="console", kind="console"),),
         description="where alerts go: a list of {name, kind = console or webhook, url, secret}",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sqlalchemy import Connection, Engine
 
-from alerts.lifecycle import Opened, record
+from alerts.lifecycle import Opened, record, would_alert
 from alerts.rules import Flagged, ThresholdRule
 from monitor import items as make
 from monitor import logs, metrics
@@ -58,7 +58,7 @@ class Policy:
     model: str
     destinations: tuple[str, ...] = ()
     shadow: frozenset[str] = frozenset()
-    rule: ThresholdRule = field(default_factory=ThresholdRule)
+    rules: tuple[ThresholdRule, ...] = (ThresholdRule(),)
     privacy: Privacy = "sha256"
     mitigate: Literal["off", "flagged", "all"] = "off"
     batch_messages: int = 64
@@ -225,7 +225,7 @@ class Worker:
         days: set[date] = set()
         for item in items:
             batch.messages.append(make.message_row(item, self._policy.privacy, now))
-            batch.scores += make.score_rows(item)
+            batch.scores += make.score_rows(item, self._policy.shadow)
             batch.answers += make.answer_rows(item, self._policy.privacy)
             days.add(batch.messages[-1].day)
         self._days(days)
@@ -236,14 +236,14 @@ class Worker:
 
         def write(connection: Connection) -> tuple[frozenset[Coordinates], list[Flagged], list[Opened]]:
             written = write_batch(connection, batch)
-            flagged = [make.flagged(by_place[s.at], s, self._policy.model) for s in written.scores if s.flagged]
+            flagged = [make.flagged(by_place[s.at], s, self._policy.model, now) for s in written.scores if s.flagged]
             paging = [f for f in flagged if f.probe not in self._policy.shadow]
-            opened = record(connection, paging, self._policy.destinations, self._policy.rule)
+            opened = record(connection, paging, self._policy.destinations, self._policy.rules)
             return written.conflicts, flagged, opened
 
         conflicts, flagged, opened = transact(self.engine, write)
         self._count(items, conflicts, flagged, opened)
-        return opened
+        return [o for o in opened if not o.suppressed]
 
     def _count(
         self,
@@ -260,19 +260,19 @@ class Worker:
                 metrics.FAIL_OPEN_MESSAGES.labels(status).inc()
             for score in item.outcome.scores if item.outcome else ():
                 metrics.SCORE.labels(score.probe.name).observe(score.score)
-        quiet: dict[str, Flagged] = {}
+        quiet = [one for one in flagged if one.probe in self._policy.shadow]
         for one in flagged:
-            shadow = one.probe in self._policy.shadow
-            metrics.FLAGGED.labels(one.probe, "shadow" if shadow else "live").inc()
-            if shadow:
-                key = self._policy.rule.dedup_key(one)
-                quiet[key] = max(quiet.get(key, one), one, key=lambda f: f.score)
-        for one in quiet.values():
-            metrics.ALERTS.labels(one.probe, self._policy.rule.severity(one), "would_alert").inc()
+            metrics.FLAGGED.labels(one.probe, "shadow" if one.probe in self._policy.shadow else "live").inc()
+        shadow = [rule for rule in self._policy.rules if rule.shadow]
+        for probe, severity in would_alert(quiet, self._policy.rules) + would_alert(
+            [one for one in flagged if one.probe not in self._policy.shadow], shadow
+        ):
+            metrics.ALERTS.labels(probe, severity, "would_alert").inc()
         for alert in opened:
-            metrics.ALERTS.labels(alert.probe, alert.severity, "alerted").inc()
+            result = "suppressed" if alert.suppressed else "alerted"
+            metrics.ALERTS.labels(alert.probe, alert.severity, result).inc()
         self.tally.flagged += len({f.coordinates for f in flagged})
-        self.tally.alerts += sum(o.event == "alert.opened" for o in opened)
+        self.tally.alerts += sum(o.event == "alert.opened" and not o.suppressed for o in opened)
 
 
 def _write(sink: Sink | None, lines: Iterable[Line]) -> None:

@@ -85,6 +85,8 @@ class ScoreRow:
     threshold: float
     flagged: bool
     heads: tuple[tuple[int, int, float], ...] = ()
+    # Its probe pages nobody: in shadow mode, or replayed.
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def _score_values(row: ScoreRow, days: dict[Coordinates, date]) -> dict[str, Any
         "score": row.score,
         "threshold": row.threshold,
         "flagged": row.flagged,
+        "shadow": row.shadow or None,
     }
 
 

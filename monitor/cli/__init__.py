@@ -33,7 +33,7 @@ def main() -> None:
 
 def known_error(error: Exception) -> str | None:
     """The message of an error that awry raises on purpose; None for a defect. Matched without heavy imports."""
-    families = {"MonitorError", "ProbesError", "StorageError"}
+    families = {"MonitorError", "ProbesError", "StorageError", "AlertsError"}
     if any(base.__name__ in families for base in type(error).__mro__):
         return str(error)
     return None

@@ -61,10 +61,22 @@ def test_it_opens_at_the_severity_of_its_gravest(engine: Engine) -> None:
 def test_silenced_counts_and_sends_nothing(engine: Engine) -> None:
     open_alerts(engine, [flagged(1)])
     set_state(engine, "silenced")
-    assert open_alerts(engine, [flagged(2, 5.0)]) == []
+    assert open_alerts(engine, [flagged(2)]) == []
     (row,) = all_alerts(engine)
-    assert (row.count, row.severity, row.state) == (2, "critical", "silenced")
+    assert (row.count, row.severity, row.state) == (2, "warning", "silenced")
     assert len(all_outbox(engine)) == 1
+
+
+def test_silenced_pages_anyway_once_it_is_graver(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1)])
+    set_state(engine, "silenced")
+    (worsened,) = open_alerts(engine, [flagged(2, 5.0)])
+    assert (worsened.event, worsened.severity, worsened.suppressed) == ("alert.worsened", "critical", False)
+    (row,) = all_alerts(engine)
+    assert (row.count, row.severity, row.state) == (2, "critical", "open")
+    assert [(r.event, r.body["data"]["state"]) for r in all_outbox(engine)] == [
+        ("alert.opened", "open"), ("alert.worsened", "open"),
+    ]  # fmt: skip
 
 
 def test_acknowledged_counts_and_tells_when_it_gets_graver(engine: Engine) -> None:
@@ -110,8 +122,9 @@ def test_what_leaves_the_house_are_ids_and_scores(engine: Engine) -> None:
     assert set(row.body) == {"type", "timestamp", "data"}
     data = row.body["data"]
     assert set(data) == {
-        "alert_id", "dedup_key", "rule", "severity", "probe", "tenant", "model", "count", "score", "threshold",
-        "units", "first_message", "top_message",
+        "alert_id", "dedup_key", "rule", "kind", "state", "severity", "probe", "tenant", "model", "conversation_id",
+        "count", "score", "threshold", "units", "first_message", "top_message", "top_messages", "opened_at",
+        "last_seen_at",
     }  # fmt: skip
     assert set(data["top_message"]) == {"source", "partition", "offset", "id", "score"}
     assert (row.body["type"], data["score"], data["count"]) == ("alert.opened", 0.612346, 1)

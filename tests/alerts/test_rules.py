@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.rules import SEVERITIES, ThresholdRule, worse
+from alerts.rules import SEVERITIES, ThresholdRule, built_in, worse
 from tests.alerts.parts import flagged
 
 
@@ -13,13 +13,13 @@ from tests.alerts.parts import flagged
     [(0.51, "warning"), (0.99, "warning"), (1.0, "error"), (1.49, "error"), (1.5, "critical"), (9.0, "critical")],
 )
 def test_severity_is_the_excess_over_the_threshold(value: float, severity: str) -> None:
-    assert ThresholdRule().severity(flagged(value=value, threshold=0.5)) == severity
+    assert ThresholdRule().severity_of(flagged(value=value, threshold=0.5)) == severity
 
 
 def test_bands_can_be_moved() -> None:
-    rule = ThresholdRule(error_from=0.1, critical_from=0.2)
-    assert rule.severity(flagged(value=0.65)) == "error"
-    assert rule.severity(flagged(value=0.75)) == "critical"
+    rule = built_in(error_from=0.1, critical_from=0.2).threshold[0]
+    assert rule.severity_of(flagged(value=0.65)) == "error"
+    assert rule.severity_of(flagged(value=0.75)) == "critical"
 
 
 def test_the_key_is_readable_and_tells_probes_tenants_and_models_apart() -> None:
