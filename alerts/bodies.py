@@ -69,6 +69,11 @@ def told(connection: Connection, alert_id: uuid.UUID) -> list[str]:
     return sorted(connection.execute(query).scalars())
 
 
+def news_after_silence(connection: Connection, alert_id: uuid.UUID) -> EventName:
+    """What an alert is to those who could not hear of it while it was silenced."""
+    return "alert.reopened" if told(connection, alert_id) else "alert.opened"
+
+
 def top_messages(connection: Connection, alert_id: uuid.UUID, limit: int) -> list[dict[str, Any]]:
     """An alert's messages with the highest scores: coordinates, ids and scores."""
     query = (

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Row, desc, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.audit import by_rule, leave
-from alerts.bodies import message, tell
+from alerts.bodies import message, news_after_silence, tell
 from alerts.rules import Flagged, ThresholdRule, worse
 from alerts.silences import Silence, longest, opening
 from alerts.states import EventName, Sighting, sighting
@@ -33,7 +33,7 @@ from storage.writer import clean
 # The predicate of the index, literally: as a bound parameter, PostgreSQL no longer finds the index once the driver has
 # prepared the statement and its plan has become a generic one.
 _LIVE = text("state <> 'resolved'")
-_TAKE_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended('awry alert ' || :key, 0))")
+TAKE_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended('awry alert ' || :key, 0))")
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ def breach(connection: Connection, found: Sequence[Breach], destinations: Sequen
     new = []
     for row, _, seen in changed:
         if seen.event is not None:
+            event = seen.event
+            if seen.silence_over:
+                event = news_after_silence(connection, row.id)
             if not seen.suppressed:
-                tell(connection, row, seen.event, destinations)
-            new.append(Opened(row.id, seen.event, row.dedup_key, row.severity, row.probe, seen.suppressed))
+                tell(connection, row, event, destinations)
+            new.append(Opened(row.id, event, row.dedup_key, row.severity, row.probe, seen.suppressed))
     return new
 
 
@@ -112,7 +115,9 @@ def _one(connection: Connection, one: Breach, silences: Sequence[Silence]) -> tu
     }
     if one.value > row.top_score:
         changes |= {"top_score": one.value, "threshold": one.limit}
-        changes |= {"top_message": _top(one)} if one.messages else {}
+    top = _top(one) if one.messages else None
+    if top is not None and (row.top_message is None or top["score"] > row.top_message["score"]):
+        changes["top_message"] = top
     after = connection.execute(update(alerts).where(alerts.c.id == row.id).values(changes).returning(alerts)).one()
     now = {"state": after.state, "severity": after.severity}
     if before != now:
@@ -130,7 +135,7 @@ def _live(
     row = connection.execute(live).one_or_none()
     while row is None:
         # Opening and reopening a key exclude each other.
-        connection.execute(_TAKE_KEY, {"key": one.dedup_key})
+        connection.execute(TAKE_KEY, {"key": one.dedup_key})
         # Somebody else may have opened it before the lock was ours.
         row = connection.execute(live).one_or_none()
         if row is not None:

@@ -1,8 +1,8 @@
 """Silences: who must not be paged about what, until when.
 
-Contract: a silence matches alerts by patterns on their dedup key, rule, probe, tenant and model, and no alert graver
-than its `severity`. It takes effect on live alerts when it is made and on others when they open or reopen. A silenced
-alert counts on, and pages anyway once it is graver than when it was silenced. Times are the database's.
+Contract: a silence matches alerts by their dedup key, or by patterns on rule, probe, tenant and model, and no alert
+graver than its `severity`. It takes effect on live alerts when it is made and on others when they open or reopen. A
+silenced alert counts on, and pages anyway once it is graver than when it was silenced. Times are the database's.
 
 Making a silence and opening an alert exclude each other (`opening`, `silencing`), so that no alert slips through
 between them.
@@ -11,14 +11,14 @@ between them.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Row, func, select, text
 
-from alerts.patterns import ANY, matches
+from alerts.patterns import matches
 from alerts.rules import SEVERITIES
 from storage.schema import silences
 
@@ -29,28 +29,39 @@ MATCHERS = ("dedup_key", "rule", "probe", "tenant", "model")
 
 @dataclass(frozen=True)
 class Silence:
-    """One silence that holds now."""
+    """One silence: a dedup key as it is, patterns for the other matchers, None where it matches all."""
 
     id: uuid.UUID
     ends_at: datetime
     severity: str
-    patterns: tuple[str, ...]
+    dedup_key: str | None
+    patterns: tuple[tuple[str, str], ...]
 
-    def covers(self, alert: dict[str, Any]) -> bool:
+    def covers(self, alert: Mapping[Any, Any]) -> bool:
         """Whether an alert with these columns is silenced by it."""
         mild = SEVERITIES.index(alert["severity"]) <= SEVERITIES.index(self.severity)
-        return mild and all(
-            matches((pattern,), alert.get(name)) for name, pattern in zip(MATCHERS, self.patterns, strict=True)
-        )
+        # A key holds a tenant's name, which may hold anything: it is never taken for a pattern.
+        named = self.dedup_key in (None, alert["dedup_key"])
+        return mild and named and all(matches((pattern,), alert[name]) for name, pattern in self.patterns)
+
+
+def as_silence(row: Row[Any]) -> Silence:
+    """A row of `silences`."""
+    found = ((name, getattr(row, name)) for name in MATCHERS[1:])
+    patterns = tuple((name, pattern) for name, pattern in found if pattern is not None)
+    return Silence(row.id, row.ends_at, row.severity, row.dedup_key, patterns)
+
+
+def active(connection: Connection) -> list[Silence]:
+    """The silences that hold."""
+    query = select(silences).where(silences.c.starts_at <= func.now(), silences.c.ends_at > func.now())
+    return [as_silence(row) for row in connection.execute(query)]
 
 
 def opening(connection: Connection) -> list[Silence]:
     """The silences that hold; until the transaction ends nobody makes another."""
     connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _LOCK})
-    rows = connection.execute(
-        select(silences).where(silences.c.starts_at <= func.now(), silences.c.ends_at > func.now())
-    )
-    return [Silence(r.id, r.ends_at, r.severity, tuple(getattr(r, name) or ANY for name in MATCHERS)) for r in rows]
+    return active(connection)
 
 
 def silencing(connection: Connection) -> None:
@@ -58,10 +69,6 @@ def silencing(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
-def longest(found: Sequence[Silence], alert: dict[str, Any]) -> Silence | None:
+def longest(found: Sequence[Silence], alert: Mapping[Any, Any]) -> Silence | None:
     """Of the silences that cover an alert, the one that ends last."""
-    return max(_covering(found, alert), key=lambda s: s.ends_at, default=None)
-
-
-def _covering(found: Sequence[Silence], alert: dict[str, Any]) -> Iterable[Silence]:
-    return (silence for silence in found if silence.covers(alert))
+    return max((s for s in found if s.covers(alert)), key=lambda s: s.ends_at, default=None)

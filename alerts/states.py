@@ -36,6 +36,7 @@ class Sighting:
     severity: str
     event: EventName | None = None
     suppressed: bool = False
+    silence_over: bool = False
 
 
 def sighting(
@@ -56,9 +57,11 @@ def sighting(
     if worse(quiet_up_to, after) != quiet_up_to:
         return Sighting("open", after, "alert.worsened")
     if silence_over:
-        # What went on behind the silence is news, unless somebody has the alert in hand.
         back = _unsilenced(acknowledged)
-        return Sighting(back, after, "alert.reopened" if back == "open" else "alert.worsened" if graver else None)
+        if back == "open":
+            # What went on behind the silence is news.
+            return Sighting(back, after, "alert.reopened", silence_over=True)
+        return Sighting(back, after, "alert.worsened" if graver else None)
     return Sighting("silenced", after, "alert.worsened" if graver else None, suppressed=graver)
 
 

@@ -260,7 +260,8 @@ rule_states = Table(
     metadata,
     Column("dedup_key", Text, primary_key=True),
     Column("rule", Text, nullable=False),
-    Column("firing", Boolean, nullable=False),
+    # pending, firing or clearing.
+    Column("phase", Text, nullable=False),
     Column("held_seconds", Double, nullable=False),
     Column("severity", Text),
     Column("alert_id", Uuid),
@@ -277,7 +278,8 @@ workers = Table(
     Column("source", Text, nullable=False),
     _now("started_at"),
     _now("seen_at"),
-    Column("messages", BigInteger, nullable=False),
+    # When it last stored a message that was new.
+    Column("stored_at", DateTime(timezone=True)),
     # In the source's own unit (messages of a topic, bytes of a file); NULL when it cannot be known.
     Column("lag", BigInteger),
     Column("lag_unit", Text),
@@ -317,12 +319,11 @@ outbox = Table(
         "due_at",
         postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
     ),
-    # One page of a group at a time: what happens meanwhile waits, and nothing overtakes.
+    # Pages on their way: what happens meanwhile to their group waits, and nothing overtakes.
     Index(
-        "ix_outbox_one_open_page",
+        "ix_outbox_open_pages",
         "destination",
         "group_key",
-        unique=True,
         postgresql_where=text("page_id = id AND delivered_at IS NULL AND dead_at IS NULL"),
     ),
     Index(None, "destination", "group_key", "formed_at"),
