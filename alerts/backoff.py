@@ -18,6 +18,6 @@ MOST_REFUSALS = 10
 
 def wait_after(failures: int, retry_after: float | None = None) -> float:
     """Seconds until the next try after so many failures in a row (1 or more)."""
-    planned = min(FIRST_WAIT * 2 ** min(failures - 1, 20), LONGEST_WAIT)
+    planned: float = min(FIRST_WAIT * 2.0 ** min(failures - 1, 20), LONGEST_WAIT)
     jittered = planned * random.uniform(1.0, 1.5)  # noqa: S311 - spreading retries, not secrets
     return max(jittered, min(retry_after or 0.0, LONGEST_RETRY_AFTER))

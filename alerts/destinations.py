@@ -50,7 +50,8 @@ class Destination(BaseModel):
     kind: Kind
     url: SecretStr = SecretStr("")
     path: Path | None = None
-    secret: SecretStr = Field(SecretStr(""), description="webhook: whsec_ and base64; two, with a space, while rotating")
+    # whsec_ and base64; several, with spaces between them, while it is rotated: each of them signs.
+    secret: SecretStr = SecretStr("")
     routing_key: SecretStr = SecretStr("")
     headers: dict[str, SecretStr] = {}
     format: Format = "awry"
@@ -76,14 +77,14 @@ class Destination(BaseModel):
     def _key_of_pagerduty(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         key = value.get_secret_value()
         if key and not (len(key) == 32 and key.isascii() and key.isalnum()):
-            raise ValueError(f"destination {info.data.get('name')}: routing_key must be PagerDuty's 32 letters and digits")
+            raise _wrong(info.data.get("name"), "routing_key must be PagerDuty's 32 letters and digits")
         return value
 
     @field_validator("proxy")
     @classmethod
     def _proxy_address(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         if value.get_secret_value() and not _is_web_address(value.get_secret_value()):
-            raise ValueError(f"destination {info.data.get('name')}: proxy must be http(s)://HOST:PORT")
+            raise _wrong(info.data.get("name"), "proxy must be http(s)://HOST:PORT")
         return value
 
     @field_validator("headers")
@@ -92,7 +93,7 @@ class Destination(BaseModel):
         for name, held in value.items():
             text = name + held.get_secret_value()
             if not name or not name.replace("-", "").isalnum() or not text.isascii() or not text.isprintable():
-                raise ValueError(f"destination {info.data.get('name')}: headers must be NAME = printable ASCII")
+                raise _wrong(info.data.get("name"), "headers must be NAME = printable ASCII")
         return value
 
     @model_validator(mode="after")
@@ -100,24 +101,24 @@ class Destination(BaseModel):
         needed, known = _OPTIONS[self.kind]
         strange = sorted(self.model_fields_set - known - needed - _ALWAYS)
         if strange:
-            raise ValueError(f"destination {self.name}: {strange[0]} is nothing that kind {self.kind} knows; leave it out")
+            raise _wrong(self.name, f"{strange[0]} is nothing that kind {self.kind} knows; leave it out")
         self._check_url()
         for option in sorted(needed):
             if not _given(getattr(self, option)):
-                raise ValueError(f"destination {self.name}: {option} is needed for kind {self.kind}")
+                raise _wrong(self.name, f"{option} is needed for kind {self.kind}")
         if self.format != "awry" and self.group_by:
-            raise ValueError(f"destination {self.name}: group_by must be left out with format {self.format}: one event each")
+            raise _wrong(self.name, f"group_by must be left out with format {self.format}: it is an event each")
         return self
 
     def _check_url(self) -> None:
         url = self.url.get_secret_value()
         if self.kind in ("webhook", "alertmanager") or (self.kind == "pagerduty" and url):
             if not _is_web_address(url):
-                raise ValueError(f"destination {self.name}: url must be http(s)://HOST/...")
+                raise _wrong(self.name, "url must be http(s)://HOST/...")
         elif self.kind == "syslog" and not _is_address(url, tuple(SYSLOG_SCHEMES)):
-            raise ValueError(f"destination {self.name}: url must be syslog+udp, syslog+tcp or syslog+tls, then ://HOST:PORT")
+            raise _wrong(self.name, "url must be syslog+udp, syslog+tcp or syslog+tls, then ://HOST:PORT")
         elif self.kind == "apprise" and "://" not in url:
-            raise ValueError(f"destination {self.name}: url must be one of Apprise's, for example slack://... or mailto://...")
+            raise _wrong(self.name, "url must be one of Apprise's, for example slack://... or mailto://...")
 
     @property
     def grouping(self) -> tuple[GroupBy, ...]:
@@ -136,6 +137,10 @@ class Destination(BaseModel):
         """Changes with the configuration; tells nothing about it."""
         values = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _wrong(name: object, what: str) -> ValueError:
+    return ValueError(f"destination {name}: {what}")
 
 
 def _given(value: object) -> bool:
@@ -173,8 +178,9 @@ def _check_secret(name: str, secret: str) -> None:
     except (binascii.Error, ValueError):
         size = 0
     if not secret.startswith("whsec_") or not 24 <= size <= 64:
-        raise ValueError(
-            f"destination {name}: secret must be whsec_ and 24 to 64 bytes in base64 (two, with a space between them, "
-            "while it is changed); make one with: python -c \"import base64, secrets; print('whsec_' + "
-            'base64.b64encode(secrets.token_bytes(32)).decode())"'
+        raise _wrong(
+            name,
+            "secret must be whsec_ and 24 to 64 bytes in base64 (two, with a space between them, while it is changed); "
+            "make one with: python -c \"import base64, secrets; print('whsec_' + "
+            'base64.b64encode(secrets.token_bytes(32)).decode())"',
         )

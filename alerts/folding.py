@@ -1,9 +1,9 @@
 """Which events go out together, and when: a burst is one page.
 
-Contract: `fold(rows, policy, now, last)` gets what waits for one group in the order in which it happened, and says which
-rows make the next page, or until when it is too early. Pure: no clock, no database. A page is about one kind of news
-(alerts that fire, were acknowledged, were resolved, other), never overtakes earlier news of one of its alerts, and
-leaves nothing out for good. Firing alerts wait `wait` seconds for company, and follow the group's last page after
+Contract: `fold(rows, policy, now, last)` gets what waits for one group in the order in which it happened, and says
+which rows make the next page, or until when it is too early. Pure: no clock, no database. A page is about one kind of
+news (alerts that fire, were acknowledged, were resolved, other), never overtakes earlier news of one of its alerts,
+and leaves nothing out for good. Firing alerts wait `wait` seconds for company, and follow the group's last page after
 `interval` seconds, unless they are graver than what it said. Acknowledgements do not wait: they stop an escalation.
 """
 
@@ -22,7 +22,6 @@ _NEWS: dict[str, News] = {
     "alert.opened": "firing",
     "alert.reopened": "firing",
     "alert.worsened": "firing",
-    "alert.unsilenced": "firing",
     "alert.acknowledged": "acknowledged",
     "alert.resolved": "resolved",
 }
@@ -33,7 +32,7 @@ _KEY_LENGTH = 255
 
 @dataclass(frozen=True)
 class Policy:
-    """How a destination's events are grouped. No `by`: a page an event. `whole`: all that waits is one page, at once."""
+    """How a destination's events are grouped. No `by`: a page an event. `whole`: what waits is one page, at once."""
 
     by: tuple[str, ...] = ()
     wait: float = 0.0

@@ -1,105 +1,88 @@
-"""Delivering what the transactions left: its own loop, one row a destination.
+"""Delivering what the transactions left: pages, one destination after the other.
 
-Contract: `deliver_due(engine, senders)` claims due rows with SKIP LOCKED under a lease, sends each, and marks it. A
-sender that dies after sending and before marking sends again when the lease is over, under the same idempotency key
-(the row's id): at-least-once. Failures wait longer each time (Standard Webhooks' schedule, with jitter), `Retry-After`
-is honoured, and after the last try, or at once when the receiver says it is gone, the row is dead and visible.
+Contract: `deliver_due(engine, couriers)` sends every page that is due, each under a claim of its own that is taken
+right before and kept while the sender works, and writes down what became of it. A loop that dies after sending and
+before writing leaves a page that another sends again when the claim lapses, under the same id and with the same body:
+at-least-once. A failure holds its destination for a while, longer each time, and no other; a page that its receiver
+refuses, or that is too old, is dead and visible; a receiver that says it is gone is sent nothing more until
+somebody enables it or its configuration changes. Nothing is lost by it: what waits, waits.
+
+Does not know: how things are sent (`alerts.senders`), what goes together (`alerts.folding`).
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine
 
-from alerts.senders.base import DeliveryError, Event, Sender
-from storage.schema import outbox
-
-LEASE = timedelta(seconds=60)
-# Seconds to wait after the nth failure: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
-SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-
-# A receiver may ask for a longer wait than the schedule's, but not for ever.
-LONGEST_WAIT = 7 * 86400
+from alerts import claims
+from alerts.claims import Result
+from alerts.couriers import Courier
+from alerts.lease import Clock, held
+from alerts.senders.base import DeliveryError
+from alerts.standing import as_it_stands, refresh
+from storage.database import transact
 
 
 @dataclass
 class Delivered:
-    """What one round did, and to which destination: (name, sent | retried | dead)."""
+    """What one round did; `by_destination` counts (name, sent | retried | dead | gone)."""
 
     sent: int = 0
     failed: int = 0
     dead: int = 0
+    gone: int = 0
     by_destination: Counter[tuple[str, str]] = field(default_factory=Counter, compare=False)
 
+    def count(self, destination: str, result: Result) -> None:
+        """One more try, and how it ended."""
+        self.by_destination[destination, result] += 1
+        self.sent += result == "sent"
+        self.failed += result == "retried"
+        self.dead += result == "dead"
+        self.gone += result == "gone"
 
-def deliver_due(engine: Engine, senders: Mapping[str, Sender], limit: int = 50) -> Delivered:
-    """Send every due row of these senders' destinations once."""
-    with engine.begin() as connection:
-        claimed = _claim(connection, list(senders), limit)
+
+def deliver_due(
+    engine: Engine, couriers: Mapping[str, Courier], limit: int = 1000, clock: Clock = claims.database_now
+) -> Delivered:
+    """Send what is due, at most `limit` pages a destination."""
     done = Delivered()
-    for event in claimed:
-        try:
-            senders[event.destination].send(event)
-        except DeliveryError as error:
-            with engine.begin() as connection:
-                dead = _failed(connection, event, error)
-            done.dead += dead
-            done.failed += not dead
-            done.by_destination[event.destination, "dead" if dead else "retried"] += 1
-        else:
-            with engine.begin() as connection:
-                connection.execute(
-                    update(outbox).where(outbox.c.id == event.id).values(delivered_at=func.now(), last_error=None)
-                )
-            done.sent += 1
-            done.by_destination[event.destination, "sent"] += 1
+    for name, courier in couriers.items():
+        told = refresh(engine, name, courier, clock)
+        if told is not None:
+            done.count(name, told)
+        for _ in range(limit):
+            result = deliver_next(engine, name, courier, clock)
+            if result is None:
+                break
+            done.count(name, result)
     return done
 
 
-def _claim(connection: Connection, destinations: list[str], limit: int) -> list[Event]:
-    due = (
-        select(outbox.c.id)
-        .where(
-            outbox.c.delivered_at.is_(None),
-            outbox.c.dead_at.is_(None),
-            outbox.c.due_at <= func.now(),
-            outbox.c.destination.in_(destinations),
-        )
-        .order_by(outbox.c.due_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    rows = connection.execute(
-        update(outbox)
-        .where(outbox.c.id.in_(due.scalar_subquery()))
-        .values(attempts=outbox.c.attempts + 1, due_at=func.now() + LEASE)
-        .returning(outbox)
-    ).all()
-    return [
-        Event(r.id, r.destination, r.event, r.body, r.attempts, r.created_at)
-        for r in sorted(rows, key=lambda r: r.created_at)
-    ]
+def deliver_next(engine: Engine, name: str, courier: Courier, clock: Clock = claims.database_now) -> Result | None:
+    """Send this destination's next page; None when there is none."""
+    with engine.begin() as connection:
+        now = clock(connection)
+        claim = claims.claim(connection, name, courier, now)
+        if claim is None:
+            return None
+        event = claim.event if courier.refresh is None else as_it_stands(connection, claim, name, courier, now)
+    failure: DeliveryError | None = None
+    with held(engine, claim, clock):
+        try:
+            courier.sender.send(event)
+        except DeliveryError as error:
+            failure = error
+        except Exception as error:  # a defect must neither end the loop nor pass for a delivery; its text may quote
+            failure = DeliveryError(f"the sender broke ({type(error).__name__})", fault="page")
 
+    def write_down(connection: Connection) -> Result:
+        if failure is None:
+            return claims.sent(connection, claim, clock(connection))
+        return claims.failed(connection, claim, courier, failure, clock(connection))
 
-def _failed(connection: Connection, event: Event, error: DeliveryError) -> bool:
-    dead = error.gone or event.attempts > len(SCHEDULE)
-    values: dict[str, object] = {"last_error": str(error)[:500]}
-    if dead:
-        values["dead_at"] = func.now()
-    else:
-        values["due_at"] = datetime.now(UTC) + timedelta(seconds=wait_after(event.attempts, error.retry_after))
-    connection.execute(update(outbox).where(outbox.c.id == event.id).values(values))
-    return dead
-
-
-def wait_after(attempts: int, retry_after: float | None = None) -> float:
-    """Seconds until the next try after `attempts` failed ones: the schedule, up to 20 % later, never before
-    what the receiver asked for, up to a week."""
-    planned = SCHEDULE[min(attempts, len(SCHEDULE)) - 1]
-    jittered = planned * random.uniform(1.0, 1.2)  # noqa: S311 - spreading retries, not secrets
-    return max(jittered, min(retry_after or 0.0, LONGEST_WAIT))
+    return transact(engine, write_down)

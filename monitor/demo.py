@@ -30,9 +30,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import Engine, text
 
+from alerts.couriers import make_couriers
 from alerts.lifecycle import Opened
 from alerts.outbox import deliver_due
-from alerts.senders import make_senders
 from monitor import assemble
 from monitor.labelling import answer_messages
 from monitor.settings import Settings
@@ -179,7 +179,7 @@ def _audit(settings: Settings, chat: ChatModel, console: Console, say: assemble.
         ):
             tally = worker.run()
     console.print("\n[bold]alerts as they leave the outbox[/] (console sender)")
-    deliver_due(engine, make_senders(settings.destinations), limit=1000)
+    deliver_due(engine, make_couriers(settings.destinations))
     found = outcome_of(engine, SOURCE, tally)
     engine.dispose()
     return found

@@ -26,7 +26,7 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from alerts.rules import SEVERITIES
-from storage.queries import live_alert_counts, outbox_counts
+from storage.queries import destination_states, live_alert_counts, oldest_pending_seconds, outbox_counts
 from storage.schema import STATUSES
 
 Stage = Literal["poll", "tokenize", "forward", "mitigate", "output", "store", "commit"]
@@ -186,12 +186,21 @@ BUILD_INFO = _gauge("awry_build_info", "", "1 for the version that runs", versio
 DELIVERIES = _counter(
     "awry_deliveries_total",
     "deliveries",
-    "Tries to deliver an event; dead: the last one, given up",
+    "Tries to deliver a page; dead: the last one, given up; gone: the receiver wants no more, ever",
     destination=_NAMED,
-    result=("sent", "retried", "dead"),
+    result=("sent", "retried", "dead", "gone"),
 )
-OUTBOX_PENDING = _asked("awry_outbox_pending", "deliveries", "Deliveries that wait to be sent")
-OUTBOX_DEAD = _asked("awry_outbox_dead", "deliveries", "Deliveries given up after the last try")
+OUTBOX_PENDING = _asked("awry_outbox_pending", "deliveries", "Events that wait to be sent to a destination")
+OUTBOX_DEAD = _asked("awry_outbox_dead", "deliveries", "Events given up after the last try")
+OUTBOX_OLDEST_SECONDS = _asked(
+    "awry_outbox_oldest_seconds", "seconds", "Age of the oldest event that waits to be sent; 0 when none does"
+)
+DESTINATION_FAILURES = _asked(
+    "awry_destination_failures", "deliveries", "Tries that failed since the last one that did not", destination=_NAMED
+)
+DESTINATION_DISABLED = _asked(
+    "awry_destination_disabled", "", "1 when the receiver said that it is gone: nothing is sent", destination=_NAMED
+)
 ALERTS_LIVE = _asked(
     "awry_alerts_live", "alerts", "Alerts that are not resolved", state=LIVE_STATES, severity=SEVERITIES
 )
@@ -235,23 +244,32 @@ class DatabaseCollector(Collector):
         )
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        return [_family(metric) for metric in (DATABASE_UP, OUTBOX_PENDING, OUTBOX_DEAD, ALERTS_LIVE)]
+        asked = (
+            DATABASE_UP, OUTBOX_PENDING, OUTBOX_DEAD, OUTBOX_OLDEST_SECONDS, DESTINATION_FAILURES, DESTINATION_DISABLED,
+            ALERTS_LIVE,
+        )  # fmt: skip
+        return [_family(metric) for metric in asked]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        up, pending, dead, live = self.describe()
+        up, pending, dead, oldest, failures, disabled, live = self.describe()
         try:
             with self._engine.connect() as connection:
                 connection.execute(text(f"SET LOCAL statement_timeout = '{DATABASE_SECONDS}s'"))
                 deliveries, found = outbox_counts(connection), live_alert_counts(connection)
+                waited, places = oldest_pending_seconds(connection), destination_states(connection)
         except SQLAlchemyError:
             up.add_metric((), 0)
             return [up]
         up.add_metric((), 1)
         pending.add_metric((), deliveries["pending"])
         dead.add_metric((), deliveries["dead"])
+        oldest.add_metric((), waited)
+        for place in places:
+            failures.add_metric((place["name"],), place["failures"])
+            disabled.add_metric((place["name"],), place["disabled_at"] is not None)
         for key in product(*ALERTS_LIVE.labels.values()):
             live.add_metric(key, found.get(key, 0))
-        return [up, pending, dead, live]
+        return [up, pending, dead, oldest, failures, disabled, live]
 
 
 def _family(metric: Metric) -> GaugeMetricFamily:

@@ -33,7 +33,7 @@ def reporting(settings: Settings, lag_unit: str) -> Iterator[OnBatch]:
     from rich.markup import escape
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from alerts.senders.console import printable
+    from alerts.wording import printable
 
     console = Console(stderr=True)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:

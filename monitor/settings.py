@@ -21,7 +21,8 @@ from pydantic_settings import (
     SettingsError as SourceSettingsError,
 )
 
-from alerts.senders.base import Destination
+from alerts.destinations import Destination
+from alerts.links import check_template
 from monitor.errors import SettingsError
 
 CONFIG_VARIABLE = "AWRY_CONFIG"
@@ -132,7 +133,15 @@ class Settings(BaseSettings):
     )
     destinations: tuple[Destination, ...] = Field(
         (Destination(name="console", kind="console"),),
-        description="where alerts go: a list of {name, kind = console or webhook, url, secret}",
+        description="where alerts go: a list of tables, for each kind as in docs/destinations.md",
+    )
+    runbook_url: str | None = Field(
+        None,
+        description="link to a runbook in what is sent, with fields in braces ({rule}, {probe}, {tenant}, ...); a "
+        "rule's own comes first",
+    )
+    dashboard_url: str | None = Field(
+        None, description="link to a dashboard or to awry's page, with the same fields and {alert_id}"
     )
     send_every_seconds: float = Field(2.0, gt=0, le=300, description="how often the outbox loop looks")
     listen: str | None = Field(
@@ -156,6 +165,11 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("two destinations share a name")
         return value
+
+    @field_validator("runbook_url", "dashboard_url")
+    @classmethod
+    def _link(cls, value: str | None) -> str | None:
+        return None if value is None else check_template(value)
 
     @classmethod
     def settings_customise_sources(

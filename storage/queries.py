@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, desc, func, literal, select, tuple_
 
 from storage.known import known_messages, score_counts
-from storage.schema import alerts, answers, messages, outbox, scores
+from storage.schema import alerts, answers, destinations, messages, outbox, scores
 from storage.writer import Coordinates
 
 
@@ -153,3 +153,16 @@ def outbox_counts(connection: Connection) -> dict[str, int]:
     )
     pending, delivered, dead = connection.execute(query).one()
     return {"pending": pending, "delivered": delivered, "dead": dead}
+
+
+def oldest_pending_seconds(connection: Connection) -> float:
+    """Age of the oldest event that is neither delivered nor given up; 0 when there is none."""
+    oldest = select(func.min(outbox.c.created_at)).where(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
+    age = func.extract("epoch", func.now() - oldest.scalar_subquery())
+    return max(0.0, float(connection.execute(select(age)).scalar() or 0.0))
+
+
+def destination_states(connection: Connection) -> list[dict[str, Any]]:
+    """What the sending loops remember of each destination."""
+    query = select(destinations).order_by(destinations.c.name)
+    return [dict(row) for row in connection.execute(query).mappings()]

@@ -32,9 +32,7 @@ class DeliveryError(Exception):
     pass), or the destination is gone for good. `retry_after`: seconds that the receiver asked for.
     """
 
-    def __init__(
-        self, message: str, *, fault: Fault = "destination", retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, fault: Fault = "destination", retry_after: float | None = None) -> None:
         super().__init__(message)
         self.fault = fault
         self.retry_after = retry_after

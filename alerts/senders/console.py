@@ -5,11 +5,7 @@ from __future__ import annotations
 import sys
 
 from alerts.senders.base import Event
-
-
-def printable(text: str) -> str:
-    """A tenant's name comes from outside: what would break a line or steer a terminal is escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+from alerts.wording import printable
 
 
 class ConsoleSender:

@@ -1,64 +1,37 @@
 """A webhook signed after Standard Webhooks: headers webhook-id, webhook-timestamp, webhook-signature.
 
-Success is 2xx only; redirects are not followed; 410 means gone for good. The body is the event as compact JSON and
-holds ids and scores, no prompt text. Errors name the status or the kind of failure, never the URL's secrets.
+Contract: success is 2xx only. The body is the page as compact JSON, or one event as OCSF or ECS. While secrets are
+rotated there are several: the header then has a signature of each, and a receiver may know any of them.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-import httpx2
 from standardwebhooks.webhooks import Webhook
 
-from alerts.senders.base import DeliveryError, Event
-
-TIMEOUT_SECONDS = 15.0
+from alerts.destinations import Format
+from alerts.events import render
+from alerts.senders.base import Event
+from alerts.senders.http import Poster
 
 
 class WebhookSender:
-    """Posts events to one URL with one `whsec_` secret."""
+    """Posts pages to one address, signed with each of its `whsec_` secrets."""
 
-    def __init__(self, url: str, secret: str) -> None:
-        self._url = url
-        self._signer = Webhook(secret)
-        self._client = httpx2.Client(timeout=TIMEOUT_SECONDS, follow_redirects=False)
+    def __init__(self, poster: Poster, secrets: Sequence[str], form: Format = "awry") -> None:
+        self._poster = poster
+        self._signers = [Webhook(secret) for secret in secrets]
+        self._form = form
 
     def send(self, event: Event) -> None:
-        payload = json.dumps(event.body, separators=(",", ":"), ensure_ascii=False)
+        payload = render(event, self._form)
         now = datetime.now(UTC)
         key = f"msg_{event.id.hex}"
         headers = {
-            "content-type": "application/json",
             "webhook-id": key,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._signer.sign(key, now, payload),
+            "webhook-signature": " ".join(signer.sign(key, now, payload) for signer in self._signers),
         }
-        try:
-            response = self._client.post(self._url, content=payload.encode(), headers=headers)
-        except httpx2.TimeoutException:
-            raise DeliveryError(f"no answer within {TIMEOUT_SECONDS:g} s") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise DeliveryError(f"not reachable ({type(error).__name__})") from None
-        if response.is_success:
-            return
-        raise DeliveryError(
-            f"status {response.status_code}",
-            gone=response.status_code == 410,
-            retry_after=_retry_after(response.headers.get("retry-after")),
-        )
-
-
-def _retry_after(value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+        self._poster.post(payload.encode(), headers)

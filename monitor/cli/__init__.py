@@ -17,7 +17,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: known errors become one clear line and exit status 1; Ctrl-C exits 130 outside the worker."""
-    from monitor.cli import database, models, science, service, stream, study  # noqa: F401 - they register
+    from monitor.cli import database, models, outbox, science, service, stream, study  # noqa: F401 - they register
 
     try:
         app()

@@ -58,25 +58,34 @@ def send(
     state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
 ) -> None:
     """Deliver alerts to their destinations, with retries."""
-    from alerts.outbox import deliver_due
-    from alerts.senders import make_senders
+    from alerts import loop
+    from alerts.couriers import make_couriers
+    from alerts.links import Links
+    from alerts.outbox import Delivered, deliver_due
     from monitor import assemble, metrics
     from monitor.service import listening, until_signal
     from monitor.settings import load_settings
 
     settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
     engine = assemble.open_database(settings)
-    senders = make_senders(settings.destinations)
-    metrics.start_at_zero(destination=senders)
+    couriers = make_couriers(settings.destinations, Links(settings.runbook_url, settings.dashboard_url))
+    metrics.start_at_zero(destination=couriers)
+
+    def tell(done: Delivered) -> None:
+        for result, number in done.by_destination.items():
+            metrics.DELIVERIES.labels(*result).inc(number)
+        if done.failed or done.dead or done.gone:
+            names = ", ".join(sorted({name for name, result in done.by_destination if result != "sent"}))
+            say(
+                f"{names}: {done.sent} sent, {done.failed} to be tried again, {done.dead} given up"
+                + (f", {done.gone} gone: it is sent nothing more until awry outbox enable" if done.gone else "")
+            )
+
     with until_signal() as stopped, listening(settings.listen, engine, say):
-        while True:
-            done = deliver_due(engine, senders)
-            for result, number in done.by_destination.items():
-                metrics.DELIVERIES.labels(*result).inc(number)
-            if done.failed or done.dead:
-                say(f"{done.sent} sent, {done.failed} to be tried again, {done.dead} given up")
-            if once or stopped(0 if done.sent else settings.send_every_seconds):
-                break
+        if once:
+            tell(deliver_due(engine, couriers))
+        else:
+            loop.run(engine, couriers, stopped, settings.send_every_seconds, tell, say)
     engine.dispose()
 
 
@@ -110,7 +119,7 @@ def alerts(
     from rich.markup import escape
     from rich.table import Table
 
-    from alerts.senders.console import printable
+    from alerts.wording import printable
     from monitor import assemble
     from monitor.settings import load_settings
     from storage.queries import list_alerts, outbox_counts

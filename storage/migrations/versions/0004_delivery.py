@@ -13,7 +13,7 @@ branch_labels = None
 depends_on = None
 
 INDEXES = (
-    "ix_outbox_one_open_page", "ix_outbox_destination_group_key_formed_at", "ix_outbox_page_id", "ix_outbox_alert_id",
+    "ix_outbox_open_pages", "ix_outbox_destination_group_key_formed_at", "ix_outbox_page_id", "ix_outbox_alert_id",
 )  # fmt: skip
 COLUMNS = ("seq", "group_key", "page_id", "page", "formed_at", "claim_id", "refusals")
 
@@ -38,10 +38,9 @@ def upgrade() -> None:
         "WHERE attempts > 0"
     )
     op.create_index(
-        "ix_outbox_one_open_page",
+        "ix_outbox_open_pages",
         "outbox",
         ["destination", "group_key"],
-        unique=True,
         postgresql_where=sa.text("page_id = id AND delivered_at IS NULL AND dead_at IS NULL"),
     )
     op.create_index("ix_outbox_destination_group_key_formed_at", "outbox", ["destination", "group_key", "formed_at"])

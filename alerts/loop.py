@@ -1,0 +1,70 @@
+"""The sending loop: a thread a destination, so that a slow one holds up no other.
+
+Contract: `run` sends until `wait` says stop, then ends after the pages in hand. A database that is away is waited for:
+it is told once, and nothing is lost, since what was left is in the tables. `tell` gets what was sent to whom.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from alerts.couriers import Courier
+from alerts.outbox import Delivered, deliver_due
+from storage.errors import StorageError
+
+Tell = Callable[[Delivered], None]
+Say = Callable[[str], None]
+
+# Pages of a destination between two looks at whether to stop.
+_ROUND = 20
+
+
+def run(
+    engine: Engine,
+    couriers: Mapping[str, Courier],
+    wait: Callable[[float], bool],
+    every: float,
+    tell: Tell,
+    say: Say,
+) -> None:
+    """Send what becomes due, looking every so many seconds, until `wait(seconds)` is True."""
+    ended = threading.Event()
+    threads = [
+        threading.Thread(
+            target=_serve, args=(engine, name, courier, ended, every, tell, say), name=f"send {name}", daemon=True
+        )
+        for name, courier in couriers.items()
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        while not wait(3600):
+            pass
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def _serve(
+    engine: Engine, name: str, courier: Courier, ended: threading.Event, every: float, tell: Tell, say: Say
+) -> None:
+    away = False
+    pause = 0.0
+    while not ended.wait(pause):
+        pause = every
+        try:
+            done = deliver_due(engine, {name: courier}, _ROUND)
+        except (DBAPIError, StorageError) as error:
+            if not away:
+                say(f"{name}: the database does not answer ({type(error).__name__}); what waits is sent when it does")
+            away = True
+            continue
+        away = False
+        tell(done)
+        if done.sent:
+            pause = 0.0

@@ -1,0 +1,63 @@
+"""Alertmanager, API v2: labels are who it is, annotations what is known of it.
+
+Contract: a post holds alerts as `alerts.standing` lists them; firing ones end by themselves a few refreshes later,
+ended ones carry the time of their end. An Alertmanager takes the same alert any number of times, so nothing needs an
+idempotency key. Of two alerts with the same labels (one was resolved, another opened) the later one is sent.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from alerts.senders.base import Event
+from alerts.senders.http import Poster
+from alerts.wording import summary, top_message
+
+# Alerts in one post.
+_CHUNK = 200
+
+
+class AlertmanagerSender:
+    """Posts to one Alertmanager; those of a cluster are a destination each."""
+
+    def __init__(self, poster: Poster) -> None:
+        self._poster = poster
+
+    def send(self, event: Event) -> None:
+        # Oldest first: of equal labels, the last one stays.
+        made = list({_identity(a): a for a in map(_alert, event.body["alerts"])}.values())
+        for start in range(0, len(made), _CHUNK):
+            self._poster.post(json.dumps(made[start : start + _CHUNK]).encode())
+
+
+def _identity(alert: dict[str, Any]) -> str:
+    return json.dumps(alert["labels"], sort_keys=True)
+
+
+def _alert(entry: dict[str, Any]) -> dict[str, Any]:
+    names = ("rule", "kind", "severity", "probe", "tenant", "model", "conversation_id")
+    labels = {name: entry[name] for name in names if entry.get(name)}
+    annotations = {
+        "summary": summary(entry),
+        "alert_id": entry["alert_id"],
+        "dedup_key": entry["dedup_key"],
+        "state": entry["state"],
+        "count": str(entry["count"]),
+        "score": f"{entry['score']:g}",
+        "threshold": f"{entry['threshold']:g}",
+        "units": entry["units"],
+    }
+    message = top_message(entry)
+    if message:
+        annotations["top_message"] = message
+    links = entry["links"]
+    if "runbook" in links:
+        annotations["runbook_url"] = links["runbook"]
+    made = {
+        "labels": {"alertname": "awry", **labels},
+        "annotations": annotations,
+        "startsAt": entry["starts_at"],
+        "endsAt": entry["ends_at"],
+    }
+    return made | ({"generatorURL": links["dashboard"]} if "dashboard" in links else {})
