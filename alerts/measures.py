@@ -18,7 +18,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
-    Row,
     Select,
     and_,
     column,
@@ -78,12 +77,11 @@ def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
     parts = [_COLUMNS[part] for part in rule.per]
     groups: list[ColumnElement[Any]] = [scores.c.probe, *parts]
     query = select(*groups, func.count()).join_from(scores, messages, _same_message())
-    found: Sequence[Row[Any]] = connection.execute(
-        query.where(scores.c.flagged, *_in_window(rule, names)).group_by(*groups)
-    ).all()
+    query = query.where(scores.c.flagged, *_in_window(rule, names)).group_by(*groups)
+    found: list[Any] = list(connection.execute(query))
     # Only where enough are flagged does it matter among how many.
     if rule.of is not None and any(row[-1] >= rule.flagged for row in found):
-        found = connection.execute(_among_the_last(rule, names, groups)).all()
+        found = list(connection.execute(_among_the_last(rule, names, groups)))
     measured = []
     for row in found:
         whose = {_FIELDS[part]: value for part, value in zip(rule.per, row[1:-1], strict=True)}

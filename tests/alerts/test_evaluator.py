@@ -1,0 +1,422 @@
+"""Rate and monitor rules on stored scores: they open, hold, clear, reopen, and never say anything twice."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, insert, text
+
+from alerts import actions
+from alerts.evaluator import evaluate
+from alerts.measures import measure_drift, measure_rate
+from alerts.rules import MonitorRule, RateRule, Rules
+from storage.database import connect
+from storage.schema import workers
+from tests.alerts.incidents import ANNA, look, pass_time, phases, rules, scored
+from tests.alerts.parts import all_alerts, all_outbox, set_state
+from tests.conftest import url_of
+
+BURST = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
+
+
+def events(engine: Engine) -> list[str]:
+    return [r.event.removeprefix("alert.") for r in all_outbox(engine)]
+
+
+def test_a_burst_opens_one_alert_with_its_messages(engine: Engine) -> None:
+    scored(engine, 0, 2)
+    assert look(engine, rules(BURST)).opened == []
+    scored(engine, 2, 2, value=1.5)
+    (opened,) = look(engine, rules(BURST)).opened
+    assert (opened.event, opened.dedup_key, opened.severity) == ("alert.opened", "burst:drift:shop", "error")
+    assert look(engine, rules(BURST)).opened == []
+    (row,) = all_alerts(engine)
+    assert (row.kind, row.count, row.top_score, row.threshold, row.units) == ("rate", 4, 4, 3, "flagged messages")
+    assert (row.tenant, row.model, row.first_message["id"], row.top_message["score"]) == ("shop", None, "m0", 1.5)
+    (sent,) = all_outbox(engine)
+    assert [m["id"] for m in sent.body["data"]["top_messages"]] == ["m2", "m3", "m0", "m1"]
+
+
+def test_it_counts_each_message_once_while_it_lasts(engine: Engine) -> None:
+    scored(engine, 0, 3)
+    look(engine, rules(BURST))
+    scored(engine, 3, 2)
+    for _ in range(3):
+        pass_time(engine, 15)
+        look(engine, rules(BURST))
+    (row,) = all_alerts(engine)
+    assert (row.count, row.top_score) == (5, 5)
+    assert events(engine) == ["opened"]
+
+
+@pytest.mark.parametrize(
+    ("more", "keys"),
+    [
+        ("", {"burst:drift:shop", "burst:drift:bank"}),
+        ('per = "model"', {"burst:drift:smol"}),
+        ('per = "conversation"', {"burst:drift:c1"}),
+        ("per = []", {"burst:drift"}),
+        ('tenant = ["b*", "x"]', {"burst:drift:bank"}),
+        ('probe = "other"', set()),
+        ('per = ["tenant", "conversation"]', {"burst:drift:shop:c1"}),
+    ],
+)
+def test_whose_messages_are_counted_together(engine: Engine, more: str, keys: set[str]) -> None:
+    scored(engine, 0, 3, conversation_id="c1")
+    scored(engine, 10, 3, tenant="bank")
+    scored(engine, 20, 2, tenant="mill", conversation_id="c2")
+    assert {o.dedup_key for o in look(engine, rules(BURST + more)).opened} == keys
+
+
+def test_what_is_not_counted(engine: Engine) -> None:
+    """Calm messages, old ones, probes in shadow and replays."""
+    scored(engine, 0, 2)
+    scored(engine, 10, 5, value=0.1)
+    scored(engine, 20, 5, ago=601)
+    scored(engine, 30, 5, shadow=True)
+    scored(engine, 40, 5, probe="other", shadow=True)
+    assert look(engine, rules(BURST)).values == {("burst", _subject("shop")): 2.0}
+
+
+def _subject(tenant: str) -> Any:
+    from alerts.measures import Subject
+
+    return Subject("drift", tenant)
+
+
+def test_of_looks_at_the_last_messages_only(engine: Engine) -> None:
+    scored(engine, 0, 3, ago=100)
+    scored(engine, 10, 8, value=0.1, ago=50)
+    ten, eleven = (rules(f"{BURST}of = {n}") for n in (10, 11))
+    assert look(engine, ten).opened == []
+    assert [o.dedup_key for o in look(engine, eleven).opened] == ["burst:drift:shop"]
+
+
+def test_of_is_counted_by_group(engine: Engine) -> None:
+    scored(engine, 0, 3, ago=100)
+    scored(engine, 10, 30, value=0.1, ago=50, tenant="bank")
+    assert len(look(engine, rules(BURST + "of = 3")).opened) == 1
+
+
+def test_it_must_hold_for_a_while(engine: Engine) -> None:
+    waits = rules(BURST + 'for = "1m"')
+    scored(engine, 0, 3)
+    for _ in range(4):
+        assert look(engine, waits).opened == []
+        pass_time(engine, 15)
+    assert len(look(engine, waits).opened) == 1
+
+
+def test_a_short_breach_leaves_nothing(engine: Engine) -> None:
+    waits = rules(BURST + 'for = "1m"')
+    scored(engine, 0, 3, ago=570)
+    look(engine, waits)
+    assert phases(engine) == {"burst:drift:shop": "pending"}
+    pass_time(engine, 31)
+    look(engine, waits)
+    assert phases(engine) == {}
+    assert all_alerts(engine) == []
+
+
+def test_it_clears_after_a_while_and_says_so(engine: Engine) -> None:
+    scored(engine, 0, 3)
+    look(engine, rules(BURST))
+    pass_time(engine, 600)
+    seen = []
+    for _ in range(12):
+        look(engine, rules(BURST))
+        (row,) = all_alerts(engine)
+        seen.append(row.state)
+        pass_time(engine, 30)
+    # Five minutes by default: ten looks of 30 s after the first clear one.
+    assert seen == ["open"] * 10 + ["resolved"] * 2
+    (row,) = all_alerts(engine)
+    assert row.resolved_by == "rule burst"
+    assert events(engine) == ["opened", "resolved"]
+    assert phases(engine) == {}
+
+
+def test_between_its_limits_it_stays_as_it_was(engine: Engine) -> None:
+    sticky = rules(BURST + 'clear_at = 1\nclear_for = "0s"')
+    scored(engine, 0, 1, ago=300)
+    scored(engine, 10, 2)
+    look(engine, sticky)
+    pass_time(engine, 301)
+    look(engine, sticky)  # two left: no breach any more, and not clear
+    assert [r.state for r in all_alerts(engine)] == ["open"]
+    pass_time(engine, 300)
+    look(engine, sticky)
+    assert [r.state for r in all_alerts(engine)] == ["resolved"]
+
+
+def test_what_comes_back_soon_is_the_same_alert(engine: Engine) -> None:
+    quick = rules(BURST + 'clear_for = "0s"')
+    scored(engine, 0, 3)
+    look(engine, quick)
+    pass_time(engine, 601)
+    look(engine, quick)
+    scored(engine, 10, 3)
+    (again,) = look(engine, quick).opened
+    assert again.event == "alert.reopened"
+    (row,) = all_alerts(engine)
+    assert (row.state, row.reopened, row.count) == ("open", 1, 6)
+    assert events(engine) == ["opened", "resolved", "reopened"]
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_what_comes_back_late_or_was_judged_is_another_one(engine: Engine, judged: bool) -> None:
+    quick = rules(BURST + 'clear_for = "0s"')
+    scored(engine, 0, 3)
+    (first,) = look(engine, quick).opened
+    pass_time(engine, 601)
+    look(engine, quick)
+    if judged:
+        with engine.begin() as connection:
+            actions.judge(connection, first.alert_id, "true", ANNA)
+    else:
+        pass_time(engine, 3600)
+    scored(engine, 10, 3)
+    assert [o.event for o in look(engine, quick).opened] == ["alert.opened"]
+    assert sorted((r.state, r.count) for r in all_alerts(engine)) == [("open", 3), ("resolved", 3)]
+
+
+def test_resolved_by_a_person_it_stays_quiet_until_it_was_clear(engine: Engine) -> None:
+    quick = rules(BURST + 'clear_for = "0s"\nreopen_within = "0s"')
+    scored(engine, 0, 3)
+    (first,) = look(engine, quick).opened
+    with engine.begin() as connection:
+        actions.resolve(connection, first.alert_id, ANNA)
+    scored(engine, 10, 2)
+    assert look(engine, quick).opened == []
+    pass_time(engine, 601)
+    look(engine, quick)
+    scored(engine, 20, 3)
+    assert [o.event for o in look(engine, quick).opened] == ["alert.opened"]
+    assert [r.count for r in all_alerts(engine)] == [3, 3]
+
+
+def test_resolved_by_a_person_it_speaks_when_it_gets_graver(engine: Engine) -> None:
+    graded = rules(BURST + "severity = {warning = 3, critical = 6}")
+    scored(engine, 0, 3)
+    (first,) = look(engine, graded).opened
+    with engine.begin() as connection:
+        actions.resolve(connection, first.alert_id, ANNA)
+    scored(engine, 10, 3)
+    (again,) = look(engine, graded).opened
+    assert (again.event, again.severity) == ("alert.reopened", "critical")
+
+
+def test_severity_follows_the_value(engine: Engine) -> None:
+    graded = rules(BURST + "severity = {warning = 3, critical = 6}")
+    scored(engine, 0, 5)
+    look(engine, graded)
+    scored(engine, 10, 1)
+    look(engine, graded)
+    assert [(r.event, r.body["data"]["severity"]) for r in all_outbox(engine)] == [
+        ("alert.opened", "warning"), ("alert.worsened", "critical"),
+    ]  # fmt: skip
+
+
+def test_a_rule_in_shadow_pages_nobody(engine: Engine) -> None:
+    quiet = rules(BURST + "shadow = true")
+    scored(engine, 0, 3)
+    assert [look(engine, quiet).would for _ in range(3)] == [[("drift", "error")], [], []]
+    assert all_alerts(engine) == []
+    assert all_outbox(engine) == []
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 86400.0])
+def test_a_clock_that_jumps_lets_nothing_have_held(engine: Engine, jump: float) -> None:
+    waits = rules(BURST + 'for = "5m"\n').model_copy()
+    scored(engine, 0, 3)
+    look(engine, waits)
+    with engine.begin() as connection:
+        # The scores stay in the window: only what the evaluator remembers is far away now.
+        connection.execute(text("UPDATE rule_states SET evaluated_at = now() - :by"), {"by": timedelta(seconds=jump)})
+    assert look(engine, waits).opened == []
+    assert phases(engine) == {"burst:drift:shop": "pending"}
+
+
+def test_rules_that_are_gone_are_forgotten(engine: Engine) -> None:
+    scored(engine, 0, 3)
+    look(engine, rules(BURST))
+    look(engine, rules(""))
+    assert phases(engine) == {}
+    assert [r.state for r in all_alerts(engine)] == ["open"]
+
+
+def test_only_one_looks_at_a_time(engine: Engine) -> None:
+    scored(engine, 0, 3)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": 0x41575252})
+        assert evaluate(engine, rules(BURST), ("pager",)) is None
+    assert len(look(engine, rules(BURST)).opened) == 1
+
+
+def test_evaluators_at_once_open_one_alert_a_key(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the lock that keeps them apart is gone."""
+    from contextlib import contextmanager
+
+    from alerts import evaluator
+
+    @contextmanager
+    def together(_: Engine) -> Any:
+        yield True
+
+    monkeypatch.setattr(evaluator, "_alone", together)
+    for n, tenant in enumerate("abcdef"):
+        scored(engine, 10 * n, 3, tenant=tenant)
+    engines = [connect(url_of(engine)) for _ in range(3)]
+    barrier = threading.Barrier(3)
+    errors: list[Exception] = []
+    opened: list[str] = []
+
+    def work(own: Engine) -> None:
+        barrier.wait()
+        try:
+            for _ in range(5):
+                done = evaluate(own, rules(BURST), ("pager",))
+                assert done is not None
+                opened.extend(o.dedup_key for o in done.opened)
+        except Exception as error:
+            errors.append(error)
+        own.dispose()
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sorted(opened) == [f"burst:drift:{t}" for t in "abcdef"]
+    assert [r.count for r in all_alerts(engine)] == [3] * 6
+    assert events(engine) == ["opened"] * 6
+
+
+def test_a_rule_that_cannot_be_measured_changes_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alerts import evaluator
+
+    scored(engine, 0, 3)
+    look(engine, rules(BURST))
+    monkeypatch.setattr(evaluator, "_STATEMENT_SECONDS", "0.001")
+    slow = Rules(threshold=(), rate=(RateRule(name="burst", flagged=3, window="10m"),))
+    monkeypatch.setattr(evaluator, "measure_rate", lambda c, _: c.execute(text("SELECT pg_sleep(5)")))
+    done = evaluate(engine, slow, ())
+    assert done is not None
+    assert done.failed == {"burst": "QueryCanceled"}
+    assert [r.state for r in all_alerts(engine)] == ["open"]
+    assert phases(engine) == {"burst:drift:shop": "firing"}
+
+
+def worker(engine: Engine, **values: Any) -> None:
+    row = {"id": uuid.uuid4(), "name": "host:1", "source": "kafka:t", "lag_unit": "messages", **values}
+    with engine.begin() as connection:
+        connection.execute(insert(workers).values(row))
+
+
+def ago(seconds: float) -> Any:
+    return func.now() - timedelta(seconds=seconds)
+
+
+def monitor(check: str, more: str = "") -> Rules:
+    return rules(f'[[monitor]]\nname = "own"\ncheck = "{check}"\nwindow = "10m"\nclear_for = "0s"\n{more}')
+
+
+def test_no_traffic(engine: Engine) -> None:
+    assert look(engine, monitor("no_traffic")).opened == []  # nobody has ever read anything
+    worker(engine, stored_at=ago(590))
+    worker(engine, stored_at=ago(5000))
+    assert look(engine, monitor("no_traffic")).opened == []
+    pass_time(engine, 15)
+    (opened,) = look(engine, monitor("no_traffic")).opened
+    assert (opened.dedup_key, opened.probe) == ("own:no_traffic", None)
+    (row,) = all_alerts(engine)
+    assert (row.kind, row.units, row.threshold, row.first_message, row.count) == ("monitor", "seconds", 600, None, 1)
+    worker(engine, stored_at=ago(1))
+    look(engine, monitor("no_traffic"))
+    assert [r.state for r in all_alerts(engine)] == ["resolved"]
+    assert events(engine) == ["opened", "resolved"]
+
+
+def test_no_worker(engine: Engine) -> None:
+    worker(engine, seen_at=ago(601), stored_at=ago(1))
+    assert len(look(engine, monitor("no_worker")).opened) == 1
+
+
+def test_lag_and_delay_are_those_of_workers_that_are_there(engine: Engine) -> None:
+    worker(engine, lag=600, oldest_seconds=20.0)
+    worker(engine, lag=300, oldest_seconds=301.0)
+    worker(engine, lag=900, oldest_seconds=900.0, seen_at=ago(300))
+    worker(engine, lag=10**9, lag_unit="bytes")
+    assert list(look(engine, monitor("lag")).values.values()) == [900]
+    assert list(look(engine, monitor("delay")).values.values()) == [301]
+    assert look(engine, monitor("lag", "above = 899")).opened[0].severity == "error"
+
+
+@pytest.mark.parametrize(("check", "number"), [("dead_letters", 2), ("fail_open", 3)])
+def test_what_went_by_without_a_score(engine: Engine, check: str, number: int) -> None:
+    for n, status in enumerate(("invalid", "failed", "skipped", "truncated")):
+        scored(engine, n, status=status)
+    scored(engine, 10, status="failed", ago=601)
+    done = look(engine, monitor(check))
+    assert list(done.values.values()) == [number]
+    assert len(done.opened) == 1
+    assert look(engine, monitor(check, f"above = {number}")).resolved == 1
+
+
+QUANTILES = [[n / 40, n / 40] for n in range(41)]
+
+
+def test_score_drift_is_by_probe(engine: Engine) -> None:
+    card = {"calibration": {"quantiles": QUANTILES}}
+    for n in range(40):
+        scored(engine, 10 * n, 10, value=(n + 0.5) / 40, card=card)
+    scored(engine, 1000, 400, value=1.4, probe="other", card=card)
+    scored(engine, 2000, 100, value=1.4, probe="few", card=card)
+    scored(engine, 3000, 400, value=1.4, probe="quiet", card=card, shadow=True)
+    done = look(engine, monitor("score_drift"))
+    values = {subject.probe: value for (_, subject), value in done.values.items()}
+    assert set(values) == {"drift", "other"}
+    assert values["drift"] < 0.05
+    assert values["other"] > 2
+    assert [o.dedup_key for o in done.opened] == ["own:other"]
+    with engine.connect() as connection:
+        only = MonitorRule(name="own", check="score_drift", probe=("dr*",))
+        assert set(measure_drift(connection, only)) == {"drift"}
+
+
+def test_threshold_alerts_that_are_quiet_resolve(engine: Engine) -> None:
+    from alerts.lifecycle import record
+    from tests.alerts.parts import flagged
+
+    found = rules('[[threshold]]\nresolve_after = "30m"\n[[threshold]]\nname = "other"')
+    with engine.begin() as connection:
+        record(connection, [flagged(1)], ["pager"], found.threshold)
+    pass_time(engine, 1790)
+    assert look(engine, found).resolved == 0
+    pass_time(engine, 20)
+    assert look(engine, found).resolved == 1
+    assert {r.rule: r.state for r in all_alerts(engine)} == {"threshold": "resolved", "other": "open"}
+    assert sorted(events(engine)) == ["opened", "opened", "resolved"]
+
+
+def test_an_acknowledged_burst_is_not_told_again(engine: Engine) -> None:
+    scored(engine, 0, 3)
+    look(engine, rules(BURST))
+    set_state(engine, "acknowledged")
+    scored(engine, 10, 3)
+    assert look(engine, rules(BURST)).opened == []
+    assert events(engine) == ["opened"]
+
+
+def test_names_that_sql_would_trip_over(engine: Engine) -> None:
+    odd = "100%_\\*'\u2400"
+    scored(engine, 0, 3, tenant=odd)
+    scored(engine, 10, 3, tenant="100xx")
+    rule = RateRule(name="burst", flagged=3, window=timedelta(minutes=10), tenant=("100%_\\*",))
+    with engine.connect() as connection:
+        assert [m.subject.tenant for m in measure_rate(connection, rule)] == [odd]
