@@ -70,6 +70,9 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    # Written instead of an answer, a byte each `drip` seconds where that is given.
+    raw: bytes | None = None
+    drip: float = 0.0
 
 
 @dataclass
@@ -103,12 +106,22 @@ def receiving() -> Iterator[Receiver]:
                 reply = state.replies[min(len(state.received), len(state.replies)) - 1]
             time.sleep(reply.seconds)
             try:
+                if reply.raw is not None:
+                    self._write_raw(reply.raw, reply.drip)
+                    return
                 self.send_response(reply.status)
                 for name, value in {"content-length": "0", **reply.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):
                 pass  # the sender did not wait
+
+        def _write_raw(self, raw: bytes, drip: float) -> None:
+            self.close_connection = True
+            for chunk in (raw[i : i + 1] for i in range(len(raw))) if drip else (raw,):
+                self.wfile.write(chunk)
+                self.wfile.flush()
+                time.sleep(drip)
 
         def do_GET(self) -> None:
             self.do_POST()
