@@ -13,7 +13,7 @@ database's.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
@@ -80,9 +80,13 @@ def record(
     return breach(connection, found, destinations)
 
 
-def would_alert(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[tuple[str, str]]:
-    """(probe, severity) of each alert that these rules would have opened or counted."""
-    return [(group[0].probe, _severity(rule, group)) for rule, group in _groups(flagged, rules)]
+def would_alert(
+    flagged: Sequence[Flagged], rules: Sequence[ThresholdRule], quiet: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """(probe, severity) of each alert that probes in `quiet`, or rules in shadow, would have opened or counted."""
+    by_probes = _groups([one for one in flagged if one.probe in quiet], rules)
+    by_rules = _groups([one for one in flagged if one.probe not in quiet], [rule for rule in rules if rule.shadow])
+    return [(group[0].probe, _severity(rule, group)) for rule, group in by_probes + by_rules]
 
 
 def breach(connection: Connection, found: Sequence[Breach], destinations: Sequence[str]) -> list[Opened]:

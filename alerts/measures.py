@@ -173,9 +173,10 @@ def _monitor_query(rule: MonitorRule) -> Select[Any]:
 
 def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]:
     """PSI by probe, where the card has quantiles and the window enough scores; of the newest ones."""
-    newest = select(probes.c.name, probes.c.version, probes.c.card).distinct(probes.c.name)
+    by_version = select(probes.c.name, probes.c.version, probes.c.card).order_by(probes.c.name, probes.c.version)
+    newest = {row.name: row for row in connection.execute(by_version)}
     found = {}
-    for name, version, card in connection.execute(newest.order_by(probes.c.name, desc(probes.c.version))).all():
+    for name, version, card in newest.values():
         quantiles = (card.get("calibration") or {}).get("quantiles") or []
         if not quantiles or not matches(rule.probe, name):
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,9 +122,17 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
 
 @contextmanager
 def building_worker(
-    settings: Settings, engine: Engine, chat: ChatModel, probes: list[Probe], source: Source, on_batch: OnBatch
+    settings: Settings,
+    engine: Engine,
+    chat: ChatModel,
+    probes: list[Probe],
+    source: Source,
+    on_batch: OnBatch,
+    *,
+    live: bool = True,
 ) -> Iterator[Worker]:
-    """The worker with its outputs open. The source is the caller's to close."""
+    """The worker with its outputs open. The source is the caller's to close. One that is not `live` (a replay) is none
+    for rules on the monitor itself."""
     from monitor.answers import Mitigator, choose_mitigator
     from monitor.scoring import BatchScorer
     from monitor.streams import opened_outputs
@@ -142,9 +151,8 @@ def building_worker(
         skip_over_long=settings.over_long == "skip",
     )
     with opened_outputs(settings) as outputs:
-        yield Worker(
-            source, scorer, engine, policy_of(settings, probes), mitigator=mitigator, outputs=outputs, on_batch=on_batch
-        )
+        policy = replace(policy_of(settings, probes), reports=live)
+        yield Worker(source, scorer, engine, policy, mitigator=mitigator, outputs=outputs, on_batch=on_batch)
 
 
 def policy_of(settings: Settings, probes: list[Probe]) -> Policy:

@@ -138,6 +138,18 @@ ALERTS = _counter(
     severity=SEVERITIES,
     result=("alerted", "would_alert", "suppressed"),
 )
+SCORE_DRIFT = _gauge(
+    "awry_score_drift",
+    "PSI",
+    "How far recent scores are from those of the calibration; of rules that check score_drift",
+    probe=_NAMED,
+)
+RULE_LOOKS = _counter(
+    "awry_rule_looks_total",
+    "looks",
+    "Times that rate and monitor rules were evaluated; left: another process was at it",
+    result=("done", "failed", "left"),
+)
 VERDICTS = _counter("awry_verdicts_total", "messages", "Verdicts written to the output stream")
 ANSWERS = _counter("awry_answers_total", "answers", "Mitigated answers written")
 

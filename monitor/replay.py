@@ -52,7 +52,7 @@ def run_replay(settings: Settings, say: Callable[[str], None], *, stored: bool =
 
     if not stored and topics_of(settings):
         say(f"replaying under the group {group}")
-    return service.run(quiet, say, open_stream, check=not stored)
+    return service.run(quiet, say, open_stream, check=not stored, live=False)
 
 
 def group_name(settings: Settings, probe: str, version: int) -> str:

@@ -67,9 +67,15 @@ class Vitals:
 
 
 def run(
-    settings: Settings, say: Say, open_stream: Callable[[Settings], Source] = open_source, *, check: bool = True
+    settings: Settings,
+    say: Say,
+    open_stream: Callable[[Settings], Source] = open_source,
+    *,
+    check: bool = True,
+    live: bool = True,
 ) -> Tally:
-    """Run one worker until its source ends or a signal comes; `check` looks for the source before a model is loaded."""
+    """Run one worker until its source ends or a signal comes; `check` looks for the source before a model is loaded.
+    A replay is not `live`."""
     listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) else None)
     vitals = Vitals(settings)
     tell = say if is_terminal(settings.logs) else log.logger().info
@@ -85,7 +91,9 @@ def run(
         probes = assemble.load_probes(settings, chat, tell)
         source = stack.enter_context(closing(open_stream(settings)))
         on_batch = stack.enter_context(reporting(settings, source.lag_unit))
-        worker = stack.enter_context(assemble.building_worker(settings, engine, chat, probes, source, on_batch))
+        worker = stack.enter_context(
+            assemble.building_worker(settings, engine, chat, probes, source, on_batch, live=live)
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: worker.stop())
         stack.enter_context(vitals.of(worker, source))

@@ -29,6 +29,7 @@ from monitor import logs, metrics
 from monitor.dead_letters import DeadLetterLimit
 from monitor.items import Item, Privacy, read
 from monitor.outcomes import Outcome
+from monitor.presence import Reporter
 from monitor.sinks import Line, Sink
 from monitor.sources import Record, Source
 from monitor.wire import WireMessage
@@ -64,6 +65,8 @@ class Policy:
     batch_messages: int = 64
     batch_wait_seconds: float = 1.0
     dead_letter_limit: float = 0.5
+    # Tell rules on the monitor itself that this worker lives; a replay does not.
+    reports: bool = True
     # Score a batch while the one before is written. Off only where a benchmark compares.
     overlap: bool = True
 
@@ -126,6 +129,8 @@ class Worker:
         self._days = Days(engine)
         self._told_of_days = False
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
+        self._reporter = Reporter(engine, source) if policy.reports else None
+        self._stored_new = False
         self._stopping = False
         self._started = self.progress_at = time.monotonic()
         self.tally = Tally()
@@ -153,9 +158,16 @@ class Worker:
                         writing.result()
                 elif self._source.finished:
                     break
+                self._report()
             if writing is not None:
                 writing.result()
+        self._report(now=True)
         return self.tally
+
+    def _report(self, *, now: bool = False) -> None:
+        stored = self._stored_new
+        if self._reporter is not None and self._reporter.tell(stored=stored, now=now) and stored:
+            self._stored_new = False
 
     def _find(self, records: Sequence[Record]) -> list[Item]:
         """Read, score and, where switched on, answer what is not in the tables yet."""
@@ -197,6 +209,7 @@ class Worker:
         self._write_out(items)
         with metrics.stage("store"):
             opened = self._store(items) if items else []
+        self._stored_new |= bool(items)
         self._source.commit(records)
         self.progress_at = time.monotonic()
         tally = self.tally
@@ -260,13 +273,9 @@ class Worker:
                 metrics.FAIL_OPEN_MESSAGES.labels(status).inc()
             for score in item.outcome.scores if item.outcome else ():
                 metrics.SCORE.labels(score.probe.name).observe(score.score)
-        quiet = [one for one in flagged if one.probe in self._policy.shadow]
         for one in flagged:
             metrics.FLAGGED.labels(one.probe, "shadow" if one.probe in self._policy.shadow else "live").inc()
-        shadow = [rule for rule in self._policy.rules if rule.shadow]
-        for probe, severity in would_alert(quiet, self._policy.rules) + would_alert(
-            [one for one in flagged if one.probe not in self._policy.shadow], shadow
-        ):
+        for probe, severity in would_alert(flagged, self._policy.rules, self._policy.shadow):
             metrics.ALERTS.labels(probe, severity, "would_alert").inc()
         for alert in opened:
             result = "suppressed" if alert.suppressed else "alerted"

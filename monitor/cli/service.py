@@ -30,6 +30,7 @@ def run(
     verdicts_out: Annotated[str | None, Flag(help="verdicts: a file, -, or kafka:TOPIC")] = None,
     dead_letters_out: Annotated[str | None, Flag(help="dead letters: a file, -, kafka:TOPIC or none")] = None,
     privacy: Annotated[str | None, Flag(help="none, sha256 or full")] = None,
+    rules: Annotated[Path | None, Flag(help="TOML file of alert rules")] = None,
     listen: Annotated[str | None, Flag(help="HOST:PORT of /metrics, /healthz and /readyz")] = None,
     database_url: Annotated[str | None, Flag(help="postgresql://...; default: embedded")] = None,
     state_dir: Annotated[Path | None, Flag(help="models, the embedded database, the embedded Kafka")] = None,
@@ -44,7 +45,7 @@ def run(
         source=source, start_from=start_from, kafka_group=group, follow=follow, model=model, adapter=adapter,
         scale=scale, probes=tuple(probe) if probe else None, mitigate=mitigate, also_plain=also_plain,
         answers_out=answers_out, verdicts_out=verdicts_out, dead_letters_out=dead_letters_out, privacy=privacy,
-        listen=listen, database_url=database_url, state_dir=state_dir, logs=logs,
+        rules_file=rules, listen=listen, database_url=database_url, state_dir=state_dir, logs=logs,
     )  # fmt: skip
     configure()
     service.run(settings, say)
@@ -53,20 +54,23 @@ def run(
 @app.command()
 def send(
     once: Annotated[bool, Flag("--once", help="deliver what is due now and stop")] = False,
+    rules: Annotated[Path | None, Flag(help="TOML file of alert rules")] = None,
     listen: Annotated[str | None, Flag(help="HOST:PORT of /metrics, /healthz and /readyz")] = None,
     database_url: Annotated[str | None, Flag(help="postgresql://...; default: embedded")] = None,
     state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
 ) -> None:
-    """Deliver alerts to their destinations, with retries."""
+    """Evaluate rate and monitor rules, and deliver alerts to their destinations, with retries."""
     from alerts import loop
     from alerts.couriers import make_couriers
     from alerts.links import Links
     from alerts.outbox import Delivered, deliver_due
     from monitor import assemble, metrics
+    from monitor.evaluation import Looks, evaluating
     from monitor.service import listening, until_signal
     from monitor.settings import load_settings
 
-    settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
+    settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen, rules_file=rules)
+    found = assemble.load_rules(settings)
     engine = assemble.open_database(settings)
     couriers = make_couriers(settings.destinations, Links(settings.runbook_url, settings.dashboard_url))
     metrics.start_at_zero(destination=couriers)
@@ -83,9 +87,11 @@ def send(
 
     with until_signal() as stopped, listening(settings.listen, engine, say):
         if once:
+            Looks(engine, found, tuple(couriers), say)()
             tell(deliver_due(engine, couriers))
         else:
-            loop.run(engine, couriers, stopped, settings.send_every_seconds, tell, say)
+            with evaluating(engine, found, tuple(couriers), settings.rules_every_seconds, say):
+                loop.run(engine, couriers, stopped, settings.send_every_seconds, tell, say)
     engine.dispose()
 
 

@@ -55,10 +55,9 @@ def scored(
     with engine.begin() as connection:
         register_probe(connection, probe, 1, "hash", card or {})
         for table, column in (("scores", "created_at"), ("messages", "ingested_at")):
+            where = '"offset" BETWEEN :first AND :last'
             connection.execute(
-                text(  # noqa: S608 - our own names
-                    f'UPDATE {table} SET {column} = now() - :ago WHERE "offset" BETWEEN :first AND :last'
-                ),
+                text(f"UPDATE {table} SET {column} = now() - :ago WHERE {where}"),  # noqa: S608 - our own names
                 {"ago": timedelta(seconds=ago), "first": first, "last": first + number - 1},
             )
 
