@@ -36,7 +36,11 @@ def title(name: object) -> str:
 
 def summary(data: Mapping[str, Any]) -> str:
     """One line: how grave, what, whose, how often, how high; and how many others are on the page."""
-    where = [f"{name} {title(data[name])}" for name in ("tenant", "model", "conversation_id") if data.get(name)]
+    where = [
+        f"{name.removesuffix('_id')} {title(data[name])}"
+        for name in ("tenant", "model", "conversation_id")
+        if data.get(name)
+    ]
     what = f"{str(data['severity']).upper()} {title(data['rule'])}" + (
         f": {title(data['probe'])}" if data.get("probe") else ""
     )

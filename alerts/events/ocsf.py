@@ -29,7 +29,10 @@ _ACTIVITIES = {
 _SEVERITIES = {"warning": (3, "Medium"), "error": (4, "High"), "critical": (5, "Critical")}
 # analytic.type_id: a rule counts and measures, a probe was learnt.
 _RULE, _LEARNED = (1, "Rule"), (4, "Learning (ML/DL)")
-_KEPT = ("dedup_key", "kind", "score", "threshold", "units", "first_message", "top_message", "top_messages", "by")
+_KEPT = (
+    "dedup_key", "kind", "conversation_id", "score", "threshold", "units", "first_message", "top_message",
+    "top_messages", "by",
+)  # fmt: skip
 
 
 def detection_finding(event: Event) -> dict[str, Any]:

@@ -181,7 +181,10 @@ def serve_tls(context: ssl.SSLContext) -> tuple[int, list[bytes]]:
             plain, _ = listener.accept()
             try:
                 with context.wrap_socket(plain, server_side=True) as secure:
-                    got.append(secure.recv(65536))
+                    read = b""
+                    while not read.endswith(b"}"):
+                        read += secure.recv(65536)
+                    got.append(read)
                     secure.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
             except ssl.SSLError:
                 plain.close()

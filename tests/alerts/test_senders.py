@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from alerts.senders import ConsoleSender, WebhookSender, make_senders
-from alerts.senders.base import Destination, Event
+from alerts.couriers import make_couriers
+from alerts.destinations import KINDS, Destination
+from alerts.folding import Policy
+from alerts.senders.alertmanager import AlertmanagerSender
+from alerts.senders.base import DeliveryError, Event
+from alerts.senders.chat import ChatSender
+from alerts.senders.console import ConsoleSender
+from alerts.senders.file import FileSender
+from alerts.senders.pagerduty import PagerDutySender
+from alerts.senders.syslog import SyslogSender
+from alerts.senders.webhook import WebhookSender
 from monitor.errors import SettingsError
 from monitor.settings import load_settings
 from tests.alerts.parts import SECRET
@@ -42,6 +51,27 @@ def secret(size: int) -> str:
         ({"name": "p", "kind": "webhook", "url": URL, "secret": "whsec_geheim!"}, "secret"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": secret(23)}, "secret"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": secret(65)}, "secret"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET + " whsec_geheim"}, "secret"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "proxy": "geheim"}, "proxy"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "headers": {"a b": "x"}}, "headers"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "headers": {"a": "geheim\r\nb: c"}}, "headers"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "group_by": ["severity"]}, "group_by"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "format": "ocsf", "group_by": ["rule"]},
+         "group_by"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "give_up_hours": 0}, "give_up_hours"),
+        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "routing_key": "k" * 32}, "routing_key"),
+        ({"name": "p", "kind": "console", "url": URL}, "url"),
+        ({"name": "p", "kind": "pagerduty"}, "routing_key"),
+        ({"name": "p", "kind": "pagerduty", "routing_key": "geheim"}, "routing_key"),
+        ({"name": "p", "kind": "pagerduty", "routing_key": "k" * 32, "url": "geheim"}, "url"),
+        ({"name": "p", "kind": "alertmanager"}, "url"),
+        ({"name": "p", "kind": "alertmanager", "url": "http://h/", "group_by": ["rule"]}, "group_by"),
+        ({"name": "p", "kind": "apprise"}, "url"),
+        ({"name": "p", "kind": "apprise", "url": "geheim"}, "url"),
+        ({"name": "p", "kind": "syslog", "url": "http://geheim:514"}, "url"),
+        ({"name": "p", "kind": "syslog", "url": "syslog+tcp://"}, "url"),
+        ({"name": "p", "kind": "file"}, "path"),
+        ({"name": "p", "kind": "file", "path": "/x", "format": "cef"}, "format"),
     ],
 )
 def test_a_bad_destination_names_the_field_and_not_the_secret(
@@ -57,14 +87,72 @@ def test_a_bad_destination_names_the_field_and_not_the_secret(
         assert values["secret"] not in str(found.value)
 
 
+GOOD: dict[str, tuple[dict[str, Any], type]] = {
+    "console": ({}, ConsoleSender),
+    "webhook": ({"url": URL, "secret": SECRET}, WebhookSender),
+    "alertmanager": ({"url": "http://127.0.0.1:9093/prefix"}, AlertmanagerSender),
+    "pagerduty": ({"routing_key": "k" * 32}, PagerDutySender),
+    "apprise": ({"url": "json://geheim"}, ChatSender),
+    "syslog": ({"url": "syslog+tls://siem.example"}, SyslogSender),
+    "file": ({"path": "/var/log/awry.json"}, FileSender),
+}
+
+
+def made(kind: str, **more: Any) -> Destination:
+    return Destination(name="d", kind=kind, **GOOD[kind][0] | more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_its_sender(kind: str) -> None:
+    one = made(kind)
+    assert isinstance(make_couriers([one])["d"].sender, GOOD[kind][1])
+    for value in GOOD[kind][0].values():
+        assert kind == "file" or value not in repr(one)
+
+
+def test_pagers_group_and_who_keeps_events_does_not() -> None:
+    grouped = {kind: make_couriers([made(kind)])["d"].policy for kind in KINDS}
+    pages = Policy(("rule", "probe"), wait=10, interval=300)
+    one_each = Policy()
+    assert grouped == {
+        "console": one_each, "webhook": pages, "alertmanager": Policy(whole=True), "pagerduty": pages,
+        "apprise": pages, "syslog": one_each, "file": one_each,
+    }  # fmt: skip
+    assert make_couriers([made("webhook", format="ecs")])["d"].policy == one_each
+    assert make_couriers([made("webhook", group_by=())])["d"].policy == one_each
+    of_tenants = make_couriers([made("webhook", group_by=["tenant"], group_wait_seconds=3)])["d"].policy
+    assert of_tenants == Policy(("tenant",), wait=3, interval=300)
+
+
+def test_who_is_at_home_in_private_networks() -> None:
+    assert {kind: made(kind).may_be_private for kind in ("webhook", "pagerduty", "alertmanager")} == {
+        "webhook": False, "pagerduty": False, "alertmanager": True,
+    }  # fmt: skip
+    assert made("webhook", allow_private=True).may_be_private
+    assert not made("alertmanager", allow_private=False).may_be_private
+
+
+def test_a_fingerprint_changes_with_every_option_and_quotes_none() -> None:
+    variants = [
+        made("webhook"), made("webhook", url=URL + "2"), made("webhook", secret=secret(30)),
+        made("webhook", headers={"a": "b"}), made("webhook", give_up_hours=1),
+    ]  # fmt: skip
+    found = [v.fingerprint for v in variants]
+    assert len(set(found)) == len(variants)
+    assert made("webhook").fingerprint == found[0]
+
+
+def test_an_address_that_apprise_does_not_know_is_a_failed_try() -> None:
+    sender = make_couriers([made("apprise", url="nosuch://geheim")])["d"].sender
+    with pytest.raises(DeliveryError, match="url is none that Apprise knows") as found:
+        sender.send(event("shop"))
+    assert "geheim" not in str(found.value)
+
+
 @pytest.mark.parametrize("size", [24, 64])
-def test_a_good_destination(size: int) -> None:
-    one = Destination(name="pager", kind="webhook", url="http://127.0.0.1:8000/x?y", secret=secret(size))  # type: ignore[arg-type]
+def test_secrets_of_any_allowed_size(size: int) -> None:
+    one = made("webhook", secret=secret(size))
     assert secret(size) not in repr(one)
-    console = Destination(name="console", kind="console")
-    made = make_senders([one, console])
-    assert isinstance(made["pager"], WebhookSender)
-    assert isinstance(made["console"], ConsoleSender)
 
 
 def test_a_destination_is_frozen() -> None:
