@@ -90,6 +90,8 @@ def _macro(name: str, arguments: list[str], view: View) -> str:
     since, until = (f"'{t.isoformat()}'" for t in (view.since, view.until))
     if name == "timeFilter":
         return f"{arguments[0]} BETWEEN {since} AND {until}"
+    if name in ("timeFrom", "timeTo"):
+        return since if name == "timeFrom" else until
     if name in ("timeGroup", "timeGroupAlias"):
         step = f"{seconds(arguments[1].strip(chr(39))):g}"
         grouped = f"floor(extract(epoch from {arguments[0]})/{step})*{step}"

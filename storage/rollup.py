@@ -53,13 +53,17 @@ _SCORES = text(
         FROM scores AS s LEFT JOIN messages AS m ON m.source = s.source AND m.partition = s.partition
             AND m."offset" = s."offset" AND m.day = s.day AND m.status IN ('scored', 'truncated')
         WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
-    ), summed AS (
-        INSERT INTO score_rollups AS old (bucket, probe, probe_version, tenant, model, n, flagged, total, peak,
-            threshold)
-        SELECT bucket, probe, probe_version, tenant, model, count(*), count(*) FILTER (WHERE flagged), sum(score),
-            max(score), max(threshold)
+    ), grouped AS (
+        SELECT bucket, probe, probe_version, tenant, model, count(*) AS n, count(*) FILTER (WHERE flagged) AS flagged,
+            sum(score) AS total, max(score) AS peak, max(threshold) AS threshold
         FROM fresh GROUP BY 1, 2, 3, 4, 5
-        ON CONFLICT (bucket, probe, probe_version, tenant, model) DO UPDATE SET n = old.n + excluded.n,
+    ), summed AS (
+        INSERT INTO score_rollups AS old (minutes, bucket, probe, probe_version, tenant, model, n, flagged, total, peak,
+            threshold)
+        SELECT minutes, date_bin(make_interval(mins => minutes), bucket, '2000-01-01'), probe, probe_version, tenant,
+            model, sum(n), sum(flagged), sum(total), max(peak), max(threshold)
+        FROM grouped CROSS JOIN (VALUES (5), (60)) AS widths (minutes) GROUP BY 1, 2, 3, 4, 5, 6
+        ON CONFLICT (minutes, bucket, probe, probe_version, tenant, model) DO UPDATE SET n = old.n + excluded.n,
             flagged = old.flagged + excluded.flagged, total = old.total + excluded.total,
             peak = greatest(old.peak, excluded.peak), threshold = excluded.threshold
     ), counted AS (

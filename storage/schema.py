@@ -349,10 +349,12 @@ destinations = Table(
 )
 
 # What dashboards read instead of millions of scores (`storage.rollup`): five minutes of `created_at` a bucket, begun at
-# `bucket`. A tenant or model that the message does not name is ''.
+# `bucket`; those by tenant once more by the hour (`minutes` is 5 or 60), for long ranges. A tenant or model that the
+# message does not name is ''.
 score_rollups = Table(
     "score_rollups",
     metadata,
+    Column("minutes", SmallInteger, primary_key=True),
     Column("bucket", DateTime(timezone=True), primary_key=True),
     Column("probe", Text, primary_key=True),
     Column("probe_version", Integer, primary_key=True),

@@ -4,8 +4,8 @@ Contract: `dashboard(uid, title, ..., rows)` gives the whole JSON, with ids by p
 same file. A row is (height, [(width, panel), ...]); 24 is the width of the screen, 30 about its height.
 
 The variables have the same names and meanings on every dashboard, since links carry them along. Of `tenant` and
-`model`, '' stands for messages that name none; "All" is not a list of values, which might be long or empty, but SQL
-that is true for every row (`ALL`): a query says `tenant IN (${tenant:sqlstring})` where its column has that name.
+`model`, '' stands for messages that name none. "All" is not a list of values, which might be long or empty, but one
+constant (`ALL`) by which the planner sees that a condition (`chosen`) holds for every row.
 """
 
 from __future__ import annotations
@@ -19,10 +19,20 @@ OVERVIEW, PROBE, INVESTIGATE, WORKER = "awry-overview", "awry-probe", "awry-inve
 TAG = "awry"
 SCHEMA_VERSION = 42
 
+ALL = "'(all)'"
+
 Rows = Sequence[tuple[int, Sequence[tuple[int, Json]]]]
 
 _NAMED = "CASE {0} WHEN '' THEN '(none)' ELSE {0} END AS __text, {0} AS __value"
-_ROLLED = "SELECT DISTINCT {1} FROM score_rollups WHERE $__timeFilter(bucket) ORDER BY 2"
+_ROLLED = "SELECT DISTINCT {1} FROM score_rollups WHERE {0} ORDER BY 2"
+
+# Rollups of the range, begun with the first whole step: five minutes, or hours where the range is longer than six.
+_STEP = "CASE WHEN $__timeTo()::timestamptz - $__timeFrom()::timestamptz > interval '6 hours' THEN 60 ELSE 5 END"
+OF_FIVE = "bucket BETWEEN date_bin('5 minutes', $__timeFrom()::timestamptz, '2000-01-01') AND $__timeTo()::timestamptz"
+OF_STEP = (
+    f"minutes = {_STEP} AND bucket BETWEEN date_bin(make_interval(mins => {_STEP}), $__timeFrom()::timestamptz, "
+    "'2000-01-01') AND $__timeTo()::timestamptz"
+)
 
 
 def dashboard(
@@ -80,20 +90,16 @@ def text_variable(name: str, label: str, about: str) -> Json:
     }
 
 
-def _all(column: str) -> str:
-    return f"{column}, ''"
-
-
 TENANT = query_variable(
-    "tenant", "Tenant", _ROLLED.format("tenant", _NAMED.format("tenant")), all_is=_all("tenant"),
+    "tenant", "Tenant", _ROLLED.format(OF_STEP, _NAMED.format("tenant")), all_is=ALL,
     about="Whose messages; (none) are those that name no tenant.",
 )  # fmt: skip
 MODEL = query_variable(
-    "model", "Model", _ROLLED.format("model", _NAMED.format("model")), all_is=_all("model"),
+    "model", "Model", _ROLLED.format(OF_STEP, _NAMED.format("model")), all_is=ALL,
     about="The model that a message says it is for; (none) are those that name none.",
 )  # fmt: skip
 PROBES = query_variable(
-    "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", all_is=_all("probe"), about="Which probes."
+    "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", all_is=ALL, about="Which probes."
 )
 ONE_PROBE = query_variable(
     "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", about="Which probe this dashboard is about."
@@ -105,10 +111,16 @@ VERSION = query_variable(
 )  # fmt: skip
 
 
+def chosen(variable: str, column: str | None = None) -> str:
+    """A condition: the column, of the variable's name if none is given, has one of the chosen values."""
+    values = f"${{{variable}:sqlstring}}"
+    return f"({ALL} IN ({values}) OR {column or variable} IN ({values}))"
+
+
 def of_messages(column: str) -> str:
-    """A condition on a column of `messages`, where NULL is what the rollups call ''."""
-    chosen = f"${{{column}:sqlstring}}"
-    return f"({column} IN ({chosen}) OR ({column} IS NULL AND '' IN ({chosen})))"
+    """The same on a column of `messages`, where NULL is what the rollups call ''."""
+    values = f"${{{column}:sqlstring}}"
+    return f"({ALL} IN ({values}) OR {column} IN ({values}) OR ({column} IS NULL AND '' IN ({values})))"
 
 
 def one_of(variable: str) -> str:

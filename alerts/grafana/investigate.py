@@ -13,6 +13,7 @@ from alerts.grafana.board import (
     PROBE,
     PROBES,
     TENANT,
+    chosen,
     dashboard,
     link_to,
     of_messages,
@@ -46,13 +47,12 @@ WANTED = f"""
             WHERE s.probe = p.probe AND s.flagged AND $__timeFilter(s.created_at) AND {of_messages("tenant")}
                 AND {of_messages("model")}
             ORDER BY s.created_at DESC LIMIT 100
-        ) AS f WHERE {_ID} = '' AND {_TALK} = '' AND p.probe IN (${{probe:sqlstring}}))
+        ) AS f WHERE {_ID} = '' AND {_TALK} = '' AND {chosen("probe", "p.probe")})
     )"""  # noqa: S608
 
 _SCORES_OF = 's.source = w.source AND s.partition = w.partition AND s."offset" = w."offset" AND s.day = w.day'
 _THE_SCORED = 'JOIN messages AS m USING (source, partition, "offset", payload_sha256, day)'
-_HERE = "s.probe IN (SELECT name FROM (SELECT DISTINCT name, name AS probe FROM probes) AS p"
-_HERE += " WHERE probe IN (${probe:sqlstring}))"
+_HERE = chosen("probe", "s.probe")
 
 
 def investigate() -> Json:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from alerts.grafana.board import INVESTIGATE, MODEL, OVERVIEW, PROBE, PROBES, TENANT, dashboard, link_to
+from alerts.grafana.board import (
+    INVESTIGATE,
+    MODEL,
+    OF_STEP,
+    OVERVIEW,
+    PROBE,
+    PROBES,
+    TENANT,
+    chosen,
+    dashboard,
+    link_to,
+    of_messages,
+)
 from alerts.grafana.parts import BAD, GOOD, PLAIN, WARN, Json, column, prom, sql, stat, table, timeseries
 
-CHOSEN = "probe IN (${probe:sqlstring}) AND tenant IN (${tenant:sqlstring}) AND model IN (${model:sqlstring})"
-IN_RANGE = f"score_rollups WHERE $__timeFilter(bucket) AND {CHOSEN}"
+IN_RANGE = f"score_rollups WHERE {OF_STEP} AND {chosen('probe')} AND {chosen('tenant')} AND {chosen('model')}"
 
 FLAGGED = sql(f"SELECT sum(flagged)::float8 / nullif(sum(n), 0) AS flagged FROM {IN_RANGE}")  # noqa: S608
-OPEN = """
-    SELECT count(*) AS open FROM alerts WHERE state = 'open' AND severity IN ({})
-    AND coalesce(tenant, '') IN (${{tenant:sqlstring}})
-"""
+OPEN = f"""
+    SELECT count(*) AS open FROM alerts WHERE state = 'open' AND severity IN ({{}}) AND {of_messages("tenant")}
+"""  # noqa: S608
 WORST = sql(
     f"""
     WITH sums AS (
@@ -27,12 +37,12 @@ WORST = sql(
     """  # noqa: S608
 )
 ALERTS = sql(
-    """
+    f"""
     SELECT last_seen_at AS last, severity, state, rule, probe, coalesce(tenant, '') AS tenant, model, count, top_score,
         units, top_message ->> 'id' AS top_message, opened_at AS opened, id::text AS alert
-    FROM alerts WHERE state <> 'resolved' AND coalesce(tenant, '') IN (${tenant:sqlstring})
+    FROM alerts WHERE state <> 'resolved' AND {of_messages("tenant")}
     ORDER BY array_position(ARRAY['critical', 'error', 'warning'], severity), last_seen_at DESC LIMIT 50
-    """
+    """  # noqa: S608
 )
 SHARES = sql(
     f"""
@@ -66,11 +76,11 @@ def _numbers() -> list[Json]:
     return [
         stat(
             "Critical open", "Alerts of severity critical that nobody has acknowledged, of any age.", "short",
-            sql(OPEN.format("'critical'")), SEVERITY_STEPS,
+            sql(OPEN.replace("{}", "'critical'")), SEVERITY_STEPS,
         ),
         stat(
             "Other open", "Alerts of severity warning or error that nobody has acknowledged, of any age.", "short",
-            sql(OPEN.format("'warning', 'error'")), ((None, GOOD), (1, WARN)),
+            sql(OPEN.replace("{}", "'warning', 'error'")), ((None, GOOD), (1, WARN)),
         ),
         stat(
             "Flagged", "Share of the scores in this range that are above their probe's threshold.", "percentunit",
@@ -115,8 +125,9 @@ def _traffic() -> Json:
 
 def _flagged() -> Json:
     return timeseries(
-        "Flagged share", "Share of each probe's scores that are above its threshold, in steps of five minutes or more.",
-        "percentunit", [SHARES], least=0, interval="5m", links=[("Probe", link_to(PROBE, "probe", "${__field.name}"))],
+        "Flagged share", "Share of each probe's scores that are above its threshold, in steps of five minutes, or "
+        "of hours where the range is longer than six.", "percentunit", [SHARES], least=0,
+        interval="5m", links=[("Probe", link_to(PROBE, "probe", "${__field.name}"))],
     )  # fmt: skip
 
 

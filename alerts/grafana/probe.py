@@ -6,7 +6,20 @@ tenants, since the histograms do not tell tenants apart; the table of tenants do
 
 from __future__ import annotations
 
-from alerts.grafana.board import INVESTIGATE, MODEL, ONE_PROBE, PROBE, TENANT, VERSION, dashboard, link_to, one_of
+from alerts.grafana.board import (
+    INVESTIGATE,
+    MODEL,
+    OF_FIVE,
+    OF_STEP,
+    ONE_PROBE,
+    PROBE,
+    TENANT,
+    VERSION,
+    chosen,
+    dashboard,
+    link_to,
+    one_of,
+)
 from alerts.grafana.parts import BAD, GOOD, PLAIN, WARN, Json, bars, column, heatmap, matrix, sql, stat, table
 from alerts.grafana.parts import timeseries as lines
 
@@ -14,9 +27,8 @@ GAPS = "suffix: gaps"
 
 _PROBE, _VERSION = one_of("probe"), one_of("version")
 THIS = f"probe = {_PROBE} AND probe_version::text = {_VERSION}"
-SCORED = f"score_rollups WHERE $__timeFilter(bucket) AND {THIS} AND tenant IN (${{tenant:sqlstring}})"
-SCORED += " AND model IN (${model:sqlstring})"
-BINNED = f"score_histograms WHERE $__timeFilter(bucket) AND {THIS} AND model IN (${{model:sqlstring}})"
+SCORED = f"score_rollups WHERE {OF_STEP} AND {THIS} AND {chosen('tenant')} AND {chosen('model')}"
+BINNED = f"score_histograms WHERE {OF_FIVE} AND {THIS} AND {chosen('model')}"
 _NAMED = f"WHERE name = {_PROBE} AND version::text = {_VERSION}"
 CARD = f"probes {_NAMED}"
 QUANTILES = f"probes CROSS JOIN LATERAL jsonb_array_elements(card #> '{{calibration,quantiles}}') AS q {_NAMED}"
@@ -256,7 +268,7 @@ def _heads() -> Json:
     query = f"""
     SELECT layer, head, round((sum(flagged_total) / nullif(sum(flagged), 0)
         - (sum(total) - sum(flagged_total)) / nullif(sum(n) - sum(flagged), 0))::numeric, 3)::float8 AS gap
-    FROM head_rollups WHERE $__timeFilter(bucket) AND {THIS} GROUP BY layer, head ORDER BY layer, head
+    FROM head_rollups WHERE {OF_FIVE} AND {THIS} GROUP BY layer, head ORDER BY layer, head
     """  # noqa: S608
     return matrix(
         "Heads", "By layer and head: the mean score of flagged messages at this head less that of the others. The "
@@ -266,17 +278,17 @@ def _heads() -> Json:
 
 
 def _card() -> Json:
-    query = """
+    query = f"""
     SELECT name AS probe, version, registered_at AS registered, card ->> 'aggregation' AS reads,
-        card #>> '{identity,model}' AS model, (card #>> '{identity,adapter_scale}')::float8 AS adapter_scale,
-        (card #>> '{evaluation,test,auroc,value}')::float8 AS auroc,
-        (card #>> '{evaluation,text_only,auroc,value}')::float8 AS text_only_auroc,
-        (card #>> '{evaluation,at_threshold,tpr,value}')::float8 AS tpr,
-        card #>> '{calibration,set_name}' AS calibrated_on,
-        (card #>> '{calibration,n}')::integer AS n, (card #>> '{calibration,enough}')::boolean AS enough,
-        (card #>> '{calibration,threshold}')::float8 AS threshold, card ->> 'description' AS description
-    FROM probes WHERE name = (ARRAY[${probe:sqlstring}])[1] ORDER BY version DESC
-    """
+        card #>> '{{identity,model}}' AS model, (card #>> '{{identity,adapter_scale}}')::float8 AS adapter_scale,
+        (card #>> '{{evaluation,test,auroc,value}}')::float8 AS auroc,
+        (card #>> '{{evaluation,text_only,auroc,value}}')::float8 AS text_only_auroc,
+        (card #>> '{{evaluation,at_threshold,tpr,value}}')::float8 AS tpr,
+        card #>> '{{calibration,set_name}}' AS calibrated_on,
+        (card #>> '{{calibration,n}}')::integer AS n, (card #>> '{{calibration,enough}}')::boolean AS enough,
+        (card #>> '{{calibration,threshold}}')::float8 AS threshold, card ->> 'description' AS description
+    FROM probes WHERE name = {_PROBE} ORDER BY version DESC
+    """  # noqa: S608
     return table(
         "Cards", "Every version of this probe that was ever loaded: what it reads, what it was calibrated on, and what "
         "it reached on held-out data beside a text-only baseline.", sql(query),

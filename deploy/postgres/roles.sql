@@ -13,3 +13,5 @@ CREATE ROLE awry_grafana LOGIN PASSWORD :'grafana_password' IN ROLE awry_reader 
 GRANT CONNECT ON DATABASE awry TO awry_grafana;
 ALTER ROLE awry_grafana SET default_transaction_read_only = on;
 ALTER ROLE awry_grafana SET statement_timeout = '30s';
+-- Panels ask short questions over many partitions: compiling them would take longer than answering.
+ALTER ROLE awry_grafana SET jit = off;

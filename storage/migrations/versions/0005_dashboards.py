@@ -66,11 +66,12 @@ def _rollups() -> None:
         ("score_histograms", ("model", "bin"), ("n",)),
         ("head_rollups", ("layer", "head"), ("n", "*total", "flagged", "*flagged_total")),
     ):
-        key = ["bucket timestamptz", "probe text", "probe_version integer"]
+        first = ("minutes",) if table == "score_rollups" else ()
+        key = [*(f"{name} smallint" for name in first), "bucket timestamptz", "probe text", "probe_version integer"]
         key += [f"{name} {'text' if name in ('tenant', 'model') else 'smallint'}" for name in texts]
         key += [f"{name.removeprefix('*')} {'double precision' if '*' in name else 'integer'}" for name in numbers]
         columns = ", ".join(f"{column} NOT NULL" for column in key)
-        primary = ", ".join(("bucket", "probe", "probe_version", *texts))
+        primary = ", ".join((*first, "bucket", "probe", "probe_version", *texts))
         op.execute(f"CREATE TABLE {table} ({columns}, CONSTRAINT pk_{table} PRIMARY KEY ({primary}))")
     op.execute(
         "CREATE TABLE rollup_state (one boolean NOT NULL DEFAULT true, until timestamptz NOT NULL, "
