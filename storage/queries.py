@@ -126,11 +126,14 @@ def stored_messages(engine: Engine, since: date, page: int = 500) -> Iterator[St
         last = rows[-1]
 
 
-def list_alerts(connection: Connection, state: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-    """Alerts, newest first."""
+def list_alerts(
+    connection: Connection, state: str | None = None, limit: int = 50, **named: str | None
+) -> list[dict[str, Any]]:
+    """Alerts, newest first; `named` are columns and what they must be, None where anything will do."""
     query = select(alerts).order_by(desc(alerts.c.last_seen_at)).limit(limit)
-    if state is not None:
-        query = query.where(alerts.c.state == state)
+    for name, value in {"state": state, **named}.items():
+        if value is not None:
+            query = query.where(alerts.c[name] == value)
     return [dict(r) for r in connection.execute(query).mappings()]
 
 

@@ -34,7 +34,10 @@ def loaded(arguments: list[str], extra: str = "") -> set[str]:
     return set(done.stdout.rpartition("LOADED:")[2].strip().split(",")) - {""}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["fit", "--help"], ["db", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["fit", "--help"], ["db", "--help"], ["alerts", "--help"], ["rules", "--help"]],
+)
 def test_help_needs_nothing_heavy(arguments: list[str]) -> None:
     assert loaded(arguments) == set()
 
@@ -51,7 +54,17 @@ def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def all_commands() -> dict[str, Any]:
-    from monitor.cli import database, models, science, service, stream, study  # noqa: F401 - they register
+    from monitor.cli import (  # noqa: F401 - they register
+        alerting,
+        database,
+        models,
+        outbox,
+        rules,
+        science,
+        service,
+        stream,
+        study,
+    )
 
     return dict(commands(typer.main.get_command(app), "awry"))
 
@@ -68,5 +81,5 @@ def test_every_command_and_option_has_help() -> None:
 def test_the_console_script_prints_its_commands() -> None:
     script = Path(sys.executable).with_name("awry")
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-    for name in ("run", "send", "serve", "kafka", "replay", "show", "stack", "demo", "fit", "alerts", "db"):
+    for name in ("run", "send", "serve", "kafka", "replay", "show", "stack", "demo", "fit", "alerts", "rules", "db"):
         assert f" {name} " in done.stdout

@@ -17,7 +17,17 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point: known errors become one clear line and exit status 1; Ctrl-C exits 130 outside the worker."""
-    from monitor.cli import database, models, outbox, science, service, stream, study  # noqa: F401 - they register
+    from monitor.cli import (  # noqa: F401 - they register
+        alerting,
+        database,
+        models,
+        outbox,
+        rules,
+        science,
+        service,
+        stream,
+        study,
+    )
 
     try:
         app()

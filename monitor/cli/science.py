@@ -177,7 +177,10 @@ def calibrate(
     out: Out = Path("probe"),
     state_dir: State = None,
 ) -> None:
-    """Set a probe's threshold on your own benign traffic: writes a new version of its card."""
+    """Set a probe's threshold on your own benign traffic: writes a new version of its card.
+
+    From the tables, messages of alerts that were judged true or authorised_test are left out.
+    """
     from monitor import reports
     from monitor.datasets import benign_of
     from probes.calibration import calibrate as set_threshold
@@ -189,14 +192,15 @@ def calibrate(
         raise SettingsError("benign: give --benign FILE or --from-tables")
     ready = load_probe(probe)
     if from_tables:
+        import numpy as np
+
         from monitor.assemble import open_database
+        from monitor.judged import benign_scores
         from monitor.settings import load_settings
-        from storage.queries import scored_messages
 
         engine = open_database(load_settings(state_dir=state_dir), say)
         with engine.connect() as connection:
-            rows = scored_messages(connection, ready.name)
-        import numpy as np
+            rows = benign_scores(connection, ready.name, say)
 
         scores = np.array([r.score for r in rows])
         names, where = [str(r.at) for r in rows], "stored scores"

@@ -1,4 +1,4 @@
-"""`awry run`, `awry send`, `awry serve`, `awry settings`, `awry alerts`, `awry demo`: the service."""
+"""`awry run`, `awry send`, `awry serve`, `awry settings`, `awry demo`: the service."""
 
 from __future__ import annotations
 
@@ -111,38 +111,6 @@ def serve(
     with until_signal() as stopped, listening(settings.listen or DEFAULT_LISTEN, engine, say):
         while not stopped(3600):
             pass
-    engine.dispose()
-
-
-@app.command()
-def alerts(
-    state: Annotated[str | None, Flag(help="open, acknowledged, silenced or resolved")] = None,
-    database_url: Annotated[str | None, Flag(help="postgresql://...; default: embedded")] = None,
-    state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
-) -> None:
-    """List alerts, newest first."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from alerts.wording import printable
-    from monitor import assemble
-    from monitor.settings import load_settings
-    from storage.queries import list_alerts, outbox_counts
-
-    engine = assemble.open_database(load_settings(database_url=database_url, state_dir=state_dir))
-    with engine.connect() as connection:
-        rows, deliveries = list_alerts(connection, state), outbox_counts(connection)
-    table = Table("severity", "state", "alert", "count", "score", "opened", "top message", box=None)
-    for row in rows:
-        top = row["top_message"]
-        table.add_row(
-            row["severity"], row["state"], escape(printable(row["dedup_key"])), str(row["count"]),
-            f"{row['top_score']:.2f}",
-            f"{row['opened_at']:%Y-%m-%d %H:%M:%S}", escape(f"{top['source']}/{top['partition']}/{top['offset']}"),
-        )  # fmt: skip
-    Console().print(table)
-    typer.echo("deliveries: " + ", ".join(f"{n} {kind}" for kind, n in deliveries.items()))
     engine.dispose()
 
 

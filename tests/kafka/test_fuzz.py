@@ -165,12 +165,12 @@ def test_clocks_may_jump(cluster: Cluster, engine: Engine, monkeypatch: pytest.M
     run(cluster, topic, engine)
     days = [r["day"] for r in stored(engine, schema.messages)]
     assert days == [when.date() for when in times]
-    before, held = counts(engine), dump(engine)
+    before, held = counts(engine), dump(engine, without=("workers",))
     for jump in (timedelta(days=40), timedelta(days=-40)):
         monkeypatch.setattr(worker_module, "datetime", _shifted(jump))
         again, _, _ = run(cluster, topic, engine)
         assert (again.known, again.messages) == (6, 6)
-    assert (counts(engine), dump(engine)) == (before, held)
+    assert (counts(engine), dump(engine, without=("workers",))) == (before, held)
     assert days[3] == date(1970, 1, 2)
 
 

@@ -128,6 +128,34 @@ def test_deliveries_and_alerts_that_are_over_go(engine: Engine) -> None:
         }  # fmt: skip
 
 
+def test_what_belongs_to_alerts_goes_with_them(engine: Engine) -> None:
+    old = datetime(2026, 3, 2, 23, tzinfo=UTC)
+    gone, live = alert(engine, "resolved", old, old), alert(engine, "open", None, old)
+    ended, holds = uuid.uuid4(), uuid.uuid4()
+    audited: list[dict[str, Any]] = [
+        {"action": "gone", "alert_id": gone, "at": old},
+        {"action": "live", "alert_id": live, "at": old},
+        {"action": "young", "alert_id": gone, "at": datetime(2026, 3, 3, tzinfo=UTC)},
+        {"action": "ended", "silence_id": ended, "at": old},
+        {"action": "holds", "silence_id": holds, "at": old},
+    ]
+    with engine.begin() as connection:
+        for of, day in ((gone, 2), (live, 2), (live, 3)):
+            place = {"source": "t", "partition": 0, "offset": day, "day": date(2026, 3, day), "score": 1.0}
+            connection.execute(schema.alert_messages.insert().values(alert_id=of, **place))
+        for silence, end in ((ended, old), (holds, datetime(2026, 3, 9, tzinfo=UTC))):
+            values = {"severity": "error", "comment": "", "created_by": "a", "starts_at": old, "ends_at": end}
+            connection.execute(schema.silences.insert().values(id=silence, **values))
+        for row in audited:
+            connection.execute(schema.audit.insert().values({"who": "a", "via": "cli", **row}))
+    assert retain(engine, 3, TODAY).rows == {"alert_messages": 2, "alerts": 1, "silences": 1, "audit": 2}
+    with engine.connect() as connection:
+        left = connection.execute(select(schema.alert_messages.c.alert_id, schema.alert_messages.c.offset)).all()
+        assert [tuple(r) for r in left] == [(live, 3)]
+        assert set(connection.execute(select(schema.audit.c.action)).scalars()) == {"live", "young", "holds"}
+    assert retain(engine, 3, TODAY).rows == {}
+
+
 def test_writers_write_on_while_old_days_go(engine: Engine) -> None:
     """Every statement of every writer works, nothing young is lost, and everything old goes."""
     old, young = days_from(-12, -4), days_from(-3, 0)
