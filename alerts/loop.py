@@ -19,9 +19,6 @@ from storage.errors import StorageError
 Tell = Callable[[Delivered], None]
 Say = Callable[[str], None]
 
-# Pages of a destination between two looks at whether to stop.
-_ROUND = 20
-
 
 def run(
     engine: Engine,
@@ -58,7 +55,7 @@ def _serve(
     while not ended.wait(pause):
         pause = every
         try:
-            done = deliver_due(engine, {name: courier}, _ROUND)
+            done = deliver_due(engine, {name: courier}, limit=1)
         except (DBAPIError, StorageError) as error:
             if not away:
                 say(f"{name}: the database does not answer ({type(error).__name__}); what waits is sent when it does")
@@ -66,5 +63,5 @@ def _serve(
             continue
         away = False
         tell(done)
-        if done.sent:
+        if done.by_destination:
             pause = 0.0

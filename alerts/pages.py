@@ -24,7 +24,9 @@ from alerts.rules import SEVERITIES
 from storage.schema import alerts, messages, outbox
 
 MOST_OTHERS = 20
-_BRIEF = ("alert_id", "dedup_key", "severity", "probe", "tenant", "model", "count", "score")
+_BRIEF = (
+    "alert_id", "dedup_key", "rule", "severity", "probe", "tenant", "model", "count", "score", "threshold", "units",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from alerts.outbox import deliver_due
 from alerts.senders.base import DeliveryError
 from alerts.senders.chat import ChatSender
 from alerts.wording import headline, lines, summary, title
-from tests.alerts.delivery import FakeClock, carriers, configured
+from tests.alerts.delivery import FakeClock, carriers, configured, place
 from tests.alerts.parts import Receiver, Reply, flagged, open_alerts
 from tests.alerts.test_events import event
 
@@ -28,7 +28,7 @@ def test_a_burst_is_one_message_that_says_what_to_do(engine: Engine, receiver: R
     to = {"chat": configured(links, name="chat", kind="apprise", url=address(receiver))}
     open_alerts(engine, [flagged(n, 0.6 + n / 10, tenant=f"t{n}") for n in range(5)], ("chat",))
     clock.sleep(10)
-    assert deliver_due(engine, to, clock=clock).sent == 1
+    assert deliver_due(engine, to, clock=clock).sent == 1, place(engine, "chat").last_error
     (got,) = receiver.received
     said = json.loads(got.body)
     assert said["title"] == "awry: opened: ERROR threshold:drift:t4:smol"
