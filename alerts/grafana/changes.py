@@ -1,0 +1,51 @@
+"""When a probe or its threshold changed, as the tables tell: what annotations mark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+# The hours are enough: a threshold changes with a new card, when workers start again.
+_CHANGES = text(
+    """
+    SELECT registered_at AS at, name AS probe, version, (card #>> '{calibration,threshold}')::float8 AS threshold,
+        true AS registered FROM probes
+    UNION ALL
+    SELECT bucket, probe, probe_version, threshold, false FROM (
+        SELECT bucket, probe, probe_version, max(threshold) AS threshold,
+            lag(max(threshold)) OVER (PARTITION BY probe, probe_version ORDER BY bucket) AS before
+        FROM score_rollups WHERE minutes = 60 GROUP BY bucket, probe, probe_version
+    ) AS hours WHERE threshold <> before
+    ORDER BY 1, 2, 3
+    """
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """`key` is the same for the same change however often it is asked for."""
+
+    at: datetime
+    probe: str
+    version: int
+    threshold: float | None
+    registered: bool
+
+    @property
+    def key(self) -> str:
+        kind = "registered" if self.registered else f"threshold-{self.at:%Y%m%dT%H%M}"
+        return f"awry:{self.probe}:{self.version}:{kind}"
+
+    @property
+    def text(self) -> str:
+        threshold = "" if self.threshold is None else f"{self.threshold:.4f}"
+        if self.registered:
+            return f"probe {self.probe} version {self.version}" + (f", threshold {threshold}" if threshold else "")
+        return f"threshold of {self.probe} version {self.version} is {threshold}"
+
+
+def changes(connection: Connection) -> list[Change]:
+    """Every change that is known, oldest first."""
+    return [Change(r.at, r.probe, r.version, r.threshold, r.registered) for r in connection.execute(_CHANGES)]
