@@ -57,6 +57,7 @@ def all_commands() -> dict[str, Any]:
     from monitor.cli import (  # noqa: F401 - they register
         alerting,
         database,
+        grafana,
         models,
         outbox,
         rules,

@@ -20,6 +20,7 @@ def main() -> None:
     from monitor.cli import (  # noqa: F401 - they register
         alerting,
         database,
+        grafana,
         models,
         outbox,
         rules,
