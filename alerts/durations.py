@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-_WRITTEN = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
+_WRITTEN = re.compile(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,8})s)?")
 
 
 def parse_duration(written: object) -> timedelta:

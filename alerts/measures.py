@@ -79,8 +79,8 @@ def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
     query = select(*groups, func.count()).join_from(scores, messages, _same_message())
     query = query.where(scores.c.flagged, *_in_window(rule, names)).group_by(*groups)
     found: list[Any] = list(connection.execute(query))
-    # Only where enough are flagged does it matter among how many.
-    if rule.of is not None and any(row[-1] >= rule.flagged for row in found):
+    # Only where so many are flagged that the rule would not be clear does it matter among how many.
+    if rule.of is not None and any(row[-1] > rule.clear_limit for row in found):
         found = list(connection.execute(_among_the_last(rule, names, groups)))
     measured = []
     for row in found:

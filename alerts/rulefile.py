@@ -23,7 +23,6 @@ window: ...`. A file replaces the built-in rule; kinds that it leaves out have n
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ def parse_rules(text: str, name: str) -> Rules:
             # A mistake of a whole rule names its field itself.
             named = _said(one).partition(": ")[0].split(".") if len(at) == 2 else []
             mistakes.append((line_of(lines, (*at, *named)) or 1, _explained(found, at, one)))
-    mistakes += [(line_of(lines, at) or 1, said) for at, said in _repeated(found)]
+    mistakes += _repeated(found, lines)
     if rules is None or mistakes:
         raise RulesError("\n".join(f"{name}:{line}: {said}" for line, said in sorted(mistakes)))
     return rules
@@ -108,14 +107,17 @@ def _fields(kind: str) -> list[str]:
     return [field.alias or name for name, field in KINDS[kind].model_fields.items()]
 
 
-def _repeated(found: dict[str, Any]) -> Iterator[tuple[Place, str]]:
+def _repeated(found: dict[str, Any], lines: dict[Place, int]) -> Iterator[tuple[int, str]]:
     """Names that two rules share: alerts of one would count for the other."""
-    names: Counter[str] = Counter()
+    named: list[tuple[int, str, str]] = []
     for kind in KINDS:
         written = found.get(kind)
         for i, rule in enumerate(written if isinstance(written, list) else []):
             name = rule.get("name", "threshold" if kind == "threshold" else None) if isinstance(rule, dict) else None
             if isinstance(name, str):
-                names[name] += 1
-                if names[name] == 2:
-                    yield (kind, i, "name"), f'{kind} "{name}": name: another rule has it already'
+                named.append((line_of(lines, (kind, i, "name")) or 1, kind, name))
+    seen = set()
+    for line, kind, name in sorted(named):
+        if name in seen:
+            yield line, f'{kind} "{name}": name: another rule has it already'
+        seen.add(name)
