@@ -22,6 +22,7 @@ app.add_typer(outbox, name="outbox")
 
 Url = Annotated[str | None, typer.Option(help="postgresql://...; default: embedded")]
 State = Annotated[Path | None, typer.Option(help="models and the embedded database")]
+Name = Annotated[str, typer.Argument(help="the destination's name in the settings")]
 Which = Annotated[str | None, typer.Option(help="only this destination")]
 
 
@@ -86,7 +87,7 @@ def retry(
 
 
 @outbox.command()
-def enable(name: str, database_url: Url = None, state_dir: State = None) -> None:
+def enable(name: Name, database_url: Url = None, state_dir: State = None) -> None:
     """Send to a destination again whose receiver had said that it is gone."""
     from alerts import backlog
     from monitor.errors import SettingsError
@@ -101,7 +102,7 @@ def enable(name: str, database_url: Url = None, state_dir: State = None) -> None
 
 
 @outbox.command("test")
-def try_out(name: str, state_dir: State = None) -> None:
+def try_out(name: Name, state_dir: State = None) -> None:
     """Send one made-up alert to a destination and say what came of it; the database is not touched."""
     from alerts.couriers import make_courier
     from alerts.links import Links

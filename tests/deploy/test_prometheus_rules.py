@@ -18,6 +18,7 @@ RULES = FOLDER / "awry.rules.yml"
 OLDEST = 'awry_oldest_unscored_seconds{{instance="{}"}}'
 LAG = 'awry_consumer_lag{{topic="awry.traffic", partition="{}"}}'
 MISSED = 'awry_fail_open_total{{reason="{}"}}'
+GONE = 'awry_destination_disabled{{destination="{}"}}'
 DEAD = 'awry_outbox_dead{{job="awry-{}"}}'
 
 # Alert -> (series, minute, whether it fires then). Values are one a minute: START+STEPxTIMES.
@@ -53,6 +54,15 @@ CASES: dict[str, list[tuple[dict[str, str], int, bool]]] = {
         ({DEAD.format("send"): "3x70 4x50", DEAD.format("serve"): "3x70 4x50"}, 80, True),
         ({DEAD.format("send"): "3x120"}, 80, False),
         ({DEAD.format("send"): "1x10"}, 5, True),
+    ],
+    "AwryDestinationGone": [
+        ({GONE.format("soc"): "0x5 1x10", GONE.format("siem"): "0x20"}, 8, True),
+        ({GONE.format("soc"): "1x5 0x10", GONE.format("siem"): "0x20"}, 8, False),
+    ],
+    "AwryAlertsWait": [
+        ({"awry_outbox_oldest_seconds": "60+60x40"}, 30, True),
+        ({"awry_outbox_oldest_seconds": "60+60x15 0x40"}, 22, False),
+        ({"awry_outbox_oldest_seconds": "310x60"}, 40, False),
     ],
     "AwryDatabaseDown": [
         ({'awry_database_up{job="awry-send"}': "1x10 0x10"}, 14, True),

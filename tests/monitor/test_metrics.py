@@ -45,7 +45,10 @@ WITHOUT_LABELS = (
     "awry_batch_messages_count", "awry_batch_fill_ratio_count",
 )  # fmt: skip
 # What the database answers at scrape time.
-ASKED = {"awry_outbox_pending", "awry_outbox_dead", "awry_alerts_live", "awry_database_up"}
+ASKED = {
+    "awry_outbox_pending", "awry_outbox_dead", "awry_outbox_oldest_seconds", "awry_destination_failures",
+    "awry_destination_disabled", "awry_alerts_live", "awry_database_up",
+}  # fmt: skip
 # What would make a series for each message, sender or text.
 UNBOUNDED = {"tenant", "user", "user_id", "id", "message_id", "conversation_id", "offset", "sha256", "prompt", "text"}
 
@@ -271,7 +274,8 @@ def test_the_database_is_asked_at_each_scrape(engine: Engine) -> None:
         f'awry_alerts_live{{severity="{severity}",state="{state}"}}': 0.0 for state in states for severity in SEVERITIES
     }
     assert exposed(registry) == {
-        "awry_database_up": 1.0, "awry_outbox_pending": 0.0, "awry_outbox_dead": 0.0, **nothing
+        "awry_database_up": 1.0, "awry_outbox_pending": 0.0, "awry_outbox_dead": 0.0,
+        "awry_outbox_oldest_seconds": 0.0, **nothing
     }  # fmt: skip
 
     # Over the threshold by 0.1 a warning, by 0.6 an error, by 2 critical; two destinations each.
@@ -286,7 +290,19 @@ def test_the_database_is_asked_at_each_scrape(engine: Engine) -> None:
         })  # fmt: skip
         connection.execute(text("UPDATE outbox SET delivered_at = now() WHERE body->'data'->>'tenant' = 'a'"))
         connection.execute(text("UPDATE outbox SET dead_at = NULL WHERE body->'data'->>'tenant' = 'a'"))
-    assert exposed(registry) == {
+        connection.execute(text("UPDATE outbox SET created_at = now() - interval '90 s' WHERE destination = 'pager'"))
+        for name, failures, disabled in (("pager", 3, "now()"), ("siem", 0, "NULL")):
+            connection.execute(
+                text(f"INSERT INTO destinations (name, fingerprint, failures, disabled_at) "  # noqa: S608
+                     f"VALUES ('{name}', '', {failures}, {disabled})")
+            )  # fmt: skip
+    found = exposed(registry)
+    assert 90 <= found.pop("awry_outbox_oldest_seconds") < 120
+    assert found == {
+        'awry_destination_failures{destination="pager"}': 3.0,
+        'awry_destination_failures{destination="siem"}': 0.0,
+        'awry_destination_disabled{destination="pager"}': 1.0,
+        'awry_destination_disabled{destination="siem"}': 0.0,
         "awry_database_up": 1.0,
         "awry_outbox_pending": 4.0,
         "awry_outbox_dead": 4.0,
