@@ -172,6 +172,13 @@ BATCH_SPLITS = _counter(
     reason=("out_of_memory", "error"),
 )
 
+GPU_MEMORY_BYTES = _asked(
+    "awry_gpu_memory_bytes",
+    "bytes",
+    "Memory of the worker's GPU: what torch allocated and reserved, what all programs use, and its total",
+    kind=("allocated", "reserved", "used", "total"),
+)
+
 # The stream.
 CONSUMER_LAG = _gauge(
     "awry_consumer_lag", "messages", "Messages in the stream that are not committed", topic=_NAMED, partition=_NAMED
@@ -260,7 +267,7 @@ class DatabaseCollector(Collector):
             DATABASE_UP, OUTBOX_PENDING, OUTBOX_DEAD, OUTBOX_OLDEST_SECONDS, DESTINATION_FAILURES, DESTINATION_DISABLED,
             ALERTS_LIVE,
         )  # fmt: skip
-        return [_family(metric) for metric in asked]
+        return [family(metric) for metric in asked]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         up, pending, dead, oldest, failures, disabled, live = self.describe()
@@ -284,7 +291,8 @@ class DatabaseCollector(Collector):
         return [up, pending, dead, oldest, failures, disabled, live]
 
 
-def _family(metric: Metric) -> GaugeMetricFamily:
+def family(metric: Metric) -> GaugeMetricFamily:
+    """What a collector that asks at scrape time fills in."""
     return GaugeMetricFamily(metric.name, metric.help, labels=tuple(metric.labels))
 
 

@@ -18,8 +18,10 @@ from sqlalchemy import Engine
 
 from monitor import assemble, metrics
 from monitor import logs as log
+from monitor.gpu import watching_gpu
 from monitor.health import serving
 from monitor.progress import facts, is_terminal, reporting
+from monitor.rolling import rolling_up
 from monitor.settings import Settings
 from monitor.sources import Source
 from monitor.streams import check_source, open_source, topics_of
@@ -97,6 +99,8 @@ def run(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: worker.stop())
         stack.enter_context(vitals.of(worker, source))
+        stack.enter_context(watching_gpu(chat.device))
+        stack.enter_context(rolling_up(engine, tell))
         tally = worker.run()
     _tell_end(settings, tally, say)
     return tally

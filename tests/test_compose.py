@@ -201,7 +201,7 @@ def test_everything_mounted_is_in_the_repository() -> None:
                 folders += 1
             else:
                 assert source in volumes, f"{service}: {source}"
-    assert folders == 4
+    assert folders == 7
 
 
 def test_images_are_pinned() -> None:

@@ -33,8 +33,8 @@ def push(
     from alerts.grafana import dashboards
 
     api = _Api(url, token)
-    health = api.ask("GET", "/health")
-    yield f"{url} runs Grafana {health.get('version', '(version unknown)')}"
+    version = api.call(lambda: api.face.api.GET("/health").get("version"), "health")
+    yield f"{url} runs Grafana {version or '(version unknown)'}"
     for uid in sources.values():
         if api.ask("GET", f"/datasources/uid/{quote(uid, safe='')}", missing_ok=True) is None:
             raise GrafanaError(
@@ -58,7 +58,7 @@ class _Api:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
             raise GrafanaError("--url: write http(s)://HOST[:PORT][/PATH] without a name, a password or a query")
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise GrafanaError("--token: give the token of a service account (or set AWRY_GRAFANA_TOKEN)")
+            raise GrafanaError("--token: give the token of a service account (or set GRAFANA_TOKEN)")
         prefix = parts.path.strip("/")
         try:
             port = parts.port

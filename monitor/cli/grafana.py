@@ -33,7 +33,7 @@ def push(
     url: Annotated[str, typer.Option(help="address of Grafana, such as https://grafana.example")],
     token: Annotated[
         str,
-        typer.Option(envvar="AWRY_GRAFANA_TOKEN", help="of a service account with the role Editor", show_default=False),
+        typer.Option(envvar="GRAFANA_TOKEN", help="of a service account with the role Editor", show_default=False),
     ],
     folder: Annotated[str, typer.Option(help="title of the folder; its uid is awry")] = "awry",
     postgres: Annotated[str, typer.Option(help="uid of the data source for awry's database")] = "awry-postgres",

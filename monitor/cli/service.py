@@ -66,6 +66,7 @@ def send(
     from alerts.outbox import Delivered, deliver_due
     from monitor import assemble, metrics
     from monitor.evaluation import Looks, evaluating
+    from monitor.rolling import rolling_up
     from monitor.service import listening, until_signal
     from monitor.settings import load_settings
 
@@ -90,7 +91,10 @@ def send(
             Looks(engine, found, tuple(couriers), say)()
             tell(deliver_due(engine, couriers))
         else:
-            with evaluating(engine, found, tuple(couriers), settings.rules_every_seconds, say):
+            with (
+                evaluating(engine, found, tuple(couriers), settings.rules_every_seconds, say),
+                rolling_up(engine, say),
+            ):
                 loop.run(engine, couriers, stopped, settings.send_every_seconds, tell, say)
     engine.dispose()
 
@@ -103,12 +107,13 @@ def serve(
 ) -> None:
     """Serve what the tables say: /metrics (alerts, deliveries), /healthz and /readyz."""
     from monitor import assemble
+    from monitor.rolling import rolling_up
     from monitor.service import DEFAULT_LISTEN, listening, until_signal
     from monitor.settings import load_settings
 
     settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
     engine = assemble.open_database(settings)
-    with until_signal() as stopped, listening(settings.listen or DEFAULT_LISTEN, engine, say):
+    with until_signal() as stopped, listening(settings.listen or DEFAULT_LISTEN, engine, say), rolling_up(engine, say):
         while not stopped(3600):
             pass
     engine.dispose()

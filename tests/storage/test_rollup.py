@@ -1,0 +1,160 @@
+"""Every score is in the rollups exactly once, whoever rolls up, whatever is open meanwhile."""
+
+from __future__ import annotations
+
+import random
+import threading
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from storage.database import connect
+from storage.partitions import utc_today
+from storage.retention import retain
+from storage.rollup import roll_up, rolled_up_until
+from storage.writer import BatchRows, register_probe, write_batch
+from tests.conftest import url_of
+from tests.storage.rows import message, score, write
+
+
+@pytest.fixture(autouse=True)
+def _registered(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for name in ("drift", "heads"):
+            register_probe(connection, name, 1, "hash", {})
+
+
+def back(engine: Engine, interval: str) -> None:
+    """As if all scores had been written so much earlier."""
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE scores SET created_at = created_at - interval '{interval}'"))  # noqa: S608
+
+
+def ask(engine: Engine, query: str) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def totals(engine: Engine) -> list[tuple[Any, ...]]:
+    return ask(
+        engine,
+        "SELECT minutes, sum(n), sum(flagged), round(sum(total)::numeric, 6) FROM score_rollups GROUP BY 1 ORDER BY 1",
+    )
+
+
+def test_the_sums_are_those_of_the_scores(engine: Engine) -> None:
+    draw = random.Random(7)
+    rows = BatchRows()
+    for n in range(200):
+        rows.messages.append(message(n, tenant=draw.choice(["a", "b", None]), model=draw.choice(["m", None])))
+        heads = ((1, 2, draw.random()), (3, 0, draw.random()))
+        rows.scores += [score(n, draw.uniform(-7, 12)), score(n, draw.random(), "heads", heads=heads)]
+    write(engine, rows)
+    with engine.begin() as connection:
+        connection.execute(
+            text('UPDATE scores SET created_at = now() - make_interval(mins => ("offset" * 2)::int + 1)')
+        )
+    assert roll_up(engine) == 400
+    by_hand = """
+        SELECT date_bin(make_interval(mins => w), s.created_at, '2000-01-01'), s.probe, coalesce(m.tenant, ''),
+            coalesce(m.model, ''), count(*), count(*) FILTER (WHERE s.flagged), round(sum(s.score)::numeric, 9),
+            max(s.score)
+        FROM scores s JOIN messages m USING (source, partition, "offset", day) CROSS JOIN (VALUES (5), (60)) v (w)
+        GROUP BY w, 1, 2, 3, 4 ORDER BY w, 1, 2, 3, 4
+    """
+    rolled = """
+        SELECT bucket, probe, tenant, model, n, flagged, round(total::numeric, 9), peak FROM score_rollups
+        ORDER BY minutes, 1, 2, 3, 4
+    """
+    assert ask(engine, rolled) == ask(engine, by_hand)
+    bins = ask(engine, "SELECT probe, bin, sum(n) FROM score_histograms GROUP BY 1, 2 ORDER BY 1, 2")
+    assert bins == ask(
+        engine,
+        "SELECT probe, floor(10 * greatest(-5, least(9.95, score))), count(*) FROM scores GROUP BY 1, 2 ORDER BY 1, 2",
+    )
+    assert {b for _, b, _ in bins} >= {-50, 99}
+    assert ask(
+        engine, "SELECT layer, head, sum(n), round(sum(total)::numeric, 9) FROM head_rollups GROUP BY 1, 2 ORDER BY 1"
+    ) == ask(
+        engine, "SELECT layer, head, count(*), round(sum(score)::numeric, 9) FROM head_scores GROUP BY 1, 2 ORDER BY 1"
+    )
+
+
+def test_a_second_time_adds_nothing_and_new_scores_are_added_to_their_bucket(engine: Engine) -> None:
+    write(engine, BatchRows([message(1)], [score(1, 0.9)]))
+    back(engine, "1 minute")
+    assert roll_up(engine) == 1
+    assert roll_up(engine) == 0
+    before = totals(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE rollup_state SET until = until - interval '30 seconds'"))
+    write(engine, BatchRows([message(2)], [score(2, 0.1)]))
+    back(engine, "15 seconds")
+    assert roll_up(engine) == 1
+    assert [n for _, n, _, _ in totals(engine)] == [2, 2]
+    assert before[0][1] == 1
+
+
+def test_a_transaction_that_is_open_is_waited_for(engine: Engine) -> None:
+    """Its scores will have the time at which it began: the watermark stays below."""
+    other = connect(url_of(engine))
+    with other.connect() as late:
+        write_batch(late, BatchRows([message(1)], [score(1)]))
+        began = late.execute(text("SELECT now()")).scalar_one()
+        assert roll_up(engine) == 0
+        with engine.connect() as connection:
+            until = rolled_up_until(connection)
+        assert until is not None
+        assert until <= began
+        late.commit()
+    other.dispose()
+    with engine.begin() as connection:
+        # Ten seconds later.
+        connection.execute(text("UPDATE scores SET created_at = created_at - interval '10 seconds'"))
+        connection.execute(text("UPDATE rollup_state SET until = until - interval '10 seconds'"))
+    assert roll_up(engine) == 1
+
+
+def test_many_at_once_count_each_score_once(engine: Engine) -> None:
+    write(engine, BatchRows([message(n) for n in range(50)], [score(n) for n in range(50)]))
+    with engine.begin() as connection:
+        connection.execute(text('UPDATE scores SET created_at = now() - make_interval(mins => 1 + "offset"::int * 30)'))
+    engines = [connect(url_of(engine)) for _ in range(4)]
+    done: list[int] = []
+
+    def work(own: Engine) -> None:
+        for _ in range(5):
+            done.append(roll_up(own) or 0)
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for own in engines:
+        own.dispose()
+    assert [n for _, n, _, _ in totals(engine)] == [50, 50]
+    assert sum(done) == 50
+
+
+def test_a_probe_that_nobody_registered_and_a_message_under_another_payload(engine: Engine) -> None:
+    write(engine, BatchRows([message(1, tenant="a")], [score(1), score(1, probe="stranger")]))
+    write(engine, BatchRows([message(1, sha256="other", tenant="b")]))
+    back(engine, "1 minute")
+    assert roll_up(engine) == 1
+    assert ask(engine, "SELECT DISTINCT probe, tenant, n FROM score_rollups") == [("drift", "a", 1)]
+
+
+def test_retention_takes_the_rollups_with_the_scores(engine: Engine) -> None:
+    old: date = utc_today() - timedelta(days=9)
+    write(engine, BatchRows([message(1, day=old)], [score(1)]))
+    write(engine, BatchRows([message(2, day=utc_today())], [score(2)]))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE scores SET created_at = now() - interval '9 days' WHERE \"offset\" = 1"))
+        connection.execute(text("UPDATE scores SET created_at = now() - interval '1 minute' WHERE \"offset\" = 2"))
+    assert roll_up(engine) == 2
+    dropped = retain(engine, 3)
+    assert dropped.rows["score_rollups"] == 2
+    assert [n for _, n, _, _ in totals(engine)] == [1, 1]
