@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy.exc import OperationalError
 
+from alerts.errors import TransitionError
 from alerts.patterns import matches
 from alerts.rules import SEVERITIES
 from storage.schema import silences
 
 # Any number will do, as long as every awry uses the same one.
 _LOCK = 0x41575251
+_LOCK_SECONDS = 5
 MATCHERS = ("dedup_key", "rule", "probe", "tenant", "model")
 
 
@@ -65,8 +69,14 @@ def opening(connection: Connection) -> list[Silence]:
 
 
 def silencing(connection: Connection) -> None:
-    """Until the transaction ends nobody opens an alert."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    """Until the transaction ends nobody opens an alert. Waits a few seconds at most, since workers wait behind it."""
+    try:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+    except OperationalError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            raise TransitionError("silence: a worker is opening alerts and does not finish; try again") from None
+        raise
 
 
 def longest(found: Sequence[Silence], alert: Mapping[Any, Any]) -> Silence | None:

@@ -364,6 +364,17 @@ def test_nothing_opens_between_a_silence_and_its_commit(engine: Engine) -> None:
     assert {r.tenant: r.state for r in all_alerts(engine)} == {"shop": "silenced", "bank": "silenced"}
 
 
+def test_a_worker_that_is_stuck_does_not_hold_a_silencer_up_for_ever(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alerts.silences._LOCK_SECONDS", 1)
+    with engine.begin() as connection:
+        record(connection, [flagged(1)], ["pager"])
+        with pytest.raises(TransitionError, match="try again"):
+            silence(engine, rule="*")
+    assert silence(engine, rule="*").alerts
+
+
 def test_workers_and_silencers_never_wait_in_a_ring(engine: Engine) -> None:
     barrier = threading.Barrier(3)
     errors: list[Exception] = []

@@ -257,6 +257,19 @@ def test_only_one_looks_at_a_time(engine: Engine) -> None:
     assert len(look(engine, rules(BURST)).opened) == 1
 
 
+def test_one_whose_connection_is_gone_ends_its_look(engine: Engine) -> None:
+    """As the server does it with a process that was frozen for half a minute."""
+    from alerts.evaluator import _alone
+
+    with _alone(engine) as alone:
+        assert alone
+        others = text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = :key")
+        with engine.connect() as connection:
+            connection.execute(others, {"key": 0x41575252})
+    with _alone(engine) as alone:
+        assert alone
+
+
 def test_evaluators_at_once_open_one_alert_a_key(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where the lock that keeps them apart is gone."""
     from contextlib import contextmanager
