@@ -31,7 +31,7 @@ global:
   scrape_interval: 1s
   scrape_timeout: 1s
 scrape_configs:
-  - job_name: awry
+  - job_name: {job}
     static_configs:
       - targets: ["{address}"]
 """
@@ -94,11 +94,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def scraping(server: HealthServer, folder: Path) -> Iterator[Prometheus]:
+def scraping(server: HealthServer, folder: Path, job: str = "awry") -> Iterator[Prometheus]:
     """A Prometheus that scrapes this server each second, until the block ends."""
     program = needs_program("prometheus", INSTALL)
     config, log, port = folder / "prometheus.yml", folder / "prometheus.log", free_port()
-    config.write_text(CONFIG.format(address=server.address))
+    config.write_text(CONFIG.format(address=server.address, job=job))
     command = [
         program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
