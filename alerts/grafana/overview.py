@@ -87,7 +87,7 @@ def _numbers() -> list[Json]:
             FLAGGED, decimals=2, empty="nothing scored",
         ),
         stat(
-            "Traffic", "Messages stored per second, over all workers, at the end of the range.", "mps",
+            "Messages", "Stored per second, over all workers, at the end of the range.", "mps",
             prom("sum(rate(awry_messages_total[5m]))", instant=True), empty="no worker",
         ),
         stat(

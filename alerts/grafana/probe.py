@@ -87,7 +87,7 @@ def _numbers() -> list[Json]:
              empty="none scored"),
         stat("Target FPR", "The false-positive rate that the threshold was set for.", "percentunit",
              _of_card("calibration,target_fpr"), decimals=2, empty="no card"),
-        stat("Drift", "Largest distance between the distribution of scores in the range and that of the calibration "
+        stat("Drift in the range", "Largest distance between the distribution of scores in the range and that of the calibration "
              "(Kolmogorov-Smirnov): 0 the same, 1 no overlap. Traffic with more misaligned answers than the "
              "calibration set drifts too.", "percentunit",
              sql(f"SELECT drift FROM ({_distance('0')}) AS whole"),  # noqa: S608

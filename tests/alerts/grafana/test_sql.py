@@ -126,7 +126,7 @@ def test_the_overview_says_what_happened(production: Engine) -> None:
 
 
 def test_the_probe_board_measures_the_shift(production: Engine) -> None:
-    (drift,) = asked(production, "awry-probe", "Drift", DRIFT)
+    (drift,) = asked(production, "awry-probe", "Drift in the range", DRIFT)
     # A sixth of the scores lies above all benign ones.
     assert drift["drift"] == pytest.approx(LOUD / (QUIET + LOUD), abs=0.03)
     steps = asked(production, "awry-probe", "Quantiles and threshold", DRIFT)
