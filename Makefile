@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo stack test chaos setup lint format lock adapters probes bench bench-stream docs env image-test clean
+.PHONY: demo stack test chaos setup lint format lock adapters probes bench bench-stream bench-delivery docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -61,6 +61,9 @@ bench: $(READY)
 
 bench-stream: $(READY)
 	@$(BIN)/python -m benchmarks.stream --out docs/bench-stream.json
+
+bench-delivery: $(READY)
+	@$(BIN)/python -m benchmarks.delivery --out docs/bench-delivery.json
 
 # The tables of settings and metrics are generated.
 docs: $(READY)

@@ -143,7 +143,8 @@ def _form(connection: Connection, name: str, courier: Courier, key: str, now: da
     )
     rows = {row.id: row for row in connection.execute(query)}
     waiting = [Waiting(r.id, r.alert_id, r.event, r.body["data"]["severity"], r.created_at) for r in rows.values()]
-    members, until = fold(waiting, courier.policy, now, _last_page(connection, name, key))
+    last = _last_page(connection, name, key) if courier.policy.interval else None
+    members, until = fold(waiting, courier.policy, now, last)
     if until is not None:
         connection.execute(update(outbox).where(outbox.c.id.in_(rows)).values(due_at=until))
         return None
@@ -197,12 +198,12 @@ def renew(connection: Connection, one: Claim, now: datetime) -> bool:
 
 def sent(connection: Connection, one: Claim, now: datetime) -> Result:
     """It arrived."""
+    answered(connection, one.event.destination)
     connection.execute(
         update(outbox)
         .where(outbox.c.page_id == one.event.id, outbox.c.delivered_at.is_(None))
         .values(delivered_at=now, dead_at=None, last_error=None, claim_id=None)
     )
-    answered(connection, one.event.destination)
     return "sent"
 
 

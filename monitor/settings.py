@@ -6,6 +6,7 @@ are the reference: the README's table is generated from them.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -198,7 +199,12 @@ class _SecretFiles(PydanticBaseSettingsSource):
             path = os.environ.get(_file_variable(name))
             if path is not None:
                 try:
-                    found[name] = Path(path).read_text(encoding="utf-8").strip()
+                    text = Path(path).read_text(encoding="utf-8").strip()
+                    found[name] = json.loads(text) if name == "destinations" else text
+                except json.JSONDecodeError as error:
+                    raise SettingsError(
+                        f"{_file_variable(name)}: {path} is not JSON (line {error.lineno}, column {error.colno})"
+                    ) from None
                 except (OSError, UnicodeDecodeError) as error:
                     raise SettingsError(
                         f"{_file_variable(name)}: cannot read {path} ({type(error).__name__})"
@@ -232,7 +238,7 @@ def load_settings(**flags: Any) -> Settings:
 
 
 # Settings that AWRY_<NAME>_FILE may hold.
-SECRETS = ("database_url", "kafka_sasl_password", "kafka_ssl_key_password")
+SECRETS = ("database_url", "kafka_sasl_password", "kafka_ssl_key_password", "destinations")
 
 
 def _file_variable(name: str) -> str:
