@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alerts.grafana.parts import POSTGRES, Json
+from alerts.grafana.parts import POSTGRES, Json, column
 
 FOLDER_UID, FOLDER = "awry", "awry"
 OVERVIEW, PROBE, INVESTIGATE, WORKER = "awry-overview", "awry-probe", "awry-investigate", "awry-worker"
@@ -131,6 +131,11 @@ def one_of(variable: str) -> str:
 def link_to(uid: str, variable: str, value: str = "${__value.raw:percentencode}") -> str:
     """The address of another dashboard in the same range, with one variable set."""
     return f"/d/{uid}/{uid}?${{__url_time_range}}&var-{variable}={value}"
+
+
+def tenant_column() -> Json:
+    """A table's column `tenant`, which leads to what is known of that tenant."""
+    return column("tenant", link=("Investigate this tenant", link_to(INVESTIGATE, "tenant")), nameless="(none)")
 
 
 def _placed(rows: Rows) -> list[Json]:

@@ -17,6 +17,7 @@ from alerts.grafana.board import (
     dashboard,
     link_to,
     of_messages,
+    tenant_column,
     text_variable,
 )
 from alerts.grafana.parts import BAD, PLAIN, WARN, Json, column, matrix, sql, table
@@ -74,8 +75,9 @@ def investigate() -> Json:
 
 def _messages() -> Json:
     query = f"""{WANTED}
-    SELECT m.ingested_at AS scored_at, m.message_id AS message, m.tenant, m.model, m.conversation_id AS conversation,
-        m.user_id AS "user", m.status, m.reason, m.tokens, best.probe AS top_probe, best.score AS top_score,
+    SELECT m.ingested_at AS scored_at, m.message_id AS message, coalesce(m.tenant, '') AS tenant, m.model,
+        m.conversation_id AS conversation, m.user_id AS "user", m.status, m.reason, m.tokens,
+        best.probe AS top_probe, best.score AS top_score,
         best.excess AS over_threshold, m.text::text AS text, m.text_sha256, m.attributes::text AS attributes,
         m.source || '/' || m.partition || '/' || m."offset" AS coordinates, m.sent_at
     FROM wanted AS w {_THE_SCORED} LEFT JOIN LATERAL (
@@ -91,7 +93,7 @@ def _messages() -> Json:
             column("message", link=("This message", link_to(INVESTIGATE, "message"))),
             column("conversation", link=("This conversation", link_to(INVESTIGATE, "conversation"))),
             column("coordinates", link=("This message", link_to(INVESTIGATE, "message"))),
-            column("tenant", link=("This tenant", link_to(INVESTIGATE, "tenant"))),
+            tenant_column(),
             column("top_probe", link=("This probe", link_to(PROBE, "probe"))),
             column("scored_at", unit="dateTimeAsLocal"),
             column("sent_at", unit="dateTimeAsLocal"),
@@ -140,8 +142,8 @@ def _course() -> Json:
 
 def _alerts() -> Json:
     query = f"""{WANTED}
-    SELECT a.last_seen_at AS last, a.severity, a.state, a.rule, a.probe, a.tenant, a.count, a.top_score, a.verdict,
-        a.acknowledged_by, a.opened_at AS opened, a.resolved_at AS resolved, a.id::text AS alert
+    SELECT a.last_seen_at AS last, a.severity, a.state, a.rule, a.probe, coalesce(a.tenant, '') AS tenant, a.count,
+        a.top_score, a.verdict, a.acknowledged_by, a.opened_at AS opened, a.resolved_at AS resolved, a.id::text AS alert
     FROM alerts AS a WHERE a.id IN (
         SELECT l.alert_id FROM wanted AS w JOIN alert_messages AS l ON l.source = w.source
             AND l.partition = w.partition AND l."offset" = w."offset" AND l.day = w.day
@@ -152,7 +154,7 @@ def _alerts() -> Json:
         [
             *(column(name, unit="dateTimeAsLocal") for name in ("last", "opened", "resolved")),
             column("top_score", decimals=2),
-            column("tenant", link=("This tenant", link_to(INVESTIGATE, "tenant"))),
+            tenant_column(),
             column("probe", link=("This probe", link_to(PROBE, "probe"))),
         ],
         empty="none",

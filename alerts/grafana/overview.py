@@ -14,8 +14,9 @@ from alerts.grafana.board import (
     dashboard,
     link_to,
     of_messages,
+    tenant_column,
 )
-from alerts.grafana.parts import BAD, GOOD, PLAIN, WARN, Json, column, prom, sql, stat, table, timeseries
+from alerts.grafana.parts import BAD, GOOD, WARN, Json, column, prom, sql, stat, table, timeseries
 
 IN_RANGE = f"score_rollups WHERE {OF_STEP} AND {chosen('probe')} AND {chosen('tenant')} AND {chosen('model')}"
 
@@ -98,7 +99,7 @@ def _numbers() -> list[Json]:
         ),
         stat(
             "Lag", "Messages in the stream that are not committed, over all partitions.", "short",
-            prom("sum(awry_consumer_lag)", instant=True), ((None, PLAIN),), empty="no Kafka",
+            prom("sum(awry_consumer_lag)", instant=True), empty="no Kafka",
         ),
         stat(
             "Passed unscored", "Messages that went by without a score in this range, whatever the reason: whoever "
@@ -139,7 +140,7 @@ def _alerts() -> Json:
             column("last", unit="dateTimeFromNow"),
             column("opened", unit="dateTimeFromNow"),
             column("top_score", decimals=2),
-            column("tenant", link=("Investigate this tenant", link_to(INVESTIGATE, "tenant"))),
+            tenant_column(),
             column("probe", link=("This probe", link_to(PROBE, "probe"))),
             column("top_message", link=("Investigate this message", link_to(INVESTIGATE, "message"))),
         ],
@@ -152,7 +153,7 @@ def _tenants() -> Json:
         "Worst tenants", "By the least flagged share that their number of messages allows to say (95 %), so that two "
         "messages of a new tenant do not lead. Top score in class gaps.", WORST,
         [
-            column("tenant", link=("Investigate this tenant", link_to(INVESTIGATE, "tenant"))),
+            tenant_column(),
             column("share", unit="percentunit", decimals=2),
             column("at_least", unit="percentunit", decimals=2, steps=((None, GOOD), (0.05, WARN), (0.2, BAD))),
             column("top_score", decimals=2),

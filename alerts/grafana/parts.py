@@ -110,10 +110,11 @@ def column(
     link: tuple[str, str] | None = None,
     steps: Steps = (),
     long: bool = False,
-    hidden: bool = False,
+    nameless: str | None = None,
     decimals: int | None = None,
 ) -> Json:
-    """How a table shows one column: its unit, a link (title, address), colours by `steps`, or `long` text to unfold."""
+    """How a table shows one column: its unit, a link (title, address), colours by `steps`, what stands for an empty
+    value, or `long` text to unfold."""
     found: list[tuple[str, Any]] = []
     if unit is not None:
         found.append(("unit", unit))
@@ -121,13 +122,13 @@ def column(
         found.append(("decimals", decimals))
     if link is not None:
         found.append(("links", [{"title": link[0], "url": link[1]}]))
+    if nameless is not None:
+        found.append(("mappings", [{"type": "special", "options": {"match": "empty", "result": {"text": nameless}}}]))
     if steps:
         found.append(("thresholds", _thresholds(steps)))
         found.append(("custom.cellOptions", {"type": "color-background", "mode": "basic"}))
     if long:
         found += [("custom.inspect", True), ("custom.minWidth", 300)]
-    if hidden:
-        found.append(("custom.hideFrom", {"legend": True, "tooltip": True, "viz": True}))
     return {
         "matcher": {"id": "byName", "options": name},
         "properties": [{"id": name, "value": value} for name, value in found],

@@ -7,7 +7,6 @@ tenants, since the histograms do not tell tenants apart; the table of tenants do
 from __future__ import annotations
 
 from alerts.grafana.board import (
-    INVESTIGATE,
     MODEL,
     OF_FIVE,
     OF_STEP,
@@ -17,10 +16,10 @@ from alerts.grafana.board import (
     VERSION,
     chosen,
     dashboard,
-    link_to,
     one_of,
+    tenant_column,
 )
-from alerts.grafana.parts import BAD, GOOD, PLAIN, WARN, Json, bars, column, heatmap, matrix, sql, stat, table
+from alerts.grafana.parts import BAD, GOOD, WARN, Json, bars, column, heatmap, matrix, sql, stat, table
 from alerts.grafana.parts import timeseries as lines
 
 GAPS = "suffix: gaps"
@@ -87,13 +86,13 @@ def _numbers() -> list[Json]:
              empty="none scored"),
         stat("Target FPR", "The false-positive rate that the threshold was set for.", "percentunit",
              _of_card("calibration,target_fpr"), decimals=2, empty="no card"),
-        stat("Drift in the range", "Largest distance between the distribution of scores in the range and that of the calibration "
-             "(Kolmogorov-Smirnov): 0 the same, 1 no overlap. Traffic with more misaligned answers than the "
-             "calibration set drifts too.", "percentunit",
+        stat("Drift in the range", "Largest distance between the distribution of scores in the range and that of "
+             "the calibration (Kolmogorov-Smirnov): 0 the same, 1 no overlap. Traffic with more misaligned answers "
+             "than the calibration set drifts too.", "percentunit",
              sql(f"SELECT drift FROM ({_distance('0')}) AS whole"),  # noqa: S608
              ((None, GOOD), (0.15, WARN), (0.3, BAD)), decimals=2, empty="no calibration"),
         stat("Judged false", "Of the alerts of this probe that a reviewer judged in the range, the share judged false. "
-             "Authorised tests are left out.", "percentunit", sql(JUDGED), ((None, PLAIN),), decimals=0,
+             "Authorised tests are left out.", "percentunit", sql(JUDGED), decimals=0,
              empty="none judged"),
     ]  # fmt: skip
 
@@ -134,7 +133,8 @@ def _over_time() -> Json:
     return heatmap(
         "Scores over time", "How many messages had which score, in steps of 0.2 class gaps; the lowest row holds all "
         "below -1, the highest all above 3.", GAPS,
-        sql(f"SELECT $__timeGroupAlias(bucket, $__interval), {', '.join(ends)} FROM {BINNED} GROUP BY 1 ORDER BY 1"),  # noqa: S608
+        sql(f"SELECT $__timeGroupAlias(bucket, $__interval), {', '.join(ends)} FROM {BINNED} GROUP BY 1 ORDER BY 1",  # noqa: S608
+            series=True),
         interval="10m",
     )  # fmt: skip
 
@@ -255,7 +255,7 @@ def _tenants() -> Json:
         "By tenant", "The twenty tenants with the highest mean score, in class gaps. A tenant far from the others may "
         "need a calibration of its own.", sql(query),
         [
-            column("tenant", link=("Investigate this tenant", link_to(INVESTIGATE, "tenant"))),
+            tenant_column(),
             column("flagged", unit="percentunit", decimals=2),
             column("mean", decimals=2),
             column("top", decimals=2),

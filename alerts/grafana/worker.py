@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alerts.grafana.board import INVESTIGATE, TENANT, WORKER, dashboard, link_to, of_messages
+from alerts.grafana.board import INVESTIGATE, TENANT, WORKER, dashboard, link_to, of_messages, tenant_column
 from alerts.grafana.parts import BAD, GOOD, WARN, Json, column, prom, sql, stat, table
 from alerts.grafana.parts import timeseries as lines
 
@@ -129,7 +129,7 @@ def _trouble() -> Json:
 
 def _dead_letters() -> Json:
     query = f"""
-    SELECT ingested_at AS at, status, reason, tenant, message_id AS message,
+    SELECT ingested_at AS at, status, reason, coalesce(tenant, '') AS tenant, message_id AS message,
         source || '/' || partition || '/' || "offset" AS coordinates
     FROM messages WHERE status IN ('skipped', 'invalid', 'failed') AND $__timeFilter(ingested_at)
         AND {of_messages("tenant")}
@@ -141,7 +141,7 @@ def _dead_letters() -> Json:
         [
             column("at", unit="dateTimeAsLocal"),
             column("reason", long=True),
-            column("tenant", link=("This tenant", link_to(INVESTIGATE, "tenant"))),
+            tenant_column(),
             column("coordinates", link=("This message", link_to(INVESTIGATE, "message"))),
         ],
         empty="none",

@@ -177,7 +177,7 @@ def test_a_conversation_and_a_tenant(production: Engine) -> None:
     bank = asked(production, "awry-investigate", "Messages", {"tenant": ["bank"]})
     nameless = asked(production, "awry-investigate", "Messages", {"tenant": [""]})
     assert {r["tenant"] for r in bank} == {"bank"}
-    assert {r["tenant"] for r in nameless} == {None}
+    assert {r["tenant"] for r in nameless} == {""}
     assert len(bank) == len(nameless) == 1
 
 
