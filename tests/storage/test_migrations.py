@@ -190,3 +190,22 @@ def test_alerts_survive_the_way_to_their_lifecycle_and_back(empty_engine: Engine
     assert rules(empty_engine) == before
     with empty_engine.connect() as connection:
         assert [dict(r) for r in connection.execute(text("SELECT * FROM alerts")).mappings()] == [old]
+
+
+def test_rollups_and_the_readers_grants_come_and_go(empty_engine: Engine) -> None:
+    def readable() -> set[str]:
+        query = "SELECT table_name FROM information_schema.role_table_grants WHERE grantee = 'awry_reader'"
+        with empty_engine.connect() as connection:
+            return set(connection.execute(text(query)).scalars())
+
+    migrate(empty_engine, "0005")
+    assert {"messages", "alerts", "score_rollups", "rollup_state"} <= readable()
+    assert not {"audit", "rule_states"} & readable()
+    with empty_engine.connect() as connection:
+        assert connection.execute(text("SELECT until = '-infinity' FROM rollup_state")).scalars().all() == [True]
+        login = connection.execute(text("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'awry_reader'")).scalar_one()
+    assert login is False
+    migrate(empty_engine, "0004", down=True)
+    assert readable() == set()
+    migrate(empty_engine, "0005")
+    assert "score_rollups" in readable()
