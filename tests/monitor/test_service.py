@@ -9,7 +9,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 
 import pytest
 import yaml
-from sqlalchemy import Engine, insert, text
+from sqlalchemy import Engine, text
 
 from monitor.broker import free_port
-from storage import schema
 from storage.database import connect, head_revision
+from tests.alerts.parts import flagged, open_alerts
 from tests.conftest import url_of
 from tests.kafka.parts import wait_for
 
@@ -65,19 +64,7 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 def an_alert(engine: Engine) -> None:
     """One open alert with one delivery to the console."""
-    alert = {
-        "id": uuid.uuid4(), "dedup_key": "threshold:drift:shop:tiny", "rule": "threshold", "probe": "drift",
-        "severity": "critical", "state": "open", "count": 1, "top_score": 2.0, "threshold": 1.0,
-        "first_message": {}, "top_message": {},
-    }  # fmt: skip
-    body = {
-        "timestamp": "2026-01-01T00:00:00+00:00",
-        "data": {"severity": "critical", "dedup_key": "k", "count": 1, "score": 2.0, "threshold": 1.0, "alert_id": "a"},
-    }
-    row = {"id": uuid.uuid4(), "alert_id": alert["id"], "destination": "console", "event": "alert.opened", "body": body}
-    with engine.begin() as connection:
-        connection.execute(insert(schema.alerts).values(alert))
-        connection.execute(insert(schema.outbox).values(row))
+    assert open_alerts(engine, [flagged(1, 5.0)], ("console",))[0].severity == "critical"
 
 
 @pytest.mark.parametrize("service", ["send", "serve"])
