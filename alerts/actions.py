@@ -193,7 +193,9 @@ def move(
         after={"state": state, "severity": after.severity},
     )
     if event is not None:
-        tell(connection, after, event, told(connection, alert_id), by=actor.who)
+        # One that reopened behind a silence is still resolved for the world.
+        to = told(connection, alert_id, resolved=event == "alert.reopened")
+        tell(connection, after, event, to, by=actor.who)
     return after
 
 

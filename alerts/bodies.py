@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, desc, select
+from sqlalchemy import Connection, Row, desc, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.states import EventName
@@ -63,9 +63,14 @@ def tell(
     )
 
 
-def told(connection: Connection, alert_id: uuid.UUID) -> list[str]:
-    """The destinations that have heard of an alert, or will: they hear of its end as well, and no others."""
-    query = select(outbox.c.destination).where(outbox.c.alert_id == alert_id).distinct()
+def told(connection: Connection, alert_id: uuid.UUID, *, resolved: bool = True) -> list[str]:
+    """The destinations that have heard of an alert, or will; without those that last heard that it is `resolved`,
+    where that is False. They hear of its end as well, and no others."""
+    last = func.row_number().over(partition_by=outbox.c.destination, order_by=desc(outbox.c.seq)).label("age")
+    heard = select(outbox.c.destination, outbox.c.event, last).where(outbox.c.alert_id == alert_id).subquery()
+    query = select(heard.c.destination).where(heard.c.age == 1)
+    if not resolved:
+        query = query.where(heard.c.event != "alert.resolved")
     return sorted(connection.execute(query).scalars())
 
 
