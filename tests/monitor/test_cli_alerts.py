@@ -12,9 +12,12 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from monitor.cli import app
+from probes.models import ChatModel
+from probes.probefile import save_probe
 from storage.judgements import judged_messages
 from tests.alerts.incidents import audit_rows, pass_time, scored
 from tests.alerts.parts import all_alerts, all_outbox, flagged, open_alerts
+from tests.monitor.parts import make_probe
 from tests.monitor.test_cli import awry, refused
 
 Awry = Callable[..., Result]
@@ -203,3 +206,20 @@ def test_the_budget(run: Awry) -> None:
         "2.2", "2.1"
     )
     assert "an FPR of at most 4.3e-05 at this TPR" in said
+
+
+def test_calibrate_says_what_it_leaves_out(engine: Engine, run: Awry, chat: ChatModel, tmp_path: Path) -> None:
+    from monitor.cli import science  # noqa: F401 - it registers
+
+    card = save_probe(make_probe(chat), tmp_path)
+    for n in range(40):
+        scored(engine, n, value=n / 100)
+    scored(engine, 100, 2)
+    (opened,) = open_alerts(engine, [flagged(100), flagged(101)])
+    calibrate = ("calibrate", "--probe", card, "--from-tables", "--target-fpr", "0.05", "--out", tmp_path / "new")
+    assert "0 of 42 messages left out" in done(run(*calibrate))
+    done(run("alerts", "verdict", str(opened.alert_id), "true"))
+    said = done(run(*calibrate))
+    assert "2 of 42 messages left out: their alerts were judged true or authorised tests" in said
+    # 5 % of 40 are the two highest, 0.39 and 0.38.
+    assert "threshold 0.370" in said
