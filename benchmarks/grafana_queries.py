@@ -230,7 +230,10 @@ def main() -> None:
         upgrade(engine)
         with engine.connect() as connection:
             filled = connection.execute(text("SELECT EXISTS (SELECT FROM scores)")).scalar_one()
-        took = {} if filled else load(engine, arguments.rows, arguments.days)
+        notes = folder / "load.json"
+        if not filled:
+            notes.write_text(json.dumps(load(engine, arguments.rows, arguments.days)))
+        took = json.loads(notes.read_text())
         made = report(engine, arguments.rows, arguments.days, took, measure(engine))
     finally:
         engine.dispose()

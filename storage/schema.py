@@ -113,7 +113,14 @@ scores = Table(
     Column("shadow", Boolean),
     _now("created_at"),
     Index(None, "probe", "created_at"),
-    Index("ix_scores_flagged", "probe", "created_at", postgresql_where=text("flagged")),
+    # Where the flagged ones of a time are, without a look at the table.
+    Index(
+        "ix_scores_flagged",
+        "probe",
+        "created_at",
+        postgresql_where=text("flagged"),
+        postgresql_include=["source", "partition", "offset", "day"],
+    ),
     postgresql_partition_by="RANGE (day)",
 )
 
@@ -287,6 +294,9 @@ workers = Table(
     Column("oldest_seconds", Double),
 )
 
+_PENDING = "delivered_at IS NULL AND dead_at IS NULL"
+_WAITING = f"page_id IS NULL AND group_key IS NOT NULL AND {_PENDING}"
+
 # What is told of an alert to one destination. Rows are folded into pages: `page_id` is the row that carries the page
 # (its own id there), whose id is the idempotency key and whose `page` is what goes out, the same on every try.
 outbox = Table(
@@ -317,15 +327,15 @@ outbox = Table(
         "ix_outbox_pending",
         "destination",
         "due_at",
-        postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
+        postgresql_where=text(_PENDING),
     ),
-    # Pages on their way: what happens meanwhile to their group waits, and nothing overtakes.
-    Index(
-        "ix_outbox_open_pages",
-        "destination",
-        "group_key",
-        postgresql_where=text("page_id = id AND delivered_at IS NULL AND dead_at IS NULL"),
-    ),
+    # For the questions of a sending loop, whose answers must not take longer the more waits: rows without a group, the
+    # group that waits longest, its rows, the page that is due, and whether a group has a page on its way.
+    Index("ix_outbox_unsorted", "destination", "seq", postgresql_where=text(f"group_key IS NULL AND {_PENDING}")),
+    Index("ix_outbox_waiting", "destination", "due_at", "seq", postgresql_where=text(_WAITING)),
+    Index("ix_outbox_groups", "destination", "group_key", "seq", postgresql_where=text(_WAITING)),
+    Index("ix_outbox_pages", "destination", "due_at", "seq", postgresql_where=text(f"page_id = id AND {_PENDING}")),
+    Index("ix_outbox_open_pages", "destination", "group_key", postgresql_where=text(f"page_id = id AND {_PENDING}")),
     Index(None, "destination", "group_key", "formed_at"),
     Index(None, "page_id"),
     Index(None, "alert_id"),

@@ -33,6 +33,9 @@ _AT = f"""m.source = substring({_ID} from '^(.+)/[0-9]{{1,9}}/[0-9]{{1,18}}$')
             AND m.partition = substring({_ID} from '^.+/([0-9]{{1,9}})/[0-9]{{1,18}}$')::integer
             AND m."offset" = substring({_ID} from '^.+/[0-9]{{1,9}}/([0-9]{{1,18}})$')::bigint"""
 
+# A replay scores messages that are as old as the topic keeps them; without a bound all of a tenant's would be read.
+_EARLIEST = "$__timeFrom()::timestamptz - interval '8 days'"
+
 WANTED = f"""
     WITH wanted AS MATERIALIZED (
         (SELECT {_KEY} FROM messages AS m WHERE {_ID} <> '' AND m.message_id = {_ID} LIMIT 100)
@@ -46,7 +49,7 @@ WANTED = f"""
             SELECT {_KEY} FROM scores AS s JOIN messages AS m ON m.source = s.source AND m.partition = s.partition
                 AND m."offset" = s."offset" AND m.day = s.day AND m.status IN ('scored', 'truncated')
             WHERE s.probe = p.probe AND s.flagged AND $__timeFilter(s.created_at) AND {of_messages("tenant")}
-                AND {of_messages("model")}
+                AND {of_messages("model")} AND m.ingested_at > {_EARLIEST}
             ORDER BY s.created_at DESC LIMIT 100
         ) AS f WHERE {_ID} = '' AND {_TALK} = '' AND {chosen("probe", "p.probe")})
     )"""  # noqa: S608

@@ -1,7 +1,7 @@
 """dashboards: rollups of scores, and a role that reads
 
-The rollups start empty; the first awry that runs fills them, an hour of scores at a time. The indexes on messages are
-made while writers wait.
+The rollups start empty; the first awry that runs fills them, an hour of scores at a time. The indexes on messages and
+scores are made while writers wait.
 
 The role `awry_reader` cannot log in: grant it to one that can (deploy/postgres/roles.sql). Where awry may not make
 roles and nobody else has made it, nothing is granted; docs/operations.md says what to run then. Roles belong to the
@@ -41,6 +41,14 @@ def upgrade() -> None:
         ["conversation_id", "ingested_at"],
         postgresql_where=sa.text("conversation_id IS NOT NULL"),
     )
+    op.drop_index("ix_scores_flagged", table_name="scores")
+    op.create_index(
+        "ix_scores_flagged",
+        "scores",
+        ["probe", "created_at"],
+        postgresql_where=sa.text("flagged"),
+        postgresql_include=["source", "partition", "offset", "day"],
+    )
     _rollups()
     op.execute(MAKE_ROLE)
     _for_reader("GRANT SELECT ON {tables} TO awry_reader")
@@ -50,6 +58,8 @@ def downgrade() -> None:
     _for_reader("REVOKE SELECT ON {tables} FROM awry_reader")
     for table in ("rollup_state", "head_rollups", "score_histograms", "score_rollups"):
         op.drop_table(table)
+    op.drop_index("ix_scores_flagged", table_name="scores")
+    op.create_index("ix_scores_flagged", "scores", ["probe", "created_at"], postgresql_where=sa.text("flagged"))
     op.drop_index("ix_messages_conversation_id_ingested_at", table_name="messages")
     op.drop_index("ix_messages_tenant_ingested_at", table_name="messages")
     op.create_index("ix_messages_tenant_day", "messages", ["tenant", "day"])
