@@ -313,8 +313,9 @@ def main() -> None:
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
         "burst": {"messages": messages, "tenants": TENANTS, "destinations": pages_of_a_burst(engine, messages)},
         "pages_per_second": {
-            "one loop": rate(engine, url, messages, 1), "two loops": rate(engine, url, messages, 2)
-        },  # fmt: skip
+            "one loop": rate(engine, url, messages, 1),
+            "two loops": rate(engine, url, messages, 2),
+        },
         "faults": [asdict(one) for one in faults(engine, url, quick=arguments.quick)],
     }
     engine.dispose()

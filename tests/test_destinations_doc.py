@@ -32,7 +32,9 @@ def test_each_stands_alone(example: str) -> None:
 def test_every_option_is_in_the_table_or_an_example() -> None:
     options = {name for needed, known in _OPTIONS.values() for name in needed | known} | _ALWAYS
     assert options == set(Destination.model_fields)
-    said = set(re.findall(r"^\| `(\w+)`", TEXT, re.MULTILINE)) | set(re.findall(r"^(\w+) = ", "\n".join(EXAMPLES), re.M))
+    said = set(re.findall(r"^\| `(\w+)`", TEXT, re.MULTILINE)) | set(
+        re.findall(r"^(\w+) = ", "\n".join(EXAMPLES), re.M)
+    )
     assert options <= said | {"format"}
     assert said <= options
 

@@ -32,8 +32,9 @@ def test_a_burst_is_one_message_that_says_what_to_do(engine: Engine, receiver: R
     (got,) = receiver.received
     said = json.loads(got.body)
     assert said["title"] == "awry: opened: ERROR threshold:drift:t4:smol"
-    assert "ERROR threshold: drift (tenant t4, model smol): 1 message, 1.00 over 0.50 class gaps; and 4 other alerts" in (
-        said["message"]
+    assert (
+        "ERROR threshold: drift (tenant t4, model smol): 1 message, 1.00 over 0.50 class gaps; and 4 other alerts"
+        in (said["message"])
     )
     assert "also WARNING threshold: drift (tenant t3" in said["message"]
     assert "runbook https://wiki.example/threshold" in said["message"]

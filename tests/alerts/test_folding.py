@@ -103,7 +103,9 @@ def test_all_of_it_goes_out_once_and_in_each_alerts_order(rows: list[Waiting], p
             break
         assert policy.whole or len({m.news for m in members}) == 1
         if members[0].news == "firing":
-            last = LastPage(now, max(members, key=lambda m: ["warning", "error", "critical"].index(m.severity)).severity)
+            last = LastPage(
+                now, max(members, key=lambda m: ["warning", "error", "critical"].index(m.severity)).severity
+            )
         sent += members
         left = [r for r in left if r not in members]
     assert left == []

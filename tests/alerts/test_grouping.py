@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,15 +15,25 @@ from alerts.pages import MOST_OTHERS
 from storage.database import connect
 from storage.schema import alerts, messages, outbox
 from storage.writer import BatchRows
-from tests.alerts.delivery import GROUPED, Down, FakeClock, Recorder, carriers, configured, courier, couriers, to_webhook
+from tests.alerts.delivery import (
+    GROUPED,
+    Down,
+    FakeClock,
+    Recorder,
+    carriers,
+    configured,
+    courier,
+    couriers,
+    to_webhook,
+)
 from tests.alerts.parts import SECRET, Receiver, Reply, all_outbox, flagged, open_alerts
 from tests.conftest import url_of
 from tests.storage.rows import message, write
 
 
 @pytest.fixture
-def clock() -> Iterator[FakeClock]:
-    yield FakeClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 def tell(engine: Engine, tenant: str, event: str, state: str) -> None:
@@ -45,7 +54,9 @@ def tell(engine: Engine, tenant: str, event: str, state: str) -> None:
         )
 
 
-def test_a_thousand_messages_of_fifty_tenants_are_one_page(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
+def test_a_thousand_messages_of_fifty_tenants_are_one_page(
+    engine: Engine, receiver: Receiver, clock: FakeClock
+) -> None:
     """In a second, by two workers at once, while two loops send."""
     to = {"pager": to_webhook(receiver.url, group_by=["rule", "probe"])}
     found = [flagged(n, 0.6 + n / 1000, tenant=f"t{n % 50:02}") for n in range(1000)]

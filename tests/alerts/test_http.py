@@ -43,7 +43,8 @@ def test_whose_fault_a_status_is(receiver: Receiver, status: int, fault: str) ->
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\x00" * 5000, b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000]
+    "raw",
+    [b"", b"garbage\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\x00" * 5000, b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000],
 )
 def test_garbage_is_no_delivery(receiver: Receiver, raw: bytes) -> None:
     receiver.replies = [Reply(raw=raw)]
@@ -54,7 +55,10 @@ def test_garbage_is_no_delivery(receiver: Receiver, raw: bytes) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz"],
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+    ],
 )
 def test_what_comes_after_the_status_does_not_matter(receiver: Receiver, raw: bytes) -> None:
     receiver.replies = [Reply(raw=raw)]
@@ -77,7 +81,7 @@ def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",  # noqa: S104
      "255.255.255.255", "240.0.0.1", "192.0.2.1", "::1", "::", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1",
      "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1"],
 )  # fmt: skip

@@ -367,9 +367,7 @@ def test_killed_between_sending_and_marking_sends_again_under_the_same_id(
     assert first.body == second.body
 
 
-def test_a_lease_outlasts_a_receiver_that_is_slower_than_it(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lease_outlasts_a_receiver_that_is_slower_than_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two loops, ten pages, each taking twice the lease: nothing is sent twice."""
     for module in (claims, lease):
         monkeypatch.setattr(module, "LEASE", timedelta(seconds=0.3))

@@ -56,8 +56,10 @@ def secret(size: int) -> str:
         ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "headers": {"a b": "x"}}, "headers"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "headers": {"a": "geheim\r\nb: c"}}, "headers"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "group_by": ["severity"]}, "group_by"),
-        ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "format": "ocsf", "group_by": ["rule"]},
-         "group_by"),
+        (
+            {"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "format": "ocsf", "group_by": ["rule"]},
+            "group_by",
+        ),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "give_up_hours": 0}, "give_up_hours"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "routing_key": "k" * 32}, "routing_key"),
         ({"name": "p", "kind": "console", "url": URL}, "url"),

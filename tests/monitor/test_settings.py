@@ -207,7 +207,7 @@ def test_destinations_are_read_from_a_file_of_json(tmp_path: Path, monkeypatch: 
     assert (found.name, found.routing_key.get_secret_value()) == ("oncall", "g" * 32)
     assert "g" * 32 not in repr(load_settings())
     path.write_text('[{"name": "oncall", geheim}]')
-    with pytest.raises(SettingsError, match=r"^AWRY_DESTINATIONS_FILE: .*destinations is not JSON \(line 1, column 21\)"):
+    with pytest.raises(SettingsError, match=r"^AWRY_DESTINATIONS_FILE: .*destinations is not JSON \(line 1, col"):
         load_settings()
     path.write_text('[{"name": "oncall", "kind": "pagerduty", "routing_key": "geheim"}]')
     with pytest.raises(SettingsError, match=r"^destinations\.0\.routing_key") as wrong:

@@ -12,9 +12,16 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-INDEXES = (
-    "ix_outbox_open_pages", "ix_outbox_destination_group_key_formed_at", "ix_outbox_page_id", "ix_outbox_alert_id",
-)  # fmt: skip
+PENDING = "delivered_at IS NULL AND dead_at IS NULL"
+WAITING = f"page_id IS NULL AND group_key IS NOT NULL AND {PENDING}"
+PARTIAL = {
+    "ix_outbox_unsorted": (("seq",), f"group_key IS NULL AND {PENDING}"),
+    "ix_outbox_waiting": (("due_at", "seq"), WAITING),
+    "ix_outbox_groups": (("group_key", "seq"), WAITING),
+    "ix_outbox_pages": (("due_at", "seq"), f"page_id = id AND {PENDING}"),
+    "ix_outbox_open_pages": (("group_key",), f"page_id = id AND {PENDING}"),
+}
+WHOLE = ("ix_outbox_destination_group_key_formed_at", "ix_outbox_page_id", "ix_outbox_alert_id")
 COLUMNS = ("seq", "group_key", "page_id", "page", "formed_at", "claim_id", "refusals")
 
 
@@ -37,12 +44,8 @@ def upgrade() -> None:
         "UPDATE outbox SET page_id = id, page = body, formed_at = created_at, group_key = 'before 0004: ' || id "
         "WHERE attempts > 0"
     )
-    op.create_index(
-        "ix_outbox_open_pages",
-        "outbox",
-        ["destination", "group_key"],
-        postgresql_where=sa.text("page_id = id AND delivered_at IS NULL AND dead_at IS NULL"),
-    )
+    for name, (columns, which) in PARTIAL.items():
+        op.create_index(name, "outbox", ["destination", *columns], postgresql_where=sa.text(which))
     op.create_index("ix_outbox_destination_group_key_formed_at", "outbox", ["destination", "group_key", "formed_at"])
     op.create_index("ix_outbox_page_id", "outbox", ["page_id"])
     op.create_index("ix_outbox_alert_id", "outbox", ["alert_id"])
@@ -61,7 +64,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("destinations")
-    for index in INDEXES:
+    for index in (*PARTIAL, *WHOLE):
         op.drop_index(index, table_name="outbox")
     for column in COLUMNS:
         op.drop_column("outbox", column)
