@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from monitor.cli import app
+from monitor.cli import app, register
 
 HEAVY = ("torch", "transformers", "sqlalchemy", "sklearn", "kafka")
 
@@ -54,19 +54,7 @@ def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def all_commands() -> dict[str, Any]:
-    from monitor.cli import (  # noqa: F401 - they register
-        alerting,
-        database,
-        grafana,
-        models,
-        outbox,
-        rules,
-        science,
-        service,
-        stream,
-        study,
-    )
-
+    register()
     return dict(commands(typer.main.get_command(app), "awry"))
 
 

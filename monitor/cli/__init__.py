@@ -15,8 +15,8 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Entry point: known errors become one clear line and exit status 1; Ctrl-C exits 130 outside the worker."""
+def register() -> None:
+    """Import what adds the commands to `app`."""
     from monitor.cli import (  # noqa: F401 - they register
         alerting,
         database,
@@ -30,6 +30,10 @@ def main() -> None:
         study,
     )
 
+
+def main() -> None:
+    """Entry point: known errors become one clear line and exit status 1; Ctrl-C exits 130 outside the worker."""
+    register()
     try:
         app()
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from typing import get_args
 
 from alerts.rulefile import KINDS, load_rules
 from alerts.rules import Check
+from tests.test_help import all_commands
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE, PAGE = ROOT / "deploy" / "rules.example.toml", ROOT / "docs" / "alerts.md"
@@ -25,11 +26,12 @@ def test_the_page_names_every_field_and_check() -> None:
     assert fields | set(get_args(Check)) <= named
 
 
-def test_every_command_on_the_page_exists() -> None:
-    from tests.test_help import all_commands
-
-    known = set(all_commands())
-    for line in re.findall(r"^awry [^\n#]+", PAGE.read_text(), re.MULTILINE):
-        for command in line.split(";"):
-            words = command.split()
-            assert " ".join(words[:3]) in known or " ".join(words[:2]) in known, command
+def test_every_command_and_option_on_the_page_exists() -> None:
+    known = all_commands()
+    written = [c for line in re.findall(r"^awry [^\n#]+", PAGE.read_text(), re.MULTILINE) for c in line.split(";")]
+    assert len(written) > 10
+    for command in written:
+        words = command.split()
+        found = known.get(" ".join(words[:3])) or known[" ".join(words[:2])]
+        options = {option for parameter in found.params for option in parameter.opts}
+        assert {w for w in words if w.startswith("--")} <= options, command

@@ -11,7 +11,7 @@ from click.testing import Result
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from monitor.cli import app
+from monitor.cli import app, register
 from probes.models import ChatModel
 from probes.probefile import save_probe
 from storage.judgements import judged_messages
@@ -26,8 +26,7 @@ Awry = Callable[..., Result]
 @pytest.fixture
 def run(engine: Engine, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Awry:
     """The command in this process, on this test's database."""
-    from monitor.cli import alerting, rules  # noqa: F401 - they register
-
+    register()
     monkeypatch.setenv("AWRY_DATABASE_URL", postgres_database)
     monkeypatch.setenv("COLUMNS", "400")
 
@@ -209,8 +208,6 @@ def test_the_budget(run: Awry) -> None:
 
 
 def test_calibrate_says_what_it_leaves_out(engine: Engine, run: Awry, chat: ChatModel, tmp_path: Path) -> None:
-    from monitor.cli import science  # noqa: F401 - it registers
-
     card = save_probe(make_probe(chat), tmp_path)
     for n in range(40):
         scored(engine, n, value=n / 100)
