@@ -16,7 +16,6 @@ Retention removes rollups with the scores (`storage.retention`).
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -103,11 +102,6 @@ def roll_up(engine: Engine) -> int | None:
         done += number
         if last:
             return done
-
-
-def rolled_up_until(connection: Connection) -> datetime | None:
-    """Scores from before are in the rollups; None when they never were filled."""
-    return connection.execute(text("SELECT nullif(until, '-infinity') FROM rollup_state")).scalar_one()  # type: ignore[no-any-return]
 
 
 def _step(connection: Connection) -> tuple[int, bool] | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from storage.database import connect
 from storage.partitions import utc_today
 from storage.retention import retain
-from storage.rollup import roll_up, rolled_up_until
+from storage.rollup import roll_up
 from storage.writer import BatchRows, register_probe, write_batch
 from tests.conftest import url_of
 from tests.storage.rows import message, score, write
@@ -104,9 +104,7 @@ def test_a_transaction_that_is_open_is_waited_for(engine: Engine) -> None:
         write_batch(late, BatchRows([message(1)], [score(1)]))
         began = late.execute(text("SELECT now()")).scalar_one()
         assert roll_up(engine) == 0
-        with engine.connect() as connection:
-            until = rolled_up_until(connection)
-        assert until is not None
+        ((until,),) = ask(engine, "SELECT until FROM rollup_state")
         assert until <= began
         late.commit()
     other.dispose()

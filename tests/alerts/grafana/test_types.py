@@ -86,6 +86,14 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return said
 
 
+def test_what_npm_installs_is_pinned_by_its_hash_and_names_no_address() -> None:
+    lock = json.loads((FOLDER / "package-lock.json").read_text())
+    asked = json.loads((FOLDER / "package.json").read_text())["dependencies"]
+    found = {name.removeprefix("node_modules/"): facts for name, facts in lock["packages"].items() if name}
+    assert {name: facts["version"] for name, facts in found.items()} == asked
+    assert all(facts["integrity"].startswith("sha512-") and "resolved" not in facts for facts in found.values())
+
+
 @pytest.mark.parametrize("uid", dashboards())
 def test_a_dashboard_is_what_grafana_takes(errors: dict[str, str], uid: str) -> None:
     assert errors[uid][:3000] == ""
