@@ -1,15 +1,18 @@
 """A worker's sign of life in the tables, beside its metrics: what rules on the monitor itself are evaluated on.
 
-Contract: `Reporter.tell` is cheap to call in every round of the loop: it writes a row every few seconds. It never stops
-a worker: where the database does not answer, it is silent for half a minute, which is what the rule is there to see.
+Contract: within `Reporter.reporting()` a thread of its own writes a row every few seconds, so that a long forward pass
+is no silence (one that is stuck shows in `oldest_seconds`), and once more at the end. It never stops a worker: where
+the database does not answer it tries again half a minute later.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import time
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
@@ -28,13 +31,36 @@ class Reporter:
         self._engine, self._source = engine, source
         self._id = uuid.uuid4()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._next = 0.0
+        self._stored = threading.Event()
         self._begun = False
 
-    def tell(self, *, stored: bool, now: bool = False) -> bool:
-        """Whether it was told; `stored`: new messages were stored since it was told last."""
-        if time.monotonic() < self._next and not now:
-            return False
+    def stored(self) -> None:
+        """New messages were stored."""
+        self._stored.set()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Tell now and then, until the block ends."""
+        ended = threading.Event()
+
+        def work() -> None:
+            pause = 0.0
+            while not ended.wait(pause):
+                pause = _EVERY_SECONDS if self.tell() else _AFTER_FAILURE_SECONDS
+            self.tell()
+
+        thread = threading.Thread(target=work, name="awry-report", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def tell(self) -> bool:
+        """Whether the database took it."""
+        stored = self._stored.is_set()
+        self._stored.clear()
         source = self._source
         oldest = source.oldest
         age = max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest is not None else None
@@ -45,8 +71,8 @@ class Reporter:
                     forget_old(connection)
                 report(connection, one, stored=stored)
         except SQLAlchemyError:
-            self._next = time.monotonic() + _AFTER_FAILURE_SECONDS
+            if stored:
+                self._stored.set()
             return False
         self._begun = True
-        self._next = time.monotonic() + _EVERY_SECONDS
         return True

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -130,7 +131,6 @@ class Worker:
         self._told_of_days = False
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._reporter = Reporter(engine, source) if policy.reports else None
-        self._stored_new = False
         self._stopping = False
         self._started = self.progress_at = time.monotonic()
         self.tally = Tally()
@@ -144,7 +144,8 @@ class Worker:
         """Until the source ends or `stop`."""
         self._started = time.monotonic()
         writing: Future[None] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store:
+        reporting = self._reporter.reporting() if self._reporter is not None else nullcontext()
+        with reporting, ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store:
             while not self._stopping:
                 records = self._source.poll(self._policy.batch_messages, self._policy.batch_wait_seconds)
                 self.progress_at = time.monotonic()
@@ -158,16 +159,9 @@ class Worker:
                         writing.result()
                 elif self._source.finished:
                     break
-                self._report()
             if writing is not None:
                 writing.result()
-        self._report(now=True)
         return self.tally
-
-    def _report(self, *, now: bool = False) -> None:
-        stored = self._stored_new
-        if self._reporter is not None and self._reporter.tell(stored=stored, now=now) and stored:
-            self._stored_new = False
 
     def _find(self, records: Sequence[Record]) -> list[Item]:
         """Read, score and, where switched on, answer what is not in the tables yet."""
@@ -209,7 +203,8 @@ class Worker:
         self._write_out(items)
         with metrics.stage("store"):
             opened = self._store(items) if items else []
-        self._stored_new |= bool(items)
+        if items and self._reporter is not None:
+            self._reporter.stored()
         self._source.commit(records)
         self.progress_at = time.monotonic()
         tally = self.tally

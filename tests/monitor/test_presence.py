@@ -37,38 +37,52 @@ def source(folder: Path) -> JsonLines:
 
 def test_a_worker_says_that_it_lives_and_when_it_last_stored(engine: Engine, tmp_path: Path) -> None:
     reporter = Reporter(engine, source(tmp_path))
-    assert reporter.tell(stored=False)
-    assert not reporter.tell(stored=True)  # a moment later
+    assert reporter.tell()
     (first,) = rows(engine)
     assert (first.source, first.lag_unit, first.stored_at) == ("stream", "bytes", None)
-    assert reporter.tell(stored=True, now=True)
-    assert reporter.tell(stored=False, now=True)
+    reporter.stored()
+    assert reporter.tell()
+    assert reporter.tell()
     (last,) = rows(engine)
     assert first.seen_at < last.stored_at < last.seen_at
     assert last.started_at == first.started_at
 
 
+def test_it_tells_while_the_worker_is_busy_and_at_its_end(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "_EVERY_SECONDS", 0.05)
+    reporter = Reporter(engine, source(tmp_path))
+    with reporter.reporting():
+        until = time.monotonic() + 20
+        while not rows(engine) or rows(engine)[0].seen_at == rows(engine)[0].started_at:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        reporter.stored()
+    (last,) = rows(engine)
+    assert last.stored_at is not None
+    time.sleep(0.15)
+    assert rows(engine) == [last]
+
+
 def test_rows_of_long_ago_go_when_another_begins(engine: Engine, tmp_path: Path) -> None:
-    Reporter(engine, source(tmp_path)).tell(stored=False)
+    Reporter(engine, source(tmp_path)).tell()
     with engine.begin() as connection:
         connection.execute(update(workers).values(seen_at=func.now() - KEPT))
-    Reporter(engine, source(tmp_path)).tell(stored=False)
+    Reporter(engine, source(tmp_path)).tell()
     assert len(rows(engine)) == 1
 
 
-def test_a_database_that_is_away_stops_nobody(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    away = connect(url_of(engine))
-    reporter = Reporter(away, source(tmp_path))
+def test_a_database_that_is_away_stops_nobody(engine: Engine, tmp_path: Path) -> None:
+    reporter = Reporter(engine, source(tmp_path))
+    reporter.stored()
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE workers RENAME TO gone")
-    assert not reporter.tell(stored=True)
+    assert not reporter.tell()
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO workers")
-    assert not reporter.tell(stored=True)  # it leaves it for half a minute
-    later = time.monotonic() + 31
-    monkeypatch.setattr(presence.time, "monotonic", lambda: later)
-    assert reporter.tell(stored=True)
-    away.dispose()
+    assert reporter.tell()
+    assert rows(engine)[0].stored_at is not None
 
 
 def test_the_worker_reports_and_a_replay_does_not(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
