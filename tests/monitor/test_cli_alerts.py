@@ -191,6 +191,17 @@ def test_rules_are_checked_and_tried(engine: Engine, run: Awry, tmp_path: Path) 
     assert all_outbox(engine) == []
 
 
+def test_the_sender_evaluates_rules_and_sends_what_they_find(
+    engine: Engine, postgres_database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text('[[rate]]\nname = "burst"\nflagged = 3\nwindow = "1h"\n')
+    scored(engine, 0, 4)
+    sent = [awry("send", "--once", "--rules", tmp_path / "r.toml", "--database-url", postgres_database) for _ in "ab"]
+    assert [x.returncode for x in sent] == [0, 0], sent[0].stderr
+    assert "alert.opened burst:drift:shop count=4 score=4.00 threshold=3.00" in sent[0].stdout
+    assert sent[1].stdout == ""
+
+
 def test_the_built_in_rules_are_tried_without_a_file(engine: Engine, run: Awry) -> None:
     scored(engine, 0, 4)
     pass_time(engine, 60)
