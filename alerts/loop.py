@@ -1,7 +1,7 @@
 """The sending loop: a thread a destination, so that a slow one holds up no other.
 
-Contract: `run` sends until `wait` says stop, then ends after the pages in hand. A database that is away is waited for:
-it is told once, and nothing is lost, since what was left is in the tables. `tell` gets what was sent to whom.
+Contract: `run` sends until `wait` says stop, then ends after the pages in hand. A database that is away, or a defect, is
+told once and waited out: nothing is lost, since what was left is in the tables. `tell` gets what was sent to whom.
 """
 
 from __future__ import annotations
@@ -50,18 +50,25 @@ def run(
 def _serve(
     engine: Engine, name: str, courier: Courier, ended: threading.Event, every: float, tell: Tell, say: Say
 ) -> None:
-    away = False
+    said = ""
     pause = 0.0
     while not ended.wait(pause):
         pause = every
         try:
             done = deliver_due(engine, {name: courier}, limit=1)
-        except (DBAPIError, StorageError) as error:
-            if not away:
-                say(f"{name}: the database does not answer ({type(error).__name__}); what waits is sent when it does")
-            away = True
+        except Exception as error:  # a thread that ended would be a destination that nobody sends to
+            why = _why(error)
+            if why != said:
+                say(f"{name}: {why}; what waits is sent when that is over")
+            said = why
             continue
-        away = False
+        said = ""
         tell(done)
         if done.by_destination:
             pause = 0.0
+
+
+def _why(error: Exception) -> str:
+    """By class: the text of an error may quote a row."""
+    known = isinstance(error, DBAPIError | StorageError)
+    return ("the database does not answer" if known else "a defect of awry") + f" ({type(error).__name__})"

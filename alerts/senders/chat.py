@@ -27,7 +27,7 @@ class ChatSender:
         # One that is no address of Apprise's is said when it is used: the settings were read long before.
         asset = apprise.AppriseAsset(app_id="awry", app_desc="awry", app_url="", async_mode=False)
         self._apprise = apprise.Apprise(asset=asset)
-        self._known = bool(self._apprise.add(url))
+        self._known = bool(self._apprise.add(_shortened(url)))
         self._name = name
 
     def send(self, event: Event) -> None:
@@ -43,6 +43,11 @@ class ChatSender:
         )
         if not done:
             raise DeliveryError("Apprise could not deliver it, and says no more")
+
+
+def _shortened(url: str) -> str:
+    """A chat that takes no long messages gets their beginning, rather than refusing the page for ever."""
+    return url if "overflow=" in url else url + ("&" if "?" in url else "?") + "overflow=truncate"
 
 
 def _quiet() -> None:

@@ -66,7 +66,7 @@ def _details(event: Event, data: dict[str, Any]) -> dict[str, Any]:
     links = data.get("links", {})
     return {
         "client": "awry",
-        "client_url": links.get("dashboard", ""),
+        **({"client_url": links["dashboard"]} if "dashboard" in links else {}),
         "links": [{"href": url, "text": name} for name, url in links.items()],
         "payload": {
             "summary": summary(data)[:_SUMMARY_LENGTH],

@@ -76,6 +76,16 @@ def test_a_rule_on_the_monitor_itself_reads_well() -> None:
     assert summary(one.body["data"]) == "ERROR lag (all): 5000.00 over 1000.00 messages"
 
 
+@pytest.mark.parametrize("more", ["", "?a=b"])
+def test_a_page_that_is_too_long_for_a_chat_is_cut(receiver: Receiver, more: str) -> None:
+    """Rather than refused for ever."""
+    sender = ChatSender("chat", address(receiver, more))
+    sender._apprise[0].body_maxlen = 200
+    sender.send(event(group={"alerts": 9, "others": [event().body["data"]] * 8, "left_out": 0}))
+    assert len(json.loads(receiver.received[0].body)["message"]) <= 200
+    assert len(receiver.received) == 1
+
+
 def test_text_is_in_it_when_the_page_has_it(receiver: Receiver) -> None:
     ChatSender("chat", address(receiver)).send(event(text={"response": "so it went"}))
     ChatSender("chat", address(receiver)).send(event())

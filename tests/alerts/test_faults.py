@@ -114,13 +114,13 @@ def test_a_loop_outlives_a_database_that_is_away(
     done, away = threading.Event(), True
     real = loop.deliver_due
 
-    def sometimes(*args: object) -> Delivered:
+    def sometimes(*args: object, **more: object) -> Delivered:
         if away:
             broken = connect(url_of(engine))
             broken.dispose()
             with broken.connect() as connection:
                 connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "deliver_due", sometimes)
     open_alerts(engine, [flagged(1)])
@@ -138,6 +138,31 @@ def test_a_loop_outlives_a_database_that_is_away(
     assert len(said) == 1
     assert said[0].startswith("pager: the database does not answer (")
     assert len(receiver.received) == 1
+
+
+def test_a_defect_ends_no_loop_and_is_said_once(
+    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, broken = loop.deliver_due, True
+
+    def sometimes(*args: object, **more: object) -> Delivered:
+        if broken:
+            raise KeyError("geheim")
+        return real(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "deliver_due", sometimes)
+    open_alerts(engine, [flagged(1)])
+    said: list[str] = []
+    done = threading.Event()
+    to = {"pager": to_webhook(receiver.url)}
+    thread = threading.Thread(target=loop.run, args=(engine, to, done.wait, 0.02, lambda _: None, said.append))
+    thread.start()
+    time.sleep(0.3)
+    broken = False
+    wait_until_delivered(engine)
+    done.set()
+    thread.join()
+    assert said == ["pager: a defect of awry (KeyError); what waits is sent when that is over"]
 
 
 def test_stopping_waits_for_the_page_in_hand(engine: Engine, receiver: Receiver) -> None:
