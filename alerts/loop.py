@@ -1,7 +1,7 @@
 """The sending loop: a thread a destination, so that a slow one holds up no other.
 
-Contract: `run` sends until `wait` says stop, then ends after the pages in hand. A database that is away, or a defect, is
-told once and waited out: nothing is lost, since what was left is in the tables. `tell` gets what was sent to whom.
+Contract: `run` sends until `wait` says stop, then ends after the pages in hand. A database that is away, or a defect,
+is told once and waited out: nothing is lost, since what was left is in the tables. `tell` gets what was sent to whom.
 """
 
 from __future__ import annotations

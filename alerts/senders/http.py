@@ -28,6 +28,7 @@ import httpcore2
 import httpx2
 
 from alerts.senders.base import DeliveryError, Fault
+from alerts.senders.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
 # More of an answer is not read: only its status counts.
@@ -60,7 +61,8 @@ class Poster:
         if self._url.userinfo:
             given = f"{self._url.username}:{self._url.password}".encode()
             self._headers.setdefault("authorization", "Basic " + base64.b64encode(given).decode())
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._ca_file = ca_file
+        self._tls: ssl.SSLContext | None = None
 
     def post(self, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Post it once. Raises DeliveryError."""
@@ -103,6 +105,8 @@ class Poster:
         return status, found[0].decode("latin-1") if found else None
 
     def _pool(self) -> Any:
+        if self._tls is None:
+            self._tls = tls_context(self._ca_file)
         backend = _Backend(time.monotonic() + TIMEOUT_SECONDS, self._allow_private or bool(self._proxy))
         if self._proxy:
             proxy = httpx2.Proxy(self._proxy)

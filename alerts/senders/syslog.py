@@ -16,6 +16,7 @@ from pathlib import Path
 from alerts.destinations import SYSLOG_SCHEMES, Format, parts_of
 from alerts.events import render
 from alerts.senders.base import DeliveryError, Event
+from alerts.senders.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
 # local0, and syslog's own severities.
@@ -34,7 +35,7 @@ class SyslogSender:
         self._host = str(parts.hostname)
         self._port = parts.port or SYSLOG_SCHEMES[parts.scheme]
         self._form = form
-        self._tls = ssl.create_default_context(cafile=ca_file) if self._scheme == "syslog+tls" else None
+        self._ca_file = ca_file
 
     def send(self, event: Event) -> None:
         message = line(event, self._form, datetime.now(UTC)).encode("ascii")
@@ -57,10 +58,10 @@ class SyslogSender:
 
     def _stream(self, message: bytes) -> None:
         with socket.create_connection((self._host, self._port), TIMEOUT_SECONDS) as plain:
-            if self._tls is None:
+            if self._scheme == "syslog+tcp":
                 _tell(plain, message)
                 return
-            with self._tls.wrap_socket(plain, server_hostname=self._host) as secure:
+            with tls_context(self._ca_file).wrap_socket(plain, server_hostname=self._host) as secure:
                 _tell(secure, message)
                 secure.unwrap()
 

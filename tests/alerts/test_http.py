@@ -175,6 +175,16 @@ def test_headers_and_a_login_in_the_address(receiver: Receiver) -> None:
     assert got.headers["user-agent"] == "awry"
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_cannot_be_read_are_a_failed_try(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    found = failure(poster("https://127.0.0.1:1/", ca_file=file))
+    assert str(found).startswith("ca_file cannot be read (")
+    assert found.fault == "destination"
+
+
 def serve_tls(context: ssl.SSLContext) -> tuple[int, list[bytes]]:
     """One answer over TLS, and what came."""
     listener = socket.create_server((LOOPBACK, 0))

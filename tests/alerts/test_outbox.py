@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -85,6 +86,19 @@ def test_a_changed_body_does_not_verify(one: Engine, receiver: Receiver, sender:
     (got,) = receiver.received
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify(got.body.replace(b"shop", b"bank"), got.headers)
+
+
+def test_while_secrets_are_rotated_either_verifies(one: Engine, receiver: Receiver) -> None:
+    new = "whsec_" + base64.b64encode(bytes(range(40, 80))).decode()
+    deliver_due(one, {"pager": to_webhook(receiver.url, secret=f"{new} {SECRET}")})
+    (got,) = receiver.received
+    signatures = got.headers["webhook-signature"].split(" ")
+    assert len(set(signatures)) == 2
+    assert all(signature.startswith("v1,") for signature in signatures)
+    for known in (new, SECRET):
+        Webhook(known).verify(got.body, got.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook("whsec_" + base64.b64encode(bytes(32)).decode()).verify(got.body, got.headers)
 
 
 def test_text_of_any_script_verifies(engine: Engine, receiver: Receiver, sender: WebhookSender) -> None:

@@ -1,0 +1,16 @@
+"""Checking a receiver's certificate."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from alerts.senders.base import DeliveryError
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Certificates of the system, or of a file. A file that cannot be read is a failed try: it may be there later."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise DeliveryError(f"ca_file cannot be read ({type(error).__name__})") from None
