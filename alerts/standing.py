@@ -97,7 +97,10 @@ def refresh(engine: Engine, name: str, courier: Courier, clock: Clock) -> Result
         courier.sender.send(event)
     except DeliveryError as error:
         with engine.begin() as connection:
-            refused(connection, name, error, clock(connection))
+            if error.fault == "page":
+                answered(connection, name)
+            else:
+                refused(connection, name, error, clock(connection))
         return "gone" if error.fault == "gone" else "retried"
     with engine.begin() as connection:
         answered(connection, name)

@@ -210,6 +210,18 @@ def test_a_thousand_alerts_are_a_few_posts(engine: Engine, receiver: Receiver, c
     assert len(receiver.received) <= 10
 
 
+def test_a_refresh_that_is_refused_holds_nobody_up(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
+    to = {"am": configured(name="am", kind="alertmanager", url=receiver.url)}
+    open_alerts(engine, [flagged(1)], ("am",))
+    receiver.replies = [Reply(200), Reply(200), Reply(400), Reply(200)]
+    deliver_due(engine, to, clock=clock)
+    clock.sleep(61)
+    assert deliver_due(engine, to, clock=clock).failed == 1
+    assert (place(engine, "am").failures, place(engine, "am").held_until) == (0, None)
+    clock.sleep(61)
+    assert deliver_due(engine, to, clock=clock).sent == 1
+
+
 def test_of_two_alerts_with_the_same_labels_the_later_one_stands(
     engine: Engine, receiver: Receiver, clock: FakeClock
 ) -> None:
