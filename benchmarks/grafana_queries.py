@@ -113,6 +113,7 @@ def load(engine: Engine, rows: int, days: float) -> dict[str, float]:
         )
     took["load"] = time.monotonic() - started
     with engine.begin() as connection:
+        connection.execute(text("ANALYZE scores"))
         connection.execute(text(_ALERTS))
         connection.execute(text(_ANSWERS))
     started = time.monotonic()
@@ -135,6 +136,9 @@ def choices(engine: Engine) -> dict[str, dict[str, Any]]:
             text("SELECT message_id, conversation_id, source || '/' || partition || '/' || \"offset\" AS place "
                  "FROM messages ORDER BY ingested_at DESC LIMIT 1 OFFSET 1000")
         ).one()  # fmt: skip
+        alert = connection.execute(
+            text("SELECT alert_id::text FROM alert_messages GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1")
+        ).scalar()
     board = {"probe": "drift", "version": "1"}
     return {
         "as it opens": board | {"probe": "$__all"},
@@ -142,6 +146,7 @@ def choices(engine: Engine) -> dict[str, dict[str, Any]]:
         "small tenant": {"tenant": ["tenant-190"], "probe": ["drift"], "version": "1"},
         "a message": board | {"message": last.message_id},
         "a message by place": board | {"message": last.place},
+        "an alert": board | {"alert": alert or ""},
         "a conversation": board | {"conversation": last.conversation_id},
     }
 

@@ -1,8 +1,9 @@
 """One message, one conversation, or what was flagged lately: every score of it, head by head, and what came of it.
 
 The messages in question are the same in every panel (`WANTED`): the one named by its id or by its coordinates
-(SOURCE/PARTITION/OFFSET), else those of the conversation, else the latest flagged ones of the tenants, models and
-probes that are chosen. Text is shown where the table has it, which is what `privacy` allowed when it was stored.
+(SOURCE/PARTITION/OFFSET), else those that the alert counted, else those of the conversation, else the latest flagged
+ones of the tenants, models and probes that are chosen. Text is shown where the table has it, which is what `privacy`
+allowed when it was stored.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from alerts.grafana.parts import BAD, PLAIN, WARN, Json, column, matrix, sql, ta
 from alerts.grafana.parts import timeseries as lines
 
 MESSAGE = text_variable("message", "Message", "The id of a message, or its coordinates as SOURCE/PARTITION/OFFSET.")
+ALERT = text_variable("alert", "Alert", "The id of an alert: the messages with the highest scores that it counted.")
 CONVERSATION = text_variable("conversation", "Conversation", "The id of a conversation.")
 
 _KEY = 'm.source, m.partition, m."offset", m.payload_sha256, m.day'
-_ID, _TALK = "${message:sqlstring}", "${conversation:sqlstring}"
+_ID, _ALERT, _TALK = "${message:sqlstring}", "${alert:sqlstring}", "${conversation:sqlstring}"
 # The longest numbers that fit the columns: what somebody types must not break the query.
 _AT = f"""m.source = substring({_ID} from '^(.+)/[0-9]{{1,9}}/[0-9]{{1,18}}$')
             AND m.partition = substring({_ID} from '^.+/([0-9]{{1,9}})/[0-9]{{1,18}}$')::integer
             AND m."offset" = substring({_ID} from '^.+/[0-9]{{1,9}}/([0-9]{{1,18}})$')::bigint"""
+
+_UUID = f"substring({_ALERT} from '^[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}$')::uuid"
 
 # A replay scores messages that are as old as the topic keeps them; without a bound all of a tenant's would be read.
 _EARLIEST = "$__timeFrom()::timestamptz - interval '8 days'"
@@ -42,7 +46,13 @@ WANTED = f"""
         UNION
         (SELECT {_KEY} FROM messages AS m WHERE {_ID} <> '' AND {_AT} LIMIT 100)
         UNION
-        (SELECT {_KEY} FROM messages AS m WHERE {_ID} = '' AND {_TALK} <> '' AND m.conversation_id = {_TALK}
+        (SELECT {_KEY} FROM alert_messages AS l JOIN messages AS m ON m.source = l.source
+            AND m.partition = l.partition AND m."offset" = l."offset" AND m.day = l.day
+            AND m.status IN ('scored', 'truncated')
+            WHERE {_ID} = '' AND {_ALERT} <> '' AND l.alert_id = {_UUID} ORDER BY l.score DESC LIMIT 200)
+        UNION
+        (SELECT {_KEY} FROM messages AS m
+            WHERE {_ID} = '' AND {_ALERT} = '' AND {_TALK} <> '' AND m.conversation_id = {_TALK}
             ORDER BY m.ingested_at DESC LIMIT 500)
         UNION
         (SELECT f.* FROM (SELECT DISTINCT name AS probe FROM probes) AS p CROSS JOIN LATERAL (
@@ -51,7 +61,7 @@ WANTED = f"""
             WHERE s.probe = p.probe AND s.flagged AND $__timeFilter(s.created_at) AND {of_messages("tenant")}
                 AND {of_messages("model")} AND m.ingested_at > {_EARLIEST}
             ORDER BY s.created_at DESC LIMIT 100
-        ) AS f WHERE {_ID} = '' AND {_TALK} = '' AND {chosen("probe", "p.probe")})
+        ) AS f WHERE {_ID} = '' AND {_ALERT} = '' AND {_TALK} = '' AND {chosen("probe", "p.probe")})
     )"""  # noqa: S608
 
 _SCORES_OF = 's.source = w.source AND s.partition = w.partition AND s."offset" = w."offset" AND s.day = w.day'
@@ -71,7 +81,7 @@ def investigate() -> Json:
             (8, [(12, _alerts()), (12, _heads())]),
             (9, [(24, _answers())]),
         ],
-        [MESSAGE, CONVERSATION, TENANT, MODEL, PROBES],
+        [MESSAGE, ALERT, CONVERSATION, TENANT, MODEL, PROBES],
         since="now-24h",
     )
 
@@ -89,9 +99,9 @@ def _messages() -> Json:
     ) AS best ON true ORDER BY m.ingested_at DESC
     """  # noqa: S608
     return table(
-        "Messages", "The message or conversation that was asked for, else the latest flagged ones, a hundred a probe. "
-        "Scores are in class gaps. Text is here only where the owner chose to keep it; awry show COORDINATES fetches "
-        "it from the stream as long as the topic holds it.", sql(query),
+        "Messages", "The message, alert or conversation that was asked for, else the latest flagged ones, a hundred a "
+        "probe. Scores are in class gaps. Text is here only where the owner chose to keep it; awry show COORDINATES "
+        "fetches it from the stream as long as the topic holds it.", sql(query),
         [
             column("message", link=("This message", link_to(INVESTIGATE, "message"))),
             column("conversation", link=("This conversation", link_to(INVESTIGATE, "conversation"))),
@@ -156,6 +166,7 @@ def _alerts() -> Json:
         "Alerts", "The alerts that these messages opened or were counted in, with the reviewer's verdict.", sql(query),
         [
             *(column(name, unit="dateTimeAsLocal") for name in ("last", "opened", "resolved")),
+            column("alert", link=("Messages of this alert", link_to(INVESTIGATE, "alert"))),
             column("top_score", decimals=2),
             tenant_column(),
             column("probe", link=("This probe", link_to(PROBE, "probe"))),

@@ -142,6 +142,7 @@ def _alerts() -> Json:
             column("top_score", decimals=2),
             tenant_column(),
             column("probe", link=("This probe", link_to(PROBE, "probe"))),
+            column("alert", link=("Messages of this alert", link_to(INVESTIGATE, "alert"))),
             column("top_message", link=("Investigate this message", link_to(INVESTIGATE, "message"))),
         ],
         empty="none",

@@ -26,8 +26,12 @@ CHOICES: dict[str, dict[str, Any]] = {
     "a message": {"message": "loud-0", **DRIFT},
     "coordinates": {"message": "topic/0/61", **DRIFT},
     "a conversation": {"conversation": "talk-1", **DRIFT},
+    "an alert that does not exist": {"alert": "00000000-0000-0000-0000-000000000000", **DRIFT},
+    "no id of an alert": {"alert": "00000000-0000-0000-0000-00000000000", **DRIFT},
     "what does not exist": {"tenant": ["nobody"], "model": ["x"], "probe": "x", "version": "x", "message": "a/9/9"},
-    "what would break out": dict.fromkeys(("tenant", "model", "probe", "version", "message", "conversation"), "a'; --"),
+    "what would break out": dict.fromkeys(
+        ("tenant", "model", "probe", "version", "message", "conversation", "alert"), "a'; --"
+    ),
     "numbers too large": {"message": "a/" + "9" * 30 + "/" + "9" * 30, **DRIFT},
 }  # fmt: skip
 
@@ -179,6 +183,15 @@ def test_a_conversation_and_a_tenant(production: Engine) -> None:
     assert {r["tenant"] for r in bank} == {"bank"}
     assert {r["tenant"] for r in nameless} == {""}
     assert len(bank) == len(nameless) == 1
+
+
+def test_an_alert_leads_to_the_messages_that_it_counted(production: Engine) -> None:
+    (alert,) = asked(production, "awry-overview", "Alerts that are not resolved", {"tenant": ["bank"]})
+    found = asked(production, "awry-investigate", "Messages", {"alert": alert["alert"]})
+    assert [(r["message"], r["tenant"]) for r in found] == [(alert["top_message"], "bank")]
+    (shop,) = asked(production, "awry-overview", "Alerts that are not resolved", {"tenant": ["shop"]})
+    found = asked(production, "awry-investigate", "Messages", {"alert": shop["alert"].upper()})
+    assert {r["message"] for r in found} == {f"loud-{n}" for n in range(10)}
 
 
 def test_dead_letters(production: Engine) -> None:
