@@ -28,6 +28,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
 )
 
 from alerts.drift import cuts, psi
@@ -37,6 +38,8 @@ from storage.schema import alert_messages, alerts, messages, probes, scores, wor
 
 # Messages that one look adds to an alert, and scores that drift is told by.
 _MOST_MESSAGES, _MOST_SCORES = 5000, 20_000
+# Groups that are named in a query; where more are busy, all are read.
+_MOST_GROUPS = 50
 # A worker that has said nothing for so long does not count for lag and delay.
 _PRESENT = timedelta(minutes=2)
 
@@ -79,9 +82,10 @@ def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
     query = select(*groups, func.count()).join_from(scores, messages, _same_message())
     query = query.where(scores.c.flagged, *_in_window(rule, names)).group_by(*groups)
     found: list[Any] = list(connection.execute(query))
-    # Only where so many are flagged that the rule would not be clear does it matter among how many.
-    if rule.of is not None and any(row[-1] > rule.clear_limit for row in found):
-        found = list(connection.execute(_among_the_last(rule, names, groups)))
+    # Among how many matters only where so many are flagged that the rule would not be clear.
+    many = [row for row in found if row[-1] > rule.clear_limit]
+    if rule.of is not None:
+        found = list(connection.execute(_among_the_last(rule, names, groups, many))) if many else []
     measured = []
     for row in found:
         whose = {_FIELDS[part]: value for part, value in zip(rule.per, row[1:-1], strict=True)}
@@ -90,13 +94,17 @@ def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
     return measured
 
 
-def _among_the_last(rule: RateRule, names: Sequence[str], groups: list[ColumnElement[Any]]) -> Select[Any]:
-    """Flagged ones among the last `of` of each group."""
+def _among_the_last(
+    rule: RateRule, names: Sequence[str], groups: list[ColumnElement[Any]], many: Sequence[Any]
+) -> Select[Any]:
+    """Flagged ones among the last `of` of each group in `many`."""
     newest = (desc(scores.c.created_at), desc(scores.c.source), desc(scores.c.partition), desc(scores.c.offset))
     age = func.row_number().over(partition_by=groups, order_by=newest).label("age")
     labelled = [group.label(f"g{i}") for i, group in enumerate(groups)]
     scored = select(*labelled, scores.c.flagged, age).join_from(scores, messages, _same_message())
-    recent = scored.where(*_in_window(rule, names)).subquery()
+    chosen = (and_(*(g.is_not_distinct_from(v) for g, v in zip(groups, row[:-1], strict=True))) for row in many)
+    these = or_(*chosen) if len(many) <= _MOST_GROUPS else true()
+    recent = scored.where(*_in_window(rule, names), these).subquery()
     of = [recent.c[f"g{i}"] for i in range(len(groups))]
     return select(*of, func.count()).where(recent.c.flagged, recent.c.age <= rule.of).group_by(*of)
 
