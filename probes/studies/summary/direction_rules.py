@@ -56,9 +56,11 @@ def control_separation(result: Figures) -> Seen:
     if row["control"] is None:
         return Seen("unmeasured", "no control was given")
     found, d = interval(row["control"]["accuracy"]), row["control"]["effect_size"]
+    effect = f"d {d['value']:.1f}, " if d else ""
     words = (
-        f"{found}, d {interval(d).value:.1f}" if d else f"{found}"
-    ) + f", norm {row['control']['norm']:.2g}, at {row['site']} (the one under study: {interval(row['accuracy'])})"
+        f"{found}, {effect}norm {row['control']['norm']:.2g}, at {row['site']} (the direction under study: "
+        f"{interval(row['accuracy'])})"
+    )
     return Seen("yes" if found.low <= 0.5 else "no", words)
 
 
@@ -86,9 +88,10 @@ def specific(result: Figures) -> Seen:
     verdict = result["verdict"]
     if verdict["label"] in ("noise", "no effect"):
         return Seen("no", verdict["sentence"])
-    found = {name: interval(d) for key, name in _OTHERS.items() if (d := verdict["differences"].get(key))}
+    differences = verdict["differences"]
+    found = {n: interval(differences[key]) for key, n in _OTHERS.items() if key in differences or key == "random"}
     words = "good answers beyond those under " + "; ".join(f"{name}: {d}" for name, d in found.items())
-    if dose.WRONG not in verdict["differences"]:
+    if dose.WRONG not in differences:
         words += "; the wrong layer's direction is nearly the same, or there is none"
     if any(d.value < MARGIN for d in found.values()):
         return Seen("no", words)
@@ -149,8 +152,8 @@ def transfer_non_specific(result: Figures) -> Seen:
     drop, over = found["drop"]["value"], interval(found["over_controls"])
     random = found["drop_receiver_random"]["value"]
     words = (
-        f"bad answers taken away {drop:.2f}, random directions of equal norm {random:.2f}; good answers beyond the mean "
-        f"control {over}, {words}"
+        f"bad answers taken away {drop:.2f}, by random directions of equal norm {random:.2f}; good answers beyond the "
+        f"mean control {over}, {words}"
     )
     if drop < WORKS:
         return Seen("untestable", f"{words}: mapped directions take nothing away")
@@ -243,7 +246,7 @@ RULES = {
     ),
     "transfer_non_specific": Rule(
         "mapped directions take bad answers away, and the interval of their good answers beyond the mean control "
-        f"reaches 0; it is mixed when random ones take as much away (within {MARGIN:.2f}) and good answers still differ",
+        f"reaches 0; mixed when random ones take as much away (within {MARGIN:.2f}) and good answers still differ",
         each(transfer_non_specific),
     ),
     "own_beats_mapped": Rule(

@@ -6,7 +6,7 @@ Where a study has its own mark or verdict for a claim, the rule takes it (`heads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -248,17 +248,22 @@ def _shared(found: Figures) -> str:
     return f"{found['shared']} of {found['sizes'][0]} shared (p {found['p']:.2g} by chance)"
 
 
-_OWN_MARK: Callable[[str], str] = "the study's own mark says so: {}".format
+def _own_mark(words: str) -> str:
+    return f"the study's own mark says so: {words}"
+
+
 RULES = {
-    "few_heads": Rule(_OWN_MARK("at least one and at most 3 % of the heads tried survive the re-test"), each(few_heads)),
-    "wanted_rise": Rule(_OWN_MARK("held-out wanted choices rise by 30 points"), each(wanted_rise)),
-    "inverted_u": Rule(_OWN_MARK("the largest held-out effect is at none of the ends of the curve"), each(inverted_u)),
+    "few_heads": Rule(
+        _own_mark("at least one and at most 3 % of the heads tried survive the re-test"), each(few_heads)
+    ),
+    "wanted_rise": Rule(_own_mark("held-out wanted choices rise by 30 points"), each(wanted_rise)),
+    "inverted_u": Rule(_own_mark("the largest held-out effect is at none of the ends of the curve"), each(inverted_u)),
     "beats_probe_heads": Rule(
-        _OWN_MARK("the held-out effect is larger, paired by question, than that of as many heads ranked by a probe"),
+        _own_mark("the held-out effect is larger, paired by question, than that of as many heads ranked by a probe"),
         each(beats_probe_heads),
     ),
     "beats_layer_vector": Rule(
-        _OWN_MARK("the same against the residual stream's vector at its best strength"), each(beats_layer_vector)
+        _own_mark("the same against the residual stream's vector at its best strength"), each(beats_layer_vector)
     ),
     "carries_over": Rule(
         "the interval of the change of open answers lies on the wanted side of 0, and no more than "
@@ -269,9 +274,7 @@ RULES = {
         "open answers change more under the heads than under the layer vector, with intervals that do not meet",
         each(dissociation),
     ),
-    "without_best": Rule(
-        _OWN_MARK("more than half of the effect is left without the best head"), each(without_best)
-    ),
+    "without_best": Rule(_own_mark("more than half of the effect is left without the best head"), each(without_best)),
     "beats_random": Rule(
         "the study's own marks say that the heads beat random heads and random directions in the same heads; one of "
         "the two alone is mixed",
@@ -310,4 +313,4 @@ RULES = {
     "little_lost": Rule(
         f"under the whole group coherent answers to harmless requests fall by at most {GAP:.2f}", each(little_lost)
     ),
-}  # fmt: skip
+}
