@@ -21,7 +21,7 @@ def test_the_tables_are_generated() -> None:
 
 @pytest.mark.parametrize(("document", "fewest"), [("README.md", 8), ("docs/operations.md", 4)])
 def test_every_command_and_flag_exists(document: str, fewest: int) -> None:
-    from monitor.cli import app, database, models, science, service, stream  # noqa: F401 - they register their commands
+    from monitor.cli import app, database, models, science, service, stream, study  # noqa: F401 - they register
 
     lines = re.findall(r"^awry (.+)$", (ROOT / document).read_text(), re.MULTILINE)
     assert len(lines) >= fewest
