@@ -17,7 +17,7 @@ from probes.studies.head_overlap import between_results
 from probes.studies.summary.results import Answer, Figures, Result, Rule, Seen, each, interval, share, whole
 
 LONG_TAIL = 0.30  # `shared/science.md` C.4.2
-COHERENT, GAP, SHARED_P = 0.15, 0.10, 0.05
+COHERENT, GAP, ROOM, SHARED_P = 0.15, 0.10, 0.15, 0.05
 
 
 # HSI
@@ -66,6 +66,8 @@ def beats_random(result: Figures) -> Seen:
 
 
 def carries_over(result: Figures) -> Seen:
+    if (no_room := _no_room(result)) is not None:
+        return no_room
     before, after = (result["open"][name] for name in (words.PLAIN_NAME, words.CHOSEN))
     moved = _towards(result, words.CHOSEN)
     found = (
@@ -82,6 +84,8 @@ def carries_over(result: Figures) -> Seen:
 def dissociation(result: Figures) -> Seen:
     if words.LAYER not in result["open"]:
         return Seen("unmeasured", "no layer vector was tried on open answers")
+    if (no_room := _no_room(result)) is not None:
+        return no_room
     heads, layer = (_towards(result, name) for name in (words.CHOSEN, words.LAYER))
     on_choices = [result["heldout"][name]["effect"]["value"] for name in (words.CHOSEN, words.LAYER)]
     found = (
@@ -123,7 +127,16 @@ def _towards(result: Figures, name: str) -> Interval:
     found = interval(result["open"][name]["behaviour_change"])
     if result["plan"]["search"]["aim"] == "towards":
         return found
-    return Interval(-found.value, -found.high, -found.low, found.n)
+    return Interval(0.0 - found.value, 0.0 - found.high, 0.0 - found.low, found.n)
+
+
+def _no_room(result: Figures) -> Seen | None:
+    """Open answers that are as wanted before anything is done have nowhere to go."""
+    shown = result["open"][words.PLAIN_NAME]["behaviour"]
+    room = shown["value"] if result["plan"]["search"]["aim"] == "away" else 1 - shown["value"]
+    if room >= ROOM:
+        return None
+    return Seen("untestable", f"{result['metric']['name']} in {share(shown)} of open answers before: no room to move")
 
 
 def _chosen(result: Figures) -> str:
@@ -138,8 +151,8 @@ def long_tail(result: Figures) -> Seen:
     held, heads = tail["share_of_top_1_percent"], result["shape"][0] * result["shape"][1]
     if held is None:
         return Seen("no", "no head changes anything")
-    found = f"the first {tail['heads']} of {heads} heads hold {held:.0%}; largest {tail['largest']:.2g} nats, "
-    return Seen("yes" if held >= LONG_TAIL else "no", f"{found}median {tail['median']:.2g}")
+    found = f"the first hundredth ({tail['heads']} of {heads}) holds {held:.0%}; largest {tail['largest']:.2g} nats"
+    return Seen("yes" if held >= LONG_TAIL else "no", f"{found}, median {tail['median']:.2g}")
 
 
 def top_heads(result: Figures) -> Seen:

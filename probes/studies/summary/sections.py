@@ -60,8 +60,8 @@ def _transfer_head(result: Figures) -> str:
     settings = result["settings"]
     names = ", ".join(s["name"] for s in result["subjects"])
     return (
-        f"Ridge maps between {names}; {result['anchors']} {settings['anchors']} anchors, {settings['draws']} draws of "
-        f"each control, seed {settings['seed']}."
+        f"Ridge maps between {names}; {result['anchors']} {settings['anchors']} anchors; draws of each control: "
+        f"{settings['draws']}; seed {settings['seed']}."
     )
 
 

@@ -65,7 +65,7 @@ def make_transfer(out):
     )
     run_transfer(
         [one, replace(one, name="other", group="other")], planted_anchors(176), out,
-        settings=Settings(modes=("subtract",), draws=1), left_out={"a third": "it does not hold"},
+        settings=Settings(modes=("ablate",), draws=1), left_out={"a third": "it does not hold"},
     )  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def test_planted_models_are_called_synthetic_wherever_they_stand(text):
 
 def test_verdicts_commands_and_what_was_left_out_are_told(text, results):
     assert results["direction-x"].data["verdict"]["sentence"] in text
-    assert results["transfer"].data["verdict"]["subtract"] in text
+    assert results["transfer"].data["verdict"]["ablate"] in text
     assert results["heads-x"].data["reasons"][0] in text
     for name, verdict in results["safety-heads-x"].data["verdicts"].items():
         assert f"**{name}: {verdict}.**" in text
@@ -354,7 +354,7 @@ def test_separation_by_layer(results):
     assert outcome("separation", 0.94) == "not reproduced"
     assert outcome("last-layer", 0.6, 0.7, 0.9) == "reproduced"
     assert outcome("last-layer", 0.6, 0.7, 0.64) == "not reproduced"
-    assert outcome("last-layer", 0.6, 0.6, 0.64) == "mixed"
+    assert outcome("last-layer", 0.6, 0.6, 0.66) == "mixed"
     assert outcome("last-layer", 0.9, 0.9, 0.9) == "not reproduced"
 
 
@@ -413,22 +413,37 @@ def test_specificity_and_content_follow_the_studys_differences(results):
 
 def test_transfer(results):
     def outcome(claim, **figures):
-        edits = {f"overall__subtract__across__{k}": v for k, v in figures.items()}
+        edits = {f"overall__ablate__across__{k}": v for k, v in figures.items()}
         return row(claim, changed(results["transfer"], **edits)).outcome
 
-    works = {"own_gain": figure(0.6), "drop": figure(0.4), "gain": figure(0.4), "over_controls": figure(0.3)}
+    works = {"own_gain": figure(0.6), "drop": figure(0.4), "gain": figure(0.4), "over_receiver_random": figure(0.3)}
     random = {"drop_receiver_random": figure(0.1)}
+    alike = {"drop_receiver_random": figure(0.4)}
     assert outcome("transfer-lowers", **works) == "reproduced"
     assert outcome("transfer-lowers", **works | {"drop": figure(0.1)}) == "not reproduced"
     assert outcome("transfer-lowers", **works | {"gain": figure(0.0)}) == "mixed"
     assert outcome("transfer-lowers", **works | {"own_gain": figure(0.1)}) == "not testable here"
     assert outcome("transfer-non-specific", **works | random) == "not reproduced"
-    assert outcome("transfer-non-specific", **works | random | {"over_controls": figure(0.0)}) == "reproduced"
-    assert outcome("transfer-non-specific", **works | {"drop_receiver_random": figure(0.4)}) == "mixed"
+    assert outcome("transfer-non-specific", **works | alike | {"over_receiver_random": NOTHING}) == "reproduced"
+    assert outcome("transfer-non-specific", **works | random | {"over_receiver_random": NOTHING}) == "mixed"
+    assert outcome("transfer-non-specific", **works | alike) == "mixed"
     assert outcome("transfer-non-specific", **works | random | {"drop": figure(0.0)}) == "not testable here"
     assert outcome("own-beats-mapped", **works) == "reproduced"
     assert outcome("own-beats-mapped", **works | {"gain": figure(0.58)}) == "mixed"
     assert outcome("own-beats-mapped", **works | {"gain": figure(0.7)}) == "not reproduced"
+
+
+def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results):
+    one = results["transfer"]
+    both = changed(one, settings__modes=["ablate", "subtract"])
+    for part in ("overall", "asymmetry"):
+        both = changed(both, **{f"{part}__subtract": copy.deepcopy(one.data[part]["ablate"])})
+    assert "2 pairs (subtract)" in row("transfer-lowers", both).measured[0]
+    fails = changed(both, overall__subtract__across__own_gain=figure(0.1))
+    assert "2 pairs (ablate)" in row("transfer-lowers", fails).measured[0]
+    for claim in ("transfer-lowers", "transfer-non-specific", "own-beats-mapped", "asymmetry"):
+        nothing = changed(fails, overall__ablate__across__own_gain=figure(0.0))
+        assert row(claim, nothing).outcome == "not testable here"
 
 
 @pytest.mark.parametrize(
@@ -437,7 +452,7 @@ def test_transfer(results):
 )
 def test_asymmetry(results, two, outcome):
     edits = {"mean_difference_of_two_ways": two, "expected_from_sampling": 0.1}
-    one = changed(results["transfer"], **{f"asymmetry__subtract__{k}": v for k, v in edits.items()})
+    one = changed(results["transfer"], **{f"asymmetry__ablate__{k}": v for k, v in edits.items()})
     assert row("asymmetry", one).outcome == outcome
 
 
@@ -480,10 +495,10 @@ def test_the_best_head_left_out(results):
 
 
 def test_open_answers(results):
-    def outcome(claim, heads, layer=NOTHING, coherent=0.9, aim="away"):
+    def outcome(claim, heads, layer=NOTHING, coherent=0.9, aim="away", before=0.5):
         opened = copy.deepcopy(results["heads-x"].data["open"])
         opened[words.CHOSEN].update(behaviour_change=heads, coherent=figure(coherent))
-        opened[words.PLAIN_NAME]["coherent"] = figure(0.9)
+        opened[words.PLAIN_NAME].update(behaviour=figure(before), coherent=figure(0.9))
         opened[words.LAYER]["behaviour_change"] = layer
         return row(claim, changed(results["heads-x"], open=opened, plan__search__aim=aim)).outcome
 
@@ -492,6 +507,9 @@ def test_open_answers(results):
     assert outcome("carries-over", figure(0.4), aim="towards") == "reproduced"
     assert outcome("carries-over", figure(-0.02)) == "not reproduced"
     assert outcome("carries-over", figure(-0.4), coherent=0.5) == "mixed"
+    for claim in ("carries-over", "dissociation"):
+        assert outcome(claim, figure(-0.1), before=0.1) == "not testable here"
+        assert outcome(claim, figure(0.0), before=0.9, aim="towards") == "not testable here"
     assert outcome("dissociation", figure(-0.4)) == "reproduced"
     assert outcome("dissociation", figure(-0.4), layer=figure(-0.35)) == "mixed"
     assert outcome("dissociation", figure(-0.4), layer=figure(-0.5)) == "not reproduced"
