@@ -257,7 +257,7 @@ def safety_heads(
         None
     ),
     harmless: Annotated[Path | None, Flag(help="JSON lines of harmless requests, matched if you have them")] = None,
-    pairs: Annotated[int, Flag(help="how many of awry's own pairs of requests to use")] = 120,
+    attributed: Annotated[int, Flag(help="requests of each class that heads are scored on, at most")] = 48,
     held_out: Annotated[int, Flag(help="held-out requests of each class that are answered, at most")] = 30,
     metric: Metric = None,
     against: Annotated[list[Path] | None, Flag(help="results of other fine-tunes of the same base")] = None,
@@ -282,12 +282,14 @@ def safety_heads(
     if harmful is not None and harmless is not None:
         bad, good = _requests(harmful), _requests(harmless)
     else:
-        bad, good = refusal_requests(pairs)
+        bad, good = refusal_requests()
     adapter = _adapter(adapter, None if harmful or model else "refusal")
     settings, chat = _load(model, adapter, scale, state_dir)
     plan = SafetyPlan(
         top=sizes,
         draws=draws,
+        attributed=attributed,
+        dataset_prompts=attributed,
         held_out=held_out,
         max_new_tokens=max_new_tokens,
         max_tokens=settings.max_tokens,

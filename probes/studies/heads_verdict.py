@@ -2,12 +2,13 @@
 
 Everything compared is held out and paired by question: a control is as good as the chosen heads when the 95 %
 interval of the difference of their effects reaches zero. Equal to a random direction of the same size in the same
-heads is `noise`; equal to other heads or to a layer-level vector is `works, not specific`.
+heads is `noise`; equal to other heads or to a layer-level vector is `works, not specific`. A control that was not
+tried beats nothing and is not beaten: a warning names it, and the paper's mark for it is not given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ Floats = NDArray[np.float64]
 _MORE_UNDEFINED = 0.1
 _LESS_COHERENT = 0.15
 _PAPER_RISE = 0.30
+# Fewer random directions or heads are no control (`shared/science.md` D.6).
+_DRAWS = 5
 
 CHOSEN, PLAIN_NAME, OPPOSITE = "chosen heads", "no intervention", "chosen heads, opposite sign"
 RANDOM_DIRECTIONS, RANDOM_HEADS = "random directions", "random heads"
@@ -51,7 +54,17 @@ def decide(
 ) -> Verdict:
     """`effects` (questions,) a condition, in the wanted direction; `undefined` and `coherent` are shares of answers."""
     words, reason = _judged(effects, undefined, coherent, unit)
-    return Verdict(words, (reason, *(f"Warning: {w}." for w in warnings)))
+    return Verdict(words, (reason, *(f"Warning: {w}." for w in (*warnings, *untried(effects)))))
+
+
+def untried(conditions: Collection[str]) -> list[str]:
+    """What is missing among the names of conditions: kinds of control without one, and fewer than five random draws."""
+    found = []
+    for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS):
+        n = len(_named(list(conditions), kind))
+        if n < _DRAWS:
+            found.append(f"{n} {kind} were tried; at least {_DRAWS} are a control")
+    return found + [f"{kind}: not tried" for kind in (PROBE_HEADS, LAYER) if kind not in conditions]
 
 
 def _judged(
@@ -83,6 +96,10 @@ def _as_good(effects: Mapping[str, Floats], kinds: Sequence[str]) -> list[str]:
         if any(d.low <= 0 for d in differences):
             equal.append(kind)
     return equal
+
+
+def _beaten(effects: Mapping[str, Floats], kind: str) -> bool:
+    return bool(_named(list(effects), kind)) and not _as_good(effects, [kind])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -64,7 +64,7 @@ class SafetyPlan:
 
     `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its heads; `top` how many of
     the best heads are ablated together; `listed` how long top lists are; `draws` random controls of each kind for the
-    largest set of each ranking. `dataset_prompts` and `held_out` bound rows (None: all).
+    largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows of each class (None: all).
     """
 
     eps: float = 1e-5
@@ -73,6 +73,7 @@ class SafetyPlan:
     top: tuple[int, ...] = (1, 3)
     listed: int = 10
     draws: int = 5
+    attributed: int | None = None
     dataset_prompts: int | None = 64
     held_out: int | None = 100
     max_new_tokens: int = 40
@@ -289,7 +290,7 @@ def _split(chat: ChatModel, which: Class, requests: Sequence[Request], plan: Saf
     if not requests:
         raise DataError(f"{which}: no requests; both classes are needed")
     held_out = [r for r in requests if split_of(r.group, plan.seed) == "test"]
-    attributed = [r for r in requests if split_of(r.group, plan.seed) != "test"]
+    attributed = [r for r in requests if split_of(r.group, plan.seed) != "test"][: plan.attributed]
     least = 2 if which == "harmless" else max([2, *(r + 1 for r, _ in plan.subspaces)])
     if len(attributed) < least or len(held_out) < 2:
         raise DataError(
