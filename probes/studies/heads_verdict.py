@@ -3,7 +3,8 @@
 Everything compared is held out and paired by question: a control is as good as the chosen heads when the 95 %
 interval of the difference of their effects reaches zero. Equal to a random direction of the same size in the same
 heads is `noise`; equal to other heads or to a layer-level vector is `works, not specific`. A control that was not
-tried beats nothing and is not beaten: a warning names it, and the paper's mark for it is not given.
+tried is not beaten: without random heads or random directions it is `works, specificity unknown`, a warning names what
+is missing, and the paper's mark for it is not given.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ WITHOUT_BEST = "chosen heads without the best"
 
 @dataclass(frozen=True)
 class Verdict:
-    """`words` starts with `works and specific`, `works, not specific` or `noise`; `reasons` are sentences."""
+    """`words`: `works and specific`, `works, not specific`, `works, specificity unknown` or `noise`; see the module.
+
+    `reasons` are sentences.
+    """
 
     words: str
     reasons: tuple[str, ...]
@@ -85,6 +89,9 @@ def _judged(
     equal = _as_good(effects, [RANDOM_HEADS, PROBE_HEADS, LAYER])
     if equal:
         return "works, not specific", f"{said} But as much comes from: {_listed(equal)}."
+    missing = [kind for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) if not _named(list(effects), kind)]
+    if missing:
+        return "works, specificity unknown", f"{said} Not tried beside them: {_listed(missing)}."
     return "works and specific", f"{said} No control does as much."
 
 
@@ -116,7 +123,7 @@ def transfer_sentence(figures: Mapping[str, Any], behaviour: str) -> str:
     return f"{'It carries over' if sure else 'It does not surely carry over'}: {moved} ({spread}, n={before['n']})."
 
 
-def marks(
+    """Claims of the paper at our scale (`science.md` B.4), each as seen here or not; a control not run has no mark."""
     heads_tried: int,
     survivors: int,
     wanted: Mapping[str, Floats],

@@ -56,6 +56,23 @@ def test_a_control_that_does_as_much_decides(changed, verdict, said):
     assert said in str(found)
 
 
+def test_a_control_that_was_not_tried_is_not_beaten():
+    """Few heads to draw from, or none asked for: that nothing did as much then says nothing."""
+    for kind, mark in ((words.RANDOM_HEADS, "beats random heads"), (words.RANDOM_DIRECTIONS, "beats random directions")):
+        without = {n: e for n, e in conditions().items() if not n.startswith(kind)}
+        found = decided(effects=without)
+        assert found.words == "works, specificity unknown"
+        assert f"Not tried beside them: {kind}." in str(found)
+        assert f"Warning: 0 {kind} were tried; at least 5 are a control." in found.reasons
+        shown = marks(270, 5, {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)}, [0.1, 0.5, 0.2], without)
+        assert [k for k, v in shown.items() if not v] == [mark]
+    few = {n: e for n, e in conditions().items() if not n.endswith((" 3", " 4")) and n != LAYER}
+    found = decided(effects=few)
+    assert found.words == "works and specific"
+    assert "Warning: 3 random heads were tried; at least 5 are a control." in found.reasons
+    assert "Warning: layer vector: not tried." in found.reasons
+
+
 def test_text_that_breaks_is_noise_however_large_the_effect():
     assert decided(undefined=0.2).words == "noise"
     assert "20% of the choices are undefined" in str(decided(undefined=0.2))
