@@ -105,10 +105,6 @@ def _as_good(effects: Mapping[str, Floats], kinds: Sequence[str]) -> list[str]:
     return equal
 
 
-def _beaten(effects: Mapping[str, Floats], kind: str) -> bool:
-    return bool(_named(list(effects), kind)) and not _as_good(effects, [kind])
-
-
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -123,14 +119,14 @@ def transfer_sentence(figures: Mapping[str, Any], behaviour: str) -> str:
     return f"{'It carries over' if sure else 'It does not surely carry over'}: {moved} ({spread}, n={before['n']})."
 
 
-    """Claims of the paper at our scale (`science.md` B.4), each as seen here or not; a control not run has no mark."""
+def marks(
     heads_tried: int,
     survivors: int,
     wanted: Mapping[str, Floats],
     curve: Sequence[float],
     effects: Mapping[str, Floats],
 ) -> dict[str, bool]:
-    """The paper's small-scale claims (`science.md` B.4), each as seen here or not; a control that was not run has no mark."""
+    """Claims of the paper at our scale (`science.md` B.4), each as seen here or not; a control not run has no mark."""
     rise = float(wanted[CHOSEN].mean() - wanted[PLAIN_NAME].mean())
     top = int(np.argmax(curve))
     shown = {
