@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.evaluation import student_interval
+from probes.evaluation import Interval, student_interval
 
 Floats = NDArray[np.float64]
 _MORE_UNDEFINED = 0.1
@@ -69,6 +69,17 @@ def untried(conditions: Collection[str]) -> list[str]:
         if n < _DRAWS:
             found.append(f"{n} {kind} were tried; at least {_DRAWS} are a control")
     return found + [f"{kind}: not tried" for kind in (PROBE_HEADS, LAYER) if kind not in conditions]
+
+
+def of_text(detector: Mapping[str, Any]) -> list[str]:
+    """A warning when the text alone tells the held-out answers apart as well; `detector` is its card's evaluation."""
+    text, own = detector["text_only"]["auroc"], detector["test"]["auroc"]
+    if text["low"] <= 0.5 or text["high"] < own["value"]:
+        return []
+    return [
+        f"the text alone tells the two answers apart as well (AUROC {Interval(**text)}, the detector {Interval(**own)}): "
+        "the labels may be a copy of the text"
+    ]
 
 
 def _judged(

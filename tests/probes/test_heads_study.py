@@ -227,6 +227,16 @@ def test_heads_that_are_not_there_are_an_error(tmp_path, heads, error, said):
         run(tmp_path, heads=heads)
 
 
+def test_answers_of_the_other_form_are_not_taken_over(tmp_path):
+    """A trial's name stands for other directions there."""
+    small = dataclasses.replace(PLAN, draws=1, open_draws=1)
+    run(tmp_path, plan=small)
+    before = len(list((tmp_path / "kept").iterdir()))
+    again = run(tmp_path, plan=dataclasses.replace(small, form="letters"))
+    assert again.result["form"]["used"] == "letters"
+    assert len(list((tmp_path / "kept").iterdir())) == before + 1
+
+
 def test_a_search_among_some_heads(tmp_path):
     some = [PLANTED, Site("head", 0, 0), Site("head", 2, 1)]
     found = run(tmp_path, plan=dataclasses.replace(PLAN, draws=1, open_draws=1), heads=some)
