@@ -259,6 +259,7 @@ def safety_heads(
     harmless: Annotated[Path | None, Flag(help="JSON lines of harmless requests, matched if you have them")] = None,
     attributed: Annotated[int, Flag(help="requests of each class that heads are scored on, at most")] = 48,
     held_out: Annotated[int, Flag(help="held-out requests of each class that are answered, at most")] = 30,
+    interval: Annotated[float, Flag(help="widest half width of a rate that you accept")] = 0.2,
     metric: Metric = None,
     against: Annotated[list[Path] | None, Flag(help="results of other fine-tunes of the same base")] = None,
     top: Annotated[str, Flag(help="how many of the best heads are ablated together")] = "1,3",
@@ -277,6 +278,8 @@ def safety_heads(
     from probes.studies.safety_heads import SafetyPlan, run_safety_heads
 
     sizes = tuple(int(n) for n in _numbers("top", top))
+    if sizes != _numbers("top", top):
+        raise SettingsError(f"top: {top!r} is no list of whole numbers such as 1,3")
     if (harmful is None) != (harmless is None):
         raise SettingsError("harmless: give both --harmful and --harmless, or neither")
     if harmful is not None and harmless is not None:
@@ -291,6 +294,7 @@ def safety_heads(
         attributed=attributed,
         dataset_prompts=attributed,
         held_out=held_out,
+        interval=interval,
         max_new_tokens=max_new_tokens,
         max_tokens=settings.max_tokens,
         seed=seed,

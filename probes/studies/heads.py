@@ -125,8 +125,8 @@ def run_heads(
     """Run the study on `chat` with the adapter in use; `heads` restricts the search, else all heads are tried.
 
     Raises DataError for too few rows, SiteError for heads that the model lacks, DirectionError for activations that are
-    not finite. Heads without a direction, a search without survivors, controls that were not tried and a text that tells
-    the answers apart as well as the detector are warnings in the verdict.
+    not finite. Heads without a direction, a search without survivors, controls that were not tried, and a text that
+    tells the answers apart as well as the detector are warnings in the verdict.
     """
     sites = _candidates(chat, heads)
     splits = _splits(choices, plan)

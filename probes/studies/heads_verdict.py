@@ -77,8 +77,8 @@ def of_text(detector: Mapping[str, Any]) -> list[str]:
     if text["low"] <= 0.5 or text["high"] < own["value"]:
         return []
     return [
-        f"the text alone tells the two answers apart as well (AUROC {Interval(**text)}, the detector {Interval(**own)}): "
-        "the labels may be a copy of the text"
+        f"the text alone tells the two answers apart as well (AUROC {Interval(**text)}, the detector "
+        f"{Interval(**own)}): the labels may be a copy of the text"
     ]
 
 

@@ -27,7 +27,14 @@ from tests.probes.refusing import NO, PLANTED, refusing_chat, requests
 from tests.probes.tiny import N_BLOCKS, N_HEADS, hook_count
 
 PLAN = SafetyPlan(
-    subspaces=((1, False), (2, True)), steps=2, top=(1,), listed=3, draws=2, max_new_tokens=6, resamples=200
+    subspaces=((1, False), (2, True)),
+    steps=2,
+    top=(1,),
+    listed=3,
+    draws=2,
+    interval=0.35,
+    max_new_tokens=6,
+    resamples=200,
 )
 HARMFUL, HARMLESS = requests(40, harmful=True), requests(40, harmful=False)
 
@@ -205,9 +212,10 @@ def test_results_of_one_base_are_compared_and_others_refused(chat, done, tmp_pat
             between_results(result, {**result, "model": {**result["model"], key: value}})
     with pytest.raises(DataError, match="shape"):
         between_results(result, {**result, "shape": [9, 9]})
-    (tmp_path / "RESULT.json").write_text("{}")
-    with pytest.raises(DataError, match="no result of this study"):
-        run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path])
+    for other in ("{}", "[]"):
+        (tmp_path / "RESULT.json").write_text(other)
+        with pytest.raises(DataError, match="no result of this study"):
+            run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path])
     with pytest.raises(DataError, match=r"not a RESULT\.json that can be read"):
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path / "nothing"])
 
@@ -221,6 +229,28 @@ def test_one_class_only_too_few_rows_and_shared_rows(chat, tmp_path):
         run_safety_heads(chat, HARMFUL[:3], HARMLESS, tmp_path, PLAN, metric=NO)
     with pytest.raises(DataError, match="40 are both harmful and harmless"):
         run_safety_heads(chat, HARMFUL, HARMFUL, tmp_path, PLAN, metric=NO)
+
+
+def test_too_few_held_out_requests_for_the_interval_asked_for(chat, tmp_path):
+    with pytest.raises(DataError, match=r"harmful: \d+ held-out requests, but a rate within \+-0.1 needs 104"):
+        run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, replace(PLAN, interval=0.1), metric=NO)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"top": (0, 1)}, r"top: 0, 1; each must be in 1\.\.3"),
+        ({"top": (4,)}, "top: 4"),
+        ({"top": ()}, "top: none"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"draws": -1}, "draws at least 0"),
+        ({"subspaces": ()}, "one subspace"),
+    ],
+)
+def test_plans_that_make_no_study(wrong, said):
+    with pytest.raises(DataError, match=said):
+        replace(PLAN, **wrong)
 
 
 def test_overlap_by_counting_all_lists():

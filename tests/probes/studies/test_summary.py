@@ -83,7 +83,7 @@ def make_heads(out):
 
 def make_safety(out, refuses):
     plan = SafetyPlan(
-        subspaces=((1, False),), steps=2, top=(1,), listed=3, draws=1, max_new_tokens=4, resamples=20
+        subspaces=((1, False),), steps=2, top=(1,), listed=3, draws=1, interval=0.45, max_new_tokens=4, resamples=20
     )  # fmt: skip
     asked = requests(24, harmful=True), requests(24, harmful=False)
     run_safety_heads(refusing_chat(refuses=refuses), *asked, out, plan, metric=NO, command="awry study | safety")
