@@ -40,6 +40,8 @@ Floats = NDArray[np.float64]
 OnPairs = Callable[[int, int], None]
 # Rows of log-probabilities at a time: float64 over the vocabulary.
 _ROWS = 64
+# Of float32 states that should be the same, over their size.
+_ROUNDING = 1e-6
 # The most that is held of states of all heads by all prompts.
 _STATE_BYTES = 1 << 29
 
@@ -191,7 +193,8 @@ def subspace(states: Floats, r: int, centred: bool) -> Floats:
     matrix = states.astype(np.float64)
     # Centred, the states of n prompts span n - 1 directions at most.
     left, sizes, _ = np.linalg.svd(matrix - matrix.mean(0) if centred else matrix, full_matrices=False)
-    if len(sizes) < r or sizes[r - 1] <= 1e-9 * max(sizes[0], 1e-300):
+    # Beside the states themselves: what rounding leaves of the same prompt has directions too.
+    if len(sizes) < r or sizes[r - 1] <= _ROUNDING * max(float(np.linalg.norm(matrix)), 1e-300):
         raise DataError(f"r: the prompts' states do not span {r} directions; are they the same prompt?")
     found: Floats = left[:, :r]
     return found

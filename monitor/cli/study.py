@@ -134,6 +134,7 @@ def transfer(
     depth: Annotated[float, Flag(help="0 is the first block, 1 the last")] = 1.0,
     draws: Annotated[int, Flag(help="random directions and shuffled maps as controls")] = 5,
     tests: Annotated[int, Flag(help="questions a planted organism is steered on")] = 100,
+    interval: Annotated[float, Flag(help="widest half width of a rate that you accept")] = 0.2,
     scale: Annotated[float | None, Flag(help="strength of the subjects' adapters")] = None,
     seed: Seed = 0,
     out: Annotated[Path, Flag(help="folder to write to")] = Path("studies/transfer"),
@@ -162,7 +163,7 @@ def transfer(
             subjects += more
             left_out |= without
         texts = planted_anchors()
-    maps = Maps(anchors=anchors, depth=depth, draws=draws, seed=seed)  # type: ignore[arg-type]
+    maps = Maps(anchors=anchors, depth=depth, draws=draws, interval=interval, seed=seed)  # type: ignore[arg-type]
     result = run_transfer(subjects, texts, out, settings=maps, left_out=left_out, command=_command(), say=say)
     for mode, words in result["verdict"].items():
         typer.echo(f"{mode}: {words}")

@@ -31,6 +31,8 @@ from probes.studies.transfer import Measured, Pair, Receiver
 
 WORKS = 0.15
 _RESAMPLES = 2000
+# Fewer random directions are no control (`shared/science.md` D.6).
+_DRAWS = 5
 NULLS = ("random_source", "shuffled", "receiver_random")
 VERDICTS = ("works, specific", "works, not specific", "noise", "no effect", "undecided")
 
@@ -98,7 +100,7 @@ def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
         "overall": {mode: _overall(pairs, groups, mode) for mode in settings.modes},
         "groups": {mode: _cells(pairs, groups, mode) for mode in settings.modes},
         "asymmetry": {mode: _asymmetry(pairs, groups, mode) for mode in settings.modes},
-        "verdict": {mode: _verdict(pairs, groups, mode) for mode in settings.modes},
+        "verdict": {mode: _verdict(pairs, groups, mode) + _few(settings.draws) for mode in settings.modes},
     }
 
 
@@ -330,6 +332,10 @@ def _verdict(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mode
     else:
         words = "mapped directions work better than controls on average, and are specific in a minority of pairs"
     return f"{words} (gain {gain}, over controls {over}; {len(across)} pairs: {counts})"
+
+
+def _few(draws: int) -> str:
+    return "" if draws >= _DRAWS else f"; warning: random controls drawn {draws} times, fewer than {_DRAWS} say little"
 
 
 def _matrix(

@@ -65,7 +65,7 @@ def make_transfer(out):
     )
     run_transfer(
         [one, replace(one, name="other", group="other")], planted_anchors(176), out,
-        settings=Settings(modes=("ablate",), draws=1), left_out={"a third": "it does not hold"},
+        settings=Settings(modes=("ablate",), draws=1, interval=0.3), left_out={"a third": "it does not hold"},
     )  # fmt: skip
 
 
