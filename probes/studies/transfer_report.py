@@ -27,6 +27,7 @@ from probes.contrast import Outcome
 from probes.evaluation import Interval, rate
 from probes.plots import plot_matrices, plot_two_ways
 from probes.steering import Mode
+from probes.studies.tables import plain
 from probes.studies.transfer import Measured, Pair, Receiver
 
 WORKS = 0.15
@@ -43,7 +44,7 @@ def report(measured: Measured, folder: Path, left_out: dict[str, str], command: 
 
     result = {**summarise(measured, left_out), "command": command}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "RESULT.json").write_text(json.dumps(_plain(result), indent=1) + "\n")
+    (folder / "RESULT.json").write_text(json.dumps(plain(result, partial(round, ndigits=4)), indent=1) + "\n")
     (folder / "TRANSFER.md").write_text(markdown(result))
     names = [s["name"] for s in result["subjects"]]
     mode = measured.settings.modes[0]
@@ -345,14 +346,3 @@ def _matrix(
     for pair in result["pairs"]:
         made[names.index(pair["donor"]), names.index(pair["receiver"])] = value(pair)
     return made
-
-
-def _plain(value: Any) -> Any:
-    """Four decimals, and no infinities: JSON has none."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return round(value, 4) if np.isfinite(value) else None
-    return value
