@@ -75,6 +75,16 @@ def test_the_files_are_there_and_say_what_was_found(done):
         assert f"| {name} |" in table
 
 
+def test_no_file_holds_a_message_a_question_or_an_answer(done):
+    out, chat, _ = done
+    everything = "".join(p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md"))
+    asked = [*MESSAGES.select, *MESSAGES.test, *MESSAGES.benign, *(c.question for c in letter_choices(60))]
+    prompts = [chat.render([{"role": "user", "content": t}]) for t in MESSAGES.test]
+    said = [a.text for a in answer(chat, prompts, max_new_tokens=8) if len(a.text) > 4]
+    assert len(said) > 8
+    assert not [text for text in asked + said if text in everything]
+
+
 def test_both_signs_and_the_random_controls_do_what_they_should(done):
     held_out = done[2].result["heldout"]
     chosen, opposite = held_out[words.CHOSEN], held_out[words.OPPOSITE]

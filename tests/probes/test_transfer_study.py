@@ -114,7 +114,7 @@ def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study
         assert min(own["own"]["change"], own["random"]["change"]) > 0
 
 
-def test_what_is_written_says_what_it_is_and_is_plain_json(study):
+def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(study, subjects, anchors):
     folder, result = study
 
     def refuse(constant):
@@ -126,6 +126,9 @@ def test_what_is_written_says_what_it_is_and_is_plain_json(study):
     assert stored["settings"]["seed"] == 0
     assert stored["pairs"][0]["r2"] == pytest.approx(result["pairs"][0]["r2"], abs=1e-4)
     page = (folder / "TRANSFER.md").read_text()
+    everything = "".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".json", ".md"))
+    asked = [*subjects[0].fit, *subjects[0].test, *anchors]
+    assert not [text for text in asked if text in everything]
     assert SYNTHETIC in page
     assert "Left out: **planted-x**, it does not hold." in page
     for line in page.splitlines():

@@ -164,7 +164,8 @@ def _paper(result: dict[str, Any]) -> str:
     if setting:
         before = next(r for r in result["dose"]["test"] if r["name"] == dose.UNTOUCHED)
         lines.append(
-            f"- Its steering (subtract x1, last block, last position): the behaviour goes from "
+            f"- Its steering (subtract x1, last block, last position; here every generated token too): the behaviour "
+            f"goes from "
             f"{_interval(before['behaviour'])} to {_interval(setting['behaviour'])}, good answers from "
             f"{_interval(before['good'])} to {_interval(setting['good'])}; it reports falls of .21 to .51 and no "
             "coherence figure."
