@@ -258,7 +258,7 @@ def safety_heads(
         None
     ),
     harmless: Annotated[Path | None, Flag(help="JSON lines of harmless requests, matched if you have them")] = None,
-    attributed: Annotated[int, Flag(help="requests of each class that heads are scored on, at most")] = 48,
+    attributed: Annotated[int, Flag(help="requests of each class that heads are scored on, at most")] = 24,
     held_out: Annotated[int, Flag(help="held-out requests of each class that are answered, at most")] = 30,
     interval: Annotated[float, Flag(help="widest half width of a rate that you accept")] = 0.2,
     metric: Metric = None,
@@ -299,6 +299,8 @@ def safety_heads(
         max_new_tokens=max_new_tokens,
         max_tokens=settings.max_tokens,
         seed=seed,
+        # The shipped refusal adapter was trained by this split of awry's own requests.
+        split_seed=None if harmful else 0,
     )
     folder = out or Path("studies") / f"safety-heads-{_slug(adapter or 'base')}"
     result = run_safety_heads(
