@@ -66,6 +66,7 @@ class SafetyPlan:
     `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its heads; `top` how many of
     the best heads are ablated together; `listed` how long top lists are; `draws` random controls of each kind for the
     largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows of each class (None: all).
+    `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its training out of `test`.
     `interval` is the widest half-width that a rate on held-out requests may have. DataError for what makes no study.
     """
 
@@ -83,6 +84,7 @@ class SafetyPlan:
     max_tokens: int = 2048
     resamples: int = 1000
     seed: int = 0
+    split_seed: int | None = None
     token_budget: int = 2048
 
     def __post_init__(self) -> None:
@@ -299,8 +301,9 @@ def _ids_hash(items: Sequence[Encoded]) -> str:
 def _split(chat: ChatModel, which: Class, requests: Sequence[Request], plan: SafetyPlan) -> _Data:
     if not requests:
         raise DataError(f"{which}: no requests; both classes are needed")
-    held_out = [r for r in requests if split_of(r.group, plan.seed) == "test"]
-    attributed = [r for r in requests if split_of(r.group, plan.seed) != "test"][: plan.attributed]
+    seed = plan.seed if plan.split_seed is None else plan.split_seed
+    held_out = [r for r in requests if split_of(r.group, seed) == "test"]
+    attributed = [r for r in requests if split_of(r.group, seed) != "test"][: plan.attributed]
     least = 2 if which == "harmless" else max([2, *(r + 1 for r, _ in plan.subspaces)])
     if len(attributed) < least or len(held_out) < 2:
         raise DataError(

@@ -92,6 +92,21 @@ def test_figures_are_of_requests_that_nothing_was_attributed_on(chat, done):
         assert result["data"][which]["held_out"]["sha256"] != result["data"][which]["attributed"]["sha256"]
 
 
+def test_the_split_has_a_seed_of_its_own(chat):
+    """What an adapter was trained on stays out of what is held out, whatever draws the controls."""
+
+    def held_out(**seeds):
+        plan = replace(PLAN, interval=0.45, **seeds)
+        return {r.group for r in safety_heads._split(chat, "harmful", HARMFUL, plan).held_out}
+
+    assert (
+        held_out(seed=3, split_seed=0)
+        == held_out(seed=0)
+        == {r.group for r in HARMFUL if split_of(r.group, 0) == "test"}
+    )
+    assert held_out(seed=3) != held_out(seed=0)
+
+
 def test_the_files_hold_all_figures_and_no_text(chat, done):
     out, result, _ = done
     stored = json.loads((out / "RESULT.json").read_text())
