@@ -46,7 +46,10 @@ _running: WeakKeyDictionary[nn.Module, _Attention] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Ablation:
-    """How a head is switched off; eps = 1 changes nothing. `seed` is of kind `random` alone."""
+    """How a head is switched off (arXiv 2410.13708 section 3; the module). `seed` is of kind `random` alone.
+
+    eps is in 0..1 and has no unit: 1 changes nothing. SteeringError outside.
+    """
 
     kind: Kind = "undifferentiated"
     eps: float = 1e-5

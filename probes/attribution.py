@@ -86,7 +86,11 @@ def head_effects(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Effects:
-    """Ablate each head on each prompt. Raises SiteError, DataError (nothing to read, not finite) and LayoutError."""
+    """Ablate each head (all by default) on each prompt; arrays (prompts, layers, heads), NaN for other heads.
+
+    `kl` is Ships of arXiv 2410.13708 section 4.1, KL(plain || ablated) in nats (`shared/science.md` C.1 step 4). Raises
+    SiteError for a head that is not there, DataError (nothing to read, not finite) and LayoutError.
+    """
     heads = list(all_heads(chat.layout) if heads is None else heads)
     shape = (len(items), chat.layout.n_blocks, chat.layout.n_heads)
     kl, shift, ratio = (np.full(shape, np.nan) for _ in range(3))
@@ -133,7 +137,10 @@ def ships(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Floats:
-    """Ships of each head for each prompt, in nats: (prompts, layers, heads). See `head_effects`."""
+    """Ships (arXiv 2410.13708 section 4.1) of each head for each prompt, in nats: (prompts, layers, heads).
+
+    Raises as `head_effects` does.
+    """
     return head_effects(chat, items, heads, ablation=ablation, token_budget=token_budget, on_pairs=on_pairs).kl
 
 
@@ -146,7 +153,10 @@ def first_tokens(chat: ChatModel, items: Sequence[Encoded], *, token_budget: int
 
 
 def compare(harmful: Floats, harmless: Floats, *, resamples: int = 1000, seed: int = 0) -> HeadContrast:
-    """Harmful minus harmless means of scores (prompts, layers, heads); prompts are drawn again within their class."""
+    """Harmful minus harmless means of scores (prompts, layers, heads); prompts are drawn again within their class.
+
+    Ours (`shared/science.md` C.5 pitfall 6). DataError below two prompts of a class.
+    """
     for name, scores in (("harmful", harmful), ("harmless", harmless)):
         if len(scores) < 2:
             raise DataError(f"{name}: {len(scores)} prompts; a contrast with an interval needs 2 or more of each class")
@@ -184,7 +194,10 @@ def top_heads(scores: Floats, k: int) -> list[Site]:
 
 
 def subspace(states: Floats, r: int, centred: bool) -> Floats:
-    """The first r left singular vectors, (prompts, r), of states (prompts, width). DataError when there are too few."""
+    """The first r left singular vectors, (prompts, r), of states (prompts, width): arXiv 2410.13708 section 5.1.
+
+    DataError when there are too few prompts, they do not span r directions, or states are not finite.
+    """
     rows = len(states)
     if not 1 <= r < rows:
         raise DataError(f"r: {r} directions need at least {max(r, 1) + 1} prompts, and r at least 1; there are {rows}")
@@ -201,7 +214,10 @@ def subspace(states: Floats, r: int, centred: bool) -> Floats:
 
 
 def angles_between(a: Floats, b: Floats) -> float:
-    """Sum of the principal angles, in degrees, between the spans of two orthonormal bases (prompts, r)."""
+    """Sum of the principal angles, in degrees, between the spans of two orthonormal bases (prompts, r).
+
+    arXiv 2410.13708 section 5.1: sum over r of arccos of the singular values of A'B (`shared/science.md` C.1 step 6).
+    """
     # By sines where cosines lose their digits (Bjorck and Golub 1973).
     return float(np.degrees(subspace_angles(a, b)).sum())
 
@@ -217,7 +233,10 @@ def dataset_ships(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Floats:
-    """Dataset-level Ships of each head, in degrees, (layers, heads)."""
+    """Dataset-level Ships (arXiv 2410.13708 section 5.1) of each head, in degrees, (layers, heads).
+
+    Raises as `head_effects` and `subspace` do.
+    """
     return dataset_angles(
         chat, items, heads, subspaces=[(r, centred)], ablation=ablation, token_budget=token_budget, on_pairs=on_pairs
     )[0]
@@ -234,7 +253,10 @@ def dataset_angles(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> list[Floats]:
-    """Dataset-level Ships for several (r, centred) at the price of one; `standing` heads are ablated beside each."""
+    """Dataset-level Ships for several (r, centred) at the price of one: degrees, (layers, heads) each.
+
+    `standing` heads are ablated beside each one; the reference never is (`shared/science.md` C.1 step 7).
+    """
     chosen = ablation or Ablation()
     plain = Replay(chat, items, chosen, token_budget=token_budget).plain_states().double().cpu().numpy()
     bases = [subspace(plain, r, centred) for r, centred in subspaces]
@@ -273,6 +295,7 @@ def sahara(
 ) -> Sahara:
     """Grow a group of `steps` heads, each the one that, with those before it, turns the subspace most.
 
+    Algorithm of arXiv 2410.13708 section 5.2; angles in degrees. DataError when `steps` is not in 1..heads.
     `known` are the angles of steps that are done already (of the same prompts and parameters): they are not computed
     again. `on_step(s, angles)` is called after each step that is.
     """

@@ -56,7 +56,10 @@ class Activations:
 
 @dataclass(frozen=True)
 class SiteDirections:
-    """Usable directions; `sizes` is the mean norm of a site's output; `skipped` names sites and why."""
+    """Usable directions (HSI, `science.md` B.1 steps 3 and 4: sigma over both classes, ddof 0).
+
+    `sizes` is the mean norm of a site's output; `skipped` names sites and why.
+    """
 
     found: dict[Site, Direction]
     sizes: dict[Site, float]
@@ -180,7 +183,10 @@ def search(
     plan: SearchPlan,
     say: Say = lambda _: None,
 ) -> Search:
-    """Find heads on the two splits. When no head survives, the best re-tested ones are taken and `warnings` says so."""
+    """Find heads on the two splits (HSI, `science.md` B.1 step 6); DataError below two questions to re-test.
+
+    When no head survives, the best re-tested ones are taken and `warnings` says so.
+    """
     if len(retest_rows) < 2:
         raise DataError(f"retest: {len(retest_rows)} questions; at least 2 are needed, give more rows")
     warnings = []

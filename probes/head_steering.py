@@ -41,7 +41,7 @@ class Shift:
 
     @property
     def delta(self) -> Floats:
-        """What is added, (width of the site,)."""
+        """What is added, (width of the site,), in the units of the activations: alpha sigma u (B.1 step 5)."""
         delta: Floats = self.alpha * self.direction.sigma * self.direction.unit
         return delta
 
