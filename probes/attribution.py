@@ -2,15 +2,15 @@
 
 From "On the role of attention heads in large language model safety" (arXiv 2410.13708; `shared/science.md` C.1):
 
-- `ships` (section 4.1): KL( p(.|q) || p(.|q, head ablated) ) in nats, over the whole vocabulary, at the last prompt
+- `ships` (section 3.2): KL( p(.|q) || p(.|q, head ablated) ) in nats, over the whole vocabulary, at the last prompt
   position; no generation. (The authors add 1e-12 to both; here both are log-softmaxes in float64.)
 - `compare` (ours): a head's mean Ships on harmful prompts less that on harmless ones, since KL is high for any head
   that breaks the text. With it go the change of the log-probability of given tokens (such as those that open a
   refusal) and the norm of the head's output, ablated over not: undifferentiated attention can raise it
-- `dataset_ships` (section 5.1): with M the prompts' last-position states after the final norm (prompts, width), the sum
+- `dataset_ships` (section 4.1): with M the prompts' last-position states after the final norm (prompts, width), the sum
   of the r principal angles, in degrees, between the spans of the first r left singular vectors of M with and without
   the ablation. The authors' code takes r = 1 and does not centre; then the first vector is mostly each prompt's norm
-- `sahara` (section 5.2): groups grown by the head that raises dataset-level Ships most; the reference stays unablated
+- `sahara` (section 4.2): groups grown by the head that raises dataset-level Ships most; the reference stays unablated
 
 Contract: prompts are `Encoded` and are read up to their last prompt token; heads are sites `head[l,h]`, all by
 default. Arrays are (prompts, layers, heads) or (layers, heads) in float64, NaN where a head was not asked for.
@@ -88,7 +88,7 @@ def head_effects(
 ) -> Effects:
     """Ablate each head (all by default) on each prompt; arrays (prompts, layers, heads), NaN for other heads.
 
-    `kl` is Ships of arXiv 2410.13708 section 4.1, KL(plain || ablated) in nats (`shared/science.md` C.1 step 4). Raises
+    `kl` is Ships of arXiv 2410.13708 section 3.2, KL(plain || ablated) in nats (`shared/science.md` C.1 step 4). Raises
     SiteError for a head that is not there, DataError (nothing to read, not finite) and LayoutError.
     """
     heads = list(all_heads(chat.layout) if heads is None else heads)
@@ -137,7 +137,7 @@ def ships(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Floats:
-    """Ships (arXiv 2410.13708 section 4.1) of each head for each prompt, in nats: (prompts, layers, heads).
+    """Ships (arXiv 2410.13708 section 3.2) of each head for each prompt, in nats: (prompts, layers, heads).
 
     Raises as `head_effects` does.
     """
@@ -194,7 +194,7 @@ def top_heads(scores: Floats, k: int) -> list[Site]:
 
 
 def subspace(states: Floats, r: int, centred: bool) -> Floats:
-    """The first r left singular vectors, (prompts, r), of states (prompts, width): arXiv 2410.13708 section 5.1.
+    """The first r left singular vectors, (prompts, r), of states (prompts, width): arXiv 2410.13708 section 4.1.
 
     DataError when there are too few prompts, they do not span r directions, or states are not finite.
     """
@@ -216,7 +216,7 @@ def subspace(states: Floats, r: int, centred: bool) -> Floats:
 def angles_between(a: Floats, b: Floats) -> float:
     """Sum of the principal angles, in degrees, between the spans of two orthonormal bases (prompts, r).
 
-    arXiv 2410.13708 section 5.1: sum over r of arccos of the singular values of A'B (`shared/science.md` C.1 step 6).
+    arXiv 2410.13708 section 4.1: sum over r of arccos of the singular values of A'B (`shared/science.md` C.1 step 6).
     """
     # By sines where cosines lose their digits (Bjorck and Golub 1973).
     return float(np.degrees(subspace_angles(a, b)).sum())
@@ -233,7 +233,7 @@ def dataset_ships(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Floats:
-    """Dataset-level Ships (arXiv 2410.13708 section 5.1) of each head, in degrees, (layers, heads).
+    """Dataset-level Ships (arXiv 2410.13708 section 4.1) of each head, in degrees, (layers, heads).
 
     Raises as `head_effects` and `subspace` do.
     """
@@ -295,7 +295,7 @@ def sahara(
 ) -> Sahara:
     """Grow a group of `steps` heads, each the one that, with those before it, turns the subspace most.
 
-    Algorithm of arXiv 2410.13708 section 5.2; angles in degrees. DataError when `steps` is not in 1..heads.
+    Algorithm 1 of arXiv 2410.13708 section 4.2; angles in degrees. DataError when `steps` is not in 1..heads.
     `known` are the angles of steps that are done already (of the same prompts and parameters): they are not computed
     again. `on_step(s, angles)` is called after each step that is.
     """

@@ -1,6 +1,6 @@
 """Which heads move a choice: head directions, the search one head at a time, the re-test, the combination, alpha.
 
-After HSI (arXiv 2502.05945 section 3; `science.md` B.1):
+After HSI (arXiv 2502.05945; `science.md` B.1):
 
 - direction of head (l, h): mean of the misaligned texts' head outputs less the mean of the aligned ones', both read at
   the token that closes the assistant's turn; sigma is the spread of all rows' projections on it (steps 2 to 4)
