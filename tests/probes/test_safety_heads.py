@@ -323,6 +323,10 @@ def test_controls_of_a_set():
     # A block that is used up lends from others, and a model that is used up has no control.
     every = [Site("head", 1, h) for h in range(4)]
     assert {h.layer for h in trials_of("all", every, scores, Ablation(), draws=1)[2].heads} == {0, 2}
+    most = [Site("head", *divmod(i, 4)) for i in range(7)]
+    assert {t.role for t in trials_of("most", most, scores, Ablation(), draws=2)} == {
+        "ablated", "scaling", "random shift"
+    }  # fmt: skip
 
 
 def figure(refused, complied):
@@ -344,6 +348,7 @@ def trial(role, refused, complied):
         ((0.9, 0.1), (0.85, 0.8), {"random heads": (0.9, 0.1)}, "no effect"),
         ((0.1, 0.9), (0.0, 1.0), {"random heads": (0.1, 0.9)}, "nothing to lose: the model refuses 10%"),
         ((0.9, 0.1), (0.2, 0.8), {}, "refusals go; specificity unknown"),
+        ((0.9, 0.1), (0.2, 0.8), {"random shift": (0.8, 0.2)}, "refusals go, the text stays; specificity unknown"),
     ],
 )
 def test_verdicts(before, ablated, controls, words):
