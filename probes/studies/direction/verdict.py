@@ -36,6 +36,7 @@ _CONTROLS = {
     dose.WRONG: "the direction of another layer",
     dose.CONTENT: "the control's direction",
 }
+_SHORT = {"random": "random", dose.ORTHOGONAL: "orthogonal", dose.WRONG: "wrong layer", dose.CONTENT: "content"}
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def judge(swept: Swept, separation: list[dict[str, Any]]) -> Verdict:
     if unsure:
         return verdict("undecided", f"too few messages to tell it from {_list(unsure)} of equal norm")
     if dose.CONTENT not in against:
-        return verdict("undecided", "it beats random and wrong-layer directions, but no content control was given")
-    return verdict("specific", "no control of equal norm comes near it: random, orthogonal, wrong layer, content")
+        beaten_too = " and wrong-layer" if dose.WRONG in against else ""
+        return verdict("undecided", f"it beats random{beaten_too} directions, but no content control was given")
+    return verdict("specific", f"no control of equal norm comes near it: {', '.join(_SHORT[kind] for kind in against)}")
 
 
 def warnings(
@@ -108,7 +110,9 @@ def warnings(
     if site.kind == "final" or site.layer == blocks - 1:
         found.append(f"{site}: nothing mixes positions after it, so steering there only edits each token's logits")
     wrong = swept.cosines.get(dose.WRONG)
-    if wrong is not None and wrong > SAME:
+    if wrong is None:
+        found.append("no direction of another block was read: the wrong layer is missing among the controls")
+    elif wrong > SAME:
         found.append(
             f"the wrong layer's direction is nearly the right one (cosine {wrong:.2f}): it was left out of the controls"
         )

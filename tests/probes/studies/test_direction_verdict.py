@@ -52,7 +52,7 @@ WORKS = (0.05, 0.05)
 def test_what_beats_every_control_is_specific():
     found = judge(swept(WORKS), separated())
     assert found.label == "specific"
-    assert found.sentence.startswith("specific: ")
+    assert found.sentence == "specific: no control of equal norm comes near it: random, orthogonal, wrong layer, content"
     assert len(found.reasons) == 7
     assert found.differences["fall"]["value"] == pytest.approx(0.85, abs=0.01)
 
@@ -80,6 +80,9 @@ def test_a_wrong_layer_with_nearly_the_same_direction_is_no_control():
     found = judge(swept(WORKS, wrong=(0.1, 0.05), cosines={dose.WRONG: 0.9}), separated())
     assert found.label == "specific"
     assert not any("another layer" in reason for reason in found.reasons)
+    assert found.sentence.endswith("comes near it: random, orthogonal, content")
+    undecided = judge(swept(WORKS, wrong=None, content=None), separated())
+    assert undecided.sentence.endswith("it beats random directions, but no content control was given")
 
 
 def test_a_behaviour_that_goes_with_the_sense_is_noise():
@@ -155,5 +158,6 @@ def test_what_else_limits_a_label_is_said():
     )
     assert "only edits each token's logits" in warned(blocks=21)
     assert "left out of the controls" in warned(swept(WORKS, cosines={dose.WRONG: 0.9}))
+    assert "the wrong layer is missing" in warned(swept(WORKS, wrong=None, cosines={dose.WRONG: None}))
     assert "hardly shows the behaviour" in warned(swept((0.0,), untouched=(0.0,)))
     assert "good less often than the base model's" in warned(swept((0.05, 0.4)))
