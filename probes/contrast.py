@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probes.aggregation import Aggregation
+from probes.arms import LAST_PROMPT, Activations
 from probes.batches import encode
 from probes.coherence import answer_nll, coherence_limit
 from probes.directions import Direction, difference_in_means, pooled_activations
@@ -34,9 +34,6 @@ from probes.steering import Intervention, steering
 
 Judge = Callable[[str], bool]
 History = Sequence[Message]
-Arm = Literal["aligned", "misaligned"]
-Activations = dict[Site, NDArray[np.float32]]
-LAST_PROMPT = Aggregation("last", "prompt")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ WORKS = (0.05, 0.05)
 def test_what_beats_every_control_is_specific():
     found = judge(swept(WORKS), separated())
     assert found.label == "specific"
-    assert found.sentence == "specific: no control of equal norm comes near it: random, orthogonal, wrong layer, content"
+    assert (
+        found.sentence == "specific: no control of equal norm comes near it: random, orthogonal, wrong layer, content"
+    )
     assert len(found.reasons) == 7
     assert found.differences["fall"]["value"] == pytest.approx(0.85, abs=0.01)
 
