@@ -115,6 +115,9 @@ def test_no_content_control_and_too_few_messages_are_undecided():
 PREDICTED = {
     "text_only": {"value": 0.6, "low": 0.5, "high": 0.7, "n": 90},
     "direction": {"auroc": {"value": 0.9, "low": 0.85, "high": 0.95, "n": 90}},
+    "control": None,
+    "random": {"n": 5, "mean": 0.5, "farthest": 0.6},
+    "detector": None,
 }
 
 
@@ -146,6 +149,23 @@ def test_a_label_that_is_a_copy_of_the_text_is_said():
     as_well = PREDICTED | {"text_only": {"value": 0.88, "low": 0.8, "high": 0.93, "n": 90}}
     assert "the text alone predicts the behaviour about as well" in warned(prediction=as_well)
     assert "within-model prediction: too few" in warned(prediction={"not_possible": "too few"})
+
+
+def test_a_prediction_that_anything_makes_is_said():
+    figure = {"value": 0.88, "low": 0.8, "high": 0.93, "n": 90}
+    assert "the control's direction predicts the behaviour about as well (AUROC 0.88" in warned(
+        prediction=PREDICTED | {"control": figure}
+    )
+    assert warned(prediction=PREDICTED | {"control": figure | {"value": 0.7}}) == ""
+    random = PREDICTED["random"] | {"farthest": 0.87}
+    assert "a random direction predicts the behaviour about as well (AUROC 0.87" in warned(
+        prediction=PREDICTED | {"random": random}
+    )
+    for farthest, said in ((0.85, "one of shuffled labels gets to 0.85 either way"), (0.7, "")):
+        detector = {"auroc": figure, "permuted": {"n": 20, "mean": 0.5, "farthest": farthest}}
+        found = warned(prediction=PREDICTED | {"detector": detector})
+        assert said in found
+        assert bool(found) == bool(said)
 
 
 def test_form_rather_than_content_is_said():
