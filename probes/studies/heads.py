@@ -155,7 +155,10 @@ def run_heads(
         chat, splits, sets, messages.benign, messages.test, metric,
         name=plan.name, max_new_tokens=plan.max_new_tokens, target_fpr=plan.target_fpr, seed=plan.seed,
     )  # fmt: skip
-    warnings = [*found.warnings, *ask.warnings, *words.of_text(probe.card.evaluation), *_broken(kept, answers)]
+    warnings = [
+        *found.warnings, *ask.warnings, *_at_the_edge(alpha, plan), *words.of_text(probe.card.evaluation),
+        *_broken(kept, answers),
+    ]  # fmt: skip
     verdict = words.decide(
         {n: heldout.effects[n] for n in trials},
         heldout.share("undefined"),
@@ -269,6 +272,13 @@ def _progress(say: Say) -> Callable[[int, int], None]:
             say(f"question {done} of {of}")
 
     return on_question
+
+
+def _at_the_edge(alpha: float, plan: HeadsPlan) -> list[str]:
+    strongest = max(plan.search.alphas)
+    if abs(alpha) < strongest or len(plan.search.alphas) < 2:
+        return []
+    return [f"alpha {strongest:g} is the strongest that was tried: more may do more, or break the text"]
 
 
 def _broken(*kept: Kept) -> list[str]:
