@@ -48,11 +48,11 @@ def inverted_u(result: Figures) -> Seen:
 
 
 def beats_probe_heads(result: Figures) -> Seen:
-    return _beats(result, "beats heads ranked by a probe", words.PROBE_HEADS)
+    return _unless_noise(result, _beats(result, "beats heads ranked by a probe", words.PROBE_HEADS))
 
 
 def beats_layer_vector(result: Figures) -> Seen:
-    return _beats(result, "beats a layer-level vector", words.LAYER)
+    return _unless_noise(result, _beats(result, "beats a layer-level vector", words.LAYER))
 
 
 def beats_random(result: Figures) -> Seen:
@@ -78,7 +78,7 @@ def carries_over(result: Figures) -> Seen:
         return Seen("no", found)
     if after["coherent"]["value"] < before["coherent"]["value"] - COHERENT:
         return Seen("unsure", f"{found}: the text breaks")
-    return Seen("yes", found)
+    return _unless_noise(result, Seen("yes", found))
 
 
 def dissociation(result: Figures) -> Seen:
@@ -94,13 +94,20 @@ def dissociation(result: Figures) -> Seen:
     )
     if heads.value <= layer.value:
         return Seen("no", found)
-    return Seen("yes" if heads.low > layer.high else "unsure", found)
+    return _unless_noise(result, Seen("yes" if heads.low > layer.high else "unsure", found))
 
 
 def without_best(result: Figures) -> Seen:
     if words.WITHOUT_BEST not in result["heldout"]:
         return Seen("unmeasured", "one head was chosen")
     return Seen(_mark(result, "most is left without the best head"), _effects(result, words.WITHOUT_BEST))
+
+
+def _unless_noise(result: Figures, seen: Seen) -> Seen:
+    """An effect that random directions have as well is no effect of these heads, whatever else it beats."""
+    if seen.answer == "yes" and result["verdict"].startswith("noise"):
+        return Seen("unsure", f"{seen.words}; the study's verdict is noise")
+    return seen
 
 
 def _mark(result: Figures, name: str) -> Answer:
@@ -265,6 +272,7 @@ def _own_mark(words: str) -> str:
     return f"the study's own mark says so: {words}"
 
 
+_NOISE = "; mixed when the study's verdict is noise"
 RULES = {
     "few_heads": Rule(
         _own_mark("at least one and at most 3 % of the heads tried survive the re-test"), each(few_heads)
@@ -272,19 +280,22 @@ RULES = {
     "wanted_rise": Rule(_own_mark("held-out wanted choices rise by 30 points"), each(wanted_rise)),
     "inverted_u": Rule(_own_mark("the largest held-out effect is at none of the ends of the curve"), each(inverted_u)),
     "beats_probe_heads": Rule(
-        _own_mark("the held-out effect is larger, paired by question, than that of as many heads ranked by a probe"),
+        _own_mark("the held-out effect is larger, paired by question, than that of as many heads ranked by a probe")
+        + _NOISE,
         each(beats_probe_heads),
     ),
     "beats_layer_vector": Rule(
-        _own_mark("the same against the residual stream's vector at its best strength"), each(beats_layer_vector)
+        _own_mark("the same against the residual stream's vector at its best strength") + _NOISE,
+        each(beats_layer_vector),
     ),
     "carries_over": Rule(
         "the interval of the change of open answers lies on the wanted side of 0, and no more than "
-        f"{COHERENT:.2f} of the answers break",
+        f"{COHERENT:.2f} of the answers break{_NOISE}",
         each(carries_over),
     ),
     "dissociation": Rule(
-        "open answers change more under the heads than under the layer vector, with intervals that do not meet",
+        "open answers change more under the heads than under the layer vector, with intervals that do not meet"
+        + _NOISE,
         each(dissociation),
     ),
     "without_best": Rule(_own_mark("more than half of the effect is left without the best head"), each(without_best)),

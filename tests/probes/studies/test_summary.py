@@ -484,6 +484,16 @@ def test_a_control_that_was_not_run_is_not_beaten(results):
     assert row("these-heads", one_of_two).outcome == "mixed"
 
 
+@pytest.mark.parametrize(
+    ("claim", "mark"),
+    [("probe-heads", "beats heads ranked by a probe"), ("layer-vector", "beats a layer-level vector")],
+)
+def test_what_random_directions_do_as_well_is_not_reproduced(results, claim, mark):
+    one = changed(results["heads-x"], **{f"paper__{mark}": True})
+    assert row(claim, one).outcome == "reproduced"
+    assert row(claim, changed(one, verdict="noise")).outcome == "mixed"
+
+
 def test_the_best_head_left_out(results):
     one = results["heads-x"]
     held = {n: f for n, f in one.data["heldout"].items() if n != words.WITHOUT_BEST}
