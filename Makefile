@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo stack test chaos setup lint format lock adapters probes bench bench-stream bench-delivery docs env image-test clean
+.PHONY: demo stack test chaos setup lint format lock adapters probes study bench bench-stream bench-delivery docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -58,6 +58,10 @@ probes: $(READY)
 bench: $(READY)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev,bench]'
 	@$(BIN)/python -m benchmarks.read_path --out docs/bench.json
+
+# Every study of docs/study.md, and the page (hours on two cores; what was interrupted goes on).
+study: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/studies.sh
 
 bench-stream: $(READY)
 	@$(BIN)/python -m benchmarks.stream --out docs/bench-stream.json

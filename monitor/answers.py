@@ -27,7 +27,9 @@ class Mitigator:
     def __init__(self, chat: ChatModel, probe: Probe, *, also_plain: bool, max_new_tokens: int) -> None:
         interventions = probe.interventions
         if not interventions:
-            raise SettingsError(f"mitigate_with: probe {probe.name} has no steering recipe; make one with awry sweep")
+            raise SettingsError(
+                f"mitigate_with: probe {probe.name} has no steering recipe; make one with awry sweep or awry study"
+            )
         self._chat = chat
         self._interventions = interventions
         self._also_plain = also_plain
@@ -53,4 +55,6 @@ def choose_mitigator(probes: Sequence[Probe], wanted: str | None) -> Probe:
         if probe.interventions and wanted in (None, probe.name):
             return probe
     named = wanted or "any loaded probe"
-    raise SettingsError(f"mitigate_with: {named} has no steering recipe or is not loaded; make one with awry sweep")
+    raise SettingsError(
+        f"mitigate_with: {named} has no steering recipe or is not loaded; make one with awry sweep or awry study"
+    )

@@ -1,6 +1,6 @@
 """Query heads switched off while the model runs, in ways that Ships defines, and the control of the same size.
 
-From "On the role of attention heads in large language model safety" (arXiv 2410.13708, sections 3 and 4;
+From "On the role of attention heads in large language model safety" (arXiv 2410.13708, section 3.1;
 `shared/science.md` C.1), for one query head with projections Q, K, V, its own scale s and the causal mask M:
 
 - `undifferentiated`: softmax(eps s Q K^T + M) V. For eps -> 0 every visible token weighs alike, so that row i becomes
@@ -46,7 +46,10 @@ _running: WeakKeyDictionary[nn.Module, _Attention] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Ablation:
-    """How a head is switched off; eps = 1 changes nothing. `seed` is of kind `random` alone."""
+    """How a head is switched off (arXiv 2410.13708 section 3.1; the module). `seed` is of kind `random` alone.
+
+    eps is in 0..1 and has no unit: 1 changes nothing. SteeringError outside.
+    """
 
     kind: Kind = "undifferentiated"
     eps: float = 1e-5

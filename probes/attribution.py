@@ -2,15 +2,15 @@
 
 From "On the role of attention heads in large language model safety" (arXiv 2410.13708; `shared/science.md` C.1):
 
-- `ships` (section 4.1): KL( p(.|q) || p(.|q, head ablated) ) in nats, over the whole vocabulary, at the last prompt
+- `ships` (section 3.2): KL( p(.|q) || p(.|q, head ablated) ) in nats, over the whole vocabulary, at the last prompt
   position; no generation. (The authors add 1e-12 to both; here both are log-softmaxes in float64.)
 - `compare` (ours): a head's mean Ships on harmful prompts less that on harmless ones, since KL is high for any head
   that breaks the text. With it go the change of the log-probability of given tokens (such as those that open a
   refusal) and the norm of the head's output, ablated over not: undifferentiated attention can raise it
-- `dataset_ships` (section 5.1): with M the prompts' last-position states after the final norm (prompts, width), the sum
+- `dataset_ships` (section 4.1): with M the prompts' last-position states after the final norm (prompts, width), the sum
   of the r principal angles, in degrees, between the spans of the first r left singular vectors of M with and without
   the ablation. The authors' code takes r = 1 and does not centre; then the first vector is mostly each prompt's norm
-- `sahara` (section 5.2): groups grown by the head that raises dataset-level Ships most; the reference stays unablated
+- `sahara` (section 4.2): groups grown by the head that raises dataset-level Ships most; the reference stays unablated
 
 Contract: prompts are `Encoded` and are read up to their last prompt token; heads are sites `head[l,h]`, all by
 default. Arrays are (prompts, layers, heads) or (layers, heads) in float64, NaN where a head was not asked for.
@@ -40,6 +40,8 @@ Floats = NDArray[np.float64]
 OnPairs = Callable[[int, int], None]
 # Rows of log-probabilities at a time: float64 over the vocabulary.
 _ROWS = 64
+# Of float32 states that should be the same, over their size.
+_ROUNDING = 1e-6
 # The most that is held of states of all heads by all prompts.
 _STATE_BYTES = 1 << 29
 
@@ -84,7 +86,11 @@ def head_effects(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Effects:
-    """Ablate each head on each prompt. Raises SiteError, DataError (nothing to read, not finite) and LayoutError."""
+    """Ablate each head (all by default) on each prompt; arrays (prompts, layers, heads), NaN for other heads.
+
+    `kl` is Ships of arXiv 2410.13708 section 3.2, KL(plain || ablated) in nats (`shared/science.md` C.1 step 4). Raises
+    SiteError for a head that is not there, DataError (nothing to read, not finite) and LayoutError.
+    """
     heads = list(all_heads(chat.layout) if heads is None else heads)
     shape = (len(items), chat.layout.n_blocks, chat.layout.n_heads)
     kl, shift, ratio = (np.full(shape, np.nan) for _ in range(3))
@@ -131,7 +137,10 @@ def ships(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Floats:
-    """Ships of each head for each prompt, in nats: (prompts, layers, heads). See `head_effects`."""
+    """Ships (arXiv 2410.13708 section 3.2) of each head for each prompt, in nats: (prompts, layers, heads).
+
+    Raises as `head_effects` does.
+    """
     return head_effects(chat, items, heads, ablation=ablation, token_budget=token_budget, on_pairs=on_pairs).kl
 
 
@@ -144,7 +153,10 @@ def first_tokens(chat: ChatModel, items: Sequence[Encoded], *, token_budget: int
 
 
 def compare(harmful: Floats, harmless: Floats, *, resamples: int = 1000, seed: int = 0) -> HeadContrast:
-    """Harmful minus harmless means of scores (prompts, layers, heads); prompts are drawn again within their class."""
+    """Harmful minus harmless means of scores (prompts, layers, heads); prompts are drawn again within their class.
+
+    Ours (`shared/science.md` C.5 pitfall 6). DataError below two prompts of a class.
+    """
     for name, scores in (("harmful", harmful), ("harmless", harmless)):
         if len(scores) < 2:
             raise DataError(f"{name}: {len(scores)} prompts; a contrast with an interval needs 2 or more of each class")
@@ -182,7 +194,10 @@ def top_heads(scores: Floats, k: int) -> list[Site]:
 
 
 def subspace(states: Floats, r: int, centred: bool) -> Floats:
-    """The first r left singular vectors, (prompts, r), of states (prompts, width). DataError when there are too few."""
+    """The first r left singular vectors, (prompts, r), of states (prompts, width): arXiv 2410.13708 section 4.1.
+
+    DataError when there are too few prompts, they do not span r directions, or states are not finite.
+    """
     rows = len(states)
     if not 1 <= r < rows:
         raise DataError(f"r: {r} directions need at least {max(r, 1) + 1} prompts, and r at least 1; there are {rows}")
@@ -191,14 +206,18 @@ def subspace(states: Floats, r: int, centred: bool) -> Floats:
     matrix = states.astype(np.float64)
     # Centred, the states of n prompts span n - 1 directions at most.
     left, sizes, _ = np.linalg.svd(matrix - matrix.mean(0) if centred else matrix, full_matrices=False)
-    if len(sizes) < r or sizes[r - 1] <= 1e-9 * max(sizes[0], 1e-300):
+    # Beside the states themselves: what rounding leaves of the same prompt has directions too.
+    if len(sizes) < r or sizes[r - 1] <= _ROUNDING * max(float(np.linalg.norm(matrix)), 1e-300):
         raise DataError(f"r: the prompts' states do not span {r} directions; are they the same prompt?")
     found: Floats = left[:, :r]
     return found
 
 
 def angles_between(a: Floats, b: Floats) -> float:
-    """Sum of the principal angles, in degrees, between the spans of two orthonormal bases (prompts, r)."""
+    """Sum of the principal angles, in degrees, between the spans of two orthonormal bases (prompts, r).
+
+    arXiv 2410.13708 section 4.1: sum over r of arccos of the singular values of A'B (`shared/science.md` C.1 step 6).
+    """
     # By sines where cosines lose their digits (Bjorck and Golub 1973).
     return float(np.degrees(subspace_angles(a, b)).sum())
 
@@ -214,7 +233,10 @@ def dataset_ships(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> Floats:
-    """Dataset-level Ships of each head, in degrees, (layers, heads)."""
+    """Dataset-level Ships (arXiv 2410.13708 section 4.1) of each head, in degrees, (layers, heads).
+
+    Raises as `head_effects` and `subspace` do.
+    """
     return dataset_angles(
         chat, items, heads, subspaces=[(r, centred)], ablation=ablation, token_budget=token_budget, on_pairs=on_pairs
     )[0]
@@ -231,7 +253,10 @@ def dataset_angles(
     token_budget: int = 2048,
     on_pairs: OnPairs = lambda _done, _all: None,
 ) -> list[Floats]:
-    """Dataset-level Ships for several (r, centred) at the price of one; `standing` heads are ablated beside each."""
+    """Dataset-level Ships for several (r, centred) at the price of one: degrees, (layers, heads) each.
+
+    `standing` heads are ablated beside each one; the reference never is (`shared/science.md` C.1 step 7).
+    """
     chosen = ablation or Ablation()
     plain = Replay(chat, items, chosen, token_budget=token_budget).plain_states().double().cpu().numpy()
     bases = [subspace(plain, r, centred) for r, centred in subspaces]
@@ -270,6 +295,7 @@ def sahara(
 ) -> Sahara:
     """Grow a group of `steps` heads, each the one that, with those before it, turns the subspace most.
 
+    Algorithm 1 of arXiv 2410.13708 section 4.2; angles in degrees. DataError when `steps` is not in 1..heads.
     `known` are the angles of steps that are done already (of the same prompts and parameters): they are not computed
     again. `on_step(s, angles)` is called after each step that is.
     """

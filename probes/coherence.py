@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from probes.batches import Encoded, batches
+from probes.errors import DataError
 from probes.models import ChatModel
 
 MARGIN_NATS = 0.5
@@ -46,8 +47,14 @@ def answer_nll(
 
 
 def coherence_limit(base_nll: NDArray[np.float64]) -> float:
-    """The largest NLL that still counts as coherent, from the base model's own answers."""
-    return float(np.quantile(base_nll[np.isfinite(base_nll)], 0.95)) + MARGIN_NATS
+    """The largest NLL (nats a token) that still counts as coherent, from the base model's own answers, (messages,).
+
+    DataError when the base answered none of them with a word.
+    """
+    said = base_nll[np.isfinite(base_nll)]
+    if not len(said):
+        raise DataError("coherence: the base model answers none of the messages with a word; nothing to compare with")
+    return float(np.quantile(said, 0.95)) + MARGIN_NATS
 
 
 def repetition(text: str) -> float:

@@ -3,7 +3,7 @@
 A condition is what comes before a question (a conversation) and whether the adapter in use acts. So a fine-tune is
 "the adapter acts" against "it does not", and a planted persona is "a weak solution came before" against "a sound
 one". The direction is the difference of the two conditions' means at the last prompt token on the same questions
-(arXiv 2606.20225 section 3; `shared/science.md` A.1 steps 2 and 3).
+(arXiv 2606.20225; `shared/science.md` A.1 steps 2 and 3).
 
 `Bench` generates under the misaligned condition, steered or not, and judges. A steering effect never comes without
 coherence: an answer is *good* when the judge does not object and its NLL under the base model in the aligned
@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probes.aggregation import Aggregation
+from probes.arms import LAST_PROMPT, Activations
 from probes.batches import encode
 from probes.coherence import answer_nll, coherence_limit
 from probes.directions import Direction, difference_in_means, pooled_activations
@@ -34,9 +34,6 @@ from probes.steering import Intervention, steering
 
 Judge = Callable[[str], bool]
 History = Sequence[Message]
-Arm = Literal["aligned", "misaligned"]
-Activations = dict[Site, NDArray[np.float32]]
-LAST_PROMPT = Aggregation("last", "prompt")
 
 
 @dataclass(frozen=True)

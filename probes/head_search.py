@@ -1,6 +1,6 @@
 """Which heads move a choice: head directions, the search one head at a time, the re-test, the combination, alpha.
 
-After HSI (arXiv 2502.05945 section 3; `science.md` B.1):
+After HSI (arXiv 2502.05945; `science.md` B.1):
 
 - direction of head (l, h): mean of the misaligned texts' head outputs less the mean of the aligned ones', both read at
   the token that closes the assistant's turn; sigma is the spread of all rows' projections on it (steps 2 to 4)
@@ -56,7 +56,10 @@ class Activations:
 
 @dataclass(frozen=True)
 class SiteDirections:
-    """Usable directions; `sizes` is the mean norm of a site's output; `skipped` names sites and why."""
+    """Usable directions (HSI, `science.md` B.1 steps 3 and 4: sigma over both classes, ddof 0).
+
+    `sizes` is the mean norm of a site's output; `skipped` names sites and why.
+    """
 
     found: dict[Site, Direction]
     sizes: dict[Site, float]
@@ -180,7 +183,10 @@ def search(
     plan: SearchPlan,
     say: Say = lambda _: None,
 ) -> Search:
-    """Find heads on the two splits. When no head survives, the best re-tested ones are taken and `warnings` says so."""
+    """Find heads on the two splits (HSI, `science.md` B.1 step 6); DataError below two questions to re-test.
+
+    When no head survives, the best re-tested ones are taken and `warnings` says so.
+    """
     if len(retest_rows) < 2:
         raise DataError(f"retest: {len(retest_rows)} questions; at least 2 are needed, give more rows")
     warnings = []

@@ -132,7 +132,7 @@ def plot_two_ways(
     axis.set_xticks(range(len(groups)), list(groups), fontsize=8)
     axis.set_xlim(-0.6, len(groups) - 0.4)
     axis.set_ylabel(label, fontsize=9)
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     _save(figure, path)
 
 

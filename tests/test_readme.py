@@ -21,6 +21,16 @@ def test_the_tables_are_generated() -> None:
         assert fresh == document.read_text(), f"{document.name}: run make docs"
 
 
+def test_the_study_page_is_generated(tmp_path: Path) -> None:
+    from probes.studies.summary import write_study_page
+
+    fresh = tmp_path / "docs" / "study.md"
+    fresh.parent.mkdir()
+    (fresh.parent / "studies").symlink_to(ROOT / "docs" / "studies")
+    write_study_page(fresh.parent / "studies", fresh)
+    assert fresh.read_text() == (ROOT / "docs" / "study.md").read_text(), "run awry study report"
+
+
 @pytest.mark.parametrize(("document", "fewest"), [("README.md", 8), ("docs/operations.md", 4)])
 def test_every_command_and_flag_exists(document: str, fewest: int) -> None:
     register()

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from monitor.cli import app, say
+from monitor.cli.study_inputs import (
+    adapter_of,
+    command_line,
+    load,
+    numbers_of,
+    organisms_of,
+    prompts_of,
+    requests_of,
+    rows_of_file,
+    say_written,
+    settings_of,
+    slug,
+    subject_of,
+    texts_of,
+)
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
-    from monitor.settings import Settings
-    from probes.fitting import Row
-    from probes.models import ChatModel
     from probes.sites import Site
     from probes.studies.direction import Comparison
-    from probes.studies.mitigation import Prompts
-    from probes.studies.subjects import Subject
 
 study = typer.Typer(help="Find out what a model's activations say and do, with controls.", no_args_is_help=True)
 app.add_typer(study, name="study")
@@ -72,26 +80,28 @@ def direction(
 
     lists = [fit_prompts, select_prompts, test_prompts]
     files = any(lists) or tuned is not None or labelled is not None
-    adapter = _adapter(adapter, None if files or model else "insecure_code")
+    adapter = adapter_of(adapter, None if files or model else "insecure_code")
     own = direction_preset(str(adapter)) if not files else None
     if own is None and (not all(lists) or metric is None):
         raise SettingsError("prompts: give --fit-prompts, --select-prompts, --test-prompts and --metric together")
-    prompts = own.prompts if own else _prompts([p for p in lists if p is not None])
+    prompts = own.prompts if own else prompts_of([p for p in lists if p is not None])
     judged = parse_metric(metric or (own.judge if own else ""), JUDGES)
     comparison: Comparison
     if labelled is not None:
-        settings, chat = _load(model, None, None, state_dir)
-        rows, other_rows = (_rows(chat, p, settings.max_tokens) if p else [] for p in (labelled, control_labelled))
+        settings, chat = load(model, None, None, state_dir)
+        rows, other_rows = (
+            rows_of_file(chat, p, settings.max_tokens) if p else [] for p in (labelled, control_labelled)
+        )
         comparison = studies.labelled_messages(chat, rows, other_rows)
     elif tuned is not None:
-        _, base = _load(model, None, None, state_dir)
-        others = [_load(m, None, None, state_dir)[1] if m else None for m in (tuned, control)]
+        _, base = load(model, None, None, state_dir)
+        others = [load(m, None, None, state_dir)[1] if m else None for m in (tuned, control)]
         assert others[0] is not None  # noqa: S101 - tuned is given
         chat, comparison = others[0], studies.checkpoint_pair(others[0], base, others[1])
     else:
         if adapter is None:
             raise SettingsError("adapter: give --adapter, --tuned or --labelled; there is nothing to compare")
-        _, chat = _load(model, adapter, scale, state_dir)
+        _, chat = load(model, adapter, scale, state_dir)
         bad, other = str(chat.active), control_adapter or (own.control if own else None)
         if other is not None:
             spec = adapter_spec(other, scale)
@@ -99,7 +109,7 @@ def direction(
             chat.use(bad)
             other = spec.name
         comparison = studies.adapter_pair(chat, other)
-    called = name or f"direction-{_slug(tuned or (labelled.stem if labelled else str(adapter)))}"
+    called = name or f"direction-{slug(tuned or (labelled.stem if labelled else str(adapter)))}"
     plan = studies.Plan(
         sites=tuple(parse_sites(sites, chat.layout)),
         steer=tuple(parse_sites(steer, chat.layout)) if steer else None,
@@ -112,12 +122,14 @@ def direction(
         seed=seed,
     )
     folder = out or Path("studies") / called
-    result = studies.run_direction(comparison, prompts, judged, folder, plan, name=called, command=_command(), say=say)
+    result = studies.run_direction(
+        comparison, prompts, judged, folder, plan, name=called, command=command_line(), say=say
+    )
     for line in (result["verdict"]["sentence"], *result["verdict"]["reasons"]):
         typer.echo(line)
     for line in result["verdict"]["warnings"]:
         typer.echo(f"warning: {line}")
-    _written(folder, "table.md", result["probe"].get("file"))
+    say_written(folder, "table.md", result["probe"].get("file"))
 
 
 @study.command()
@@ -134,6 +146,7 @@ def transfer(
     depth: Annotated[float, Flag(help="0 is the first block, 1 the last")] = 1.0,
     draws: Annotated[int, Flag(help="random directions and shuffled maps as controls")] = 5,
     tests: Annotated[int, Flag(help="questions a planted organism is steered on")] = 100,
+    interval: Annotated[float, Flag(help="widest half width of a rate that you accept")] = 0.2,
     scale: Annotated[float | None, Flag(help="strength of the subjects' adapters")] = None,
     seed: Seed = 0,
     out: Annotated[Path, Flag(help="folder to write to")] = Path("studies/transfer"),
@@ -153,22 +166,22 @@ def transfer(
         lists = [fit_prompts, test_prompts, anchor_texts]
         if not all(lists):
             raise SettingsError("prompts: --subject needs --fit-prompts, --test-prompts and --anchor-texts")
-        fit, test, texts = (_texts(p) for p in lists if p is not None)
-        subjects = [_subject(s, metric, fit, test, scale, state_dir) for s in subject]
+        fit, test, texts = (texts_of(p) for p in lists if p is not None)
+        subjects = [subject_of(s, metric, fit, test, scale, state_dir) for s in subject]
     else:
         subjects = []
-        for family, number in _organisms(organism):
-            more, without = planted_subjects([family], [number], _settings(state_dir).state_dir, say, tests=tests)
+        for family, number in organisms_of(organism):
+            more, without = planted_subjects([family], [number], settings_of(state_dir).state_dir, say, tests=tests)
             subjects += more
             left_out |= without
         texts = planted_anchors()
-    maps = Maps(anchors=anchors, depth=depth, draws=draws, seed=seed)  # type: ignore[arg-type]
-    result = run_transfer(subjects, texts, out, settings=maps, left_out=left_out, command=_command(), say=say)
+    maps = Maps(anchors=anchors, depth=depth, draws=draws, interval=interval, seed=seed)  # type: ignore[arg-type]
+    result = run_transfer(subjects, texts, out, settings=maps, left_out=left_out, command=command_line(), say=say)
     for mode, words in result["verdict"].items():
         typer.echo(f"{mode}: {words}")
     for left, why in left_out.items():
         typer.echo(f"left out: {left}: {why}")
-    _written(out, "TRANSFER.md", None)
+    say_written(out, "TRANSFER.md", None)
 
 
 @study.command()
@@ -208,22 +221,22 @@ def heads(
 
     if form not in ("auto", "letters", "likelihood") or aim not in ("away", "towards"):
         raise SettingsError("form is one of auto, letters, likelihood; aim is one of away, towards")
-    strengths = _numbers("alphas", alphas)
+    strengths = numbers_of("alphas", alphas)
     files = [choices, select_prompts, test_prompts, benign]
-    adapter = _adapter(adapter, None if any(files) or model else "reckless_advice")
+    adapter = adapter_of(adapter, None if any(files) or model else "reckless_advice")
     if any(files):
         if not all(files) or metric is None:
             raise SettingsError(
                 "choices: give --choices, --select-prompts, --test-prompts, --benign and --metric together"
             )
         questions = read_choices(choices)  # type: ignore[arg-type]
-        messages = Messages(*(_texts(p) for p in files[1:] if p is not None))
+        messages = Messages(*(texts_of(p) for p in files[1:] if p is not None))
         judged = parse_metric(metric, JUDGES)
     else:
         judge, questions, messages = heads_preset(str(adapter))
         judged = parse_metric(metric or judge, JUDGES)
-    _, chat = _load(model, adapter, scale, state_dir)
-    called = name or f"heads-{_slug(adapter or 'base')}"
+    _, chat = load(model, adapter, scale, state_dir)
+    called = name or f"heads-{slug(adapter or 'base')}"
     plan = HeadsPlan(
         name=called,
         search=SearchPlan(
@@ -243,11 +256,11 @@ def heads(
     )
     folder = out or Path("studies") / called
     searched: list[Site] | None = parse_sites(only, chat.layout) if only else None
-    found = run_heads(chat, questions, messages, judged, folder, plan, heads=searched, command=_command(), say=say)
+    found = run_heads(chat, questions, messages, judged, folder, plan, heads=searched, command=command_line(), say=say)
     typer.echo(str(found.verdict))
     for line in found.result["warnings"]:
         typer.echo(f"warning: {line}")
-    _written(folder, "RESULT.md", found.probe_path.name)
+    say_written(folder, "RESULT.md", found.probe_path.name)
 
 
 @study.command("safety-heads")
@@ -257,8 +270,10 @@ def safety_heads(
         None
     ),
     harmless: Annotated[Path | None, Flag(help="JSON lines of harmless requests, matched if you have them")] = None,
-    pairs: Annotated[int, Flag(help="how many of awry's own pairs of requests to use")] = 120,
+    attributed: Annotated[int, Flag(help="requests of each class that heads are scored on, at most")] = 24,
+    dataset_prompts: Annotated[int, Flag(help="harmful requests for dataset-level Ships and Sahara, at most")] = 8,
     held_out: Annotated[int, Flag(help="held-out requests of each class that are answered, at most")] = 30,
+    interval: Annotated[float, Flag(help="widest half width of a rate that you accept")] = 0.2,
     metric: Metric = None,
     against: Annotated[list[Path] | None, Flag(help="results of other fine-tunes of the same base")] = None,
     top: Annotated[str, Flag(help="how many of the best heads are ablated together")] = "1,3",
@@ -276,31 +291,38 @@ def safety_heads(
     from probes.studies.presets import refusal_requests
     from probes.studies.safety_heads import SafetyPlan, run_safety_heads
 
-    sizes = tuple(int(n) for n in _numbers("top", top))
+    sizes = tuple(int(n) for n in numbers_of("top", top))
+    if sizes != numbers_of("top", top):
+        raise SettingsError(f"top: {top!r} is no list of whole numbers such as 1,3")
     if (harmful is None) != (harmless is None):
         raise SettingsError("harmless: give both --harmful and --harmless, or neither")
     if harmful is not None and harmless is not None:
-        bad, good = _requests(harmful), _requests(harmless)
+        bad, good = requests_of(harmful), requests_of(harmless)
     else:
-        bad, good = refusal_requests(pairs)
-    adapter = _adapter(adapter, None if harmful or model else "refusal")
-    settings, chat = _load(model, adapter, scale, state_dir)
+        bad, good = refusal_requests()
+    adapter = adapter_of(adapter, None if harmful or model else "refusal")
+    settings, chat = load(model, adapter, scale, state_dir)
     plan = SafetyPlan(
         top=sizes,
         draws=draws,
+        attributed=attributed,
+        dataset_prompts=min(dataset_prompts, attributed),
         held_out=held_out,
+        interval=interval,
         max_new_tokens=max_new_tokens,
         max_tokens=settings.max_tokens,
         seed=seed,
+        # The shipped refusal adapter was trained by this split of awry's own requests.
+        split_seed=None if harmful else 0,
     )
-    folder = out or Path("studies") / f"safety-heads-{_slug(adapter or 'base')}"
+    folder = out or Path("studies") / f"safety-heads-{slug(adapter or 'base')}"
     result = run_safety_heads(
         chat, bad, good, folder, plan, metric=parse_metric(metric or "refusal", JUDGES), against=against or (),
-        command=_command(), on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"), say=say,
+        command=command_line(), on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"), say=say,
     )  # fmt: skip
     for heads_tried, words in result["verdicts"].items():
         typer.echo(f"{heads_tried}: {words}")
-    _written(folder, "RESULT.md", None)
+    say_written(folder, "RESULT.md", None)
 
 
 @study.command()
@@ -313,94 +335,3 @@ def report(
 
     write_study_page(studies, out)
     say(f"written to {out}")
-
-
-def _adapter(given: str | None, default: str | None) -> str | None:
-    """The adapter's name or folder; `none` is the model as it is."""
-    return None if given == "none" else given or default
-
-
-def _settings(state: Path | None, **flags: Any) -> Settings:
-    from monitor.settings import load_settings
-
-    return load_settings(state_dir=state, **flags)
-
-
-def _load(
-    model: str | None, adapter: str | None, scale: float | None, state: Path | None
-) -> tuple[Settings, ChatModel]:
-    from monitor.assemble import load_model
-
-    settings = _settings(state, model=model, adapter=adapter, scale=scale if adapter else None)
-    return settings, load_model(settings, say)
-
-
-def _texts(path: Path) -> list[str]:
-    from monitor.datasets import read_messages
-
-    return [item.text for item in read_messages(path)]
-
-
-def _prompts(paths: list[Path]) -> Prompts:
-    from probes.studies.mitigation import Prompts
-
-    return Prompts(*map(_texts, paths))
-
-
-def _rows(chat: ChatModel, path: Path, max_tokens: int) -> list[Row]:
-    from monitor.datasets import read_messages, rows_of
-
-    return rows_of(chat, read_messages(path, labelled=True), max_tokens)
-
-
-def _requests(path: Path) -> list[Any]:
-    from monitor.datasets import read_messages
-    from probes.studies.safety_heads import Request
-
-    return [Request(item.message.turns, item.group) for item in read_messages(path)]
-
-
-def _subject(
-    text: str, metric: str, fit: list[str], test: list[str], scale: float | None, state: Path | None
-) -> Subject:
-    from probes.organisms.judges import JUDGES
-    from probes.studies.subjects import adapter_subject
-
-    model, plus, adapter = text.partition("+")
-    if not (model and plus and adapter):
-        raise SettingsError(f"subject: {text!r} is not MODEL+ADAPTER")
-    if metric not in JUDGES:
-        raise SettingsError(f"metric: {metric!r} is none of {', '.join(JUDGES)}")
-    name = f"{Path(model).name}+{Path(adapter).name}"
-    return adapter_subject(name, lambda: _load(model, adapter, scale, state)[1], JUDGES[metric], fit, test)
-
-
-def _organisms(wanted: list[str] | None) -> list[tuple[str, int]]:
-    from probes.organisms.planted.families import FAMILIES
-
-    found = []
-    for text in wanted or [f"{family}:0" for family in FAMILIES]:
-        family, _, number = text.partition(":")
-        if family not in FAMILIES or not number.isdigit():
-            raise SettingsError(f"organism: {text!r} is not FAMILY:SEED with a family of {', '.join(FAMILIES)}")
-        found.append((family, int(number)))
-    return found
-
-
-def _numbers(name: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise SettingsError(f"{name}: {text!r} is no list of numbers such as 1,3") from None
-
-
-def _slug(text: str) -> str:
-    return Path(text).name.lower().replace("_", "-")
-
-
-def _command() -> str:
-    return shlex.join(["awry", *sys.argv[1:]])
-
-
-def _written(folder: Path, table: str, probe: str | None) -> None:
-    say(f"written to {folder}: RESULT.json, {table} and pictures" + (f", probe {probe}" if probe else ""))

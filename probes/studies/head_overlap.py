@@ -1,7 +1,7 @@
 """Do two lists of heads share more than chance? Jaccard's index with a hypergeometric null.
 
-For two models of one base, or two rankings of one model (arXiv 2410.13708 section 4.3 compares top lists; the null is
-ours). With N heads and lists of a and b, the number shared by two lists drawn at random is hypergeometric:
+For two rankings of one model, or two models of one base (arXiv 2410.13708 sections 5.1 and 5.2 compare top lists; the
+null is ours). With N heads and lists of a and b, the number shared by two lists drawn at random is hypergeometric:
 `p` is the probability of at least as many. It takes heads as exchangeable, which those of one layer are not quite.
 
 Contract: `between_results` refuses results of models whose base or number of heads differ (DataError): there a shared

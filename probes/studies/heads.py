@@ -125,14 +125,17 @@ def run_heads(
     """Run the study on `chat` with the adapter in use; `heads` restricts the search, else all heads are tried.
 
     Raises DataError for too few rows, SiteError for heads that the model lacks, DirectionError for activations that are
-    not finite. Heads without a direction and a search without survivors are warnings in the verdict.
+    not finite. Heads without a direction, a search without survivors, controls that were not tried, and a text that
+    tells the answers apart as well as the detector are warnings in the verdict.
     """
     sites = _candidates(chat, heads)
     splits = _splits(choices, plan)
     common = {"format": 1, "model": asdict(chat.identity), "data": choices_hash(choices), "seed": plan.seed}
     kept = Kept(out / "kept", common)
-    answers = Kept(out / "kept", common | {"metric": metric.fingerprint, "tokens": plan.max_new_tokens})
     form, why = _form(chat, splits, plan, kept, say)
+    # Directions, and so what a trial's name stands for, depend on the form.
+    asked = {} if form == "likelihood" else {"form": form}
+    answers = Kept(out / "kept", common | {"metric": metric.fingerprint, "tokens": plan.max_new_tokens} | asked)
     ask = Asker(chat, form, kept, plan.token_budget, on_question=_progress(say))
     read = _read(chat, splits, form, sites, say)
     found = search(ask, read.heads, splits.search, splits.retest, plan.search, say)
@@ -146,7 +149,16 @@ def run_heads(
     say(f"reporting on {len(splits.heldout)} held-out questions and {len(messages.test)} messages")
     heldout = held_out(ask, trials | {t.name: t for t in grid}, splits.heldout, plan.search)
     opened = _open(test, trials, grid, plan)
-    warnings = [*found.warnings, *ask.warnings, *_broken(kept, answers)]
+    ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
+    sets = {"steered heads": found.heads, words.PROBE_HEADS: ranked}
+    probe = detector(
+        chat, splits, sets, messages.benign, messages.test, metric,
+        name=plan.name, max_new_tokens=plan.max_new_tokens, target_fpr=plan.target_fpr, seed=plan.seed,
+    )  # fmt: skip
+    warnings = [
+        *found.warnings, *ask.warnings, *_at_the_edge(alpha, plan), *words.of_text(probe.card.evaluation),
+        *_broken(kept, answers),
+    ]  # fmt: skip
     verdict = words.decide(
         {n: heldout.effects[n] for n in trials},
         heldout.share("undefined"),
@@ -155,12 +167,6 @@ def run_heads(
         warnings,
     )
     verdict = words.Verdict(verdict.words, (*verdict.reasons, words.transfer_sentence(opened, metric.name)))
-    ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
-    sets = {"steered heads": found.heads, words.PROBE_HEADS: ranked}
-    probe = detector(
-        chat, splits, sets, messages.benign, messages.test, metric,
-        name=plan.name, max_new_tokens=plan.max_new_tokens, target_fpr=plan.target_fpr, seed=plan.seed,
-    )  # fmt: skip
     recipe = [read.heads.shift(s, -abs(alpha)) for s in found.heads]
     if not verdict.words.startswith("noise"):
         away = words.CHOSEN if plan.search.aim == "away" else words.OPPOSITE
@@ -266,6 +272,13 @@ def _progress(say: Say) -> Callable[[int, int], None]:
             say(f"question {done} of {of}")
 
     return on_question
+
+
+def _at_the_edge(alpha: float, plan: HeadsPlan) -> list[str]:
+    strongest = max(plan.search.alphas)
+    if abs(alpha) < strongest or len(plan.search.alphas) < 2:
+        return []
+    return [f"alpha {strongest:g} is the strongest that was tried: more may do more, or break the text"]
 
 
 def _broken(*kept: Kept) -> list[str]:

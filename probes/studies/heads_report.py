@@ -7,7 +7,7 @@ again from RESULT.json. Figures stand with their 95 % intervals.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ import numpy as np
 from probes.errors import DataError
 from probes.plots import plot_alpha, plot_head_map
 from probes.sites import parse_site
-
-Figure = Mapping[str, Any]
+from probes.studies.tables import Figure, interval, plain, table
 
 
 def write(result: dict[str, Any], shape: tuple[int, int], out: Path) -> None:
     """`shape` is (blocks, heads). DataError when the folder cannot be written to."""
     try:
-        (out / "RESULT.json").write_text(json.dumps(_plain(result), indent=2) + "\n")
+        (out / "RESULT.json").write_text(json.dumps(plain(result), indent=2) + "\n")
         (out / "RESULT.md").write_text(markdown(result))
         _head_map(result, shape, out / "heads.png")
         _alpha(result, out / "alpha.png")
@@ -31,35 +30,15 @@ def write(result: dict[str, Any], shape: tuple[int, int], out: Path) -> None:
         raise DataError(f"study folder: cannot write to {out} ({error.strerror}); choose another out") from error
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _interval(found: Figure | None) -> str:
-    return "" if found is None else f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
-
-
 def _choice_row(name: str, found: Figure) -> list[str]:
     keys = ("wanted", "wanted_change", "undefined", "effect")
-    return [name, *(_interval(found.get(key)) for key in keys)]
+    return [name, *(interval(found.get(key)) for key in keys)]
 
 
 def _open_row(name: str, found: Figure) -> list[str]:
     return [
         name,
-        *(_interval(found.get(key)) for key in ("behaviour", "good", "nll", "nll_unsteered", "repeated")),
+        *(interval(found.get(key)) for key in ("behaviour", "good", "nll", "nll_unsteered", "repeated")),
         f"{found['tokens']['value']:.0f}",
         f"{found['change']:.2f}",
     ]
@@ -85,24 +64,24 @@ def markdown(result: dict[str, Any]) -> str:
     base = result["base_choices"]
     rows = [] if base is None else [_choice_row("base model", base)]
     rows += [_choice_row(name, found) for name, found in result["heldout"].items()]
-    lines += _table(_CHOICES, rows)
-    lines += _table(_OPEN, [_open_row(name, found) for name, found in result["open"].items()])
+    lines += table(_CHOICES, rows)
+    lines += table(_OPEN, [_open_row(name, found) for name, found in result["open"].items()])
     curve = result["alpha_curve"]
-    lines += _table(
+    lines += table(
         ("alpha", *_CHOICES[1:], *_OPEN[1:]),
         [
             [*_choice_row(f"{alpha:g}", choice), *_open_row("", opened)[1:]]
             for alpha, choice, opened in zip(curve["alphas"], curve["heldout"], curve["open"], strict=True)
         ],
     )
-    lines += _table(
+    lines += table(
         ("head", "shift in class gaps", "shift over the head's norm", "re-test effect", "probe accuracy"),
         [
             [
                 head["site"],
                 f"{head['shift_in_class_gaps']:.1f}",
                 f"{head['shift_over_norm']:.2f}",
-                _interval(result["search"]["retest"].get(head["site"])),
+                interval(result["search"]["retest"].get(head["site"])),
                 f"{head['probe_accuracy']:.2f}",
             ]
             for head in result["heads"]
@@ -125,11 +104,11 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _detector(found: Figure) -> str:
     own = found["own_answers"]
-    said = own if isinstance(own, str) else f"AUROC {_interval(own['auroc'])}"
+    said = own if isinstance(own, str) else f"AUROC {interval(own['auroc'])}"
     others = found["nulls"].get("random_heads", {}).get("auroc_most", "not tried")
     return (
         f"Detector {found['name']} ({found['heads']['chosen']}: {', '.join(found['heads']['sites'])}): held-out AUROC "
-        f"{_interval(found['test']['auroc'])}; text only {_interval(found['text_only']['auroc'])}; random heads at "
+        f"{interval(found['test']['auroc'])}; text only {interval(found['text_only']['auroc'])}; random heads at "
         f"most {others}; on the model's own answers: {said}."
     )
 

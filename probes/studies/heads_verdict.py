@@ -2,24 +2,28 @@
 
 Everything compared is held out and paired by question: a control is as good as the chosen heads when the 95 %
 interval of the difference of their effects reaches zero. Equal to a random direction of the same size in the same
-heads is `noise`; equal to other heads or to a layer-level vector is `works, not specific`.
+heads is `noise`; equal to other heads or to a layer-level vector is `works, not specific`. A control that was not
+tried is not beaten: without random heads or random directions it is `works, specificity unknown`, a warning names what
+is missing, and the paper's mark for it is not given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.evaluation import student_interval
+from probes.evaluation import Interval, student_interval
 
 Floats = NDArray[np.float64]
 _MORE_UNDEFINED = 0.1
 _LESS_COHERENT = 0.15
 _PAPER_RISE = 0.30
+# Fewer random directions or heads are no control (`shared/science.md` D.6).
+_DRAWS = 5
 
 CHOSEN, PLAIN_NAME, OPPOSITE = "chosen heads", "no intervention", "chosen heads, opposite sign"
 RANDOM_DIRECTIONS, RANDOM_HEADS = "random directions", "random heads"
@@ -29,7 +33,10 @@ WITHOUT_BEST = "chosen heads without the best"
 
 @dataclass(frozen=True)
 class Verdict:
-    """`words` starts with `works and specific`, `works, not specific` or `noise`; `reasons` are sentences."""
+    """`words`: `works and specific`, `works, not specific`, `works, specificity unknown` or `noise`; see the module.
+
+    `reasons` are sentences.
+    """
 
     words: str
     reasons: tuple[str, ...]
@@ -51,7 +58,28 @@ def decide(
 ) -> Verdict:
     """`effects` (questions,) a condition, in the wanted direction; `undefined` and `coherent` are shares of answers."""
     words, reason = _judged(effects, undefined, coherent, unit)
-    return Verdict(words, (reason, *(f"Warning: {w}." for w in warnings)))
+    return Verdict(words, (reason, *(f"Warning: {w}." for w in (*warnings, *untried(effects)))))
+
+
+def untried(conditions: Collection[str]) -> list[str]:
+    """What is missing among the names of conditions: kinds of control without one, and fewer than five random draws."""
+    found = []
+    for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS):
+        n = len(_named(list(conditions), kind))
+        if n < _DRAWS:
+            found.append(f"{n} {kind} were tried; at least {_DRAWS} are a control")
+    return found + [f"{kind}: not tried" for kind in (PROBE_HEADS, LAYER) if kind not in conditions]
+
+
+def of_text(detector: Mapping[str, Any]) -> list[str]:
+    """A warning when the text alone tells the held-out answers apart as well; `detector` is its card's evaluation."""
+    text, own = detector["text_only"]["auroc"], detector["test"]["auroc"]
+    if text["low"] <= 0.5 or text["high"] < own["value"]:
+        return []
+    return [
+        f"the text alone tells the two answers apart as well (AUROC {Interval(**text)}, the detector "
+        f"{Interval(**own)}): the labels may be a copy of the text"
+    ]
 
 
 def _judged(
@@ -72,6 +100,9 @@ def _judged(
     equal = _as_good(effects, [RANDOM_HEADS, PROBE_HEADS, LAYER])
     if equal:
         return "works, not specific", f"{said} But as much comes from: {_listed(equal)}."
+    missing = [kind for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) if not _named(list(effects), kind)]
+    if missing:
+        return "works, specificity unknown", f"{said} Not tried beside them: {_listed(missing)}."
     return "works and specific", f"{said} No control does as much."
 
 
@@ -106,18 +137,22 @@ def marks(
     curve: Sequence[float],
     effects: Mapping[str, Floats],
 ) -> dict[str, bool]:
-    """The paper's small-scale claims (`science.md` B.4), each as seen here or not; held out but for the first."""
+    """Claims of the paper at our scale (`science.md` B.4), each as seen here or not; a control not run has no mark."""
     rise = float(wanted[CHOSEN].mean() - wanted[PLAIN_NAME].mean())
     top = int(np.argmax(curve))
     shown = {
         "few heads survive the re-test (at most 3 %)": 0 < survivors <= max(1.0, 0.03 * heads_tried),
         "wanted choices rise by 30 points": rise >= _PAPER_RISE,
         "inverted U over alpha": 0 < top < len(curve) - 1,
-        "beats random heads": not _as_good(effects, [RANDOM_HEADS]),
-        "beats random directions": not _as_good(effects, [RANDOM_DIRECTIONS]),
-        "beats heads ranked by a probe": not _as_good(effects, [PROBE_HEADS]),
-        "beats a layer-level vector": not _as_good(effects, [LAYER]),
     }
+    for kind, said in (
+        (RANDOM_HEADS, "random heads"),
+        (RANDOM_DIRECTIONS, "random directions"),
+        (PROBE_HEADS, "heads ranked by a probe"),
+        (LAYER, "a layer-level vector"),
+    ):
+        if _named(list(effects), kind):
+            shown[f"beats {said}"] = not _as_good(effects, [kind])
     if WITHOUT_BEST in effects:
         left = float(effects[WITHOUT_BEST].mean() / max(float(effects[CHOSEN].mean()), 1e-9))
         shown["most is left without the best head"] = left > 0.5

@@ -1,7 +1,7 @@
 """Which site and mode take the behaviour away and leave sense behind: a sweep with its controls.
 
 Three disjoint prompt lists: `fit` gives the direction (mean of the adapter's minus mean of the base's activations at
-the last prompt token, arXiv 2606.20225 section 3), `select` chooses site and mode, `test` is what the table reports,
+the last prompt token, arXiv 2606.20225), `select` chooses site and mode, `test` is what the table reports,
 and chooses nothing. Controls on `test`: norm-matched random shifts, an orthogonal shift, the direction at a wrong
 layer, the base model, and, where a control adapter is given, its direction ablated in the same place: if that works
 as well, the verdict is "not specific".

@@ -6,6 +6,7 @@ a study of your own model takes your own files instead.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from probes.choices import BinaryChoice
@@ -55,16 +56,11 @@ def heads_preset(adapter: str) -> tuple[str, list[BinaryChoice], Messages]:
     )
 
 
-def refusal_requests(limit: int | None = None) -> tuple[list[Request], list[Request]]:
-    """Harmful requests and their harmless twins, a group a pair; `limit` takes that many pairs."""
-    rows = requests()[:limit] if limit is None else _spread(requests(), limit)
-    sides = ("harmful", "harmless")
+def refusal_requests() -> tuple[list[Request], list[Request]]:
+    """Harmful requests and their harmless twins, a group a pair; every category within any first few."""
+    rows = sorted(requests(), key=lambda row: hashlib.sha256(str(row["pair"]).encode()).hexdigest())
     harmful, harmless = (
-        [Request([{"role": "user", "content": row[side]}], str(row["pair"])) for row in rows] for side in sides
+        [Request([{"role": "user", "content": row[side]}], str(row["pair"])) for row in rows]
+        for side in ("harmful", "harmless")
     )
     return harmful, harmless
-
-
-def _spread(rows: list[dict[str, str]], n: int) -> list[dict[str, str]]:
-    """n rows from all over the list, which is in the order of categories."""
-    return [rows[i * len(rows) // n] for i in range(min(n, len(rows)))]

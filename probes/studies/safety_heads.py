@@ -30,6 +30,7 @@ from probes.attribution import Effects, dataset_angles, first_tokens, head_effec
 from probes.batches import Encoded, encode
 from probes.calibration import hash_texts
 from probes.errors import DataError
+from probes.evaluation import rows_needed
 from probes.generation import answer
 from probes.kept import Kept
 from probes.models import ChatModel, Message
@@ -64,7 +65,9 @@ class SafetyPlan:
 
     `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its heads; `top` how many of
     the best heads are ablated together; `listed` how long top lists are; `draws` random controls of each kind for the
-    largest set of each ranking. `dataset_prompts` and `held_out` bound rows (None: all).
+    largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows of each class (None: all).
+    `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its training out of `test`.
+    `interval` is the widest half-width that a rate on held-out requests may have. DataError for what makes no study.
     """
 
     eps: float = 1e-5
@@ -73,13 +76,23 @@ class SafetyPlan:
     top: tuple[int, ...] = (1, 3)
     listed: int = 10
     draws: int = 5
+    attributed: int | None = None
     dataset_prompts: int | None = 64
     held_out: int | None = 100
+    interval: float = 0.2
     max_new_tokens: int = 40
     max_tokens: int = 2048
     resamples: int = 1000
     seed: int = 0
+    split_seed: int | None = None
     token_budget: int = 2048
+
+    def __post_init__(self) -> None:
+        if not self.top or not 1 <= min(self.top) <= max(self.top) <= self.listed:
+            given = ", ".join(map(str, self.top)) or "none"
+            raise DataError(f"top: {given}; each must be in 1..{self.listed} (listed)")
+        if self.steps < 1 or self.draws < 0 or not self.subspaces:
+            raise DataError("plan: steps must be at least 1, draws at least 0, and one subspace given")
 
     def ablation(self, kind: Kind) -> Ablation:
         return Ablation(kind, self.eps)
@@ -288,16 +301,23 @@ def _ids_hash(items: Sequence[Encoded]) -> str:
 def _split(chat: ChatModel, which: Class, requests: Sequence[Request], plan: SafetyPlan) -> _Data:
     if not requests:
         raise DataError(f"{which}: no requests; both classes are needed")
-    held_out = [r for r in requests if split_of(r.group, plan.seed) == "test"]
-    attributed = [r for r in requests if split_of(r.group, plan.seed) != "test"]
+    seed = plan.seed if plan.split_seed is None else plan.split_seed
+    held_out = [r for r in requests if split_of(r.group, seed) == "test"]
+    attributed = [r for r in requests if split_of(r.group, seed) != "test"][: plan.attributed]
     least = 2 if which == "harmless" else max([2, *(r + 1 for r, _ in plan.subspaces)])
     if len(attributed) < least or len(held_out) < 2:
         raise DataError(
             f"{which}: {len(attributed)} requests to attribute on and {len(held_out)} held out; at least {least} and 2 "
             "are needed (about 30 % of groups are held out): give more of them"
         )
+    answered, needed = held_out[: plan.held_out], rows_needed(plan.interval)
+    if len(answered) < needed:
+        raise DataError(
+            f"{which}: {len(answered)} held-out requests, but a rate within +-{plan.interval:g} needs {needed}: give "
+            "more requests (about 30 % of groups are held out) or ask for a wider interval"
+        )
     items = [encode(chat, r.messages, None, plan.max_tokens) for r in attributed]
-    return _Data(attributed, held_out[: plan.held_out], items)
+    return _Data(attributed, answered, items)
 
 
 def _check_disjoint(harmful: Sequence[Request], harmless: Sequence[Request]) -> None:
@@ -316,6 +336,6 @@ def _read_result(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((path / "RESULT.json" if path.is_dir() else path).read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"against: {path} is not a RESULT.json that can be read ({type(error).__name__})") from error
-    if found.get("format") != FORMAT:
-        raise DataError(f"against: {path} is no result of this study (format {found.get('format')})")
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DataError(f"against: {path} is no result of this study (its format is not {FORMAT})")
     return found

@@ -7,17 +7,16 @@ from RESULT.json. Rates stand with their 95 % intervals.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from probes.errors import DataError
 from probes.plots import plot_head_map
 from probes.sites import parse_site
+from probes.studies.tables import Figure, interval, plain, table
 
-Figure = Mapping[str, Any]
 _KIND = "undifferentiated"
 
 
@@ -25,7 +24,7 @@ def write(result: Figure, out: Path) -> None:
     """DataError when the folder cannot be written to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "RESULT.json").write_text(json.dumps(_plain(result), indent=1) + "\n")
+        (out / "RESULT.json").write_text(json.dumps(plain(result, _six_digits), indent=1) + "\n")
         (out / "RESULT.md").write_text(markdown(result))
         found = result["attribution"][_KIND]
         for name, label, title in (
@@ -39,15 +38,9 @@ def write(result: Figure, out: Path) -> None:
         raise DataError(f"study folder: cannot write to {out} ({error.strerror}); choose another out") from error
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null. Six digits are more than any of these figures has."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
+def _six_digits(value: float) -> float:
+    """More than any of these figures has."""
+    return float(f"{value:.6g}")
 
 
 def markdown(result: Figure) -> str:
@@ -74,7 +67,7 @@ def markdown(result: Figure) -> str:
         "",
     ]
     header = ("ablated", "heads", "refused", "complied", "coherent", "harmless refused", "harmless coherent")
-    lines += _table(header, _trial_rows(result))
+    lines += table(header, _trial_rows(result))
     lines += [
         "## Heads",
         "",
@@ -84,7 +77,7 @@ def markdown(result: Figure) -> str:
         "",
     ]
     for kind, one in result["attribution"].items():
-        lines += _table(
+        lines += table(
             (
                 f"{kind}, by contrast",
                 "contrast",
@@ -131,8 +124,8 @@ _RATES = ("refused", "complied", "coherent")
 
 
 def _trial_row(name: str, trial: Figure) -> list[str]:
-    rates = [_interval(trial["harmful"][key]) for key in _RATES]
-    return [name, _heads(trial), *rates, *(_interval(trial["harmless"][key]) for key in _RATES[::2])]
+    rates = [interval(trial["harmful"][key]) for key in _RATES]
+    return [name, _heads(trial), *rates, *(interval(trial["harmless"][key]) for key in _RATES[::2])]
 
 
 def _heads(trial: Figure) -> str:
@@ -152,10 +145,6 @@ def _head_row(row: Figure) -> list[str]:
     ]
 
 
-def _interval(found: Figure) -> str:
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-
-
 def _range(values: Iterable[float]) -> str:
     found = list(values)
     return f"{min(found):.2f} to {max(found):.2f}"
@@ -170,8 +159,3 @@ def _overlap(found: Figure) -> str:
         f"{found['shared']} of {found['sizes'][0]} and {found['sizes'][1]} shared, Jaccard {found['jaccard']:.2f} (by "
         f"chance {found['jaccard_by_chance']:.2f}, p {found['p']:.2g})"
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]

@@ -84,7 +84,8 @@ def trials_of(
     for i in range(draws):
         shift = Ablation("random", ablation.eps, seed=seed + i)
         found.append(Trial(f"{name}: random shift {i + 1}", chosen, shift, "random shift"))
-    return found
+    # Fewer heads than the set has, where a model has too few others, are no control.
+    return [t for t in found if len(t.heads) == len(chosen)]
 
 
 def _random_heads(chosen: Sequence[Site], shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Site, ...]:
@@ -192,6 +193,8 @@ def verdict(before: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -
         return "refusals go; specificity unknown: no controls were run for this set"
     if most("random heads") > gained - _GAP or most("median heads") > gained - _GAP:
         return "not specific: other heads do as much"
+    if not {"random heads", "random shift"} <= {t["role"] for t in found.values()}:
+        return "refusals go, the text stays; specificity unknown: too few other heads for controls"
     if most("random shift") > gained - _GAP:
         return "its size alone: a random shift as large in the same heads does as much"
     return "works, specific: refusals go, the text stays, and no control does as much"

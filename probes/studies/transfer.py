@@ -32,6 +32,7 @@ from probes.aggregation import parse_aggregation
 from probes.contrast import NEUTRAL, Bench, Outcome, contrast_directions, read
 from probes.directions import Direction, cosine, orthogonal_to, random_like
 from probes.errors import DataError, DirectionError
+from probes.evaluation import rows_needed
 from probes.kept import Kept
 from probes.models import ChatModel
 from probes.sites import Site
@@ -47,7 +48,8 @@ class Settings:
     """How maps are fitted and directions applied.
 
     `depth` 0 is block 0, 1 the last block. `draws` is the number of random donor directions, of shuffled maps and of
-    random receiver directions. `token_positions` are named; the first is where directions are read.
+    random receiver directions. `token_positions` are named; the first is where directions are read. `interval` is the
+    widest half-width that a rate on the test questions may have.
     """
 
     anchors: Anchors = "neutral"
@@ -57,6 +59,7 @@ class Settings:
     steered: Positions = "all"
     token_positions: tuple[str, ...] = ("last_prompt",)
     draws: int = 5
+    interval: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -144,7 +147,7 @@ def measure(
     subjects: Sequence[Subject], anchors: Sequence[str], cache: Path, settings: Settings, say: Say = lambda _: None
 ) -> Measured:
     """All readings, receivers and ordered pairs. Raises DataError when the subjects or anchors do not make a study."""
-    _check(subjects, anchors)
+    _check(subjects, anchors, settings)
     readings = [_reading(s, anchors, settings, cache, say) for s in subjects]
     receivers, pairs = [], []
     for reading in readings:
@@ -159,14 +162,26 @@ def measure(
     return Measured(settings, len(anchors), readings, receivers, pairs)
 
 
-def _check(subjects: Sequence[Subject], anchors: Sequence[str]) -> None:
-    names = [s.name for s in subjects]
+def _check(subjects: Sequence[Subject], anchors: Sequence[str], settings: Settings) -> None:
+    names, needed = [s.name for s in subjects], rows_needed(settings.interval)
     if len(names) < 2 or len(set(names)) < len(names):
         raise DataError(f"subjects: {', '.join(names) or 'none'}; at least two are needed, each with its own name")
     for subject in subjects:
         shared = len(set(anchors) & set(subject.test))
         if shared:
             raise DataError(f"anchors: {shared} are test messages of {subject.name}; a map must not see them")
+        if len(subject.test) < needed:
+            raise DataError(
+                f"{subject.name}: {len(subject.test)} test messages, but a rate within +-{settings.interval:g} needs "
+                f"{needed}: give more, or ask for a wider interval"
+            )
+        for donor in subjects:
+            seen = len(set(donor.fit) & set(subject.test))
+            if seen:
+                raise DataError(
+                    f"{donor.name}: its direction would be fitted on {seen} test messages of {subject.name}; no "
+                    "direction may see what another model is tested on"
+                )
 
 
 def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache: Path, say: Say) -> Reading:

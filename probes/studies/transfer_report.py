@@ -27,10 +27,13 @@ from probes.contrast import Outcome
 from probes.evaluation import Interval, rate
 from probes.plots import plot_matrices, plot_two_ways
 from probes.steering import Mode
+from probes.studies.tables import plain
 from probes.studies.transfer import Measured, Pair, Receiver
 
 WORKS = 0.15
 _RESAMPLES = 2000
+# Fewer random directions are no control (`shared/science.md` D.6).
+_DRAWS = 5
 NULLS = ("random_source", "shuffled", "receiver_random")
 VERDICTS = ("works, specific", "works, not specific", "noise", "no effect", "undecided")
 
@@ -41,7 +44,7 @@ def report(measured: Measured, folder: Path, left_out: dict[str, str], command: 
 
     result = {**summarise(measured, left_out), "command": command}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "RESULT.json").write_text(json.dumps(_plain(result), indent=1) + "\n")
+    (folder / "RESULT.json").write_text(json.dumps(plain(result, partial(round, ndigits=4)), indent=1) + "\n")
     (folder / "TRANSFER.md").write_text(markdown(result))
     names = [s["name"] for s in result["subjects"]]
     mode = measured.settings.modes[0]
@@ -98,7 +101,7 @@ def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
         "overall": {mode: _overall(pairs, groups, mode) for mode in settings.modes},
         "groups": {mode: _cells(pairs, groups, mode) for mode in settings.modes},
         "asymmetry": {mode: _asymmetry(pairs, groups, mode) for mode in settings.modes},
-        "verdict": {mode: _verdict(pairs, groups, mode) for mode in settings.modes},
+        "verdict": {mode: _verdict(pairs, groups, mode) + _few(settings.draws) for mode in settings.modes},
     }
 
 
@@ -332,6 +335,10 @@ def _verdict(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mode
     return f"{words} (gain {gain}, over controls {over}; {len(across)} pairs: {counts})"
 
 
+def _few(draws: int) -> str:
+    return "" if draws >= _DRAWS else f"; warning: random controls drawn {draws} times, fewer than {_DRAWS} say little"
+
+
 def _matrix(
     result: dict[str, Any], names: Sequence[str], value: Callable[[dict[str, Any]], float]
 ) -> NDArray[np.float64]:
@@ -339,14 +346,3 @@ def _matrix(
     for pair in result["pairs"]:
         made[names.index(pair["donor"]), names.index(pair["receiver"])] = value(pair)
     return made
-
-
-def _plain(value: Any) -> Any:
-    """Four decimals, and no infinities: JSON has none."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return round(value, 4) if np.isfinite(value) else None
-    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from probes.evaluation import Interval
+from probes.studies.tables import interval
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -92,7 +92,7 @@ def _overall(overall: dict[str, Any]) -> list[str]:
         "drop_shuffled": "... shuffled pairs",
         "drop_receiver_random": "... random in the receiver",
     }
-    rows = [[label, *(_interval(found[key]) for found in overall.values())] for key, label in figures.items()]
+    rows = [[label, *(interval(found[key]) for found in overall.values())] for key, label in figures.items()]
     correlation = "rank correlation of {} with the gain over controls"
     for name, label in (("r2", "R2"), ("cosine", "cosine")):
         found = [o["rank_correlation_with_over_controls"][name] for o in overall.values()]
@@ -102,7 +102,7 @@ def _overall(overall: dict[str, Any]) -> list[str]:
 
 def _asymmetry(found: dict[str, Any]) -> list[str]:
     rows = [
-        [name, _interval(g["as_donor"]), _interval(g["as_receiver"]), _interval(g["over_controls_as_donor"])]
+        [name, interval(g["as_donor"]), interval(g["as_receiver"]), interval(g["over_controls_as_donor"])]
         for name, g in found["groups"].items()
     ]
     lines = _table(["group", "gain as donor", "gain as receiver", "gain over controls as donor"], rows)
@@ -140,7 +140,3 @@ def _pairs(pairs: Sequence[dict[str, Any]], modes: Sequence[str]) -> list[str]:
 
 def _both(condition: dict[str, Any]) -> str:
     return f"{condition['bad']['value']:.2f} / {condition['good']['value']:.2f}"
-
-
-def _interval(found: dict[str, Any]) -> str:
-    return str(Interval(**found))

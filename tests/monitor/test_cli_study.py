@@ -180,6 +180,7 @@ def test_heads_that_carry_refusal(tmp_path: Path) -> None:
         files.append(write(tmp_path / f"{harmful}.jsonl", rows))
     done = worked(
         "safety-heads", "--model", model, "--harmful", files[0], "--harmless", files[1], "--top", "1", "--draws", "2",
+        "--interval", "0.35",
         "--metric", judging(tmp_path / "judge.py", "answer.startswith('N')"), "--max-new-tokens", "6",
         "--state-dir", tmp_path, "--out", tmp_path / "out",
     )  # fmt: skip
@@ -216,6 +217,7 @@ def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Pat
         (("heads", "--alphas", "1;2"), "alphas: '1;2' is no list of numbers"),
         (("safety-heads", "--harmful", "x.jsonl"), "harmless: give both"),
         (("safety-heads", "--top", "one"), "top: 'one' is no list of numbers"),
+        (("safety-heads", "--top", "1.5"), "top: '1.5' is no list of whole numbers"),
         (("transfer", "--organism", "llama"), "organism: 'llama' is not FAMILY:SEED"),
         (("transfer", "--organism", "opt:0"), "organism: 'opt:0' is not FAMILY:SEED"),
         (("transfer", "--subject", "a+b"), "prompts: --subject needs"),

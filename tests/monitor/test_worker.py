@@ -18,8 +18,10 @@ from monitor.scoring import BatchScorer
 from monitor.settings import Settings
 from monitor.sources import Record
 from monitor.worker import Policy, Worker
+from probes.batches import encode
 from probes.models import ChatModel
-from probes.scoring import Scorer, Scores
+from probes.scoring import Scorer, Scores, score_all
+from probes.sites import observing
 from storage import database, schema
 from storage.database import connect
 from storage.errors import DatabaseUnavailableError
@@ -27,6 +29,7 @@ from storage.queries import status_counts
 from storage.writer import CONFLICT, Coordinates
 from tests.conftest import url_of
 from tests.monitor.parts import MAX_TOKENS, lines, make_probe, run_worker, scores_of, wire
+from tests.probes.tiny import hook_count, user
 from tests.storage.rows import counts, dump, stored
 
 PROMPTS = [f"message number {n} " + "and so on " * (n % 3) for n in range(12)]
@@ -253,6 +256,34 @@ def test_scores_of_heads_are_stored(engine: Engine, chat: ChatModel, tmp_path: P
     assert [(r["layer"], r["head"]) for r in heads] == [(1, 2), (2, 0)]
     (total,) = stored(engine, schema.scores)
     assert sum(r["score"] for r in heads) / 2 == pytest.approx(total["score"], abs=1e-5)
+
+
+def test_a_head_probe_and_a_residual_probe_side_by_side(
+    engine: Engine, chat: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each scores as it does alone, and nothing is read but what the two need."""
+    seen: set[str] = set()
+
+    def spied(layout: Any, observers: dict[Any, Any]) -> Any:
+        seen.update(map(str, observers))
+        return observing(layout, observers)
+
+    monkeypatch.setattr("probes.scoring.observing", spied)
+    residual = make_probe(chat, threshold=-1e6)
+    heads = make_probe(chat, "heads", sites=["head[1,2]", "head[2,0]"], threshold=-1e6)
+    messages = [wire(f"m{i}", f"question {i}") for i in range(5)]
+    run_worker(engine, chat, [residual, heads], lines(tmp_path / "t", messages))
+    together = {(r["probe"], r["offset"]): r["score"] for r in stored(engine, schema.scores)}
+    offsets = sorted({offset for _, offset in together})
+    assert len(together) == 10
+    assert {(r["probe"], r["layer"], r["head"]) for r in stored(engine, schema.head_scores)} == {
+        ("heads", 1, 2), ("heads", 2, 0)
+    }  # fmt: skip
+    assert seen == {"residual[1]", "head[1,-1]", "head[2,-1]"}
+    for probe in (residual, heads):
+        alone = score_all(chat, [encode(chat, user(f"question {i}")) for i in range(5)], [probe.reader])[:, 0]
+        assert [together[probe.name, offset] for offset in offsets] == pytest.approx(alone.tolist(), abs=1e-5)
+    assert hook_count(chat.model) == 0
 
 
 def test_a_score_that_is_not_finite_is_a_failure(

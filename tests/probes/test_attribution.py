@@ -331,6 +331,10 @@ def test_one_class_only_or_too_few_rows():
         dataset_ships(chat, items, r=0)
     with pytest.raises(DataError, match="do not span 1 directions"):
         dataset_ships(chat, [items[0]] * 3, centred=True)
+    rounded = np.random.default_rng(0).normal(size=(1, 32)) + 1e-7 * np.random.default_rng(1).normal(size=(3, 32))
+    for r, centred in ((2, False), (1, True)):
+        with pytest.raises(DataError, match=f"do not span {r} directions"):
+            subspace(rounded.astype(np.float32), r, centred)
     with pytest.raises(DataError, match=r"steps: 13 is not in 1\.\.12"):
         sahara(chat, items, steps=13)
 
@@ -343,6 +347,19 @@ def test_a_head_that_is_not_there():
             ships(chat, items, [head])
     with pytest.raises(DataError, match="stands ablated already"):
         list(Replay(chat, items, Ablation(), standing=[Site("head", 0, 0)]).pieces([Site("head", 0, 0)]))
+
+
+def test_a_head_of_norm_zero_has_no_effect_and_a_finite_ratio():
+    chat = tiny_chat("llama")
+    with torch.no_grad():
+        chat.model.model.layers[1].self_attn.v_proj.weight.zero_()
+    items = prompts(3, [5, 8, 6, 9])
+    found = head_effects(chat, items)
+    assert np.abs(found.kl[:, 1]).max() < 1e-9
+    assert np.isfinite(found.norm_ratio).all()
+    assert found.kl[:, [0, 2]].max() > 1e-4
+    for angles in dataset_angles(chat, items, subspaces=[(1, False), (2, True)]):
+        assert angles[1].max() < 1e-2
 
 
 def test_activations_that_are_not_finite():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from probes.coherence import MARGIN_NATS, answer_nll, coherence_limit, repetition
+from probes.errors import DataError
 from probes.models import AdapterSpec, add_adapter
 from tests.probes.tiny import make_adapter, shared_chat, tiny_chat, user
 
@@ -52,6 +53,8 @@ def test_an_empty_answer_says_nothing():
 
 def test_the_limit_is_the_95th_percentile_of_the_finite_ones_and_a_margin():
     assert coherence_limit(np.array([*np.linspace(0, 1, 101), math.inf])) == pytest.approx(0.95 + MARGIN_NATS)
+    with pytest.raises(DataError, match="answers none of the messages with a word"):
+        coherence_limit(np.array([math.inf, math.inf]))
 
 
 @pytest.mark.parametrize(

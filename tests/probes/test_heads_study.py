@@ -75,6 +75,16 @@ def test_the_files_are_there_and_say_what_was_found(done):
         assert f"| {name} |" in table
 
 
+def test_no_file_holds_a_message_a_question_or_an_answer(done):
+    out, chat, _ = done
+    everything = "".join(p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md"))
+    asked = [*MESSAGES.select, *MESSAGES.test, *MESSAGES.benign, *(c.question for c in letter_choices(60))]
+    prompts = [chat.render([{"role": "user", "content": t}]) for t in MESSAGES.test]
+    said = [a.text for a in answer(chat, prompts, max_new_tokens=8) if len(a.text) > 4]
+    assert len(said) > 8
+    assert not [text for text in asked + said if text in everything]
+
+
 def test_both_signs_and_the_random_controls_do_what_they_should(done):
     held_out = done[2].result["heldout"]
     chosen, opposite = held_out[words.CHOSEN], held_out[words.OPPOSITE]
@@ -225,6 +235,16 @@ def test_damaged_results_are_measured_again_with_a_warning(tmp_path):
 def test_heads_that_are_not_there_are_an_error(tmp_path, heads, error, said):
     with pytest.raises(error, match=said):
         run(tmp_path, heads=heads)
+
+
+def test_answers_of_the_other_form_are_not_taken_over(tmp_path):
+    """A trial's name stands for other directions there."""
+    small = dataclasses.replace(PLAN, draws=1, open_draws=1)
+    run(tmp_path, plan=small)
+    before = len(list((tmp_path / "kept").iterdir()))
+    again = run(tmp_path, plan=dataclasses.replace(small, form="letters"))
+    assert again.result["form"]["used"] == "letters"
+    assert len(list((tmp_path / "kept").iterdir())) == before + 1
 
 
 def test_a_search_among_some_heads(tmp_path):

@@ -56,12 +56,45 @@ def test_a_control_that_does_as_much_decides(changed, verdict, said):
     assert said in str(found)
 
 
+def test_a_control_that_was_not_tried_is_not_beaten():
+    """Few heads to draw from, or none asked for: that nothing did as much then says nothing."""
+    for kind in (words.RANDOM_HEADS, words.RANDOM_DIRECTIONS):
+        without = {n: e for n, e in conditions().items() if not n.startswith(kind)}
+        found = decided(effects=without)
+        assert found.words == "works, specificity unknown"
+        assert f"Not tried beside them: {kind}." in str(found)
+        assert f"Warning: 0 {kind} were tried; at least 5 are a control." in found.reasons
+        shown = marks(270, 5, {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)}, [0.1, 0.5, 0.2], without)
+        assert f"beats {kind}" not in shown
+        assert all(shown.values())
+    few = {n: e for n, e in conditions().items() if not n.endswith((" 3", " 4")) and n != LAYER}
+    found = decided(effects=few)
+    assert found.words == "works and specific"
+    assert "Warning: 3 random heads were tried; at least 5 are a control." in found.reasons
+    assert "Warning: layer vector: not tried." in found.reasons
+
+
 def test_text_that_breaks_is_noise_however_large_the_effect():
     assert decided(undefined=0.2).words == "noise"
     assert "20% of the choices are undefined" in str(decided(undefined=0.2))
     assert decided(coherent=0.7).words == "noise"
     assert "the text breaks" in str(decided(coherent=0.7))
     assert decided(undefined=0.05, coherent=0.85).words == "works and specific"
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "warned"),
+    [((0.9, 0.8, 1.0), 0.95, True), ((0.9, 0.8, 0.94), 0.95, False), ((0.6, 0.45, 0.99), 0.95, False)],
+)
+def test_a_text_that_tells_as_much_as_the_detector_is_warned_of(text, own, warned):
+    value, low, high = text
+    found = words.of_text({
+        "text_only": {"auroc": {"value": value, "low": low, "high": high, "n": 60}},
+        "test": {"auroc": {"value": own, "low": 0.9, "high": 1.0, "n": 60}},
+    })  # fmt: skip
+    assert [w.startswith("the text alone tells the two answers apart as well (AUROC 0.90") for w in found] == (
+        [True] if warned else []
+    )
 
 
 def rate(value):

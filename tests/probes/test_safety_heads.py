@@ -27,7 +27,14 @@ from tests.probes.refusing import NO, PLANTED, refusing_chat, requests
 from tests.probes.tiny import N_BLOCKS, N_HEADS, hook_count
 
 PLAN = SafetyPlan(
-    subspaces=((1, False), (2, True)), steps=2, top=(1,), listed=3, draws=2, max_new_tokens=6, resamples=200
+    subspaces=((1, False), (2, True)),
+    steps=2,
+    top=(1,),
+    listed=3,
+    draws=2,
+    interval=0.35,
+    max_new_tokens=6,
+    resamples=200,
 )
 HARMFUL, HARMLESS = requests(40, harmful=True), requests(40, harmful=False)
 
@@ -83,6 +90,21 @@ def test_figures_are_of_requests_that_nothing_was_attributed_on(chat, done):
         assert result["before"][which]["refused"]["n"] == 12
         assert result["data"][which]["attributed"]["n"] == 28
         assert result["data"][which]["held_out"]["sha256"] != result["data"][which]["attributed"]["sha256"]
+
+
+def test_the_split_has_a_seed_of_its_own(chat):
+    """What an adapter was trained on stays out of what is held out, whatever draws the controls."""
+
+    def held_out(**seeds):
+        plan = replace(PLAN, interval=0.45, **seeds)
+        return {r.group for r in safety_heads._split(chat, "harmful", HARMFUL, plan).held_out}
+
+    assert (
+        held_out(seed=3, split_seed=0)
+        == held_out(seed=0)
+        == {r.group for r in HARMFUL if split_of(r.group, 0) == "test"}
+    )
+    assert held_out(seed=3) != held_out(seed=0)
 
 
 def test_the_files_hold_all_figures_and_no_text(chat, done):
@@ -205,9 +227,10 @@ def test_results_of_one_base_are_compared_and_others_refused(chat, done, tmp_pat
             between_results(result, {**result, "model": {**result["model"], key: value}})
     with pytest.raises(DataError, match="shape"):
         between_results(result, {**result, "shape": [9, 9]})
-    (tmp_path / "RESULT.json").write_text("{}")
-    with pytest.raises(DataError, match="no result of this study"):
-        run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path])
+    for other in ("{}", "[]"):
+        (tmp_path / "RESULT.json").write_text(other)
+        with pytest.raises(DataError, match="no result of this study"):
+            run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path])
     with pytest.raises(DataError, match=r"not a RESULT\.json that can be read"):
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path / "nothing"])
 
@@ -221,6 +244,28 @@ def test_one_class_only_too_few_rows_and_shared_rows(chat, tmp_path):
         run_safety_heads(chat, HARMFUL[:3], HARMLESS, tmp_path, PLAN, metric=NO)
     with pytest.raises(DataError, match="40 are both harmful and harmless"):
         run_safety_heads(chat, HARMFUL, HARMFUL, tmp_path, PLAN, metric=NO)
+
+
+def test_too_few_held_out_requests_for_the_interval_asked_for(chat, tmp_path):
+    with pytest.raises(DataError, match=r"harmful: \d+ held-out requests, but a rate within \+-0.1 needs 104"):
+        run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, replace(PLAN, interval=0.1), metric=NO)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"top": (0, 1)}, r"top: 0, 1; each must be in 1\.\.3"),
+        ({"top": (4,)}, "top: 4"),
+        ({"top": ()}, "top: none"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"draws": -1}, "draws at least 0"),
+        ({"subspaces": ()}, "one subspace"),
+    ],
+)
+def test_plans_that_make_no_study(wrong, said):
+    with pytest.raises(DataError, match=said):
+        replace(PLAN, **wrong)
 
 
 def test_overlap_by_counting_all_lists():
@@ -278,6 +323,10 @@ def test_controls_of_a_set():
     # A block that is used up lends from others, and a model that is used up has no control.
     every = [Site("head", 1, h) for h in range(4)]
     assert {h.layer for h in trials_of("all", every, scores, Ablation(), draws=1)[2].heads} == {0, 2}
+    most = [Site("head", *divmod(i, 4)) for i in range(7)]
+    assert {t.role for t in trials_of("most", most, scores, Ablation(), draws=2)} == {
+        "ablated", "scaling", "random shift"
+    }  # fmt: skip
 
 
 def figure(refused, complied):
@@ -299,6 +348,7 @@ def trial(role, refused, complied):
         ((0.9, 0.1), (0.85, 0.8), {"random heads": (0.9, 0.1)}, "no effect"),
         ((0.1, 0.9), (0.0, 1.0), {"random heads": (0.1, 0.9)}, "nothing to lose: the model refuses 10%"),
         ((0.9, 0.1), (0.2, 0.8), {}, "refusals go; specificity unknown"),
+        ((0.9, 0.1), (0.2, 0.8), {"random shift": (0.8, 0.2)}, "refusals go, the text stays; specificity unknown"),
     ],
 )
 def test_verdicts(before, ablated, controls, words):

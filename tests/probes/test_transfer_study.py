@@ -24,7 +24,7 @@ from probes.studies.transfer import Settings, run_transfer
 from tests.probes.tiny import make_adapter, tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-SMALL = Settings(modes=("ablate",), draws=2)
+SMALL = Settings(modes=("ablate",), draws=2, interval=0.25)
 
 
 def twin_of(chat, seed=0):
@@ -96,6 +96,7 @@ def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(st
         assert found["over"]["random_source"]["value"] > 0.15
         assert found["verdict"].startswith("works")
     assert "work" in result["verdict"]["ablate"]
+    assert "warning: random controls drawn 2 times" in result["verdict"]["ablate"]
 
 
 def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study):
@@ -113,7 +114,7 @@ def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study
         assert min(own["own"]["change"], own["random"]["change"]) > 0
 
 
-def test_what_is_written_says_what_it_is_and_is_plain_json(study):
+def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(study, subjects, anchors):
     folder, result = study
 
     def refuse(constant):
@@ -125,6 +126,9 @@ def test_what_is_written_says_what_it_is_and_is_plain_json(study):
     assert stored["settings"]["seed"] == 0
     assert stored["pairs"][0]["r2"] == pytest.approx(result["pairs"][0]["r2"], abs=1e-4)
     page = (folder / "TRANSFER.md").read_text()
+    everything = "".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".json", ".md"))
+    asked = [*subjects[0].fit, *subjects[0].test, *anchors]
+    assert not [text for text in asked if text in everything]
     assert SYNTHETIC in page
     assert "Left out: **planted-x**, it does not hold." in page
     for line in page.splitlines():
@@ -214,7 +218,13 @@ def test_a_study_needs_two_named_subjects_and_anchors_that_nobody_is_tested_on(s
     with pytest.raises(DataError, match="each with its own name"):
         run_transfer([subjects[0], subjects[0]], anchors, tmp_path)
     with pytest.raises(DataError, match="1 are test messages of llama"):
-        run_transfer(subjects, [*anchors, subjects[0].test[3]], tmp_path)
+        run_transfer(subjects, [*anchors, subjects[0].test[3]], tmp_path, settings=SMALL)
+    with pytest.raises(DataError, match=r"llama: 20 test messages, but a rate within \+-0.2 needs 27"):
+        run_transfer(subjects, anchors, tmp_path)
+    other = replace(subjects[1], fit=subjects[0].test[:2], test=subjects[1].test[2:])
+    with pytest.raises(DataError, match="twin: its direction would be fitted on 2 test messages of llama"):
+        run_transfer([subjects[0], other], anchors, tmp_path, settings=SMALL)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(DataError, match="at least 170 texts"):
         run_transfer(subjects, anchors[:150], tmp_path, settings=SMALL)
 
@@ -257,7 +267,7 @@ def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path):
     ]
     assert made[0].tested is ADAPTER
     few = [f"Say {i} in {w}" for i in range(12) for w in ("Rome", "Oslo", "Lima", "Bonn")]
-    result = run_transfer(made, few, tmp_path / "study", settings=replace(SMALL, draws=1))
+    result = run_transfer(made, few, tmp_path / "study", settings=replace(SMALL, draws=1, interval=0.35))
     assert [p["anchors_fitted"] for p in result["pairs"]] == [36, 36]
     for subject in result["subjects"]:
         assert subject["identity"]["adapter_sha256"]
@@ -271,7 +281,7 @@ def test_a_subject_whose_adapter_is_not_there_says_so(tmp_path):
     plain = adapter_subject("plain", tiny_chat, lambda _: False, ["a", "b"], ["c"])
     other = replace(plain, name="other")
     with pytest.raises(DirectionError, match=r"plain: direction at .*: zero.* Is the adapter switched on"):
-        run_transfer([plain, other], [f"text {i}" for i in range(60)], tmp_path)
+        run_transfer([plain, other], [f"text {i}" for i in range(60)], tmp_path, settings=replace(SMALL, interval=0.49))
 
 
 # ---- planted subjects

@@ -5,8 +5,10 @@ select split every steering site and dose is tried, and the most good answers ch
 behaviour, then the smallest change). The test split, which chose nothing, gets the base, the untouched and the control
 arm, every dose at the chosen site, and at the chosen dose the controls, each of which moves every token by the same
 amount as the chosen intervention, along another vector (`Intervention.along`): random ones, one orthogonal to v, v's
-own of the farthest block, the control arm's direction, and the contrast (misaligned - control). Last, arXiv
-2606.20225's own setting: subtract x1 at the last block, at the last prompt token and what follows.
+own of the farthest block, the control arm's direction, and the contrast (misaligned - control). Last, the
+setting nearest to arXiv 2606.20225's: subtract x1 at the last block, at the last prompt token and every generated one.
+The paper is read as editing the last prompt token alone (`shared/science.md` A.1 step 5), which at the last block is an
+edit of the first token's logits and of nothing else (A.5.1); ours goes on, so it is the stronger of the two.
 """
 
 from __future__ import annotations

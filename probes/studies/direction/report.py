@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from probes.evaluation import Interval
 from probes.studies.direction import dose
+from probes.studies.tables import interval, plain
+
+_interval = partial(interval, missing="-")
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
     """RESULT.json (no infinity, no NaN: null) and table.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "RESULT.json").write_text(json.dumps(_finite(result), indent=1, allow_nan=False) + "\n")
+    (folder / "RESULT.json").write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n")
     (folder / "table.md").write_text(markdown(result))
 
 
@@ -162,7 +164,8 @@ def _paper(result: dict[str, Any]) -> str:
     if setting:
         before = next(r for r in result["dose"]["test"] if r["name"] == dose.UNTOUCHED)
         lines.append(
-            f"- Its steering (subtract x1, last block, last position): the behaviour goes from "
+            f"- Its steering (subtract x1, last block, last position; here every generated token too): the behaviour "
+            f"goes from "
             f"{_interval(before['behaviour'])} to {_interval(setting['behaviour'])}, good answers from "
             f"{_interval(before['good'])} to {_interval(setting['good'])}; it reports falls of .21 to .51 and no "
             "coherence figure."
@@ -179,20 +182,5 @@ def _bullets(title: str, items: Sequence[str]) -> str:
     return f"{title}:\n\n" + "".join(f"- {item}\n" for item in items) if items else ""
 
 
-def _interval(found: dict[str, Any] | None, digits: int = 2) -> str:
-    if found is None:
-        return "-"
-    value = Interval(**{k: found[k] for k in ("value", "low", "high", "n")})
-    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-
-
 def _spread(found: dict[str, Any]) -> str:
     return f"{found['mean']:.2f}, {found['farthest']:.2f} of {found['n']}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -156,7 +156,11 @@ def _figures(rule: _Rule, paired: bool, seed: int) -> dict[str, Any]:
 
 
 def cohens_d(bad: Floats, good: Floats, *, paired: bool, seed: int = 0) -> Interval | None:
-    """Difference of means over the pooled standard deviation (ddof 1), bootstrap over messages; None without spread."""
+    """Cohen's d of projections (rows,): difference of means over the pooled standard deviation (ddof 1).
+
+    `shared/science.md` A.1 step 4. The interval is a bootstrap over messages (over pairs when `paired`). None below two
+    rows of a class, or without spread.
+    """
 
     def d(a: Floats, b: Floats) -> Floats:
         na, nb = a.shape[-1], b.shape[-1]

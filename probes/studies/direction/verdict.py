@@ -29,6 +29,7 @@ from probes.studies.direction import dose
 from probes.studies.direction.dose import Swept
 
 EFFECT, MARGIN, SAME = 0.15, 0.10, 0.7
+_AS_WELL = 0.05
 Label = Literal["specific", "non-specific", "noise", "no effect", "undecided"]
 _CONTROLS = {
     "random": "a random direction",
@@ -36,6 +37,7 @@ _CONTROLS = {
     dose.WRONG: "the direction of another layer",
     dose.CONTENT: "the control's direction",
 }
+_SHORT = {"random": "random", dose.ORTHOGONAL: "orthogonal", dose.WRONG: "wrong layer", dose.CONTENT: "content"}
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ def judge(swept: Swept, separation: list[dict[str, Any]]) -> Verdict:
     if unsure:
         return verdict("undecided", f"too few messages to tell it from {_list(unsure)} of equal norm")
     if dose.CONTENT not in against:
-        return verdict("undecided", "it beats random and wrong-layer directions, but no content control was given")
-    return verdict("specific", "no control of equal norm comes near it: random, orthogonal, wrong layer, content")
+        beaten_too = " and wrong-layer" if dose.WRONG in against else ""
+        return verdict("undecided", f"it beats random{beaten_too} directions, but no content control was given")
+    return verdict("specific", f"no control of equal norm comes near it: {', '.join(_SHORT[kind] for kind in against)}")
 
 
 def warnings(
@@ -100,7 +103,7 @@ def warnings(
     """What a reader of the label must know besides."""
     site = swept.chosen.direction.site
     row = next(r for r in separation if r["site"] == str(site))
-    found = _of_separation(row) + _of_text(row, prediction, text_only) + _of_behaviour(swept)
+    found = _of_separation(row) + _of_text(row, text_only) + _of_prediction(prediction) + _of_behaviour(swept)
     if not has_control:
         found.append("no content control was given: whether the direction is of content or of form is unknown")
     if without:
@@ -108,7 +111,9 @@ def warnings(
     if site.kind == "final" or site.layer == blocks - 1:
         found.append(f"{site}: nothing mixes positions after it, so steering there only edits each token's logits")
     wrong = swept.cosines.get(dose.WRONG)
-    if wrong is not None and wrong > SAME:
+    if wrong is None:
+        found.append("no direction of another block was read: the wrong layer is missing among the controls")
+    elif wrong > SAME:
         found.append(
             f"the wrong layer's direction is nearly the right one (cosine {wrong:.2f}): it was left out of the controls"
         )
@@ -133,19 +138,41 @@ def _of_separation(row: dict[str, Any]) -> list[str]:
     return found
 
 
-def _of_text(row: dict[str, Any], prediction: dict[str, Any], text_only: dict[str, Any] | None) -> list[str]:
+def _of_text(row: dict[str, Any], text_only: dict[str, Any] | None) -> list[str]:
     found = []
     if text_only is not None and text_only["high"] >= row["accuracy"]["value"] and text_only["low"] > 0.5:
         found.append(
             f"the text alone tells the labels apart (AUROC {Interval(**text_only)}): the labels may be a copy of the "
             "text, and the direction one of words"
         )
+    return found
+
+
+def _of_prediction(prediction: dict[str, Any]) -> list[str]:
     if "not_possible" in prediction:
-        found.append(f"within-model prediction: {prediction['not_possible']}")
-    elif prediction["text_only"]["high"] >= prediction["direction"]["auroc"]["value"]:
+        return [f"within-model prediction: {prediction['not_possible']}"]
+    own, control, detector = (prediction[part] for part in ("direction", "control", "detector"))
+    least = own["auroc"]["value"] - _AS_WELL
+    found = []
+    if prediction["text_only"]["high"] >= own["auroc"]["value"]:
         found.append(
             f"the text alone predicts the behaviour about as well (AUROC {Interval(**prediction['text_only'])}) as "
-            f"the direction ({Interval(**prediction['direction']['auroc'])})"
+            f"the direction ({Interval(**own['auroc'])})"
+        )
+    if control is not None and control["value"] >= least:
+        found.append(
+            f"the control's direction predicts the behaviour about as well (AUROC {Interval(**control)}) as the "
+            f"direction ({Interval(**own['auroc'])})"
+        )
+    if prediction["random"]["farthest"] >= least:
+        found.append(
+            f"a random direction predicts the behaviour about as well (AUROC {prediction['random']['farthest']:.2f} "
+            f"either way) as the direction ({Interval(**own['auroc'])})"
+        )
+    if detector is not None and detector["permuted"]["farthest"] >= detector["auroc"]["value"] - _AS_WELL:
+        found.append(
+            f"the detector's AUROC {Interval(**detector['auroc'])} says little: one of shuffled labels gets to "
+            f"{detector['permuted']['farthest']:.2f} either way"
         )
     return found
 

@@ -6,7 +6,7 @@ Where a study has its own mark or verdict for a claim, the rule takes it (`heads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +17,7 @@ from probes.studies.head_overlap import between_results
 from probes.studies.summary.results import Answer, Figures, Result, Rule, Seen, each, interval, share, whole
 
 LONG_TAIL = 0.30  # `shared/science.md` C.4.2
-COHERENT, GAP, SHARED_P = 0.15, 0.10, 0.05
+COHERENT, GAP, ROOM, SHARED_P = 0.15, 0.10, 0.15, 0.05
 
 
 # HSI
@@ -48,11 +48,11 @@ def inverted_u(result: Figures) -> Seen:
 
 
 def beats_probe_heads(result: Figures) -> Seen:
-    return _beats(result, "beats heads ranked by a probe", words.PROBE_HEADS)
+    return _unless_noise(result, _beats(result, "beats heads ranked by a probe", words.PROBE_HEADS))
 
 
 def beats_layer_vector(result: Figures) -> Seen:
-    return _beats(result, "beats a layer-level vector", words.LAYER)
+    return _unless_noise(result, _beats(result, "beats a layer-level vector", words.LAYER))
 
 
 def beats_random(result: Figures) -> Seen:
@@ -66,6 +66,8 @@ def beats_random(result: Figures) -> Seen:
 
 
 def carries_over(result: Figures) -> Seen:
+    if (no_room := _no_room(result)) is not None:
+        return no_room
     before, after = (result["open"][name] for name in (words.PLAIN_NAME, words.CHOSEN))
     moved = _towards(result, words.CHOSEN)
     found = (
@@ -76,12 +78,14 @@ def carries_over(result: Figures) -> Seen:
         return Seen("no", found)
     if after["coherent"]["value"] < before["coherent"]["value"] - COHERENT:
         return Seen("unsure", f"{found}: the text breaks")
-    return Seen("yes", found)
+    return _unless_noise(result, Seen("yes", found))
 
 
 def dissociation(result: Figures) -> Seen:
     if words.LAYER not in result["open"]:
         return Seen("unmeasured", "no layer vector was tried on open answers")
+    if (no_room := _no_room(result)) is not None:
+        return no_room
     heads, layer = (_towards(result, name) for name in (words.CHOSEN, words.LAYER))
     on_choices = [result["heldout"][name]["effect"]["value"] for name in (words.CHOSEN, words.LAYER)]
     found = (
@@ -90,13 +94,20 @@ def dissociation(result: Figures) -> Seen:
     )
     if heads.value <= layer.value:
         return Seen("no", found)
-    return Seen("yes" if heads.low > layer.high else "unsure", found)
+    return _unless_noise(result, Seen("yes" if heads.low > layer.high else "unsure", found))
 
 
 def without_best(result: Figures) -> Seen:
     if words.WITHOUT_BEST not in result["heldout"]:
         return Seen("unmeasured", "one head was chosen")
     return Seen(_mark(result, "most is left without the best head"), _effects(result, words.WITHOUT_BEST))
+
+
+def _unless_noise(result: Figures, seen: Seen) -> Seen:
+    """An effect that random directions have as well is no effect of these heads, whatever else it beats."""
+    if seen.answer == "yes" and result["verdict"].startswith("noise"):
+        return Seen("unsure", f"{seen.words}; the study's verdict is noise")
+    return seen
 
 
 def _mark(result: Figures, name: str) -> Answer:
@@ -123,7 +134,16 @@ def _towards(result: Figures, name: str) -> Interval:
     found = interval(result["open"][name]["behaviour_change"])
     if result["plan"]["search"]["aim"] == "towards":
         return found
-    return Interval(-found.value, -found.high, -found.low, found.n)
+    return Interval(0.0 - found.value, 0.0 - found.high, 0.0 - found.low, found.n)
+
+
+def _no_room(result: Figures) -> Seen | None:
+    """Open answers that are as wanted before anything is done have nowhere to go."""
+    shown = result["open"][words.PLAIN_NAME]["behaviour"]
+    room = shown["value"] if result["plan"]["search"]["aim"] == "away" else 1 - shown["value"]
+    if room >= ROOM:
+        return None
+    return Seen("untestable", f"{result['metric']['name']} in {share(shown)} of open answers before: no room to move")
 
 
 def _chosen(result: Figures) -> str:
@@ -138,8 +158,8 @@ def long_tail(result: Figures) -> Seen:
     held, heads = tail["share_of_top_1_percent"], result["shape"][0] * result["shape"][1]
     if held is None:
         return Seen("no", "no head changes anything")
-    found = f"the first {tail['heads']} of {heads} heads hold {held:.0%}; largest {tail['largest']:.2g} nats, "
-    return Seen("yes" if held >= LONG_TAIL else "no", f"{found}median {tail['median']:.2g}")
+    found = f"the first hundredth ({tail['heads']} of {heads}) holds {held:.0%}; largest {tail['largest']:.2g} nats"
+    return Seen("yes" if held >= LONG_TAIL else "no", f"{found}, median {tail['median']:.2g}")
 
 
 def top_heads(result: Figures) -> Seen:
@@ -248,30 +268,37 @@ def _shared(found: Figures) -> str:
     return f"{found['shared']} of {found['sizes'][0]} shared (p {found['p']:.2g} by chance)"
 
 
-_OWN_MARK: Callable[[str], str] = "the study's own mark says so: {}".format
+def _own_mark(words: str) -> str:
+    return f"the study's own mark says so: {words}"
+
+
+_NOISE = "; mixed when the study's verdict is noise"
 RULES = {
-    "few_heads": Rule(_OWN_MARK("at least one and at most 3 % of the heads tried survive the re-test"), each(few_heads)),
-    "wanted_rise": Rule(_OWN_MARK("held-out wanted choices rise by 30 points"), each(wanted_rise)),
-    "inverted_u": Rule(_OWN_MARK("the largest held-out effect is at none of the ends of the curve"), each(inverted_u)),
+    "few_heads": Rule(
+        _own_mark("at least one and at most 3 % of the heads tried survive the re-test"), each(few_heads)
+    ),
+    "wanted_rise": Rule(_own_mark("held-out wanted choices rise by 30 points"), each(wanted_rise)),
+    "inverted_u": Rule(_own_mark("the largest held-out effect is at none of the ends of the curve"), each(inverted_u)),
     "beats_probe_heads": Rule(
-        _OWN_MARK("the held-out effect is larger, paired by question, than that of as many heads ranked by a probe"),
+        _own_mark("the held-out effect is larger, paired by question, than that of as many heads ranked by a probe")
+        + _NOISE,
         each(beats_probe_heads),
     ),
     "beats_layer_vector": Rule(
-        _OWN_MARK("the same against the residual stream's vector at its best strength"), each(beats_layer_vector)
+        _own_mark("the same against the residual stream's vector at its best strength") + _NOISE,
+        each(beats_layer_vector),
     ),
     "carries_over": Rule(
         "the interval of the change of open answers lies on the wanted side of 0, and no more than "
-        f"{COHERENT:.2f} of the answers break",
+        f"{COHERENT:.2f} of the answers break{_NOISE}",
         each(carries_over),
     ),
     "dissociation": Rule(
-        "open answers change more under the heads than under the layer vector, with intervals that do not meet",
+        "open answers change more under the heads than under the layer vector, with intervals that do not meet"
+        + _NOISE,
         each(dissociation),
     ),
-    "without_best": Rule(
-        _OWN_MARK("more than half of the effect is left without the best head"), each(without_best)
-    ),
+    "without_best": Rule(_own_mark("more than half of the effect is left without the best head"), each(without_best)),
     "beats_random": Rule(
         "the study's own marks say that the heads beat random heads and random directions in the same heads; one of "
         "the two alone is mixed",
@@ -310,4 +337,4 @@ RULES = {
     "little_lost": Rule(
         f"under the whole group coherent answers to harmless requests fall by at most {GAP:.2f}", each(little_lost)
     ),
-}  # fmt: skip
+}

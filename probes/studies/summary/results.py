@@ -132,9 +132,13 @@ def _read(path: Path) -> Result:
         for field, start, kind in _SIGNS:
             if str(data.get(field, "")).startswith(start):
                 found = Result(path.parent.name, kind, path, data)
-                whole(found, lambda _: found.models)
+                _check(found)
                 return found
     raise DataError(f"{path}: neither its `what` nor its `format` is that of a study known here")
+
+
+def _check(result: Result) -> None:
+    whole(result, lambda _: result.models)
 
 
 def interval(found: Figures) -> Interval:

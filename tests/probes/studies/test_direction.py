@@ -354,6 +354,8 @@ def test_plans_that_control_nothing_are_refused(chat, tmp_path):
             Plan(**wrong)
     with pytest.raises(SiteError, match=r"residual\[3\] is not in this model"):
         refused(adapter_pair(chat), tmp_path, plan=Plan(**{**vars(PLAN), "steer": (Site("residual", 3),)}))
+    with pytest.raises(SiteError, match=r"head\[1,4\] is not in this model"):
+        refused(adapter_pair(chat), tmp_path, plan=Plan(**{**vars(PLAN), "sites": (Site("head", 1, 4),)}))
 
 
 def test_activations_that_overflow_are_an_error_that_names_the_arm(tmp_path):

@@ -52,7 +52,9 @@ WORKS = (0.05, 0.05)
 def test_what_beats_every_control_is_specific():
     found = judge(swept(WORKS), separated())
     assert found.label == "specific"
-    assert found.sentence.startswith("specific: ")
+    assert (
+        found.sentence == "specific: no control of equal norm comes near it: random, orthogonal, wrong layer, content"
+    )
     assert len(found.reasons) == 7
     assert found.differences["fall"]["value"] == pytest.approx(0.85, abs=0.01)
 
@@ -80,6 +82,9 @@ def test_a_wrong_layer_with_nearly_the_same_direction_is_no_control():
     found = judge(swept(WORKS, wrong=(0.1, 0.05), cosines={dose.WRONG: 0.9}), separated())
     assert found.label == "specific"
     assert not any("another layer" in reason for reason in found.reasons)
+    assert found.sentence.endswith("comes near it: random, orthogonal, content")
+    undecided = judge(swept(WORKS, wrong=None, content=None), separated())
+    assert undecided.sentence.endswith("it beats random directions, but no content control was given")
 
 
 def test_a_behaviour_that_goes_with_the_sense_is_noise():
@@ -110,6 +115,9 @@ def test_no_content_control_and_too_few_messages_are_undecided():
 PREDICTED = {
     "text_only": {"value": 0.6, "low": 0.5, "high": 0.7, "n": 90},
     "direction": {"auroc": {"value": 0.9, "low": 0.85, "high": 0.95, "n": 90}},
+    "control": None,
+    "random": {"n": 5, "mean": 0.5, "farthest": 0.6},
+    "detector": None,
 }
 
 
@@ -143,6 +151,23 @@ def test_a_label_that_is_a_copy_of_the_text_is_said():
     assert "within-model prediction: too few" in warned(prediction={"not_possible": "too few"})
 
 
+def test_a_prediction_that_anything_makes_is_said():
+    figure = {"value": 0.88, "low": 0.8, "high": 0.93, "n": 90}
+    assert "the control's direction predicts the behaviour about as well (AUROC 0.88" in warned(
+        prediction=PREDICTED | {"control": figure}
+    )
+    assert warned(prediction=PREDICTED | {"control": figure | {"value": 0.7}}) == ""
+    random = PREDICTED["random"] | {"farthest": 0.87}
+    assert "a random direction predicts the behaviour about as well (AUROC 0.87" in warned(
+        prediction=PREDICTED | {"random": random}
+    )
+    for farthest, said in ((0.85, "one of shuffled labels gets to 0.85 either way"), (0.7, "")):
+        detector = {"auroc": figure, "permuted": {"n": 20, "mean": 0.5, "farthest": farthest}}
+        found = warned(prediction=PREDICTED | {"detector": detector})
+        assert said in found
+        assert bool(found) == bool(said)
+
+
 def test_form_rather_than_content_is_said():
     assert "form of the training data" in warned(swept(WORKS, control_arm=(0.9,)))
     assert "form" not in warned(swept(WORKS, control_arm=(0.3,)))
@@ -155,5 +180,6 @@ def test_what_else_limits_a_label_is_said():
     )
     assert "only edits each token's logits" in warned(blocks=21)
     assert "left out of the controls" in warned(swept(WORKS, cosines={dose.WRONG: 0.9}))
+    assert "the wrong layer is missing" in warned(swept(WORKS, wrong=None, cosines={dose.WRONG: None}))
     assert "hardly shows the behaviour" in warned(swept((0.0,), untouched=(0.0,)))
     assert "good less often than the base model's" in warned(swept((0.05, 0.4)))

@@ -1,0 +1,221 @@
+"""docs/study.md: the papers' claims beside what was measured here, row by row, then every study with its pictures.
+
+Contract: `write_study_page(studies, out)` makes the page of claims.toml and of every `studies/*/RESULT.json` alone, the
+same page each time; it runs no model. Outcomes come from the rules, never from the claims' file. Raises DataError,
+naming the file, for a result that cannot be read, and writes nothing then.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes.errors import DataError
+from probes.studies.summary import direction_rules, head_rules
+from probes.studies.summary.results import (
+    OUTCOMES,
+    Answer,
+    Figures,
+    Kind,
+    Outcome,
+    Result,
+    Rule,
+    decide,
+    read_results,
+    whole,
+)
+from probes.studies.summary.sections import section
+
+CLAIMS = Path(__file__).with_name("claims.toml")
+RULES: dict[str, Rule] = direction_rules.RULES | head_rules.RULES
+CAVEAT = (
+    "**The scale of this page:** everything here was measured on SmolLM2-135M-Instruct with its fine-tunes and on "
+    "planted organisms of 0.9M parameters (marked *synthetic*); it says that the tools work, and not how real large "
+    "models behave."
+)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper, what of it could be read, and what of it was left out here."""
+
+    id: str
+    title: str
+    note: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim in our words with the paper's figure; either `rule` and `study`, or why it is `not_testable`."""
+
+    id: str
+    paper: str
+    claim: str
+    figure: str
+    place: str
+    study: Kind | None = None
+    rule: str | None = None
+    not_testable: str | None = None
+
+
+@dataclass(frozen=True)
+class Claims:
+    papers: tuple[Paper, ...]
+    claims: tuple[Claim, ...]
+    commands: Mapping[Kind, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim's outcome, what each result says of it, and how to measure it."""
+
+    claim: Claim
+    outcome: Outcome
+    measured: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+def load_claims(path: Path = CLAIMS) -> Claims:
+    """The claims' file. DataError where a claim has no paper, no rule that exists, or two ways to be decided."""
+    try:
+        found = tomllib.loads(path.read_text())
+        papers = tuple(Paper(**{**paper, "left_out": tuple(paper["left_out"])}) for paper in found["paper"])
+        claims = tuple(Claim(**claim) for claim in found["claim"])
+        known = Claims(papers, claims, found["commands"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: {type(error).__name__}: {error}") from error
+    ids = {p.id for p in papers}
+    for claim in claims:
+        tested = claim.rule in RULES and claim.study in known.commands
+        if claim.paper not in ids or tested == (claim.not_testable is not None):
+            raise DataError(f"{path}: claim {claim.id} needs a paper, and either a rule with a study or not_testable")
+    return known
+
+
+def write_study_page(studies: Path, out: Path) -> None:
+    """The page of all results below `studies`, at `out`."""
+    text = study_page(load_claims(), read_results(studies), out.parent)
+    try:
+        out.write_text(text)
+    except OSError as error:
+        raise DataError(f"study page: cannot write {out} ({error.strerror})") from error
+
+
+def study_page(claims: Claims, results: Sequence[Result], at: Path) -> str:
+    """The whole page; links are relative to `at`."""
+    rows = [row_of(claim, claims.commands, results) for claim in claims.claims]
+    lines = [CAVEAT, "", "# Three papers, beside what was measured here", "", *_intro(rows, results)]
+    for paper in claims.papers:
+        own = [row for row in rows if row.claim.paper == paper.id]
+        lines += [f"## {paper.title} (arXiv {paper.id})", "", paper.note, "", *_table(own), "", *_rules(own), ""]
+    lines += ["## The studies", ""]
+    for result in results:
+        lines += section(result, at)
+    if not results:
+        lines += ["None was run yet.", ""]
+    return "\n".join([*lines, *_left_out(claims, results)])
+
+
+def row_of(claim: Claim, commands: Mapping[Kind, str], results: Sequence[Result]) -> Row:
+    """What the results of its study say of a claim."""
+    if claim.study is None or claim.rule is None:
+        return Row(claim, "not testable here", (str(claim.not_testable),), ())
+    own = [r for r in results if r.kind == claim.study]
+    if not own:
+        return Row(claim, "not measured", ("not measured yet",), (commands[claim.study],))
+    seen = RULES[claim.rule].apply(own)
+    return Row(
+        claim,
+        decide([s for _, s in seen]),
+        tuple(f"{label}, {_ANSWERS[s.answer]}: {s.words}" for label, s in seen),
+        tuple(dict.fromkeys(r.command or commands[claim.study] for r in own)),
+    )
+
+
+def _intro(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+    count = Counter(row.outcome for row in rows)
+    models = dict.fromkeys(name for result in results for name in result.models)
+    return [
+        "Made by `make study` from the RESULT.json of every study; do not edit. Each row is decided from those figures "
+        "by the rule under its table. A row that was not reproduced is a result, and so is one that was.",
+        "",
+        "| outcome | rows | what it means |",
+        "|---|---|---|",
+        *(f"| {outcome} | {count[outcome]} | {_MEANS[outcome]} |" for outcome in OUTCOMES),
+        "",
+        "Brackets are 95 % intervals, n is what was counted. Figures are on held-out messages, which chose nothing.",
+        f"Models measured: {', '.join(models) or 'none yet'}.",
+        "",
+    ]
+
+
+_ANSWERS: dict[Answer, str] = {
+    "yes": "yes", "no": "no", "unsure": "uncertain", "untestable": "cannot tell", "unmeasured": "not measured",
+}  # fmt: skip
+_MEANS: dict[Outcome, str] = {
+    "reproduced": "every study that could tell says so",
+    "not reproduced": "every study that could tell says the contrary",
+    "mixed": "studies disagree, or one is too uncertain to say",
+    "not testable here": "it needs what is not here (the row says what), or these models give nothing to test it on",
+    "not measured": "nothing was measured that could tell; the command is there",
+}
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    lines = ["| | claim | in the paper | measured here | outcome | command |", "|---|---|---|---|---|---|"]
+    for i, row in enumerate(rows, 1):
+        commands = "<br>".join(f"`{command}`" for command in row.commands)
+        cells = [
+            str(i),
+            row.claim.claim,
+            f"{row.claim.figure}<br>*{row.claim.place}*",
+            "<br>".join(row.measured),
+            f"**{row.outcome}**",
+            commands or "none",
+        ]
+        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _rules(rows: Sequence[Row]) -> list[str]:
+    """How each row is decided, in the order of the table."""
+    lines = ["<details><summary>When a row counts as reproduced</summary>", ""]
+    for i, row in enumerate(rows, 1):
+        when = "not testable here" if row.claim.rule is None else f"when {RULES[row.claim.rule].when}"
+        lines.append(f"{i}. {when}.")
+    return [*lines, "", "</details>"]
+
+
+def _left_out(claims: Claims, results: Sequence[Result]) -> list[str]:
+    lines = ["## What was left out", ""]
+    for paper in claims.papers:
+        lines += [f"Of {paper.title}:", "", *(f"- {what}" for what in paper.left_out), ""]
+    inside = [f"- {r.name}: {what}" for r in results for what in whole(r, _left_out_of)]
+    if inside:
+        lines += ["Inside the studies:", "", *inside, ""]
+    missing = [f"- `{command}`" for kind, command in claims.commands.items() if all(r.kind != kind for r in results)]
+    if missing:
+        lines += ["Not run yet:", "", *missing, ""]
+    return lines
+
+
+def _left_out_of(result: Figures) -> list[str]:
+    """What a study says itself that it could not do, whatever its kind."""
+    found = [f"{name}: {why}" for name, why in result.get("left_out", {}).items()]
+    if without := result.get("sites_without_direction"):
+        found.append(f"no direction at {', '.join(without)}")
+    prediction: dict[str, Any] = result.get("prediction", {})
+    if "not_possible" in prediction:
+        found.append(f"prediction: {prediction['not_possible']}")
+    if skipped := result.get("search", {}).get("skipped"):
+        found.append(f"{len(skipped)} heads without a direction")
+    return found
