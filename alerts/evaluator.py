@@ -121,12 +121,14 @@ def _advance(
         if event == "fired":
             done.would.append((one.subject.probe, severity))
     elif event == "fired" or (after == Held("firing") and _speaks(connection, state, gravest)):
-        found = _breach(connection, rule, one, severity, fired=event == "fired")
+        # One that fired in shadow has no alert yet: it fires now.
+        found = _breach(connection, rule, one, severity, fired=event == "fired" or alert_id is None)
         done.opened += breach(connection, [found], destinations)
         alert_id = _live_id(connection, one.dedup_key)
     if after is None:
         connection.execute(delete(rule_states).where(rule_states.c.dedup_key == one.dedup_key))
-        live = _live_id(connection, one.dedup_key) if event == "cleared" and not rule.shadow else None
+        # Also where the rule is in shadow by now: who was told of its alert is told of its end.
+        live = _live_id(connection, one.dedup_key) if event == "cleared" else None
         if live is not None:
             resolve(connection, live, by_rule(rule.name))
             done.resolved += 1
@@ -163,10 +165,12 @@ def _breach(connection: Connection, rule: Rule, one: Measured, severity: str, *,
 
 
 def _speaks(connection: Connection, state: Row[Any] | None, gravest: str) -> bool:
-    """Whether a rule that fires on has something to say: its alert lives, or it is graver than when a person resolved
-    that."""
-    if state is None or state.alert_id is None:
+    """Whether a rule that fires on has something to say: it fired in shadow until now, its alert lives, or it is graver
+    than when a person resolved that."""
+    if state is None:
         return False
+    if state.alert_id is None:
+        return True
     alive = connection.execute(select(alerts.c.state).where(alerts.c.id == state.alert_id)).scalar()
     return alive not in (None, "resolved") or gravest != state.severity
 

@@ -229,6 +229,27 @@ def test_a_rule_in_shadow_pages_nobody(engine: Engine) -> None:
     assert all_outbox(engine) == []
 
 
+@pytest.mark.parametrize("kind", ["rate", "monitor"])
+def test_what_goes_on_when_a_rule_leaves_shadow_pages_once(engine: Engine, kind: str) -> None:
+    written = BURST if kind == "rate" else '[[monitor]]\nname = "own"\ncheck = "no_worker"\nwindow = "10m"\n'
+    scored(engine, 0, 3)
+    worker(engine, seen_at=ago(700))
+    assert look(engine, rules(written + "shadow = true")).opened == []
+    assert [o.event for _ in range(3) for o in look(engine, rules(written)).opened] == ["alert.opened"]
+    assert [r.count for r in all_alerts(engine)] == [3 if kind == "rate" else 1]
+    assert events(engine) == ["opened"]
+
+
+def test_who_was_told_before_a_rule_went_into_shadow_is_told_of_the_end(engine: Engine) -> None:
+    quick = BURST + 'clear_for = "0s"\n'
+    scored(engine, 0, 3)
+    look(engine, rules(quick))
+    pass_time(engine, 700)
+    look(engine, rules(quick + "shadow = true"))
+    assert events(engine) == ["opened", "resolved"]
+    assert phases(engine) == {}
+
+
 @pytest.mark.parametrize("jump", [-7200.0, 86400.0])
 def test_a_clock_that_jumps_lets_nothing_have_held(engine: Engine, jump: float) -> None:
     waits = rules(BURST + 'for = "5m"\n').model_copy()
