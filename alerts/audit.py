@@ -37,6 +37,7 @@ def leave(
     *,
     alert_id: uuid.UUID | None = None,
     silence_id: uuid.UUID | None = None,
+    token_id: uuid.UUID | None = None,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
@@ -49,6 +50,7 @@ def leave(
             action=action,
             alert_id=alert_id,
             silence_id=silence_id,
+            token_id=token_id,
             before=clean(before),
             after=clean(after),
         )

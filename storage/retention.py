@@ -3,8 +3,8 @@
 Contract: `retain(engine, keep_days)` keeps today and the `keep_days` days before it (UTC). Of what is older it drops
 whole partitions, and deletes the rows that had none (those of the default partitions), the rollups of scores made
 before, which messages alerts held, the deliveries that are over and whose alert is resolved, resolved alerts without
-deliveries, silences that are over, and the audit of alerts and silences that are gone. It may run at any time, beside
-workers and beside itself.
+deliveries, silences that are over, and the audit of alerts and silences that are gone. Tokens of the HTTP API are few
+and stay, with their audit. It may run at any time, beside workers and beside itself.
 
 Dropping a partition needs its table for a moment without anybody else. It waits two seconds at most, while writers
 wait behind it, then lets them pass and tries again; each partition is a transaction of its own that holds one table,
@@ -24,7 +24,7 @@ from functools import partial
 from sqlalchemy import Connection, Delete, Engine, delete, func, select, text
 
 from storage.partitions import exclusively, home, partition_day, patiently, utc_today
-from storage.schema import BY_DAY, ROLLUPS, alert_messages, alerts, audit, outbox, silences
+from storage.schema import BY_DAY, ROLLUPS, alert_messages, alerts, api_tokens, audit, outbox, silences
 
 
 @dataclass
@@ -92,7 +92,10 @@ def _deletions(first: date) -> Iterator[tuple[str, Delete]]:
     yield "alert_messages", delete(alert_messages).where(alert_messages.c.day < first)
     yield "alerts", delete(alerts).where(alerts.c.state == "resolved", ended < midnight, ~told.exists())
     yield "silences", delete(silences).where(silences.c.ends_at < midnight)
-    about = (audit.c.alert_id.in_(select(alerts.c.id)), audit.c.silence_id.in_(select(silences.c.id)))
+    about = tuple(
+        column.in_(select(table.c.id))
+        for column, table in ((audit.c.alert_id, alerts), (audit.c.silence_id, silences), (audit.c.token_id, api_tokens))
+    )
     yield "audit", delete(audit).where(audit.c.at < midnight, *(func.coalesce(~known, True) for known in about))
 
 

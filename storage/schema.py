@@ -25,6 +25,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     Table,
@@ -255,10 +256,33 @@ audit = Table(
     Column("action", Text, nullable=False),
     Column("alert_id", Uuid),
     Column("silence_id", Uuid),
+    Column("token_id", Uuid),
     Column("before", JSONB(none_as_null=True)),
     Column("after", JSONB(none_as_null=True)),
     Index(None, "alert_id"),
     Index(None, "at"),
+)
+
+# Who may use the HTTP API. The secret itself is nowhere: its SHA-256 is enough, since 256 random bits are not guessed
+# from their hash; salts and slow hashes are for what people choose. Dashboards must not read this table.
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    # `act` may read, too.
+    Column("scope", Text, nullable=False),
+    _now("created_at"),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+    # To the minute.
+    Column("last_used_at", DateTime(timezone=True)),
+    CheckConstraint("scope IN ('read', 'act')", name="scope"),
+    Index("ix_api_tokens_secret", "secret_sha256", unique=True),
+    # One live token a name. PostgreSQL knows no time in an index: whoever takes the name of one that expired marks it.
+    Index("ix_api_tokens_live_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
 )
 
 # How long the condition of a rate or monitor rule has held, by dedup key; times are the database's.

@@ -1,0 +1,108 @@
+"""What holds for every answer and every body, whatever the route.
+
+Contract: ASGI middlewares. `Answers`, the outermost one, adds the headers that keep answers out of caches, and turns
+what nobody expected into a 500 that holds no text: nothing is raised to the server, whose log would quote it.
+`Bodies` reads a body whole before the routes do: at most 64 KiB (413), within ten seconds (408).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from alerts.api.problems import defect, problem, unavailable
+
+LARGEST = 64 * 1024
+BODY_SECONDS = 10.0
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class Answers:
+    """Headers of all answers; no error gets past it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def out(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, out)
+        except Exception as error:
+            away = isinstance(error, OperationalError | PoolTimeoutError)
+            answer = unavailable(error) if away else defect(error)
+            # The server closes the connection of an answer that ends halfway.
+            if not started:
+                await answer(scope, receive, out)
+
+
+class Bodies:
+    """Bodies of a reasonable size, in reasonable time."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isascii() and length.isdigit() and (len(length) > 9 or int(length) > LARGEST):
+            await self._refuse(413, scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read(receive)
+        except TimeoutError:
+            await self._refuse(408, scope, receive, send)
+            return
+        if body is None:
+            return
+        if len(body) > LARGEST:
+            await self._refuse(413, scope, receive, send)
+            return
+        given = False
+
+        async def again() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, again, send)
+
+    async def _refuse(self, status: int, scope: Scope, receive: Receive, send: Send) -> None:
+        said = {
+            413: f"the body is larger than {LARGEST} bytes",
+            408: f"the body did not come within {BODY_SECONDS:g} s",
+        }
+        # What is left of the body is not read, so the connection is of no more use.
+        await problem(status, said[status], headers={"Connection": "close"})(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body, or the first part of it that is too large; None when the client went away."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > LARGEST or not message.get("more_body", False):
+            return bytes(body)

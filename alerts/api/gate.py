@@ -1,0 +1,90 @@
+"""Before any route: whose request is it, and may they? A route that is forgotten here is closed, not open.
+
+Contract: an ASGI middleware. Every path but the description itself needs a good token; methods that change something
+need the scope `act`. Below it `request.state.holder` and `request.state.actor` say who it is. What a wrong token gets
+is the same whether it never was one, has expired or was revoked.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from alerts.api.limiting import Limiter
+from alerts.api.problems import problem
+from alerts.api.tokens import Holder, digest, find
+from alerts.audit import Actor
+
+OPEN = "/openapi.json"
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+class Gate:
+    """Lets in who may."""
+
+    def __init__(self, app: ASGIApp, engine: Engine, limiter: Limiter) -> None:
+        self._app = app
+        self._engine = engine
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _path(scope) != OPEN:
+            refused = await run_in_threadpool(self._refusal, scope)
+            if refused is not None:
+                await refused(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """The answer where it ends here; else the request knows its holder."""
+        client = scope.get("client")
+        address = str(client[0]) if client else "unknown"
+        secret = _bearer(Headers(scope=scope).get("authorization"))
+        if secret is None:
+            return _stranger("send a token: Authorization: Bearer awry_...; awry token create makes one")
+        found = self._holder(secret, address)
+        if not isinstance(found, Holder):
+            return found
+        wait = self._limiter.spend(found.id)
+        if wait is not None:
+            return _slow_down("this token asks too often", wait)
+        if scope["method"] not in _READING and not found.may_act:
+            return problem(403, "this token may only read; create one with --scope act")
+        scope.setdefault("state", {}).update(holder=found, actor=Actor(found.name, "api", address))
+        return None
+
+    def _holder(self, secret: str, address: str) -> Holder | Response:
+        kept = digest(secret)
+        wait = self._limiter.blocked(address)
+        if wait is None or self._limiter.known(kept):
+            with self._engine.begin() as connection:
+                holder = find(connection, secret)
+            if holder is not None:
+                self._limiter.remember(kept)
+                return holder
+            self._limiter.forget(kept)
+            wait = self._limiter.fail(address)
+        if wait is not None:
+            return _slow_down("too many wrong tokens come from this address", wait)
+        return _stranger("this token is not good, or no longer; awry token list says which are")
+
+
+def _path(scope: Scope) -> str:
+    """Below what it is mounted on."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+def _bearer(header: str | None) -> str | None:
+    scheme, _, secret = (header or "").strip().partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _stranger(detail: str) -> Response:
+    return problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _slow_down(detail: str, wait: int) -> Response:
+    return problem(429, f"{detail}; try again in {wait} s", headers={"Retry-After": str(wait)})
