@@ -5,7 +5,8 @@ prolongs it. A claim that has lapsed is somebody else's: they send the same page
 whoever says it, for it is true; `failed` only by whoever holds the claim. Rows of a page live and die together. Loops
 take turns at one destination by its row in `destinations`, for as long as a claim takes.
 
-`now` is the caller's: the database's time, unless a test brings its own.
+`now` is the caller's: the database's time, unless a test brings its own. Where it goes back, nothing waits for longer
+than it would have, but for what was held by a failure: an hour at most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, RowMapping, and_, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from alerts.backoff import MOST_REFUSALS, wait_after
+from alerts.backoff import LONGEST_RETRY_AFTER, MOST_REFUSALS, wait_after
 from alerts.couriers import Courier
 from alerts.folding import MOST_ROWS, LastPage, Waiting, fold, news_of
 from alerts.pages import Folded, make_page
@@ -26,6 +27,8 @@ from alerts.senders.base import DeliveryError, Event
 from storage.schema import destinations, outbox
 
 LEASE = timedelta(seconds=30)
+# No failure holds a page or a destination for longer.
+_LONGEST_HOLD = timedelta(seconds=LONGEST_RETRY_AFTER) + LEASE
 Result = Literal["sent", "retried", "dead", "gone"]
 
 _PENDING = and_(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
@@ -48,6 +51,7 @@ def claim(connection: Connection, name: str, courier: Courier, now: datetime) ->
     if not open_for_sending(connection, name, courier, now):
         return None
     _sort(connection, name, courier)
+    _set_back(connection, name, courier, now)
     while True:
         again = _due_page(connection, name, now)
         group = _due_group(connection, name, now)
@@ -78,7 +82,7 @@ def open_for_sending(connection: Connection, name: str, courier: Courier, now: d
             .values(due_at=now)
         )
         return True
-    return row.disabled_at is None and (row.held_until is None or row.held_until <= now)
+    return row.disabled_at is None and (row.held_until is None or not now < row.held_until <= now + _LONGEST_HOLD)
 
 
 def _sort(connection: Connection, name: str, courier: Courier) -> None:
@@ -93,6 +97,16 @@ def _sort(connection: Connection, name: str, courier: Courier) -> None:
     while rows := connection.execute(query).all():
         keys = [courier.policy.group_key(row.body["data"]) for row in rows]
         connection.execute(_SORT, {"ids": [row.id for row in rows], "keys": keys})
+
+
+def _set_back(connection: Connection, name: str, courier: Courier, now: datetime) -> None:
+    """What is due later than anything can be waits for a clock that was set back: it is due now."""
+    farthest = timedelta(seconds=courier.policy.wait + courier.policy.interval) + LEASE
+    waiting = and_(outbox.c.page_id.is_(None), outbox.c.group_key.is_not(None), outbox.c.due_at > now + farthest)
+    formed = and_(outbox.c.page_id == outbox.c.id, outbox.c.due_at > now + _LONGEST_HOLD)
+    # One after the other: each has an index of its own.
+    for late in (waiting, formed):
+        connection.execute(update(outbox).where(outbox.c.destination == name, _PENDING, late).values(due_at=now))
 
 
 def _due_page(connection: Connection, name: str, now: datetime) -> Row[Any] | None:

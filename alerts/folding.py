@@ -5,6 +5,7 @@ which rows make the next page, or until when it is too early. Pure: no clock, no
 news (alerts that fire, were acknowledged, were resolved, other), never overtakes earlier news of one of its alerts,
 and leaves nothing out for good. Firing alerts wait `wait` seconds for company, and follow the group's last page after
 `interval` seconds, unless they are graver than what it said. Acknowledgements do not wait: they stop an escalation.
+Nor does anything wait for a time that a clock which was set back has yet to reach again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _NEWS: dict[str, News] = {
 # Rows in one page, at most; the rest is in the next one.
 MOST_ROWS = 1000
 _KEY_LENGTH = 255
+# What happened later than this was told by a clock that has been set back since: how long ago it was, nobody knows.
+_AHEAD = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def fold(
     for news in dict.fromkeys(row.news for row in rows):
         members = _takeable(rows, news)
         if members:
-            ready = _ready_at(members, news, policy, last)
+            ready = _ready_at(members, news, policy, now, last)
             if ready <= now:
                 return members, None
             early.append(ready)
@@ -109,12 +112,15 @@ def _takeable(rows: Sequence[Waiting], news: News) -> list[Waiting]:
     return members
 
 
-def _ready_at(members: Sequence[Waiting], news: News, policy: Policy, last: LastPage | None) -> datetime:
+def _ready_at(members: Sequence[Waiting], news: News, policy: Policy, now: datetime, last: LastPage | None) -> datetime:
     first = min(row.created_at for row in members)
+    if first > now + _AHEAD:
+        return now
     if news in ("acknowledged", "other"):
         return first
     ready = first + timedelta(seconds=policy.wait)
-    if news == "firing" and last is not None and not graver(members, last.severity):
+    known = last is not None and last.formed_at <= now + _AHEAD
+    if news == "firing" and last is not None and known and not graver(members, last.severity):
         return max(ready, last.formed_at + timedelta(seconds=policy.interval))
     return ready
 

@@ -56,6 +56,13 @@ def test_a_resolution_waits_for_company_and_for_its_own_opening() -> None:
     assert fold(rows, BY_PROBE, at(310), held) == ([rows[0]], None)
 
 
+def test_a_clock_that_was_set_back_holds_nothing() -> None:
+    rows = [row(1, seconds=3600), row(2, "alert.resolved", 3601)]
+    assert fold(rows, BY_PROBE, at(0), LastPage(at(3590), "critical")) == ([rows[0]], None)
+    assert fold([row(1, seconds=0)], BY_PROBE, at(10), LastPage(at(3590), "critical"))[1] is None
+    assert fold([row(1, seconds=0.1)], BY_PROBE, at(0)) == ((), at(10.1)), "stored while this look began"
+
+
 def test_without_a_group_it_is_a_page_an_event() -> None:
     rows = [row(1), row(1, "alert.worsened"), row(1, "alert.resolved")]
     assert fold(rows, Policy(), at(0)) == (rows[:1], None)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, text, update
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from alerts import claims, lease
@@ -26,7 +26,9 @@ from alerts.senders.base import DeliveryError, Event
 from alerts.senders.webhook import WebhookSender
 from storage.database import connect
 from storage.queries import outbox_counts
+from storage.schema import outbox
 from tests.alerts.delivery import (
+    GROUPED,
     Down,
     FakeClock,
     Recorder,
@@ -457,6 +459,26 @@ def test_a_clock_that_jumps_loses_nothing(engine: Engine, clock: FakeClock) -> N
     open_alerts(engine, [flagged(2, 1.2)])
     assert deliver_due(engine, to, clock=clock) == done(sent=1)
     assert [e.event for e in recorder.events] == ["alert.opened", "alert.worsened"]
+
+
+def test_a_clock_that_is_set_back_holds_no_page(engine: Engine, clock: FakeClock) -> None:
+    """By a day, while one page waits for its group's interval, another for a retry, and a destination is held."""
+    open_alerts(engine, [flagged(1)], ("grouped", "retried"))
+    recorder, failing = Recorder(), Recorder(DeliveryError("status 503", retry_after=3000))
+    to = {"grouped": courier(recorder, GROUPED), "retried": courier(failing)}
+    clock.sleep(86400)
+    assert deliver_due(engine, to, clock=clock) == done(sent=1, failed=1)
+    open_alerts(engine, [flagged(2, tenant="bank")], ("grouped",))
+    with engine.begin() as connection:
+        connection.execute(
+            update(outbox)
+            .where(outbox.c.delivered_at.is_(None), outbox.c.page_id.is_(None))
+            .values(created_at=clock.now, due_at=clock.now + timedelta(seconds=300))
+        )
+    clock.sleep(-86400)
+    assert deliver_due(engine, to, clock=clock) == done(sent=2)
+    assert [len(one.events) for one in (recorder, failing)] == [2, 2]
+    assert failing.events[0].id == failing.events[1].id
 
 
 def test_the_body_holds_no_prompt_text(one: Engine, receiver: Receiver, sender: WebhookSender) -> None:
