@@ -68,6 +68,7 @@ _DESCRIBED = {
     401: "No token, or none that is good",
     403: "The token may only read",
     404: "Not known",
+    408: "The body did not come in time",
     409: "What is there cannot change so",
     413: "The body is larger than 64 KiB",
     422: "A field is wrong; `errors` says which, and how it is written",
@@ -119,8 +120,9 @@ def handle_problems(app: FastAPI) -> None:
         if error.status_code == 400:
             # The body could not be read at all: no UTF-8, or nested too deeply.
             return _invalid([{"field": "body", "problem": _WORDS["json_invalid"]}])
-        said = {404: "there is nothing at this address; see openapi.json", 405: "see openapi.json for its methods"}
-        detail = said.get(error.status_code, str(error.detail))
+        detail = str(error.detail)
+        if detail == HTTPStatus(error.status_code).phrase:
+            detail = "there is nothing at this address, or not by this method; see openapi.json"
         return problem(error.status_code, detail, headers=error.headers)
 
     def invalid(_: Request, error: Exception) -> Response:

@@ -74,7 +74,7 @@ class Change(BaseModel):
 
     at: datetime
     who: str
-    via: Literal["cli", "api", "page", "rule"]
+    via: str = Field(description="cli, api, page, or rule for awry itself")
     origin: str | None = Field(description="a machine, or an address")
     action: str
     before: dict[str, Any] | None
