@@ -16,7 +16,7 @@ from alerts.audit import Actor
 
 # The gate lets in; this says so in the description.
 BEARER = Security(HTTPBearer(auto_error=False, scheme_name="token", description="`awry token create` makes one"))
-_ALWAYS = (401, 422, 429, 500, 503)
+_ALWAYS = (401, 408, 413, 422, 429, 500, 503)
 
 
 def errors(*more: int) -> dict[int | str, dict[str, Any]]:
@@ -26,7 +26,7 @@ def errors(*more: int) -> dict[int | str, dict[str, Any]]:
 
 def writing(*more: int) -> dict[int | str, dict[str, Any]]:
     """The same for one that changes something."""
-    return errors(403, 408, 413, *more)
+    return errors(403, *more)
 
 
 def _actor(request: Request) -> Actor:

@@ -28,6 +28,7 @@ def register() -> None:
         service,
         stream,
         study,
+        tokens,
     )
 
 
