@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Row, Text, cast, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from alerts.audit import Actor, leave
 from alerts.bodies import tell, told
 from alerts.durations import format_duration
 from alerts.errors import TransitionError, UnknownAlertError
+from alerts.ids import by_digits, only
 from alerts.lifecycle import TAKE_KEY, reopened_values
 from alerts.rules import Severity
 from alerts.silences import MATCHERS, active, as_silence, longest, silencing
@@ -43,18 +44,16 @@ class Silenced:
 
 def find_alert(connection: Connection, written: str) -> uuid.UUID:
     """An alert by its id, the first digits of it, or the dedup key of a live one."""
-    digits = "".join(c for c in written if c in "0123456789abcdef-")
-    found: Sequence[uuid.UUID] = ()
-    if digits == written and len(digits) >= 4:
-        starts = cast(alerts.c.id, Text).startswith(digits, autoescape=True)
-        found = connection.execute(select(alerts.c.id).where(starts).limit(2)).scalars().all()
+    found = by_digits(connection, alerts.c.id, written)
     if not found:
         live = select(alerts.c.id).where(alerts.c.dedup_key == written, alerts.c.state != "resolved")
         found = connection.execute(live).scalars().all()
-    if len(found) != 1:
-        why = "several alerts begin so: give more of the id" if found else "see awry alerts list"
-        raise UnknownAlertError(f"alert: {written!r} names {'none' if not found else 'more than one'}; {why}")
-    return found[0]
+    return only(found, "alert", written, "awry alerts list")
+
+
+def find_silence(connection: Connection, written: str) -> uuid.UUID:
+    """A silence by its id, or the first digits of it."""
+    return only(by_digits(connection, silences.c.id, written), "silence", written, "awry alerts silences")
 
 
 def acknowledge(connection: Connection, alert_id: uuid.UUID, actor: Actor) -> Row[Any]:

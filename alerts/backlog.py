@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, and_, case, func, select, update
 
+from alerts.ids import by_digits, only
 from storage.schema import destinations, outbox
 
 State = Literal["pending", "delivered", "dead"]
@@ -73,6 +74,12 @@ def _page(row: Any) -> Page:
         body["data"]["severity"], row.events if formed else 1, formed, row.state, row.attempts, row.created_at,
         row.due_at, row.last_error,
     )  # fmt: skip
+
+
+def find_page(connection: Connection, written: str) -> uuid.UUID:
+    """A page by its id, or the first digits of it."""
+    found = by_digits(connection, outbox.c.id, written, outbox.c.page_id == outbox.c.id)
+    return only(found, "page", written, "awry outbox list")
 
 
 def retry(

@@ -114,7 +114,9 @@ class _Rule(BaseModel):
 
     @model_validator(mode="after")
     def _bands_begin_at_the_limit(self) -> Any:
-        low = [name for name, least in self.severity if least is not None and least < self.limit]
+        # Those that nobody wrote stay what they are: a value above the limit has its severity by them.
+        written = self.severity if "severity" in self.model_fields_set else ()
+        low = [name for name, least in written if least is not None and least < self.limit]
         if low:
             raise ValueError(f"severity.{low[0]}: begins below the rule's own limit of {self.limit:g}")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -25,8 +25,9 @@ def _safe(text: object) -> str:
     return escape(printable(str(text)))
 
 
-def _when(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}" if at is not None else ""
+def utc(at: datetime | None) -> str:
+    """A time, whatever zone the database's server is in."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if at is not None else ""
 
 
 def _place(message: Mapping[str, Any] | None) -> str:
@@ -41,7 +42,7 @@ def print_alerts(rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(
             str(row["id"])[:8], row["severity"], row["state"], row["verdict"] or "", _safe(row["dedup_key"]),
-            str(row["count"]), f"{row['top_score']:.2f}", _when(row["opened_at"]), _when(row["last_seen_at"]),
+            str(row["count"]), f"{row['top_score']:.2f}", utc(row["opened_at"]), utc(row["last_seen_at"]),
             _place(row["top_message"]),
         )  # fmt: skip
     Console().print(table)
@@ -64,12 +65,12 @@ def print_alert(connection: Connection, alert_id: uuid.UUID) -> None:
     for one in alert_history(connection, alert_id):
         place = f"{one['via']} {one['origin'] or ''}"
         history.add_row(
-            _when(one["at"]), _safe(one["who"]), _safe(place), one["action"], _said(one["before"]), _said(one["after"])
+            utc(one["at"]), _safe(one["who"]), _safe(place), one["action"], _said(one["before"]), _said(one["after"])
         )
     deliveries = Table("when", "event", "to", "tries", "outcome", box=None, title="deliveries", title_justify="left")
     for one in alert_deliveries(connection, alert_id):
         deliveries.add_row(
-            _when(one["created_at"]), one["event"], one["destination"], str(one["attempts"]), _outcome(one)
+            utc(one["created_at"]), one["event"], one["destination"], str(one["attempts"]), _outcome(one)
         )
     for part in (messages, history, deliveries):
         if part.row_count:
@@ -90,14 +91,14 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         *((name, _safe(row[name])) for name in ("rule", "probe", "tenant", "model", "conversation_id") if row[name]),
         ("measured", f"{row['top_score']:.3f} {row['units']}, limit {row['threshold']:.3f}"),
         ("count", str(row["count"])),
-        ("seen", f"{_when(row['opened_at'])} to {_when(row['last_seen_at'])}"),
+        ("seen", f"{utc(row['opened_at'])} to {utc(row['last_seen_at'])}"),
         ("first message", _place(row["first_message"])),
         ("reopened", str(row["reopened"]) if row["reopened"] else ""),
-        ("silenced until", _when(row["silenced_until"]) if row["state"] == "silenced" else ""),
+        ("silenced until", utc(row["silenced_until"]) if row["state"] == "silenced" else ""),
     ]
     for name, (at, who) in by.items():
         said = f"{row['verdict']}, " if name == "verdict" else ""
-        facts.append((name, f"{said}{_when(at)} by {_safe(who)}" if at is not None else ""))
+        facts.append((name, f"{said}{utc(at)} by {_safe(who)}" if at is not None else ""))
     return [(name, value) for name, value in facts if value]
 
 
@@ -107,7 +108,7 @@ def _said(value: Mapping[str, Any] | None) -> str:
 
 def _outcome(row: Mapping[str, Any]) -> str:
     if row["delivered_at"] is not None:
-        return f"sent {_when(row['delivered_at'])}"
+        return f"sent {utc(row['delivered_at'])}"
     error = _safe(row["last_error"] or "")
     return f"given up: {error}" if row["dead_at"] is not None else f"waits {error}".strip()
 
@@ -119,7 +120,7 @@ def print_silences(rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("dedup_key", "rule", "probe", "tenant", "model")
         matches = ", ".join(f"{name} {row[name]}" for name in names if row[name] is not None)
         table.add_row(
-            str(row["id"]), _safe(matches), row["severity"], _when(row["ends_at"]), _safe(row["created_by"]),
+            str(row["id"])[:8], _safe(matches), row["severity"], utc(row["ends_at"]), _safe(row["created_by"]),
             _safe(row["comment"]),
         )  # fmt: skip
     Console().print(table)

@@ -151,7 +151,10 @@ def silence(
     probe: Annotated[str | None, Flag(help="probes that match")] = None,
     tenant: Annotated[str | None, Flag(help="tenants that match")] = None,
     model: Annotated[str | None, Flag(help="models that match")] = None,
-    up_to: Annotated[Severities, Flag(help="graver alerts are not silenced")] = Severities.critical,
+    up_to: Annotated[
+        Severities | None,
+        Flag(help="with matchers: graver alerts are not silenced  [default: critical]", show_default=False),
+    ] = None,
     comment: Annotated[str, Flag(help="why, for the record")] = "",
     who: As = None,
     database_url: Url = None,
@@ -165,6 +168,8 @@ def silence(
     given = {name: pattern for name, pattern in matchers.items() if pattern is not None}
     if (alert is None) == (not given):
         raise SettingsError("silence: give an alert, or some of --rule, --probe, --tenant, --model")
+    if alert is not None and up_to is not None:
+        raise SettingsError("silence: --up-to goes with matchers; an alert is silenced up to the severity that it has")
     try:
         duration = parse_duration(lasting)
     except ValueError as error:
@@ -174,7 +179,8 @@ def silence(
             found = actions.find_alert(connection, alert)
             made = actions.silence_alert(connection, found, duration, _actor(who), comment)
         else:
-            made = actions.silence(connection, given, duration, _actor(who), comment, up_to.value)
+            most = up_to or Severities.critical
+            made = actions.silence(connection, given, duration, _actor(who), comment, most.value)
     say(f"silence {made.id} until {made.ends_at:%Y-%m-%d %H:%M:%S %Z} covers {len(made.alerts)} live alerts")
 
 
@@ -190,21 +196,16 @@ def silences(database_url: Url = None, state_dir: State = None) -> None:
 
 @alerts.command()
 def unsilence(
-    silence: Annotated[str, typer.Argument(help="id of the silence")],
+    silence: Annotated[str, typer.Argument(help="id of the silence, or its first digits")],
     who: As = None,
     database_url: Url = None,
     state_dir: State = None,
 ) -> None:
     """End a silence early; what went on behind it is told by awry send."""
-    from uuid import UUID
+    from alerts.actions import end_silence, find_silence
 
-    from alerts.actions import end_silence
-
-    try:
-        found = UUID(silence)
-    except ValueError:
-        raise SettingsError(f"silence: {silence!r} is no id; see awry alerts silences") from None
     with _writing(database_url, state_dir) as connection:
+        found = find_silence(connection, silence)
         back = end_silence(connection, found, _actor(who))
     say(f"silence {found} is over; {len(back)} alerts speak again")
 

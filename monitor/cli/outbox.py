@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +40,7 @@ def list_pages(
 
     from alerts.backlog import pages
     from alerts.wording import printable
+    from monitor.incidents import utc
     from storage.queries import destination_states, outbox_counts
 
     engine = _open(database_url, state_dir)
@@ -54,9 +54,9 @@ def list_pages(
     for one in found:
         waits = one.state == "pending"
         table.add_row(
-            str(one.id), one.destination, one.state if one.formed else "waiting", one.event, one.severity,
+            str(one.id)[:8], one.destination, one.state if one.formed else "waiting", one.event, one.severity,
             escape(printable(one.dedup_key)), str(one.events), str(one.attempts),
-            f"{one.due_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if waits else "", escape(one.last_error or ""),
+            utc(one.due_at) if waits else "", escape(one.last_error or ""),
         )  # fmt: skip
     Console().print(table)
     for place in places:
@@ -66,7 +66,7 @@ def list_pages(
 
 @outbox.command()
 def retry(
-    page: Annotated[list[uuid.UUID] | None, typer.Argument(help="pages, as awry outbox list names them")] = None,
+    page: Annotated[list[str] | None, typer.Argument(help="ids of pages, or their first digits")] = None,
     dead: Annotated[bool, typer.Option("--dead", help="every page that was given up")] = False,
     now: Annotated[bool, typer.Option("--now", help="also those whose turn has not come")] = False,
     destination: Which = None,
@@ -81,7 +81,8 @@ def retry(
         raise SettingsError("outbox retry: name pages, or say --dead for all that were given up, or --now")
     engine = _open(database_url, state_dir)
     with engine.begin() as connection:
-        number = backlog.retry(connection, page or (), destination, everything=now)
+        found = [backlog.find_page(connection, one) for one in page or ()]
+        number = backlog.retry(connection, found, destination, everything=now)
     engine.dispose()
     say(f"{number} pages are due now; awry send delivers them")
 
@@ -125,13 +126,13 @@ def try_out(name: Name, state_dir: State = None) -> None:
         say(f"{name} took {event.event}")
 
 
-def _standing(place: dict[str, object]) -> str:
+def _standing(place: dict[str, Any]) -> str:
+    from monitor.incidents import utc
+
     if place["disabled_at"] is not None:
-        return (
-            f"disabled since {place['disabled_at']:%Y-%m-%d %H:%M:%S} ({place['last_error']}); awry outbox enable NAME"
-        )
+        return f"disabled since {utc(place['disabled_at'])} ({place['last_error']}); awry outbox enable NAME"
     if place["failures"]:
-        return f"{place['failures']} failures in a row ({place['last_error']}), next try {place['held_until']:%H:%M:%S}"
+        return f"{place['failures']} failures in a row ({place['last_error']}), next try {utc(place['held_until'])}"
     return "answers"
 
 

@@ -49,6 +49,8 @@ def rehearse_rules(
         back = parse_duration(since)
     except ValueError as error:
         raise SettingsError(f"since: {error}") from None
+    if not back:
+        raise SettingsError("since: nothing was stored since now; write for example 24h")
     settings = load_settings(database_url=database_url, state_dir=state_dir, rules_file=file)
     found = assemble.load_rules(settings)
     engine = assemble.open_database(settings)
@@ -66,7 +68,7 @@ def budget(
     prevalence: Annotated[float, Flag(help="share of messages that are bad: 1e-4")],
     tpr: Annotated[float, Flag(help="share of bad messages that the threshold flags")],
     fpr: Annotated[float, Flag(help="share of good messages that it flags")],
-    per_day: Annotated[float | None, Flag(help="messages a day")] = None,
+    per_day: Annotated[float | None, Flag(min=0, help="messages a day")] = None,
     precision: Annotated[float, Flag(help="say the FPR that this share of right alerts needs")] = 0.5,
 ) -> None:
     """Alerts a million messages, and how many of them are right, for a prevalence, TPR and FPR (Bayes)."""

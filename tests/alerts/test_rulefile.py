@@ -93,6 +93,12 @@ def test_mistakes_have_their_line_and_field(text: str, said: list[str] | None) -
         assert found == said
 
 
+def test_a_higher_limit_keeps_the_severities() -> None:
+    """Nobody wrote the bands that begin below it."""
+    (rule,) = parse_rules("[[threshold]]\nabove = 0.8", "r.toml").threshold
+    assert [rule.grade(value) for value in (0.9, 1.0)] == ["error", "critical"]
+
+
 def test_all_mistakes_are_said_at_once() -> None:
     found = mistakes('[[rate]]\nname = "A b"\nflagged = 0\n[[monitor]]\nname = "x"\n\ncheck = "lag"\nwindow = 5\n')
     assert [line.split(": ", 2)[0] for line in found] == ["r.toml:1", "r.toml:2", "r.toml:3", "r.toml:8"]

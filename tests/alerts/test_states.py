@@ -14,7 +14,7 @@ from alerts.budget import budget, fpr_for
 from alerts.drift import cuts, psi
 from alerts.durations import format_duration, parse_duration
 from alerts.errors import TransitionError
-from alerts.hysteresis import Held, Limits, step, watched
+from alerts.hysteresis import Limits, step, watched
 from alerts.patterns import matches, matching
 from alerts.rules import SEVERITIES
 from alerts.states import STATES, Action, moved, sighting
@@ -168,7 +168,7 @@ def test_alerts_a_million(tpr: float, fpr: float, alerts: float, precision: floa
 def test_nothing_flagged_has_no_precision() -> None:
     assert budget(0.5, 0, 0).precision is None
     assert budget(0, 1, 0).precision is None
-    with pytest.raises(ValueError, match="fpr: 1.5 is not a rate"):
+    with pytest.raises(ValueError, match=r"fpr: 1\.5 is not a rate"):
         budget(0.1, 0.5, 1.5)
 
 

@@ -114,8 +114,10 @@ def test_silences(engine: Engine, run: Awry) -> None:
         (("alerts", "silence", "x", "--rule", "y"), "silence: give an alert, or some of"),
         (("alerts", "silence", "--rule", "y", "--for", "soon"), "for: 'soon' is no duration"),
         (("alerts", "silence", "--rule", "y", "--for", "0s"), "silence: it must last from 1s to 90d"),
-        (("alerts", "unsilence", "x"), "silence: 'x' is no id"),
+        (("alerts", "silence", "x", "--up-to", "error"), "silence: --up-to goes with matchers"),
+        (("alerts", "unsilence", "x"), "silence: 'x' names none; see awry alerts silences"),
         (("rules", "test", "--since", "soon"), "since: 'soon' is no duration"),
+        (("rules", "test", "--since", "0s"), "since: nothing was stored since now"),
         (("rules", "test", "--rules", "none.toml"), "rules_file: cannot read none.toml"),
         (("rules", "budget", "--prevalence", "2", "--tpr", "1", "--fpr", "0"), "prevalence: 2 is not a rate"),
     ],
@@ -206,6 +208,11 @@ def test_the_built_in_rules_are_tried_without_a_file(engine: Engine, run: Awry) 
     scored(engine, 0, 4)
     pass_time(engine, 60)
     assert "threshold:drift:shop:smol (1)" in done(run("rules", "test"))
+
+
+def test_a_budget_of_fewer_messages_than_none_is_refused(run: Awry) -> None:
+    said = ("rules", "budget", "--prevalence", "0.1", "--tpr", "1", "--fpr", "0", "--per-day", "-5")
+    assert run(*said).exit_code == 2
 
 
 def test_the_budget(run: Awry) -> None:

@@ -75,8 +75,11 @@ def test_from_a_refusal_to_a_delivery(engine: Engine, postgres_database: str, re
     assert str(dead.id)[:8] not in awry("outbox", "list", "--state", "pending", *at).stdout
 
     assert "name pages, or say --dead" in refused(awry("outbox", "retry", *at))
+    assert "page: 'abcdef' names none; see awry outbox list" in refused(awry("outbox", "retry", "abcdef", *at))
     receiver.replies = [Reply(200)]
-    assert awry("outbox", "retry", str(dead.id), *at).stderr == "awry: 1 pages are due now; awry send delivers them\n"
+    assert (
+        awry("outbox", "retry", str(dead.id)[:8], *at).stderr == "awry: 1 pages are due now; awry send delivers them\n"
+    )
     assert awry("outbox", "retry", "--dead", *at).stderr.startswith("awry: 0 pages")
     assert awry("send", "--once", *at).returncode == 0
     assert len({r.headers["webhook-id"] for r in receiver.received}) == 1
