@@ -77,5 +77,10 @@ def moved(state: State, action: Action, *, acknowledged: bool = False) -> State:
     return after[action]
 
 
+def moves(state: State) -> tuple[Action, ...]:
+    """What a person may do to an alert in this state."""
+    return tuple(action for action, states in _ALLOWED.items() if state in states and action != "unsilence")
+
+
 def _unsilenced(acknowledged: bool) -> State:
     return "acknowledged" if acknowledged else "open"

@@ -154,9 +154,9 @@ def tenant_of(topic: str) -> str:
 
 
 def empty(engine: Engine) -> None:
-    """Forget what an earlier run left."""
+    """Forget what an earlier run left; tokens that were made for its page still open it."""
     with engine.begin() as connection:
-        names = ", ".join(table.name for table in metadata.sorted_tables)
+        names = ", ".join(table.name for table in metadata.sorted_tables if table.name != "api_tokens")
         connection.execute(text(f"TRUNCATE {names}"))
 
 
@@ -255,6 +255,7 @@ def _print_next(console: Console, settings: Settings, picture: Path) -> None:
     awry = "awry" if shutil.which("awry") else os.path.relpath(Path(sys.executable).with_name("awry"))
     console.print("\n[bold]next[/]")
     for command, what in (
+        (f"{awry} serve --state-dir {own}", "the page: these alerts, scores and answers in a browser"),
         (f"{awry} alerts --state-dir {own}", "the alerts that this run opened"),
         (f'{awry} db psql --state-dir {own} -c "TABLE scores LIMIT 5"', "every score is a row in PostgreSQL"),
         (

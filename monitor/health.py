@@ -47,20 +47,21 @@ class HealthServer:
 @contextmanager
 def serving(listen: str, *, live: Check, ready: Check) -> Iterator[HealthServer]:
     """Answer on `listen` ('HOST:PORT'; port 0 picks a free one) until the block ends."""
-    host, port = _parse(listen)
+    host, port = parse_address(listen)
     BUILD_INFO.labels(version("awry")).set(1)
-    server = _Server(host, port, {"/healthz": live, "/readyz": ready})
+    server = _Server(bind(host, port), {"/healthz": live, "/readyz": ready})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="health", daemon=True)
     thread.start()
     try:
-        yield HealthServer(_written(host, server.server_address[1]))
+        yield HealthServer(written_address(host, server.server_address[1]))
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _parse(listen: str) -> tuple[str, int]:
+def parse_address(listen: str) -> tuple[str, int]:
+    """HOST:PORT taken apart. SettingsError names the fix."""
     try:
         parts = urlsplit(f"//{listen}")
         host, port = parts.hostname, parts.port
@@ -71,29 +72,40 @@ def _parse(listen: str) -> tuple[str, int]:
     return host, port
 
 
-def _written(host: str, port: int) -> str:
+def written_address(host: str, port: int) -> str:
+    """HOST:PORT, brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket on this address that does not listen yet. SettingsError names the fix."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (socket.gaierror, UnicodeError):  # UnicodeError: a label that no name may have
+        raise SettingsError(f"listen: the host {host!r} is not known; write for example {_EXAMPLE}") from None
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port that was just left may be taken again; one that is in use may not be shared.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        why = _REFUSALS.get(error.errno or 0, f"cannot be used ({type(error).__name__}); write for example {_EXAMPLE}")
+        raise SettingsError(f"listen: {written_address(host, port)} {why}") from None
+    return found
 
 
 class _Server(ThreadingMixIn, TCPServer):
     daemon_threads = True
-    # A port that was just left may be taken again; one that is in use may not be shared.
-    allow_reuse_address = True
-    allow_reuse_port = False
 
-    def __init__(self, host: str, port: int, checks: dict[str, Check]) -> None:
+    def __init__(self, bound: socket.socket, checks: dict[str, Check]) -> None:
         self.checks = checks
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            self.address_family, _, _, _, address = found[0]
-            super().__init__((str(address[0]), port), _Handler)
-        except (socket.gaierror, UnicodeError):  # UnicodeError: a label that no name may have
-            raise SettingsError(f"listen: the host {host!r} is not known; write for example {_EXAMPLE}") from None
-        except OSError as error:
-            why = _REFUSALS.get(
-                error.errno or 0, f"cannot be used ({type(error).__name__}); write for example {_EXAMPLE}"
-            )
-            raise SettingsError(f"listen: {_written(host, port)} {why}") from None
+        self.address_family = bound.family
+        super().__init__(bound.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = bound
+        self.server_address = bound.getsockname()
+        self.server_activate()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away; the handler answers for everything else."""
@@ -109,9 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._answer(*_metrics(self.headers.get("Accept", "")))
+            self._answer(*metrics_answer(self.headers.get("Accept", "")))
         elif path in self.server.checks:
-            self._answer(*_checked(self.server.checks[path]))
+            self._answer(*check_answer(self.server.checks[path]))
         else:
             self._answer(404, _TEXT, b"there is /metrics, /healthz and /readyz\n")
 
@@ -138,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
         """No access log: probes and scrapes come every few seconds."""
 
 
-def _metrics(accept: str) -> tuple[int, str, bytes]:
+def metrics_answer(accept: str) -> tuple[int, str, bytes]:
+    """Status, content type and body of /metrics."""
     encode, kind = choose_encoder(accept)
     try:
         return 200, kind, encode(REGISTRY)
@@ -146,7 +159,8 @@ def _metrics(accept: str) -> tuple[int, str, bytes]:
         return 500, _TEXT, f"{type(error).__name__}\n".encode()
 
 
-def _checked(check: Check) -> tuple[int, str, bytes]:
+def check_answer(check: Check) -> tuple[int, str, bytes]:
+    """Status, content type and body of a check."""
     try:
         reason = check()
     except Exception as error:  # by class: its text may quote anything

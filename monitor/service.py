@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from monitor import assemble, metrics
 from monitor import logs as log
 from monitor.gpu import watching_gpu
-from monitor.health import serving
+from monitor.health import Check, serving
 from monitor.progress import facts, is_terminal, reporting
 from monitor.rolling import rolling_up
 from monitor.settings import Settings
@@ -134,9 +134,11 @@ def listening(listen: str | None, engine: Engine, say: Say) -> Iterator[None]:
         yield
         return
 
-    def ready() -> str | None:
-        return None if answers(engine) else "the database does not answer"
-
-    with metrics.watching(engine), serving(listen, live=lambda: None, ready=ready) as server:
+    with metrics.watching(engine), serving(listen, live=lambda: None, ready=ready_of(engine)) as server:
         say(f"metrics and health on http://{server.address}")
         yield
+
+
+def ready_of(engine: Engine) -> Check:
+    """Ready as long as the database answers."""
+    return lambda: None if answers(engine) else "the database does not answer"

@@ -89,6 +89,8 @@ _HEADS = text(
     """
 )
 _STATE = text("UPDATE rollup_state SET until = greatest(until, :until), at = clock_timestamp()")
+# The migration leaves it; whoever empties tables may take it away.
+_BEGIN = text("INSERT INTO rollup_state (until) VALUES ('-infinity') ON CONFLICT DO NOTHING")
 
 
 def roll_up(engine: Engine) -> int | None:
@@ -108,6 +110,7 @@ def _step(connection: Connection) -> tuple[int, bool] | None:
     """Scores added, and whether there are no more; None when another rolls up."""
     if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar_one():
         return None
+    connection.execute(_BEGIN)
     # Plans are made for the days and times at hand, not for any.
     connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     horizon, since, until = connection.execute(_NEXT).one()

@@ -105,15 +105,23 @@ def serve(
     database_url: Annotated[str | None, Flag(help="postgresql://...; default: embedded")] = None,
     state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
 ) -> None:
-    """Serve what the tables say: /metrics (alerts, deliveries), /healthz and /readyz."""
-    from monitor import assemble
+    """Serve the page, the HTTP API (/api/v1), /metrics, /healthz and /readyz. Ctrl-C ends it."""
+    from alerts.links import Links
+    from monitor import assemble, metrics, web
     from monitor.rolling import rolling_up
-    from monitor.service import DEFAULT_LISTEN, listening, until_signal
+    from monitor.service import DEFAULT_LISTEN, ready_of, until_signal
     from monitor.settings import load_settings
 
     settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
     engine = assemble.open_database(settings)
-    with until_signal() as stopped, listening(settings.listen or DEFAULT_LISTEN, engine, say), rolling_up(engine, say):
+    links = Links(settings.runbook_url, settings.dashboard_url)
+    with (
+        until_signal() as stopped,
+        metrics.watching(engine),
+        rolling_up(engine, say),
+        web.serving(settings.listen or DEFAULT_LISTEN, engine, links, ready_of(engine)) as address,
+    ):
+        say(f"page on http://{address}, API on http://{address}/api/v1")
         while not stopped(3600):
             pass
     engine.dispose()

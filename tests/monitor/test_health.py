@@ -268,13 +268,13 @@ def test_an_address_of_another_machine() -> None:
 
 def test_every_refusal_of_the_system_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(error: OSError) -> Callable[..., None]:
-        def bind(_self: object) -> None:
+        def bind(_self: object, _address: object) -> None:
             raise error
 
         return bind
 
     for error in (PermissionError(13, "denied"), OSError(99, "no"), OSError(5, "odd"), OSError("odder")):
-        monkeypatch.setattr(health._Server, "server_bind", refuse(error))
+        monkeypatch.setattr(socket.socket, "bind", refuse(error))
         with (
             pytest.raises(SettingsError, match=r"^listen: 127\.0\.0\.1:80 .*(choose|write)"),
             serving("127.0.0.1:80", live=well, ready=well),

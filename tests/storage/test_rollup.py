@@ -97,6 +97,15 @@ def test_a_second_time_adds_nothing_and_new_scores_are_added_to_their_bucket(eng
     assert before[0][1] == 1
 
 
+def test_tables_that_somebody_emptied_are_rolled_up_from_the_first_score(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE rollup_state"))
+    write(engine, BatchRows([message(1)], [score(1, 0.9)]))
+    back(engine, "1 minute")
+    assert roll_up(engine) == 1
+    assert roll_up(engine) == 0
+
+
 def test_a_transaction_that_is_open_is_waited_for(engine: Engine) -> None:
     """Its scores will have the time at which it began: the watermark stays below."""
     other = connect(url_of(engine))

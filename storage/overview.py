@@ -1,0 +1,130 @@
+"""The last hour in a few numbers, and the latest scores: what the page of `awry serve` shows first. Read-only.
+
+Contract: times are the database's. Every question is answered from an index or a rollup, so that none grows with the
+tables: what was scored in the last hour lags behind by a minute (`storage.rollup`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, select
+
+from storage.schema import alerts, messages, probes, score_rollups, scores, workers
+
+SPAN = timedelta(hours=1)
+# A worker renews its row every few seconds; one that is silent for so long is down.
+SILENT = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class LastHour:
+    """Scores and flagged ones among them (a message has one a probe), and messages without a score by their status."""
+
+    scored: int
+    flagged: int
+    unscored: dict[str, int]
+
+    @property
+    def share(self) -> float | None:
+        """Of the scores that are flagged; None when nothing was scored."""
+        return self.flagged / self.scored if self.scored else None
+
+
+def last_hour(connection: Connection) -> LastHour:
+    """The last hour, in buckets of five minutes: up to five minutes more."""
+    sums = select(func.coalesce(func.sum(score_rollups.c.n), 0), func.coalesce(func.sum(score_rollups.c.flagged), 0))
+    recent = (score_rollups.c.minutes == 5, score_rollups.c.bucket > func.now() - SPAN - timedelta(minutes=5))
+    scored, flagged = connection.execute(sums.where(*recent)).one()
+    by_status = (
+        select(messages.c.status, func.count())
+        .where(messages.c.status.in_(("skipped", "invalid", "failed")), messages.c.ingested_at > func.now() - SPAN)
+        .group_by(messages.c.status)
+    )
+    unscored = {str(status): int(n) for status, n in connection.execute(by_status)}
+    return LastHour(int(scored), int(flagged), unscored)
+
+
+def live_alerts(connection: Connection, limit: int = 100) -> list[dict[str, Any]]:
+    """Alerts that are not resolved: those that nobody has in hand first, then the gravest, then the latest."""
+    state = case({"open": 0, "acknowledged": 1}, value=alerts.c.state, else_=2)
+    severity = case({"critical": 0, "error": 1, "warning": 2}, value=alerts.c.severity, else_=3)
+    live = select(alerts).where(alerts.c.state != "resolved")
+    query = live.order_by(state, severity, alerts.c.last_seen_at.desc(), alerts.c.id).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker said last. `lag` is in `lag_unit`; `silent` when it has said nothing for SILENT."""
+
+    name: str
+    source: str
+    seen_at: datetime
+    lag: int | None
+    lag_unit: str | None
+    oldest_seconds: float | None
+    silent: bool
+
+
+def recent_workers(connection: Connection) -> list[Worker]:
+    """Workers that were seen in the last hour, by name."""
+    quiet = (workers.c.seen_at < func.now() - SILENT).label("silent")
+    c = workers.c
+    query = (
+        select(c.name, c.source, c.seen_at, c.lag, c.lag_unit, c.oldest_seconds, quiet)
+        .where(c.seen_at > func.now() - SPAN)
+        .order_by(c.name, c.seen_at.desc())
+    )
+    return [Worker(*row) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of a probe, with what its message is called."""
+
+    source: str
+    partition: int
+    offset: int
+    score: float
+    threshold: float
+    flagged: bool
+    shadow: bool
+    created_at: datetime
+    message_id: str | None
+    tenant: str | None
+
+
+def latest_scores(connection: Connection, probe: str, limit: int) -> list[Score]:
+    """The last `limit` scores of a probe, oldest first."""
+    c = scores.c
+    last = select(scores).where(c.probe == probe).order_by(c.created_at.desc()).limit(limit).subquery("scores")
+    on = and_(
+        messages.c.source == last.c.source,
+        messages.c.partition == last.c.partition,
+        messages.c.offset == last.c.offset,
+        messages.c.day == last.c.day,
+        messages.c.status.in_(("scored", "truncated")),
+    )
+    columns = [last.c[name] for name in ("source", "partition", "offset", "score", "threshold", "flagged")]
+    columns += [func.coalesce(last.c.shadow, False), last.c.created_at, messages.c.message_id, messages.c.tenant]
+    query = select(*columns).outerjoin_from(last, messages, on)
+    # Within a batch, whose scores all have its transaction's time, in the order of the stream.
+    query = query.order_by(last.c.created_at, last.c.source, last.c.partition, last.c.offset)
+    return [Score(*row) for row in connection.execute(query)]
+
+
+def known_probes(connection: Connection) -> list[dict[str, Any]]:
+    """The newest version of every probe that a worker has loaded, with its card and when it scored last; by name."""
+    newest = select(probes).distinct(probes.c.name).order_by(probes.c.name, probes.c.version.desc()).subquery()
+    last = (
+        select(scores.c.created_at)
+        .where(scores.c.probe == newest.c.name)
+        .order_by(scores.c.created_at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = select(newest, last.label("scored_at")).order_by(newest.c.name)
+    return [dict(row) for row in connection.execute(query).mappings()]
