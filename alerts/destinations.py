@@ -30,7 +30,7 @@ _HTTP = {"url", "headers", "allow_private", "proxy", "ca_file"}
 _ALWAYS = {"name", "kind", "give_up_hours"}
 # What each kind needs, and what else it knows.
 _OPTIONS: dict[Kind, tuple[set[str], set[str]]] = {
-    "console": (set(), {"include_text"}),
+    "console": (set(), set()),
     "webhook": ({"url", "secret"}, _HTTP | _GROUPING | {"format", "include_text"}),
     "alertmanager": ({"url"}, _HTTP | {"resend_seconds"}),
     "pagerduty": ({"routing_key"}, _HTTP | _GROUPING),

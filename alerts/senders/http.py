@@ -36,6 +36,9 @@ _ANSWER_BYTES = 65536
 # The answers that are about what was sent, not about the receiver.
 _REFUSALS = {400, 405, 406, 409, 411, 413, 414, 415, 422, 431}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What Python's own tables, which differ by its version, may take for public: site-local addresses, those of protocols,
+# of relays and of documentation.
+_NEVER = tuple(map(ipaddress.ip_network, ("fec0::/10", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")))
 
 
 class PrivateAddressError(Exception):
@@ -208,7 +211,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return found.is_global and not found.is_multicast and not found.is_reserved
+    special = found.is_multicast or found.is_reserved or any(found in network for network in _NEVER)
+    return found.is_global and not special
 
 
 def _fault(status: int) -> Fault:

@@ -63,6 +63,7 @@ def secret(size: int) -> str:
         ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "give_up_hours": 0}, "give_up_hours"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": SECRET, "routing_key": "k" * 32}, "routing_key"),
         ({"name": "p", "kind": "console", "url": URL}, "url"),
+        ({"name": "p", "kind": "console", "include_text": True}, "include_text"),
         ({"name": "p", "kind": "pagerduty"}, "routing_key"),
         ({"name": "p", "kind": "pagerduty", "routing_key": "geheim"}, "routing_key"),
         ({"name": "p", "kind": "pagerduty", "routing_key": "k" * 32, "url": "geheim"}, "url"),
