@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alerts.grafana.board import FOLDER, FOLDER_UID, INVESTIGATE, OVERVIEW, WORKER
+from alerts.grafana.board import FOLDER, FOLDER_UID, OVERVIEW, WORKER
 from alerts.grafana.errors import GrafanaError
 from alerts.grafana.parts import POSTGRES, PROMETHEUS, Json
 from alerts.grafana.yaml import dump
@@ -108,8 +108,7 @@ def _alerting() -> Json:
             "awry-undelivered", "awry: deliveries given up", "critical",
             "SELECT count(*)::float8 AS deliveries FROM outbox WHERE dead_at > now() - interval '1 hour'", 0, "0s",
             "{{ $values.A.Value }} deliveries were given up in the last hour",
-            "A destination refused alerts until the retries ended: see outbox.last_error, and the destination's logs.",
-            INVESTIGATE,
+            "A destination refused alerts until the retries ended: awry outbox list says why.", WORKER,
         ),
         _rule(
             "awry-stale", "awry: dashboards are behind", "warning",

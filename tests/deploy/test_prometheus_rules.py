@@ -19,6 +19,7 @@ OLDEST = 'awry_oldest_unscored_seconds{{instance="{}"}}'
 LAG = 'awry_consumer_lag{{topic="awry.traffic", partition="{}"}}'
 MISSED = 'awry_fail_open_total{{reason="{}"}}'
 GONE = 'awry_destination_disabled{{destination="{}"}}'
+LOOKS = 'awry_rule_looks_total{{result="{}"}}'
 DEAD = 'awry_outbox_dead{{job="awry-{}"}}'
 
 # Alert -> (series, minute, whether it fires then). Values are one a minute: START+STEPxTIMES.
@@ -63,6 +64,11 @@ CASES: dict[str, list[tuple[dict[str, str], int, bool]]] = {
         ({"awry_outbox_oldest_seconds": "60+60x40"}, 30, True),
         ({"awry_outbox_oldest_seconds": "60+60x15 0x40"}, 22, False),
         ({"awry_outbox_oldest_seconds": "310x60"}, 40, False),
+    ],
+    "AwryRulesNotEvaluated": [
+        ({LOOKS.format("done"): "0+4x20 80x60", LOOKS.format("failed"): "0x20 0+4x60"}, 45, True),
+        ({LOOKS.format("done"): "0+4x60", LOOKS.format("left"): "0+4x60"}, 45, False),
+        ({LOOKS.format("done"): "0+4x20 80x5 80+4x60"}, 45, False),
     ],
     "AwryDatabaseDown": [
         ({'awry_database_up{job="awry-send"}': "1x10 0x10"}, 14, True),
