@@ -209,3 +209,17 @@ def test_rollups_and_the_readers_grants_come_and_go(empty_engine: Engine) -> Non
     assert readable() == set()
     migrate(empty_engine, "0005")
     assert "score_rollups" in readable()
+
+
+def test_tokens_come_and_go_and_are_nobodys_to_read(empty_engine: Engine) -> None:
+    migrate(empty_engine, "0005")
+    before = rules(empty_engine)
+    with empty_engine.begin() as connection:
+        connection.execute(text("INSERT INTO audit (who, via, action) VALUES ('anna', 'cli', 'silence')"))
+    migrate(empty_engine, "0006")
+    query = text("SELECT DISTINCT grantee FROM information_schema.role_table_grants WHERE table_name = 'api_tokens'")
+    with empty_engine.connect() as connection:
+        assert connection.execute(query).scalars().all() == [connection.execute(text("SELECT user")).scalar_one()]
+        assert [tuple(r) for r in connection.execute(text("SELECT who, token_id FROM audit"))] == [("anna", None)]
+    migrate(empty_engine, "0005", down=True)
+    assert rules(empty_engine) == before
