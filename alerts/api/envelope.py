@@ -2,7 +2,8 @@
 
 Contract: ASGI middlewares. `Answers`, the outermost one, adds the headers that keep answers out of caches, and turns
 what nobody expected into a 500 that holds no text: nothing is raised to the server, whose log would quote it.
-`Bodies` reads a body whole before the routes do: at most 64 KiB (413), within ten seconds (408).
+`Bodies` reads a body whole before the routes do: at most 64 KiB (413), within ten seconds (408). Of one that is larger
+it reads on for a while without keeping it, since a client that still writes may never read its answer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from alerts.api.problems import defect, problem, unavailable
 
 LARGEST = 64 * 1024
 BODY_SECONDS = 10.0
+
+_HEARD_OUT = 1024 * 1024
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -62,7 +65,7 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "")
-        if length.isascii() and length.isdigit() and (len(length) > 9 or int(length) > LARGEST):
+        if length.isascii() and length.isdigit() and (len(length) > 9 or int(length) > _HEARD_OUT):
             await self._refuse(413, scope, receive, send)
             return
         try:
@@ -97,12 +100,15 @@ class Bodies:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The body, or the first part of it that is too large; None when the client went away."""
-    body = bytearray()
+    """The body, or a part of it that is too large; None when the client went away."""
+    body, size = bytearray(), 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        body += message.get("body", b"")
-        if len(body) > LARGEST or not message.get("more_body", False):
+        part = message.get("body", b"")
+        size += len(part)
+        if len(body) <= LARGEST:
+            body += part
+        if size > _HEARD_OUT or not message.get("more_body", False):
             return bytes(body)
