@@ -22,8 +22,8 @@ from starlette.routing import Mount, Route
 
 from alerts.api.app import make_api
 from alerts.links import Links
-from alerts.page.app import make_page
 from alerts.page.access import is_loopback
+from alerts.page.app import make_page
 from monitor import health
 from monitor.errors import MonitorError
 

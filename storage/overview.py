@@ -108,7 +108,7 @@ def latest_scores(connection: Connection, probe: str, limit: int) -> list[Score]
         messages.c.day == last.c.day,
         messages.c.status.in_(("scored", "truncated")),
     )
-    columns = [last.c[name] for name in ("source", "partition", "offset", "score", "threshold", "flagged")]
+    columns: list[Any] = [last.c[name] for name in ("source", "partition", "offset", "score", "threshold", "flagged")]
     columns += [func.coalesce(last.c.shadow, False), last.c.created_at, messages.c.message_id, messages.c.tenant]
     query = select(*columns).outerjoin_from(last, messages, on)
     # Within a batch, whose scores all have its transaction's time, in the order of the stream.

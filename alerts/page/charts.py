@@ -100,7 +100,7 @@ def distribution(
     n = sum(counts.values())
     if not n:
         return None
-    ends = [*counts, *(int(np.floor(10 * v)) for _, v in (quantiles[:1] or []) + (quantiles[-1:] or []))]
+    ends = [*counts, *(int(np.floor(10 * v)) for _, v in (*quantiles[:1], *quantiles[-1:]))]
     low, high = max(-51, min(ends)), min(99, max(ends))
     bins = range(low, high + 1)
     shares = {b: counts.get(b, 0) / n for b in bins}
@@ -153,9 +153,7 @@ def head_map(rows: Sequence[Mapping[str, Any]]) -> HeadMap | None:
     most = max(abs(row["score"]) for row in rows) or 1.0
     x = {head: _LEFT + i * _CELL for i, head in enumerate(heads)}
     y = {layer: _TOP + i * _CELL for i, layer in enumerate(layers)}
-    cells = [
-        Cell(x[r["head"]], y[r["layer"]], r["layer"], r["head"], r["score"], r["score"] / most) for r in rows
-    ]  # fmt: skip
+    cells = [Cell(x[r["head"]], y[r["layer"]], r["layer"], r["head"], r["score"], r["score"] / most) for r in rows]
     bottom = _TOP + len(layers) * _CELL
     return HeadMap(
         cells,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from alerts.api.paging import alert_page
 from alerts.bodies import top_messages
 from alerts.links import Links
-from alerts.page import charts
+from alerts.page import cards, charts
 from alerts.states import STATES, moves
 from storage.details import histogram, message_detail
 from storage.judgements import active_silences, alert_by_id, alert_deliveries, alert_history
@@ -81,7 +81,7 @@ def message(connection: Connection, at: Coordinates) -> dict[str, Any] | None:
 
 def probes(connection: Connection) -> dict[str, Any]:
     """Every probe that a worker has loaded."""
-    return {"probes": known_probes(connection)}
+    return {"probes": [{**p, "facts": cards.short(p["card"])} for p in known_probes(connection)]}
 
 
 def probe(connection: Connection, name: str) -> dict[str, Any] | None:
@@ -89,12 +89,10 @@ def probe(connection: Connection, name: str) -> dict[str, Any] | None:
     found = next((p for p in known_probes(connection) if p["name"] == name), None)
     if found is None:
         return None
-    calibration = found["card"].get("calibration") or {}
-    counts = histogram(connection, name, found["version"])
+    card, counts = found["card"], histogram(connection, name, found["version"])
     return {
         "probe": found,
-        "card": found["card"],
-        "calibration": calibration,
+        "facts": cards.full(card),
         "chart": charts.timeline(latest_scores(connection, name, LATEST)),
-        "distribution": charts.distribution(counts, calibration.get("quantiles") or [], calibration.get("threshold")),
+        "distribution": charts.distribution(counts, cards.quantiles(card), cards.threshold(card)),
     }

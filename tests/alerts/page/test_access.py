@@ -1,0 +1,181 @@
+"""Who may read and who may change: by address, by token, by where a form came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
+
+from alerts.api import tokens
+from alerts.links import Links
+from alerts.page.access import COOKIE, is_loopback, local_path
+from alerts.page.app import make_page
+from tests.alerts.incidents import ANNA, audit_rows
+from tests.alerts.parts import all_alerts, flagged, open_alerts
+
+HERE = {"origin": "http://localhost"}
+Client = Callable[..., TestClient]
+
+
+@pytest.fixture
+def client(engine: Engine) -> Client:
+    def make(*, free: bool = True, host: str = "localhost") -> TestClient:
+        page = make_page(engine, Links(), free=free)
+        return TestClient(page, base_url=f"http://{host}", follow_redirects=False, raise_server_exceptions=False)
+
+    return make
+
+
+def token(engine: Engine, scope: tokens.Scope = "act", name: str = "anna", lasting: float = 3600) -> str:
+    with engine.begin() as connection:
+        return tokens.create(connection, name, scope, timedelta(seconds=lasting), ANNA)
+
+
+def alert_path(engine: Engine) -> str:
+    (opened,) = open_alerts(engine, [flagged(1)])
+    return f"/alerts/{opened.alert_id}"
+
+
+@pytest.mark.parametrize(
+    ("free", "host", "headers", "may_read"),
+    [
+        (True, "localhost", {}, True),
+        (True, "127.0.0.1:9464", {}, True),
+        (True, "[::1]:9464", {}, True),
+        (True, "awry.localhost", {}, True),
+        # A name that somebody's DNS points here.
+        (True, "evil.example", {}, False),
+        (True, "localhost.evil.example", {}, False),
+        (True, "127.0.0.1.evil.example", {}, False),
+        # A proxy passes on what others ask.
+        (True, "localhost", {"x-forwarded-for": "10.0.0.9"}, False),
+        (True, "localhost", {"forwarded": "for=10.0.0.9"}, False),
+        (False, "localhost", {}, False),
+    ],
+)
+def test_who_reads_without_a_token(
+    client: Client, engine: Engine, free: bool, host: str, headers: dict[str, str], may_read: bool
+) -> None:
+    path = alert_path(engine)
+    browser = client(free=free, host=host)
+    for asked in ("/", "/alerts", path, "/messages/topic/0/1", "/probes", "/probes/drift"):
+        answer = browser.get(asked, headers=headers)
+        if may_read:
+            assert answer.status_code in (200, 404)
+        else:
+            assert answer.status_code == 303
+            assert answer.headers["location"].startswith("/sign-in?next=/")
+            assert "threshold:drift" not in answer.text
+
+
+def test_signing_in_and_out(client: Client, engine: Engine) -> None:
+    browser = client(free=False)
+    path = alert_path(engine)
+    assert browser.get(path).headers["location"] == f"/sign-in?next={path}"
+    wrong = browser.post("/sign-in", data={"token": "awry_wrong", "next": path}, headers=HERE)
+    assert wrong.status_code == 401
+    assert "set-cookie" not in wrong.headers
+    assert "awry_wrong" not in wrong.text
+    good = browser.post("/sign-in", data={"token": token(engine), "next": path}, headers=HERE)
+    assert (good.status_code, good.headers["location"]) == (303, path)
+    said = good.headers["set-cookie"].lower()
+    assert "httponly" in said
+    assert "samesite=strict" in said
+    assert browser.get(path).status_code == 200
+    browser.post("/sign-out", headers=HERE)
+    assert browser.get(path).status_code == 303
+
+
+def test_a_token_that_ends_signs_out(client: Client, engine: Engine) -> None:
+    secret = token(engine)
+    browser = client(free=False)
+    browser.cookies.set(COOKIE, secret)
+    assert browser.get("/").status_code == 200
+    with engine.begin() as connection:
+        tokens.revoke(connection, "anna", ANNA)
+    assert browser.get("/").status_code == 303
+
+
+def test_a_reader_changes_nothing(client: Client, engine: Engine) -> None:
+    path = alert_path(engine)
+    for secret, why in ((None, "sign in first"), (token(engine, "read"), "this token reads only")):
+        browser = client()
+        if secret:
+            browser.cookies.set(COOKIE, secret)
+        refused = browser.post(f"{path}/acknowledge", headers=HERE)
+        assert refused.status_code == 403
+        assert why in refused.text
+        assert "<button>Resolve" not in browser.get(path).text
+    assert all_alerts(engine)[0].state == "open"
+    assert [r.action for r in audit_rows(engine) if r.via == "page"] == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:8000"},
+        {"sec-fetch-site": "cross-site", "origin": "http://localhost"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+    ],
+)
+def test_a_form_of_another_site_is_refused(client: Client, engine: Engine, headers: dict[str, str]) -> None:
+    path = alert_path(engine)
+    browser = client()
+    browser.cookies.set(COOKIE, token(engine))
+    for asked in (f"{path}/acknowledge", "/sign-in", "/sign-out"):
+        assert browser.post(asked, headers=headers).status_code == 403
+    assert all_alerts(engine)[0].state == "open"
+
+
+@pytest.mark.parametrize("headers", [HERE, {"sec-fetch-site": "same-origin"}])
+def test_a_form_of_this_page_is_taken(client: Client, engine: Engine, headers: dict[str, str]) -> None:
+    path = alert_path(engine)
+    browser = client()
+    browser.cookies.set(COOKIE, token(engine))
+    assert browser.post(f"{path}/acknowledge", headers=headers).status_code == 303
+    (row,) = (r for r in audit_rows(engine) if r.via == "page")
+    assert (row.who, row.action, row.origin) == ("anna", "acknowledge", "testclient")
+
+
+def test_secrets_are_not_kept(client: Client, engine: Engine) -> None:
+    secret = token(engine)
+    browser = client()
+    browser.cookies.set(COOKIE, secret)
+    assert secret not in browser.get("/").text
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT to_jsonb(t)::text FROM api_tokens AS t")).scalars().all()
+    assert rows
+    assert not any(secret in row or secret.removeprefix("awry_") in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("/alerts?state=open", "/alerts?state=open"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/a\r\nset-cookie: x=1", "/"),
+        ("", "/"),
+    ],
+)
+def test_after_signing_in_one_stays_here(written: str, path: str) -> None:
+    assert local_path(written) == path
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST.", "a.localhost"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["::", "10.0.0.1", "localhostx", "127.1", "0", "", "::ffff:10.0.0.1"])
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
