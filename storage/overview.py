@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from storage.schema import alerts, messages, probes, score_rollups, scores, workers
 
@@ -118,7 +119,8 @@ def latest_scores(connection: Connection, probe: str, limit: int) -> list[Score]
 
 def known_probes(connection: Connection) -> list[dict[str, Any]]:
     """The newest version of every probe that a worker has loaded, with its card and when it scored last; by name."""
-    newest = select(probes).distinct(probes.c.name).order_by(probes.c.name, probes.c.version.desc()).subquery()
+    one_a_name = select(probes).ext(distinct_on(probes.c.name))
+    newest = one_a_name.order_by(probes.c.name, probes.c.version.desc()).subquery()
     last = (
         select(scores.c.created_at)
         .where(scores.c.probe == newest.c.name)

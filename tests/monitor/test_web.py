@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy import Engine
 
 from alerts.api import tokens
@@ -139,7 +139,7 @@ def test_it_is_live(chromium: Browser, address: str, stored: Engine) -> None:
         page.locator("#alerts a").first.focus()
         open_alerts(stored, [flagged(41, 9.0, tenant="harbour")])
         page.clock.run_for((REFRESH + 1) * 1000)
-        page.wait_for_function("document.title.startsWith('4 open')")
+        expect(page).to_have_title("4 open · awry")
         assert page.get_by_text("harbour").count() == 0
         page.evaluate("document.activeElement.blur()")
         page.clock.run_for((REFRESH + 1) * 1000)
