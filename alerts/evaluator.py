@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alerts.actions import resolve
 from alerts.audit import by_rule
@@ -45,7 +45,7 @@ Rule = RateRule | MonitorRule
 @dataclass
 class Evaluated:
     """What one look did. `would`: (probe, severity) that rules in shadow would have opened; `values`: what was
-    measured, by rule and subject; `failed`: rules that could not be measured, and the class of the error."""
+    measured, by rule and subject; `failed`: rules that could not be evaluated, and the class of the error."""
 
     opened: list[Opened] = field(default_factory=list)
     resolved: int = 0
@@ -64,16 +64,29 @@ def evaluate(engine: Engine, rules: Rules, destinations: Sequence[str]) -> Evalu
         held: tuple[Rule, ...] = (*rules.rate, *rules.monitor)
         for rule in held:
             try:
-                now, measured = _measure(engine, rule)
-            except DBAPIError as error:
-                done.failed[rule.name] = type(error.orig).__name__
-                continue
-            done.values |= {(rule.name, one.subject): one.value for one in measured}
-            for one in sorted(measured, key=lambda m: m.dedup_key):
-                with engine.begin() as connection:
-                    _advance(connection, rule, one, now, destinations, done)
+                _look(engine, rule, destinations, done)
+            except Exception as error:  # what is wrong with one rule must not blind the others
+                done.failed[rule.name] = _class_of(error)
         _forget(engine, [rule.name for rule in held])
         return done
+
+
+def _look(engine: Engine, rule: Rule, destinations: Sequence[str], done: Evaluated) -> None:
+    now, measured = _measure(engine, rule)
+    done.values |= {(rule.name, one.subject): one.value for one in measured}
+    for one in sorted(measured, key=lambda m: m.dedup_key):
+        try:
+            with engine.begin() as connection:
+                _advance(connection, rule, one, now, destinations, done)
+        except OperationalError:  # the database is away, for the other keys as well
+            raise
+        except Exception as error:
+            done.failed[rule.name] = _class_of(error)
+
+
+def _class_of(error: Exception) -> str:
+    """Its text may quote a row."""
+    return type(getattr(error, "orig", None) or error).__name__
 
 
 @contextmanager
@@ -128,7 +141,7 @@ def _advance(
     if after is None:
         connection.execute(delete(rule_states).where(rule_states.c.dedup_key == one.dedup_key))
         # Also where the rule is in shadow by now: who was told of its alert is told of its end.
-        live = _live_id(connection, one.dedup_key) if event == "cleared" else None
+        live = _live_id(connection, one.dedup_key, lock=True) if event == "cleared" else None
         if live is not None:
             resolve(connection, live, by_rule(rule.name))
             done.resolved += 1
@@ -175,9 +188,10 @@ def _speaks(connection: Connection, state: Row[Any] | None, gravest: str) -> boo
     return alive not in (None, "resolved") or gravest != state.severity
 
 
-def _live_id(connection: Connection, key: str) -> uuid.UUID | None:
+def _live_id(connection: Connection, key: str, *, lock: bool = False) -> uuid.UUID | None:
+    """With `lock` nobody resolves it before the transaction ends."""
     live = select(alerts.c.id).where(alerts.c.dedup_key == key, alerts.c.state != "resolved")
-    return connection.execute(live).scalar()
+    return connection.execute(live.with_for_update() if lock else live).scalar()
 
 
 def _forget(engine: Engine, names: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Rate and monitor rules, looked at every few seconds beside the sending of alerts.
 
-Contract: within `evaluating(...)` a thread evaluates; a database that is away is waited for, and told once. What a look
-finds is counted in the metrics of this process.
+Contract: within `evaluating(...)` a thread evaluates; a database that is away, or a defect, is waited out and told
+once. What a look finds is counted in the metrics of this process.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ class Looks:
         self._told: set[str] = set()
 
     def __call__(self) -> Evaluated | None:
-        """One look; None when another process is at it, or the database does not answer."""
+        """One look; None when another process is at it, or it came to nothing."""
         try:
             done = evaluate(self._engine, self._rules, self._destinations)
         except (SQLAlchemyError, StorageError) as error:
             metrics.RULE_LOOKS.labels("failed").inc()
             self._complain({f"rules: not evaluated, the database does not answer ({type(error).__name__})"})
             return None
+        except Exception as error:  # a thread that ended would be rules that nobody evaluates
+            metrics.RULE_LOOKS.labels("failed").inc()
+            self._complain({f"rules: not evaluated, a defect of awry ({type(error).__name__})"})
+            return None
         if done is None:
             metrics.RULE_LOOKS.labels("left").inc()
             return None
         metrics.RULE_LOOKS.labels("failed" if done.failed else "done").inc()
-        self._complain({f"rule {name}: cannot be measured ({why})" for name, why in done.failed.items()})
+        self._complain({f"rule {name}: cannot be evaluated ({why})" for name, why in done.failed.items()})
         self._count(done)
         return done
 

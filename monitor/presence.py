@@ -1,8 +1,8 @@
 """A worker's sign of life in the tables, beside its metrics: what rules on the monitor itself are evaluated on.
 
 Contract: within `Reporter.reporting()` a thread of its own writes a row every few seconds, so that a long forward pass
-is no silence (one that is stuck shows in `oldest_seconds`), and once more at the end. It never stops a worker: where
-the database does not answer it tries again half a minute later.
+is no silence (one that is stuck shows in `oldest_seconds`), and once more at the end. It never stops a worker, and
+nothing stops it: where the database does not answer it tries again half a minute later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from monitor.sources import Source
 from storage.presence import Presence, forget_old, report
@@ -58,21 +57,23 @@ class Reporter:
             thread.join()
 
     def tell(self) -> bool:
-        """Whether the database took it."""
+        """Whether it was told."""
         stored = self._stored.is_set()
         self._stored.clear()
-        source = self._source
-        oldest = source.oldest
-        age = max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest is not None else None
-        one = Presence(self._id, self._name, source.name, source.lag, source.lag_unit, age)
         try:
+            one = self._look()
             with self._engine.begin() as connection:
                 if not self._begun:
                     forget_old(connection)
                 report(connection, one, stored=stored)
-        except SQLAlchemyError:
+        except Exception:  # also of a source that changes while it is asked: the next time is soon
             if stored:
                 self._stored.set()
             return False
         self._begun = True
         return True
+
+    def _look(self) -> Presence:
+        source, oldest = self._source, self._source.oldest
+        age = max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest is not None else None
+        return Presence(self._id, self._name, source.name, source.lag, source.lag_unit, age)

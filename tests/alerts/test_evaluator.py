@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -344,6 +345,55 @@ def test_a_rule_that_cannot_be_measured_changes_nothing(engine: Engine, monkeypa
     assert done.failed == {"burst": "QueryCanceled"}
     assert [r.state for r in all_alerts(engine)] == ["open"]
     assert phases(engine) == {"burst:drift:shop": "firing"}
+
+
+def test_what_is_wrong_with_one_rule_or_key_does_not_blind_the_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alerts import evaluator
+
+    real, poison = evaluator._breach, "burst:drift:bank"
+
+    def broken(connection: Any, rule: Any, one: Any, severity: str, *, fired: bool) -> Any:
+        if one.dedup_key == poison:
+            raise KeyError("geheim")
+        return real(connection, rule, one, severity, fired=fired)
+
+    monkeypatch.setattr(evaluator, "_breach", broken)
+    for n, tenant in enumerate(("bank", "shop")):
+        scored(engine, 10 * n, 3, tenant=tenant)
+    scored(engine, 50, status="failed")
+    done = evaluate(engine, rules(BURST + '[[monitor]]\nname = "own"\ncheck = "dead_letters"\n'), ("pager",))
+    assert done is not None
+    assert done.failed == {"burst": "KeyError"}
+    assert {o.dedup_key for o in done.opened} == {"burst:drift:shop", "own:dead_letters"}
+
+
+def test_a_person_resolves_what_a_rule_clears_at_the_same_time(engine: Engine) -> None:
+    quick = rules(BURST + 'clear_for = "0s"')
+    scored(engine, 0, 3)
+    (opened,) = look(engine, quick).opened
+    pass_time(engine, 700)
+    found: list[Any] = []
+    with engine.begin() as connection:
+        actions.resolve(connection, opened.alert_id, ANNA)
+        thread = threading.Thread(target=lambda: found.append(evaluate(engine, quick, ("pager",))))
+        thread.start()
+        wait_for_lock(engine)
+    thread.join()
+    assert found[0].failed == {}
+    assert events(engine) == ["opened", "resolved"]
+    assert phases(engine) == {}
+
+
+def wait_for_lock(engine: Engine) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    for _ in range(1000):
+        with engine.connect() as connection:
+            if connection.execute(waiting).scalar_one():
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 def worker(engine: Engine, **values: Any) -> None:

@@ -85,6 +85,25 @@ def test_a_database_that_is_away_stops_nobody(engine: Engine, tmp_path: Path) ->
     assert rows(engine)[0].stored_at is not None
 
 
+def test_a_source_that_changes_while_it_is_asked_ends_no_reporting(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a partition is taken away between two looks at it."""
+    answers: list[object] = [KeyError("partition"), 7]
+
+    def lag(_: JsonLines) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(JsonLines, "lag", property(lag))
+    reporter = Reporter(engine, source(tmp_path))
+    reporter.stored()
+    assert [reporter.tell(), reporter.tell()] == [False, True]
+    assert (rows(engine)[0].lag, rows(engine)[0].stored_at is None) == (7, False)
+
+
 def test_the_worker_reports_and_a_replay_does_not(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
     path = lines(tmp_path / "t", [wire("m1"), wire("m2")])
     run_worker(engine, chat, [make_probe(chat)], path, reports=False)
@@ -148,6 +167,20 @@ def test_a_database_that_is_away_is_told_once(engine: Engine) -> None:
     assert look() is not None
     away.dispose()
     assert said == ["rules: not evaluated, the database does not answer (ProgrammingError)"]
+
+
+def test_a_defect_ends_no_looking_and_is_told_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def broken(*_: object) -> Evaluated:
+        raise KeyError("geheim")
+
+    monkeypatch.setattr(evaluation, "evaluate", broken)
+    failed = metrics.RULE_LOOKS.labels("failed")._value.get()
+    look = Looks(engine, rules(BURST), (), said.append)
+    assert [look(), look()] == [None, None]
+    assert said == ["rules: not evaluated, a defect of awry (KeyError)"]
+    assert metrics.RULE_LOOKS.labels("failed")._value.get() == failed + 2
 
 
 def test_drift_is_on_the_metrics_while_it_can_be_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

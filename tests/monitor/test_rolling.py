@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from monitor import rolling
 from monitor.rolling import rolling_up
 from storage.writer import BatchRows, register_probe
 from tests.storage.rows import message, score, write
@@ -47,6 +49,20 @@ def test_what_goes_wrong_is_told_once_and_stops_nothing(engine: Engine) -> None:
         until(lambda: said)
         time.sleep(0.3)
     assert said == ["dashboards: scores are not rolled up (StorageError)"]
+
+
+def test_a_defect_is_told_once_and_does_not_end_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    said: list[str] = []
+
+    def broken(_: Engine) -> int:
+        calls.append(1)
+        raise KeyError("geheim")
+
+    monkeypatch.setattr(rolling, "roll_up", broken)
+    with rolling_up(engine, said.append, every=0.02):
+        until(lambda: len(calls) > 2)
+    assert said == ["dashboards: scores are not rolled up (KeyError)"]
 
 
 def test_a_database_that_is_away_does_not_delay_the_end() -> None:
