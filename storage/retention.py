@@ -92,10 +92,8 @@ def _deletions(first: date) -> Iterator[tuple[str, Delete]]:
     yield "alert_messages", delete(alert_messages).where(alert_messages.c.day < first)
     yield "alerts", delete(alerts).where(alerts.c.state == "resolved", ended < midnight, ~told.exists())
     yield "silences", delete(silences).where(silences.c.ends_at < midnight)
-    about = tuple(
-        column.in_(select(table.c.id))
-        for column, table in ((audit.c.alert_id, alerts), (audit.c.silence_id, silences), (audit.c.token_id, api_tokens))
-    )
+    subjects = ((audit.c.alert_id, alerts), (audit.c.silence_id, silences), (audit.c.token_id, api_tokens))
+    about = tuple(column.in_(select(table.c.id)) for column, table in subjects)
     yield "audit", delete(audit).where(audit.c.at < midnight, *(func.coalesce(~known, True) for known in about))
 
 

@@ -6,6 +6,7 @@ Contract: what a validator says names the fix and never the value.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -18,7 +19,10 @@ from alerts.states import State
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Note = Annotated[str, Field(max_length=1000)]
+STARS = 3
 MATCHERS = ("rule", "probe", "tenant", "model")
+
+_STARS = re.compile(r"\*+")
 
 
 def _duration(written: Any) -> str:
@@ -32,6 +36,16 @@ def _duration(written: Any) -> str:
 
 
 Lasting = Annotated[str, Field(max_length=40, examples=["2h", "1d12h"]), AfterValidator(_duration)]
+
+
+def _pattern(written: str) -> str:
+    # Workers match it against every alert that opens; time grows with the power of the stars' number.
+    if len(_STARS.findall(written)) > STARS:
+        raise ValueError(f"has too many `*`; use {STARS} at most")
+    return written
+
+
+Pattern = Annotated[Name, AfterValidator(_pattern)]
 
 
 class Asked(BaseModel):
@@ -78,10 +92,10 @@ class AlertSilence(Asked):
 class NewSilence(Asked):
     """Send nothing for a while about all alerts that match, but for graver ones."""
 
-    rule: Name | None = Field(None, description="a name, or a pattern with `*`")
-    probe: Name | None = None
-    tenant: Name | None = None
-    model: Name | None = None
+    rule: Pattern | None = Field(None, description=f"a name, or a pattern with `*`, {STARS} at most")
+    probe: Pattern | None = None
+    tenant: Pattern | None = None
+    model: Pattern | None = None
     lasting: Lasting = Field("1h", alias="for")
     up_to: Severity = "critical"
     comment: Note = ""

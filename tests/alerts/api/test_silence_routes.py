@@ -46,7 +46,7 @@ def test_an_early_end(engine: Engine, act: Client) -> None:
 
 def test_all_matchers_must_match(engine: Engine, act: Client) -> None:
     open_alerts(engine, [flagged(1), flagged(2, tenant="bank"), flagged(3, probe="other")])
-    act.post("/silences", 201, {"tenant": "shop", "probe": "dri*", "model": "*", "rule": "threshold"})
+    act.post("/silences", 201, {"tenant": "**s*p**", "probe": "dri*", "model": "*", "rule": "threshold"})
     assert {(r.tenant, r.probe): r.state for r in all_alerts(engine)} == {
         ("shop", "drift"): "silenced", ("bank", "drift"): "open", ("shop", "other"): "open",
     }  # fmt: skip
@@ -59,6 +59,7 @@ def test_all_matchers_must_match(engine: Engine, act: Client) -> None:
         ({"for": "1h"}, "body", "matches nothing"),
         ({"rule": None}, "body", "matches nothing"),
         ({"rule": ""}, "body.rule", "at least 1 character"),
+        ({"rule": "a", "tenant": "*a*a*a*"}, "body.tenant", "has too many `*`; use 3 at most"),
         ({"rule": 7}, "body.rule", "valid string"),
         ({"rule": "a", "for": "soon"}, "body.for", "is no duration; write for example 90s, 10m, 1h30m or 2d"),
         ({"rule": "a", "for": ""}, "body.for", "is no duration"),
