@@ -3,7 +3,7 @@
 Contract: speaks JSON to who holds a token (`alerts.api.tokens`); its errors are problem+json. Each change is one
 transaction with its audit row, by the token's name and the client's address. No answer, error or log line holds a
 message's text. Limits are of this process and in memory. There is no TLS here: listen on loopback, or behind something
-that has it and tells the client's address.
+that has it, whose address is then the client's.
 
 The description, /openapi.json, needs no token. There is no page of documentation, which would load its scripts from
 somebody else's server.
