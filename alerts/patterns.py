@@ -24,7 +24,14 @@ def matches(patterns: Sequence[str], name: str | None) -> bool:
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)), re.DOTALL)
+    first, *others = (re.escape(part) for part in re.split(r"\*+", pattern))
+    if not others:
+        return re.compile(first)
+    # Where a part was found first is never given up (an atomic group): the time is that of the name's length for each
+    # part, not a power of it.
+    *middle, last = others
+    found = "".join(f"(?>.*?{part})" for part in middle)
+    return re.compile(f"{first}{found}.*{last}", re.DOTALL)
 
 
 def matching(patterns: Sequence[str], column: ColumnElement[str]) -> ColumnElement[bool]:

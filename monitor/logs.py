@@ -38,9 +38,10 @@ def configure() -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the one of this moment
         cache_logger_on_first_use=False,
     )
-    kafka = logging.getLogger("kafka")
-    kafka.handlers = [_IntoOurs(logging.WARNING)]
-    kafka.propagate = False
+    for name in ("kafka", "uvicorn", "awry"):
+        library = logging.getLogger(name)
+        library.handlers = [_IntoOurs(logging.WARNING)]
+        library.propagate = False
 
 
 class _IntoOurs(logging.Handler):

@@ -108,11 +108,13 @@ def serve(
     """Serve the page, the HTTP API (/api/v1), /metrics, /healthz and /readyz. Ctrl-C ends it."""
     from alerts.links import Links
     from monitor import assemble, metrics, web
+    from monitor.logs import configure
     from monitor.rolling import rolling_up
     from monitor.service import DEFAULT_LISTEN, ready_of, until_signal
     from monitor.settings import load_settings
 
     settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
+    configure()
     engine = assemble.open_database(settings)
     links = Links(settings.runbook_url, settings.dashboard_url)
     with (
