@@ -32,10 +32,10 @@ class Links:
     dashboard: str | None = None
 
     def of(self, data: Mapping[str, Any]) -> dict[str, str]:
-        """The links of one alert; a runbook that its rule gave comes first."""
+        """The links of one alert."""
         values = {name: quote(str(data.get(name) or "-"), safe="") for name in LINK_FIELDS}
         found = {
-            "runbook": data.get("runbook") or (self.runbook and self.runbook.format_map(values)),
+            "runbook": self.runbook and self.runbook.format_map(values),
             "dashboard": self.dashboard and self.dashboard.format_map(values),
         }
         return {name: str(url) for name, url in found.items() if url}

@@ -138,8 +138,8 @@ class Settings(BaseSettings):
     )
     runbook_url: str | None = Field(
         None,
-        description="link to a runbook in what is sent, with fields in braces ({rule}, {probe}, {tenant}, ...); a "
-        "rule's own comes first",
+        description="link to a runbook in what is sent and on the page, with fields in braces ({rule}, {probe}, "
+        "{tenant}, ...)",
     )
     dashboard_url: str | None = Field(
         None, description="link to a dashboard or to awry's page, with the same fields and {alert_id}"
@@ -147,8 +147,8 @@ class Settings(BaseSettings):
     send_every_seconds: float = Field(2.0, gt=0, le=300, description="how often the outbox loop looks")
     listen: str | None = Field(
         None,
-        description="HOST:PORT of /metrics, /healthz and /readyz; default: 127.0.0.1:9464 with a Kafka source, else "
-        "none",
+        description="HOST:PORT of /metrics, /healthz and /readyz, and of the page of awry serve; default: "
+        "127.0.0.1:9464 for awry serve and with a Kafka source, else none",
     )
     logs: Literal["auto", "terminal", "json"] = Field("auto", description="auto: progress on a terminal, else JSON")
 

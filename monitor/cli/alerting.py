@@ -139,7 +139,7 @@ def verdict(
 
     with _writing(database_url, state_dir) as connection:
         found = find_alert(connection, alert)
-        row = judge(connection, found, verdict.value, _actor(who), note)
+        row = judge(connection, found, verdict.value, actor_of(who), note)
     say(f"{printable(row.dedup_key)} judged {row.verdict}")
 
 
@@ -177,10 +177,10 @@ def silence(
     with _writing(database_url, state_dir) as connection:
         if alert is not None:
             found = actions.find_alert(connection, alert)
-            made = actions.silence_alert(connection, found, duration, _actor(who), comment)
+            made = actions.silence_alert(connection, found, duration, actor_of(who), comment)
         else:
             most = up_to or Severities.critical
-            made = actions.silence(connection, given, duration, _actor(who), comment, most.value)
+            made = actions.silence(connection, given, duration, actor_of(who), comment, most.value)
     say(f"silence {made.id} until {made.ends_at:%Y-%m-%d %H:%M:%S %Z} covers {len(made.alerts)} live alerts")
 
 
@@ -206,7 +206,7 @@ def unsilence(
 
     with _writing(database_url, state_dir) as connection:
         found = find_silence(connection, silence)
-        back = end_silence(connection, found, _actor(who))
+        back = end_silence(connection, found, actor_of(who))
     say(f"silence {found} is over; {len(back)} alerts speak again")
 
 
@@ -235,11 +235,12 @@ def _each(
         connection.rollback()
         for alert_id in dict.fromkeys(found):
             with connection.begin():
-                row = action(connection, alert_id, _actor(who))
+                row = action(connection, alert_id, actor_of(who))
             say(f"{printable(row.dedup_key)} is {row.state}")
 
 
-def _actor(who: str | None) -> Actor:
+def actor_of(who: str | None) -> Actor:
+    """Who types it: the name given, else the user's."""
     from alerts.audit import Actor
 
     try:

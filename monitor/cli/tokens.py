@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from monitor.cli import app, say
-from monitor.cli.alerting import _actor
+from monitor.cli.alerting import actor_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -44,7 +44,7 @@ def create(
     except ValueError as error:
         raise SettingsError(f"for: {error}") from None
     with _open(database_url, state_dir) as engine, engine.begin() as connection:
-        secret = tokens.create(connection, name, scope, duration, _actor(who))
+        secret = tokens.create(connection, name, scope, duration, actor_of(who))
     # Once it is there for good.
     typer.echo(secret)
     say(f"token {name} may {scope} for {lasting}; keep the secret, it is shown this once")
@@ -78,7 +78,7 @@ def revoke(name: Name, who: As = None, database_url: Url = None, state_dir: Stat
     from alerts.api import tokens
 
     with _open(database_url, state_dir) as engine, engine.begin() as connection:
-        tokens.revoke(connection, name, _actor(who))
+        tokens.revoke(connection, name, actor_of(who))
     say(f"token {name} is good no longer")
 
 
