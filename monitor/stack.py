@@ -1,8 +1,8 @@
 """`awry stack`: the demo's traffic through the whole chain on one machine, each part as it would run in production.
 
-An embedded Kafka, an embedded PostgreSQL, a worker (`awry run`) and a sender (`awry send`), each a process of its own.
-The demo's 200 messages are produced into a topic; when all are in the tables, the demo's table is printed from them.
-The stack has a database and a topic of its own in the state folder (`stack/`), emptied at each start.
+An embedded Kafka, an embedded PostgreSQL, a worker (`awry run`), a sender (`awry send`) and the page (`awry serve`),
+each a process of its own. The demo's 200 messages are produced into a topic; when all are in the tables, the demo's
+table is printed from them. The stack has a database and a topic of its own in the state folder (`stack/`), emptied at each start.
 """
 
 from __future__ import annotations
@@ -69,21 +69,24 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
         demo.empty(engine)
         address = f"127.0.0.1:{free_port()}"
         environment = _environment(settings, broker.address, address)
-        say("starting the worker and the sender")
+        page = f"127.0.0.1:{free_port()}"
+        say("starting the worker, the sender and the page")
         worker = parts.enter_context(_part("worker", ["run", "--from", "earliest"], environment, out))
         sender = parts.enter_context(_part("sender", ["send"], environment | {"AWRY_LISTEN": ""}, out))
+        server = parts.enter_context(_part("page", ["serve"], environment | {"AWRY_LISTEN": page}, out))
+        processes = {"worker": worker, "sender": sender, "page": server}
         _produce(broker.address, traffic)
         say(f"{len(traffic)} messages are in topic {TOPIC}")
-        _wait(engine, len(traffic), {"worker": worker, "sender": sender}, stopped, out)
+        _wait(engine, len(traffic), processes, stopped, out)
         demo.show(demo.outcome_of(engine, TOPIC, _tally(address)), len(traffic), console)
         if once:
             return
         console.print("\n[bold]the stack is up[/], Ctrl-C takes it down")
-        for name, what in (("Kafka", broker.address), ("metrics", f"http://{address}/metrics"),
+        for name, what in (("page", f"http://{page}"), ("Kafka", broker.address), ("metrics", f"http://{address}/metrics"),
                            ("logs", f"{out}/stack-*.log")):  # fmt: skip
             console.print(f"  {name:10} {what}", soft_wrap=True)
         while not stopped(1.0):
-            _check({"worker": worker, "sender": sender}, out)
+            _check(processes, out)
     say("everything is down")
 
 

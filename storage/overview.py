@@ -48,7 +48,7 @@ def last_hour(connection: Connection) -> LastHour:
     return LastHour(int(scored), int(flagged), unscored)
 
 
-def live_alerts(connection: Connection, limit: int = 100) -> list[dict[str, Any]]:
+def live_alerts(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """Alerts that are not resolved: those that nobody has in hand first, then the gravest, then the latest."""
     state = case({"open": 0, "acknowledged": 1}, value=alerts.c.state, else_=2)
     severity = case({"critical": 0, "error": 1, "warning": 2}, value=alerts.c.severity, else_=3)

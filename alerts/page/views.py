@@ -13,11 +13,12 @@ from alerts.api.paging import alert_page
 from alerts.bodies import top_messages
 from alerts.links import Links
 from alerts.page import cards, charts
+from alerts.rules import SEVERITIES
 from alerts.states import STATES, moves
 from storage.details import histogram, message_detail
 from storage.judgements import active_silences, alert_by_id, alert_deliveries, alert_history
 from storage.overview import known_probes, last_hour, latest_scores, live_alerts, recent_workers
-from storage.queries import outbox_counts
+from storage.queries import live_alert_counts, outbox_counts
 from storage.writer import Coordinates
 
 LATEST = 300
@@ -28,10 +29,11 @@ FILTERED = ("state", "severity", "rule", "probe", "tenant", "model")
 
 def now(connection: Connection) -> dict[str, Any]:
     """Alerts that want somebody, the last hour in numbers, the latest scores of every probe."""
-    found = live_alerts(connection)
+    live = live_alert_counts(connection)
     return {
-        "alerts": found,
-        "open": [a for a in found if a["state"] == "open"],
+        "alerts": live_alerts(connection, _LISTED),
+        "live": sum(live.values()),
+        "open": {severity: live.get(("open", severity), 0) for severity in reversed(SEVERITIES)},
         "hour": last_hour(connection),
         "workers": recent_workers(connection),
         "deliveries": outbox_counts(connection),

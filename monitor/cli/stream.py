@@ -96,7 +96,7 @@ def stack(
     state_dir: Annotated[Path | None, Flag(help="models, caches; the stack's own data in the folder stack")] = None,
     once: Annotated[bool, Flag("--once", help="stop after the table instead of waiting for Ctrl-C")] = False,
 ) -> None:
-    """The demo through the whole chain: Kafka, a worker and a sender as processes, PostgreSQL. Ctrl-C ends it."""
+    """The demo through the whole chain: Kafka, worker, sender and page as processes, PostgreSQL. Ctrl-C ends it."""
     from monitor.settings import load_settings
     from monitor.stack import run_stack
 

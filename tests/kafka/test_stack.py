@@ -62,6 +62,10 @@ def test_the_stack_prints_the_table_and_ctrl_c_takes_it_down(state: Path, tmp_pa
         assert address is not None
         with urllib.request.urlopen(address[0], timeout=10) as response:  # noqa: S310 - loopback
             assert 'awry_messages_total{status="scored"} 200.0' in response.read().decode()
+        page = re.search(r"page +(http://[\d.:]+)", said)
+        assert page is not None
+        with urllib.request.urlopen(page[1], timeout=10) as response:  # noqa: S310 - loopback
+            assert 'class="score flagged"' in response.read().decode()
         children = psutil.Process(stack.pid).children(recursive=True)
         assert "java" in {c.name() for c in children}
         stack.send_signal(signal.SIGINT)

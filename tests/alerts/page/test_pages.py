@@ -99,6 +99,17 @@ def test_now_counts_what_is_there(engine: Engine, browser: TestClient) -> None:
     assert browser.get("/").text.count('<circle class="score"') == 2
 
 
+def test_a_burst_of_alerts_is_counted_whole(engine: Engine, browser: TestClient) -> None:
+    open_alerts(engine, [flagged(n, 0.6, tenant=f"t{n:03}") for n in range(104)])
+    open_alerts(engine, [flagged(500, 9.0, tenant="hospital")])
+    page = browser.get("/").text
+    assert "<title>105 open" in page
+    assert "1 critical, open" in words(page)
+    assert "104 warning, open" in words(page)
+    assert "100 of 105" in words(page)
+    assert "hospital" in page, "the gravest is among those shown"
+
+
 def test_a_worker_that_went_silent_says_so(engine: Engine, browser: TestClient) -> None:
     row = text(
         "INSERT INTO workers (id, name, source, seen_at, lag, lag_unit) "
