@@ -2,7 +2,8 @@
 
 An embedded Kafka, an embedded PostgreSQL, a worker (`awry run`), a sender (`awry send`) and the page (`awry serve`),
 each a process of its own. The demo's 200 messages are produced into a topic; when all are in the tables, the demo's
-table is printed from them. The stack has a database and a topic of its own in the state folder (`stack/`), emptied at each start.
+table is printed from them. The stack has a database and a topic of its own in the state
+folder (`stack/`), emptied at each start.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import URL
@@ -68,7 +69,12 @@ def make_page(engine: Engine, links: Links, *, free: bool) -> Starlette:
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_with_headers)],
-        exception_handlers={HTTPException: page.problem, AlertsError: page.refused, Exception: page.defect},
+        exception_handlers={
+            HTTPException: page.problem,
+            AlertsError: page.refused,
+            OperationalError: page.away,
+            Exception: page.problem,
+        },
     )
 
 
@@ -219,7 +225,7 @@ class _Page:
         return HTMLResponse(self._templates.get_template(template).render(**common, **values), status)
 
     async def problem(self, request: Request, error: Exception) -> Response:
-        """A status in words."""
+        """A status in words; a defect by its class, since its text may quote a row."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         said = str(error.detail) if isinstance(error, HTTPException) else type(error).__name__
         viewer = Viewer(None, False, False)
@@ -229,9 +235,10 @@ class _Page:
         """What awry refuses on purpose."""
         return await self.problem(request, HTTPException(400, str(error)))
 
-    async def defect(self, request: Request, error: Exception) -> Response:
-        """By its class: the text may quote a row."""
-        return await self.problem(request, error)
+    async def away(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - by its class alone
+        """The database cannot be asked."""
+        why = "the database does not answer, or is too busy; alerts go out as before, as soon as it is back"
+        return await self.problem(request, HTTPException(503, why))
 
 
 async def _form(request: Request) -> dict[str, str]:

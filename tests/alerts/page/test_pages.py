@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 from starlette.testclient import TestClient
 
 from alerts import actions
@@ -329,6 +329,15 @@ def test_a_defect_is_told_by_its_class(engine: Engine, browser: TestClient, monk
     assert answer.status_code == 500
     assert "RuntimeError" in answer.text
     assert "a prompt" not in answer.text
+
+
+def test_a_database_that_is_away() -> None:
+    nowhere = create_engine("postgresql+psycopg://awry:secret@127.0.0.1:1/awry")
+    for path in ("/", "/alerts", "/probes", "/messages/topic/0/1"):
+        answer = browsing(nowhere).get(path)
+        assert answer.status_code == 503
+        assert "the database does not answer" in words(answer.text)
+        assert "secret" not in answer.text
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
