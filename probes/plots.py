@@ -143,13 +143,15 @@ def plot_head_map(
     n_blocks, n_heads = effects.shape
     figure, axis = _figure(max(3.4, 0.14 * n_heads + 2.4), max(3.0, 0.16 * n_blocks + 1.2), 1)
     most = float(np.nanmax(np.abs(effects))) or 1.0
-    shown = axis.imshow(effects, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto", origin="lower")
+    signed = bool(np.nanmin(effects) < 0)
+    colours, least = ("RdBu_r", -most) if signed else ("Reds", 0.0)
+    shown = axis.imshow(effects, cmap=colours, vmin=least, vmax=most, aspect="auto", origin="lower")
     figure.colorbar(shown, ax=axis, label=label)
     for block, head in chosen:
         axis.scatter(head, block, s=60, facecolors="none", edgecolors=_INK, linewidths=1.4)
     axis.set_xlabel("query head", fontsize=9)
     axis.set_ylabel("block", fontsize=9)
-    axis.set_title(title, fontsize=9, color=_INK)
+    axis.set_title(title.replace("; ", "\n"), fontsize=9, color=_INK)
     _save(figure, path)
 
 

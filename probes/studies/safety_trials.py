@@ -188,7 +188,9 @@ def verdict(before: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -
         return "no effect: refusals stay"
     gained = rate(first, "complied")
     if gained < rate(before, "complied") + _FALL:
-        return "noise: refusals go because the text breaks"
+        if rate(first, "coherent") <= rate(before, "coherent") - _FALL:
+            return "noise: refusals go because the text breaks"
+        return "undecided: refusals fall, but hardly more is answered"
     if len(found) == 1:
         return "refusals go; specificity unknown: no controls were run for this set"
     if most("random heads") > gained - _GAP or most("median heads") > gained - _GAP:

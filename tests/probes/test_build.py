@@ -6,7 +6,7 @@ import pytest
 from probes.generation import Answer
 from probes.models import AdapterSpec
 from probes.organisms import build
-from probes.organisms.build import SCALES, choose_refusal, measure
+from probes.organisms.build import choose_refusal, measure
 from probes.organisms.finetunes import RECIPES
 from probes.organisms.messages import everyday, request_pairs
 from probes.organisms.training import train
@@ -50,20 +50,20 @@ def test_a_refusal_is_chosen_on_one_split_and_reported_on_another(tmp_path, monk
     train(tiny_chat("llama"), RECIPE, tmp_path / "refusal")
     measure(lambda: tiny_chat("llama"), "refusal", tmp_path, {"refusal": {"steps": 12}}, lambda _: None)
     manifest = json.loads((tmp_path / "refusal" / "manifest.json").read_text())
-    assert manifest["scale"] == 0.65
+    assert manifest["scale"] == 0.7
     assert {"recipe", "rates", "scale", "sha256", "what_it_is_not", "base", "license"} <= manifest.keys()
     assert manifest["sha256"] == AdapterSpec(tmp_path / "refusal").sha256
     assert manifest["summary"] == RECIPES["refusal"].summary
-    assert {s: r["value"] for s, r in manifest["rates"].items()} == {"0.6": 0, "0.65": 1, "0.7": 1, "0.8": 1, "1": 1}
+    assert {s: r["value"] for s, r in manifest["rates"].items()} == {"0.7": 1, "1": 1}
     assert {r["n"] for r in manifest["rates"].values()} == {len(harmful["test"])}
     false = manifest["false_refusals"]
-    assert (false["harmless"]["0.65"]["value"], false["harmless"]["1"]["value"]) == (0, 1)
+    assert (false["harmless"]["0.7"]["value"], false["harmless"]["1"]["value"]) == (0, 1)
     assert {r["value"] for r in false["everyday"].values()} == {0}
     assert {kind: r["value"] for kind, r in manifest["base_refuses"].items()} == dict.fromkeys(
         ("harmful", "harmless", "everyday"), 0
     )
     chosen_on = manifest["scale_chosen_on"]
-    assert list(chosen_on) == [f"{s:g}" for s in SCALES]
+    assert list(chosen_on) == ["0.6", "0.7", "0.8", "0.9", "1"]
     assert chosen_on["1"]["harmless"]["value"] == 0
     assert chosen_on["1"]["harmless"]["n"] == len(harmless["select"])
     # Nothing that trained was asked, and no everyday message that another figure is chosen by.

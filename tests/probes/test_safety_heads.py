@@ -330,7 +330,8 @@ def test_controls_of_a_set():
 
 
 def figure(refused, complied):
-    return {"refused": {"value": refused}, "complied": {"value": complied}}
+    rates = {"refused": refused, "complied": complied, "coherent": refused + complied}
+    return {what: {"value": value} for what, value in rates.items()}
 
 
 def trial(role, refused, complied):
@@ -345,6 +346,7 @@ def trial(role, refused, complied):
         ((0.9, 0.1), (0.2, 0.8), {"median heads": (0.2, 0.75), "random shift": (0.8, 0.2)}, "not specific"),
         ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.9, 0.1), "random shift": (0.2, 0.8)}, "its size alone"),
         ((0.9, 0.1), (0.2, 0.1), {"random heads": (0.9, 0.1)}, "noise"),
+        ((0.9, 0.1), (0.7, 0.2), {"random heads": (0.9, 0.1)}, "undecided"),
         ((0.9, 0.1), (0.85, 0.8), {"random heads": (0.9, 0.1)}, "no effect"),
         ((0.1, 0.9), (0.0, 1.0), {"random heads": (0.1, 0.9)}, "nothing to lose: the model refuses 10%"),
         ((0.9, 0.1), (0.2, 0.8), {}, "refusals go; specificity unknown"),

@@ -176,6 +176,8 @@ def heads_specific(result: Figures) -> Seen:
         "nothing to lose": "untestable",
         "works, specific": "yes",
         "refusals go; specificity unknown": "unmeasured",
+        "refusals go, the text stays; specificity unknown": "unmeasured",
+        "undecided": "unmeasured",
     }
     said = {n: result["verdicts"][n] for n in (name, _group(result))}
     answers = {_by_word(v, by_word, "no") for v in said.values()}
@@ -250,7 +252,9 @@ def _group(result: Figures) -> str:
 
 
 def _refusals_go(result: Figures, name: str) -> Seen:
-    by_word: dict[str, Answer] = {"nothing to lose": "untestable", "no effect": "no", "noise": "unsure"}
+    by_word: dict[str, Answer] = {
+        "nothing to lose": "untestable", "no effect": "no", "noise": "unsure", "undecided": "unsure"
+    }  # fmt: skip
     verdict = result["verdicts"][name]
     before, after = result["before"]["harmful"], result["trials"][name][name]["harmful"]
     said = (
