@@ -71,8 +71,11 @@ _ALERTS = """
         INSERT INTO alerts (id, dedup_key, rule, probe, tenant, model, severity, state, count, top_score, threshold,
             first_message, top_message, opened_at, last_seen_at)
         SELECT gen_random_uuid(), 'key-' || n, 'threshold', 'drift', 'tenant-' || n % 200, 'model-0', 'warning',
-            CASE WHEN n % 10 = 0 THEN 'open' ELSE 'resolved' END, 10, 1, 0.5, '{"id": "m-1"}', '{"id": "m-1"}',
-            now() - make_interval(mins => n), now() - make_interval(mins => n) FROM generate_series(1, 2000) AS n
+            CASE WHEN n % 10 = 0 THEN 'open' ELSE 'resolved' END, 10, 1, 0.5, message, message,
+            now() - make_interval(mins => n), now() - make_interval(mins => n)
+        FROM generate_series(1, 2000) AS n CROSS JOIN (
+            SELECT jsonb_build_object('source', 'awry.traffic', 'partition', 0, 'offset', 1, 'id', 'm-12') AS message
+        ) AS top
         RETURNING id, dedup_key
     )
     INSERT INTO alert_messages (alert_id, source, partition, "offset", day, message_id, score)

@@ -1,0 +1,18 @@
+"""The benchmark of the page asks every page of rows that are there. No timing is asserted."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+from starlette.testclient import TestClient
+
+from alerts.links import Links
+from alerts.page.app import make_page
+from benchmarks.grafana_queries import load
+from benchmarks.page import measure
+
+
+def test_every_page_is_measured(engine: Engine) -> None:
+    load(engine, 4000, 0.1)
+    found = measure(TestClient(make_page(engine, Links(), free=True), base_url="http://localhost"))
+    assert len(found) == 7
+    assert all(figures["ms"] > 0 for figures in found.values())
