@@ -16,6 +16,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import URL
@@ -73,6 +74,7 @@ def make_page(engine: Engine, links: Links, *, free: bool) -> Starlette:
             HTTPException: page.problem,
             AlertsError: page.refused,
             OperationalError: page.away,
+            PoolTimeoutError: page.away,
             Exception: page.problem,
         },
     )
