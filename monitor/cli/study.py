@@ -181,7 +181,7 @@ def transfer(
         typer.echo(f"{mode}: {words}")
     for left, why in left_out.items():
         typer.echo(f"left out: {left}: {why}")
-    say_written(out, "TRANSFER.md", None)
+    say_written(out, "TRANSFER.md", *(made.get("file") for made in result["probes"]))
 
 
 @study.command()

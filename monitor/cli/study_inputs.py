@@ -104,5 +104,7 @@ def command_line() -> str:
     return shlex.join(["awry", *sys.argv[1:]])
 
 
-def say_written(folder: Path, table: str, probe: str | None) -> None:
-    say(f"written to {folder}: RESULT.json, {table} and pictures" + (f", probe {probe}" if probe else ""))
+def say_written(folder: Path, table: str, *probes: str | None) -> None:
+    """Where a study's files are; a probe that could not be made (None) is not named."""
+    named = "".join(f", probe {probe}" for probe in probes if probe)
+    say(f"written to {folder}: RESULT.json, {table} and pictures{named}")

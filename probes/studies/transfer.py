@@ -5,7 +5,8 @@ texts that are no test question of anybody (`probes.transfer`); s's own directio
 norm of t's own, and steers t on held-out questions. Beside it, through the same map or the same procedure: random
 donor directions, maps of shuffled pairs; in the receiver alone: its own direction, random and orthogonal directions of
 equal norm, its own direction of another block. R2 and the cosine to the receiver's own direction are reported and
-certify nothing by themselves.
+certify nothing by themselves. Whether a direction *detects* is measured apart from whether it steers
+(`transfer_detection`), and each receiver gets a probe of the best mapped direction (`transfer_product`).
 
 Anchors are declared: `neutral` (the text alone, plain weights, in both models) or `contrast` (each text under both
 conditions of each model: such anchors hold the answer, so a map that works on them shows little).
@@ -38,6 +39,7 @@ from probes.models import ChatModel
 from probes.sites import Site
 from probes.steering import Intervention, Mode, Positions
 from probes.studies.subjects import Subject
+from probes.studies.transfer_detection import Detection, Held, compare, read_held
 
 Say = Callable[[str], None]
 Anchors = Literal["neutral", "contrast"]
@@ -84,7 +86,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Receiver:
-    """A receiver without a donor, by mode: nothing, its own direction, and directions of equal norm."""
+    """A receiver without a donor, by mode: nothing, its own direction, and directions of equal norm.
+
+    `detection` is of its own direction, beside random ones.
+    """
 
     aligned: Outcome
     untouched: Outcome
@@ -92,15 +97,17 @@ class Receiver:
     random: dict[Mode, list[Outcome]]
     orthogonal: dict[Mode, Outcome]
     elsewhere: dict[Mode, Outcome] | None
+    detection: Detection
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One ordered pair: the map, where the mapped direction points, and what it does, by mode."""
+    """One ordered pair: the map, the mapped direction, where it points, what it does, by mode, and what it detects."""
 
     donor: str
     receiver: str
     map: transfer.RidgeMap
+    direction: Direction
     shuffled_r2: list[float]
     cosine: float
     cosine_null: NDArray[np.float64]
@@ -108,6 +115,7 @@ class Pair:
     mapped: dict[Mode, Outcome]
     random_source: dict[Mode, list[Outcome]]
     shuffled: dict[Mode, list[Outcome]]
+    detection: Detection
 
 
 @dataclass(frozen=True)
@@ -131,16 +139,20 @@ def run_transfer(
     command: str = "",
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """The whole study: RESULT.json, TRANSFER.md, transfer.png and asymmetry.png in `folder`; returns the result.
+    """The whole study: RESULT.json, TRANSFER.md, two pictures and a probe a receiver in `folder`; returns the result.
 
     `anchors` are user messages, at least 4/3 of the widest model's width of them (`contrast` counts each twice), none
     of them a test message. `left_out` (name -> why) is reported. What was measured is kept in `folder/cache`, so that
     a study that was stopped goes on; models are loaded one at a time.
     """
-    from probes.studies.transfer_report import report
+    from probes.studies.transfer_product import write_probes
+    from probes.studies.transfer_report import summarise, write
 
     measured = measure(subjects, anchors, folder / "cache", settings, say)
-    return report(measured, folder, left_out or {}, command)
+    result = {**summarise(measured, left_out or {}), "command": command}
+    result["probes"] = write_probes(measured, result["pairs"], folder, say)
+    write(result, folder)
+    return result
 
 
 def measure(
@@ -254,7 +266,9 @@ class _Stand:
 
     def __init__(self, reading: Reading, settings: Settings, cache: Path) -> None:
         self._reading, self._settings = reading, settings
+        self._chat: ChatModel | None = None
         self._bench: Bench | None = None
+        self._held: Held | None = None
         subject = reading.subject
         self._kept = Kept(
             cache,
@@ -279,6 +293,7 @@ class _Stand:
             random={m: [self._run(d, m) for d in self._draws(random_like)] for m in settings.modes},
             orthogonal=self._by_mode(orthogonal_to(native, settings.seed)),
             elsewhere=self._by_mode(moved) if moved else None,
+            detection=compare(self._read(), native, random=list(self._draws(random_like))),
         )
 
     def pair(self, donor: Reading) -> Pair:
@@ -297,6 +312,7 @@ class _Stand:
             donor=donor.subject.name,
             receiver=own.subject.name,
             map=found,
+            direction=direction,
             shuffled_r2=[m.r2 for m in mixed],
             cosine=cosine(direction, own.native),
             cosine_null=transfer.cosine_null(found, donor.native, own.native, seed=settings.seed),
@@ -304,6 +320,7 @@ class _Stand:
             mapped=self._by_mode(direction),
             random_source={m: [self._run(d, m) for d in noise] for m in settings.modes},
             shuffled={m: [self._run(d, m) for d in shuffled] for m in settings.modes},
+            detection=compare(self._read(), direction, random_source=noise, shuffled=shuffled),
         )
 
     def _draws(self, draw: Callable[[Direction, int], Direction]) -> Iterator[Direction]:
@@ -333,11 +350,28 @@ class _Stand:
             found["change"],
         )
 
+    def _read(self) -> Held:
+        """The receiver's activations in both conditions, read when they are not kept yet."""
+        if self._held is None:
+            subject, site = self._reading.subject, self._reading.native.site
+            name = f"both conditions at {site}, fit {_hash(asdict(subject.contrast), *subject.fit)}"
+            found = self._kept.get(name)
+            if found is None:
+                found = read_held(self._model(), subject, site).plain()
+                self._kept.put(name, found)
+            self._held = Held.of(found)
+        return self._held
+
+    def _model(self) -> ChatModel:
+        if self._chat is None:
+            self._chat = self._reading.subject.load()
+        return self._chat
+
     def _ready(self) -> Bench:
         if self._bench is None:
             subject = self._reading.subject
             self._bench = Bench(
-                subject.load(),
+                self._model(),
                 subject.tested,
                 subject.test,
                 subject.judge,

@@ -7,6 +7,7 @@ so they are not independent).
 
 A pair's verdict: the mapped direction *works* when its gain is at least 0.15 and above 0; it is *specific* when it is
 also better than each kind of control (interval above 0) and than every single control. Noise is a drop without a gain.
+Detection has a verdict of its own, from AUROC on the test questions (`transfer_detection`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,12 @@ from probes.plots import plot_matrices, plot_two_ways
 from probes.steering import Mode
 from probes.studies.tables import plain
 from probes.studies.transfer import Measured, Pair, Receiver
+from probes.studies.transfer_detection import Detection, from_chance
+from probes.studies.transfer_tables import markdown
 
 WORKS = 0.15
+# Mean AUROC from which directions are said to tell conditions apart.
+DETECTS = 0.75
 _RESAMPLES = 2000
 # Fewer random directions are no control (`shared/science.md` D.6).
 _DRAWS = 5
@@ -38,16 +44,13 @@ NULLS = ("random_source", "shuffled", "receiver_random")
 VERDICTS = ("works, specific", "works, not specific", "noise", "no effect", "undecided")
 
 
-def report(measured: Measured, folder: Path, left_out: dict[str, str], command: str = "") -> dict[str, Any]:
-    """Write RESULT.json, TRANSFER.md and the two PNGs; returns what RESULT.json holds."""
-    from probes.studies.transfer_tables import markdown
-
-    result = {**summarise(measured, left_out), "command": command}
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Write RESULT.json, TRANSFER.md and the two PNGs of a result."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "RESULT.json").write_text(json.dumps(plain(result, partial(round, ndigits=4)), indent=1) + "\n")
     (folder / "TRANSFER.md").write_text(markdown(result))
     names = [s["name"] for s in result["subjects"]]
-    mode = measured.settings.modes[0]
+    mode = result["settings"]["modes"][0]
     plot_matrices(
         [
             ("R2 on held-out anchors", _matrix(result, names, lambda p: p["r2"])),
@@ -69,7 +72,6 @@ def report(measured: Measured, folder: Path, left_out: dict[str, str], command: 
         f"mean gain in good answers ({mode})",
         folder / "asymmetry.png",
     )
-    return result
 
 
 def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
@@ -78,6 +80,7 @@ def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
     groups = {r.subject.name: r.subject.group for r in measured.readings}
     receivers = {r.subject.name: v for r, v in zip(measured.readings, measured.receivers, strict=True)}
     pairs = [_pair(p, receivers[p.receiver], settings.modes) for p in measured.pairs]
+    detection = _detections(measured, groups)
     return {
         "what": "ridge transfer of misalignment directions between models",
         "notes": sorted({r.subject.note for r in measured.readings if r.subject.note}),
@@ -93,6 +96,7 @@ def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
                 "width": len(r.native.vector),
                 "native_norm": r.native.norm,
                 "questions": {"fit": len(r.subject.fit), "test": len(r.subject.test)},
+                "detection": _detection(v.detection),
                 **_receiver(v, settings.modes),
             }
             for r, v in zip(measured.readings, measured.receivers, strict=True)
@@ -101,7 +105,11 @@ def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
         "overall": {mode: _overall(pairs, groups, mode) for mode in settings.modes},
         "groups": {mode: _cells(pairs, groups, mode) for mode in settings.modes},
         "asymmetry": {mode: _asymmetry(pairs, groups, mode) for mode in settings.modes},
-        "verdict": {mode: _verdict(pairs, groups, mode) + _few(settings.draws) for mode in settings.modes},
+        "detection": detection,
+        "verdict": {
+            **{mode: _verdict(pairs, groups, mode) + _few(settings.draws) for mode in settings.modes},
+            "detection": _detection_verdict(detection) + _few(settings.draws),
+        },
     }
 
 
@@ -136,7 +144,19 @@ def _pair(pair: Pair, receiver: Receiver, modes: Sequence[Mode]) -> dict[str, An
             "p": float((1 + (np.abs(null) >= abs(pair.cosine)).sum()) / (1 + len(null))),
         },
         "cosine_shuffled": pair.shuffled_cosines,
+        "detection": _detection(pair.detection),
         "modes": {mode: _effect(pair, receiver, mode) for mode in modes},
+    }
+
+
+def _detection(found: Detection) -> dict[str, Any]:
+    return {
+        "auroc": asdict(found.test),
+        "controls": {
+            kind: {"n": len(v), "mean": float(np.mean(v)), "most": max(map(from_chance, v))}
+            for kind, v in found.controls.items()
+        },
+        "over_controls": found.over_controls,
     }
 
 
@@ -333,6 +353,32 @@ def _verdict(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mode
     else:
         words = "mapped directions work better than controls on average, and are specific in a minority of pairs"
     return f"{words} (gain {gain}, over controls {over}; {len(across)} pairs: {counts})"
+
+
+def _detections(measured: Measured, groups: dict[str, str]) -> dict[str, Any]:
+    """Means over pairs of different groups (over all pairs when there is one group)."""
+    across = [p for p in measured.pairs if groups[p.donor] != groups[p.receiver]] or measured.pairs
+    own = {r.subject.name: v.detection.test.value for r, v in zip(measured.readings, measured.receivers, strict=True)}
+    ends = [
+        {"donor": p.donor, "receiver": p.receiver, "mapped": p.detection.test.value, "own": own[p.receiver],
+         "over_controls": p.detection.over_controls}
+        for p in across
+    ]  # fmt: skip
+    figures = ("mapped", "own", "over_controls")
+    return {"pairs": len(ends), **{name: asdict(over_models(ends, itemgetter(name))) for name in figures}}
+
+
+def _detection_verdict(found: dict[str, Any]) -> str:
+    mapped, own, over = (Interval(**found[name]) for name in ("mapped", "own", "over_controls"))
+    if own.value < DETECTS:
+        words = "nothing can be said: the receivers' own directions do not tell their conditions apart either"
+    elif mapped.value < DETECTS:
+        words = "mapped directions do not tell the receivers' conditions apart"
+    elif over.low <= 0:
+        words = "mapped directions tell the receivers' conditions apart, no better than controls: not specific"
+    else:
+        words = "mapped directions tell the receivers' conditions apart, better than controls do"
+    return f"{words} (AUROC {mapped}, over controls {over}, receivers' own {own}; {found['pairs']} pairs)"
 
 
 def _few(draws: int) -> str:

@@ -31,7 +31,9 @@ def markdown(result: dict[str, Any]) -> str:
         lines += [f"## Pairs by group, {mode}", "", *_cells(result["groups"][mode]), ""]
         lines += [f"### All pairs, {mode}", "", *_overall(result["overall"][mode]), ""]
         lines += [f"### Asymmetry, {mode}", "", *_asymmetry(result["asymmetry"][mode]), ""]
-    lines += ["## Every pair", "", *_pairs(result["pairs"], settings["modes"])]
+    lines += ["## Detection", "", f"{result['verdict']['detection']}.", "", *_detection(result), ""]
+    lines += ["## Every pair", "", *_pairs(result["pairs"], settings["modes"]), ""]
+    lines += ["## Probes", "", *map(_probe, result["probes"])]
     return "\n".join(lines) + "\n"
 
 
@@ -113,6 +115,43 @@ def _asymmetry(found: dict[str, Any]) -> list[str]:
             f"differ by {found['expected_from_sampling']:.2f} from the choice of questions alone.",
         ]
     return lines
+
+
+def _detection(result: dict[str, Any]) -> list[str]:
+    """AUROC of the two conditions: mapped, its controls, and the receivers' own directions."""
+    own = {s["name"]: s["detection"] for s in result["subjects"]}
+    rows = [
+        [
+            f"{pair['donor']} to {pair['receiver']}",
+            interval(pair["detection"]["auroc"]),
+            *(_spread(pair["detection"]["controls"][kind]) for kind in ("random_source", "shuffled")),
+            interval(own[pair["receiver"]]["auroc"]),
+            _spread(own[pair["receiver"]]["controls"]["random"]),
+        ]
+        for pair in result["pairs"]
+    ]
+    head = ["pair", "AUROC, mapped", "random donor directions", "shuffled pairs", "receiver's own", "random there"]
+    return [
+        "AUROC of the misaligned against the aligned condition on test questions; controls: mean (farthest from "
+        "chance, either way).",
+        "",
+        *_table(head, rows),
+    ]
+
+
+def _spread(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.2f} ({found['most']:.2f})"
+
+
+def _probe(made: dict[str, Any]) -> str:
+    if "not_made" in made:
+        return f"- {made['receiver']}: no probe, {made['not_made']}"
+    recipe = f"with a recipe ({made['recipe']})" if made["recipe"] else "without a recipe: no mapped direction works"
+    held = made["at_threshold"]
+    return (
+        f"- {made['receiver']}: `{made['file']}`, {made['donor']}'s direction, {recipe}; AUROC "
+        f"{interval(made['auroc'])}, at its threshold TPR {interval(held['tpr'])}, FPR {interval(held['fpr'])}"
+    )
 
 
 def _pairs(pairs: Sequence[dict[str, Any]], modes: Sequence[str]) -> list[str]:

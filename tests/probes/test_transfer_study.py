@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 
@@ -12,15 +14,19 @@ import pytest
 import torch
 
 from probes.contrast import ADAPTER, Bench, Condition, Contrast, Outcome
-from probes.errors import DataError, DirectionError
+from probes.directions import Direction
+from probes.errors import DataError, DirectionError, ProbeMismatchError
 from probes.evaluation import Interval
 from probes.models import AdapterSpec, add_adapter, wrap
 from probes.organisms.planted import SYNTHETIC, store
 from probes.organisms.planted.evaluation import fit_questions, held_out_questions, is_bad, persona_contrast
 from probes.organisms.planted.families import FAMILIES
-from probes.studies import transfer, transfer_report
+from probes.probefile import check_identity, load_probe, replay_references
+from probes.sites import Site
+from probes.studies import transfer, transfer_product, transfer_report
 from probes.studies.subjects import Subject, adapter_subject, planted_anchors, planted_subjects
 from probes.studies.transfer import Settings, run_transfer
+from probes.studies.transfer_detection import Detection, Held, compare
 from tests.probes.tiny import make_adapter, tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -97,6 +103,98 @@ def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(st
         assert found["verdict"].startswith("works")
     assert "work" in result["verdict"]["ablate"]
     assert "warning: random controls drawn 2 times" in result["verdict"]["ablate"]
+
+
+def test_a_twins_direction_detects_as_the_receivers_own_does(study):
+    folder, result = study
+    own = {s["name"]: s["detection"] for s in result["subjects"]}
+    for pair in result["pairs"]:
+        found = pair["detection"]
+        assert found["auroc"]["value"] == pytest.approx(own[pair["receiver"]]["auroc"]["value"], abs=0.02)
+        assert found["auroc"]["low"] > 0.9
+        assert set(found["controls"]) == {"random_source", "shuffled"}
+        assert found["over_controls"] > 0
+    assert result["detection"]["pairs"] == 2
+    assert result["verdict"]["detection"].startswith("mapped directions tell the receivers' conditions apart")
+    assert result["verdict"]["detection"] in (folder / "TRANSFER.md").read_text()
+
+
+def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(study, subjects):
+    folder, result = study
+    assert [(p["receiver"], p["donor"]) for p in result["probes"]] == [("llama", "twin"), ("twin", "llama")]
+    for made, subject in zip(result["probes"], subjects, strict=True):
+        probe, chat = load_probe(folder / made["file"]), subject.load()
+        check_identity(probe.card, chat)
+        replay_references(probe, chat)
+        assert probe.name == f"transfer-{subject.name}"
+        assert made["recipe"] == "ablate"
+        (recipe,) = probe.interventions
+        assert (recipe.mode, recipe.strength, recipe.positions) == ("ablate", 1.0, "all")
+        np.testing.assert_array_equal(recipe.direction.vector, probe.directions[0].vector)
+        recorded = probe.card.mitigation.measured
+        assert recorded["donor"] == made["donor"]
+        assert recorded["verdict"].startswith("works")
+        assert "among 1 donors and 1 modes" in recorded["chosen"]
+        # Figures of the card are of the test questions, through the service's own scoring.
+        assert probe.card.evaluation["test"]["positives"] == len(subject.test)
+        pair = next(p for p in result["pairs"] if p["receiver"] == subject.name)
+        assert made["auroc"]["value"] == pytest.approx(pair["detection"]["auroc"]["value"], abs=1e-3)
+        assert SYNTHETIC in probe.card.description
+        assert probe.card.calibration.n == len(subject.fit)
+        assert made["file"] in (folder / "TRANSFER.md").read_text()
+    # A probe of one receiver is no probe of another.
+    with pytest.raises(ProbeMismatchError):
+        check_identity(load_probe(folder / result["probes"][0]["file"]).card, subjects[1].load())
+
+
+def test_a_mapped_direction_that_does_not_work_leaves_a_probe_without_a_recipe(subjects, tmp_path, anchors, study):
+    _, whole = study
+    measured = transfer.measure(subjects, anchors, study[0] / "cache", SMALL)
+    failed = json.loads(json.dumps(whole["pairs"]))
+    for pair in failed:
+        pair["modes"]["ablate"]["verdict"] = "noise"
+    made = transfer_product.write_probes(measured, failed, tmp_path)
+    assert [m["recipe"] for m in made] == [None, None]
+    for one in made:
+        assert load_probe(tmp_path / one["file"]).interventions == ()
+
+
+def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_the_fit_questions():
+    def offer(fit, cosine, **gains):
+        pair = Namespace(detection=Namespace(fit=fit), cosine=cosine)
+        modes = {m: {"gain": {"value": abs(g)}, "verdict": "works, specific" if g > 0 else "noise"}
+                 for m, g in gains.items()}  # fmt: skip
+        return pair, {"modes": modes}
+
+    lame, good = offer(0.99, 0.9, ablate=-0.9, subtract=-0.1), offer(0.5, 0.1, ablate=0.2, subtract=0.3)
+    assert transfer_product._choose([lame, good])[:2] == (good[0], "subtract")
+    worse, alike = offer(0.7, 0.9, ablate=-0.5), offer(0.99, 0.95, ablate=-0.5)
+    assert transfer_product._choose([worse, lame, alike])[:2] == (alike[0], None)
+
+
+def test_probes_of_two_receivers_never_share_a_name():
+    named = {}
+    names = [transfer_product._name(subject, named) for subject in ("Base+a b", "base/a-b", "base-a-b", "Ünder!")]
+    assert len(set(names)) == 4
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name) for name in names)
+
+
+def test_detection_by_hand():
+    """Misaligned rows come first; one axis tells them apart on the test questions, another does not."""
+    rng = np.random.default_rng(0)
+    test = rng.standard_normal((80, 3)).astype(np.float32)
+    test[:40, 0] += 6
+    held = Held(fit=-test, test=test)
+
+    def along(*vector):
+        return Direction(Site("residual", 0), np.array(vector, dtype=float), np.zeros(3), 1.0)
+
+    found = compare(held, along(1, 0, 0), noise=[along(0, 1, 0), along(-1, 0, 0)], more=[along(0, 0, 2)])
+    assert found.test.value > 0.99
+    assert found.fit < 0.01
+    assert found.controls["noise"][1] < 0.01
+    free = [max(v, 1 - v) for kind in found.controls.values() for v in kind]
+    assert found.over_controls == pytest.approx(found.test.value - sum(free) / 3)
 
 
 def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study):
@@ -275,6 +373,11 @@ def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path):
     # Random weights answer at random: no own direction brings good answers back, so nothing is claimed.
     assert {p["modes"]["ablate"]["verdict"] for p in result["pairs"]} == {"undecided"}
     assert result["verdict"]["ablate"].startswith("nothing can be said")
+    # Eight fit questions are too few for a threshold, and the study says so.
+    assert [p["not_made"] for p in result["probes"]] == [
+        "benign set: 8 messages; at least 20 are needed, and 60 to trust it"
+    ] * 2
+    assert "no probe, benign set: 8 messages" in (tmp_path / "study" / "TRANSFER.md").read_text()
 
 
 def test_a_subject_whose_adapter_is_not_there_says_so(tmp_path):
@@ -369,6 +472,7 @@ def outcome(bad, good, n=50):
 
 def test_noise_that_takes_bad_answers_away_is_no_transfer():
     untouched, noisy, cured = outcome(0.9, 0.1), outcome(0.0, 0.1), outcome(0.0, 0.9)
+    told = Detection(Interval(0.9, 0.8, 1.0, 100), 0.9, {"random": [0.5]})
     receiver = transfer.Receiver(
         aligned=cured,
         untouched=untouched,
@@ -376,12 +480,14 @@ def test_noise_that_takes_bad_answers_away_is_no_transfer():
         random={"ablate": [noisy]},
         orthogonal={"ablate": noisy},
         elsewhere=None,
+        detection=told,
     )
 
     def effect(mapped, control):
         pair = transfer.Pair(
             "a",
             "b",
+            None,
             None,
             [0.0],
             0.5,
@@ -390,6 +496,7 @@ def test_noise_that_takes_bad_answers_away_is_no_transfer():
             {"ablate": mapped},
             {"ablate": [control]},
             {"ablate": [control]},
+            told,
         )
         return transfer_report._effect(pair, receiver, "ablate")
 
