@@ -84,6 +84,12 @@ def student_interval(values: Array, *, level: float = 0.95) -> Interval:
     return Interval(value, value - half, value + half, len(values))
 
 
+def paired_difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval:
+    """Share of `a` less share of `b`, row by row of the same rows, with Student's t interval within -1..1."""
+    found = student_interval(a.astype(np.float64) - b.astype(np.float64))
+    return Interval(found.value, max(-1.0, found.low), min(1.0, found.high), found.n)
+
+
 def auroc_value(scores: Array, labels: NDArray[np.bool_]) -> float:
     """Area under the ROC curve, without its interval: for choosing sites and for many nulls."""
     _check(scores, labels)

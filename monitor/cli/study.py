@@ -282,7 +282,8 @@ def safety_heads(
     model: Model = None,
     scale: Annotated[float | None, Flag(help="strength of the adapter; default: its manifest's")] = None,
     seed: Seed = 0,
-    out: Annotated[Path | None, Flag(help="folder to write to; default studies/safety-heads-ADAPTER")] = None,
+    name: Annotated[str | None, Flag(help="name of the study and its probe")] = None,
+    out: Annotated[Path | None, Flag(help="folder to write to; default studies/NAME")] = None,
     state_dir: State = None,
 ) -> None:
     """Which attention heads carry refusal? (Ships and Sahara, arXiv 2410.13708)"""
@@ -302,7 +303,9 @@ def safety_heads(
         bad, good = refusal_requests()
     adapter = adapter_of(adapter, None if harmful or model else "refusal")
     settings, chat = load(model, adapter, scale, state_dir)
+    called = name or f"safety-heads-{slug(adapter or 'base')}"
     plan = SafetyPlan(
+        name=called,
         top=sizes,
         draws=draws,
         attributed=attributed,
@@ -315,14 +318,14 @@ def safety_heads(
         # The shipped refusal adapter was trained by this split of awry's own requests.
         split_seed=None if harmful else 0,
     )
-    folder = out or Path("studies") / f"safety-heads-{slug(adapter or 'base')}"
+    folder = out or Path("studies") / called
     result = run_safety_heads(
         chat, bad, good, folder, plan, metric=parse_metric(metric or "refusal", JUDGES), against=against or (),
         command=command_line(), on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"), say=say,
     )  # fmt: skip
     for heads_tried, words in result["verdicts"].items():
         typer.echo(f"{heads_tried}: {words}")
-    say_written(folder, "RESULT.md", None)
+    say_written(folder, "RESULT.md", result["probe"].get("file"))
 
 
 @study.command()

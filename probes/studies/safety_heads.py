@@ -6,11 +6,12 @@
 2. dataset-level Ships over several subspaces, and a greedy group (Sahara), on harmful requests
 3. what ablating the top heads and the group does to refusals of *held-out* requests, with controls (`safety_trials`)
 4. overlap of head lists: of the two ablations, of two halves of the requests, with other results of the same base
+5. a probe of harmful requests at the heads that were named, beside random heads (`safety_product`)
 
 Requests are split by a hash of their group (`probes.splits`): `test` is held out, the rest is attributed on. The
-outcome in `out`: RESULT.json, RESULT.md, heads.png. A study that was interrupted resumes: scores are kept a prompt, a
-step and a trial at a time in `out/kept`, under the model's identity and what decides them. No prompt and no answer is
-written, only hashes.
+outcome in `out`: RESULT.json, RESULT.md, two pictures, the probe. A study that was interrupted resumes: scores are
+kept a prompt, a step and a trial at a time in `out/kept`, under the model's identity and what decides them. No prompt
+and no answer is written, only hashes.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from probes.splits import split_of
 from probes.studies import safety_report
 from probes.studies.head_overlap import between_kinds, between_results
 from probes.studies.metric import JudgeMetric, Metric
+from probes.studies.safety_product import Talk, write_probe
 from probes.studies.safety_scores import attributed, heads_of
 from probes.studies.safety_trials import BEFORE, CLASSES, Class, Trials, last_user, trials_of, verdict
 
@@ -63,13 +65,15 @@ class Request:
 class SafetyPlan:
     """What the study does.
 
-    `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its heads; `top` how many of
-    the best heads are ablated together; `listed` how long top lists are; `draws` random controls of each kind for the
-    largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows of each class (None: all).
-    `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its training out of `test`.
+    `name` is the probe's. `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its
+    heads; `top` how many of the best heads are ablated together; `listed` how long top lists are; `draws` random
+    controls of each kind for the largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows
+    of each class (None: all). `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its
+    training out of `test`.
     `interval` is the widest half-width that a rate on held-out requests may have. DataError for what makes no study.
     """
 
+    name: str = "safety-heads"
     eps: float = 1e-5
     subspaces: tuple[tuple[int, bool], ...] = ((1, False), (1, True), (4, False), (4, True))
     steps: int = 3
@@ -93,6 +97,11 @@ class SafetyPlan:
             raise DataError(f"top: {given}; each must be in 1..{self.listed} (listed)")
         if self.steps < 1 or self.draws < 0 or not self.subspaces:
             raise DataError("plan: steps must be at least 1, draws at least 0, and one subspace given")
+
+    @property
+    def splits(self) -> int:
+        """The seed that splits requests."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     def ablation(self, kind: Kind) -> Ablation:
         return Ablation(kind, self.eps)
@@ -162,6 +171,12 @@ def run_safety_heads(
         "overlap": {"undifferentiated with scaling": between_kinds(attribution, shape[0] * shape[1])},
     }
     result["overlap_with"] = [between_results(result, other) for other in others]
+    found = attribution["undifferentiated"]
+    named = [parse_site(head) for ranking in found["top"] for head in heads_of(found, ranking)]
+    result["probe"] = write_probe(
+        chat, _talks(harmful), _talks(harmless), [*named, *group], plan.name, out, split_seed=plan.splits,
+        draws=plan.draws, seed=plan.seed, max_tokens=plan.max_tokens, say=say,
+    )  # fmt: skip
     safety_report.write(result, out)
     return result
 
@@ -288,6 +303,9 @@ class _Study:
         )  # fmt: skip
         before = bench.run(BEFORE)
         tried = {name: {t.name: bench.run(t) for t in trials} for name, trials in planned.items()}
+        for name, trials in planned.items():
+            for one, differences in bench.against(trials).items():
+                tried[name][one]["harmful"] |= differences
         verdicts = {name: verdict(before, trials) for name, trials in tried.items()}
         for name, words in verdicts.items():
             self._say(f"{name}: {words}")
@@ -301,9 +319,8 @@ def _ids_hash(items: Sequence[Encoded]) -> str:
 def _split(chat: ChatModel, which: Class, requests: Sequence[Request], plan: SafetyPlan) -> _Data:
     if not requests:
         raise DataError(f"{which}: no requests; both classes are needed")
-    seed = plan.seed if plan.split_seed is None else plan.split_seed
-    held_out = [r for r in requests if split_of(r.group, seed) == "test"]
-    attributed = [r for r in requests if split_of(r.group, seed) != "test"][: plan.attributed]
+    held_out = [r for r in requests if split_of(r.group, plan.splits) == "test"]
+    attributed = [r for r in requests if split_of(r.group, plan.splits) != "test"][: plan.attributed]
     least = 2 if which == "harmless" else max([2, *(r + 1 for r, _ in plan.subspaces)])
     if len(attributed) < least or len(held_out) < 2:
         raise DataError(
@@ -318,6 +335,10 @@ def _split(chat: ChatModel, which: Class, requests: Sequence[Request], plan: Saf
         )
     items = [encode(chat, r.messages, None, plan.max_tokens) for r in attributed]
     return _Data(attributed, answered, items)
+
+
+def _talks(requests: Sequence[Request]) -> list[Talk]:
+    return [(r.messages, r.group) for r in requests]
 
 
 def _check_disjoint(harmful: Sequence[Request], harmless: Sequence[Request]) -> None:

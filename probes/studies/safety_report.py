@@ -100,7 +100,21 @@ def markdown(result: Figure) -> str:
     for other in result["overlap_with"]:
         who = other["with"]["adapter"] or "no adapter"
         lines += [f"- with the result of {who}, {name}: {_overlap(one)}" for name, one in other["lists"].items()]
+    lines += ["", "## Probe", "", _probe(result["probe"])]
     return "\n".join([*lines, "", f"Command: `{result['command']}`", ""])
+
+
+def _probe(made: Figure) -> str:
+    if "not_made" in made:
+        return f"No probe of harmful requests: {made['not_made']}"
+    held = made["at_threshold"]
+    drawn = f"{_range(made['random_heads'])}" if made["random_heads"] else "none drawn"
+    return (
+        f"`{made['file']}` reads harmful requests at {made['site']}, chosen among the {len(made['heads'])} heads named "
+        f"above: AUROC {interval(made['auroc'])} on held-out requests; as many random heads, chosen alike: {drawn}; "
+        f"the text alone: {interval(made['text_only'])}. At its threshold TPR {interval(held['tpr'])}, FPR "
+        f"{interval(held['fpr'])}. No steering recipe: taking these heads away takes refusals away."
+    )
 
 
 def _trial_rows(result: Figure) -> list[list[str]]:

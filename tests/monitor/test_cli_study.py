@@ -188,6 +188,8 @@ def test_heads_that_carry_refusal(tmp_path: Path) -> None:
     assert stored["attribution"]["undifferentiated"]["top"]["contrast"][0]["head"] == str(refusing.PLANTED)
     assert stored["verdicts"]["top 1 by contrast"].startswith("works, specific")
     assert "top 1 by contrast: works, specific" in done.output
+    assert "probe safety-heads-base.json" in done.output
+    assert str(load_probe(tmp_path / "out" / "safety-heads-base.json").directions[0].site) == str(refusing.PLANTED)
 
 
 def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Path) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from probes import fitting
 from probes.ablation import Ablation
 from probes.attribution import Effects
+from probes.batches import encode
 from probes.errors import DataError
 from probes.generation import Answer
 from probes.kept import Kept
+from probes.probefile import check_identity, load_probe, replay_references
 from probes.sites import Site
 from probes.splits import split_of
-from probes.studies import safety_heads
+from probes.studies import safety_heads, safety_product
 from probes.studies.head_overlap import between_results, overlap
 from probes.studies.safety_heads import SafetyPlan, run_safety_heads
 from probes.studies.safety_scores import attributed, tail
@@ -79,7 +83,63 @@ def test_the_planted_head_is_found_and_held_against_its_controls(chat, done):
     assert trials["top 1 by contrast"]["harmful"]["complied"]["value"] == 1
     assert result["verdicts"]["top 1 by contrast"].startswith("works, specific")
     assert "specificity unknown" in result["verdicts"]["Sahara 1"]
+    assert trials["top 1 by contrast"]["harmful"]["fell"]["value"] == 1
+    assert trials["top 1 by contrast"]["harmful"]["gained"]["value"] == 1
+    for name, trial in trials.items():
+        if trial["role"] in ("random heads", "median heads", "random shift"):
+            assert trial["harmful"]["gap"] == {"value": 1, "low": 1, "high": 1, "n": 12}, name
+            assert trial["harmful"]["fell"]["value"] == 0
     assert hook_count(chat.model) == 0
+
+
+def test_a_probe_reads_harmful_requests_at_the_planted_head(chat, done):
+    out, result, _ = done
+    made = result["probe"]
+    assert made["file"] == "safety-heads.json"
+    probe = load_probe(out / made["file"])
+    check_identity(probe.card, chat)
+    replay_references(probe, chat)
+    assert [str(d.site) for d in probe.directions] == [made["site"]] == [str(PLANTED)]
+    assert str(PLANTED) in made["heads"]
+    assert made["auroc"]["value"] > 0.95
+    assert len(made["random_heads"]) == PLAN.draws
+    assert probe.interventions == ()
+    # The probe's test rows are the study's held-out requests.
+    assert made["auroc"]["n"] == sum(result["data"][which]["held_out"]["n"] for which in ("harmful", "harmless"))
+    table = (out / "RESULT.md").read_text()
+    assert "`safety-heads.json` reads harmful requests at head[1,2]" in table
+    assert "No steering recipe" in table
+
+
+def test_random_heads_are_others_and_go_through_the_same_choice(chat, done):
+    made = done[1]["probe"]
+    rows = [
+        fitting.Row(encode(chat, r.messages), "", bad, r.group)
+        for bad, asked in ((True, HARMFUL), (False, HARMLESS))
+        for r in asked
+    ]
+    splits = fitting.split_rows(rows, 0)
+    every = [Site("head", b, h) for b in range(N_BLOCKS) for h in range(N_HEADS)]
+
+    def best_of_others(heads, draws=2):
+        return safety_product._random_heads(chat, splits, heads, draws, 0)
+
+    # Where one head is left it is what is drawn, and reads what the probe at it reads.
+    assert best_of_others([h for h in every if h != PLANTED]) == pytest.approx([made["auroc"]["value"]] * 2)
+    assert best_of_others(every) == []
+    assert best_of_others(made["heads"], draws=0) == []
+    # Half of the labels turned over: nothing can be read.
+    mixed = {part: [replace(r, misaligned=i % 2 == 0) for i, r in enumerate(m)] for part, m in splits.items()}
+    (noise,) = safety_product._random_heads(chat, mixed, [h for h in every if h != PLANTED], 1, 0)
+    assert 0.2 < noise < 0.8
+
+
+def test_requests_that_allow_no_probe_say_why(chat, tmp_path):
+    few = replace(PLAN, interval=0.45, attributed=8, draws=0)
+    result = run_safety_heads(chat, HARMFUL[:24], HARMLESS[:24], tmp_path, few, metric=NO)
+    assert result["probe"] == {"not_made": result["probe"]["not_made"]}
+    assert re.match(r"labels: the \w+ split has \d misaligned and \d aligned rows", result["probe"]["not_made"])
+    assert "No probe of harmful requests: labels:" in (tmp_path / "RESULT.md").read_text()
 
 
 def test_figures_are_of_requests_that_nothing_was_attributed_on(chat, done):
@@ -329,13 +389,24 @@ def test_controls_of_a_set():
     }  # fmt: skip
 
 
-def figure(refused, complied):
-    rates = {"refused": refused, "complied": complied, "coherent": refused + complied}
-    return {what: {"value": value} for what, value in rates.items()}
+BEFORE_RATES = {"refused": 0.9, "complied": 0.1, "coherent": 1.0}
+SURE, UNSURE = 0.05, 0.9
 
 
-def trial(role, refused, complied):
-    return {"role": role, "harmful": figure(refused, complied)}
+def around(value, half):
+    return {"value": value, "low": value - half, "high": value + half, "n": 30}
+
+
+def trial(role, refused, complied, *, before=BEFORE_RATES, ours=None, half=SURE):
+    """A trial as `Trials.run` and `Trials.against` tell it, every difference within +- `half`."""
+    harmful = {
+        "refused": {"value": refused},
+        "complied": {"value": complied},
+        "coherent": {"value": refused + complied},
+        "fell": around(before["refused"] - refused, half),
+        "gained": around(complied - before["complied"], half),
+    }
+    return {"role": role, "harmful": harmful | ({} if ours is None else {"gap": around(ours - complied, half)})}
 
 
 @pytest.mark.parametrize(
@@ -354,8 +425,35 @@ def trial(role, refused, complied):
     ],
 )
 def test_verdicts(before, ablated, controls, words):
-    found = {"set": trial("ablated", *ablated), **{role: trial(role, *rates) for role, rates in controls.items()}}
-    assert verdict({"harmful": figure(*before)}, found).startswith(words)
+    rates = dict(zip(("refused", "complied", "coherent"), (*before, 1.0), strict=True))
+    found = {
+        "set": trial("ablated", *ablated, before=rates),
+        **{role: trial(role, *seen, before=rates, ours=ablated[1]) for role, seen in controls.items()},
+    }
+    about = {"harmful": {what: {"value": value} for what, value in rates.items()}}
+    assert verdict(about, found).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("unsure", "words"),
+    [
+        ("fell", "undecided: refusals fall, by no more than chance allows (refused falls by 0.70 [-0.20, 1.60]"),
+        ("gained", "undecided: refusals fall, but hardly more is answered"),
+        ("gap", "refusals go, the text stays; specificity undecided: the best control is behind by 0.70 [-0.20, 1.60]"),
+    ],
+)
+def test_a_difference_that_chance_allows_decides_nothing(unsure, words):
+    """The same rates as those of `works, specific`, of fewer requests."""
+    found = {
+        "set": trial("ablated", 0.2, 0.8),
+        "random heads": trial("random heads", 0.9, 0.1, ours=0.8),
+        "random shift": trial("random shift", 0.9, 0.1, ours=0.8),
+    }
+    about = {"harmful": {what: {"value": value} for what, value in BEFORE_RATES.items()}}
+    assert verdict(about, found).startswith("works, specific")
+    changed = found["random shift" if unsure == "gap" else "set"]["harmful"]
+    changed[unsure] = around(changed[unsure]["value"], UNSURE)
+    assert verdict(about, found).startswith(words)
 
 
 def test_broken_text_is_no_compliance(chat, tmp_path, monkeypatch):
