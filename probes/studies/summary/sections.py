@@ -43,6 +43,9 @@ def section(result: Result, at: Path) -> list[str]:
         lines += [f"![{result.name}: {caption}]({folder}/{picture.name})", "", f"*{caption}*", ""]
     tables = [f"[{p.name}]({folder}/{p.name})" for p in sorted(result.path.parent.glob("*.md"))]
     links = [*tables, f"[RESULT.json]({folder}/RESULT.json)"]
+    probes = [p.with_suffix(".json").name for p in sorted(result.path.parent.glob("*.safetensors"))]
+    if probes:
+        lines += [f"It left {', '.join(f'[{name}]({folder}/{name})' for name in probes)} for the worker.", ""]
     made = f"Made by `{result.command}`. " if result.command else ""
     return [*lines, f"{made}All figures: {', '.join(links)}.", ""]
 
@@ -147,12 +150,15 @@ def _transfer_figures(result: Figures) -> list[str]:
         "over_controls": "by the mapped direction, beyond the mean control",
     }
     names = {"across": "different classes", "within": "same class"}
-    return [
+    recipes = [f"{p['donor']} to {p['receiver']} ({p['recipe']})" for p in result["probes"] if p.get("recipe")]
+    last = f"Probes that carry a recipe, of {len(result['probes'])} receivers: {', '.join(recipes) or 'none'}"
+    lines = [
         f"{mode}, {names[which]} ({found['pairs']} pairs): "
         + "; ".join(f"{label} {interval(found[key])}" for key, label in labels.items())
         for mode, overall in result["overall"].items()
         for which, found in overall.items()
     ]
+    return [*lines, last]
 
 
 def _heads_figures(result: Figures) -> list[str]:
@@ -183,6 +189,18 @@ def _safety_figures(result: Figures) -> list[str]:
             f"{interval(trials[name]['harmful']['complied'])}"
             for name, trials in result["trials"].items()
         ),
+        *_safety_probe(result["probe"]),
+    ]
+
+
+def _safety_probe(made: Figures) -> list[str]:
+    if "not_made" in made:
+        return [f"No probe of harmful requests: {made['not_made']}"]
+    drawn = made["random_heads"]
+    spread = f"; as many random heads, chosen alike, {min(drawn):.2f} to {max(drawn):.2f}" if drawn else ""
+    return [
+        f"Probe of harmful requests at {made['site']}, held-out AUROC {interval(made['auroc'])}{spread}; the text "
+        f"alone {interval(made['text_only'])}"
     ]
 
 

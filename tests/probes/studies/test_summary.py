@@ -177,6 +177,9 @@ def test_links_lead_to_files_that_are_there(made, text):
     assert sorted(Path(p).name for p in pictures) == sorted(p.name for p in made.glob("studies/*/*.png"))
     assert len(pictures) == 11
     assert all((made / link).is_file() for link in links)
+    probes = {str(p.relative_to(made).with_suffix(".json")) for p in made.glob("studies/*/*.safetensors")}
+    assert {Path(p).parent.name for p in probes} == {"heads-x", "transfer"}
+    assert probes == {link for link in links if link.endswith(".json") and not link.endswith("RESULT.json")}
     headings = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings == {p.name for p in (made / "studies").iterdir()}
 
@@ -193,6 +196,9 @@ def test_planted_models_are_called_synthetic_wherever_they_stand(text):
 def test_verdicts_commands_and_what_was_left_out_are_told(text, results):
     assert results["direction-x"].data["verdict"]["sentence"] in text
     assert results["transfer"].data["verdict"]["ablate"] in text
+    assert results["transfer"].data["verdict"]["detection"] in text
+    assert "Probes that carry a recipe, of 2 receivers: " in text
+    assert "- No probe of harmful requests: labels:" in text  # 24 requests a class are too few for three splits
     assert results["heads-x"].data["reasons"][0] in text
     for name, verdict in results["safety-heads-x"].data["verdicts"].items():
         assert f"**{name}: {verdict}.**" in text
