@@ -1,10 +1,10 @@
 """What a transfer study leaves behind for the service: in each receiver, a probe of one donor's mapped direction.
 
-The donor is the one whose mapped direction works best (gain in good answers), or, where none works, the one that tells
-the receiver's conditions apart best on its fit questions. Figures are of the test questions, scored as in production;
-the threshold is set on the fit questions in the aligned condition. The card carries a steering recipe only where the
-study's verdict on the pair is that it works, with the figures of that verdict; its donor and mode were chosen on the
-same questions, and the card says among how many.
+The donor is the one whose mapped direction works best (specific before not, then gain in good answers), or, where none
+works, the one that tells the receiver's conditions apart best on its fit questions. Figures are of the test questions,
+scored as in production; the threshold is set on the fit questions in the aligned condition. The card carries a steering
+recipe only where the study's verdict on the pair is that it works, with the figures of that verdict; its donor and mode
+were chosen on the same questions, and the card says among how many.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from probes.scoring import Reader, score_all
 from probes.steering import Intervention, Mode
 from probes.studies.transfer import Measured, Pair, Reading, Receiver
 from probes.studies.transfer_detection import Detection, from_chance
+from probes.studies.transfer_report import SPECIFIC
 
 Say = Callable[[str], None]
 _TARGET_FPR = 0.05
@@ -58,8 +59,9 @@ def write_probes(
             settings, effect = measured.settings, summary["modes"][mode]
             recipe = Intervention(pair.direction, mode, settings.strength, settings.steered)
             figures = {key: effect[key] for key in ("verdict", "gain", "drop", "own_gain", "over_controls")}
-            chosen = f"by the gain on the same questions, among {len(offered)} donors and {len(settings.modes)} modes"
-            probe = with_recipe(probe, [recipe], {"donor": pair.donor, "chosen": chosen, **figures})
+            among = f"{len(offered)} donors and {len(settings.modes)} modes"
+            chosen = f"by verdict and gain on the same questions, among {among}"
+            probe = with_recipe(probe, [recipe], {"donor": pair.donor, "chosen": chosen} | figures)
         path = save_probe(probe, folder)
         say(f"{subject}: probe {path.name} from {pair.donor}" + (", with a recipe" if mode else ", without a recipe"))
         evaluation = probe.card.evaluation
@@ -70,13 +72,13 @@ def write_probes(
 
 def _choose(offered: Sequence[tuple[Pair, dict[str, Any]]]) -> tuple[Pair, Mode | None, dict[str, Any]]:
     working = [
-        (effect["gain"]["value"], i, mode)
+        (effect["verdict"] == SPECIFIC, effect["gain"]["value"], i, mode)
         for i, (_, summary) in enumerate(offered)
         for mode, effect in summary["modes"].items()
         if effect["verdict"].startswith("works")
     ]
     if working:
-        _, best, mode = max(working, key=lambda found: found[0])
+        *_, best, mode = max(working, key=lambda found: found[:2])
         return offered[best][0], mode, offered[best][1]
     pair, summary = max(offered, key=lambda one: (round(one[0].detection.fit, 3), one[0].cosine))
     return pair, None, summary

@@ -41,7 +41,8 @@ _RESAMPLES = 2000
 # Fewer random directions are no control (`shared/science.md` D.6).
 _DRAWS = 5
 NULLS = ("random_source", "shuffled", "receiver_random")
-VERDICTS = ("works, specific", "works, not specific", "noise", "no effect", "undecided")
+SPECIFIC = "works, specific"
+VERDICTS = (SPECIFIC, "works, not specific", "noise", "no effect", "undecided")
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
@@ -190,7 +191,7 @@ def _pair_verdict(own: float, gain: Interval, drop: Interval, over: Sequence[Int
         return "undecided"
     if gain.value >= WORKS and gain.low > 0:
         specific = beats_all and all(o.low > 0 for o in over)
-        return "works, specific" if specific else "works, not specific"
+        return SPECIFIC if specific else "works, not specific"
     return "noise" if drop.value >= WORKS and drop.low > 0 else "no effect"
 
 
@@ -348,7 +349,7 @@ def _verdict(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mode
         )
     elif over.low <= 0:
         words = "mapped directions work, and no better than controls through the same map: not specific"
-    elif found["verdicts"].get("works, specific", 0) * 2 >= len(across):
+    elif found["verdicts"].get(SPECIFIC, 0) * 2 >= len(across):
         words = "mapped directions work and are specific in most pairs"
     else:
         words = "mapped directions work better than controls on average, and are specific in a minority of pairs"

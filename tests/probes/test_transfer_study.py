@@ -168,6 +168,10 @@ def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_
 
     lame, good = offer(0.99, 0.9, ablate=-0.9, subtract=-0.1), offer(0.5, 0.1, ablate=0.2, subtract=0.3)
     assert transfer_product._choose([lame, good])[:2] == (good[0], "subtract")
+    more = offer(0.9, 0.9, ablate=0.8)
+    assert transfer_product._choose([good, more])[:2] == (more[0], "ablate")
+    more[1]["modes"]["ablate"]["verdict"] = "works, not specific"
+    assert transfer_product._choose([good, more])[:2] == (good[0], "subtract")
     worse, alike = offer(0.7, 0.9, ablate=-0.5), offer(0.99, 0.95, ablate=-0.5)
     assert transfer_product._choose([worse, lame, alike])[:2] == (alike[0], None)
 
