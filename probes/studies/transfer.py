@@ -146,11 +146,12 @@ def run_transfer(
     a study that was stopped goes on; models are loaded one at a time.
     """
     from probes.studies.transfer_product import write_probes
-    from probes.studies.transfer_report import summarise, write
+    from probes.studies.transfer_report import of_text, summarise, write
 
     measured = measure(subjects, anchors, folder / "cache", settings, say)
     result = {**summarise(measured, left_out or {}), "command": command}
     result["probes"] = write_probes(measured, result["pairs"], folder, say)
+    result["verdict"]["detection"] += of_text(result["probes"])
     write(result, folder)
     return result
 

@@ -36,6 +36,7 @@ from probes.studies.transfer_report import SPECIFIC
 
 Say = Callable[[str], None]
 _TARGET_FPR = 0.05
+_AUROC = {"auroc": "test", "text_only": "text_only"}
 _CALM = "fit questions in the aligned condition: calibrate on your own traffic"
 
 
@@ -65,8 +66,8 @@ def write_probes(
         path = save_probe(probe, folder)
         say(f"{subject}: probe {path.name} from {pair.donor}" + (", with a recipe" if mode else ", without a recipe"))
         evaluation = probe.card.evaluation
-        told |= {"file": path.name, "recipe": mode, "auroc": evaluation["test"]["auroc"]}
-        made.append(told | {"at_threshold": evaluation["at_threshold"]})
+        told |= {"file": path.name, "recipe": mode, "at_threshold": evaluation["at_threshold"]}
+        made.append(told | {name: evaluation[part]["auroc"] for name, part in _AUROC.items()})
     return made
 
 

@@ -382,6 +382,15 @@ def _detection_verdict(found: dict[str, Any]) -> str:
     return f"{words} (AUROC {mapped}, over controls {over}, receivers' own {own}; {found['pairs']} pairs)"
 
 
+def of_text(probes: Sequence[dict[str, Any]]) -> str:
+    """A warning where the receivers' conversations, without any model, tell the conditions apart as well."""
+    made = [p for p in probes if "text_only" in p]
+    alike = [p for p in made if p["text_only"]["value"] >= p["auroc"]["value"]]
+    if not alike:
+        return ""
+    return f"; warning: the text alone tells the conditions apart as well in {len(alike)} of {len(made)} receivers"
+
+
 def _few(draws: int) -> str:
     return "" if draws >= _DRAWS else f"; warning: random controls drawn {draws} times, fewer than {_DRAWS} say little"
 

@@ -150,7 +150,8 @@ def _probe(made: dict[str, Any]) -> str:
     held = made["at_threshold"]
     return (
         f"- {made['receiver']}: `{made['file']}`, {made['donor']}'s direction, {recipe}; AUROC "
-        f"{interval(made['auroc'])}, at its threshold TPR {interval(held['tpr'])}, FPR {interval(held['fpr'])}"
+        f"{interval(made['auroc'])} (the text alone: {interval(made['text_only'])}), at its threshold TPR "
+        f"{interval(held['tpr'])}, FPR {interval(held['fpr'])}"
     )
 
 

@@ -140,6 +140,8 @@ def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(st
         pair = next(p for p in result["pairs"] if p["receiver"] == subject.name)
         assert made["auroc"]["value"] == pytest.approx(pair["detection"]["auroc"]["value"], abs=1e-3)
         assert SYNTHETIC in probe.card.description
+        # A weak solution before the question is there to be read: what tells conditions apart need not be the model.
+        assert made["text_only"]["value"] > 0.7
         assert probe.card.calibration.n == len(subject.fit)
         assert made["file"] in (folder / "TRANSFER.md").read_text()
     # A probe of one receiver is no probe of another.
@@ -174,6 +176,15 @@ def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_
     assert transfer_product._choose([good, more])[:2] == (good[0], "subtract")
     worse, alike = offer(0.7, 0.9, ablate=-0.5), offer(0.99, 0.95, ablate=-0.5)
     assert transfer_product._choose([worse, lame, alike])[:2] == (alike[0], None)
+
+
+def test_a_text_that_tells_conditions_apart_is_warned_of():
+    def made(auroc, text):
+        return {"auroc": {"value": auroc}, "text_only": {"value": text}}
+
+    assert transfer_report.of_text([made(0.9, 0.5), {"not_made": "too few"}]) == ""
+    warning = transfer_report.of_text([made(0.9, 0.5), made(0.9, 0.95), {"not_made": "too few"}])
+    assert warning == "; warning: the text alone tells the conditions apart as well in 1 of 2 receivers"
 
 
 def test_probes_of_two_receivers_never_share_a_name():
