@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from alerts.api.app import make_api
+from alerts.api.limiting import Limiter
 from alerts.links import Links
 from alerts.page.access import is_loopback
 from alerts.page.app import make_page
@@ -45,13 +46,14 @@ def make_app(engine: Engine, links: Links, ready: health.Check, *, free: bool) -
 
         return Route(path, answer)
 
+    limiter = Limiter()
     return Starlette(
         routes=[
             Route("/metrics", metrics),
             checked("/healthz", lambda: None),
             checked("/readyz", ready),
-            Mount("/api/v1", make_api(engine)),
-            Mount("/", make_page(engine, links, free=free)),
+            Mount("/api/v1", make_api(engine, limiter)),
+            Mount("/", make_page(engine, links, free=free, limiter=limiter)),
         ]
     )
 

@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from alerts.api.holders import Holders, Wait
 from alerts.api.limiting import Limiter
 from alerts.api.problems import problem
-from alerts.api.tokens import Holder, digest, find
 from alerts.audit import Actor
 
 OPEN = "/openapi.json"
@@ -27,7 +27,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, engine: Engine, limiter: Limiter) -> None:
         self._app = app
-        self._engine = engine
+        self._holders = Holders(engine, limiter)
         self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,31 +45,18 @@ class Gate:
         secret = _bearer(Headers(scope=scope).get("authorization"))
         if secret is None:
             return _stranger("send a token: Authorization: Bearer awry_...; awry token create makes one")
-        found = self._holder(secret, address)
-        if not isinstance(found, Holder):
-            return found
+        found = self._holders.find(secret, address)
+        if found is None:
+            return _stranger("this token is not good, or no longer; awry token list says which are")
+        if isinstance(found, Wait):
+            return _slow_down(str(found), found.seconds)
         wait = self._limiter.spend(found.id)
         if wait is not None:
-            return _slow_down("this token asks too often", wait)
+            return _slow_down(f"this token asks too often; try again in {wait} s", wait)
         if scope["method"] not in _READING and not found.may_act:
             return problem(403, "this token may only read; create one with --scope act")
         scope.setdefault("state", {}).update(holder=found, actor=Actor(found.name, "api", address))
         return None
-
-    def _holder(self, secret: str, address: str) -> Holder | Response:
-        kept = digest(secret)
-        wait = self._limiter.blocked(address)
-        if wait is None or self._limiter.known(kept):
-            with self._engine.begin() as connection:
-                holder = find(connection, secret)
-            if holder is not None:
-                self._limiter.remember(kept)
-                return holder
-            self._limiter.forget(kept)
-            wait = self._limiter.fail(address)
-        if wait is not None:
-            return _slow_down("too many wrong tokens come from this address", wait)
-        return _stranger("this token is not good, or no longer; awry token list says which are")
 
 
 def _path(scope: Scope) -> str:
@@ -87,4 +74,4 @@ def _stranger(detail: str) -> Response:
 
 
 def _slow_down(detail: str, wait: int) -> Response:
-    return problem(429, f"{detail}; try again in {wait} s", headers={"Retry-After": str(wait)})
+    return problem(429, detail, headers={"Retry-After": str(wait)})

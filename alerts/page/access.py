@@ -5,6 +5,7 @@ to everybody else, and to change anything, a token of `awry token create` is nee
 one of scope `act`. The browser holds it in a cookie that scripts cannot read and that other sites' requests do not
 carry; a form is taken from this page alone, by the headers in which browsers name where it came from. A name that a
 stranger's DNS points at this machine is no loopback name, so a page elsewhere cannot read this one through a browser.
+Wrong tokens count against their address, as the API's do (`alerts.api.holders`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
 
-from alerts.api import tokens
+from alerts.api.holders import Holders, Wait
+from alerts.api.tokens import Holder
 from alerts.audit import Actor
 
 COOKIE = "awry_token"
@@ -26,37 +27,38 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks; `name` is the token's, None without one."""
+    """Who looks; `name` is the token's, None without one. `stale`: the browser holds a token that is none any more."""
 
     name: str | None
     may_read: bool
     may_act: bool
+    stale: bool = False
 
 
 class Access:
     """`free`: the server listens on loopback only."""
 
-    def __init__(self, engine: Engine, *, free: bool) -> None:
-        self._engine = engine
+    def __init__(self, holders: Holders, *, free: bool) -> None:
+        self._holders = holders
         self._free = free
 
     def viewer(self, request: Request) -> Viewer:
         """Whose request this is."""
         secret = request.cookies.get(COOKIE, "")
-        return self.holder(secret) or Viewer(None, self._free and _local(request), False)
+        found = self.holder(secret, request) if secret else None
+        if isinstance(found, Viewer):
+            return found
+        return Viewer(None, self._free and _local(request), False, stale=bool(secret) and found is None)
 
-    def holder(self, secret: str) -> Viewer | None:
+    def holder(self, secret: str, request: Request) -> Viewer | Wait | None:
         """Whose token this is; None where it is nobody's, or not any more."""
-        if not secret:
-            return None
-        with self._engine.begin() as connection:
-            found = tokens.find(connection, secret)
-        return Viewer(found.name, True, found.scope == "act") if found is not None else None
+        found = self._holders.find(secret, _address(request) or "unknown")
+        return Viewer(found.name, True, found.scope == "act") if isinstance(found, Holder) else found
 
 
 def actor(request: Request, viewer: Viewer) -> Actor:
     """For the audit."""
-    return Actor(viewer.name or "nobody", "page", request.client.host if request.client else None)
+    return Actor(viewer.name or "nobody", "page", _address(request))
 
 
 def from_here(request: Request) -> bool:
@@ -89,6 +91,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client else None
 
 
 def _local(request: Request) -> bool:

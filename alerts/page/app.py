@@ -28,6 +28,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from alerts.api.holders import Holders, Wait
+from alerts.api.limiting import Limiter
 from alerts.api.paging import CursorError
 from alerts.errors import AlertsError, UnknownAlertError
 from alerts.links import Links
@@ -53,9 +55,12 @@ _LARGEST_FORM = 16_384
 _BIGINT, _INTEGER = 2**63 - 1, 2**31 - 1
 
 
-def make_page(engine: Engine, links: Links, *, free: bool) -> Starlette:
-    """The application. `free`: it listens on loopback only, and may be read there without a token."""
-    page = _Page(engine, links, Access(engine, free=free))
+def make_page(engine: Engine, links: Links, *, free: bool, limiter: Limiter | None = None) -> Starlette:
+    """The application. `free`: it listens on loopback only, and may be read there without a token.
+
+    `limiter` is the API's where both are served, so that an address has one count of wrong tokens.
+    """
+    page = _Page(engine, links, Access(Holders(engine, limiter or Limiter()), free=free))
     return Starlette(
         routes=[
             Route("/", page.now),
@@ -84,6 +89,9 @@ async def _with_headers(request: Request, call: Callable[[Request], Awaitable[Re
     response = await call(request)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    if getattr(request.state, "stale", False):
+        # Else each look of the page at itself would count as one more wrong token.
+        response.delete_cookie(COOKIE)
     return response
 
 
@@ -173,7 +181,10 @@ class _Page:
             raise HTTPException(403, "the form was not sent from this page")
         form = await _form(request)
         back, secret = local_path(form.get("next", "/")), form.get("token", "").strip()
-        if await run_in_threadpool(self._access.holder, secret) is None:
+        holder = await run_in_threadpool(self._access.holder, secret, request) if secret else None
+        if isinstance(holder, Wait):
+            raise HTTPException(429, str(holder), headers={"Retry-After": str(holder.seconds)})
+        if holder is None:
             viewer = await self._viewer(request)
             return self._write(request, "sign_in.html", viewer, {"wrong": True, "next": back}, 401)
         response = RedirectResponse(back, 303)
@@ -188,7 +199,9 @@ class _Page:
         return response
 
     async def _viewer(self, request: Request) -> Viewer:
-        return await run_in_threadpool(self._access.viewer, request)
+        viewer = await run_in_threadpool(self._access.viewer, request)
+        request.state.stale = viewer.stale
+        return viewer
 
     async def _read(
         self,
@@ -231,7 +244,9 @@ class _Page:
         status = error.status_code if isinstance(error, HTTPException) else 500
         said = str(error.detail) if isinstance(error, HTTPException) else type(error).__name__
         viewer = Viewer(None, False, False)
-        return self._write(request, "problem.html", viewer, {"status": status, "said": said}, status)
+        response = self._write(request, "problem.html", viewer, {"status": status, "said": said}, status)
+        response.headers.update(getattr(error, "headers", None) or {})
+        return response
 
     async def refused(self, request: Request, error: Exception) -> Response:
         """What awry refuses on purpose."""

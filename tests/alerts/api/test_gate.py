@@ -149,7 +149,7 @@ def test_a_blocked_address_costs_the_database_nothing(engine: Engine, monkeypatc
     def find(connection: Any, secret: str) -> None:
         asked.append(secret)
 
-    monkeypatch.setattr("alerts.api.gate.find", find)
+    monkeypatch.setattr("alerts.api.holders.find", find)
     for n in range(20):
         Client(app, f"awry_{n:064}").ask("GET", "/alerts")
     assert len(asked) == 1

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from httpx2 import Response
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
 from alerts.api import tokens
+from alerts.api.app import make_api
+from alerts.api.limiting import Limiter
 from alerts.links import Links
 from alerts.page.access import COOKIE, is_loopback, local_path
 from alerts.page.app import make_page
@@ -22,8 +25,8 @@ Client = Callable[..., TestClient]
 
 @pytest.fixture
 def client(engine: Engine) -> Client:
-    def make(*, free: bool = True, host: str = "localhost") -> TestClient:
-        page = make_page(engine, Links(), free=free)
+    def make(*, free: bool = True, host: str = "localhost", limiter: Limiter | None = None) -> TestClient:
+        page = make_page(engine, Links(), free=free, limiter=limiter)
         return TestClient(page, base_url=f"http://{host}", follow_redirects=False, raise_server_exceptions=False)
 
     return make
@@ -97,6 +100,51 @@ def test_a_token_that_ends_signs_out(client: Client, engine: Engine) -> None:
     with engine.begin() as connection:
         tokens.revoke(connection, "anna", ANNA)
     assert browser.get("/").status_code == 303
+
+
+def test_an_address_is_wrong_so_often(client: Client, engine: Engine) -> None:
+    limiter = Limiter(failures=2)
+    browser, neighbour = client(free=False, limiter=limiter), client(free=False, limiter=limiter)
+    neighbour.post("/sign-in", data={"token": token(engine)}, headers=HERE)
+
+    def sign_in(secret: str) -> Response:
+        return browser.post("/sign-in", data={"token": secret}, headers=HERE)
+
+    assert [sign_in("").status_code for _ in range(5)] == [401] * 5  # an empty form is no guess
+    assert [sign_in(f"awry_{n}").status_code for n in range(4)] == [401, 401, 429, 429]
+    last, late = sign_in("awry_5"), token(engine, name="late")
+    assert 1 <= int(last.headers["retry-after"]) <= 60
+    assert "too many wrong tokens come from this address; try again in" in last.text
+    assert sign_in(late).status_code == 429
+    # Who was in before is not shut out, and the API counts with the page.
+    assert neighbour.get("/").status_code == 200
+    api = TestClient(make_api(engine, limiter))
+    assert api.get("/alerts", headers={"authorization": f"Bearer {late}"}).status_code == 429
+
+
+def test_a_cookie_of_no_use_is_taken_back_and_counts_once(client: Client, engine: Engine) -> None:
+    secret = token(engine)
+    browser = client(free=False, limiter=Limiter(failures=2))
+    browser.post("/sign-in", data={"token": secret}, headers=HERE)
+    assert "set-cookie" not in browser.get("/").headers
+    with engine.begin() as connection:
+        tokens.revoke(connection, "anna", ANNA)
+    for _ in range(10):
+        assert browser.get("/").status_code == 303
+    assert COOKIE not in browser.cookies
+    assert browser.post("/sign-in", data={"token": token(engine, name="new")}, headers=HERE).status_code == 303
+    assert browser.get("/").status_code == 200
+
+
+def test_a_cookie_is_kept_while_its_address_waits(client: Client, engine: Engine) -> None:
+    """A restart forgets who was good; a neighbour's guesses must not sign everybody out."""
+    secret, limiter = token(engine), Limiter(failures=1)
+    browser = client(free=False, limiter=limiter)
+    browser.cookies.set(COOKIE, secret)
+    limiter.fail("testclient")
+    waiting = browser.get("/")
+    assert waiting.status_code == 303
+    assert "set-cookie" not in waiting.headers
 
 
 def test_a_reader_changes_nothing(client: Client, engine: Engine) -> None:
