@@ -19,6 +19,8 @@ from storage.overview import Score
 WIDTH, HEIGHT = 900.0, 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 8.0, 22.0
 _CELL = 16.0
+# Of the values themselves: a smaller span is none.
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def timeline(scores: Sequence[Score]) -> Timeline | None:
         return None
     values = [s.score for s in scores] + [s.threshold for s in scores]
     low, high = min(values), max(values)
-    margin = 0.06 * (high - low) or 0.5
+    # Values that no float tells apart along the axis are drawn as equal ones.
+    margin = 0.06 * (high - low) if high - low > _LEAST * max(1.0, abs(low), abs(high)) else 0.5
     up = _scale(low - margin, high + margin, HEIGHT - _BOTTOM, _TOP)
     along = _scale(0, max(1, len(scores) - 1), _LEFT + 6, WIDTH - _RIGHT - 6)
     dots = [Dot(along(i), up(s.score), s) for i, s in enumerate(scores)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from alerts.page.charts import HEIGHT, WIDTH, distribution, head_map, timeline
@@ -55,6 +55,9 @@ def test_nothing_makes_no_chart() -> None:
         max_size=40,
     )
 )
+@example([(0.0, 2.2e-313)])
+@example([(1e6, 1e6 - 1e-10)])
+@example([(1e6, 1e6 - 1e-3)])
 def test_every_mark_is_inside(values: list[tuple[float, float]]) -> None:
     chart = timeline([score(n, value, threshold) for n, (value, threshold) in enumerate(values)])
     assert chart is not None
