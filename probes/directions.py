@@ -58,6 +58,11 @@ class Direction:
         unit: Floats = self.vector / self.norm
         return unit
 
+    def along(self, rows: NDArray[np.floating]) -> Floats:
+        """Projections of activations (rows, width) on the unit vector, in float64, (rows,)."""
+        projected: Floats = rows.astype(np.float64) @ self.unit
+        return projected
+
     def with_vector(self, vector: Floats) -> Direction:
         """The same site and centre with another vector (a control)."""
         return Direction(self.site, vector, self.centre, self.sigma)

@@ -96,6 +96,11 @@ def auroc_value(scores: Array, labels: NDArray[np.bool_]) -> float:
     return float(roc_auc_score(labels, scores))
 
 
+def from_chance(value: float) -> float:
+    """An AUROC by how far from chance it is, either way: the sign of a random direction is free."""
+    return max(value, 1 - value)
+
+
 def auroc(scores: Array, labels: NDArray[np.bool_], *, resamples: int = 1000, seed: int = 0) -> Interval:
     """Area under the ROC curve with a bootstrap interval over rows."""
     value = auroc_value(scores, labels)

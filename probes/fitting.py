@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -35,9 +34,9 @@ from probes.directions import (
     random_like,
 )
 from probes.errors import DataError
-from probes.evaluation import Evaluation, auroc_value, evaluate, rate
+from probes.evaluation import Evaluation, auroc_value, evaluate, from_chance, rate
 from probes.models import ChatModel
-from probes.probefile import TOLERANCE, Card, DirectionCard, Probe, reference_scores
+from probes.probefile import Probe, new_probe
 from probes.scoring import Reader, score_all
 from probes.sites import Site
 from probes.splits import SPLITS, split_of
@@ -142,27 +141,22 @@ def fit(
         "data_sha256": _data_hash(rows),
         "top_dimension_share": float((direction.unit**2).max()),
     }
-    card = Card(
-        name=plan.name,
-        version=1,
-        created=datetime.now(UTC).date().isoformat(),
-        description=plan.description,
-        identity=chat.identity,
-        aggregation=str(plan.aggregation),
-        directions=[DirectionCard(site=str(direction.site), norm=direction.norm, sigma=direction.sigma)],
-        safetensors_sha256="",
-        calibration=calibration,
-        evaluation=report,
-        references=reference_scores(chat, readers[0]),
-        tolerance=TOLERANCE,
+    return new_probe(
+        chat, readers[0], name=plan.name, description=plan.description, calibration=calibration, evaluation=report
     )
-    return Probe(card, [direction])
 
 
 def recalibrated(probe: Probe, calibration: Calibration) -> Probe:
     """The same probe with a new threshold: a new version of the card."""
     card = probe.card.model_copy(update={"calibration": calibration, "version": probe.card.version + 1})
     return Probe(card, probe.directions, probe.mitigators)
+
+
+def own_benign(rows: Sequence[Row], seed: int, name: str) -> Benign:
+    """For want of other benign messages: the aligned rows of the fit and select splits."""
+    splits = split_rows(rows, seed)
+    calm = [r for part in ("fit", "select") for r in splits[part] if not r.misaligned]
+    return Benign([r.encoded for r in calm], [r.text for r in calm], name)
 
 
 def _arm(chat: ChatModel, arm: Arm) -> arms.Arm:
@@ -249,23 +243,31 @@ def _null_report(
     direction: Direction,
     nulls: dict[str, Direction],
 ) -> dict[str, Any]:
-    groups: dict[str, list[float]] = {}
-    for i, name in enumerate(names):
-        groups.setdefault(name.partition(".")[0], []).append(auroc_value(scores[:, i], labels))
-    report: dict[str, Any] = {
-        kind: {
-            "n": len(values),
-            "auroc_mean": round(float(np.mean(values)), 4),
-            # A random sign is free: how far from chance, either way.
-            "auroc_most": round(max(max(v, 1 - v) for v in values), 4),
-        }
-        for kind, values in groups.items()
-    }
+    report: dict[str, Any] = nulls_by_kind(names, scores, labels)
     if "control.0" in nulls:
         report["control"]["cosine"] = round(cosine(direction, nulls["control.0"]), 4)
     else:
         report["control"] = "none given"
     return report
+
+
+def nulls_by_kind(
+    names: Sequence[str], scores: NDArray[np.float64], labels: NDArray[np.bool_]
+) -> dict[str, dict[str, Any]]:
+    """Figures of nulls for a card; each is named KIND.NUMBER, and its scores are a column (rows, nulls)."""
+    groups: dict[str, list[float]] = {}
+    for i, name in enumerate(names):
+        groups.setdefault(name.partition(".")[0], []).append(auroc_value(scores[:, i], labels))
+    return {kind: null_figures(values) for kind, values in groups.items()}
+
+
+def null_figures(values: Sequence[float]) -> dict[str, Any]:
+    """AUROCs of one kind of null: how many, their mean, and the farthest from chance, either way."""
+    return {
+        "n": len(values),
+        "auroc_mean": round(float(np.mean(values)), 4),
+        "auroc_most": round(max(map(from_chance, values)), 4),
+    }
 
 
 def text_baseline(fit_rows: Sequence[Row], test_rows: Sequence[Row]) -> dict[str, Any]:

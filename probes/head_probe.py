@@ -11,7 +11,6 @@ What it does not know: teacher-forced choices are not what the model itself writ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ from probes.choices import BinaryChoice, ChoiceSplits, choices_hash
 from probes.directions import difference_in_means, pooled_activations, random_like
 from probes.errors import DataError, DirectionError
 from probes.evaluation import auroc_value, evaluate
-from probes.fitting import Benign, Row, at_threshold, evaluation_dict, text_baseline
+from probes.fitting import Benign, Row, at_threshold, evaluation_dict, nulls_by_kind, text_baseline
 from probes.models import ChatModel
-from probes.probefile import TOLERANCE, Card, DirectionCard, Probe, reference_scores
+from probes.probefile import Probe, new_probe
 from probes.scoring import Reader, score_all
 from probes.sites import Site
 
@@ -94,26 +93,12 @@ def head_probe(
             key: round(auroc_value(found[:, at + i], labels["test"]), 4) for i, key in enumerate(others)
         },
         "at_threshold": at_threshold(found[:, 0], labels["test"], calibration),
-        "nulls": _null_report(list(nulls), found[:, 1:at], labels["test"]),
+        "nulls": nulls_by_kind(list(nulls), found[:, 1:at], labels["test"]),
         "text_only": text_baseline(fit, test),
         "own_answers": _own(chat, reader, own),
         "data_sha256": choices_hash((*splits.search, *splits.retest, *splits.heldout)),
     }  # fmt: skip
-    card = Card(
-        name=name,
-        version=1,
-        created=datetime.now(UTC).date().isoformat(),
-        description=description,
-        identity=chat.identity,
-        aggregation=str(RESPONSE_MEAN),
-        directions=[DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma) for d in reader.directions],
-        safetensors_sha256="",
-        calibration=calibration,
-        evaluation=report,
-        references=reference_scores(chat, reader),
-        tolerance=TOLERANCE,
-    )
-    return Probe(card, reader.directions)
+    return new_probe(chat, reader, name=name, description=description, calibration=calibration, evaluation=report)
 
 
 def _reader(held: dict[Site, NDArray[np.float32]], labels: NDArray[np.bool_], sites: Sequence[Site]) -> Reader:
@@ -148,20 +133,6 @@ def _usable(values: NDArray[np.float32], labels: NDArray[np.bool_], site: Site) 
         return bool(difference_in_means(site, values[labels], values[~labels]).norm > 0)
     except DirectionError:
         return False
-
-
-def _null_report(names: Sequence[str], scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> dict[str, Any]:
-    groups: dict[str, list[float]] = {}
-    for i, name in enumerate(names):
-        groups.setdefault(name.partition(".")[0], []).append(auroc_value(scores[:, i], labels))
-    return {
-        kind: {
-            "n": len(values),
-            "auroc_mean": round(float(np.mean(values)), 4),
-            "auroc_most": round(max(max(v, 1 - v) for v in values), 4),
-        }
-        for kind, values in groups.items()
-    }
 
 
 def _own(chat: ChatModel, reader: Reader, rows: Sequence[Row]) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -148,6 +149,33 @@ class Probe:
             Intervention(direction, recipe.mode, part.strength, recipe.positions)
             for direction, part in zip(self.mitigators, recipe.parts, strict=True)
         )
+
+
+def new_probe(
+    chat: ChatModel,
+    reader: Reader,
+    *,
+    name: str,
+    description: str,
+    calibration: Calibration,
+    evaluation: dict[str, Any],
+) -> Probe:
+    """The first version of a probe that `reader` scores by, with a card made today for the model as it is loaded."""
+    card = Card(
+        name=name,
+        version=1,
+        created=datetime.now(UTC).date().isoformat(),
+        description=description,
+        identity=chat.identity,
+        aggregation=str(reader.aggregation),
+        directions=[DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma) for d in reader.directions],
+        safetensors_sha256="",
+        calibration=calibration,
+        evaluation=evaluation,
+        references=reference_scores(chat, reader),
+        tolerance=TOLERANCE,
+    )
+    return Probe(card, reader.directions)
 
 
 def save_probe(probe: Probe, folder: Path) -> Path:

@@ -69,8 +69,8 @@ class SafetyPlan:
     heads; `top` how many of the best heads are ablated together; `listed` how long top lists are; `draws` random
     controls of each kind for the largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows
     of each class (None: all). `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its
-    training out of `test`.
-    `interval` is the widest half-width that a rate on held-out requests may have. DataError for what makes no study.
+    training out of `test`. `interval` is the widest half-width that a rate on held-out requests may have. DataError for
+    what makes no study.
     """
 
     name: str = "safety-heads"

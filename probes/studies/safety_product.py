@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probes import fitting
 from probes.arms import LAST_PROMPT
@@ -62,11 +61,9 @@ def write_probe(
         seed=split_seed,
     )
     try:
-        splits = fitting.split_rows(rows, split_seed)
-        calm = [r for part in ("fit", "select") for r in splits[part] if not r.misaligned]
-        benign = fitting.Benign([r.encoded for r in calm], [r.text for r in calm], _CALM)
+        benign = fitting.own_benign(rows, split_seed, _CALM)
         probe = fitting.fit(chat, rows, plan, benign=benign, say=say)
-        drawn = _random_heads(chat, splits, plan.sites, draws, seed)
+        drawn = _random_heads(chat, fitting.split_rows(rows, split_seed), plan.sites, draws, seed)
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
     path = save_probe(probe, out)
@@ -89,18 +86,13 @@ def _random_heads(
     for site in others:
         bad, good = values["fit"][site][labels["fit"]], values["fit"][site][~labels["fit"]]
         try:
-            unit = difference_in_means(site, bad, good).unit
+            direction = difference_in_means(site, bad, good)
         except DirectionError:  # nothing to read there: the last prompt token is the same for every prompt
             continue
-        select, test = (auroc_value(_along(values[p][site], unit), labels[p]) for p in ("select", "test"))
+        select, test = (auroc_value(direction.along(values[p][site]), labels[p]) for p in ("select", "test"))
         found[site] = (select, test)
     rng = np.random.default_rng(seed)
     usable = list(found.values())
     size = min(len(heads), len(usable))
     drawn = [[usable[i] for i in rng.choice(len(usable), size, replace=False)] for _ in range(draws)] if size else []
     return [max(one)[1] for one in drawn]
-
-
-def _along(rows: NDArray[np.float32], unit: NDArray[np.float64]) -> NDArray[np.float64]:
-    projected: NDArray[np.float64] = rows.astype(np.float64) @ unit
-    return projected

@@ -108,7 +108,7 @@ def _probe(made: Figure) -> str:
     if "not_made" in made:
         return f"No probe of harmful requests: {made['not_made']}"
     held = made["at_threshold"]
-    drawn = f"{_range(made['random_heads'])}" if made["random_heads"] else "none drawn"
+    drawn = _range(made["random_heads"]) if made["random_heads"] else "none drawn"
     return (
         f"`{made['file']}` reads harmful requests at {made['site']}, chosen among the {len(made['heads'])} heads named "
         f"above: AUROC {interval(made['auroc'])} on held-out requests; as many random heads, chosen alike: {drawn}; "

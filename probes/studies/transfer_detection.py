@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from probes.contrast import Contrast, read
 from probes.directions import Direction
-from probes.evaluation import Interval, auroc, auroc_value
+from probes.evaluation import Interval, auroc, auroc_value, from_chance
 from probes.models import ChatModel
 from probes.sites import Site
 from probes.studies.subjects import Subject
@@ -64,18 +64,13 @@ def read_held(chat: ChatModel, subject: Subject, site: Site) -> Held:
 def compare(held: Held, direction: Direction, **controls: Sequence[Direction]) -> Detection:
     """The direction on both lists of questions; its controls, by kind, on the test questions."""
     return Detection(
-        auroc(_projected(held.test, direction), labels_of(held.test)),
-        auroc_value(_projected(held.fit, direction), labels_of(held.fit)),
+        auroc(direction.along(held.test), labels_of(held.test)),
+        auroc_value(direction.along(held.fit), labels_of(held.fit)),
         {
-            kind: [auroc_value(_projected(held.test, d), labels_of(held.test)) for d in drawn]
+            kind: [auroc_value(d.along(held.test), labels_of(held.test)) for d in drawn]
             for kind, drawn in controls.items()
         },
     )
-
-
-def from_chance(value: float) -> float:
-    """An AUROC whose sign is free."""
-    return max(value, 1 - value)
 
 
 def labels_of(rows: Rows) -> NDArray[np.bool_]:
@@ -86,8 +81,3 @@ def labels_of(rows: Rows) -> NDArray[np.bool_]:
 def _both(chat: ChatModel, contrast: Contrast, questions: Sequence[str], site: Site) -> Rows:
     conditions = (contrast.misaligned, contrast.aligned)
     return np.concatenate([read(chat, condition, questions, [site])[site] for condition in conditions])
-
-
-def _projected(rows: Rows, direction: Direction) -> NDArray[np.float64]:
-    projected: NDArray[np.float64] = rows.astype(np.float64) @ direction.unit
-    return projected

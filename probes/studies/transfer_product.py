@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,14 @@ from probes.calibration import calibrate, hash_texts
 from probes.contrast import Contrast
 from probes.errors import DataError, DirectionError
 from probes.evaluation import evaluate
-from probes.fitting import Row, at_threshold, evaluation_dict, text_baseline
+from probes.fitting import Row, at_threshold, evaluation_dict, null_figures, text_baseline
 from probes.models import ChatModel
-from probes.probefile import TOLERANCE, Card, DirectionCard, Probe, reference_scores, save_probe
+from probes.probefile import Probe, new_probe, save_probe
 from probes.recipes import with_recipe
 from probes.scoring import Reader, score_all
 from probes.steering import Intervention, Mode
 from probes.studies.transfer import Measured, Pair, Reading, Receiver
-from probes.studies.transfer_detection import Detection, from_chance
+from probes.studies.transfer_detection import Detection
 from probes.studies.transfer_report import SPECIFIC
 
 Say = Callable[[str], None]
@@ -115,23 +114,10 @@ def _probe(reading: Reading, receiver: Receiver, pair: Pair, name: str) -> Probe
         },
         "data_sha256": hash_texts(r.text for r in (*fit, *test)),
     }
-    direction = pair.direction
-    card = Card(
-        name=name,
-        version=1,
-        created=datetime.now(UTC).date().isoformat(),
-        description=f"Another model's direction ({pair.donor}), brought here by a ridge map; made by a transfer study."
-        + (f" {subject.note}" if subject.note else ""),
-        identity=chat.identity,
-        aggregation=str(LAST_PROMPT),
-        directions=[DirectionCard(site=str(direction.site), norm=direction.norm, sigma=direction.sigma)],
-        safetensors_sha256="",
-        calibration=calibration,
-        evaluation=report,
-        references=reference_scores(chat, reader),
-        tolerance=TOLERANCE,
-    )
-    return Probe(card, [direction])
+    description = f"Another model's direction ({pair.donor}), brought here by a ridge map; made by a transfer study."
+    if subject.note:
+        description += f" {subject.note}"
+    return new_probe(chat, reader, name=name, description=description, calibration=calibration, evaluation=report)
 
 
 def _scored(
@@ -151,14 +137,7 @@ def _scored(
 
 
 def _nulls(prefix: str, found: Detection) -> dict[str, dict[str, Any]]:
-    return {
-        f"{prefix}_{kind}": {
-            "n": len(values),
-            "auroc_mean": round(float(np.mean(values)), 4),
-            "auroc_most": round(max(map(from_chance, values)), 4),
-        }
-        for kind, values in found.controls.items()
-    }
+    return {f"{prefix}_{kind}": null_figures(values) for kind, values in found.controls.items()}
 
 
 def _name(subject: str, named: dict[str, str]) -> str:

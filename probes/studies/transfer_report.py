@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from probes.contrast import Outcome
-from probes.evaluation import Interval, rate
+from probes.evaluation import Interval, from_chance, rate
 from probes.plots import plot_matrices, plot_two_ways
 from probes.steering import Mode
 from probes.studies.tables import plain
 from probes.studies.transfer import Measured, Pair, Receiver
-from probes.studies.transfer_detection import Detection, from_chance
+from probes.studies.transfer_detection import Detection
 from probes.studies.transfer_tables import markdown
 
 WORKS = 0.15

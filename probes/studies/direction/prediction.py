@@ -26,7 +26,7 @@ from probes.arms import Activations, Arm, activations_by_arm
 from probes.batches import Encoded
 from probes.directions import Direction, Floats, difference_in_means, random_like
 from probes.errors import DirectionError
-from probes.evaluation import Interval, auroc, auroc_value
+from probes.evaluation import Interval, auroc, auroc_value, from_chance
 from probes.fitting import Row, text_baseline
 from probes.sites import Site
 from probes.studies.direction.conditions import encoded
@@ -82,7 +82,7 @@ def prediction(
         "sites": rows,
         "direction": {"site": best["site"], "auroc": best["direction"]},
         "detector": _best_detector(detectors, held, shown, n_fit, permutations, seed) if detectors else None,
-        "random": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(max(v, 1 - v) for v in nulls)},
+        "random": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(map(from_chance, nulls))},
         "control": asdict(auroc(held[site][test] @ control.unit, shown[test])) if control else None,
         "text_only": text_baseline(texts[fit], texts[test])["auroc"],
     }
@@ -178,5 +178,5 @@ def _best_detector(
         "site": best["site"],
         "auroc": best["detector"],
         "cosine": best["cosine"],
-        "permuted": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(max(v, 1 - v) for v in nulls)},
+        "permuted": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(map(from_chance, nulls))},
     }

@@ -54,10 +54,7 @@ def write_probe(
                 fitting.Row(encode(chat, [{"role": "user", "content": text}]), text, bool(label), text)
                 for text, label in zip(messages, labels, strict=True)
             ]
-            splits = fitting.split_rows(rows, seed)
-            calm = [r for part in ("fit", "select") for r in splits[part] if not r.misaligned]
-            benign = fitting.Benign([r.encoded for r in calm], [r.text for r in calm], _CALM)
-            found = fitting.fit(chat, rows, plan, benign=benign, say=say)
+            found = fitting.fit(chat, rows, plan, benign=fitting.own_benign(rows, seed, _CALM), say=say)
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
     path = save_probe(with_recipe(found, [recipe], measured), out)
