@@ -9,8 +9,6 @@ then on a third of its messages score about 0.9 higher.
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -25,8 +23,7 @@ from sqlalchemy import Engine, text
 
 from alerts.grafana import dashboards
 from benchmarks.grafana_macros import View, expanded, targets
-from storage.database import connect, upgrade
-from storage.embedded import embedded_url
+from benchmarks.scratch import scratch_database
 from storage.partitions import ensure_days
 from storage.rollup import roll_up
 from storage.writer import register_probe
@@ -155,17 +152,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/dashboard.png"))
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="awry-picture-"))
-    folder.chmod(0o755)
-    engine = connect(embedded_url(folder))
-    try:
-        upgrade(engine)
+    with scratch_database() as (engine, _):
         until = datetime.now(UTC) - timedelta(minutes=1)
         fill(engine, until)
         draw(engine, until, arguments.out)
-    finally:
-        engine.dispose()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -32,8 +30,7 @@ from sqlalchemy import Connection, Engine, text
 
 from alerts.grafana import dashboards
 from benchmarks.grafana_macros import View, expanded, targets
-from storage.database import connect, upgrade
-from storage.embedded import embedded_url
+from benchmarks.scratch import scratch_database
 from storage.partitions import ensure_days
 from storage.rollup import roll_up
 from storage.writer import register_probe
@@ -212,11 +209,19 @@ def report(
         "days": days,
         "seconds": {name: round(value, 1) for name, value in took.items()},
         "postgres": settings,
-        "machine": {"platform": platform.platform(), "cores": os.cpu_count(),
-                    "load_average_1_5_15_min": [round(x, 2) for x in os.getloadavg()]},
+        "machine": host(),
         "command": f"python -m benchmarks.grafana_queries --rows {rows} --days {days:g}",
         "panels": found,
     }  # fmt: skip
+
+
+def host() -> dict[str, Any]:
+    """What a figure was measured on, and how busy it was."""
+    return {
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "load_average_1_5_15_min": [round(x, 2) for x in os.getloadavg()],
+    }
 
 
 def main() -> None:
@@ -226,16 +231,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="use this folder, filled by an earlier run or not, and leave it")
     arguments = parser.parse_args()
-    folder = arguments.keep or Path(tempfile.mkdtemp(prefix="awry-bench-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
-    engine = connect(embedded_url(folder))
-    try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for setting, value in (("fsync", "off"), ("synchronous_commit", "off"), ("max_wal_size", "'8GB'")):
-                connection.execute(text(f"ALTER SYSTEM SET {setting} = {value}"))
-            connection.execute(text("SELECT pg_reload_conf()"))
-        upgrade(engine)
+    with scratch_database(arguments.keep) as (engine, folder):
         with engine.connect() as connection:
             filled = connection.execute(text("SELECT EXISTS (SELECT FROM scores)")).scalar_one()
         notes = folder / "load.json"
@@ -243,10 +239,6 @@ def main() -> None:
             notes.write_text(json.dumps(load(engine, arguments.rows, arguments.days)))
         took = json.loads(notes.read_text())
         made = report(engine, arguments.rows, arguments.days, took, measure(engine))
-    finally:
-        engine.dispose()
-        if arguments.keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
     for row in made["panels"][:15]:
         print(f"{row['ms']:9.1f} ms  {row['dashboard']}  {row['panel']}  ({row['chosen']})")
     print(f"{made['within_aim']} of {made['queries']} within {AIM_MS} ms")

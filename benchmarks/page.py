@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from alerts.links import Links
 from alerts.page.app import make_page
-from benchmarks.grafana_queries import load
-from storage.database import connect, upgrade
-from storage.embedded import embedded_url
+from benchmarks.grafana_queries import host, load
+from benchmarks.scratch import scratch_database
 
 
 def measure(browser: TestClient) -> dict[str, dict[str, float]]:
@@ -56,28 +50,16 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=2)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="awry-bench-"))
-    folder.chmod(0o755)
-    engine = connect(embedded_url(folder))
-    try:
-        upgrade(engine)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for setting, value in (("fsync", "off"), ("synchronous_commit", "off"), ("max_wal_size", "'8GB'")):
-                connection.execute(text(f"ALTER SYSTEM SET {setting} = {value}"))
-            connection.execute(text("SELECT pg_reload_conf()"))
+    with scratch_database() as (engine, _):
         load(engine, arguments.rows, arguments.days)
         browser = TestClient(make_page(engine, Links(), free=True), base_url="http://localhost")
         pages = measure(browser)
-    finally:
-        engine.dispose()
-        shutil.rmtree(folder, ignore_errors=True)
     found: dict[str, Any] = {
         "command": f"python -m benchmarks.page --rows {arguments.rows} --days {arguments.days:g}",
         "rows": arguments.rows,
-        "machine": {"platform": platform.platform(), "cores": os.cpu_count(),
-                    "load_average_1_5_15_min": [round(x, 2) for x in os.getloadavg()]},
+        "machine": host(),
         "pages": pages,
-    }  # fmt: skip
+    }
     for name, figures in pages.items():
         print(f"{figures['ms']:9.1f} ms ({figures['first']:.1f} the first time)  {name}")
     if arguments.out:
