@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from alerts.upkeep import end_silences
 from storage.schema import alert_messages
 from tests.alerts.incidents import ANNA, audit_rows, look, pass_time, rules
 from tests.alerts.parts import all_alerts, all_outbox, flagged, open_alerts, set_state
+from tests.at_once import at_once
 from tests.storage.rows import wait_until_blocked
 
 HOUR = timedelta(hours=1)
@@ -137,22 +139,13 @@ def test_reopening_waits_for_whoever_opens_the_key(engine: Engine) -> None:
 
 def test_two_people_at_once(engine: Engine) -> None:
     alert = opened(engine)
-    results: list[object] = []
-    barrier = threading.Barrier(2)
 
-    def acknowledge(who: str) -> None:
-        barrier.wait()
-        try:
-            results.append(do(engine, actions.acknowledge, alert, Actor(who, "cli")).acknowledged_by)
-        except TransitionError as error:
-            results.append(error)
+    def acknowledge(who: str) -> str:
+        return str(do(engine, actions.acknowledge, alert, Actor(who, "cli")).acknowledged_by)
 
-    threads = [threading.Thread(target=acknowledge, args=(who,)) for who in ("anna", "bob")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = at_once([partial(acknowledge, who) for who in ("anna", "bob")])
     (who,) = [r for r in results if isinstance(r, str)]
+    assert [type(r) for r in results if r != who] == [TransitionError]
     assert row(engine).acknowledged_by == who
     assert events(engine) == ["opened", "acknowledged"]
 

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from storage.database import connect
 from storage.schema import workers
 from tests.alerts.incidents import ANNA, look, pass_time, phases, rules, scored
 from tests.alerts.parts import all_alerts, all_outbox, set_state
+from tests.at_once import at_once
 from tests.conftest import url_of
 
 BURST = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
@@ -306,27 +308,20 @@ def test_evaluators_at_once_open_one_alert_a_key(engine: Engine, monkeypatch: py
     for n, tenant in enumerate("abcdef"):
         scored(engine, 10 * n, 3, tenant=tenant)
     engines = [connect(url_of(engine)) for _ in range(3)]
-    barrier = threading.Barrier(3)
-    errors: list[Exception] = []
-    opened: list[str] = []
 
-    def work(own: Engine) -> None:
-        barrier.wait()
-        try:
-            for _ in range(5):
-                done = evaluate(own, rules(BURST), ("pager",))
-                assert done is not None
-                opened.extend(o.dedup_key for o in done.opened)
-        except Exception as error:
-            errors.append(error)
+    def work(own: Engine) -> list[str]:
+        keys: list[str] = []
+        for _ in range(5):
+            done = evaluate(own, rules(BURST), ("pager",))
+            assert done is not None
+            keys += [o.dedup_key for o in done.opened]
+        return keys
+
+    found = at_once([partial(work, own) for own in engines])
+    for own in engines:
         own.dispose()
-
-    threads = [threading.Thread(target=work, args=(own,)) for own in engines]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    assert [one for one in found if not isinstance(one, list)] == []
+    opened = [key for keys in found for key in keys]
     assert sorted(opened) == [f"burst:drift:{t}" for t in "abcdef"]
     assert [r.count for r in all_alerts(engine)] == [3] * 6
     assert events(engine) == ["opened"] * 6

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from storage.errors import DatabaseUnavailableError, SchemaError, StorageError
 from storage.partitions import is_partition
 from storage.schema import BY_DAY, metadata
 from storage.writer import BatchRows, write_batch
+from tests.at_once import at_once
 from tests.conftest import url_of
 from tests.storage.rows import dump, message
 
@@ -76,21 +77,7 @@ def test_upgrading_twice_changes_nothing(engine: Engine) -> None:
 
 def test_two_upgrades_at_once(empty_engine: Engine) -> None:
     others = [connect(url_of(empty_engine)) for _ in range(2)]
-    barrier = threading.Barrier(2)
-    results: list[object] = []
-
-    def one(engine: Engine) -> None:
-        barrier.wait()
-        try:
-            results.append(upgrade(engine))
-        except Exception as error:
-            results.append(error)
-
-    threads = [threading.Thread(target=one, args=(e,)) for e in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = at_once([partial(upgrade, own) for own in others])
     for other in others:
         other.dispose()
     assert results == [head_revision()] * 2

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from storage import schema
 from storage.database import connect
 from storage.partitions import Days, ensure_ahead, ensure_days, is_partition, partition_day, partition_name, utc_today
 from storage.writer import CONFLICT, AnswerRow, BatchRows, write_batch
+from tests.at_once import at_once
 from tests.storage.rows import (
     DAY,
     at,
@@ -160,22 +162,7 @@ def test_ensuring_ahead(engine: Engine) -> None:
 def test_many_ensure_the_same_days_at_once(engine: Engine) -> None:
     write(engine, batch(5))
     days = [DAY + timedelta(days=n) for n in range(3)]
-    barrier = threading.Barrier(3)
-    results: list[object] = []
-
-    def one() -> None:
-        barrier.wait()
-        try:
-            results.append(ensure_days(engine, days, TODAY))
-        except Exception as error:
-            results.append(error)
-
-    threads = [threading.Thread(target=one) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [True] * 3
+    assert at_once([partial(ensure_days, engine, days, TODAY)] * 3) == [True] * 3
     for table in TABLES:
         assert partitions(engine, table) == {partition_name(table, day) for day in days}
         assert held(engine, table) == {f"{table}_20260301": 5}

@@ -17,6 +17,7 @@ from storage.errors import BusyError, NotAllowedError
 from storage.partitions import ensure_days, partition_name
 from storage.retention import retain
 from storage.writer import write_batch
+from tests.at_once import at_once
 from tests.storage.rows import DAY, counts, held, message, partitions, stored, write
 from tests.storage.test_partitions import READ_AND_WRITE, TABLES, batch, impatient, role  # noqa: F401 - a fixture
 
@@ -204,22 +205,7 @@ def test_two_at_once_share_the_work(engine: Engine) -> None:
     days = days_from(-8, 0)
     ensure_days(engine, days, TODAY)
     fill(engine, days)
-    barrier = threading.Barrier(2)
-    results: list[Any] = []
-
-    def one() -> None:
-        barrier.wait()
-        try:
-            results.append(retain(engine, 3, TODAY).partitions)
-        except Exception as error:
-            results.append(error)
-
-    threads = [threading.Thread(target=one) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    first, second = results
+    first, second = at_once([lambda: retain(engine, 3, TODAY).partitions] * 2)
     assert first | second == {partition_name(table, day): 2 for table in TABLES for day in days[:5]}
     assert not first.keys() & second.keys()
 

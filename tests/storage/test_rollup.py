@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from storage.partitions import utc_today
 from storage.retention import retain
 from storage.rollup import roll_up
 from storage.writer import BatchRows, register_probe, write_batch
+from tests.at_once import at_once
 from tests.conftest import url_of
 from tests.storage.rows import message, score, write
 
@@ -129,17 +129,7 @@ def test_many_at_once_count_each_score_once(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text('UPDATE scores SET created_at = now() - make_interval(mins => 1 + "offset"::int * 30)'))
     engines = [connect(url_of(engine)) for _ in range(4)]
-    done: list[int] = []
-
-    def work(own: Engine) -> None:
-        for _ in range(5):
-            done.append(roll_up(own) or 0)
-
-    threads = [threading.Thread(target=work, args=(own,)) for own in engines]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    done = at_once([lambda own=own: sum(roll_up(own) or 0 for _ in range(5)) for own in engines])
     for own in engines:
         own.dispose()
     assert [n for _, n, _, _ in totals(engine)] == [50, 50]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 
 import pytest
 
 from alerts.api import limiting
 from alerts.api.limiting import Limiter, network
+from tests.at_once import at_once
 
 ONE, OTHER = uuid.uuid4(), uuid.uuid4()
 
@@ -60,13 +60,8 @@ def test_looking_does_not_count(clock: Clock) -> None:
 
 def test_threads_share_one_count() -> None:
     limiter = Limiter(requests=50)
-    came: list[int | None] = []
-    threads = [threading.Thread(target=lambda: came.extend(limiter.spend(ONE) for _ in range(25))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert came.count(None) == 50
+    came = at_once([lambda: [limiter.spend(ONE) for _ in range(25)]] * 4)
+    assert sum(waits.count(None) for waits in came) == 50
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from storage.writer import BatchRows, Coordinates, MessageRow
 from tests.alerts.api.parts import token
 from tests.alerts.incidents import audit_rows
 from tests.alerts.parts import all_alerts, flagged, open_alerts
+from tests.at_once import at_once
 from tests.storage.rows import write
 
 
@@ -81,17 +83,11 @@ def test_many_at_once_and_each_alert_changes_once(engine: Engine, port: int) -> 
     """More clients than the engine has connections at hand."""
     alerts = [str(one.alert_id) for one in open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(5)])]
     secrets = [token(engine, f"robot-{n}") for n in range(6)]
-    came: list[int] = []
 
-    def robot(secret: str) -> None:
-        for alert in alerts:
-            came.append(ask(port, secret, "POST", f"/alerts/{alert}/acknowledge")[0])
+    def robot(secret: str) -> list[int]:
+        return [ask(port, secret, "POST", f"/alerts/{alert}/acknowledge")[0] for alert in alerts]
 
-    threads = [threading.Thread(target=robot, args=(secret,)) for secret in secrets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    came = [status for found in at_once([partial(robot, secret) for secret in secrets]) for status in found]
     assert (came.count(200), came.count(409)) == (5, 25)
     assert {row.state for row in all_alerts(engine)} == {"acknowledged"}
     assert len([r for r in audit_rows(engine) if r.action == "acknowledge"]) == 5

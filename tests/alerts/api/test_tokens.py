@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from storage.retention import retain
 from storage.schema import api_tokens, audit
 from tests.alerts.api.parts import DAY, expire, token
 from tests.alerts.incidents import ANNA, audit_rows
+from tests.at_once import at_once
 from tests.conftest import url_of
 from tests.storage.rows import dump, stored
 
@@ -104,21 +105,7 @@ def test_one_live_token_a_name(engine: Engine) -> None:
 
 def test_two_who_want_one_name_at_once(engine: Engine) -> None:
     others = [connect(url_of(engine)) for _ in range(4)]
-    barrier = threading.Barrier(4)
-    came: list[object] = []
-
-    def one(own: Engine) -> None:
-        barrier.wait()
-        try:
-            came.append(token(own))
-        except TokenError as error:
-            came.append(error)
-
-    threads = [threading.Thread(target=one, args=(e,)) for e in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    came = at_once([partial(token, own) for own in others])
     for other in others:
         other.dispose()
     assert sorted(type(x).__name__ for x in came) == ["TokenError"] * 3 + ["str"]
