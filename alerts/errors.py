@@ -15,3 +15,8 @@ class UnknownAlertError(AlertsError):
 
 class TransitionError(AlertsError):
     """An alert in this state cannot change so."""
+
+
+def class_of(error: Exception) -> str:
+    """The class of an error, of the driver's own where it is one: its text may quote a row."""
+    return type(getattr(error, "orig", None) or error).__name__

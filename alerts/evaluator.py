@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alerts.actions import resolve
 from alerts.audit import by_rule
+from alerts.errors import class_of
 from alerts.hysteresis import Held, Limits, step, watched
 from alerts.lifecycle import Breach, Opened, breach
 from alerts.measures import Measured, Subject, flagged_messages, measure_monitor, measure_rate
@@ -66,7 +67,7 @@ def evaluate(engine: Engine, rules: Rules, destinations: Sequence[str]) -> Evalu
             try:
                 _look(engine, rule, destinations, done)
             except Exception as error:  # what is wrong with one rule must not blind the others
-                done.failed[rule.name] = _class_of(error)
+                done.failed[rule.name] = class_of(error)
         _forget(engine, [rule.name for rule in held])
         return done
 
@@ -81,12 +82,7 @@ def _look(engine: Engine, rule: Rule, destinations: Sequence[str], done: Evaluat
         except OperationalError:  # the database is away, for the other keys as well
             raise
         except Exception as error:
-            done.failed[rule.name] = _class_of(error)
-
-
-def _class_of(error: Exception) -> str:
-    """Its text may quote a row."""
-    return type(getattr(error, "orig", None) or error).__name__
+            done.failed[rule.name] = class_of(error)
 
 
 @contextmanager

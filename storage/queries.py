@@ -147,15 +147,23 @@ def live_alert_counts(connection: Connection) -> dict[tuple[str, ...], int]:
     return {(state, severity): int(n) for state, severity, n in connection.execute(query)}
 
 
+_BY_OUTCOME = (
+    func.count().filter(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None)).label("pending"),
+    func.count().filter(outbox.c.delivered_at.is_not(None)).label("delivered"),
+    func.count().filter(outbox.c.dead_at.is_not(None)).label("dead"),
+)
+
+
 def outbox_counts(connection: Connection) -> dict[str, int]:
     """Deliveries by state: pending, delivered, dead."""
-    query = select(
-        func.count().filter(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None)),
-        func.count().filter(outbox.c.delivered_at.is_not(None)),
-        func.count().filter(outbox.c.dead_at.is_not(None)),
-    )
-    pending, delivered, dead = connection.execute(query).one()
-    return {"pending": pending, "delivered": delivered, "dead": dead}
+    return dict(connection.execute(select(*_BY_OUTCOME)).mappings().one())
+
+
+def destination_counts(connection: Connection) -> dict[str, dict[str, int]]:
+    """The same by destination; one that has no events is left out."""
+    query = select(outbox.c.destination, *_BY_OUTCOME).group_by(outbox.c.destination)
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    return {row.pop("destination"): row for row in rows}
 
 
 def oldest_pending_seconds(connection: Connection) -> float:

@@ -25,16 +25,23 @@ _HEARD_OUT = 1024 * 1024
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-class Answers:
-    """Headers of all answers; no error gets past it."""
+class Layer:
+    """An ASGI middleware: `http` handles requests over `_app`, and what is no request goes through."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        await (self.http if scope["type"] == "http" else self._app)(scope, receive, send)
+
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+
+class Answers(Layer):
+    """Headers of all answers; no error gets past it."""
+
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def out(message: Message) -> None:
@@ -54,16 +61,10 @@ class Answers:
                 await answer(scope, receive, out)
 
 
-class Bodies:
+class Bodies(Layer):
     """Bodies of a reasonable size, in reasonable time."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
         length = Headers(scope=scope).get("content-length", "")
         if length.isascii() and length.isdigit() and (len(length) > 9 or int(length) > _HEARD_OUT):
             await self._refuse(413, scope, receive, send)

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from alerts.api.envelope import Layer
 from alerts.api.holders import Holders, Wait
 from alerts.api.limiting import Limiter
 from alerts.api.problems import problem
@@ -22,16 +23,16 @@ OPEN = "/openapi.json"
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
-class Gate:
+class Gate(Layer):
     """Lets in who may."""
 
     def __init__(self, app: ASGIApp, engine: Engine, limiter: Limiter) -> None:
-        self._app = app
+        super().__init__(app)
         self._holders = Holders(engine, limiter)
         self._limiter = limiter
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _path(scope) != OPEN:
+    async def http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _path(scope) != OPEN:
             refused = await run_in_threadpool(self._refusal, scope)
             if refused is not None:
                 await refused(scope, receive, send)

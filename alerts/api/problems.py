@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from alerts.errors import TransitionError, UnknownAlertError
+from alerts.errors import TransitionError, UnknownAlertError, class_of
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
@@ -107,7 +107,7 @@ def defect(error: Exception) -> Response:
 
 def unavailable(error: Exception) -> Response:
     """The database is away, or somebody holds what is asked for."""
-    _logger.error("database: %s", type(getattr(error, "orig", None) or error).__name__)
+    _logger.error("database: %s", class_of(error))
     said = "the database is away or busy; nothing was changed"
     return problem(503, said, headers={"Retry-After": str(RETRY_SECONDS)})
 

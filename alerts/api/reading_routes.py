@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from sqlalchemy import func, select
+from sqlalchemy import select
 from starlette.exceptions import HTTPException
 
 from alerts.api.schemas import (
@@ -22,8 +22,8 @@ from alerts.api.schemas import (
 from alerts.api.serving import BEARER, Tables, errors
 from storage.details import message_detail
 from storage.judgements import verdict_counts
-from storage.queries import destination_states, oldest_pending_seconds, outbox_counts
-from storage.schema import outbox, probes
+from storage.queries import destination_counts, destination_states, oldest_pending_seconds, outbox_counts
+from storage.schema import probes
 from storage.writer import Coordinates
 
 router = APIRouter(dependencies=[BEARER])
@@ -91,14 +91,7 @@ def deliveries(tables: Tables) -> Deliveries:
     with tables.reading() as connection:
         total, oldest = outbox_counts(connection), oldest_pending_seconds(connection)
         states = {row["name"]: row for row in destination_states(connection)}
-        waiting = (outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
-        query = select(
-            outbox.c.destination,
-            func.count().filter(*waiting).label("pending"),
-            func.count().filter(outbox.c.delivered_at.is_not(None)).label("delivered"),
-            func.count().filter(outbox.c.dead_at.is_not(None)).label("dead"),
-        ).group_by(outbox.c.destination)
-        counts = {row.destination: row._mapping for row in connection.execute(query)}
+        counts = destination_counts(connection)
     found = [_destination(name, states.get(name), counts.get(name)) for name in sorted(states.keys() | counts.keys())]
     return Deliveries(events=Counts(**total), oldest_pending_seconds=oldest, destinations=found)
 
@@ -119,7 +112,7 @@ def _precision(rule: str, probe: str | None, found: dict[str | None, int]) -> Pr
 def _destination(name: str, state: Any, counts: Any) -> Destination:
     # One that was never tried has no state; one whose events are gone has no counts.
     known = state or {"failures": 0, "held_until": None, "disabled_at": None, "last_error": None}
-    events = {kind: counts[kind] if counts else 0 for kind in ("pending", "delivered", "dead")}
+    events = counts or {"pending": 0, "delivered": 0, "dead": 0}
     return Destination(
         name=name,
         events=Counts(**events),

@@ -53,7 +53,7 @@ class Access:
     def holder(self, secret: str, request: Request) -> Viewer | Wait | None:
         """Whose token this is; None where it is nobody's, or not any more."""
         found = self._holders.find(secret, _address(request) or "unknown")
-        return Viewer(found.name, True, found.scope == "act") if isinstance(found, Holder) else found
+        return Viewer(found.name, True, found.may_act) if isinstance(found, Holder) else found
 
 
 def actor(request: Request, viewer: Viewer) -> Actor:

@@ -20,11 +20,7 @@ def when(at: datetime | None) -> str:
 
 def ago(at: datetime | None, now: datetime) -> str:
     """How long before `now`, in one unit."""
-    if at is None:
-        return "never"
-    seconds = max(0.0, (now - at).total_seconds())
-    size, unit = next((pair for pair in _UNITS if seconds >= pair[0]), _UNITS[-1])
-    return f"{seconds / size:.0f} {unit} ago"
+    return "never" if at is None else f"{lasting(max(0.0, (now - at).total_seconds()))} ago"
 
 
 def lasting(seconds: float | None) -> str:

@@ -16,6 +16,7 @@ import typer
 
 from alerts.wording import printable
 from monitor.cli import app, say
+from monitor.cli.connections import opened
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -252,15 +253,8 @@ def actor_of(who: str | None) -> Actor:
 
 @contextmanager
 def _connected(database_url: str | None, state_dir: Path | None) -> Iterator[Connection]:
-    from monitor import assemble
-    from monitor.settings import load_settings
-
-    engine = assemble.open_database(load_settings(database_url=database_url, state_dir=state_dir))
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+    with opened(database_url, state_dir) as engine, engine.connect() as connection:
+        yield connection
 
 
 @contextmanager

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from monitor.cli import app, say
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+from monitor.cli.connections import opened
 
 outbox = typer.Typer(
     help="Deliveries: list them, try those again that were given up, test and enable destinations.",
@@ -43,11 +41,9 @@ def list_pages(
     from monitor.incidents import utc
     from storage.queries import destination_states, outbox_counts
 
-    engine = _open(database_url, state_dir)
-    with engine.connect() as connection:
+    with opened(database_url, state_dir) as engine, engine.connect() as connection:
         found = pages(connection, state, destination, limit)
         counts, places = outbox_counts(connection), destination_states(connection)
-    engine.dispose()
     table = Table(
         "page", "destination", "state", "event", "severity", "alert", "events", "tries", "due", "error", box=None
     )
@@ -79,11 +75,9 @@ def retry(
 
     if not page and not dead and not now:
         raise SettingsError("outbox retry: name pages, or say --dead for all that were given up, or --now")
-    engine = _open(database_url, state_dir)
-    with engine.begin() as connection:
+    with opened(database_url, state_dir) as engine, engine.begin() as connection:
         found = [backlog.find_page(connection, one) for one in page or ()]
         number = backlog.retry(connection, found, destination, everything=now)
-    engine.dispose()
     say(f"{number} pages are due now; awry send delivers them")
 
 
@@ -93,10 +87,8 @@ def enable(name: Name, database_url: Url = None, state_dir: State = None) -> Non
     from alerts import backlog
     from monitor.errors import SettingsError
 
-    engine = _open(database_url, state_dir)
-    with engine.begin() as connection:
+    with opened(database_url, state_dir) as engine, engine.begin() as connection:
         known = backlog.enable(connection, name)
-    engine.dispose()
     if not known:
         raise SettingsError(f"outbox enable: nothing was ever sent to {name}; awry outbox list names the destinations")
     say(f"{name} is sent to again")
@@ -134,10 +126,3 @@ def _standing(place: dict[str, Any]) -> str:
     if place["failures"]:
         return f"{place['failures']} failures in a row ({place['last_error']}), next try {utc(place['held_until'])}"
     return "answers"
-
-
-def _open(database_url: str | None, state_dir: Path | None) -> Engine:
-    from monitor import assemble
-    from monitor.settings import load_settings
-
-    return assemble.open_database(load_settings(database_url=database_url, state_dir=state_dir))

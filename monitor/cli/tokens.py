@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from monitor.cli import app, say
 from monitor.cli.alerting import actor_of
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+from monitor.cli.connections import opened
 
 token = typer.Typer(help="Tokens of the HTTP API: create, list, revoke.", no_args_is_help=True)
 app.add_typer(token, name="token")
@@ -43,7 +39,7 @@ def create(
         duration = parse_duration(lasting)
     except ValueError as error:
         raise SettingsError(f"for: {error}") from None
-    with _open(database_url, state_dir) as engine, engine.begin() as connection:
+    with opened(database_url, state_dir) as engine, engine.begin() as connection:
         secret = tokens.create(connection, name, scope, duration, actor_of(who))
     # Once it is there for good.
     typer.echo(secret)
@@ -60,7 +56,7 @@ def list_tokens(database_url: Url = None, state_dir: State = None) -> None:
     from alerts.api import tokens
     from alerts.wording import printable
 
-    with _open(database_url, state_dir) as engine, engine.connect() as connection:
+    with opened(database_url, state_dir) as engine, engine.connect() as connection:
         rows = tokens.list_tokens(connection)
     table = Table("name", "scope", "state", "created", "by", "expires", "revoked", "last used", box=None)
     for row in rows:
@@ -77,22 +73,10 @@ def revoke(name: Name, who: As = None, database_url: Url = None, state_dir: Stat
     """End a token at once."""
     from alerts.api import tokens
 
-    with _open(database_url, state_dir) as engine, engine.begin() as connection:
+    with opened(database_url, state_dir) as engine, engine.begin() as connection:
         tokens.revoke(connection, name, actor_of(who))
     say(f"token {name} is good no longer")
 
 
 def _when(at: datetime | None) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if at is not None else ""
-
-
-@contextmanager
-def _open(database_url: str | None, state_dir: Path | None) -> Iterator[Engine]:
-    from monitor import assemble
-    from monitor.settings import load_settings
-
-    engine = assemble.open_database(load_settings(database_url=database_url, state_dir=state_dir))
-    try:
-        yield engine
-    finally:
-        engine.dispose()
