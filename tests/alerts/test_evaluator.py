@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from datetime import timedelta
 from functools import partial
@@ -22,6 +21,7 @@ from tests.alerts.incidents import ANNA, look, pass_time, phases, rules, scored
 from tests.alerts.parts import all_alerts, all_outbox, set_state
 from tests.at_once import at_once
 from tests.conftest import url_of
+from tests.storage.rows import wait_until_blocked
 
 BURST = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
 
@@ -374,21 +374,11 @@ def test_a_person_resolves_what_a_rule_clears_at_the_same_time(engine: Engine) -
         actions.resolve(connection, opened.alert_id, ANNA)
         thread = threading.Thread(target=lambda: found.append(evaluate(engine, quick, ("pager",))))
         thread.start()
-        wait_for_lock(engine)
+        wait_until_blocked(engine)
     thread.join()
     assert found[0].failed == {}
     assert events(engine) == ["opened", "resolved"]
     assert phases(engine) == {}
-
-
-def wait_for_lock(engine: Engine) -> None:
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    for _ in range(1000):
-        with engine.connect() as connection:
-            if connection.execute(waiting).scalar_one():
-                return
-        time.sleep(0.01)
-    raise AssertionError("nobody waits")
 
 
 def worker(engine: Engine, **values: Any) -> None:

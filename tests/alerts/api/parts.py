@@ -26,6 +26,11 @@ def token(engine: Engine, name: str = "soar", scope: Any = "act", lasting: timed
         return tokens.create(connection, name, scope, lasting, ANNA)
 
 
+def revoke(engine: Engine, name: str) -> None:
+    with engine.begin() as connection:
+        tokens.revoke(connection, name, ANNA)
+
+
 def expire(engine: Engine, name: str) -> None:
     """As if the token's time were over."""
     with engine.begin() as connection:

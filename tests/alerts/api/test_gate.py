@@ -11,12 +11,11 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from alerts.api import tokens
 from alerts.api.app import make_api
 from alerts.api.limiting import Limiter
 from storage.schema import api_tokens
-from tests.alerts.api.parts import Client, expire, token
-from tests.alerts.incidents import ANNA, audit_rows
+from tests.alerts.api.parts import Client, expire, revoke, token
+from tests.alerts.incidents import audit_rows
 from tests.alerts.parts import all_alerts, flagged, open_alerts
 from tests.storage.rows import dump, stored
 
@@ -29,11 +28,6 @@ WRITES = [
 READS = [
     "/alerts", f"/alerts/{ID}", "/silences", "/precision", "/messages/topic/0/1", "/probes", "/deliveries",
 ]  # fmt: skip
-
-
-def revoke(engine: Engine, name: str) -> None:
-    with engine.begin() as connection:
-        tokens.revoke(connection, name, ANNA)
 
 
 def test_the_lists_here_are_all_routes(app: FastAPI) -> None:

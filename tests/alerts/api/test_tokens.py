@@ -17,8 +17,8 @@ from storage.database import connect
 from storage.partitions import utc_today
 from storage.retention import retain
 from storage.schema import api_tokens, audit
-from tests.alerts.api.parts import DAY, expire, token
-from tests.alerts.incidents import ANNA, audit_rows
+from tests.alerts.api.parts import DAY, expire, revoke, token
+from tests.alerts.incidents import audit_rows
 from tests.at_once import at_once
 from tests.conftest import url_of
 from tests.storage.rows import dump, stored
@@ -32,11 +32,6 @@ def found(engine: Engine, secret: str) -> Holder | None:
 def listed(engine: Engine) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return tokens.list_tokens(connection)
-
-
-def revoke(engine: Engine, name: str) -> None:
-    with engine.begin() as connection:
-        tokens.revoke(connection, name, ANNA)
 
 
 def test_a_secret_is_256_bits_and_nowhere_in_the_database(engine: Engine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 from httpx2 import Response
@@ -16,7 +15,8 @@ from alerts.api.limiting import Limiter
 from alerts.links import Links
 from alerts.page.access import COOKIE, is_loopback, local_path
 from alerts.page.app import make_page
-from tests.alerts.incidents import ANNA, audit_rows
+from tests.alerts.api import parts
+from tests.alerts.incidents import audit_rows
 from tests.alerts.parts import all_alerts, flagged, open_alerts
 
 HERE = {"origin": "http://localhost"}
@@ -32,9 +32,8 @@ def client(engine: Engine) -> Client:
     return make
 
 
-def token(engine: Engine, scope: tokens.Scope = "act", name: str = "anna", lasting: float = 3600) -> str:
-    with engine.begin() as connection:
-        return tokens.create(connection, name, scope, timedelta(seconds=lasting), ANNA)
+def token(engine: Engine, scope: tokens.Scope = "act", name: str = "anna") -> str:
+    return parts.token(engine, name, scope)
 
 
 def alert_path(engine: Engine) -> str:
@@ -97,8 +96,7 @@ def test_a_token_that_ends_signs_out(client: Client, engine: Engine) -> None:
     browser = client(free=False)
     browser.cookies.set(COOKIE, secret)
     assert browser.get("/").status_code == 200
-    with engine.begin() as connection:
-        tokens.revoke(connection, "anna", ANNA)
+    parts.revoke(engine, "anna")
     assert browser.get("/").status_code == 303
 
 
@@ -127,8 +125,7 @@ def test_a_cookie_of_no_use_is_taken_back_and_counts_once(client: Client, engine
     browser = client(free=False, limiter=Limiter(failures=2))
     browser.post("/sign-in", data={"token": secret}, headers=HERE)
     assert "set-cookie" not in browser.get("/").headers
-    with engine.begin() as connection:
-        tokens.revoke(connection, "anna", ANNA)
+    parts.revoke(engine, "anna")
     for _ in range(10):
         assert browser.get("/").status_code == 303
     assert COOKIE not in browser.cookies
