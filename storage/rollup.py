@@ -1,9 +1,10 @@
 """Sums of scores by five minutes, so that a dashboard of ten million scores answers at once.
 
 Contract: `roll_up(engine)` adds every score that was committed since the last time to the rollups (`storage.schema`),
-each exactly once, whoever calls it and however many at once: it returns their number, and None when another has it in
-hand. It may be stopped anywhere: each step is one transaction, of an hour of scores at most. Rollups lag behind by what
-was scored since the last call; whoever serves dashboards calls it once a minute.
+each exactly once, whoever calls it and however many at once: it returns the number that it added itself, and None when
+another has it in hand and it added nothing. It may be stopped anywhere: each step is one transaction, of an hour of
+scores at most. Rollups lag behind by what was scored since the last call; whoever serves dashboards calls it once a
+minute.
 
 The watermark is safe because `created_at` is the time at which the writer's transaction began: it stays below the
 beginning of every transaction that is still open in this database. A long one (a dump) therefore holds the rollups
@@ -98,8 +99,8 @@ def roll_up(engine: Engine) -> int | None:
     done = 0
     while True:
         step = transact(engine, _step)
-        if step is None:
-            return None
+        if step is None:  # another goes on from here
+            return done or None
         number, last = step
         done += number
         if last:

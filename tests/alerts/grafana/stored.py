@@ -77,7 +77,7 @@ def write_production(engine: Engine) -> None:
         connection.execute(text("UPDATE alerts SET verdict = 'false', verdict_at = :now, verdict_by = 'eve' "
                                 "WHERE tenant IS DISTINCT FROM 'shop'"), {"now": NOW})  # fmt: skip
         connection.execute(text("INSERT INTO workers (id, name, source) VALUES (gen_random_uuid(), 'w1', 'topic')"))
-    while roll_up(engine) is None:
+    while roll_up(engine) != 0:  # also where somebody else did a part of it
         pass
 
 
