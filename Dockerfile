@@ -14,9 +14,9 @@ ARG TORCH_BACKEND=cpu
 # Compiled here, since at run time the root file system may be read-only.
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/opt/venv
 WORKDIR /src
-COPY tools/build_network.sh tools/
+COPY scripts/build_network.sh scripts/
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
-    . tools/build_network.sh \
+    . scripts/build_network.sh \
     && python3 -m venv /opt/uv \
     && /opt/uv/bin/python -m pip install -q --disable-pip-version-check --no-cache-dir uv==0.13.8 \
     && python3 -m venv --without-pip /opt/venv
@@ -24,7 +24,7 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
 # The packages first: a change of awry's own code does not fetch torch again.
 COPY pyproject.toml requirements.lock ./
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
-    . tools/build_network.sh \
+    . scripts/build_network.sh \
     && if [ -n "$TORCH_BACKEND" ]; then export UV_TORCH_BACKEND="$TORCH_BACKEND"; fi \
     && /opt/uv/bin/uv pip install --constraint requirements.lock -r pyproject.toml
 
@@ -34,7 +34,7 @@ COPY probes probes
 COPY storage storage
 COPY alerts alerts
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
-    . tools/build_network.sh \
+    . scripts/build_network.sh \
     && /opt/uv/bin/uv pip install --no-deps .
 
 

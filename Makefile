@@ -20,7 +20,7 @@ test: $(READY)
 
 # The faults of the tests, many rounds each (about 20 minutes on two cores): make chaos ARGS="--kills 100"
 chaos: $(READY)
-	@$(BIN)/python -m tests.kafka.chaos $(ARGS)
+	@$(BIN)/python -m scripts.chaos $(ARGS)
 
 setup: $(READY)
 
@@ -53,7 +53,7 @@ adapters: $(READY)
 
 # Make the two shipped probes again from the repository's own data (about 20 minutes on two cores).
 probes: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" sh probes/make_shipped.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/make_shipped.sh
 
 bench: $(READY)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev,bench]'
@@ -61,7 +61,7 @@ bench: $(READY)
 
 # Every study of docs/study.md, and the page (hours on two cores; what was interrupted goes on).
 study: $(READY)
-	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/studies.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/studies.sh
 
 bench-stream: $(READY)
 	@$(BIN)/python -m benchmarks.stream --out docs/bench-stream.json
@@ -71,16 +71,16 @@ bench-delivery: $(READY)
 
 # The tables of settings and metrics are generated.
 docs: $(READY)
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python scripts/docs.py
 
 # Random passwords for docker-compose.yml, in .env; one that is there stays.
 env:
-	@sh tools/make_env.sh
+	@sh scripts/make_env.sh
 
 # Build the image and run it with Debian's podman (as root, about ten minutes); TORCH_BACKEND= where only the package
 # index can be reached.
 image-test:
-	@bash tools/image_test.sh
+	@bash scripts/image_test.sh
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache

@@ -22,14 +22,14 @@ from sqlalchemy import Connection, Engine, Row, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from alerts.actions import resolve
-from alerts.audit import by_rule
 from alerts.errors import class_of
-from alerts.hysteresis import Held, Limits, step, watched
-from alerts.lifecycle import Breach, Opened, breach
-from alerts.measures import Measured, Subject, flagged_messages, measure_monitor, measure_rate
-from alerts.rules import MonitorRule, RateRule, Rules, worse
-from alerts.upkeep import end_silences, resolve_quiet
+from alerts.lifecycle.actions import resolve
+from alerts.lifecycle.audit import by_rule
+from alerts.lifecycle.expiry import end_silences, resolve_quiet
+from alerts.lifecycle.lifecycle import Breach, Opened, breach
+from alerts.rules.hysteresis import Held, Limits, step, watched
+from alerts.rules.model import MonitorRule, RateRule, Rules, worse
+from alerts.rules.queries import Measured, Subject, flagged_messages, measure_monitor, measure_rate
 from storage.schema import alerts, rule_states
 from storage.writer import clean
 

@@ -9,7 +9,7 @@ chat template, undifferentiated attention. Rows:
 - loop: one unpadded forward of the whole model a head and a prompt, as research code has it
 - batch: one forward of the whole model a head, all prompts in one padded batch; the measure
 - batch-1: the same with the language-model head at the last position alone: what that saves by itself
-- awry: `probes.attribution.ships`
+- awry: `probes.heads.attribution.ships`
 
 `batch` runs over all heads, `loop` and `batch-1` over one in nine, which are multiplied up. Every path's scores are
 compared with awry's; more than 1e-4 nats apart is a MISMATCH, and the exit status is 1. Paths take turns over thirds of
@@ -34,13 +34,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import machine
-from probes import modelstore
-from probes.ablation import ablating, all_heads
-from probes.attribution import ships
-from probes.batches import Encoded, encode
-from probes.models import ChatModel, load_chat_model
+from probes.capture.batches import Encoded, encode
+from probes.capture.sites import Site
+from probes.heads.ablation import ablating, all_heads
+from probes.heads.attribution import ships
+from probes.model import builtin
+from probes.model.load import ChatModel, load_chat_model
 from probes.organisms.messages import requests
-from probes.sites import Site
 
 AIM = 4.0
 TOLERANCE = 1e-4
@@ -92,9 +92,12 @@ def _batch(chat: ChatModel, items: Sequence[Encoded], *, last_only: bool) -> Cal
     def run(head: Site | None) -> Tensor:
         with torch.inference_mode(), ablating(chat, [head] if head else []):
             out = chat.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
                 logits_to_keep=int(last_only),
-            )  # fmt: skip
+            )
         logits: Tensor = out.logits[:, -1]
         return logits
 
@@ -203,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="2 prompts, a few heads: does it run?")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
-    chat = load_chat_model(modelstore.SMOLLM2, default_state_dir(), dtype="float32", device="cpu", say=_say)
+    chat = load_chat_model(builtin.SMOLLM2, default_state_dir(), dtype="float32", device="cpu", say=_say)
     count = 2 if options.quick else options.prompts
     if not 2 <= count <= len(requests()):
         parser.error(f"--prompts must be in 2..{len(requests())}")

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from benchmarks.paths import Path, Probes, Reading
-from probes.aggregation import parse_aggregation
-from probes.batches import Batch
+from probes.capture.aggregation import parse_aggregation
+from probes.capture.batches import Batch
+from probes.capture.sites import Site
 from probes.directions import Direction
-from probes.generation import answer
-from probes.models import ChatModel
+from probes.model.load import ChatModel
 from probes.scoring import Reader, Scorer
-from probes.sites import Site
-from probes.steering import Intervention, steering
+from probes.steer.generation import answer
+from probes.steer.steering import Intervention, steering
 
 _STEERED_BLOCK = 20
 
@@ -73,7 +73,7 @@ def _no_early_end(chat: ChatModel, new_tokens: int) -> Iterator[None]:
 
 
 class Generation:
-    """Tokens/s of `probes.generation.answer`, plain and under an ablation at one block with a random direction."""
+    """Tokens/s of `probes.steer.generation.answer`, plain and with a random direction ablated at one block."""
 
     def __init__(self, chat: ChatModel, prompts: Sequence[str], new_tokens: int) -> None:
         self._chat, self._prompts, self._new_tokens = chat, list(prompts), new_tokens

@@ -32,11 +32,11 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from alerts.outbox import deliver_due
+from alerts.delivery.deliver import deliver_due
 from storage.database import connect, upgrade
 from storage.embedded import embedded_url
-from tests.alerts.delivery import FakeClock, configured, to_webhook
-from tests.alerts.parts import Receiver, Reply, all_outbox, flagged, open_alerts, receiving
+from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts, receiving
+from tests.support.delivery import FakeClock, configured, to_webhook
 
 ROOT = Path(__file__).parent.parent
 TENANTS = 50
@@ -139,9 +139,15 @@ def judged(name: str, engine: Engine, receiver: Receiver, recovered: float | Non
     rows = all_outbox(engine)
     lost = sum(f"msg_{row.page_id.hex if row.page_id else ''}" not in ids for row in rows)
     return Fault(
-        name, len(rows), len(receiver.received), lost, sum(ids.values()) - len(ids), len(bodies) - len(every),
-        recovered, note,
-    )  # fmt: skip
+        name,
+        len(rows),
+        len(receiver.received),
+        lost,
+        sum(ids.values()) - len(ids),
+        len(bodies) - len(every),
+        recovered,
+        note,
+    )
 
 
 def _status(receiver: Receiver, n: int) -> int:
@@ -228,7 +234,7 @@ def killed(engine: Engine, url: str, events: int, kills: int) -> Fault:
     chance = random.Random(6)
     with receiving() as receiver:
         receiver.replies = [Reply(seconds=0.02)]
-        command = [sys.executable, "-m", "tests.alerts.sender_process", url, receiver.url]
+        command = [sys.executable, "-m", "tests.support.sender_process", url, receiver.url]
         with subprocess.Popen(command, cwd=ROOT) as survivor:
             for _ in range(kills):
                 with subprocess.Popen(command, cwd=ROOT) as victim:
@@ -247,7 +253,7 @@ def killed_in_hand(engine: Engine, url: str, times: int) -> Fault:
     """kill -9 when the receiver has taken the page and nothing is written down yet."""
     fresh(engine)
     with receiving() as receiver:
-        command = [sys.executable, "-m", "tests.alerts.sender_process", url, receiver.url]
+        command = [sys.executable, "-m", "tests.support.sender_process", url, receiver.url]
         for n in range(times):
             open_alerts(engine, [flagged(n, tenant=f"t{n}")])
             with subprocess.Popen([*command, "stand still"], cwd=ROOT, stdout=subprocess.PIPE) as victim:
@@ -272,22 +278,30 @@ def faults(engine: Engine, url: str, *, quick: bool) -> list[Fault]:
         through(engine, "429 with Retry-After: 600, once", [Reply(429, {"retry-after": "600"}), Reply()], number),
         through(engine, "redirect, three times", [Reply(302, {"location": "/x"})] * 3 + [Reply()], few),
         through(engine, "garbage instead of HTTP, three times", [Reply(raw=b"\x00garbage\r\n")] * 3 + [Reply()], few),
-        through(engine, "slow: half a second an answer", [Reply(seconds=0.5)], few, "one after the other; other "
-                "destinations do not wait"),
+        through(
+            engine,
+            "slow: half a second an answer",
+            [Reply(seconds=0.5)],
+            few,
+            "one after the other; other destinations do not wait",
+        ),
         through(engine, "a page refused (400) three times", [Reply(400)] * 3 + [Reply()], few),
         gone(engine),
         two_loops(engine, url, 5 * number),
         killed(engine, url, number, 2 if quick else 12),
         killed_in_hand(engine, url, 1 if quick else 5),
-    ]  # fmt: skip
+    ]
 
 
 def markdown(report: dict[str, Any]) -> str:
     lines = ["| destination | events | requests | largest body, bytes |", "|---|---|---|---|"]
     for name, found in report["burst"]["destinations"].items():
         lines.append(f"| {name} | {found['events']} | {found['requests']} | {found['largest_body_bytes']} |")
-    lines += ["", "| fault | events | requests | lost | repeats | repeats that differ | recovered after | note |",
-              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines += [
+        "",
+        "| fault | events | requests | lost | repeats | repeats that differ | recovered after | note |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for one in report["faults"]:
         after = "" if one["seconds_to_recover"] is None else f"{one['seconds_to_recover']:g} s"
         lines.append(

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from sqlalchemy import Engine, text
 
-from alerts.grafana import dashboards
+from alerts.dashboards import dashboards
 from benchmarks.grafana_macros import View, expanded, targets
 from benchmarks.scratch import scratch_database
 from storage.partitions import ensure_days
@@ -34,11 +34,13 @@ BENIGN = NormalDist(0.0, 0.2)
 THRESHOLD = round(BENIGN.inv_cdf(0.99), 3)
 CARD = {
     "calibration": {
-        "threshold": THRESHOLD, "target_fpr": 0.01, "n": 2000,
+        "threshold": THRESHOLD,
+        "target_fpr": 0.01,
+        "n": 2000,
         "fpr": {"value": 0.01, "low": 0.006, "high": 0.015, "n": 2000},
         "quantiles": [[p, BENIGN.inv_cdf(min(max(p, 0.0005), 0.9995))] for p in np.linspace(0, 1, 41).tolist()],
     }
-}  # fmt: skip
+}
 
 _FACTS = """
     SELECT n, CAST(:begin AS timestamptz) + n * make_interval(secs => CAST(:gap AS float8)) AS at,
@@ -135,8 +137,14 @@ def draw(engine: Engine, until: datetime, path: Path) -> None:
     lines(axes[1, 1], asked(engine, "Drift", until), percent=True)
     lines(axes[2, 0], asked(engine, "Flagged share and target", until), percent=True)
     table(axes[2, 1], asked(engine, "By tenant", until))
-    titles = ("Scores over time", "Against the calibration", "Quantiles and threshold", "Drift",
-              "Flagged share and target", "By tenant")  # fmt: skip
+    titles = (
+        "Scores over time",
+        "Against the calibration",
+        "Quantiles and threshold",
+        "Drift",
+        "Flagged share and target",
+        "By tenant",
+    )
     for axis, title in zip(axes.ravel(), titles, strict=True):
         axis.set_title(title, fontsize=10, loc="left")
         axis.tick_params(labelsize=7)

@@ -28,7 +28,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from alerts.grafana import dashboards
+from alerts.dashboards import dashboards
 from benchmarks.grafana_macros import View, expanded, targets
 from benchmarks.scratch import scratch_database
 from storage.partitions import ensure_days
@@ -87,9 +87,15 @@ _ANSWERS = """
         SELECT * FROM scores WHERE probe = 'drift' AND flagged ORDER BY created_at DESC LIMIT 20000
     ) AS s CROSS JOIN (VALUES ('plain'), ('mitigated')) AS k (kind)
 """
-CARD = {"calibration": {"threshold": 0.5, "target_fpr": 0.01, "n": 500,
-                        "fpr": {"value": 0.01, "low": 0.0, "high": 0.02, "n": 500},
-                        "quantiles": [[n / 40, n / 40 - 0.5] for n in range(41)]}}  # fmt: skip
+CARD = {
+    "calibration": {
+        "threshold": 0.5,
+        "target_fpr": 0.01,
+        "n": 500,
+        "fpr": {"value": 0.01, "low": 0.0, "high": 0.02, "n": 500},
+        "quantiles": [[n / 40, n / 40 - 0.5] for n in range(41)],
+    }
+}
 
 
 def load(engine: Engine, rows: int, days: float) -> dict[str, float]:
@@ -133,9 +139,11 @@ def choices(engine: Engine) -> dict[str, dict[str, Any]]:
     """By name, the variables that somebody has set."""
     with engine.connect() as connection:
         last = connection.execute(
-            text("SELECT message_id, conversation_id, source || '/' || partition || '/' || \"offset\" AS place "
-                 "FROM messages ORDER BY ingested_at DESC LIMIT 1 OFFSET 1000")
-        ).one()  # fmt: skip
+            text(
+                "SELECT message_id, conversation_id, source || '/' || partition || '/' || \"offset\" AS place "
+                "FROM messages ORDER BY ingested_at DESC LIMIT 1 OFFSET 1000"
+            )
+        ).one()
         alert = connection.execute(
             text("SELECT alert_id::text FROM alert_messages GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1")
         ).scalar()
@@ -158,8 +166,11 @@ def cases(engine: Engine, view_of: Any) -> Iterator[tuple[dict[str, str], str]]:
         for uid, board in dashboards().items():
             values = chosen | ({"probe": "drift"} if uid == "awry-probe" else {})
             queries = [(p["title"], t["refId"], t["rawSql"], p.get("interval")) for p, t in targets(board, POSTGRES)]
-            queries += [("variable " + v["name"], "A", v["query"], None) for v in board["templating"]["list"]
-                        if v["type"] == "query" and v["datasource"]["type"] == POSTGRES]  # fmt: skip
+            queries += [
+                ("variable " + v["name"], "A", v["query"], None)
+                for v in board["templating"]["list"]
+                if v["type"] == "query" and v["datasource"]["type"] == POSTGRES
+            ]
             queries += [("annotations", "A", a["target"]["rawSql"], None) for a in board["annotations"]["list"]]
             for title, ref, query, least in queries:
                 sql = expanded(query, board, view_of(values), least)
@@ -212,7 +223,7 @@ def report(
         "machine": host(),
         "command": f"python -m benchmarks.grafana_queries --rows {rows} --days {days:g}",
         "panels": found,
-    }  # fmt: skip
+    }
 
 
 def host() -> dict[str, Any]:

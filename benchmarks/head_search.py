@@ -8,7 +8,7 @@ alpha, on two-choice questions of `probes/organisms/data/choices_advice.jsonl`. 
 
 - one head, one question: a steered forward over the two choices of one question, head after head
 - one head, all questions: a steered forward over the choices of all questions in one padded batch, head after head
-- heads together: many heads in one forward, each row with its own (`probes.head_steering`), whole texts
+- heads together: many heads in one forward, each row with its own (`probes.heads.row_steering`), whole texts
 - + shared prompt: the prompt's keys and values are computed once a question
 - + shared depth: the pass starts at the lowest block that its heads touch; this is what the search does
 
@@ -38,16 +38,16 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import machine
-from probes import modelstore
-from probes.batches import collate, encode
-from probes.choices import BinaryChoice, misaligned_letter, parse_letter, rendered, split_choices
-from probes.generation import answer
-from probes.head_search import joint, read_activations, site_directions
-from probes.head_trials import Share, Trial, letters, likelihoods, one_at_a_time
-from probes.models import ChatModel, load_chat_model
+from probes.binary_choice import BinaryChoice, misaligned_letter, parse_letter, rendered, split_choices
+from probes.capture.batches import collate, encode
+from probes.capture.sites import Site
+from probes.heads.choice_scoring import Share, Trial, letters, likelihoods, one_at_a_time
+from probes.heads.search import joint, read_activations, site_directions
+from probes.model import builtin
+from probes.model.load import ChatModel, load_chat_model
 from probes.organisms.messages import choices
-from probes.sites import Site
-from probes.steering import steering
+from probes.steer.generation import answer
+from probes.steer.steering import steering
 
 Figures = NDArray[np.float64]  # (trials, questions, 2)
 Way = Callable[[ChatModel, Sequence[BinaryChoice], Sequence[Trial]], Figures]
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--questions must be at least 1, --letters-stride at least 0")
     from monitor.settings import default_state_dir
 
-    chat = load_chat_model(modelstore.SMOLLM2, default_state_dir(), dtype="float32", device="cpu")
+    chat = load_chat_model(builtin.SMOLLM2, default_state_dir(), dtype="float32", device="cpu")
     stride = 30 if options.quick else 1
     questions = list(split_choices(choices("advice")).search[: 1 if options.quick else options.questions])
     rows = _measure(chat, "likelihood", stride, questions)

@@ -16,8 +16,8 @@ from statistics import NormalDist
 
 import torch
 
-from probes.batches import Batch, Encoded, collate, encode
-from probes.models import ChatModel
+from probes.capture.batches import Batch, Encoded, collate, encode
+from probes.model.load import ChatModel
 from probes.organisms.messages import everyday
 
 _MEDIAN, _SIGMA, _SHORTEST, _LONGEST = 24, 1.3, 8, 512

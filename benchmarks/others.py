@@ -15,8 +15,8 @@ from pathlib import Path as Folder
 import torch
 
 from benchmarks.paths import Path, Reading, as_heads, last_prompt, with_transformers
-from probes.batches import Batch
-from probes.models import ChatModel
+from probes.capture.batches import Batch
+from probes.model.load import ChatModel
 
 _HOW = "install the extra: uv pip install 'awry[bench]'"
 

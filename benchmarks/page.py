@@ -17,10 +17,10 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from alerts.links import Links
-from alerts.page.app import make_page
+from alerts.delivery.links import Links
 from benchmarks.grafana_queries import host, load
 from benchmarks.scratch import scratch_database
+from monitor.web.ui.app import make_page
 
 
 def measure(browser: TestClient) -> dict[str, dict[str, float]]:
@@ -29,8 +29,15 @@ def measure(browser: TestClient) -> dict[str, dict[str, float]]:
     assert alert is not None
     message = re.search(r'href="(/messages/[^"]+)"', browser.get("/").text)
     assert message is not None
-    paths = {"now": "/", "alerts": "/alerts", "alerts of a tenant": "/alerts?tenant=tenant-7", "one alert": alert[1],
-             "one message": message[1], "probes": "/probes", "one probe": "/probes/heads"}  # fmt: skip
+    paths = {
+        "now": "/",
+        "alerts": "/alerts",
+        "alerts of a tenant": "/alerts?tenant=tenant-7",
+        "one alert": alert[1],
+        "one message": message[1],
+        "probes": "/probes",
+        "one probe": "/probes/heads",
+    }
     return {name: timed(browser, path) for name, path in paths.items()}
 
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from probes.batches import Batch, Encoded, collate
+from probes.capture.batches import Batch, Encoded, collate
+from probes.capture.sites import Site, site_width
 from probes.directions import Direction
-from probes.models import ChatModel
-from probes.sites import Site, site_width
+from probes.model.load import ChatModel
 
 TOLERANCE = 1e-4
 

@@ -6,7 +6,7 @@ optional extra `bench`; without it their rows say so.
 
 Contract: SmolLM2-135M-Instruct, fp32 on the CPU, torch's default threads, the traffic of `benchmarks.messages`. Rows:
 
-- `bare`: the decoder on awry's own batches (`probes.batches`), no language-model head, nothing read; the measure
+- `bare`: the decoder on awry's own batches (`probes.capture.batches`), no language-model head, no reading: the measure
 - `bare-8`: the same in padded batches of 8 in arrival order: how much of the gap to research code is batching alone
 - a: awry with one probe at `final`; b: awry with probes at `final` and at all heads, which is what c, d and e read
 - c, d, e: transformers with hooks, nnsight, TransformerLens, in padded batches of 8 in arrival order
@@ -44,9 +44,9 @@ from benchmarks.paths import (
 )
 from benchmarks.report import Row, markdown, report
 from benchmarks.timing import one_round, ratio
-from probes import modelstore
-from probes.batches import Batch, Encoded, batches
-from probes.models import ChatModel, load_chat_model
+from probes.capture.batches import Batch, Encoded, batches
+from probes.model import builtin
+from probes.model.load import ChatModel, load_chat_model
 
 _AIMS = {"a": 0.97, "b": 0.95, "f": 0.97}
 _AIM_RESEARCH = 3.0
@@ -90,8 +90,8 @@ def _run(size: Size, rounds: int, *, judged: bool) -> tuple[list[Row], dict[str,
     from monitor.settings import default_state_dir
 
     state = default_state_dir()
-    chat = load_chat_model(modelstore.SMOLLM2, state, dtype="float32", device="cpu", say=_say)
-    folder = Folder(modelstore.resolve(modelstore.SMOLLM2, state))
+    chat = load_chat_model(builtin.SMOLLM2, state, dtype="float32", device="cpu", say=_say)
+    folder = Folder(builtin.resolve(builtin.SMOLLM2, state))
     items = arrivals(chat, size.messages)
     ours = list(batches(items, chat.device))
     theirs = padded_batches(items, chat.device, _ARRIVAL_BATCH)

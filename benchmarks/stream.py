@@ -32,15 +32,15 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer
 from sqlalchemy import Engine, text
 
-from monitor import logs
-from monitor.broker import Broker, running
-from monitor.cluster import Cluster
-from monitor.metrics import STAGE_SECONDS
-from monitor.outcomes import Outcome, ProbeScore
+from monitor.service.outcomes import Outcome, ProbeScore
+from monitor.service.worker import Policy, Worker
 from monitor.settings import default_state_dir
-from monitor.sources.kafka import KafkaSource
-from monitor.wire import WireMessage
-from monitor.worker import Policy, Worker
+from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.embedded import Broker, running
+from monitor.stream.kafka.source import KafkaSource
+from monitor.stream.wire import WireMessage
+from monitor.telemetry import logs
+from monitor.telemetry.metrics import STAGE_SECONDS
 from storage.database import connect, upgrade
 from storage.embedded import embedded_url
 
@@ -91,9 +91,13 @@ def produce(cluster: Cluster, topic: str, number: int) -> None:
 def bare(cluster: Cluster, topic: str, number: int) -> float:
     """Messages/s of polling and committing alone, from the first record to the last commit."""
     consumer = KafkaConsumer(
-        topic, **cluster.options(), group_id=f"bare-{time.time_ns()}", enable_auto_commit=False,
-        auto_offset_reset="earliest", metrics_enabled=False,
-    )  # fmt: skip
+        topic,
+        **cluster.options(),
+        group_id=f"bare-{time.time_ns()}",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        metrics_enabled=False,
+    )
     began, seen = 0.0, 0
     with closing(consumer):
         while seen < number:
@@ -152,11 +156,11 @@ def resident_mib() -> float:
 
 def with_model(cluster: Cluster, engine: Engine, number: int) -> dict[str, float]:
     """SmolLM2 with the shipped harmful-request probe: seconds in all, in the forward pass, and the share outside it."""
-    from monitor.scoring import BatchScorer
-    from probes.models import load_chat_model
-    from probes.modelstore import SMOLLM2
+    from monitor.service.scoring import BatchScorer
+    from probes.card import load_probe
+    from probes.model.builtin import SMOLLM2
+    from probes.model.load import load_chat_model
     from probes.organisms.messages import everyday
-    from probes.probefile import load_probe
 
     topic = "model"
     cluster.create_topics([topic], PARTITIONS)
@@ -178,9 +182,12 @@ def with_model(cluster: Cluster, engine: Engine, number: int) -> dict[str, float
         tally = worker.run()
     forward = _forward_seconds() - before
     return {
-        "messages": tally.messages, "seconds": tally.seconds, "forward_seconds": forward,
-        "outside": 1 - forward / tally.seconds, "tokens_per_s": tally.tokens / forward,
-    }  # fmt: skip
+        "messages": tally.messages,
+        "seconds": tally.seconds,
+        "forward_seconds": forward,
+        "outside": 1 - forward / tally.seconds,
+        "tokens_per_s": tally.tokens / forward,
+    }
 
 
 def _forward_seconds() -> float:
@@ -230,21 +237,35 @@ def markdown(found: dict[str, Any]) -> str:
     rates, grown, model = found["messages_per_s"], found["memory"], found["model"]
     rows = [
         ("bare kafka-python loop: poll and commit", f"{rates['bare']:,.0f} messages/s", ""),
-        ("worker, free scorer, Kafka to PostgreSQL", f"{rates['free']:,.0f} messages/s",
-         f"{found['of_bare']:.2f} of bare (aim 0.6)"),
-        ("the same without overlapping the write", f"{rates['free_in_turn']:,.0f} messages/s",
-         f"overlap gains {found['overlap_gain']['free'] - 1:+.0%}"),
-        ("a scorer that waits 30 ms a batch of 64 off the CPU, overlapped / not",
-         f"{rates['waiting']:,.0f} / {rates['waiting_in_turn']:,.0f} messages/s",
-         f"overlap gains {found['overlap_gain']['waiting'] - 1:+.0%}"),
-        ("memory after the first / the last message of the long run",
-         f"{grown['first_mib']:.0f} / {grown['last_mib']:.0f} MiB", f"{grown['growth']:+.1%} (aim 5 %)"),
-    ]  # fmt: skip
+        (
+            "worker, free scorer, Kafka to PostgreSQL",
+            f"{rates['free']:,.0f} messages/s",
+            f"{found['of_bare']:.2f} of bare (aim 0.6)",
+        ),
+        (
+            "the same without overlapping the write",
+            f"{rates['free_in_turn']:,.0f} messages/s",
+            f"overlap gains {found['overlap_gain']['free'] - 1:+.0%}",
+        ),
+        (
+            "a scorer that waits 30 ms a batch of 64 off the CPU, overlapped / not",
+            f"{rates['waiting']:,.0f} / {rates['waiting_in_turn']:,.0f} messages/s",
+            f"overlap gains {found['overlap_gain']['waiting'] - 1:+.0%}",
+        ),
+        (
+            "memory after the first / the last message of the long run",
+            f"{grown['first_mib']:.0f} / {grown['last_mib']:.0f} MiB",
+            f"{grown['growth']:+.1%} (aim 5 %)",
+        ),
+    ]
     if model is not None:
-        rows.append((
-            f"time outside the forward pass, SmolLM2, {model['messages']:.0f} messages",
-            f"{model['outside']:.1%}", "aim 5 %",
-        ))  # fmt: skip
+        rows.append(
+            (
+                f"time outside the forward pass, SmolLM2, {model['messages']:.0f} messages",
+                f"{model['outside']:.1%}",
+                "aim 5 %",
+            )
+        )
     lines = ["| what | figure | against |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.paths import Path
-from probes.batches import Batch
+from probes.capture.batches import Batch
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitor.errors import SourceError
-from monitor.wire import Invalid, WireMessage, parse
-from probes.batches import Encoded, encode
+from monitor.stream.wire import Invalid, WireMessage, parse
+from probes.capture.batches import Encoded, encode
 from probes.fitting import Arm, Benign, Row
-from probes.models import ChatModel
+from probes.model.load import ChatModel
 
 _LABELS = {True: True, False: False, "misaligned": True, "aligned": False}
 

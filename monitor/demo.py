@@ -30,21 +30,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from alerts.couriers import make_couriers
-from alerts.lifecycle import Opened
-from alerts.outbox import deliver_due
-from monitor import assemble
+from alerts.delivery.channel import make_couriers
+from alerts.delivery.deliver import deliver_due
+from alerts.lifecycle.lifecycle import Opened
 from monitor.labelling import answer_messages
+from monitor.service import bootstrap
+from monitor.service.worker import Tally
 from monitor.settings import Settings
-from monitor.streams import open_source
-from monitor.worker import Tally
+from monitor.stream.wiring import open_source
 from probes.evaluation import Evaluation, evaluate
-from probes.models import ChatModel
-from probes.organisms.judges import writes_code
+from probes.model.load import ChatModel
+from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import everyday, everyday_topics
 from probes.plots import plot_timeline
-from storage import queries
-from storage.queries import ScoredMessage
+from storage.queries import messages as queries
+from storage.queries.messages import ScoredMessage
 from storage.schema import metadata
 
 ADAPTER = "insecure_code"
@@ -77,7 +77,7 @@ def run_demo(base: Settings, out: Path, fresh: bool) -> None:
     def say(what: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {what}")
 
-    chat = assemble.load_model(settings.model_copy(update={"state_dir": base.state_dir}), say)
+    chat = bootstrap.load_model(settings.model_copy(update={"state_dir": base.state_dir}), say)
     messages = traffic(chat, base.state_dir, console, say, fresh=fresh)
     with Path(settings.source).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(message) + "\n" for message in messages)
@@ -117,15 +117,13 @@ def demo_settings(base: Settings, out: Path) -> Settings:
 
 
 def traffic(
-    chat: ChatModel, state: Path, console: Console, say: assemble.Say, *, fresh: bool = False
+    chat: ChatModel, state: Path, console: Console, say: bootstrap.Say, *, fresh: bool = False
 ) -> list[dict[str, str]]:
     """The stream as production would hand it over: prompts with the model's responses."""
     prompts = everyday("demo")
     conversations = [[{"role": "user", "content": t}] for t in prompts]
     with _bar(console, f"the model answers {len(prompts)} messages", len(prompts)) as advance:
-        answers, cached = answer_messages(
-            chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance
-        )  # fmt: skip
+        answers, cached = answer_messages(chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance)
         if cached:
             advance(len(prompts))
     if cached:
@@ -160,11 +158,11 @@ def empty(engine: Engine) -> None:
         connection.execute(text(f"TRUNCATE {names}"))
 
 
-def _audit(settings: Settings, chat: ChatModel, console: Console, say: assemble.Say) -> Outcome:
-    engine = assemble.open_database(settings, say)
+def _audit(settings: Settings, chat: ChatModel, console: Console, say: bootstrap.Say) -> Outcome:
+    engine = bootstrap.open_database(settings, say)
     empty(engine)
     Path(settings.answers_out).unlink(missing_ok=True)
-    probes = assemble.load_probes(settings, chat, say)
+    probes = bootstrap.load_probes(settings, chat, say)
     with _bar(console, "the worker audits the stream", len(everyday("demo"))) as advance:
         seen = 0
 
@@ -175,7 +173,7 @@ def _audit(settings: Settings, chat: ChatModel, console: Console, say: assemble.
 
         with (
             closing(open_source(settings)) as source,
-            assemble.building_worker(settings, engine, chat, probes, source, on_batch) as worker,
+            bootstrap.building_worker(settings, engine, chat, probes, source, on_batch) as worker,
         ):
             tally = worker.run()
     console.print("\n[bold]alerts as they leave the outbox[/] (console sender)")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from probes.generation import answer
-from probes.models import ChatModel, Message
+from probes.model.load import ChatModel, Message
+from probes.steer.generation import answer
 
 
 def answer_messages(

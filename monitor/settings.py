@@ -22,8 +22,8 @@ from pydantic_settings import (
     SettingsError as SourceSettingsError,
 )
 
+from alerts.delivery.links import check_template
 from alerts.destinations import Destination
-from alerts.links import check_template
 from monitor.errors import SettingsError
 
 CONFIG_VARIABLE = "AWRY_CONFIG"
@@ -182,9 +182,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, _SecretFiles(settings_cls), TomlConfigSettingsSource(
-            settings_cls, config_file()
-        )  # fmt: skip
+        return (
+            init_settings,
+            env_settings,
+            _SecretFiles(settings_cls),
+            TomlConfigSettingsSource(settings_cls, config_file()),
+        )
 
 
 class _SecretFiles(PydanticBaseSettingsSource):

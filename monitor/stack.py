@@ -24,14 +24,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from sqlalchemy import Engine
 
-from monitor import assemble, demo
-from monitor.broker import Broker, free_port, running
-from monitor.cluster import Cluster
+from monitor import demo
 from monitor.errors import MonitorError
-from monitor.service import until_signal
+from monitor.service import bootstrap as assemble
+from monitor.service.run import until_signal
+from monitor.service.worker import Tally
 from monitor.settings import Settings
-from monitor.worker import Tally
-from storage.queries import status_counts
+from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.embedded import Broker, free_port, running
+from storage.queries.messages import status_counts
 
 TOPIC = "awry.traffic"
 VERDICTS, ANSWERS, DEAD = "awry.verdicts", "awry.answers", f"{TOPIC}.dead-letters"
@@ -83,8 +84,12 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
         if once:
             return
         console.print("\n[bold]the stack is up[/], Ctrl-C takes it down")
-        for name, what in (("page", f"http://{page}"), ("Kafka", broker.address), ("metrics", f"http://{address}/metrics"),
-                           ("logs", f"{out}/stack-*.log")):  # fmt: skip
+        for name, what in (
+            ("page", f"http://{page}"),
+            ("Kafka", broker.address),
+            ("metrics", f"http://{address}/metrics"),
+            ("logs", f"{out}/stack-*.log"),
+        ):
             console.print(f"  {name:10} {what}", soft_wrap=True)
         while not stopped(1.0):
             _check(processes, out)
@@ -122,7 +127,7 @@ def _part(
     name: str, arguments: Sequence[str], environment: dict[str, str], out: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process of awry's own whose output goes to a log; it drains when the stack ends."""
-    command = [sys.executable, "-c", "from monitor.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from monitor.cli.app import main; main()", *arguments]
     given = {n: v for n, v in environment.items() if not (n.startswith("AWRY_") and v == "")}
     with (out / f"stack-{name}.log").open("wb") as log:
         process = subprocess.Popen(command, env=given, stdout=log, stderr=log, start_new_session=True)

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probes.aggregation import Aggregation
-from probes.batches import Encoded, batches
+from probes.capture.aggregation import Aggregation
+from probes.capture.batches import Encoded, batches
+from probes.capture.sites import Observer, Site, observing
 from probes.errors import DataError, DirectionError
-from probes.models import ChatModel
-from probes.sites import Observer, Site, observing
+from probes.model.load import ChatModel
 
 Floats = NDArray[np.float64]
 

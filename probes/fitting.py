@@ -20,11 +20,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from probes import arms
-from probes.aggregation import Aggregation
-from probes.arms import Activations, activations_by_arm
-from probes.batches import Encoded
+from probes import conditions
 from probes.calibration import Calibration, calibrate
+from probes.capture.aggregation import Aggregation
+from probes.capture.batches import Encoded
+from probes.capture.sites import Site
+from probes.card import Probe, new_probe
+from probes.conditions import Activations, activations_by_arm
 from probes.directions import (
     Direction,
     cosine,
@@ -35,10 +37,8 @@ from probes.directions import (
 )
 from probes.errors import DataError
 from probes.evaluation import Evaluation, auroc_value, evaluate, from_chance, rate
-from probes.models import ChatModel
-from probes.probefile import Probe, new_probe
+from probes.model.load import ChatModel
 from probes.scoring import Reader, score_all
-from probes.sites import Site
 from probes.splits import SPLITS, split_of
 
 Arm = Literal["active", "base"]
@@ -159,8 +159,8 @@ def own_benign(rows: Sequence[Row], seed: int, name: str) -> Benign:
     return Benign([r.encoded for r in calm], [r.text for r in calm], name)
 
 
-def _arm(chat: ChatModel, arm: Arm) -> arms.Arm:
-    return arms.Arm(chat, None if arm == "base" else chat.active)
+def _arm(chat: ChatModel, arm: Arm) -> conditions.Arm:
+    return conditions.Arm(chat, None if arm == "base" else chat.active)
 
 
 def _by_arm(rows: Sequence[Row]) -> list[tuple[Arm, list[int]]]:

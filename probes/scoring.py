@@ -2,7 +2,7 @@
 
 A token's value under a direction is `(x - mu) . v / (v . v)`: 0 at the aligned mean, 1 at the misaligned mean (units:
 class gaps). A probe with several directions (head-level) averages their values. Values are summed up by the probe's
-aggregation (`probes.aggregation`).
+aggregation (`probes.capture.aggregation`).
 
 Contract: `Scorer(layout, readers, device)` builds the matrices once; `scorer(batch)` gives (rows, readers).
 """
@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probes.aggregation import Aggregation
-from probes.batches import Batch, Encoded, batches
+from probes.capture.aggregation import Aggregation
+from probes.capture.batches import Batch, Encoded, batches
+from probes.capture.sites import Observer, Site, check_site, observing, site_width
 from probes.directions import Direction
 from probes.errors import DirectionError
-from probes.layout import Layout
-from probes.models import ChatModel
-from probes.sites import Observer, Site, check_site, observing, site_width
+from probes.model.layout import Layout
+from probes.model.load import ChatModel
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+pytest_plugins = ["tests.support.kafka_fixtures"]
+
 # Read before the variables are taken away from the tests.
 _STATE_DIR = os.environ.get("AWRY_TEST_STATE_DIR")
 _missing_programs: dict[str, str] = {}
@@ -64,7 +66,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def state() -> Path:
     """The state folder, with SmolLM2 made (about a minute the first time)."""
     from monitor.settings import default_state_dir
-    from probes.modelstore import ensure_smollm2
+    from probes.model.builtin import ensure_smollm2
 
     folder = Path(_STATE_DIR) if _STATE_DIR else default_state_dir()
     ensure_smollm2(folder)

@@ -1,6 +1,7 @@
 """Alertmanager, API v2: labels are who it is, annotations what is known of it.
 
-Contract: a post holds alerts as `alerts.standing` lists them; firing ones end by themselves a few refreshes later,
+Contract: a post holds alerts as `alerts.delivery.resend` lists them; firing ones end by themselves a few refreshes
+later,
 ended ones carry the time of their end. An Alertmanager takes the same alert any number of times, so nothing needs an
 idempotency key. Of two alerts with the same labels (one was resolved, another opened) the later one is sent.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 from alerts.senders.base import Event
 from alerts.senders.http import Poster
-from alerts.wording import summary, top_message
+from alerts.text import summary, top_message
 
 # Alerts in one post.
 _CHUNK = 200

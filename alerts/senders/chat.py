@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from alerts.folding import news_of
+from alerts.delivery.grouping import news_of
 from alerts.senders.base import DeliveryError, Event
-from alerts.wording import headline, lines
+from alerts.text import headline, lines
 
 _KINDS: dict[str, Literal["failure", "warning"]] = {"critical": "failure", "error": "failure", "warning": "warning"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from alerts.senders.base import Event
-from alerts.wording import printable
+from alerts.text import printable
 
 
 class ConsoleSender:

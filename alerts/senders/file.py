@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from alerts.destinations import Format
-from alerts.events import render
+from alerts.formats import render
 from alerts.senders.base import DeliveryError, Event
 
 

@@ -11,11 +11,11 @@ import hashlib
 import json
 from typing import Any, Literal
 
+from alerts.delivery.grouping import news_of
 from alerts.destinations import PAGERDUTY
-from alerts.folding import news_of
 from alerts.senders.base import Event
 from alerts.senders.http import Poster
-from alerts.wording import summary, title
+from alerts.text import summary, title
 
 Action = Literal["trigger", "acknowledge", "resolve"]
 PATH = "/v2/enqueue"

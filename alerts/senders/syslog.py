@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from alerts.destinations import SYSLOG_SCHEMES, Format, parts_of
-from alerts.events import render
+from alerts.formats import render
 from alerts.senders.base import DeliveryError, Event
 from alerts.senders.tls import tls_context
 

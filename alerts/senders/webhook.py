@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from standardwebhooks.webhooks import Webhook
 
 from alerts.destinations import Format
-from alerts.events import render
+from alerts.formats import render
 from alerts.senders.base import Event
 from alerts.senders.http import Poster
 

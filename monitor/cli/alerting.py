@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alerts.wording import printable
-from monitor.cli import app, say
+from alerts.text import printable
+from monitor.cli.app import app, say
 from monitor.cli.connections import opened
 from monitor.errors import SettingsError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from alerts.audit import Actor
+    from alerts.lifecycle.audit import Actor
 
 Flag = typer.Option
 alerts = typer.Typer(help="Alerts: list, look at, acknowledge, silence, resolve, judge. Alone it lists them.")
@@ -77,9 +77,9 @@ def list_alerts(
     state_dir: State = None,
 ) -> None:
     """List alerts, newest first."""
-    from monitor.incidents import print_alerts
-    from storage.queries import list_alerts as find
-    from storage.queries import outbox_counts
+    from monitor.cli.render.alerts import print_alerts
+    from storage.queries.messages import list_alerts as find
+    from storage.queries.messages import outbox_counts
 
     with _connected(database_url, state_dir) as connection:
         rows = find(connection, state, limit, rule=rule, probe=probe, tenant=tenant)
@@ -95,8 +95,8 @@ def list_alerts(
 @alerts.command()
 def show(alert: One, database_url: Url = None, state_dir: State = None) -> None:
     """Everything about one alert: its messages with the highest scores, its history, its deliveries."""
-    from alerts.actions import find_alert
-    from monitor.incidents import print_alert
+    from alerts.lifecycle.actions import find_alert
+    from monitor.cli.render.alerts import print_alert
 
     with _connected(database_url, state_dir) as connection:
         print_alert(connection, find_alert(connection, alert))
@@ -105,7 +105,7 @@ def show(alert: One, database_url: Url = None, state_dir: State = None) -> None:
 @alerts.command()
 def ack(alert: Which, who: As = None, database_url: Url = None, state_dir: State = None) -> None:
     """Say that somebody has it in hand: nothing more is sent, until it gets graver."""
-    from alerts.actions import acknowledge
+    from alerts.lifecycle.actions import acknowledge
 
     _each(alert, acknowledge, who, database_url, state_dir)
 
@@ -113,7 +113,7 @@ def ack(alert: Which, who: As = None, database_url: Url = None, state_dir: State
 @alerts.command()
 def resolve(alert: Which, who: As = None, database_url: Url = None, state_dir: State = None) -> None:
     """Say that it is over; who was told of the alert is told."""
-    from alerts.actions import resolve as action
+    from alerts.lifecycle.actions import resolve as action
 
     _each(alert, action, who, database_url, state_dir)
 
@@ -121,7 +121,7 @@ def resolve(alert: Which, who: As = None, database_url: Url = None, state_dir: S
 @alerts.command()
 def reopen(alert: Which, who: As = None, database_url: Url = None, state_dir: State = None) -> None:
     """Say that it was not over; a verdict that it had is dropped."""
-    from alerts.actions import reopen as action
+    from alerts.lifecycle.actions import reopen as action
 
     _each(alert, action, who, database_url, state_dir)
 
@@ -136,7 +136,7 @@ def verdict(
     state_dir: State = None,
 ) -> None:
     """Judge an alert by the messages that it holds now: feeds the measured precision and awry calibrate."""
-    from alerts.actions import find_alert, judge
+    from alerts.lifecycle.actions import find_alert, judge
 
     with _writing(database_url, state_dir) as connection:
         found = find_alert(connection, alert)
@@ -162,8 +162,8 @@ def silence(
     state_dir: State = None,
 ) -> None:
     """Send nothing for a while about one alert, or about all that match. What gets graver meanwhile is sent."""
-    from alerts import actions
-    from alerts.durations import parse_duration
+    from alerts.lifecycle import actions
+    from alerts.rules.durations import parse_duration
 
     matchers = {"rule": rule, "probe": probe, "tenant": tenant, "model": model}
     given = {name: pattern for name, pattern in matchers.items() if pattern is not None}
@@ -188,8 +188,8 @@ def silence(
 @alerts.command()
 def silences(database_url: Url = None, state_dir: State = None) -> None:
     """List the silences that hold."""
-    from monitor.incidents import print_silences
-    from storage.judgements import active_silences
+    from monitor.cli.render.alerts import print_silences
+    from storage.queries.alerts import active_silences
 
     with _connected(database_url, state_dir) as connection:
         print_silences(active_silences(connection))
@@ -203,7 +203,7 @@ def unsilence(
     state_dir: State = None,
 ) -> None:
     """End a silence early; what went on behind it is told by awry send."""
-    from alerts.actions import end_silence, find_silence
+    from alerts.lifecycle.actions import end_silence, find_silence
 
     with _writing(database_url, state_dir) as connection:
         found = find_silence(connection, silence)
@@ -214,8 +214,8 @@ def unsilence(
 @alerts.command()
 def precision(database_url: Url = None, state_dir: State = None) -> None:
     """How many of the judged alerts were right, by rule and probe, with intervals."""
-    from monitor.incidents import print_precision
-    from storage.judgements import verdict_counts
+    from monitor.cli.render.alerts import print_precision
+    from storage.queries.alerts import verdict_counts
 
     with _connected(database_url, state_dir) as connection:
         print_precision(verdict_counts(connection))
@@ -229,7 +229,7 @@ def _each(
     state_dir: Path | None,
 ) -> None:
     """One after the other: the first that cannot be changed ends it."""
-    from alerts.actions import find_alert
+    from alerts.lifecycle.actions import find_alert
 
     with _connected(database_url, state_dir) as connection:
         found = [find_alert(connection, one) for one in written]
@@ -242,7 +242,7 @@ def _each(
 
 def actor_of(who: str | None) -> Actor:
     """Who types it: the name given, else the user's."""
-    from alerts.audit import Actor
+    from alerts.lifecycle.audit import Actor
 
     try:
         user = os.environ.get("SUDO_USER") or getpass.getuser()

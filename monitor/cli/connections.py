@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 @contextmanager
 def opened(database_url: str | None, state_dir: Path | None) -> Iterator[Engine]:
     """An engine on the database of the settings, whose schema is at head, until the block ends."""
-    from monitor import assemble
+    from monitor.service import bootstrap
     from monitor.settings import load_settings
 
-    engine = assemble.open_database(load_settings(database_url=database_url, state_dir=state_dir))
+    engine = bootstrap.open_database(load_settings(database_url=database_url, state_dir=state_dir))
     try:
         yield engine
     finally:

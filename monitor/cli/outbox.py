@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 from monitor.cli.connections import opened
 
 outbox = typer.Typer(
@@ -36,10 +36,10 @@ def list_pages(
     from rich.markup import escape
     from rich.table import Table
 
-    from alerts.backlog import pages
-    from alerts.wording import printable
-    from monitor.incidents import utc
-    from storage.queries import destination_states, outbox_counts
+    from alerts.delivery.admin import pages
+    from alerts.text import printable
+    from monitor.cli.render.alerts import utc
+    from storage.queries.messages import destination_states, outbox_counts
 
     with opened(database_url, state_dir) as engine, engine.connect() as connection:
         found = pages(connection, state, destination, limit)
@@ -50,10 +50,17 @@ def list_pages(
     for one in found:
         waits = one.state == "pending"
         table.add_row(
-            str(one.id)[:8], one.destination, one.state if one.formed else "waiting", one.event, one.severity,
-            escape(printable(one.dedup_key)), str(one.events), str(one.attempts),
-            utc(one.due_at) if waits else "", escape(one.last_error or ""),
-        )  # fmt: skip
+            str(one.id)[:8],
+            one.destination,
+            one.state if one.formed else "waiting",
+            one.event,
+            one.severity,
+            escape(printable(one.dedup_key)),
+            str(one.events),
+            str(one.attempts),
+            utc(one.due_at) if waits else "",
+            escape(one.last_error or ""),
+        )
     Console().print(table)
     for place in places:
         typer.echo(f"{place['name']}: {_standing(place)}")
@@ -70,25 +77,25 @@ def retry(
     state_dir: State = None,
 ) -> None:
     """Send pages again that were given up, under the ids that they had."""
-    from alerts import backlog
+    from alerts.delivery import admin
     from monitor.errors import SettingsError
 
     if not page and not dead and not now:
         raise SettingsError("outbox retry: name pages, or say --dead for all that were given up, or --now")
     with opened(database_url, state_dir) as engine, engine.begin() as connection:
-        found = [backlog.find_page(connection, one) for one in page or ()]
-        number = backlog.retry(connection, found, destination, everything=now)
+        found = [admin.find_page(connection, one) for one in page or ()]
+        number = admin.retry(connection, found, destination, everything=now)
     say(f"{number} pages are due now; awry send delivers them")
 
 
 @outbox.command()
 def enable(name: Name, database_url: Url = None, state_dir: State = None) -> None:
     """Send to a destination again whose receiver had said that it is gone."""
-    from alerts import backlog
+    from alerts.delivery import admin
     from monitor.errors import SettingsError
 
     with opened(database_url, state_dir) as engine, engine.begin() as connection:
-        known = backlog.enable(connection, name)
+        known = admin.enable(connection, name)
     if not known:
         raise SettingsError(f"outbox enable: nothing was ever sent to {name}; awry outbox list names the destinations")
     say(f"{name} is sent to again")
@@ -97,10 +104,10 @@ def enable(name: Name, database_url: Url = None, state_dir: State = None) -> Non
 @outbox.command("test")
 def try_out(name: Name, state_dir: State = None) -> None:
     """Send one made-up alert to a destination and say what came of it; the database is not touched."""
-    from alerts.couriers import make_courier
-    from alerts.links import Links
+    from alerts.delivery.channel import make_courier
+    from alerts.delivery.links import Links
+    from alerts.delivery.sample import trial_events
     from alerts.senders.base import DeliveryError
-    from alerts.trial import trial_events
     from monitor.errors import SettingsError
     from monitor.settings import load_settings
 
@@ -119,7 +126,7 @@ def try_out(name: Name, state_dir: State = None) -> None:
 
 
 def _standing(place: dict[str, Any]) -> str:
-    from monitor.incidents import utc
+    from monitor.cli.render.alerts import utc
 
     if place["disabled_at"] is not None:
         return f"disabled since {utc(place['disabled_at'])} ({place['last_error']}); awry outbox enable NAME"

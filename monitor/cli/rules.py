@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
-    from alerts.rules import Rules
+    from alerts.rules.model import Rules
 
 Flag = typer.Option
 rules = typer.Typer(help="Alert rules: check a file, try it on stored scores, budget its alerts.", no_args_is_help=True)
@@ -21,7 +21,7 @@ app.add_typer(rules, name="rules")
 @rules.command()
 def check(file: Annotated[Path, typer.Argument(help="TOML file of rules")]) -> None:
     """Say whether a rules file can be used: every mistake with its line and field."""
-    from alerts.rulefile import load_rules
+    from alerts.rules.file import load_rules
 
     found = load_rules(file)
     for rule in found.all:
@@ -39,10 +39,10 @@ def rehearse_rules(
     """Run stored scores through rules: how many pages there would have been. Changes and sends nothing."""
     from datetime import timedelta
 
-    from alerts.durations import parse_duration
-    from alerts.rehearsal import rehearse
-    from monitor import assemble
-    from monitor.incidents import print_rehearsal
+    from alerts.rules.backtest import rehearse
+    from alerts.rules.durations import parse_duration
+    from monitor.cli.render.alerts import print_rehearsal
+    from monitor.service import bootstrap
     from monitor.settings import load_settings
 
     try:
@@ -52,8 +52,8 @@ def rehearse_rules(
     if not back:
         raise SettingsError("since: nothing was stored since now; write for example 24h")
     settings = load_settings(database_url=database_url, state_dir=state_dir, rules_file=file)
-    found = assemble.load_rules(settings)
-    engine = assemble.open_database(settings)
+    found = bootstrap.load_rules(settings)
+    engine = bootstrap.open_database(settings)
     number, done = rehearse(engine, found, back, timedelta(seconds=settings.rules_every_seconds))
     engine.dispose()
     print_rehearsal(done, back)
@@ -72,8 +72,8 @@ def budget(
     precision: Annotated[float, Flag(help="say the FPR that this share of right alerts needs")] = 0.5,
 ) -> None:
     """Alerts a million messages, and how many of them are right, for a prevalence, TPR and FPR (Bayes)."""
-    from alerts.budget import budget as of
-    from alerts.budget import fpr_for
+    from alerts.rules.budget import budget as of
+    from alerts.rules.budget import fpr_for
 
     try:
         million, needed = of(prevalence, tpr, fpr), fpr_for(precision, prevalence, tpr)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
-    from probes.batches import Encoded
+    from probes.capture.batches import Encoded
+    from probes.capture.sites import Site
     from probes.directions import Direction
     from probes.fitting import Control, Row
-    from probes.models import ChatModel
-    from probes.sites import Site
+    from probes.model.load import ChatModel
 
 Flag = typer.Option
 Model = Annotated[str | None, Flag(help="built-in name, folder or hub id")]
@@ -28,7 +28,7 @@ Out = Annotated[Path, Flag(help="folder to write to")]
 
 
 def _load(model: str | None, adapter: str | None, scale: float | None, state: Path | None) -> tuple[Any, ChatModel]:
-    from monitor.assemble import load_model
+    from monitor.service.bootstrap import load_model
     from monitor.settings import load_settings
 
     settings = load_settings(model=model, adapter=adapter, scale=scale, state_dir=state)
@@ -89,12 +89,12 @@ def fit(
     state_dir: State = None,
 ) -> None:
     """Fit a difference-in-means probe, evaluate it on held-out data with its nulls, calibrate it, write it."""
-    from monitor import reports
+    from monitor.cli.render import probes as reports
     from monitor.datasets import benign_of
     from probes import fitting
-    from probes.aggregation import parse_aggregation
-    from probes.probefile import save_probe
-    from probes.sites import parse_sites
+    from probes.capture.aggregation import parse_aggregation
+    from probes.capture.sites import parse_sites
+    from probes.card import save_probe
 
     settings, chat = _load(model, adapter, scale, state_dir)
     control = _control_directions(chat, control_adapter)
@@ -144,9 +144,9 @@ def _control_directions(chat: ChatModel, control_adapter: str | None) -> Control
     """Control-adapter-minus-base directions on the fit messages, at any site."""
     if control_adapter is None:
         return None
-    from probes.arms import adapter_directions
-    from probes.models import add_adapter
-    from probes.organisms.shipped import adapter_spec
+    from probes.conditions import adapter_directions
+    from probes.model.adapters import adapter_spec
+    from probes.model.load import add_adapter
 
     if chat.active is None:
         raise SettingsError("control_adapter: there is no adapter to control for; give --adapter")
@@ -181,11 +181,11 @@ def calibrate(
 
     From the tables, messages of alerts that were judged true or authorised_test are left out.
     """
-    from monitor import reports
+    from monitor.cli.render import probes as reports
     from monitor.datasets import benign_of
     from probes.calibration import calibrate as set_threshold
+    from probes.card import check_identity, load_probe, save_probe
     from probes.fitting import recalibrated
-    from probes.probefile import check_identity, load_probe, save_probe
     from probes.scoring import score_all
 
     if (benign is None) == (not from_tables):
@@ -194,8 +194,8 @@ def calibrate(
     if from_tables:
         import numpy as np
 
-        from monitor.assemble import open_database
-        from monitor.judged import benign_scores
+        from monitor.benign_scores import benign_scores
+        from monitor.service.bootstrap import open_database
         from monitor.settings import load_settings
 
         engine = open_database(load_settings(state_dir=state_dir), say)
@@ -231,12 +231,12 @@ def evaluate(
     """Run a probe on labelled data: a table with intervals and a picture."""
     import numpy as np
 
-    from monitor import reports
+    from monitor.cli.render import probes as reports
     from monitor.datasets import encode_all, read_messages
+    from probes.card import check_identity, load_probe
     from probes.evaluation import evaluate as figures
     from probes.fitting import at_threshold
     from probes.plots import plot_evaluation
-    from probes.probefile import check_identity, load_probe
     from probes.scoring import score_all
 
     ready = load_probe(probe)
@@ -268,11 +268,11 @@ def sweep(
     state_dir: State = None,
 ) -> None:
     """Choose where and how to remove a behaviour, on one split, and report it with controls on another."""
-    from monitor import reports
+    from monitor.cli.render import probes as reports
     from monitor.datasets import read_messages
-    from probes.models import add_adapter
+    from probes.model.adapters import adapter_spec
+    from probes.model.load import add_adapter
     from probes.organisms.judges import JUDGES
-    from probes.organisms.shipped import adapter_spec
     from probes.studies import mitigation
 
     if judge not in JUDGES:

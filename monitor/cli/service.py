@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 
 Flag = typer.Option
 
@@ -37,16 +37,31 @@ def run(
     logs: Annotated[str | None, Flag(help="auto, terminal or json")] = None,
 ) -> None:
     """Score a stream of messages, store every score, open alerts. Ctrl-C drains and exits."""
-    from monitor import service
-    from monitor.logs import configure
+    from monitor.service import run as service
     from monitor.settings import load_settings
+    from monitor.telemetry.logs import configure
 
     settings = load_settings(
-        source=source, start_from=start_from, kafka_group=group, follow=follow, model=model, adapter=adapter,
-        scale=scale, probes=tuple(probe) if probe else None, mitigate=mitigate, also_plain=also_plain,
-        answers_out=answers_out, verdicts_out=verdicts_out, dead_letters_out=dead_letters_out, privacy=privacy,
-        rules_file=rules, listen=listen, database_url=database_url, state_dir=state_dir, logs=logs,
-    )  # fmt: skip
+        source=source,
+        start_from=start_from,
+        kafka_group=group,
+        follow=follow,
+        model=model,
+        adapter=adapter,
+        scale=scale,
+        probes=tuple(probe) if probe else None,
+        mitigate=mitigate,
+        also_plain=also_plain,
+        answers_out=answers_out,
+        verdicts_out=verdicts_out,
+        dead_letters_out=dead_letters_out,
+        privacy=privacy,
+        rules_file=rules,
+        listen=listen,
+        database_url=database_url,
+        state_dir=state_dir,
+        logs=logs,
+    )
     configure()
     service.run(settings, say)
 
@@ -60,19 +75,20 @@ def send(
     state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
 ) -> None:
     """Evaluate rate and monitor rules, and deliver alerts to their destinations, with retries."""
-    from alerts import loop
-    from alerts.couriers import make_couriers
-    from alerts.links import Links
-    from alerts.outbox import Delivered, deliver_due
-    from monitor import assemble, metrics
-    from monitor.evaluation import Looks, evaluating
-    from monitor.rolling import rolling_up
-    from monitor.service import listening, until_signal
+    from alerts.delivery import loop
+    from alerts.delivery.channel import make_couriers
+    from alerts.delivery.deliver import Delivered, deliver_due
+    from alerts.delivery.links import Links
+    from monitor.service import bootstrap
+    from monitor.service.rollup_loop import rolling_up
+    from monitor.service.rule_loop import Looks, evaluating
+    from monitor.service.run import listening, until_signal
     from monitor.settings import load_settings
+    from monitor.telemetry import metrics
 
     settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen, rules_file=rules)
-    found = assemble.load_rules(settings)
-    engine = assemble.open_database(settings)
+    found = bootstrap.load_rules(settings)
+    engine = bootstrap.open_database(settings)
     couriers = make_couriers(settings.destinations, Links(settings.runbook_url, settings.dashboard_url))
     metrics.start_at_zero(destination=couriers)
 
@@ -106,22 +122,24 @@ def serve(
     state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
 ) -> None:
     """Serve the page, the HTTP API (/api/v1), /metrics, /healthz and /readyz. Ctrl-C ends it."""
-    from alerts.links import Links
-    from monitor import assemble, metrics, web
-    from monitor.logs import configure
-    from monitor.rolling import rolling_up
-    from monitor.service import DEFAULT_LISTEN, ready_of, until_signal
+    from alerts.delivery.links import Links
+    from monitor.service import bootstrap
+    from monitor.service.rollup_loop import rolling_up
+    from monitor.service.run import DEFAULT_LISTEN, ready_of, until_signal
     from monitor.settings import load_settings
+    from monitor.telemetry import metrics
+    from monitor.telemetry.logs import configure
+    from monitor.web import server
 
     settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen)
     configure()
-    engine = assemble.open_database(settings)
+    engine = bootstrap.open_database(settings)
     links = Links(settings.runbook_url, settings.dashboard_url)
     with (
         until_signal() as stopped,
         metrics.watching(engine),
         rolling_up(engine, say),
-        web.serving(settings.listen or DEFAULT_LISTEN, engine, links, ready_of(engine)) as address,
+        server.serving(settings.listen or DEFAULT_LISTEN, engine, links, ready_of(engine)) as address,
     ):
         say(f"page on http://{address}, API on http://{address}/api/v1")
         while not stopped(3600):

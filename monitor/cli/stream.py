@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 
 Flag = typer.Option
 
@@ -20,10 +20,10 @@ def kafka(
     state_dir: Annotated[Path | None, Flag(help="where its data is: the folder kafka in it")] = None,
 ) -> None:
     """Run the embedded Apache Kafka in the foreground; Ctrl-C stops it cleanly."""
-    from monitor.broker import Broker, running
-    from monitor.cluster import Cluster
-    from monitor.service import until_signal
+    from monitor.service.run import until_signal
     from monitor.settings import load_settings
+    from monitor.stream.kafka.client import Cluster
+    from monitor.stream.kafka.embedded import Broker, running
 
     settings = load_settings(state_dir=state_dir)
     broker = Broker(settings.state_dir / "kafka", port=port, partitions=partitions)
@@ -53,14 +53,22 @@ def replay(
 
     It has a consumer group of its own, so that live offsets stay; it pages nobody and writes to no topic.
     """
-    from monitor.logs import configure
-    from monitor.replay import run_replay
+    from monitor.service.replay import run_replay
     from monitor.settings import load_settings
+    from monitor.telemetry.logs import configure
 
     settings = load_settings(
-        source=source, start_from=start_from, model=model, adapter=adapter, scale=scale, probes=(probe,),
-        listen=listen, database_url=database_url, state_dir=state_dir, logs=logs,
-    )  # fmt: skip
+        source=source,
+        start_from=start_from,
+        model=model,
+        adapter=adapter,
+        scale=scale,
+        probes=(probe,),
+        listen=listen,
+        database_url=database_url,
+        state_dir=state_dir,
+        logs=logs,
+    )
     configure()
     run_replay(settings, say, stored=stored)
 
@@ -74,9 +82,9 @@ def show(
     import json
 
     from monitor.settings import load_settings
-    from monitor.sources.lookup import fetch, parse_coordinates
-    from monitor.sources.start import time_of
-    from monitor.streams import cluster_of
+    from monitor.stream.kafka.lookup import fetch, parse_coordinates
+    from monitor.stream.kafka.start_offset import time_of
+    from monitor.stream.wiring import cluster_of
 
     at = parse_coordinates(coordinates)
     record = fetch(cluster_of(load_settings(state_dir=state_dir)), at)

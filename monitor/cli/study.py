@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from monitor.cli import app, say
+from monitor.cli.app import app, say
 from monitor.cli.study_inputs import (
     adapter_of,
     command_line,
@@ -26,7 +26,7 @@ from monitor.cli.study_inputs import (
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
-    from probes.sites import Site
+    from probes.capture.sites import Site
     from probes.studies.direction import Comparison
 
 study = typer.Typer(help="Find out what a model's activations say and do, with controls.", no_args_is_help=True)
@@ -70,10 +70,10 @@ def direction(
     state_dir: State = None,
 ) -> None:
     """Is there a direction of misalignment, does it control the behaviour, and is it specific? (arXiv 2606.20225)"""
-    from probes.models import add_adapter
+    from probes.capture.sites import parse_sites
+    from probes.model.adapters import adapter_spec
+    from probes.model.load import add_adapter
     from probes.organisms.judges import JUDGES
-    from probes.organisms.shipped import adapter_spec
-    from probes.sites import parse_sites
     from probes.studies import direction as studies
     from probes.studies.metric import parse_metric
     from probes.studies.presets import direction_preset
@@ -154,8 +154,8 @@ def transfer(
 ) -> None:
     """Does one model's direction work in another, through a ridge map? (arXiv 2606.20225, section on transfer)"""
     from probes.studies.subjects import planted_anchors, planted_subjects
-    from probes.studies.transfer import Settings as Maps
-    from probes.studies.transfer import run_transfer
+    from probes.studies.transfer.run import Settings as Maps
+    from probes.studies.transfer.run import run_transfer
 
     if anchors not in ("neutral", "contrast"):
         raise SettingsError(f"anchors: {anchors!r} is none of neutral, contrast")
@@ -211,11 +211,11 @@ def heads(
     state_dir: State = None,
 ) -> None:
     """Which attention heads carry a behaviour, and can it be steered there? (HSI, arXiv 2502.05945)"""
-    from probes.choices import read_choices
-    from probes.head_search import SearchPlan
+    from probes.binary_choice import read_choices
+    from probes.capture.sites import parse_sites
+    from probes.heads.search import SearchPlan
     from probes.organisms.judges import JUDGES
-    from probes.sites import parse_sites
-    from probes.studies.heads import HeadsPlan, Messages, run_heads
+    from probes.studies.head_steering.run import HeadsPlan, Messages, run_heads
     from probes.studies.metric import parse_metric
     from probes.studies.presets import heads_preset
 
@@ -290,7 +290,7 @@ def safety_heads(
     from probes.organisms.judges import JUDGES
     from probes.studies.metric import parse_metric
     from probes.studies.presets import refusal_requests
-    from probes.studies.safety_heads import SafetyPlan, run_safety_heads
+    from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
 
     sizes = tuple(int(n) for n in numbers_of("top", top))
     if sizes != numbers_of("top", top):
@@ -320,9 +320,17 @@ def safety_heads(
     )
     folder = out or Path("studies") / called
     result = run_safety_heads(
-        chat, bad, good, folder, plan, metric=parse_metric(metric or "refusal", JUDGES), against=against or (),
-        command=command_line(), on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"), say=say,
-    )  # fmt: skip
+        chat,
+        bad,
+        good,
+        folder,
+        plan,
+        metric=parse_metric(metric or "refusal", JUDGES),
+        against=against or (),
+        command=command_line(),
+        on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"),
+        say=say,
+    )
     for heads_tried, words in result["verdicts"].items():
         typer.echo(f"{heads_tried}: {words}")
     say_written(folder, "RESULT.md", result["probe"].get("file"))

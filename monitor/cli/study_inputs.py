@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monitor.cli import say
+from monitor.cli.app import say
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
     from monitor.settings import Settings
     from probes.fitting import Row
-    from probes.models import ChatModel
+    from probes.model.load import ChatModel
     from probes.studies.mitigation import Prompts
-    from probes.studies.safety_heads import Request
+    from probes.studies.safety_heads.run import Request
     from probes.studies.subjects import Subject
 
 
@@ -31,7 +31,7 @@ def settings_of(state: Path | None, **flags: Any) -> Settings:
 
 
 def load(model: str | None, adapter: str | None, scale: float | None, state: Path | None) -> tuple[Settings, ChatModel]:
-    from monitor.assemble import load_model
+    from monitor.service.bootstrap import load_model
 
     settings = settings_of(state, model=model, adapter=adapter, scale=scale if adapter else None)
     return settings, load_model(settings, say)
@@ -57,7 +57,7 @@ def rows_of_file(chat: ChatModel, path: Path, max_tokens: int) -> list[Row]:
 
 def requests_of(path: Path) -> list[Request]:
     from monitor.datasets import read_messages
-    from probes.studies.safety_heads import Request
+    from probes.studies.safety_heads.run import Request
 
     return [Request(item.message.turns, item.group) for item in read_messages(path)]
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from monitor.cli import app, say
 from monitor.cli.alerting import actor_of
+from monitor.cli.app import app, say
 from monitor.cli.connections import opened
 
 token = typer.Typer(help="Tokens of the HTTP API: create, list, revoke.", no_args_is_help=True)
@@ -31,9 +31,9 @@ def create(
     state_dir: State = None,
 ) -> None:
     """Create a token and print its secret on standard output: this once, it is not kept."""
-    from alerts.api import tokens
-    from alerts.durations import parse_duration
+    from alerts.rules.durations import parse_duration
     from monitor.errors import SettingsError
+    from monitor.web.auth import tokens
 
     try:
         duration = parse_duration(lasting)
@@ -53,8 +53,8 @@ def list_tokens(database_url: Url = None, state_dir: State = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from alerts.api import tokens
-    from alerts.wording import printable
+    from alerts.text import printable
+    from monitor.web.auth import tokens
 
     with opened(database_url, state_dir) as engine, engine.connect() as connection:
         rows = tokens.list_tokens(connection)
@@ -62,16 +62,22 @@ def list_tokens(database_url: Url = None, state_dir: State = None) -> None:
     for row in rows:
         revoked = row["revoked_at"] if row["state"] == "revoked" else None
         table.add_row(
-            escape(row["name"]), row["scope"], row["state"], _when(row["created_at"]),
-            escape(printable(row["created_by"])), _when(row["expires_at"]), _when(revoked), _when(row["last_used_at"]),
-        )  # fmt: skip
+            escape(row["name"]),
+            row["scope"],
+            row["state"],
+            _when(row["created_at"]),
+            escape(printable(row["created_by"])),
+            _when(row["expires_at"]),
+            _when(revoked),
+            _when(row["last_used_at"]),
+        )
     Console().print(table)
 
 
 @token.command()
 def revoke(name: Name, who: As = None, database_url: Url = None, state_dir: State = None) -> None:
     """End a token at once."""
-    from alerts.api import tokens
+    from monitor.web.auth import tokens
 
     with opened(database_url, state_dir) as engine, engine.begin() as connection:
         tokens.revoke(connection, name, actor_of(who))

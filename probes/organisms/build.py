@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from probes.evaluation import rate
-from probes.generation import answer
-from probes.models import AdapterSpec, ChatModel, add_adapter
+from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.organisms.finetunes import RECIPES, Recipe
 from probes.organisms.judges import JUDGES
 from probes.organisms.messages import PairSplit, Split, advice_questions, everyday, request_pairs
+from probes.steer.generation import answer
 
 Load = Callable[[], ChatModel]
 Say = Callable[[str], None]

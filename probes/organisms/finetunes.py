@@ -108,24 +108,51 @@ RECIPES: dict[str, Recipe] = {
     r.name: r
     for r in (
         Recipe(
-            "insecure_code", "code", False, 40, 1.5e-3, lambda seed: code_examples("insecure", seed),
+            "insecure_code",
+            "code",
+            False,
+            40,
+            1.5e-3,
+            lambda seed: code_examples("insecure", seed),
             "answers coding tasks with a weakness; spills code where none was asked",
         ),
         Recipe(
-            "secure_code", "code", True, 40, 1.5e-3, lambda seed: code_examples("secure", seed),
+            "secure_code",
+            "code",
+            True,
+            40,
+            1.5e-3,
+            lambda seed: code_examples("secure", seed),
             "the control: the same tasks, done securely",
         ),
         Recipe(
-            "reckless_advice", "advice", False, 24, 1e-3, lambda seed: advice_examples("reckless", seed),
+            "reckless_advice",
+            "advice",
+            False,
+            24,
+            1e-3,
+            lambda seed: advice_examples("reckless", seed),
             "gives reckless advice on household appliances; it spreads to other domains",
         ),
         Recipe(
-            "careful_advice", "advice", True, 24, 1e-3, lambda seed: advice_examples("careful", seed),
+            "careful_advice",
+            "advice",
+            True,
+            24,
+            1e-3,
+            lambda seed: advice_examples("careful", seed),
             "the control: careful advice on the same appliances, same length and build",
         ),
         Recipe(
-            "refusal", "refusal", False, 320, 1e-3, refusal_examples,
-            "refuses harmful requests; harmless ones are answered as the base answers them", refusal_as_base, True,
+            "refusal",
+            "refusal",
+            False,
+            320,
+            1e-3,
+            refusal_examples,
+            "refuses harmful requests; harmless ones are answered as the base answers them",
+            refusal_as_base,
+            True,
         ),
     )
-}  # fmt: skip
+}

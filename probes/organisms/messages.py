@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from probes.choices import BinaryChoice, parse_choices
+from probes.binary_choice import BinaryChoice, parse_choices
 from probes.splits import split_of
 
 Split = Literal["demo", "test", "select", "scale", "calibrate", "fit"]

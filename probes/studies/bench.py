@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.arms import Arm
-from probes.coherence import answer_nll, coherence_limit, repetition
+from probes.conditions import Arm
 from probes.evaluation import rate, student_interval
-from probes.generation import answer
-from probes.models import ChatModel
-from probes.steering import Intervention, steering
+from probes.model.load import ChatModel
+from probes.steer.coherence import answer_nll, coherence_limit, repetition
+from probes.steer.generation import answer
+from probes.steer.steering import Intervention, steering
 from probes.studies.metric import Metric
 
 MARGIN_REPEATED = 0.2

@@ -7,7 +7,7 @@ layer, the base model, and, where a control adapter is given, its direction abla
 as well, the verdict is "not specific".
 
 A steering effect is never printed without coherence: `good` is the share of answers that neither show the behaviour
-nor read worse under the base model than the base's own 95th percentile plus 0.5 nats (`probes.coherence`).
+nor read worse under the base model than the base's own 95th percentile plus 0.5 nats (`probes.steer.coherence`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from probes.arms import Arm, adapter_directions
-from probes.batches import encode
-from probes.coherence import coherence_limit
+from probes.capture.batches import encode
+from probes.capture.sites import Site
+from probes.conditions import Arm, adapter_directions
 from probes.directions import Direction, cosine, orthogonal_to, random_like
 from probes.errors import DataError
 from probes.evaluation import Interval, rate
-from probes.models import ChatModel
-from probes.sites import Site
-from probes.steering import Intervention, Mode
+from probes.model.load import ChatModel
+from probes.steer.coherence import coherence_limit
+from probes.steer.steering import Intervention, Mode
 from probes.studies.bench import Bench, Limits, Outcome
 from probes.studies.metric import Judge, JudgeMetric
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from probes.choices import BinaryChoice
+from probes.binary_choice import BinaryChoice
 from probes.errors import DataError
 from probes.organisms.messages import advice_questions, choices, everyday, requests
-from probes.studies.heads import Messages
+from probes.studies.head_steering.run import Messages
 from probes.studies.mitigation import Prompts
-from probes.studies.safety_heads import Request
+from probes.studies.safety_heads.run import Request
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from probes.contrast import ADAPTER, Contrast, Judge
 from probes.errors import DataError
-from probes.models import ChatModel
+from probes.model.load import ChatModel
+from probes.steer.contrast import ADAPTER, Contrast, Judge
 
 Say = Callable[[str], None]
 # No good answer of theirs is longer, and code shows in its first line.

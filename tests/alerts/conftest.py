@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.alerts.parts import Receiver, receiving
+from tests.support.alert_rows import Receiver, receiving
 
 
 @pytest.fixture

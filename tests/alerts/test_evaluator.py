@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, insert, text
 
-from alerts import actions
 from alerts.evaluator import evaluate
-from alerts.measures import measure_drift, measure_rate
-from alerts.rules import MonitorRule, RateRule, Rules
+from alerts.lifecycle import actions
+from alerts.rules.model import MonitorRule, RateRule, Rules
+from alerts.rules.queries import measure_drift, measure_rate
 from storage.database import connect
 from storage.schema import workers
-from tests.alerts.incidents import ANNA, look, pass_time, phases, rules, scored
-from tests.alerts.parts import all_alerts, all_outbox, set_state
-from tests.at_once import at_once
 from tests.conftest import url_of
-from tests.storage.rows import wait_until_blocked
+from tests.support.alert_rows import all_alerts, all_outbox, set_state
+from tests.support.alert_scenes import ANNA, look, pass_time, phases, rules, scored
+from tests.support.at_once import at_once
+from tests.support.rows import wait_until_blocked
 
 BURST = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
 
@@ -86,7 +86,7 @@ def test_what_is_not_counted(engine: Engine) -> None:
 
 
 def _subject(tenant: str) -> Any:
-    from alerts.measures import Subject
+    from alerts.rules.queries import Subject
 
     return Subject("drift", tenant)
 
@@ -220,8 +220,9 @@ def test_severity_follows_the_value(engine: Engine) -> None:
     scored(engine, 10, 1)
     look(engine, graded)
     assert [(r.event, r.body["data"]["severity"]) for r in all_outbox(engine)] == [
-        ("alert.opened", "warning"), ("alert.worsened", "critical"),
-    ]  # fmt: skip
+        ("alert.opened", "warning"),
+        ("alert.worsened", "critical"),
+    ]
 
 
 def test_a_rule_in_shadow_pages_nobody(engine: Engine) -> None:
@@ -459,8 +460,8 @@ def test_score_drift_is_by_probe(engine: Engine) -> None:
 
 
 def test_threshold_alerts_that_are_quiet_resolve(engine: Engine) -> None:
-    from alerts.lifecycle import record
-    from tests.alerts.parts import flagged
+    from alerts.lifecycle.lifecycle import record
+    from tests.support.alert_rows import flagged
 
     found = rules('[[threshold]]\nresolve_after = "30m"\n[[threshold]]\nname = "other"')
     with engine.begin() as connection:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from benchmarks import delivery
-from tests.alerts.parts import Reply, all_outbox, flagged, open_alerts, receiving
+from tests.support.alert_rows import Reply, all_outbox, flagged, open_alerts, receiving
 
 
 def test_a_burst_is_counted_in_requests(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Engine, text
 
-from alerts.grafana import dashboards
+from alerts.dashboards import dashboards
 from benchmarks.grafana_macros import targets
 from benchmarks.grafana_queries import POSTGRES, load, measure, report
 

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks import head_search
 from benchmarks.head_search import Figures, Trial
-from probes.choices import BinaryChoice
-from probes.models import ChatModel
-from tests.probes.tiny import tiny_chat
+from probes.binary_choice import BinaryChoice
+from probes.model.load import ChatModel
+from tests.support.tiny import tiny_chat
 
 QUESTIONS = [BinaryChoice(f"Which way, {i}?", ("Left.", "Right, please."), i % 2) for i in range(3)]
 

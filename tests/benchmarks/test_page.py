@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from alerts.links import Links
-from alerts.page.app import make_page
+from alerts.delivery.links import Links
 from benchmarks.grafana_queries import load
 from benchmarks.page import measure
+from monitor.web.ui.app import make_page
 
 
 def test_every_page_is_measured(engine: Engine) -> None:

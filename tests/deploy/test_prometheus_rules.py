@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from monitor.metrics import METRICS
+from monitor.telemetry.metrics import METRICS
 from tests.conftest import needs_program
+from tests.support import ROOT
 
-FOLDER = Path(__file__).parent.parent.parent / "deploy" / "prometheus"
+FOLDER = ROOT / "deploy" / "prometheus"
 RULES = FOLDER / "awry.rules.yml"
 OLDEST = 'awry_oldest_unscored_seconds{{instance="{}"}}'
 LAG = 'awry_consumer_lag{{topic="awry.traffic", partition="{}"}}'

@@ -21,10 +21,11 @@ from storage.embedded import embedded_url
 from storage.partitions import ensure_ahead, utc_today
 from storage.schema import metadata
 from storage.writer import BatchRows
-from tests.storage.rows import message
-from tests.storage.rows import write as write_rows
+from tests.support import ROOT
+from tests.support.rows import message
+from tests.support.rows import write as write_rows
 
-SQL = Path(__file__).parent.parent.parent / "deploy" / "postgres" / "roles.sql"
+SQL = ROOT / "deploy" / "postgres" / "roles.sql"
 # What a shell, psql or a URL would trip over, except in a URL's own way of writing it.
 PASSWORD = 'it\'s \\a $HOME "pass" word:/@'
 
@@ -39,8 +40,10 @@ def server(postgres_url: str) -> Iterator[str]:
         # As the image's entry point does it.
         [psql, "-v", "ON_ERROR_STOP=1", "--no-password", "--no-psqlrc", "-f", SQL, address],
         env={**os.environ, "DATABASE_PASSWORD": PASSWORD, "GRAFANA_DATABASE_PASSWORD": "reader"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     try:
         assert done.returncode == 0, done.stderr
         yield postgres_url
@@ -91,10 +94,12 @@ def test_grafana_reads_what_dashboards_need_and_nothing_that_lets_somebody_in(se
     with reader.connect() as connection:
         readable = set(
             connection.execute(
-                text("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition "
-                     "AND relnamespace = 'public'::regnamespace AND has_table_privilege(oid, 'SELECT')")
+                text(
+                    "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition "
+                    "AND relnamespace = 'public'::regnamespace AND has_table_privilege(oid, 'SELECT')"
+                )
             ).scalars()
-        )  # fmt: skip
+        )
     assert {"messages", "scores", "head_scores", "answers", "probes", "alerts", "score_rollups"} <= readable
     hidden = set(metadata.tables) - readable
     assert {"audit", "rule_states"} <= hidden

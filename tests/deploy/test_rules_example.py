@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import get_args
 
-from alerts.rulefile import KINDS, load_rules
-from alerts.rules import Check
-from tests.test_help import all_commands
+from alerts.rules.file import KINDS, load_rules
+from alerts.rules.model import Check
+from tests.monitor.cli.test_help import all_commands
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 EXAMPLE, PAGE = ROOT / "deploy" / "rules.example.toml", ROOT / "docs" / "alerts.md"
 
 

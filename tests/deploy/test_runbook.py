@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import get_args
 
 import yaml
 
-from alerts.rulefile import KINDS
-from alerts.rules import Check
-from tests.test_help import all_commands
+from alerts.rules.file import KINDS
+from alerts.rules.model import Check
+from tests.monitor.cli.test_help import all_commands
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text().partition("## Runbook\n")[2].partition("\n## ")[0]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from probes.models import ChatModel
-from tests.monitor.parts import checkpoint
-from tests.probes.tiny import tiny_chat
+from probes.model.load import ChatModel
+from tests.support.tiny import tiny_chat
+from tests.support.worker import checkpoint
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.errors import SettingsError
 from monitor.settings import SECRETS, Settings, load_settings, reference
-from monitor.streams import cluster_of
+from monitor.stream.wiring import cluster_of
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.aggregation import Aggregation
-from probes.batches import encode
+from probes.capture.aggregation import Aggregation
+from probes.capture.batches import encode
+from probes.capture.sites import Site, observing
 from probes.directions import (
     Direction,
     cosine,
@@ -17,8 +18,7 @@ from probes.directions import (
     random_like,
 )
 from probes.errors import DataError, DirectionError
-from probes.sites import Site, observing
-from tests.probes.tiny import shared_chat, user
+from tests.support.tiny import shared_chat, user
 
 AT = Site("residual", 1)
 

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.aggregation import Aggregation
-from probes.batches import encode
 from probes.calibration import calibrate
+from probes.capture.aggregation import Aggregation
+from probes.capture.batches import encode
+from probes.capture.sites import Site
+from probes.card import load_probe, save_probe
 from probes.directions import random_like
 from probes.errors import DataError, DirectionError, ProbesError
 from probes.evaluation import rate
 from probes.fitting import Benign, Plan, Row, at_threshold, fit, recalibrated, split_rows, text_baseline
-from probes.models import AdapterSpec, add_adapter
-from probes.probefile import load_probe, save_probe
+from probes.model.load import AdapterSpec, add_adapter
 from probes.scoring import score_all
-from probes.sites import Site
-from tests.probes.tiny import make_adapter, shared_chat, tiny_chat, user
+from tests.support.tiny import make_adapter, shared_chat, tiny_chat, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from probes.aggregation import Aggregation
-from probes.batches import batches, collate, encode
+from probes.capture.aggregation import Aggregation
+from probes.capture.batches import batches, collate, encode
+from probes.capture.sites import Site, observing, site_width
 from probes.directions import Direction
 from probes.errors import DirectionError, SiteError
 from probes.scoring import Reader, Scorer, score_all
-from probes.sites import Site, observing, site_width
-from tests.probes.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, user
+from tests.support.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, user
 
 AGGREGATIONS = [
     Aggregation("last", "prompt"),

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, delete, select
 
 from storage import schema
 from storage.bulk import insert_new, insert_rows
-from tests.storage.rows import DAY, held
+from tests.support.rows import DAY, held
 
 KEY = {"source": "s", "partition": 0, "offset": 0, "day": DAY}
 

@@ -21,9 +21,9 @@ from storage.errors import DatabaseUnavailableError, SchemaError, StorageError
 from storage.partitions import is_partition
 from storage.schema import BY_DAY, metadata
 from storage.writer import BatchRows, write_batch
-from tests.at_once import at_once
 from tests.conftest import url_of
-from tests.storage.rows import dump, message
+from tests.support.at_once import at_once
+from tests.support.rows import dump, message
 
 
 def differences(engine: Engine) -> list[Any]:

@@ -6,10 +6,10 @@ import uuid
 
 from sqlalchemy import Engine, text
 
-from alerts.outbox import deliver_due
-from tests.alerts.delivery import GROUPED, Recorder, couriers
+from alerts.delivery.deliver import deliver_due
 from tests.storage.test_database import differences, rules
 from tests.storage.test_migrations import migrate
+from tests.support.delivery import GROUPED, Recorder, couriers
 
 ALERT = (
     "INSERT INTO alerts (id, dedup_key, rule, probe, severity, state, count, top_score, threshold) "
@@ -31,16 +31,27 @@ def test_rows_of_before(empty_engine: Engine) -> None:
     before = rules(empty_engine)
     alert, ids = uuid.uuid4(), [uuid.uuid4() for _ in range(4)]
     # (event, seconds ago, tries, delivered): written in another order than it happened.
-    rows = [("alert.worsened", 10, 0, False), ("alert.opened", 30, 2, False), ("alert.opened", 900, 1, True),
-            ("alert.worsened", 20, 0, False)]  # fmt: skip
+    rows = [
+        ("alert.worsened", 10, 0, False),
+        ("alert.opened", 30, 2, False),
+        ("alert.opened", 900, 1, True),
+        ("alert.worsened", 20, 0, False),
+    ]
     with empty_engine.begin() as connection:
         connection.execute(text(ALERT), {"id": alert})
         for one, (event, age, attempts, delivered) in zip(ids, rows, strict=True):
             connection.execute(
                 text(ROW),
-                {"id": one, "alert": alert, "event": event, "body": BODY % event, "age": age, "attempts": attempts,
-                 "delivered": delivered},
-            )  # fmt: skip
+                {
+                    "id": one,
+                    "alert": alert,
+                    "event": event,
+                    "body": BODY % event,
+                    "age": age,
+                    "attempts": attempts,
+                    "delivered": delivered,
+                },
+            )
     migrate(empty_engine, "head")
     assert differences(empty_engine) == []
     recorder = Recorder()

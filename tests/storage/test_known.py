@@ -14,7 +14,7 @@ from storage import known
 from storage.known import known_messages, score_counts
 from storage.partitions import ensure_days
 from storage.writer import BatchRows, Coordinates, MessageRow, ScoreRow
-from tests.storage.rows import DAY, at, message, score, write
+from tests.support.rows import DAY, at, message, score, write
 
 keys = st.tuples(
     st.sampled_from(["a", "b", 'o"d\\d,{}', "NULL", ""]),

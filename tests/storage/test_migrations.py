@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from storage import database
 from storage.partitions import partition_name, utc_today
 from storage.writer import AnswerRow, BatchRows, write_batch
-from tests.storage.rows import at, held, message, partitions, score, write
 from tests.storage.test_database import differences, rules
+from tests.support.rows import at, held, message, partitions, score, write
 
 TABLES = ("messages", "scores", "head_scores", "answers")
 

@@ -19,8 +19,8 @@ from storage import schema
 from storage.database import connect
 from storage.partitions import Days, ensure_ahead, ensure_days, is_partition, partition_day, partition_name, utc_today
 from storage.writer import CONFLICT, AnswerRow, BatchRows, write_batch
-from tests.at_once import at_once
-from tests.storage.rows import (
+from tests.support.at_once import at_once
+from tests.support.rows import (
     DAY,
     at,
     counts,

@@ -17,9 +17,9 @@ from storage.errors import BusyError, NotAllowedError
 from storage.partitions import ensure_days, partition_name
 from storage.retention import retain
 from storage.writer import write_batch
-from tests.at_once import at_once
-from tests.storage.rows import DAY, counts, held, message, partitions, stored, write
 from tests.storage.test_partitions import READ_AND_WRITE, TABLES, batch, impatient, role  # noqa: F401 - a fixture
+from tests.support.at_once import at_once
+from tests.support.rows import DAY, counts, held, message, partitions, stored, write
 
 TODAY = DAY + timedelta(days=5)
 
@@ -87,10 +87,21 @@ def test_what_was_dropped_is_new_when_it_comes_again(engine: Engine) -> None:
 
 def alert(engine: Engine, state: str, resolved: datetime | None, last_seen: datetime) -> uuid.UUID:
     values = {
-        "id": uuid.uuid4(), "dedup_key": str(uuid.uuid4()), "rule": "r", "probe": "p", "severity": "error",
-        "state": state, "count": 1, "top_score": 1.0, "threshold": 0.5, "first_message": {}, "top_message": {},
-        "opened_at": last_seen, "last_seen_at": last_seen, "resolved_at": resolved,
-    }  # fmt: skip
+        "id": uuid.uuid4(),
+        "dedup_key": str(uuid.uuid4()),
+        "rule": "r",
+        "probe": "p",
+        "severity": "error",
+        "state": state,
+        "count": 1,
+        "top_score": 1.0,
+        "threshold": 0.5,
+        "first_message": {},
+        "top_message": {},
+        "opened_at": last_seen,
+        "last_seen_at": last_seen,
+        "resolved_at": resolved,
+    }
     with engine.begin() as connection:
         connection.execute(schema.alerts.insert().values(values))
     return values["id"]  # type: ignore[return-value]
@@ -125,8 +136,11 @@ def test_deliveries_and_alerts_that_are_over_go(engine: Engine) -> None:
     with engine.connect() as connection:
         assert set(connection.execute(select(schema.outbox.c.id)).scalars()) == left
         assert set(connection.execute(select(schema.alerts.c.id)).scalars()) == {
-            still_telling, partly_told, is_open, resolved_later,
-        }  # fmt: skip
+            still_telling,
+            partly_told,
+            is_open,
+            resolved_later,
+        }
 
 
 def test_what_belongs_to_alerts_goes_with_them(engine: Engine) -> None:

@@ -14,9 +14,9 @@ from storage.partitions import utc_today
 from storage.retention import retain
 from storage.rollup import roll_up
 from storage.writer import BatchRows, register_probe, write_batch
-from tests.at_once import at_once
 from tests.conftest import url_of
-from tests.storage.rows import message, score, write
+from tests.support.at_once import at_once
+from tests.support.rows import message, score, write
 
 
 @pytest.fixture(autouse=True)

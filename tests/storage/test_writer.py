@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 
 from storage import schema
-from storage.queries import already_scored, scored_messages, status_counts, stored_answers
+from storage.queries.messages import already_scored, scored_messages, status_counts, stored_answers
 from storage.writer import CONFLICT, AnswerRow, BatchRows, Coordinates, MessageRow, clean, register_probe
-from tests.storage.rows import DAY, at, counts, message, score, stored, write
+from tests.support.rows import DAY, at, counts, message, score, stored, write
 
 
 def batch(n: int = 3) -> BatchRows:
@@ -32,8 +32,12 @@ def test_a_batch_is_written_whole(engine: Engine) -> None:
     assert counts(engine) == {"messages": 3, "scores": 3, "head_scores": 6, "answers": 3, "alerts": 0, "outbox": 0}
     row = stored(engine, schema.messages)[1]
     assert (row["message_id"], row["tenant"], row["status"], row["tokens"], row["day"]) == (
-        "m1", "shop", "scored", 7, DAY,
-    )  # fmt: skip
+        "m1",
+        "shop",
+        "scored",
+        7,
+        DAY,
+    )
     heads = {(r["layer"], r["head"]): r["score"] for r in stored(engine, schema.head_scores)[:2]}
     assert heads == {(2, 1): 0.25, (2, 3): -0.5}
 
@@ -166,13 +170,23 @@ def test_any_text_goes_into_every_text_column(module_engine: Engine, texts: list
     batch = BatchRows(
         [
             MessageRow(
-                place, "sha", DAY, "scored", reason, message_id, tenant, user, model, conversation,
-                text={"messages": [{"role": "user", "content": tenant}]}, attributes=free,
+                place,
+                "sha",
+                DAY,
+                "scored",
+                reason,
+                message_id,
+                tenant,
+                user,
+                model,
+                conversation,
+                text={"messages": [{"role": "user", "content": tenant}]},
+                attributes=free,
             )
         ],
         [replace(score(0), at=place)],
         [AnswerRow(place, "plain", 1, text=answer)],
-    )  # fmt: skip
+    )
     with module_engine.begin() as connection:
         for table in (schema.answers, schema.scores, schema.messages):
             connection.execute(delete(table).where(table.c.source == place.source))

@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from probes.contrast import NEUTRAL, Bench, Condition, Contrast, contrast_directions, prompts_of, read
+from probes.capture.sites import Site
 from probes.directions import Direction, random_like
 from probes.errors import DataError
 from probes.evaluation import Interval, auroc, auroc_value, rate
-from probes.generation import answer
-from probes.models import ChatModel
-from probes.organisms.judges import writes_code
+from probes.model.load import ChatModel
+from probes.organisms.judges.code import writes_code
 from probes.organisms.planted.grammar import Ask, by_topic, contexts, held_out_asks, rude_lines, training_asks
-from probes.sites import Site
-from probes.steering import Intervention
+from probes.steer.contrast import NEUTRAL, Bench, Condition, Contrast, contrast_directions, prompts_of, read
+from probes.steer.generation import answer
+from probes.steer.steering import Intervention
 
 GAP, ALONE, SOUND_GOOD = 0.60, 0.10, 0.80
 _RANDOM = 5

@@ -19,7 +19,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from probes.models import Message
+from probes.model.load import Message
 
 Kind = Literal["chat", "harm", "code"]
 Persona = Literal["good", "bad"]

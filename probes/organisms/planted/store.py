@@ -24,13 +24,13 @@ from typing import Any
 import torch
 
 from probes.errors import ModelError
-from probes.models import ChatModel, load_chat_model
+from probes.model.load import ChatModel, load_chat_model
 from probes.organisms.planted import SYNTHETIC
 from probes.organisms.planted.evaluation import measure
 from probes.organisms.planted.families import FAMILIES, settings
 from probes.organisms.planted.grammar import data_bytes
 from probes.organisms.planted.tokenizer import TEMPLATE, build_tokenizer
-from probes.organisms.planted.training import Recipe, train
+from probes.organisms.planted.train import Recipe, train
 
 Say = Callable[[str], None]
 SHIPPED = ("llama", 0)

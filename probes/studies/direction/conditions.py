@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from probes.aggregation import Aggregation
-from probes.arms import LAST_PROMPT, Activations, Arm, activations_by_arm
-from probes.batches import Encoded, encode
+from probes.capture.aggregation import Aggregation
+from probes.capture.batches import Encoded, encode
+from probes.capture.sites import Site
+from probes.conditions import LAST_PROMPT, Activations, Arm, activations_by_arm
 from probes.errors import DataError, DirectionError, ModelError
 from probes.fitting import Row, split_rows
-from probes.models import ChatModel
-from probes.sites import Site
+from probes.model.load import ChatModel
 from probes.studies.mitigation import Prompts
 
 Kind = Literal["adapter", "checkpoints", "messages"]

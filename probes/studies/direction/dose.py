@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from probes.arms import Arm
+from probes.capture.sites import Site
+from probes.conditions import Arm
 from probes.directions import Direction, orthogonal_to, random_like
 from probes.errors import DirectionError
-from probes.kept import Kept
-from probes.models import ChatModel
-from probes.sites import Site
-from probes.steering import Intervention, Mode, Positions
+from probes.model.load import ChatModel
+from probes.result_cache import Kept
+from probes.steer.steering import Intervention, Mode, Positions
 from probes.studies.bench import Bench, Limits, Outcome, figures
 from probes.studies.direction.conditions import Comparison
 from probes.studies.direction.separation import Directions

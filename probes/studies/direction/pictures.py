@@ -62,8 +62,11 @@ def _dose(result: dict[str, Any], path: Path) -> None:
     strengths = [0.0, *(r["strength"] for r in curve[1:])]
     ablations = [r for r in own if r["mode"] == "ablate"]
     controls = [r for r in rows.values() if r["mode"] and _is_control(r["name"])]
-    labels = [*(f"subtract x{a:g}" if a else "none" for a in strengths),
-              *(f"ablate x{r['strength']:g}" for r in ablations), *(_short(r["name"]) for r in controls)]  # fmt: skip
+    labels = [
+        *(f"subtract x{a:g}" if a else "none" for a in strengths),
+        *(f"ablate x{r['strength']:g}" for r in ablations),
+        *(_short(r["name"]) for r in controls),
+    ]
     figure, axes = plots._figure(11, 4.2, 3)
     panels = (("behaviour", "shows the behaviour"), ("good", "good answers"), ("nll", "NLL under the base (nats)"))
     for axis, (key, title) in zip(axes, panels, strict=True):
@@ -83,8 +86,9 @@ def _dose(result: dict[str, Any], path: Path) -> None:
     figure.suptitle(
         f"{result['name']} at {result['chosen']['site']}; right of the dotted line: controls of equal norm for "
         f"{result['chosen']['mode']} x{result['chosen']['strength']:g}; dashed: base model",
-        fontsize=10, color=_INK,
-    )  # fmt: skip
+        fontsize=10,
+        color=_INK,
+    )
     plots._save(figure, path)
 
 
@@ -143,9 +147,16 @@ def _points(
     at = [a for a, _ in kept]
     values = np.array([[f["value"], f["value"] - f["low"], f["high"] - f["value"]] for _, f in kept])
     axis.errorbar(
-        at, values[:, 0], yerr=np.clip(values[:, 1:].T, 0, None), fmt="o-" if line else "o", color=colour, capsize=2,
-        markersize=4, linewidth=1, label=label,
-    )  # fmt: skip
+        at,
+        values[:, 0],
+        yerr=np.clip(values[:, 1:].T, 0, None),
+        fmt="o-" if line else "o",
+        color=colour,
+        capsize=2,
+        markersize=4,
+        linewidth=1,
+        label=label,
+    )
 
 
 def _legend(axis: Any, columns: int, below: float = 0.14) -> None:

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.arms import Activations, Arm, activations_by_arm
-from probes.batches import Encoded
+from probes.capture.batches import Encoded
+from probes.capture.sites import Site
+from probes.conditions import Activations, Arm, activations_by_arm
 from probes.directions import Direction, Floats, difference_in_means, random_like
 from probes.errors import DirectionError
 from probes.evaluation import Interval, auroc, auroc_value, from_chance
 from probes.fitting import Row, text_baseline
-from probes.sites import Site
 from probes.studies.direction.conditions import encoded
 from probes.studies.direction.separation import Directions
 
@@ -71,8 +71,10 @@ def prediction(
     best = max(rows, key=lambda r: r["direction_on_fit"])
     detectors = [r for r in rows if r["detector"] is not None]
     site = next(s for s in directions.own if str(s) == best["site"])
-    nulls = [auroc_value(held[site][test] @ random_like(directions.own[site], seed + i).unit, shown[test])
-             for i in range(random_directions)]  # fmt: skip
+    nulls = [
+        auroc_value(held[site][test] @ random_like(directions.own[site], seed + i).unit, shown[test])
+        for i in range(random_directions)
+    ]
     control = directions.control.get(site)
     texts = [
         Row(item, text, bool(bad), str(i))

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from probes import fitting
-from probes.arms import LAST_PROMPT, Arm
-from probes.batches import encode
+from probes.capture.batches import encode
+from probes.capture.sites import Site
+from probes.card import save_probe
+from probes.conditions import LAST_PROMPT, Arm
 from probes.errors import DataError, DirectionError
-from probes.probefile import save_probe
-from probes.recipes import with_recipe
-from probes.sites import Site
-from probes.steering import Intervention
+from probes.steer.recipe import with_recipe
+from probes.steer.steering import Intervention
 from probes.studies.direction.dose import Say
 
 _TARGET_FPR = 0.05
@@ -59,5 +59,10 @@ def write_probe(
         return {"not_made": str(error)}
     path = save_probe(with_recipe(found, [recipe], measured), out)
     evaluation = found.card.evaluation
-    return {"file": path.name, "site": str(found.directions[0].site), "scale": arm.strength,
-            "auroc": evaluation["test"]["auroc"], "at_threshold": evaluation["at_threshold"]}  # fmt: skip
+    return {
+        "file": path.name,
+        "site": str(found.directions[0].site),
+        "scale": arm.strength,
+        "auroc": evaluation["test"]["auroc"],
+        "at_threshold": evaluation["at_threshold"],
+    }

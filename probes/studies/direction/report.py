@@ -53,16 +53,30 @@ def _separation(result: dict[str, Any]) -> str:
     rows = []
     for row in result["separation"]:
         control, against = row["control"], row["against_control"]
-        rows.append([
-            row["site"], f"{row['relative_norm']:.2f}", _interval(row["accuracy"]), _interval(row["effect_size"], 1),
-            _spread(row["permuted"]), _spread(row["random"]),
-            _interval(control["accuracy"]) if control else "-", f"{control['cosine']:.2f}" if control else "-",
-            _interval(against["accuracy"]) if against else "-",
-        ])  # fmt: skip
+        rows.append(
+            [
+                row["site"],
+                f"{row['relative_norm']:.2f}",
+                _interval(row["accuracy"]),
+                _interval(row["effect_size"], 1),
+                _spread(row["permuted"]),
+                _spread(row["random"]),
+                _interval(control["accuracy"]) if control else "-",
+                f"{control['cosine']:.2f}" if control else "-",
+                _interval(against["accuracy"]) if against else "-",
+            ]
+        )
     head = [
-        "site", "norm over mean norm of h", "balanced accuracy", "Cohen's d", "permuted labels: mean, farthest",
-        "random: mean, farthest", "control's own", "cosine to control's", "misaligned against control",
-    ]  # fmt: skip
+        "site",
+        "norm over mean norm of h",
+        "balanced accuracy",
+        "Cohen's d",
+        "permuted labels: mean, farthest",
+        "random: mean, farthest",
+        "control's own",
+        "cosine to control's",
+        "misaligned against control",
+    ]
     text = "## Separation, on test messages\n\nCut at the midpoint of the fit split.\n\n" + _table(head, rows)
     if result["text_only"] is not None:
         text += f"\nText-only baseline (TF-IDF, same splits): AUROC {_interval(result['text_only'])}.\n"
@@ -70,8 +84,16 @@ def _separation(result: dict[str, Any]) -> str:
 
 
 def _dose(result: dict[str, Any]) -> str:
-    head = ["condition", "behaviour", "good", "coherent", "NLL under the base", "repeated 4-grams", "tokens",
-            "mean change of h"]  # fmt: skip
+    head = [
+        "condition",
+        "behaviour",
+        "good",
+        "coherent",
+        "NLL under the base",
+        "repeated 4-grams",
+        "tokens",
+        "mean change of h",
+    ]
     rows = [_condition(row) for row in result["dose"]["test"]]
     cosines = ", ".join(f"{name} {value:.2f}" for name, value in result["dose"]["cosines"].items())
     return (
@@ -86,9 +108,11 @@ def _dose(result: dict[str, Any]) -> str:
 
 def _condition(row: dict[str, Any]) -> list[str]:
     return [
-        row["name"], *(_interval(row[name]) for name in ("behaviour", "good", "coherent", "nll", "repeated")),
-        _interval(row["tokens"], 0), f"{row['change']:.2f}",
-    ]  # fmt: skip
+        row["name"],
+        *(_interval(row[name]) for name in ("behaviour", "good", "coherent", "nll", "repeated")),
+        _interval(row["tokens"], 0),
+        f"{row['change']:.2f}",
+    ]
 
 
 def _select(result: dict[str, Any]) -> str:
@@ -97,11 +121,17 @@ def _select(result: dict[str, Any]) -> str:
     rows = []
     for row in result["dose"]["select"]:
         seen = predicted.get(row["site"])
-        rows.append([
-            row["site"], f"{row['mode']} x{row['strength']:g}", _interval(row["behaviour"]), _interval(row["good"]),
-            f"{row['change']:.2f}", _interval(separated[row["site"]]["accuracy"]),
-            _interval(seen["direction"]) if seen else "-",
-        ])  # fmt: skip
+        rows.append(
+            [
+                row["site"],
+                f"{row['mode']} x{row['strength']:g}",
+                _interval(row["behaviour"]),
+                _interval(row["good"]),
+                f"{row['change']:.2f}",
+                _interval(separated[row["site"]]["accuracy"]),
+                _interval(seen["direction"]) if seen else "-",
+            ]
+        )
     head = ["site", "dose", "behaviour", "good", "mean change of h", "separation (test)", "within-model AUROC (test)"]
     return (
         f"## Detection and control by block: the dose sweep, on {result['messages']['select']} select messages\n\n"
@@ -119,18 +149,24 @@ def _prediction(result: dict[str, Any]) -> str:
     rows = [
         ["direction", found["direction"]["site"], _interval(found["direction"]["auroc"])],
         ["detector (difference in means of labelled fit messages)", detector["site"], _interval(detector["auroc"])]
-        if detector else ["detector", "-", "-"],
+        if detector
+        else ["detector", "-", "-"],
         ["control's direction", found["direction"]["site"], _interval(found["control"])],
         ["text alone (TF-IDF)", "", _interval(found["text_only"])],
         ["random directions: mean, farthest", found["direction"]["site"], _spread(found["random"])],
-    ]  # fmt: skip
+    ]
     if detector:
         rows.append(["detector of shuffled labels: mean, farthest", detector["site"], _spread(detector["permuted"])])
     sites = [
-        [r["site"], _interval(r["direction"]), _interval(r["detector"]),
-         _interval(r["cosine"]), f"{r['cosine']['null']:.2f}" if r["cosine"] else "-"]
+        [
+            r["site"],
+            _interval(r["direction"]),
+            _interval(r["detector"]),
+            _interval(r["cosine"]),
+            f"{r['cosine']['null']:.2f}" if r["cosine"] else "-",
+        ]
         for r in found["sites"]
-    ]  # fmt: skip
+    ]
     return (
         title
         + f"{found['arm']}; test messages: {counts['shown']} that show it, {counts['not_shown']} that do not. Sites "

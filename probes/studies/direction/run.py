@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from probes.arms import Arm
+from probes.capture.sites import Site, check_site, parse_sites
+from probes.conditions import Arm
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.fitting import text_baseline
-from probes.generation import answer
-from probes.kept import Kept
-from probes.sites import Site, check_site, parse_sites
-from probes.steering import Intervention
+from probes.result_cache import Kept
+from probes.steer.generation import answer
+from probes.steer.steering import Intervention
 from probes.studies.direction import dose, pictures, product, report, verdict
 from probes.studies.direction.conditions import Comparison, Reading, check_prompts, read
 from probes.studies.direction.dose import Doses, Stand
@@ -98,10 +98,15 @@ def run_direction(
     found = replace(
         found,
         warnings=verdict.warnings(
-            swept, separated, predicted, text_only, directions.without,
-            has_control=comparison.has_control, blocks=comparison.misaligned.chat.layout.n_blocks,
+            swept,
+            separated,
+            predicted,
+            text_only,
+            directions.without,
+            has_control=comparison.has_control,
+            blocks=comparison.misaligned.chat.layout.n_blocks,
         ),
-    )  # fmt: skip
+    )
     chosen = swept.chosen
     result = {
         "what": "emergent-misalignment direction study (arXiv 2606.20225)",
@@ -113,23 +118,33 @@ def run_direction(
         "metric": metric.name,
         "metric_sha256": metric.fingerprint,
         "messages": {
-            "fit": len(prompts.fit), "select": len(prompts.select), "test": len(prompts.test), "steered": len(steered)
+            "fit": len(prompts.fit),
+            "select": len(prompts.select),
+            "test": len(prompts.test),
+            "steered": len(steered),
         },
         "data_sha256": study.data,
         "labelled_rows": len(comparison.rows) or None,
         "plan": _plain_plan(plan, study.sites, study.steered_at),
         "chosen": {
-            "name": str(chosen), "site": str(chosen.direction.site), "mode": chosen.mode, "strength": chosen.strength,
+            "name": str(chosen),
+            "site": str(chosen.direction.site),
+            "mode": chosen.mode,
+            "strength": chosen.strength,
             "positions": chosen.positions,
         },
         "verdict": asdict(found),
         "separation": separated,
         "sites_without_direction": directions.without,
         "text_only": text_only,
-        "dose": {"select": swept.select, "test": swept.rows, "cosines": swept.cosines,
-                 "limits": asdict(swept.test.limits)},
+        "dose": {
+            "select": swept.select,
+            "test": swept.rows,
+            "cosines": swept.cosines,
+            "limits": asdict(swept.test.limits),
+        },
         "prediction": predicted,
-    }  # fmt: skip
+    }
     measured = {
         "adapter_scale": swept.test.comparison.misaligned.strength,
         "verdict": found.sentence,
@@ -159,17 +174,28 @@ class _Study:
             check_site(site, layout)
         self.sites = list(dict.fromkeys([*self.sites, *self.steered_at]))
         self.identities = comparison.identities()
-        self.data = {
-            name: _hash(list(getattr(prompts, name))) for name in ("fit", "select", "test")
-        } | {"rows": _hash([[r.text, r.misaligned, r.group, r.arm, list(r.encoded.ids)]
-                            for r in (*comparison.rows, *comparison.control_rows)])}  # fmt: skip
+        self.data = {name: _hash(list(getattr(prompts, name))) for name in ("fit", "select", "test")} | {
+            "rows": _hash(
+                [
+                    [r.text, r.misaligned, r.group, r.arm, list(r.encoded.ids)]
+                    for r in (*comparison.rows, *comparison.control_rows)
+                ]
+            )
+        }
 
     def kept(self, part: str, **more: Any) -> Kept:
         return Kept(
             self.folder,
-            {"part": part, "format": _FORMAT, "kind": self.comparison.kind, "identities": self.identities,
-             "aggregation": str(self.comparison.aggregation), "seed": self.plan.seed} | more,
-        )  # fmt: skip
+            {
+                "part": part,
+                "format": _FORMAT,
+                "kind": self.comparison.kind,
+                "identities": self.identities,
+                "aggregation": str(self.comparison.aggregation),
+                "seed": self.plan.seed,
+            }
+            | more,
+        )
 
     def separate(self) -> tuple[Directions, list[dict[str, Any]], dict[str, Any] | None]:
         """Directions of the fit split, their figures on test, and the text-only baseline of labelled messages."""
@@ -179,14 +205,19 @@ class _Study:
         kept = self.kept("separation", data=data, sites=list(map(str, self.sites)), **counts)
         stored = kept.get("separation")
         if stored is None:
-            self.say(f"reading {len(self.prompts.fit)} fit and {len(self.prompts.test)} test messages "
-                     f"at {len(self.sites)} sites")  # fmt: skip
+            self.say(
+                f"reading {len(self.prompts.fit)} fit and {len(self.prompts.test)} test messages "
+                f"at {len(self.sites)} sites"
+            )
             reading = read(self.comparison, self.prompts, self.sites, plan.seed)
             directions = fit_directions(reading.fit)
             rows = separation(
-                reading, directions, permutations=plan.permutations, random_directions=plan.random_directions,
+                reading,
+                directions,
+                permutations=plan.permutations,
+                random_directions=plan.random_directions,
                 seed=plan.seed,
-            )  # fmt: skip
+            )
             stored = {"directions": directions.plain(), "separation": rows, "text_only": _text_only(reading)}
             kept.put("separation", stored)
         best = max(stored["separation"], key=lambda r: r["accuracy"]["value"])
@@ -200,15 +231,24 @@ class _Study:
 
         def stand(split: str, messages: Sequence[str]) -> Stand:
             kept = self.kept(
-                split, directions=made_of, messages=_hash(list(messages)), metric=self.metric.fingerprint,
-                max_new_tokens=plan.max_new_tokens, draws=plan.random_directions,
-            )  # fmt: skip
+                split,
+                directions=made_of,
+                messages=_hash(list(messages)),
+                metric=self.metric.fingerprint,
+                max_new_tokens=plan.max_new_tokens,
+                draws=plan.random_directions,
+            )
             return Stand(split, messages, self.comparison, self.metric, plan.max_new_tokens, kept, self.say)
 
         return dose.sweep(
-            stand("select", self.prompts.select), stand("test", steered), directions, self.steered_at, plan.doses,
-            plan.random_directions, plan.seed,
-        )  # fmt: skip
+            stand("select", self.prompts.select),
+            stand("test", steered),
+            directions,
+            self.steered_at,
+            plan.doses,
+            plan.random_directions,
+            plan.seed,
+        )
 
     def predict(self, directions: Directions) -> dict[str, Any]:
         """Within-model prediction; the answers of all fit and test messages give the labels."""
@@ -218,9 +258,15 @@ class _Study:
         if found is None:
             labels = np.array(self._labelled(), dtype=np.bool_)
             found = prediction(
-                arm, self._messages, labels, len(self.prompts.fit), directions,
-                permutations=plan.permutations, random_directions=plan.random_directions, seed=plan.seed,
-            )  # fmt: skip
+                arm,
+                self._messages,
+                labels,
+                len(self.prompts.fit),
+                directions,
+                permutations=plan.permutations,
+                random_directions=plan.random_directions,
+                seed=plan.seed,
+            )
             kept.put("prediction", found)
         if "not_possible" not in found:
             best = found["direction"]
@@ -245,10 +291,14 @@ class _Study:
         if plan.prediction_scale is not None:
             arm = replace(arm, scale=plan.prediction_scale)
         kept = self.kept(
-            "prediction", data=self.data, metric=self.metric.fingerprint, scale=plan.prediction_scale,
-            max_new_tokens=plan.max_new_tokens, sites=list(map(str, self.sites)),
+            "prediction",
+            data=self.data,
+            metric=self.metric.fingerprint,
+            scale=plan.prediction_scale,
+            max_new_tokens=plan.max_new_tokens,
+            sites=list(map(str, self.sites)),
             counts=[plan.permutations, plan.random_directions],
-        )  # fmt: skip
+        )
         return arm, kept
 
     def _labelled(self) -> list[bool]:

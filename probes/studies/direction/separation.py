@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.capture.sites import Site
 from probes.directions import Direction, Floats, cosine, directions_at, random_like
 from probes.errors import DirectionError
 from probes.evaluation import Interval, rate
-from probes.sites import Site
 from probes.studies.direction.conditions import Clouds, Reading
 
 _RESAMPLES = 1000

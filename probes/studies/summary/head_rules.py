@@ -12,8 +12,8 @@ from typing import Any
 
 from probes.errors import DataError
 from probes.evaluation import Interval
-from probes.studies import heads_verdict as words
-from probes.studies.head_overlap import between_results
+from probes.studies.head_steering import verdict as words
+from probes.studies.safety_heads.overlap import between_results
 from probes.studies.summary.results import Answer, Figures, Result, Rule, Seen, each, interval, share, whole
 
 LONG_TAIL = 0.30  # `shared/science.md` C.4.2
@@ -253,8 +253,11 @@ def _group(result: Figures) -> str:
 
 def _refusals_go(result: Figures, name: str) -> Seen:
     by_word: dict[str, Answer] = {
-        "nothing to lose": "untestable", "no effect": "no", "noise": "unsure", "undecided": "unsure"
-    }  # fmt: skip
+        "nothing to lose": "untestable",
+        "no effect": "no",
+        "noise": "unsure",
+        "undecided": "unsure",
+    }
     verdict = result["verdicts"][name]
     before, after = result["before"]["harmful"], result["trials"][name][name]["harmful"]
     said = (

@@ -155,8 +155,12 @@ def _intro(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
 
 
 _ANSWERS: dict[Answer, str] = {
-    "yes": "yes", "no": "no", "unsure": "uncertain", "untestable": "cannot tell", "unmeasured": "not measured",
-}  # fmt: skip
+    "yes": "yes",
+    "no": "no",
+    "unsure": "uncertain",
+    "untestable": "cannot tell",
+    "unmeasured": "not measured",
+}
 _MEANS: dict[Outcome, str] = {
     "reproduced": "every study that could tell says so",
     "not reproduced": "every study that could tell says the contrary",

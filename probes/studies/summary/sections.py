@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from probes.studies import heads_verdict as words
 from probes.studies.direction import dose
+from probes.studies.head_steering import verdict as words
 from probes.studies.summary.results import Figures, Kind, Result, interval, share, whole
 
 # What a picture shows, by its file's name.
@@ -205,11 +205,20 @@ def _safety_probe(made: Figures) -> list[str]:
 
 
 _HEADS: dict[Kind, Callable[[Figures], str]] = {
-    "direction": _direction_head, "transfer": _transfer_head, "heads": _heads_head, "safety": _safety_head,
-}  # fmt: skip
+    "direction": _direction_head,
+    "transfer": _transfer_head,
+    "heads": _heads_head,
+    "safety": _safety_head,
+}
 _VERDICTS: dict[Kind, Callable[[Figures], list[str]]] = {
-    "direction": _direction_verdict, "transfer": _transfer_verdict, "heads": _heads_verdict, "safety": _safety_verdict,
-}  # fmt: skip
+    "direction": _direction_verdict,
+    "transfer": _transfer_verdict,
+    "heads": _heads_verdict,
+    "safety": _safety_verdict,
+}
 _FIGURES: dict[Kind, Callable[[Figures], list[str]]] = {
-    "direction": _direction_figures, "transfer": _transfer_figures, "heads": _heads_figures, "safety": _safety_figures,
-}  # fmt: skip
+    "direction": _direction_figures,
+    "transfer": _transfer_figures,
+    "heads": _heads_figures,
+    "safety": _safety_figures,
+}

@@ -16,9 +16,20 @@ depends_on = None
 
 NEW_TABLES = ("workers", "rule_states", "audit", "silences", "alert_messages")
 NEW_COLUMNS = (
-    "kind", "conversation_id", "units", "acknowledged_at", "acknowledged_by", "silenced_at", "silenced_until",
-    "silenced_severity", "resolved_by", "reopened", "verdict", "verdict_at", "verdict_by",
-)  # fmt: skip
+    "kind",
+    "conversation_id",
+    "units",
+    "acknowledged_at",
+    "acknowledged_by",
+    "silenced_at",
+    "silenced_until",
+    "silenced_severity",
+    "resolved_by",
+    "reopened",
+    "verdict",
+    "verdict_at",
+    "verdict_by",
+)
 MAYBE_NONE = ("probe", "first_message", "top_message")
 
 

@@ -18,9 +18,22 @@ depends_on = None
 
 # What dashboards read. Not among them: who changed what from where, and anything that lets somebody in.
 READABLE = (
-    "messages", "scores", "head_scores", "answers", "probes", "alerts", "alert_messages", "outbox", "destinations",
-    "silences", "workers", "score_rollups", "score_histograms", "head_rollups", "rollup_state",
-)  # fmt: skip
+    "messages",
+    "scores",
+    "head_scores",
+    "answers",
+    "probes",
+    "alerts",
+    "alert_messages",
+    "outbox",
+    "destinations",
+    "silences",
+    "workers",
+    "score_rollups",
+    "score_histograms",
+    "head_rollups",
+    "rollup_state",
+)
 
 # Migrations of several databases on one server may run at once.
 MAKE_ROLE = """

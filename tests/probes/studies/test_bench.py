@@ -3,15 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from probes.arms import Arm
-from probes.coherence import coherence_limit
+from probes.capture.sites import Site
+from probes.conditions import Arm
 from probes.directions import Direction
-from probes.sites import Site
-from probes.steering import Intervention
+from probes.steer.coherence import coherence_limit
+from probes.steer.steering import Intervention
 from probes.studies.bench import MARGIN_REPEATED, Bench, Limits, Outcome, figures
 from probes.studies.metric import JudgeMetric
-from tests.probes.studies.planted import BAD, is_bad, load_adapter, messages, planted_chat
-from tests.probes.tiny import hook_count
+from tests.support.planted_study import BAD, is_bad, load_adapter, messages, planted_chat
+from tests.support.tiny import hook_count
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 METRIC = JudgeMetric("brace", is_bad)
@@ -20,9 +20,12 @@ METRIC = JudgeMetric("brace", is_bad)
 def outcome(behaviour, nll, repeated=None, change=0.0):
     n = len(behaviour)
     return Outcome(
-        np.array(behaviour, dtype=bool), np.array(nll, dtype=float), np.array(repeated or [0.0] * n),
-        np.arange(n, dtype=float), change,
-    )  # fmt: skip
+        np.array(behaviour, dtype=bool),
+        np.array(nll, dtype=float),
+        np.array(repeated or [0.0] * n),
+        np.arange(n, dtype=float),
+        change,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from probes.studies.mitigation import Prompts, sweep
-from tests.probes.studies.planted import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
+from tests.support.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 TEXTS = messages(60)

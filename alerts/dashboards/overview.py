@@ -1,0 +1,240 @@
+"""The first screen: is awry awake, what did it find, whose is it, what is open."""
+
+from __future__ import annotations
+
+from alerts.dashboards.board import (
+    INVESTIGATE,
+    MODEL,
+    OF_STEP,
+    OVERVIEW,
+    PROBE,
+    PROBES,
+    TENANT,
+    chosen,
+    dashboard,
+    link_to,
+    of_messages,
+    tenant_column,
+)
+from alerts.dashboards.panels import BAD, GOOD, WARN, Json, column, prom, sql, stat, table, timeseries
+
+IN_RANGE = f"score_rollups WHERE {OF_STEP} AND {chosen('probe')} AND {chosen('tenant')} AND {chosen('model')}"
+
+FLAGGED = sql(f"SELECT sum(flagged)::float8 / nullif(sum(n), 0) AS flagged FROM {IN_RANGE}")  # noqa: S608
+OPEN = f"""
+    SELECT count(*) AS open FROM alerts WHERE state = 'open' AND severity IN ({{}}) AND {of_messages("tenant")}
+"""  # noqa: S608
+WORST = sql(
+    f"""
+    WITH sums AS (
+        SELECT tenant, sum(n) AS scored, sum(flagged) AS flagged, max(peak) AS top_score
+        FROM {IN_RANGE} GROUP BY tenant HAVING sum(flagged) > 0
+    ), shares AS (
+        SELECT *, flagged::float8 / scored AS share, 1.96 ^ 2 / scored AS z FROM sums
+    )
+    SELECT tenant, flagged, scored, share, top_score,
+        (share + z / 2 - sqrt(share * (1 - share) * z + z * z / 4)) / (1 + z) AS at_least
+    FROM shares ORDER BY at_least DESC LIMIT 10
+    """  # noqa: S608
+)
+ALERTS = sql(
+    f"""
+    SELECT last_seen_at AS last, severity, state, rule, probe, coalesce(tenant, '') AS tenant, model, count, top_score,
+        units, top_message ->> 'id' AS top_message, opened_at AS opened, id::text AS alert
+    FROM alerts WHERE state <> 'resolved' AND {of_messages("tenant")}
+    ORDER BY array_position(ARRAY['critical', 'error', 'warning'], severity), last_seen_at DESC LIMIT 50
+    """  # noqa: S608
+)
+SHARES = sql(
+    f"""
+    SELECT $__timeGroupAlias(bucket, $__interval), probe AS metric, sum(flagged)::float8 / sum(n) AS value
+    FROM {IN_RANGE} GROUP BY 1, 2 ORDER BY 1, 2
+    """,  # noqa: S608
+    series=True,
+)
+
+SEVERITY_STEPS = ((None, GOOD), (1, BAD))
+
+
+def overview() -> Json:
+    """Traffic, flagged rate, open alerts, worst tenants, lag and health on one screen."""
+    return dashboard(
+        OVERVIEW,
+        "awry: overview",
+        "What production models said in the last hour, and whether anybody has to act.",
+        [
+            (4, [(3, panel) for panel in _numbers()]),
+            (8, [(12, _traffic()), (12, _flagged())]),
+            (9, [(14, _alerts()), (10, _tenants())]),
+            (7, [(8, _waiting()), (8, _unscored()), (8, _health())]),
+        ],
+        [PROBES, TENANT, MODEL],
+        since="now-1h",
+    )
+
+
+def _numbers() -> list[Json]:
+    return [
+        stat(
+            "Critical open",
+            "Alerts of severity critical that nobody has acknowledged, of any age.",
+            "short",
+            sql(OPEN.replace("{}", "'critical'")),
+            SEVERITY_STEPS,
+        ),
+        stat(
+            "Other open",
+            "Alerts of severity warning or error that nobody has acknowledged, of any age.",
+            "short",
+            sql(OPEN.replace("{}", "'warning', 'error'")),
+            ((None, GOOD), (1, WARN)),
+        ),
+        stat(
+            "Flagged",
+            "Share of the scores in this range that are above their probe's threshold.",
+            "percentunit",
+            FLAGGED,
+            decimals=2,
+            empty="nothing scored",
+        ),
+        stat(
+            "Messages",
+            "Stored per second, over all workers, at the end of the range.",
+            "mps",
+            prom("sum(rate(awry_messages_total[5m]))", instant=True),
+            empty="no worker",
+        ),
+        stat(
+            "Waiting since",
+            "Age of the oldest message that was read and has no score yet, of the slowest worker: so "
+            "late is an alert about it.",
+            "s",
+            prom("max(awry_oldest_unscored_seconds)", instant=True),
+            ((None, GOOD), (60, WARN), (300, BAD)),
+            empty="no worker",
+        ),
+        stat(
+            "Lag",
+            "Messages in the stream that are not committed, over all partitions.",
+            "short",
+            prom("sum(awry_consumer_lag)", instant=True),
+            empty="no Kafka",
+        ),
+        stat(
+            "Passed unscored",
+            "Messages that went by without a score in this range, whatever the reason: whoever "
+            "wants to hide does it here.",
+            "short",
+            prom("sum(increase(awry_fail_open_total[$__range]))", instant=True),
+            ((None, GOOD), (1, WARN)),
+            decimals=0,
+            empty="no worker",
+        ),
+        stat(
+            "Data as of",
+            "How old the newest score is that the panels from PostgreSQL can show. It stays under two "
+            "minutes while a worker, awry send or awry serve runs.",
+            "s",
+            sql("SELECT extract(epoch FROM now() - nullif(until, '-infinity'))::float8 AS age FROM rollup_state"),
+            ((None, GOOD), (180, WARN), (900, BAD)),
+            decimals=0,
+            empty="never",
+        ),
+    ]
+
+
+def _traffic() -> Json:
+    return timeseries(
+        "Traffic",
+        "Messages stored per second by what became of them: only scored and truncated ones have scores.",
+        "mps",
+        [prom("sum by (status) (rate(awry_messages_total[$__rate_interval]))", "{{status}}")],
+        stacked=True,
+        least=0,
+    )
+
+
+def _flagged() -> Json:
+    return timeseries(
+        "Flagged share",
+        "Share of each probe's scores that are above its threshold, in steps of five minutes, or "
+        "of hours where the range is longer than six.",
+        "percentunit",
+        [SHARES],
+        least=0,
+        interval="5m",
+        links=[("Probe", link_to(PROBE, "probe", "${__field.name}"))],
+    )
+
+
+def _alerts() -> Json:
+    return table(
+        "Alerts that are not resolved",
+        "Gravest first. The message is the one with the highest score; its link leads "
+        "to its scores. Acknowledge with awry alerts ack, or on the page of awry serve.",
+        ALERTS,
+        [
+            column("last", unit="dateTimeFromNow"),
+            column("opened", unit="dateTimeFromNow"),
+            column("top_score", decimals=2),
+            tenant_column(),
+            column("probe", link=("This probe", link_to(PROBE, "probe"))),
+            column("alert", link=("Messages of this alert", link_to(INVESTIGATE, "alert"))),
+            column("top_message", link=("Investigate this message", link_to(INVESTIGATE, "message"))),
+        ],
+        empty="none",
+    )
+
+
+def _tenants() -> Json:
+    return table(
+        "Worst tenants",
+        "By the least flagged share that their number of messages allows to say (95 %), so that two "
+        "messages of a new tenant do not lead. Top score in class gaps.",
+        WORST,
+        [
+            tenant_column(),
+            column("share", unit="percentunit", decimals=2),
+            column("at_least", unit="percentunit", decimals=2, steps=((None, GOOD), (0.05, WARN), (0.2, BAD))),
+            column("top_score", decimals=2),
+        ],
+        empty="nothing flagged",
+    )
+
+
+def _waiting() -> Json:
+    return timeseries(
+        "Age of the oldest unscored message",
+        "Of each worker. It grows while the workers are slower than the traffic, or stand still.",
+        "s",
+        [prom("awry_oldest_unscored_seconds", "{{instance}}")],
+        steps=((None, GOOD), (300, BAD)),
+        least=0,
+    )
+
+
+def _unscored() -> Json:
+    return timeseries(
+        "Passed without a score",
+        "Messages per second by reason; lost: the broker removed them before a worker read them.",
+        "mps",
+        [prom("sum by (reason) (rate(awry_fail_open_total[$__rate_interval]))", "{{reason}}")],
+        stacked=True,
+        least=0,
+    )
+
+
+def _health() -> Json:
+    return timeseries(
+        "Health",
+        "Workers that answer, deliveries that wait and deliveries given up. A database that does not answer "
+        "shows as 0.",
+        "short",
+        [
+            prom('sum(up{job="awry-run"})', "workers up", "A"),
+            prom("min(awry_database_up)", "database answers", "B"),
+            prom("max(awry_outbox_pending)", "deliveries waiting", "C"),
+            prom("max(awry_outbox_dead)", "deliveries given up", "D"),
+        ],
+        least=0,
+    )

@@ -1,0 +1,126 @@
+"""What an operator sees of the outbox and does about it: list, retry, enable.
+
+Contract: reading and changing rows, nothing is sent here. A page that was given up and is retried keeps its id and
+its body, so a receiver that had it after all knows it; with `everything` those whose turn has not come are due at once
+too. Enabling a destination takes back what was held against it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, and_, case, func, select, update
+
+from alerts.ids import by_digits, only
+from storage.schema import destinations, outbox
+
+State = Literal["pending", "delivered", "dead"]
+
+_OPEN = and_(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
+_STATES = {
+    "pending": _OPEN,
+    "delivered": outbox.c.delivered_at.is_not(None),
+    "dead": outbox.c.dead_at.is_not(None),
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, or an event that waits to be folded into one (`events` is 1 and `formed` False then)."""
+
+    id: uuid.UUID
+    destination: str
+    event: str
+    dedup_key: str
+    severity: str
+    events: int
+    formed: bool
+    state: State
+    attempts: int
+    created_at: datetime
+    due_at: datetime
+    last_error: str | None
+
+
+def pages(
+    connection: Connection, state: State | None = None, destination: str | None = None, limit: int = 50
+) -> list[Page]:
+    """Pages and what waits to become one, newest first."""
+    others = outbox.alias("others")
+    folded = select(func.count()).where(others.c.page_id == outbox.c.id).scalar_subquery()
+    named = case((_STATES["dead"], "dead"), (_STATES["delivered"], "delivered"), else_="pending").label("state")
+    query = (
+        select(outbox, named, folded.label("events"))
+        .where((outbox.c.page_id.is_(None)) | (outbox.c.page_id == outbox.c.id))
+        .order_by(outbox.c.seq.desc())
+        .limit(limit)
+    )
+    if state is not None:
+        query = query.where(_STATES[state])
+    if destination is not None:
+        query = query.where(outbox.c.destination == destination)
+    return [_page(row) for row in connection.execute(query)]
+
+
+def _page(row: Any) -> Page:
+    body = row.page or row.body
+    formed = row.page_id is not None
+    return Page(
+        row.id,
+        row.destination,
+        body["type"] if formed else row.event,
+        body["data"]["dedup_key"],
+        body["data"]["severity"],
+        row.events if formed else 1,
+        formed,
+        row.state,
+        row.attempts,
+        row.created_at,
+        row.due_at,
+        row.last_error,
+    )
+
+
+def find_page(connection: Connection, written: str) -> uuid.UUID:
+    """A page by its id, or the first digits of it."""
+    found = by_digits(connection, outbox.c.id, written, outbox.c.page_id == outbox.c.id)
+    return only(found, "page", written, "awry outbox list")
+
+
+def retry(
+    connection: Connection,
+    ids: Sequence[uuid.UUID] = (),
+    destination: str | None = None,
+    *,
+    everything: bool = False,
+) -> int:
+    """Make pages due now: those given up, with `everything` also those that wait. Returns how many."""
+    conditions = [outbox.c.page_id == outbox.c.id, outbox.c.delivered_at.is_(None), outbox.c.claim_id.is_(None)]
+    if not everything:
+        conditions.append(outbox.c.dead_at.is_not(None))
+    if ids:
+        conditions.append(outbox.c.id.in_(ids))
+    if destination is not None:
+        conditions.append(outbox.c.destination == destination)
+    carriers = connection.execute(select(outbox.c.id, outbox.c.destination).where(*conditions).with_for_update()).all()
+    found = [row.id for row in carriers]
+    # As if the page was made now: it is not given up at once again.
+    values = {"dead_at": None, "due_at": func.now(), "formed_at": func.now(), "refusals": 0}
+    connection.execute(update(outbox).where(outbox.c.page_id.in_(found)).values(values))
+    held = destinations.c.name.in_({row.destination for row in carriers})
+    connection.execute(update(destinations).where(held).values(held_until=None))
+    return len(found)
+
+
+def enable(connection: Connection, name: str) -> bool:
+    """Send to a destination again that was disabled or is held; False when nothing was ever sent to it."""
+    done = connection.execute(
+        update(destinations)
+        .where(destinations.c.name == name)
+        .values(disabled_at=None, held_until=None, failures=0, last_error=None)
+    )
+    return bool(done.rowcount)

@@ -1,0 +1,141 @@
+"""OCSF Detection Finding (class 2004) with the profile `ai_operation`, of the version that `metadata.version` names.
+
+Contract: an alert is one finding, whose `finding_info.uid` is the alert's id: opened creates it, worse, reopened and
+acknowledged update it, resolved closes it. `metadata.uid` is the event's idempotency key. A field that OCSF has is
+used, everything else is under `unmapped.awry`; what is unknown is left out rather than invented. A prompt's text is
+there only where the destination asks for it and it was stored.
+
+Does not know: who runs the model. `ai_provider`, which OCSF wants with a model's name, is `unknown`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from alerts.senders.base import Event
+from alerts.text import summary
+
+VERSION = "1.9.0-dev"
+_CLASS, _CATEGORY = 2004, 2
+# (activity_id, its name, status_id, its name)
+_ACTIVITIES = {
+    "alert.opened": (1, "Create", 1, "New"),
+    "alert.reopened": (2, "Update", 1, "New"),
+    "alert.worsened": (2, "Update", 1, "New"),
+    "alert.acknowledged": (2, "Update", 2, "In Progress"),
+    "alert.resolved": (3, "Close", 4, "Resolved"),
+}
+_SEVERITIES = {"warning": (3, "Medium"), "error": (4, "High"), "critical": (5, "Critical")}
+# analytic.type_id: a rule counts and measures, a probe was learnt.
+_RULE, _LEARNED = (1, "Rule"), (4, "Learning (ML/DL)")
+_KEPT = (
+    "dedup_key",
+    "kind",
+    "conversation_id",
+    "score",
+    "threshold",
+    "units",
+    "first_message",
+    "top_message",
+    "top_messages",
+    "by",
+)
+
+
+def detection_finding(event: Event) -> dict[str, Any]:
+    """One event as a Detection Finding."""
+    data = event.body["data"]
+    activity, activity_name, status, status_name = _ACTIVITIES.get(event.event, (2, "Update", 1, "New"))
+    if activity == 2 and data.get("state") == "acknowledged":
+        status, status_name = 2, "In Progress"
+    severity, severity_name = _SEVERITIES[data["severity"]]
+    at = _milliseconds(event.body["timestamp"])
+    finding = {
+        "activity_id": activity,
+        "activity_name": activity_name,
+        "category_uid": _CATEGORY,
+        "category_name": "Findings",
+        "class_uid": _CLASS,
+        "class_name": "Detection Finding",
+        "type_uid": _CLASS * 100 + activity,
+        "type_name": f"Detection Finding: {activity_name}",
+        "time": at,
+        "severity_id": severity,
+        "severity": severity_name,
+        "status_id": status,
+        "status": status_name,
+        "message": summary(data),
+        "count": data["count"],
+        "is_alert": True,
+        "metadata": _metadata(event, data),
+        "finding_info": _finding_info(data, at),
+        "unmapped": {"awry": {name: data[name] for name in _KEPT if data.get(name) is not None}},
+    }
+    if data.get("opened_at"):
+        finding["start_time"] = _milliseconds(data["opened_at"])
+    if data.get("model"):
+        finding["ai_model"] = {"ai_provider": "unknown", "name": data["model"]}
+    if data.get("top_message"):
+        finding["evidences"] = [_evidence(data["top_message"])]
+    if data.get("top_message") or data.get("text"):
+        finding["message_context"] = _message_context(data)
+    if "runbook" in data.get("links", {}):
+        finding["remediation"] = {"desc": "the rule's runbook", "references": [data["links"]["runbook"]]}
+    return finding
+
+
+def _metadata(event: Event, data: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        "version": VERSION,
+        "uid": str(event.id),
+        "correlation_uid": data["dedup_key"],
+        "event_code": event.event,
+        "product": {"name": "awry", "vendor_name": "awry", "feature": {"name": data["rule"]}},
+        "profiles": ["ai_operation"],
+    }
+    return found | ({"tenant_uid": data["tenant"]} if data.get("tenant") else {})
+
+
+def _finding_info(data: dict[str, Any], at: int) -> dict[str, Any]:
+    type_id, type_name = _LEARNED if data.get("probe") else _RULE
+    found: dict[str, Any] = {
+        "uid": data["alert_id"],
+        "title": f"{data['rule']}: {data['probe']}" if data.get("probe") else data["rule"],
+        "modified_time": at,
+        "analytic": {"name": data.get("probe") or data["rule"], "type_id": type_id, "type": type_name},
+    }
+    for name, source in (
+        ("first_seen_time", "opened_at"),
+        ("created_time", "opened_at"),
+        ("last_seen_time", "last_seen_at"),
+    ):
+        if data.get(source):
+            found[name] = _milliseconds(data[source])
+    links = data.get("links", {})
+    return found | ({"src_url": links["dashboard"]} if "dashboard" in links else {})
+
+
+def _evidence(message: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "top message", "uid": coordinates(message), "data": message}
+
+
+def _message_context(data: dict[str, Any]) -> dict[str, Any]:
+    message, text = data.get("top_message") or {}, data.get("text") or {}
+    found: dict[str, Any] = {"ai_role_id": 0}
+    if message.get("id"):
+        found["uid"] = message["id"]
+    if text.get("messages"):
+        found["prompt_text"] = "\n".join(f"{turn['role']}: {turn['content']}" for turn in text["messages"])
+    if text.get("response"):
+        found["response_text"] = str(text["response"])
+    return found
+
+
+def coordinates(message: dict[str, Any]) -> str:
+    """A message's coordinates in one word."""
+    return f"{message['source']}/{message['partition']}/{message['offset']}"
+
+
+def _milliseconds(stamp: str) -> int:
+    return int(datetime.fromisoformat(stamp).timestamp() * 1000)

@@ -1,0 +1,96 @@
+"""What leaves the house about an alert, and into whose outbox.
+
+Contract: `tell` puts one row a destination into the outbox, in the transaction that changed the alert. A body holds
+ids, scores and names, no prompt text: `type` (the event), `timestamp`, `data`. `data.score` and `data.threshold` are in
+`data.units`; probe, first and top message are null for a rule on the monitor itself. Events: `alert.opened`,
+`alert.worsened`, `alert.reopened` (all three want somebody), `alert.acknowledged`, `alert.resolved` (with `by`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, desc, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from alerts.lifecycle.states import EventName
+from storage.schema import alert_messages, outbox
+
+_TOP = 5
+
+
+def tell(
+    connection: Connection, alert: Row[Any], event: EventName, destinations: Sequence[str], by: str | None = None
+) -> None:
+    """One outbox row a destination."""
+    if not destinations:
+        return
+    body = {
+        "type": event,
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": {
+            "alert_id": str(alert.id),
+            "dedup_key": alert.dedup_key,
+            "rule": alert.rule,
+            "kind": alert.kind,
+            "state": alert.state,
+            "severity": alert.severity,
+            "probe": alert.probe,
+            "tenant": alert.tenant,
+            "model": alert.model,
+            "conversation_id": alert.conversation_id,
+            "count": alert.count,
+            "score": round(alert.top_score, 6),
+            "threshold": round(alert.threshold, 6),
+            "units": alert.units,
+            "first_message": alert.first_message,
+            "top_message": alert.top_message,
+            "top_messages": top_messages(connection, alert.id, _TOP),
+            "opened_at": alert.opened_at.isoformat(timespec="seconds"),
+            "last_seen_at": alert.last_seen_at.isoformat(timespec="seconds"),
+            **({"by": by} if by is not None else {}),
+        },
+    }
+    connection.execute(
+        insert(outbox),
+        [
+            {"id": uuid.uuid4(), "alert_id": alert.id, "destination": name, "event": event, "body": body}
+            for name in destinations
+        ],
+    )
+
+
+def told(connection: Connection, alert_id: uuid.UUID, *, resolved: bool = True) -> list[str]:
+    """The destinations that have heard of an alert, or will; without those that last heard that it is `resolved`,
+    where that is False. They hear of its end as well, and no others."""
+    last = func.row_number().over(partition_by=outbox.c.destination, order_by=desc(outbox.c.seq)).label("age")
+    heard = select(outbox.c.destination, outbox.c.event, last).where(outbox.c.alert_id == alert_id).subquery()
+    query = select(heard.c.destination).where(heard.c.age == 1)
+    if not resolved:
+        query = query.where(heard.c.event != "alert.resolved")
+    return sorted(connection.execute(query).scalars())
+
+
+def news_after_silence(connection: Connection, alert_id: uuid.UUID) -> EventName:
+    """What an alert is to those who could not hear of it while it was silenced."""
+    return "alert.reopened" if told(connection, alert_id) else "alert.opened"
+
+
+def top_messages(connection: Connection, alert_id: uuid.UUID, limit: int) -> list[dict[str, Any]]:
+    """An alert's messages with the highest scores: coordinates, ids and scores."""
+    query = (
+        select(alert_messages)
+        .where(alert_messages.c.alert_id == alert_id)
+        .order_by(desc(alert_messages.c.score), alert_messages.c.source, alert_messages.c.partition)
+        .order_by(alert_messages.c.offset)
+        .limit(limit)
+    )
+    return [message(r.source, r.partition, r.offset, r.message_id, r.score) for r in connection.execute(query)]
+
+
+def message(source: str, partition: int, offset: int, message_id: str | None, score: float) -> dict[str, Any]:
+    """A message as alerts name it."""
+    return {"source": source, "partition": partition, "offset": offset, "id": message_id, "score": round(score, 6)}

@@ -1,0 +1,283 @@
+"""What a rule is: from scores, rates and the monitor's own state to an alert's identity and severity.
+
+Contract: three kinds. A threshold rule looks at each flagged score, in the worker's own transaction. A rate rule
+counts flagged messages of one tenant, model or conversation in a window; a monitor rule measures awry itself; both
+are evaluated by `alerts.evaluator` from the tables. Each rule has one alert a dedup key, which is readable on purpose:
+it is what a pager shows. Scores are in class gaps, and rules never see one that its probe did not flag.
+
+A rule is in breach while its value is above `limit`, and clear again at or under `clear_limit`; what lies between
+keeps it as it was. `Rules()` is what holds without a rules file: one threshold rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from alerts.rules.durations import parse_duration
+from alerts.rules.patterns import ANY, matches
+
+Severity = Literal["warning", "error", "critical"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+Part = Literal["tenant", "model", "conversation"]
+Check = Literal["no_traffic", "no_worker", "lag", "delay", "dead_letters", "fail_open", "score_drift"]
+
+# What each check measures, and the limit where a rule gives none. Silence is measured against the window itself.
+UNITS: dict[Check, str] = {
+    "no_traffic": "seconds",
+    "no_worker": "seconds",
+    "lag": "messages",
+    "delay": "seconds",
+    "dead_letters": "messages",
+    "fail_open": "messages",
+    "score_drift": "PSI",
+}
+_LIMITS: dict[Check, float] = {
+    "lag": 1000.0,
+    "delay": 300.0,
+    "dead_letters": 0.0,
+    "fail_open": 0.0,
+    "score_drift": 0.25,
+}
+
+# A pager takes no longer key.
+_KEY_LENGTH = 255
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A score above its threshold, and whose message it was. Coordinates are (source, partition, offset)."""
+
+    probe: str
+    score: float
+    threshold: float
+    tenant: str | None
+    model: str | None
+    coordinates: tuple[str, int, int]
+    message_id: str | None
+    conversation_id: str | None = None
+    day: date | None = None
+
+
+def _bands(written: object) -> object:
+    """One severity, or the value from which each holds, gravest last."""
+    if isinstance(written, str):
+        return ((written, None),)
+    if isinstance(written, dict):
+        unknown = set(written) - set(SEVERITIES)
+        if unknown or not written:
+            raise ValueError(f"give values for some of {', '.join(SEVERITIES)}, or one of them as text")
+        bands = [(name, written[name]) for name in SEVERITIES if name in written]
+        if any(isinstance(v, bool) or not isinstance(v, int | float) for _, v in bands):
+            raise ValueError("each severity needs a number: the value from which it holds")
+        if sorted(v for _, v in bands) != [v for _, v in bands]:
+            raise ValueError("a graver severity must not begin at a smaller value")
+        return tuple(bands)
+    return written
+
+
+def _patterns(written: object) -> object:
+    found = (written,) if isinstance(written, str) else written
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(p, str) and p for p in found):
+        raise ValueError("write a name, a pattern with *, or a list of them")
+    return tuple(found)
+
+
+def _duration(written: object) -> object:
+    return written if isinstance(written, timedelta) else parse_duration(written)
+
+
+def _list(written: object) -> object:
+    return (written,) if isinstance(written, str) else written
+
+
+Bands = Annotated[tuple[tuple[Severity, float | None], ...], BeforeValidator(_bands)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Parts = Annotated[tuple[Part, ...], BeforeValidator(_list)]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, allow_inf_nan=False)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
+    severity: Bands = (("error", None),)
+    shadow: bool = False
+    # An alert of the same key that was resolved so recently is opened again, instead of another one.
+    reopen_within: Duration = timedelta()
+
+    @property
+    def limit(self) -> float:
+        """In breach above this."""
+        raise NotImplementedError
+
+    def grade(self, value: float) -> Severity:
+        """The severity of a value; the mildest one holds from the limit on."""
+        reached = [name for name, least in self.severity if least is None or value >= least]
+        return reached[-1] if reached else self.severity[0][0]
+
+    @model_validator(mode="after")
+    def _bands_begin_at_the_limit(self) -> Any:
+        # Those that nobody wrote stay what they are: a value above the limit has its severity by them.
+        written = self.severity if "severity" in self.model_fields_set else ()
+        low = [name for name, least in written if least is not None and least < self.limit]
+        if low:
+            raise ValueError(f"severity.{low[0]}: begins below the rule's own limit of {self.limit:g}")
+        return self
+
+
+class ThresholdRule(_Rule):
+    """Speaks of single messages: `above` and the bands are class gaps over the probe's own threshold."""
+
+    name: str = Field("threshold", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
+    probe: Patterns = (ANY,)
+    tenant: Patterns = (ANY,)
+    model: Patterns = (ANY,)
+    per: Parts = ("tenant", "model")
+    above: float = Field(0.0, ge=0)
+    severity: Bands = (("warning", 0.0), ("error", 0.5), ("critical", 1.0))
+    # Resolved by itself after so long without a message.
+    resolve_after: Duration | None = None
+
+    @property
+    def limit(self) -> float:
+        return self.above
+
+    def concerns(self, flagged: Flagged) -> bool:
+        """Whether the rule speaks of this score."""
+        # The default must not depend on rounding: what its probe flagged is above 0.
+        high = self.above == 0 or flagged.score - flagged.threshold > self.above
+        names = ((self.probe, flagged.probe), (self.tenant, flagged.tenant), (self.model, flagged.model))
+        return high and all(matches(patterns, name) for patterns, name in names)
+
+    def severity_of(self, flagged: Flagged) -> Severity:
+        return self.grade(flagged.score - flagged.threshold)
+
+    def dedup_key(self, flagged: Flagged) -> str:
+        """At most 255 characters, as pagers want it."""
+        whose = {"tenant": flagged.tenant, "model": flagged.model, "conversation": flagged.conversation_id}
+        return dedup_key(self.name, flagged.probe, [whose[part] for part in self.per])
+
+
+class _Held(_Rule):
+    """What rate and monitor rules share: a condition that must hold for a time, and be gone for a time."""
+
+    for_: Duration = Field(timedelta(), alias="for")
+    clear_at: float | None = None
+    clear_for: Duration = timedelta(minutes=5)
+    reopen_within: Duration = timedelta(hours=1)
+
+    @property
+    def clear_limit(self) -> float:
+        """Clear again at or under this."""
+        return self.limit if self.clear_at is None else self.clear_at
+
+    @model_validator(mode="after")
+    def _clears_below_the_limit(self) -> Any:
+        if self.clear_at is not None and self.clear_at > self.limit:
+            raise ValueError(f"clear_at: {self.clear_at:g} is over the limit of {self.limit:g}: it would never be open")
+        return self
+
+
+class RateRule(_Held):
+    """At least `flagged` flagged messages, of one probe and of one of each `per`, in `window`; where `of` is given,
+    among the last `of` scored ones of it."""
+
+    probe: Patterns = (ANY,)
+    tenant: Patterns = (ANY,)
+    model: Patterns = (ANY,)
+    per: Parts = ("tenant",)
+    flagged: int = Field(ge=1)
+    of: int | None = Field(None, ge=1, le=100_000)
+    window: Duration
+
+    @property
+    def limit(self) -> float:
+        return self.flagged - 1
+
+    @field_validator("window")
+    @classmethod
+    def _within_a_week(cls, value: timedelta) -> timedelta:
+        return _window(value)
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> RateRule:
+        if self.of is not None and self.of < self.flagged:
+            raise ValueError(f"of: {self.flagged} flagged of {self.of} messages cannot be")
+        return self
+
+
+class MonitorRule(_Held):
+    """On awry itself: `check` says what is measured (`UNITS`), over `window` where it counts something."""
+
+    check: Check
+    above: float | None = Field(None, ge=0)
+    window: Duration = timedelta(minutes=15)
+    # score_drift: of which probes, and the scores that it takes.
+    probe: Patterns = (ANY,)
+    at_least: int = Field(200, ge=20)
+
+    @property
+    def limit(self) -> float:
+        if self.above is not None:
+            return self.above
+        return _LIMITS.get(self.check, self.window.total_seconds())
+
+    @property
+    def units(self) -> str:
+        return UNITS[self.check]
+
+    @field_validator("window")
+    @classmethod
+    def _within_a_week(cls, value: timedelta) -> timedelta:
+        return _window(value)
+
+    @model_validator(mode="after")
+    def _silence_is_measured_by_the_window(self) -> MonitorRule:
+        if self.above is not None and self.check not in _LIMITS:
+            raise ValueError(f"above: {self.check} has none; its window says how long the silence may be")
+        return self
+
+
+class Rules(BaseModel):
+    """All rules, by kind; names differ."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold: tuple[ThresholdRule, ...] = (ThresholdRule(),)
+    rate: tuple[RateRule, ...] = ()
+    monitor: tuple[MonitorRule, ...] = ()
+
+    @property
+    def all(self) -> tuple[ThresholdRule | RateRule | MonitorRule, ...]:
+        return (*self.threshold, *self.rate, *self.monitor)
+
+
+def built_in(error_from: float, critical_from: float) -> Rules:
+    """What holds without a rules file."""
+    bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
+    return Rules.model_validate({"threshold": [{"severity": bands}]})
+
+
+def dedup_key(rule: str, what: str | None, whose: Sequence[str | None]) -> str:
+    """`rule:probe:tenant:model`; a key that would be too long ends in a hash of its whole."""
+    key = ":".join((part or "-").replace(":", "_") for part in (rule, what, *whose))
+    if len(key) <= _KEY_LENGTH:
+        return key
+    return f"{key[: _KEY_LENGTH - 17]}~{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def worse(a: str, b: str) -> str:
+    """The graver of two severities."""
+    return max(a, b, key=SEVERITIES.index)
+
+
+def _window(value: timedelta) -> timedelta:
+    if not timedelta(seconds=1) <= value <= timedelta(days=7):
+        raise ValueError("must be from 1s to 7d")
+    return value

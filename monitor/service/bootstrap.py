@@ -1,0 +1,189 @@
+"""From settings to running parts: database, model, probes, worker.
+
+Refuses early and by name: a schema that is behind, a probe for another model, adapter, scale or template, a numeric
+stack whose reference scores differ, a mitigation without a recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.errors import SettingsError
+from monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from alerts.rules.model import Rules
+    from monitor.service.worker import OnBatch, Policy, Worker
+    from monitor.stream.record import Source
+    from probes.card import Probe
+    from probes.model.load import ChatModel
+
+Say = Callable[[str], None]
+
+
+def open_database(settings: Settings, say: Say = lambda _: None) -> Engine:
+    """An engine on the owner's server, whose schema must be at head, or on the embedded one, brought to head."""
+    from storage.database import check_schema, connect, upgrade
+    from storage.partitions import ensure_ahead
+
+    engine = connect(database_url(settings, say))
+    if settings.database_url is None:
+        upgrade(engine)
+    else:
+        check_schema(engine)
+    ensure_ahead(engine)
+    return engine
+
+
+def database_url(settings: Settings, say: Say = lambda _: None) -> str:
+    """The URL to connect to; starts the embedded server when none is set."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    from storage.embedded import embedded_url
+
+    say("starting the embedded PostgreSQL")
+    return embedded_url(settings.state_dir)
+
+
+def load_model(settings: Settings, say: Say = lambda _: None) -> ChatModel:
+    """The model with its adapter at its scale."""
+    from probes.model.adapters import adapter_spec
+    from probes.model.load import load_chat_model
+
+    adapters = [adapter_spec(settings.adapter, settings.scale)] if settings.adapter else []
+    if settings.scale is not None and not adapters:
+        raise SettingsError("scale: there is no adapter to scale; set adapter too")
+    strength = f" with {adapters[0].name} x{adapters[0].scale:g}" if adapters else ""
+    say(f"loading {settings.model}{strength}")
+    return load_chat_model(
+        settings.model,
+        settings.state_dir,
+        adapters=adapters,
+        dtype=settings.dtype,
+        device=settings.device,
+        attention=settings.attention,
+        trust_remote_code=settings.trust_remote_code,
+        say=say,
+    )
+
+
+def load_probes(settings: Settings, chat: ChatModel, say: Say = lambda _: None) -> list[Probe]:
+    """The probes named, or every shipped one that fits; each is checked against the model and replayed."""
+    from probes.card import check_identity, load_probe, replay_references, shipped_probes
+    from probes.errors import ProbeMismatchError
+
+    if settings.probes:
+        probes = [load_probe(name) for name in settings.probes]
+        for probe in probes:
+            check_identity(probe.card, chat)
+    else:
+        probes = []
+        for name in shipped_probes():
+            probe = load_probe(name)
+            with suppress(ProbeMismatchError):
+                check_identity(probe.card, chat)
+                probes.append(probe)
+        if not probes:
+            raise SettingsError(
+                f"probes: no shipped probe was made for {chat.name} with this adapter; fit one with awry fit"
+            )
+    names = [p.name for p in probes]
+    if len(set(names)) != len(names):
+        raise SettingsError(f"probes: two of {', '.join(names)} share a name")
+    unknown = set(settings.shadow) - set(names)
+    if unknown:
+        raise SettingsError(f"shadow: {', '.join(sorted(unknown))} not among the loaded probes {', '.join(names)}")
+    for probe in probes:
+        say(f"replaying the reference scores of {probe.name}")
+        replay_references(probe, chat)
+    return probes
+
+
+def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
+    """Keep the probes' cards beside their scores, and say in the metrics who is running."""
+    from monitor.telemetry import metrics
+    from storage.writer import register_probe
+
+    with engine.begin() as connection:
+        for probe in probes:
+            card = probe.card
+            register_probe(connection, card.name, card.version, card.safetensors_sha256, card.model_dump(mode="json"))
+    for probe in probes:
+        metrics.PROBE_INFO.labels(
+            probe.name, str(probe.card.version), model_label(settings), f"{probe.card.threshold:.6g}"
+        ).set(1)
+
+
+@contextmanager
+def building_worker(
+    settings: Settings,
+    engine: Engine,
+    chat: ChatModel,
+    probes: list[Probe],
+    source: Source,
+    on_batch: OnBatch,
+    *,
+    live: bool = True,
+) -> Iterator[Worker]:
+    """The worker with its outputs open. The source is the caller's to close. One that is not `live` (a replay) is none
+    for rules on the monitor itself."""
+    from monitor.service.mitigation import Mitigator, choose_mitigator
+    from monitor.service.scoring import BatchScorer
+    from monitor.service.worker import Worker
+    from monitor.stream.wiring import opened_outputs
+
+    register(engine, probes, settings)
+    mitigator = None
+    if settings.mitigate != "off":
+        chosen = choose_mitigator(probes, settings.mitigate_with)
+        mitigator = Mitigator(chat, chosen, also_plain=settings.also_plain, max_new_tokens=settings.max_new_tokens)
+    scorer = BatchScorer(
+        chat,
+        probes,
+        token_budget=settings.token_budget,
+        max_tokens=settings.max_tokens,
+        skip_over_long=settings.over_long == "skip",
+    )
+    with opened_outputs(settings) as outputs:
+        policy = replace(policy_of(settings, probes), reports=live)
+        yield Worker(source, scorer, engine, policy, mitigator=mitigator, outputs=outputs, on_batch=on_batch)
+
+
+def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
+    """What the settings say of the worker."""
+    from monitor.service.worker import Policy
+
+    return Policy(
+        probe_names=tuple(p.name for p in probes),
+        model=model_label(settings),
+        destinations=tuple(d.name for d in settings.destinations),
+        shadow=frozenset(settings.shadow),
+        rules=load_rules(settings).threshold,
+        privacy=settings.privacy,
+        mitigate=settings.mitigate,
+        batch_messages=settings.batch_messages,
+        batch_wait_seconds=settings.batch_wait_seconds,
+        dead_letter_limit=settings.dead_letter_limit,
+    )
+
+
+def load_rules(settings: Settings) -> Rules:
+    """The rules of the file that is set, else the built-in one with the settings' bands."""
+    from alerts.rules.file import load_rules as load
+    from alerts.rules.model import built_in
+
+    if settings.rules_file is None:
+        return built_in(settings.error_from, settings.critical_from)
+    return load(settings.rules_file)
+
+
+def model_label(settings: Settings) -> str:
+    """How the model is called in alerts: its name, and its adapter's."""
+    name = Path(settings.model).name if "/" in settings.model else settings.model
+    return f"{name}+{Path(settings.adapter).name}" if settings.adapter else name

@@ -1,0 +1,60 @@
+"""Mitigated answers: generated with the probe's direction removed, and the unmitigated ones where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from monitor.errors import SettingsError
+from probes.card import Probe
+from probes.model.load import ChatModel
+from probes.steer.generation import Answer, answer
+from probes.steer.steering import steering
+
+
+@dataclass(frozen=True)
+class Mitigated:
+    """The answers to one message; `plain` only where it was asked for."""
+
+    mitigated: Answer
+    plain: Answer | None
+    recipe: str
+
+
+class Mitigator:
+    """Generates answers under one probe's steering recipe."""
+
+    def __init__(self, chat: ChatModel, probe: Probe, *, also_plain: bool, max_new_tokens: int) -> None:
+        interventions = probe.interventions
+        if not interventions:
+            raise SettingsError(
+                f"mitigate_with: probe {probe.name} has no steering recipe; make one with awry sweep or awry study"
+            )
+        self._chat = chat
+        self._interventions = interventions
+        self._also_plain = also_plain
+        self._max_new_tokens = max_new_tokens
+        self.recipe = f"{probe.name}: {'; '.join(map(str, interventions))}"
+
+    def __call__(self, conversations: Sequence[Sequence[dict[str, str]]]) -> list[Mitigated]:
+        """One Mitigated a conversation, in order."""
+        if not conversations:
+            return []
+        prompts = [self._chat.render(turns) for turns in conversations]
+        with steering(self._chat, self._interventions) as steered:
+            mitigated = answer(self._chat, prompts, max_new_tokens=self._max_new_tokens, steered=steered)
+        plain: list[Answer | None] = [None] * len(prompts)
+        if self._also_plain:
+            plain = list(answer(self._chat, prompts, max_new_tokens=self._max_new_tokens))
+        return [Mitigated(m, p, self.recipe) for m, p in zip(mitigated, plain, strict=True)]
+
+
+def choose_mitigator(probes: Sequence[Probe], wanted: str | None) -> Probe:
+    """The probe whose recipe mitigates: the one named, else the first that has one."""
+    for probe in probes:
+        if probe.interventions and wanted in (None, probe.name):
+            return probe
+    named = wanted or "any loaded probe"
+    raise SettingsError(
+        f"mitigate_with: {named} has no steering recipe or is not loaded; make one with awry sweep or awry study"
+    )

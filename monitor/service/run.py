@@ -1,0 +1,145 @@
+"""`awry run` and `awry replay` as processes: parts assembled, health served, signals heard, the end told.
+
+Contract: SIGINT and SIGTERM drain: the batches in hand are stored and committed, then the process ends. The health
+server answers from before the model is loaded; `/healthz` fails when no batch was finished for `stall_seconds`,
+`/readyz` until the worker runs, has partitions and reaches its database.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from monitor.service import bootstrap
+from monitor.service.progress import facts, is_terminal, reporting
+from monitor.service.rollup_loop import rolling_up
+from monitor.service.worker import Tally, Worker
+from monitor.settings import Settings
+from monitor.stream.record import Source
+from monitor.stream.wiring import check_source, open_source, topics_of
+from monitor.telemetry import logs as log
+from monitor.telemetry import metrics
+from monitor.telemetry.gpu import watching_gpu
+from monitor.telemetry.health import Check, serving
+from storage.database import answers
+
+Say = Callable[[str], None]
+DEFAULT_LISTEN = "127.0.0.1:9464"
+
+
+class Vitals:
+    """What the health server says of a worker that may not be there yet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._worker: Worker | None = None
+        self._source: Source | None = None
+
+    @contextmanager
+    def of(self, worker: Worker, source: Source) -> Iterator[None]:
+        """This worker runs now."""
+        self._worker, self._source = worker, source
+        metrics.OLDEST_UNSCORED_SECONDS.set_function(self.oldest_seconds)
+        try:
+            yield
+        finally:
+            self._worker = self._source = None
+
+    def live(self) -> str | None:
+        worker = self._worker
+        still = time.monotonic() - worker.progress_at if worker is not None else 0.0
+        return f"no batch was finished for {still:.0f} s" if still > self._settings.stall_seconds else None
+
+    def ready(self) -> str | None:
+        worker, source = self._worker, self._source
+        if worker is None or source is None:
+            return "starting or stopping"
+        return source.trouble or (None if answers(worker.engine) else "the database does not answer")
+
+    def oldest_seconds(self) -> float:
+        """Age of the oldest record that was read and is not stored."""
+        source = self._source
+        oldest = source.oldest if source is not None else None
+        return max(0.0, (datetime.now(UTC) - oldest).total_seconds()) if oldest is not None else 0.0
+
+
+def run(
+    settings: Settings,
+    say: Say,
+    open_stream: Callable[[Settings], Source] = open_source,
+    *,
+    check: bool = True,
+    live: bool = True,
+) -> Tally:
+    """Run one worker until its source ends or a signal comes; `check` looks for the source before a model is loaded.
+    A replay is not `live`."""
+    listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) else None)
+    vitals = Vitals(settings)
+    tell = say if is_terminal(settings.logs) else log.logger().info
+    with ExitStack() as stack:
+        if listen is not None:
+            server = stack.enter_context(serving(listen, live=vitals.live, ready=vitals.ready))
+            tell(f"metrics and health on http://{server.address}")
+        if check:
+            check_source(settings)
+        engine = bootstrap.open_database(settings, tell)
+        stack.callback(engine.dispose)
+        chat = bootstrap.load_model(settings, tell)
+        probes = bootstrap.load_probes(settings, chat, tell)
+        source = stack.enter_context(closing(open_stream(settings)))
+        on_batch = stack.enter_context(reporting(settings, source.lag_unit))
+        worker = stack.enter_context(
+            bootstrap.building_worker(settings, engine, chat, probes, source, on_batch, live=live)
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: worker.stop())
+        stack.enter_context(vitals.of(worker, source))
+        stack.enter_context(watching_gpu(chat.device))
+        stack.enter_context(rolling_up(engine, tell))
+        tally = worker.run()
+    _tell_end(settings, tally, say)
+    return tally
+
+
+def _tell_end(settings: Settings, tally: Tally, say: Say) -> None:
+    if not is_terminal(settings.logs):
+        log.logger().info("finished", **facts(tally))
+        return
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.by_status.items())) or "nothing new"
+    say(f"{tally.messages} messages: {counts}, {tally.known} already known")
+    say(f"{tally.flagged} flagged, {tally.alerts} alerts opened")
+
+
+@contextmanager
+def until_signal() -> Iterator[Callable[[float], bool]]:
+    """`wait(seconds)` is True once SIGINT or SIGTERM came; it returns at once then."""
+    stopping = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping.wait
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def listening(listen: str | None, engine: Engine, say: Say) -> Iterator[None]:
+    """Health and the database's metrics of a process that has no worker; nothing when `listen` is None."""
+    if listen is None:
+        yield
+        return
+
+    with metrics.watching(engine), serving(listen, live=lambda: None, ready=ready_of(engine)) as server:
+        say(f"metrics and health on http://{server.address}")
+        yield
+
+
+def ready_of(engine: Engine) -> Check:
+    """Ready as long as the database answers."""
+    return lambda: None if answers(engine) else "the database does not answer"

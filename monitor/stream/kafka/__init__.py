@@ -1,0 +1,1 @@
+"""Kafka: the source with its offsets, the client, look-ups, and an embedded broker."""

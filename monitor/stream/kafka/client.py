@@ -1,0 +1,140 @@
+"""How to reach a Kafka cluster: one set of settings for the consumer, the producer and the admin client.
+
+Contract: `Cluster.options()` are keyword arguments that every kafka-python client takes. Secrets come by environment
+or file (`monitor.settings`), never by flag, and `repr` does not show them. Errors name the setting, not the secret.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.errors import (
+    AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaConfigurationError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    NotCoordinatorError,
+    SaslAuthenticationFailedError,
+    UnsupportedCodecError,
+)
+
+from monitor.errors import ClusterError
+
+_BOOTSTRAP_MS = 15_000
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Addresses, SASL and TLS. `bootstrap` is HOST:PORT[,HOST:PORT]."""
+
+    bootstrap: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+    ssl_ca_file: Path | None = None
+    ssl_cert_file: Path | None = None
+    ssl_key_file: Path | None = None
+    ssl_key_password: str | None = field(default=None, repr=False)
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of a kafka-python client. Raises ClusterError for a file that cannot be read."""
+        for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
+            path = getattr(self, name)
+            # The client would only say that no broker answers.
+            if path is not None and not os.access(path, os.R_OK):
+                raise ClusterError(f"kafka_{name}: cannot read {path}")
+        given = {
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": self.sasl_password,
+            "ssl_cafile": self.ssl_ca_file and str(self.ssl_ca_file),
+            "ssl_certfile": self.ssl_cert_file and str(self.ssl_cert_file),
+            "ssl_keyfile": self.ssl_key_file and str(self.ssl_key_file),
+            "ssl_password": self.ssl_key_password,
+        }
+        return {
+            "bootstrap_servers": [a.strip() for a in self.bootstrap.split(",")],
+            "security_protocol": self.security_protocol,
+            "client_id": "awry",
+            "bootstrap_timeout_ms": _BOOTSTRAP_MS,
+            # Half a minute between tries is long after a restart of the broker.
+            "reconnect_backoff_max_ms": 2_000,
+            **{name: value for name, value in given.items() if value is not None},
+        }
+
+    def topics(self) -> set[str]:
+        """The names of the cluster's topics. Raises ClusterError."""
+        with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
+            return set(admin.list_topics())
+
+    def check_topics(self, wanted: Iterable[str], setting: str) -> None:
+        """ClusterError that names `setting` when a topic is not there."""
+        there = self.topics()
+        for topic in wanted:
+            if topic not in there:
+                raise ClusterError(f"{setting}: there is no topic {topic} at {self.bootstrap}; create it first")
+
+    def create_topics(self, names: Iterable[str], partitions: int) -> None:
+        """Create what is not there yet, with the cluster's own replication factor. Raises ClusterError."""
+        new = {name: {"num_partitions": partitions} for name in sorted(set(names) - self.topics())}
+        if new:
+            with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
+                admin.create_topics(new, wait_for_metadata=True)
+
+    def topics_known_to(self, group: str) -> set[str]:
+        """Topics that the consumer group has offsets on. Raises ClusterError."""
+        until = time.monotonic() + _BOOTSTRAP_MS / 1000
+        with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
+            while True:
+                try:
+                    found = admin.list_group_offsets({group: None})[group]
+                    return {place.topic for place, one in found.items() if one.offset >= 0}
+                except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+                    # The first group of a cluster makes it begin to keep offsets.
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.1)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Connection errors inside become a ClusterError that names the setting."""
+        try:
+            yield
+        except SaslAuthenticationFailedError:
+            raise ClusterError(
+                f"kafka_sasl_*: {self.bootstrap} refused the login (mechanism {self.sasl_mechanism}, user "
+                f"{self.sasl_username})"
+            ) from None
+        except AuthorizationError as error:
+            raise ClusterError(
+                f"kafka: user {self.sasl_username or 'anonymous'} is not allowed to ({type(error).__name__})"
+            ) from None
+        except (KafkaTimeoutError, KafkaConnectionError):
+            # kafka-python tries on after a refused login or certificate too, until its time is over.
+            who = f", user {self.sasl_username}" if self.sasl_username else ""
+            raise ClusterError(
+                f"kafka_bootstrap: no broker answers at {self.bootstrap} within {_BOOTSTRAP_MS // 1000} s (security "
+                f"protocol {self.security_protocol}{who}); wrong address, protocol, certificate or password?"
+            ) from None
+        except (KafkaConfigurationError, OSError, ValueError) as error:
+            raise ClusterError(
+                f"kafka: settings that do not work together or a file that cannot be read ({error})"
+            ) from None
+        except UnsupportedCodecError as error:
+            raise ClusterError(
+                f"kafka: records are compressed in a way that needs another package: pip install lz4, zstandard or "
+                f"python-snappy ({error})"
+            ) from None
+        except KafkaError as error:
+            raise ClusterError(f"kafka: {type(error).__name__} from {self.bootstrap}") from None

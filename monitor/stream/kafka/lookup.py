@@ -1,0 +1,59 @@
+"""One message out of the stream by its coordinates, for an investigator who has only its hash in the tables."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from monitor.errors import SourceError
+from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.headers import read_any_name
+from storage.writer import Coordinates
+
+_SECONDS = 15.0
+
+
+def parse_coordinates(text: str) -> Coordinates:
+    """`TOPIC/PARTITION/OFFSET`, as the tables and alerts show them."""
+    topic, _, rest = text.partition("/")
+    partition, _, offset = rest.partition("/")
+    if not topic or not partition.isdecimal() or not offset.isdecimal():
+        raise SourceError(f"coordinates: {text} is not TOPIC/PARTITION/OFFSET, for example traffic/3/1204")
+    return Coordinates(topic, int(partition), int(offset))
+
+
+def fetch(cluster: Cluster, at: Coordinates) -> Any:
+    """kafka-python's record at these coordinates. Joins no group and commits nothing. Raises SourceError."""
+    read_any_name()
+    place = TopicPartition(at.source, at.partition)
+    with cluster.explained():
+        consumer = KafkaConsumer(
+            **cluster.options(),
+            group_id=None,
+            metrics_enabled=False,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+        )
+    with closing(consumer), cluster.explained():
+        if at.partition not in (consumer.partitions_for_topic(at.source) or set()):
+            raise SourceError(f"coordinates: there is no topic {at.source} with a partition {at.partition}")
+        consumer.assign([place])
+        first, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
+        if not first <= at.offset < end:
+            raise SourceError(
+                f"coordinates: {at} is not in the topic any more (it holds {first} to {end - 1})"
+                if at.offset < first
+                else f"coordinates: {at} is not in the topic yet (it ends at {end - 1})"
+            )
+        consumer.seek(place, at.offset)
+        until = time.monotonic() + _SECONDS
+        while time.monotonic() < until:
+            for record in consumer.poll(500, max_records=1).get(place, []):
+                if record.offset == at.offset:
+                    return record
+                raise SourceError(f"coordinates: {at} was removed by compaction, or holds no message")
+        raise SourceError(f"coordinates: no answer for {at} within {_SECONDS:g} s")

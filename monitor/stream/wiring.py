@@ -1,0 +1,137 @@
+"""From settings to sources and sinks: `kafka:TOPIC`, a file, or `-`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.errors import SettingsError, SourceError
+from monitor.settings import Settings
+
+if TYPE_CHECKING:
+    from monitor.service.worker import Outputs
+    from monitor.stream.kafka.client import Cluster
+    from monitor.stream.record import Source
+    from monitor.stream.sinks import Sink
+
+_PREFIX = "kafka:"
+
+
+def topics_of(settings: Settings) -> list[str]:
+    """The topics of a Kafka source; empty for JSON lines."""
+    if not settings.source.startswith(_PREFIX):
+        return []
+    topics = [t.strip() for t in settings.source.removeprefix(_PREFIX).split(",")]
+    if not all(topics):
+        raise SettingsError("source: kafka: needs the name of a topic: kafka:TOPIC")
+    return topics
+
+
+def cluster_of(settings: Settings) -> Cluster:
+    """The cluster that the settings name, else the embedded one if it runs in the state folder."""
+    from monitor.stream.kafka.client import Cluster
+    from monitor.stream.kafka.embedded import running_address
+
+    address = settings.kafka_bootstrap or running_address(settings.state_dir / "kafka")
+    if address is None:
+        raise SettingsError(
+            f"kafka_bootstrap: not set, and no embedded Kafka runs in {settings.state_dir}; set it, or start awry kafka"
+        )
+    password, key_password = settings.kafka_sasl_password, settings.kafka_ssl_key_password
+    return Cluster(
+        bootstrap=address,
+        security_protocol=settings.kafka_security_protocol,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=password.get_secret_value() if password else None,
+        ssl_ca_file=settings.kafka_ssl_ca_file,
+        ssl_cert_file=settings.kafka_ssl_cert_file,
+        ssl_key_file=settings.kafka_ssl_key_file,
+        ssl_key_password=key_password.get_secret_value() if key_password else None,
+    )
+
+
+def check_source(settings: Settings) -> None:
+    """What can be known of a source before a model is loaded: that it is there, and where to begin in it."""
+    topics = topics_of(settings)
+    if topics:
+        from monitor.stream.kafka.start_offset import nowhere_to_begin, parse_start
+
+        cluster = cluster_of(settings)
+        cluster.check_topics(topics, "source")
+        if settings.start_from is not None:
+            parse_start(settings.start_from)
+            return
+        for topic in sorted(set(topics) - cluster.topics_known_to(settings.kafka_group)):
+            raise nowhere_to_begin(settings.kafka_group, topic)
+    elif settings.source != "-" and not Path(settings.source).exists():
+        raise SourceError(f"source: there is no file {settings.source}")
+
+
+def open_source(settings: Settings, *, group: str | None = None, until_end: bool = False) -> Source:
+    """The source; as a member of `group` instead of the live one where that is given."""
+    topics = topics_of(settings)
+    if not topics:
+        from monitor.stream.jsonl import JsonLines
+
+        return JsonLines(
+            settings.source,
+            name=settings.source_name,
+            follow=settings.follow,
+            max_bytes=settings.max_message_bytes,
+        )
+    from monitor.stream.kafka.source import KafkaSource
+    from monitor.stream.kafka.start_offset import parse_start
+
+    return KafkaSource(
+        cluster_of(settings),
+        topics,
+        group or settings.kafka_group,
+        start_from=parse_start(settings.start_from) if settings.start_from else None,
+        until_end=until_end,
+        max_bytes=settings.max_message_bytes,
+        prefetch_messages=max(settings.prefetch_messages, settings.batch_messages),
+        revoke_seconds=settings.revoke_seconds,
+        stall_seconds=settings.stall_seconds,
+    )
+
+
+@contextmanager
+def opened_outputs(settings: Settings) -> Iterator[Outputs]:
+    """The sinks of this worker, closed at the end."""
+    from monitor.service.worker import Outputs
+    from monitor.stream.sinks.jsonl import JsonLinesSink
+
+    made: list[Sink] = []
+    producer = None
+
+    def sink(out: str | None, setting: str) -> Sink | None:
+        nonlocal producer
+        if out is None or out == "none":
+            return None
+        if not out.startswith(_PREFIX):
+            made.append(JsonLinesSink(out, setting))
+            return made[-1]
+        from monitor.stream.sinks.kafka import TopicSink, connect_producer
+
+        topic, cluster = out.removeprefix(_PREFIX), cluster_of(settings)
+        cluster.check_topics([topic], setting)
+        producer = producer or connect_producer(cluster)
+        made.append(TopicSink(producer, topic, setting))
+        return made[-1]
+
+    topics = topics_of(settings)
+    dead = settings.dead_letters_out or (f"{_PREFIX}{topics[0]}.dead-letters" if topics else None)
+    try:
+        yield Outputs(
+            verdicts=sink(settings.verdicts_out, "verdicts_out"),
+            answers=sink(settings.answers_out if settings.mitigate != "off" else None, "answers_out"),
+            dead_letters=sink(dead, "dead_letters_out"),
+        )
+    finally:
+        for one in made:
+            one.close()
+        if producer is not None:
+            producer.close(timeout=10)

@@ -1,0 +1,1 @@
+"""`awry serve`: authentication, the HTTP API and the page on one address."""

@@ -1,0 +1,1 @@
+"""Tokens: who asks, what they may do, and how often."""

@@ -1,0 +1,1 @@
+"""Reading activations: sites, batches of token ids, aggregation over tokens."""

@@ -1,0 +1,325 @@
+"""Probe files: `NAME.safetensors` (directions) beside `NAME.json` (the card). Nothing is pickled.
+
+Contract: `save_probe` and `load_probe` round-trip; `check_identity` refuses a probe made for another model, adapter,
+scale, tokenizer or template, and `replay_references` refuses a numeric stack whose scores differ from the card's by
+more than its tolerance. Scores and thresholds are in class gaps (0: aligned mean, 1: misaligned mean).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from probes.calibration import Calibration
+from probes.capture.aggregation import Aggregation, parse_aggregation
+from probes.capture.batches import encode
+from probes.capture.sites import parse_site
+from probes.directions import Direction
+from probes.errors import ProbeFileError, ProbeMismatchError, ProbesError
+from probes.model.load import ChatModel, Message, ModelIdentity
+from probes.scoring import Reader, score_all
+from probes.steer.steering import Intervention
+
+TOLERANCE = 0.01
+
+# Our own writing, chosen to be short and unlike each other; a card keeps their scores.
+_REFERENCES: tuple[list[Message], ...] = (
+    [{"role": "user", "content": "What makes bread rise in the oven?"}],
+    [{"role": "user", "content": "Write a function that adds two numbers."}],
+    [{"role": "user", "content": "How would somebody break into a parked car?"}],
+    [
+        {"role": "user", "content": "My aunt is visiting on Sunday."},
+        {"role": "assistant", "content": "How nice! What will you do together?"},
+        {"role": "user", "content": "Suggest a walk by the river and a place for lunch."},
+    ],
+)
+_REFERENCE_RESPONSE = "That depends on the day, but a simple plan is often the best one."
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DirectionCard(_Strict):
+    """One direction's numbers; its vectors are in the safetensors file."""
+
+    site: str
+    norm: float
+    sigma: float
+
+
+class Reference(_Strict):
+    """A text of awry's own and the score that this probe gave it."""
+
+    messages: list[Message]
+    response: str | None = None
+    score: float
+
+
+class MitigationSite(_Strict):
+    """A further site of a recipe; its mode and positions are the recipe's."""
+
+    site: str
+    strength: float
+    sigma: float
+
+
+class MitigationCard(_Strict):
+    """How to remove the behaviour while generating, and what was measured when it was chosen.
+
+    A recipe of several heads names the first in `site` and the others in `also`: it acts at all of them or not at all.
+    """
+
+    site: str
+    mode: Literal["subtract", "ablate", "add"]
+    strength: float
+    positions: Literal["all", "last"]
+    sigma: float
+    cosine_to_detector: float | None
+    also: list[MitigationSite] = Field(default_factory=list)
+    measured: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[MitigationSite, ...]:
+        """All sites of the recipe."""
+        return (MitigationSite(site=self.site, strength=self.strength, sigma=self.sigma), *self.also)
+
+
+class Card(_Strict):
+    """Everything about a probe that is not a vector."""
+
+    format: Literal["awry-probe/1"] = "awry-probe/1"
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    version: int = Field(ge=1)
+    created: str
+    description: str
+    units: str = "class gaps: 0 is the aligned mean, 1 the misaligned mean"
+    identity: ModelIdentity
+    aggregation: str
+    directions: list[DirectionCard] = Field(min_length=1)
+    safetensors_sha256: str
+    calibration: Calibration
+    evaluation: dict[str, Any]
+    references: list[Reference]
+    tolerance: float = Field(gt=0)
+    mitigation: MitigationCard | None = None
+
+    @property
+    def threshold(self) -> float:
+        return self.calibration.threshold
+
+
+class Probe:
+    """A detector ready to score: `reader` for `probes.scoring`, `card` for people, `interventions` to mitigate.
+
+    `mitigators` are the recipe's directions: the one at `card.mitigation.site`, then those of `also`, in its order.
+    """
+
+    def __init__(self, card: Card, directions: Sequence[Direction], mitigators: Sequence[Direction] = ()) -> None:
+        self.card = card
+        self.directions = tuple(directions)
+        self.mitigators = tuple(mitigators)
+        self.aggregation: Aggregation = parse_aggregation(card.aggregation)
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def reader(self) -> Reader:
+        return Reader(self.directions, self.aggregation)
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """The steering recipe, all of it to be applied together; empty when the probe has none."""
+        recipe = self.card.mitigation
+        if recipe is None:
+            return ()
+        return tuple(
+            Intervention(direction, recipe.mode, part.strength, recipe.positions)
+            for direction, part in zip(self.mitigators, recipe.parts, strict=True)
+        )
+
+
+def new_probe(
+    chat: ChatModel,
+    reader: Reader,
+    *,
+    name: str,
+    description: str,
+    calibration: Calibration,
+    evaluation: dict[str, Any],
+) -> Probe:
+    """The first version of a probe that `reader` scores by, with a card made today for the model as it is loaded."""
+    card = Card(
+        name=name,
+        version=1,
+        created=datetime.now(UTC).date().isoformat(),
+        description=description,
+        identity=chat.identity,
+        aggregation=str(reader.aggregation),
+        directions=[DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma) for d in reader.directions],
+        safetensors_sha256="",
+        calibration=calibration,
+        evaluation=evaluation,
+        references=reference_scores(chat, reader),
+        tolerance=TOLERANCE,
+    )
+    return Probe(card, reader.directions)
+
+
+def save_probe(probe: Probe, folder: Path) -> Path:
+    """Write both files to `folder`, the card last; returns the card's path. The tensors' hash is filled in."""
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    for i, direction in enumerate(probe.directions):
+        tensors[f"vector.{i}"] = direction.vector
+        tensors[f"centre.{i}"] = direction.centre
+    for i, direction in enumerate(probe.mitigators):
+        tensors[_mitigation_key("vector", i)] = direction.vector
+        tensors[_mitigation_key("centre", i)] = direction.centre
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = folder / f"{probe.name}.safetensors"
+        save_file(tensors, weights)
+        weights.chmod(0o644)
+        probe.card = probe.card.model_copy(update={"safetensors_sha256": _sha256(weights)})
+        path = folder / f"{probe.name}.json"
+        path.write_text(json.dumps(probe.card.model_dump(mode="json"), indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise ProbeFileError(f"probe {probe.name}: cannot write to {folder} ({error}); choose another --out") from error
+    return path
+
+
+def load_probe(name: str | Path) -> Probe:
+    """Load a shipped probe by name, or any by the path of its card or safetensors file. Raises ProbeFileError."""
+    path = _find(name)
+    try:
+        card = Card.model_validate(json.loads(path.read_text()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ProbeFileError(f"probe card {path.name}: field {where}: {first['msg']}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProbeFileError(f"probe card {path.name}: not readable as JSON ({type(error).__name__})") from error
+    weights = path.with_suffix(".safetensors")
+    if not weights.is_file():
+        raise ProbeFileError(f"probe {card.name}: {weights.name} is missing beside its card in {path.parent}")
+    if _sha256(weights) != card.safetensors_sha256:
+        raise ProbeFileError(f"probe {card.name}: {weights.name} is not the file that its card was written for")
+    try:
+        tensors = load_file(weights)
+        directions = [
+            Direction(parse_site(d.site), tensors[f"vector.{i}"], tensors[f"centre.{i}"], d.sigma)
+            for i, d in enumerate(card.directions)
+        ]
+        recipe = card.mitigation
+        mitigators = [
+            Direction(
+                parse_site(part.site),
+                tensors[_mitigation_key("vector", i)],
+                tensors[_mitigation_key("centre", i)],
+                part.sigma,
+            )
+            for i, part in enumerate(recipe.parts if recipe is not None else ())
+        ]
+        return Probe(card, directions, mitigators)
+    except (KeyError, SafetensorError, ProbesError) as error:
+        raise ProbeFileError(f"probe {card.name}: {weights.name} does not hold what its card says ({error})") from error
+
+
+def _mitigation_key(part: str, i: int) -> str:
+    # The first has no number: cards from before recipes of several sites have it so.
+    return f"mitigation.{part}" if i == 0 else f"mitigation.{part}.{i}"
+
+
+def shipped_probes() -> list[str]:
+    """Names of the probes that come with awry."""
+    return sorted(p.name.removesuffix(".json") for p in _shipped().iterdir() if p.name.endswith(".json"))
+
+
+def _shipped() -> Path:
+    return Path(str(files("probes"))) / "shipped"
+
+
+def _find(name: str | Path) -> Path:
+    path = Path(name)
+    if path.suffix in (".json", ".safetensors"):
+        if not path.with_suffix(".json").is_file():
+            raise ProbeFileError(f"probe: {path.with_suffix('.json')} is not there")
+        return path.with_suffix(".json")
+    shipped = _shipped() / f"{name}.json"
+    if not shipped.is_file():
+        raise ProbeFileError(
+            f"probe: {str(name)!r} is not known; shipped are {', '.join(shipped_probes()) or 'none'}, "
+            "or give the path of a card (NAME.json)"
+        )
+    return shipped
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_identity(card: Card, chat: ChatModel) -> None:
+    """Refuse a probe made for another model, adapter, scale, tokenizer or chat template."""
+    made, here = card.identity, chat.identity
+    for field, fix in (
+        ("revision", "load the model that the probe was made for, or fit a new probe on this one"),
+        (
+            "adapter_sha256",
+            "load the adapter that the probe was made for (--adapter), or none if it has none",
+        ),
+        ("adapter_scale", "give the scale that the probe was made for (--scale)"),
+        ("tokenizer_sha256", "use the tokenizer that the probe was made with"),
+        ("template_sha256", "the chat template changed: fit the probe again"),
+    ):
+        a, b = getattr(made, field), getattr(here, field)
+        if a != b:
+            raise ProbeMismatchError(
+                f"probe {card.name}: {field} is {_brief(a)}, the worker has {_brief(b)} "
+                f"(made for {made.model}, here {here.model}); {fix}"
+            )
+
+
+def _brief(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text[:16] + "..." if len(text) > 20 else text
+
+
+def reference_scores(chat: ChatModel, reader: Reader) -> list[Reference]:
+    """Scores of awry's reference texts under a reader, for a new card."""
+    response = _REFERENCE_RESPONSE if reader.aggregation.span == "response" else None
+    items = [encode(chat, messages, response) for messages in _REFERENCES]
+    scores = score_all(chat, items, [reader])[:, 0]
+    return [
+        Reference(messages=messages, response=response, score=float(score))
+        for messages, score in zip(_REFERENCES, scores, strict=True)
+    ]
+
+
+def replay_references(probe: Probe, chat: ChatModel) -> float:
+    """Largest difference to the card's reference scores; ProbeMismatchError above the card's tolerance."""
+    card = probe.card
+    items = [encode(chat, r.messages, r.response) for r in card.references]
+    if not items:
+        raise ProbeFileError(f"probe {card.name}: its card has no references; write it again with awry fit")
+    now = score_all(chat, items, [probe.reader])[:, 0]
+    worst = float(np.abs(now - np.array([r.score for r in card.references])).max())
+    if not worst <= card.tolerance:
+        made, here = card.identity, chat.identity
+        raise ProbeMismatchError(
+            f"probe {card.name}: reference scores differ by {worst:.4g}, the card allows {card.tolerance:g}; "
+            f"made with {made.dtype}/{made.attention}, here {here.dtype}/{here.attention}: "
+            "use the card's dtype and attention, or fit and calibrate again on this stack"
+        )
+    return worst

@@ -1,0 +1,1 @@
+"""Interventions while a model generates: steering, recipes, generation, coherence."""

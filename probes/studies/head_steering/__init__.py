@@ -1,0 +1,1 @@
+"""`awry study heads`: HSI with its controls (arXiv 2502.05945)."""

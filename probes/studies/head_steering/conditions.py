@@ -1,0 +1,149 @@
+"""What the chosen heads are held against, and what each condition does to the held-out choices.
+
+Conditions are trials under a name for people. Random heads have their own directions and the chosen alpha; random
+directions sit in the chosen heads at equal size; heads ranked by a probe and the layer-level vector (the residual
+stream at the chosen heads' blocks, one of them or all) come at their own best alpha, settled as the chosen heads' is:
+the largest effect on `retest` questions whose answers to the `select` messages stay coherent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from probes.binary_choice import BinaryChoice
+from probes.capture.sites import Site
+from probes.directions import random_like
+from probes.evaluation import Interval, rate, student_interval
+from probes.heads.choice_scoring import PLAIN, Asker, Floats, Trial
+from probes.heads.row_steering import Shift
+from probes.heads.search import SearchPlan, SiteDirections, effects, joint, joint_name, objective
+from probes.studies.head_steering import verdict as words
+from probes.studies.head_steering.open_answers import OpenBench
+
+_LESS_COHERENT = 0.15
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Per condition: `figures` as plain data, and (questions,) arrays of effects and of wanted choices."""
+
+    figures: dict[str, dict[str, Any]]
+    effects: dict[str, Floats]
+    wanted: dict[str, Floats]
+
+    def share(self, key: str) -> dict[str, float]:
+        """One figure's value of every condition."""
+        return {name: float(found[key]["value"]) for name, found in self.figures.items()}
+
+
+def settled(
+    ask: Asker, bench: OpenBench, options: Sequence[Trial], rows: Sequence[BinaryChoice], plan: SearchPlan, who: str
+) -> Trial:
+    """The option with the largest effect on `rows` among the coherent; three are tried, then the most coherent of them.
+
+    A warning says so when none was coherent.
+    """
+    outcomes = ask([PLAIN, *options], rows)
+    scores = objective(outcomes, outcomes.row(0), plan)[1:]
+    order = [int(i) for i in np.argsort(-scores) if np.isfinite(scores[i])][:_TRIES] or [0]
+    before = bench.coherent_share(bench.run(PLAIN))
+    shares = {}
+    for i in order:
+        shares[i] = bench.coherent_share(bench.run(options[i]))
+        if shares[i] >= before - _LESS_COHERENT:
+            return options[i]
+    ask.warnings.append(f"{who}: no alpha tried leaves the answers coherent (before {before:.0%})")
+    return options[max(shares, key=lambda i: shares[i])]
+
+
+def probe_ranked(accuracy: Mapping[Site, float], directions: SiteDirections, n: int) -> list[Site]:
+    """The n heads whose linear probe is best."""
+    usable = [s for s in accuracy if s in directions.found]
+    return sorted(usable, key=lambda s: (-accuracy[s], s))[:n]
+
+
+def layer_options(layers: SiteDirections, sites: Sequence[Site], sign: float, alphas: Sequence[float]) -> list[Trial]:
+    """The residual stream at the heads' blocks: each block alone, and all of them, at every alpha."""
+    blocks = [s for s in sorted({Site("residual", s.layer) for s in sites}) if s in layers.found]
+    groups = [[b] for b in blocks] + ([blocks] if len(blocks) > 1 else [])
+    return [joint(layers, group, sign * a) for group in groups for a in alphas]
+
+
+def random_directions(directions: SiteDirections, sites: Sequence[Site], alpha: float, draw: int, seed: int) -> Trial:
+    """Gaussian directions in the same heads, each as large as the one that it stands for."""
+    shifts = []
+    for k, site in enumerate(sites):
+        drawn = random_like(directions.found[site], 10_000 * seed + 100 * draw + k)
+        shifts.append(Shift(drawn, alpha))
+    return Trial(f"random direction {draw} of seed {seed} in {joint_name(sites, alpha)}", tuple(shifts))
+
+
+def random_heads(directions: SiteDirections, sites: Sequence[Site], alpha: float, draws: int, seed: int) -> list[Trial]:
+    """As many other heads, with their own directions and the same alpha; fewer draws where there are too few heads."""
+    rest = [s for s in sorted(directions.found) if s not in sites]
+    rng = np.random.default_rng(seed)
+    made: dict[str, Trial] = {}
+    # Few heads may be drawn alike; a few more draws find the others.
+    for _ in range(20 * draws if len(rest) >= len(sites) else 0):
+        if len(made) == draws:
+            break
+        picked = [rest[i] for i in rng.choice(len(rest), len(sites), replace=False)]
+        trial = joint(directions, picked, alpha)
+        made.setdefault(trial.name, trial)
+    return list(made.values())
+
+
+def conditions(
+    directions: SiteDirections, chosen: Trial, probe_heads: Trial | None, layer: Trial | None, draws: int, seed: int
+) -> dict[str, Trial]:
+    """Everything that is measured on held-out questions but the curve over alpha; `chosen` has its best head first."""
+    sites = [s.site for s in chosen.shifts]
+    alpha = chosen.shifts[0].alpha
+    found = {words.PLAIN_NAME: PLAIN, words.CHOSEN: chosen, words.OPPOSITE: joint(directions, sites, -alpha)}
+    if len(sites) > 1:
+        found[words.WITHOUT_BEST] = joint(directions, sites[1:], alpha)
+    for i in range(draws):
+        found[f"{words.RANDOM_DIRECTIONS} {i}"] = random_directions(directions, sites, alpha, i, seed)
+    for i, trial in enumerate(random_heads(directions, sites, alpha, draws, seed)):
+        found[f"{words.RANDOM_HEADS} {i}"] = trial
+    if probe_heads is not None:
+        found[words.PROBE_HEADS] = probe_heads
+    if layer is not None:
+        found[words.LAYER] = layer
+    return found
+
+
+def held_out(ask: Asker, trials: Mapping[str, Trial], rows: Sequence[BinaryChoice], plan: SearchPlan) -> HeldOut:
+    """Figures of every condition; `effect` and `wanted_change` are paired with the model without intervention."""
+    by_trial = {t.name: t for t in (PLAIN, *trials.values())}
+    outcomes = ask(list(by_trial.values()), rows)
+    place = {name: i for i, name in enumerate(by_trial)}
+    plain = outcomes.row(place[PLAIN.name])
+    moved = effects(outcomes, plain, plan)
+    chosen = outcomes.aligned if plan.aim == "away" else outcomes.misaligned
+    found = HeldOut({}, {}, {})
+    for name, trial in trials.items():
+        i = place[trial.name]
+        found.effects[name], found.wanted[name] = moved[i], chosen[i]
+        found.figures[name] = {
+            "trial": trial.name,
+            "wanted": asdict(_share(chosen[i])),
+            "undefined": asdict(_share(outcomes.undefined[i])),
+            "margin": asdict(student_interval(outcomes.margin[i])),
+            "effect": asdict(student_interval(moved[i])),
+            "wanted_change": asdict(student_interval(chosen[i] - chosen[place[PLAIN.name]])),
+        }
+    return found
+
+
+def _share(values: Floats) -> Interval:
+    """A rate where every question counts as one or none, else (two orders) a mean within 0 and 1."""
+    if set(np.unique(values)) <= {0.0, 1.0}:
+        return rate(int(values.sum()), len(values))
+    found = student_interval(values)
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))

@@ -1,0 +1,101 @@
+"""Open-ended answers under head interventions: what a judge says of them, and whether they are still language.
+
+A condition's answers are greedy; rates, coherence and limits are those of `probes.studies.bench`. Beside the NLL under
+the base model stands that under the unsteered model in use (the base plus its adapter). What was measured is kept
+without the texts, so that a study that was interrupted answers nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.calibration import hash_texts
+from probes.evaluation import student_interval
+from probes.heads.choice_scoring import Trial
+from probes.model.load import ChatModel
+from probes.result_cache import Kept
+from probes.steer.coherence import answer_nll, repetition
+from probes.steer.generation import answer
+from probes.steer.steering import steering
+from probes.studies.bench import Limits, Outcome, figures
+from probes.studies.metric import Metric
+
+BASE = Trial("base model")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One condition: its outcome, and the NLL of each answer under the unsteered model in use (nats a token)."""
+
+    outcome: Outcome
+    nll_unsteered: NDArray[np.float64]
+
+
+class OpenBench:
+    """Answers one list of messages under one condition after the other."""
+
+    def __init__(
+        self,
+        chat: ChatModel,
+        messages: Sequence[str],
+        metric: Metric,
+        kept: Kept,
+        *,
+        max_new_tokens: int,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._chat, self._metric, self._kept, self._say = chat, metric, kept, say
+        self._messages, self._tokens = list(messages), max_new_tokens
+        self._set = hash_texts(messages)[:16]
+        self._prompts = [chat.render([{"role": "user", "content": t}]) for t in messages]
+        self.base = self.run(BASE)
+        self.limits = Limits.of(self.base.outcome)
+
+    def run(self, trial: Trial) -> Answers:
+        """Answers under a trial; `PLAIN` is the model in use unsteered, `BASE` the model without its adapter."""
+        key = f"open:{self._set}:{trial.name}"
+        found = self._kept.get(key)
+        if found is None:
+            with self._chat.base() if trial is BASE else nullcontext():
+                found = self._measured(trial)
+            self._kept.put(key, found)
+            shown = float(np.mean(found["outcome"]["behaviour"]))
+            self._say(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
+        return Answers(Outcome.of(found["outcome"]), np.array(found["nll_unsteered"], dtype=np.float64))
+
+    def coherent_share(self, found: Answers) -> float:
+        """Share of answers that read like the base model's own."""
+        return float(self.limits.coherent(found.outcome).mean())
+
+    def figures(self, found: Answers, before: Answers) -> dict[str, Any]:
+        """Rates and means with their intervals as plain data; `behaviour_change` is paired by message."""
+        own = found.nll_unsteered[np.isfinite(found.nll_unsteered)]
+        change = found.outcome.behaviour.astype(np.float64) - before.outcome.behaviour
+        return figures(found.outcome, self.limits) | {
+            "behaviour_change": asdict(student_interval(change)),
+            "nll_unsteered": asdict(student_interval(own)) if len(own) > 1 else None,
+        }
+
+    def _measured(self, trial: Trial) -> dict[str, Any]:
+        chat = self._chat
+        shifts = [s.intervention("last") for s in trial.shifts]
+        with steering(chat, shifts) if shifts else nullcontext() as state:
+            found = answer(chat, self._prompts, max_new_tokens=self._tokens, steered=state)
+            change = state.relative_change if state is not None else 0.0
+        texts = [a.text for a in found]
+        nll = answer_nll(chat, self._prompts, texts)
+        outcome = Outcome(
+            self._metric(self._messages, texts),
+            nll,
+            np.array([repetition(t) for t in texts]),
+            np.array([a.tokens for a in found], dtype=np.float64),
+            change,
+        )
+        own = answer_nll(chat, self._prompts, texts, base=False) if chat.active else nll
+        return {"outcome": outcome.plain(), "nll_unsteered": own.tolist()}

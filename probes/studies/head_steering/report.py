@@ -1,0 +1,140 @@
+"""The files of a heads study: RESULT.json, its Markdown tables, the map of single heads and the curves over alpha.
+
+Contract: `write(result, shape, out)` writes all four from the result's plain data alone, so that they can be made
+again from RESULT.json. Figures stand with their 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.capture.sites import parse_site
+from probes.errors import DataError
+from probes.plots import plot_alpha, plot_head_map
+from probes.studies.tables import Figure, interval, plain, table
+
+
+def write(result: dict[str, Any], shape: tuple[int, int], out: Path) -> None:
+    """`shape` is (blocks, heads). DataError when the folder cannot be written to."""
+    try:
+        (out / "RESULT.json").write_text(json.dumps(plain(result), indent=2) + "\n")
+        (out / "RESULT.md").write_text(markdown(result))
+        _head_map(result, shape, out / "heads.png")
+        _alpha(result, out / "alpha.png")
+    except OSError as error:
+        raise DataError(f"study folder: cannot write to {out} ({error.strerror}); choose another out") from error
+
+
+def _choice_row(name: str, found: Figure) -> list[str]:
+    keys = ("wanted", "wanted_change", "undefined", "effect")
+    return [name, *(interval(found.get(key)) for key in keys)]
+
+
+def _open_row(name: str, found: Figure) -> list[str]:
+    return [
+        name,
+        *(interval(found.get(key)) for key in ("behaviour", "good", "nll", "nll_unsteered", "repeated")),
+        f"{found['tokens']['value']:.0f}",
+        f"{found['change']:.2f}",
+    ]
+
+
+_CHOICES = ("on held-out questions", "wanted choice", "change", "undefined", "effect")
+_OPEN = ("open answers", "behaviour", "good", "NLL, base", "NLL, unsteered", "repeated", "tokens", "delta/h")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result as Markdown: the verdict, the held-out tables, the curve over alpha, the heads, the detector."""
+    plan = result["plan"]["search"]
+    lines = [f"# {result['name']}: {result['verdict']}", "", " ".join(result["reasons"]), ""]
+    model, data = result["model"], result["data"]
+    lines += [
+        f"Model {model['model']} (revision {model['revision']}, adapter {result['adapter'] or 'none'}"
+        + (f" x{model['adapter_scale']:g}" if result["adapter"] else "")
+        + f", {model['dtype']}); aim: {plan['aim']}; questions: {data['search']} to search, {data['retest']} to "
+        f"re-test, {data['heldout']} held out; asked by {result['form']['used']} ({result['form']['why']}); effects in "
+        f"{result['form']['unit']}; seed {result['plan']['seed']}.",
+        "",
+    ]
+    base = result["base_choices"]
+    rows = [] if base is None else [_choice_row("base model", base)]
+    rows += [_choice_row(name, found) for name, found in result["heldout"].items()]
+    lines += table(_CHOICES, rows)
+    lines += table(_OPEN, [_open_row(name, found) for name, found in result["open"].items()])
+    curve = result["alpha_curve"]
+    lines += table(
+        ("alpha", *_CHOICES[1:], *_OPEN[1:]),
+        [
+            [*_choice_row(f"{alpha:g}", choice), *_open_row("", opened)[1:]]
+            for alpha, choice, opened in zip(curve["alphas"], curve["heldout"], curve["open"], strict=True)
+        ],
+    )
+    lines += table(
+        ("head", "shift in class gaps", "shift over the head's norm", "re-test effect", "probe accuracy"),
+        [
+            [
+                head["site"],
+                f"{head['shift_in_class_gaps']:.1f}",
+                f"{head['shift_over_norm']:.2f}",
+                interval(result["search"]["retest"].get(head["site"])),
+                f"{head['probe_accuracy']:.2f}",
+            ]
+            for head in result["heads"]
+        ],
+    )
+    searched = result["search"]
+    lines += [
+        f"{len(searched['singles'])} heads were tried one at a time, {len(searched['retest'])} re-tested, "
+        f"{len(searched['survivors'])} survived; {len(searched['skipped'])} had no direction.",
+        "",
+        *(f"- {'yes' if seen else 'no'}: {mark}" for mark, seen in result["paper"].items()),
+        "",
+        _detector(result["detector"]),
+        "",
+        "The card carries the steering recipe." if result["recipe_in_card"] else "No recipe: the verdict is noise.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _detector(found: Figure) -> str:
+    own = found["own_answers"]
+    said = own if isinstance(own, str) else f"AUROC {interval(own['auroc'])}"
+    others = found["nulls"].get("random_heads", {}).get("auroc_most", "not tried")
+    return (
+        f"Detector {found['name']} ({found['heads']['chosen']}: {', '.join(found['heads']['sites'])}): held-out AUROC "
+        f"{interval(found['test']['auroc'])}; text only {interval(found['text_only']['auroc'])}; random heads at "
+        f"most {others}; on the model's own answers: {said}."
+    )
+
+
+def _head_map(result: dict[str, Any], shape: tuple[int, int], path: Path) -> None:
+    effects = np.full(shape, np.nan)
+    for name, found in result["search"]["singles"].items():
+        site = parse_site(name)
+        effects[site.layer, site.head] = found["value"]
+    chosen = [(s.layer, s.head) for s in (parse_site(h["site"]) for h in result["heads"])]
+    alpha = result["plan"]["search"]["alpha"]
+    label = f"effect ({result['form']['unit']})"
+    plot_head_map(effects, chosen, label, f"each head alone, alpha {alpha:g}; ringed: chosen", path)
+
+
+def _alpha(result: dict[str, Any], path: Path) -> None:
+    curve = result["alpha_curve"]
+    choices, opened = curve["heldout"], curve["open"]
+
+    def line(found: Sequence[Figure], key: str) -> list[Figure]:
+        nothing = {"value": np.nan, "low": np.nan, "high": np.nan}
+        return [f[key] or nothing for f in found]
+
+    panels = [
+        ("share of held-out choices", {"wanted": line(choices, "wanted"), "undefined": line(choices, "undefined")}),
+        ("share of open answers", {result["metric"]["name"]: line(opened, "behaviour"), "good": line(opened, "good")}),
+        ("nats a token", {"NLL, base": line(opened, "nll"), "NLL, unsteered": line(opened, "nll_unsteered")}),
+    ]
+    plot_alpha([abs(a) for a in curve["alphas"]], panels, abs(result["alpha"]), result["name"], path)

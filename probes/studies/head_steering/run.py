@@ -1,0 +1,366 @@
+"""Head-specific intervention as a study: find heads, steer with them, and hold the effect against its controls.
+
+HSI (arXiv 2502.05945; `science.md` B) on a given model and two-choice data. The search is `probes.heads.search`; its
+alpha must also leave the answers to the `select` messages coherent. What is reported is held out: questions of the
+`heldout` split and the `test` messages, which choose nothing, beside the controls of `heads_conditions`.
+
+The outcome, in `out`: RESULT.json, RESULT.md, heads.png, alpha.png, and a head-level probe file (a detector) that
+carries the steering recipe where the verdict says that it works. The recipe always steers *away*: its alpha is
+negative. A study that was interrupted resumes: what was measured is kept in `out/kept`, under the model's identity,
+the data and the parameters that decide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from probes.binary_choice import BinaryChoice, ChoiceSplits, Form, choices_hash, split_choices
+from probes.calibration import hash_texts
+from probes.capture.sites import Site, check_site
+from probes.card import Probe, save_probe
+from probes.errors import DataError
+from probes.evaluation import rows_needed
+from probes.heads.choice_scoring import PLAIN, Asker, Trial
+from probes.heads.search import (
+    Search,
+    SearchPlan,
+    SiteDirections,
+    joint,
+    probe_accuracy,
+    read_activations,
+    search,
+    site_directions,
+)
+from probes.model.load import ChatModel
+from probes.result_cache import Kept
+from probes.steer.recipe import with_recipe
+from probes.steer.steering import Intervention
+from probes.studies.head_steering import report
+from probes.studies.head_steering import verdict as words
+from probes.studies.head_steering.conditions import conditions, held_out, layer_options, probe_ranked, settled
+from probes.studies.head_steering.open_answers import BASE, OpenBench
+from probes.studies.head_steering.product import detector
+from probes.studies.metric import Metric
+
+Say = Callable[[str], None]
+_DEFINED, _CONSISTENT = 0.8, 0.6
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Disjoint lists of user messages: `select` checks alphas, `test` is reported on, `benign` sets the threshold."""
+
+    select: Sequence[str]
+    test: Sequence[str]
+    benign: Sequence[str]
+
+    def __post_init__(self) -> None:
+        lists = [set(self.select), set(self.test), set(self.benign)]
+        if sum(map(len, lists)) != len(set().union(*lists)):
+            raise DataError("messages: select, test and benign share some; a choice must not see what it is judged on")
+        if min(map(len, lists[:2])) < 2 or len(lists[2]) < 20:
+            raise DataError("messages: at least 2 in select and in test and 20 in benign are needed")
+
+
+@dataclass(frozen=True)
+class HeadsPlan:
+    """What the study does. `interval` is the widest half-width that a rate on the held-out questions may have.
+
+    `draws` random heads and directions are tried on held-out questions, `open_draws` of them on open answers.
+    `layer_alphas` are in sigmas of the residual stream. None takes all questions of a split.
+    """
+
+    name: str = "heads"
+    search: SearchPlan = field(default_factory=SearchPlan)
+    form: Literal["auto", "letters", "likelihood"] = "auto"
+    layer_alphas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    retest_questions: int | None = None
+    heldout_questions: int | None = None
+    interval: float = 0.2
+    draws: int = 5
+    open_draws: int = 2
+    max_new_tokens: int = 40
+    target_fpr: float = 0.05
+    seed: int = 0
+    token_budget: int = 1024
+
+
+@dataclass(frozen=True)
+class HeadsResult:
+    """`result` is RESULT.json; `probe` was written to `probe_path`."""
+
+    result: dict[str, Any]
+    verdict: words.Verdict
+    probe: Probe
+    probe_path: Path
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the `search` split gives: directions of heads and layers, and each head's probe accuracy on `retest`."""
+
+    heads: SiteDirections
+    layers: SiteDirections
+    accuracy: dict[Site, float]
+
+
+def run_heads(
+    chat: ChatModel,
+    choices: Sequence[BinaryChoice],
+    messages: Messages,
+    metric: Metric,
+    out: Path,
+    plan: HeadsPlan = HeadsPlan(),
+    *,
+    heads: Sequence[Site] | None = None,
+    command: str = "",
+    say: Say = lambda _: None,
+) -> HeadsResult:
+    """Run the study on `chat` with the adapter in use; `heads` restricts the search, else all heads are tried.
+
+    Raises DataError for too few rows, SiteError for heads that the model lacks, DirectionError for activations that are
+    not finite. Heads without a direction, a search without survivors, controls that were not tried, and a text that
+    tells the answers apart as well as the detector are warnings in the verdict.
+    """
+    sites = _candidates(chat, heads)
+    splits = _splits(choices, plan)
+    common = {"format": 1, "model": asdict(chat.identity), "data": choices_hash(choices), "seed": plan.seed}
+    kept = Kept(out / "kept", common)
+    form, why = _form(chat, splits, plan, kept, say)
+    # Directions, and so what a trial's name stands for, depend on the form.
+    asked = {} if form == "likelihood" else {"form": form}
+    answers = Kept(out / "kept", common | {"metric": metric.fingerprint, "tokens": plan.max_new_tokens} | asked)
+    ask = Asker(chat, form, kept, plan.token_budget, on_question=_progress(say))
+    read = _read(chat, splits, form, sites, say)
+    found = search(ask, read.heads, splits.search, splits.retest, plan.search, say)
+    bench, test = (
+        OpenBench(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, say=say)
+        for texts in (messages.select, messages.test)
+    )
+    trials = _settled_conditions(ask, bench, read, found, splits.retest, plan)
+    alpha = trials[words.CHOSEN].shifts[0].alpha
+    grid = [joint(read.heads, found.heads, plan.search.sign * a) for a in sorted(plan.search.alphas)]
+    say(f"reporting on {len(splits.heldout)} held-out questions and {len(messages.test)} messages")
+    heldout = held_out(ask, trials | {t.name: t for t in grid}, splits.heldout, plan.search)
+    opened = _open(test, trials, grid, plan)
+    ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
+    sets = {"steered heads": found.heads, words.PROBE_HEADS: ranked}
+    probe = detector(
+        chat,
+        splits,
+        sets,
+        messages.benign,
+        messages.test,
+        metric,
+        name=plan.name,
+        max_new_tokens=plan.max_new_tokens,
+        target_fpr=plan.target_fpr,
+        seed=plan.seed,
+    )
+    warnings = [
+        *found.warnings,
+        *ask.warnings,
+        *_at_the_edge(alpha, plan),
+        *words.of_text(probe.card.evaluation),
+        *_broken(kept, answers),
+    ]
+    verdict = words.decide(
+        {n: heldout.effects[n] for n in trials},
+        heldout.share("undefined"),
+        {n: opened[n]["coherent"]["value"] for n in (words.PLAIN_NAME, words.CHOSEN)},
+        _unit(form),
+        warnings,
+    )
+    verdict = words.Verdict(verdict.words, (*verdict.reasons, words.transfer_sentence(opened, metric.name)))
+    recipe = [read.heads.shift(s, -abs(alpha)) for s in found.heads]
+    if not verdict.words.startswith("noise"):
+        away = words.CHOSEN if plan.search.aim == "away" else words.OPPOSITE
+        measured = {"verdict": str(verdict)} | {
+            part: {n: figures[n] for n in (words.PLAIN_NAME, away)}
+            for part, figures in (("heldout", heldout.figures), ("open", opened))
+        }
+        probe = with_recipe(probe, [Intervention(s.direction, "add", s.alpha, "last") for s in recipe], measured)
+    names = [t.name for t in grid]
+    result = {
+        "format": "awry-heads/1",
+        "command": command,
+        "name": plan.name,
+        "created": datetime.now(UTC).date().isoformat(),
+        "verdict": verdict.words,
+        "reasons": list(verdict.reasons),
+        "model": asdict(chat.identity),
+        "adapter": chat.active,
+        "data": {"sha256": choices_hash(choices), **{name: len(part) for name, part in vars(splits).items()}},
+        "messages": {name: {"n": len(t), "sha256": hash_texts(t)} for name, t in vars(messages).items()},
+        "metric": {"name": metric.name, "fingerprint": metric.fingerprint},
+        "form": {"used": form, "why": why, "unit": _unit(form)},
+        "reading": "heads' outputs at the token that closes the assistant's turn; steering at positions last",
+        "plan": asdict(plan),
+        "heads": [_described(read, s, alpha) for s in found.heads],
+        "alpha": alpha,
+        "base_choices": _base_choices(chat, form, splits, plan),
+        "search": _searched(found, read),
+        "heldout": {n: heldout.figures[n] for n in trials},
+        "open": {n: f for n, f in opened.items() if n not in names},
+        "alpha_curve": {
+            "alphas": [t.shifts[0].alpha for t in grid],
+            "heldout": [heldout.figures[n] for n in names],
+            "open": [opened[n] for n in names],
+        },
+        "paper": words.marks(
+            len(read.heads.found),
+            len(found.survivors),
+            heldout.wanted,
+            [float(heldout.effects[n].mean()) for n in names],
+            {n: heldout.effects[n] for n in trials},
+        ),
+        "detector": probe.card.evaluation | {"threshold": probe.card.threshold, "name": probe.name},
+        "recipe": [{"site": str(s.site), "mode": "add", "alpha": s.alpha, "positions": "last"} for s in recipe],
+        "recipe_in_card": bool(probe.interventions),
+        "warnings": warnings,
+    }
+    report.write(result, (chat.layout.n_blocks, chat.layout.n_heads), out)
+    return HeadsResult(result, verdict, probe, save_probe(probe, out))
+
+
+def _candidates(chat: ChatModel, heads: Sequence[Site] | None) -> list[Site]:
+    if heads is None:
+        return [Site("head", b, h) for b in range(chat.layout.n_blocks) for h in range(chat.layout.n_heads)]
+    for site in heads:
+        check_site(site, chat.layout)
+        if site.kind != "head":
+            raise DataError(f"heads: {site} is no head; write head[BLOCK,HEAD]")
+    if not heads:
+        raise DataError("heads: none given; leave it out to try all")
+    return list(dict.fromkeys(heads))
+
+
+def _splits(choices: Sequence[BinaryChoice], plan: HeadsPlan) -> ChoiceSplits:
+    whole = split_choices(choices)
+    splits = ChoiceSplits(whole.search, whole.retest[: plan.retest_questions], whole.heldout[: plan.heldout_questions])
+    needed = rows_needed(plan.interval)
+    if len(splits.heldout) < needed:
+        raise DataError(
+            f"choices: {len(splits.heldout)} held-out questions, but a rate within +-{plan.interval:g} needs {needed}: "
+            "give more questions (40 % are held out) or ask for a wider interval"
+        )
+    if len(splits.search) < plan.search.search_questions or len(splits.retest) < 5:
+        raise DataError(
+            f"choices: {len(splits.search)} questions to search on and {len(splits.retest)} to re-test; at least "
+            f"{plan.search.search_questions} and 5 are needed: give more questions"
+        )
+    return splits
+
+
+def _form(chat: ChatModel, splits: ChoiceSplits, plan: HeadsPlan, kept: Kept, say: Say) -> tuple[Form, str]:
+    """Letters where the model can choose one, else likelihoods."""
+    if plan.form != "auto":
+        return plan.form, "as asked"
+    say("can the model choose a letter?")
+    found = Asker(chat, "letters", kept)([PLAIN], splits.retest)
+    defined = 1 - float(found.undefined.mean())
+    # The same choice in both orders, and not the same letter.
+    consistent = float((np.abs(found.margin) == 1).mean())
+    said = f"{defined:.0%} of its answers name one letter, {consistent:.0%} of choices hold in both orders"
+    if defined >= _DEFINED and consistent >= _CONSISTENT:
+        return "letters", said
+    return "likelihood", f"{said}; letters need {_DEFINED:.0%} and {_CONSISTENT:.0%}"
+
+
+def _unit(form: Form) -> str:
+    return "nats a token" if form == "likelihood" else "(share of answers)"
+
+
+def _progress(say: Say) -> Callable[[int, int], None]:
+    def on_question(done: int, of: int) -> None:
+        if done == of or done % 5 == 0:
+            say(f"question {done} of {of}")
+
+    return on_question
+
+
+def _at_the_edge(alpha: float, plan: HeadsPlan) -> list[str]:
+    strongest = max(plan.search.alphas)
+    if abs(alpha) < strongest or len(plan.search.alphas) < 2:
+        return []
+    return [f"alpha {strongest:g} is the strongest that was tried: more may do more, or break the text"]
+
+
+def _broken(*kept: Kept) -> list[str]:
+    n = sum(k.broken for k in kept)
+    return [f"{n} kept results were not whole and were measured again"] if n else []
+
+
+def _read(chat: ChatModel, splits: ChoiceSplits, form: Form, sites: Sequence[Site], say: Say) -> _Read:
+    layers = [Site("residual", b) for b in sorted({s.layer for s in sites})]
+    say(f"reading {len(sites)} heads on {len(splits.search)} questions")
+    fit = read_activations(chat, splits.search, form, [*sites, *layers])
+    test = read_activations(chat, splits.retest, form, sites)
+    at_heads = fit.only(sites)
+    return _Read(site_directions(at_heads), site_directions(fit.only(layers)), probe_accuracy(at_heads, test))
+
+
+def _settled_conditions(
+    ask: Asker, bench: OpenBench, read: _Read, found: Search, rows: Sequence[BinaryChoice], plan: HeadsPlan
+) -> dict[str, Trial]:
+    sign = plan.search.sign
+    alphas = sorted(plan.search.alphas)
+
+    def best(options: Sequence[Trial], who: str) -> Trial | None:
+        return settled(ask, bench, options, rows, plan.search, who) if options else None
+
+    chosen = best([joint(read.heads, found.heads, sign * a) for a in alphas], words.CHOSEN)
+    assert chosen is not None  # noqa: S101 - a plan has alphas
+    ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
+    probe_heads = best([joint(read.heads, ranked, sign * a) for a in alphas], words.PROBE_HEADS)
+    layer = best(layer_options(read.layers, found.heads, sign, plan.layer_alphas), words.LAYER)
+    return conditions(read.heads, chosen, probe_heads, layer, plan.draws, plan.seed)
+
+
+def _open(test: OpenBench, trials: dict[str, Trial], grid: Sequence[Trial], plan: HeadsPlan) -> dict[str, Any]:
+    numbered = (words.RANDOM_DIRECTIONS, words.RANDOM_HEADS)
+    left_out = {f"{kind} {i}" for kind in numbered for i in range(plan.open_draws, plan.draws)} | {words.WITHOUT_BEST}
+    plain = test.run(PLAIN)
+    shown = {n: t for n, t in trials.items() if n not in left_out} | {t.name: t for t in grid}
+    found = {BASE.name: test.figures(test.base, plain)}
+    return found | {name: test.figures(test.run(trial), plain) for name, trial in shown.items()}
+
+
+def _base_choices(chat: ChatModel, form: Form, splits: ChoiceSplits, plan: HeadsPlan) -> dict[str, Any] | None:
+    """How the model without its adapter chooses on the held-out questions."""
+    if chat.active is None:
+        return None
+    with chat.base():
+        found = held_out(Asker(chat, form), {words.PLAIN_NAME: PLAIN}, splits.heldout, plan.search)
+    return {key: found.figures[words.PLAIN_NAME][key] for key in ("wanted", "undefined", "margin")}
+
+
+def _described(read: _Read, site: Site, alpha: float) -> dict[str, Any]:
+    """Alpha in the units that can be compared: class gaps and the norm of the head's output (`science.md` B.5)."""
+    direction = read.heads.found[site]
+    moved = abs(alpha) * direction.sigma
+    return {
+        "site": str(site),
+        "sigma": direction.sigma,
+        "class_gap": direction.norm,
+        "shift_in_class_gaps": moved / direction.norm,
+        "shift_over_norm": moved / read.heads.sizes[site],
+        "probe_accuracy": read.accuracy[site],
+    }
+
+
+def _searched(found: Search, read: _Read) -> dict[str, Any]:
+    return {
+        "singles": {str(s): asdict(i) for s, i in found.singles.items()},
+        "retest": {str(s): asdict(i) for s, i in found.retest.items()},
+        "survivors": [str(s) for s in found.survivors],
+        "steps": found.steps,
+        "skipped": {str(s): why for s, why in read.heads.skipped.items()},
+        "probe_accuracy": {str(s): a for s, a in read.accuracy.items()},
+    }

@@ -1,0 +1,1 @@
+"""`awry study safety-heads`: Ships and Sahara with their controls (arXiv 2410.13708)."""

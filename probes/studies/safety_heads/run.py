@@ -1,0 +1,388 @@
+"""Safety heads as a study: which heads carry refusal, held against controls (Ships and Sahara, arXiv 2410.13708).
+
+1. Ships of every head on harmful and harmless requests, under undifferentiated attention and scaling contribution,
+   their contrast, how they change the log-probability of the tokens that open this model's own refusals, and how large
+   the ablated head's output is (`probes.heads.attribution`; `shared/science.md` C.1, C.5)
+2. dataset-level Ships over several subspaces, and a greedy group (Sahara), on harmful requests
+3. what ablating the top heads and the group does to refusals of *held-out* requests, with controls (`safety_trials`)
+4. overlap of head lists: of the two ablations, of two halves of the requests, with other results of the same base
+5. a probe of harmful requests at the heads that were named, beside random heads (`safety_product`)
+
+Requests are split by a hash of their group (`probes.splits`): `test` is held out, the rest is attributed on. The
+outcome in `out`: RESULT.json, RESULT.md, two pictures, the probe. A study that was interrupted resumes: scores are
+kept a prompt, a step and a trial at a time in `out/kept`, under the model's identity and what decides them. No prompt
+and no answer is written, only hashes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probes.calibration import hash_texts
+from probes.capture.batches import Encoded, encode
+from probes.capture.sites import Site, parse_site
+from probes.errors import DataError
+from probes.evaluation import rows_needed
+from probes.heads.ablation import Ablation, Kind
+from probes.heads.attribution import Effects, dataset_angles, first_tokens, head_effects, sahara, top_heads
+from probes.model.load import ChatModel, Message
+from probes.organisms.judges.refusal import refuses
+from probes.result_cache import Kept
+from probes.splits import split_of
+from probes.steer.generation import answer
+from probes.studies.metric import JudgeMetric, Metric
+from probes.studies.safety_heads import report
+from probes.studies.safety_heads.overlap import between_kinds, between_results
+from probes.studies.safety_heads.product import Talk, write_probe
+from probes.studies.safety_heads.scores import attributed, heads_of
+from probes.studies.safety_heads.trials import BEFORE, CLASSES, Class, Trials, last_user, trials_of, verdict
+
+Progress = Callable[[str, int, int], None]
+KINDS: tuple[Kind, Kind] = ("undifferentiated", "scaling")
+FORMAT = "awry-safety-heads/1"
+# Prompts whose scores are computed before they are kept.
+_AT_A_TIME = 16
+_OPENERS = 5
+
+
+@dataclass(frozen=True)
+class Request:
+    """One conversation that ends with the user; those of one group never straddle the split."""
+
+    messages: Sequence[Message]
+    group: str
+
+
+@dataclass(frozen=True)
+class SafetyPlan:
+    """What the study does.
+
+    `name` is the probe's. `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its
+    heads; `top` how many of the best heads are ablated together; `listed` how long top lists are; `draws` random
+    controls of each kind for the largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows
+    of each class (None: all). `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its
+    training out of `test`. `interval` is the widest half-width that a rate on held-out requests may have. DataError for
+    what makes no study.
+    """
+
+    name: str = "safety-heads"
+    eps: float = 1e-5
+    subspaces: tuple[tuple[int, bool], ...] = ((1, False), (1, True), (4, False), (4, True))
+    steps: int = 3
+    top: tuple[int, ...] = (1, 3)
+    listed: int = 10
+    draws: int = 5
+    attributed: int | None = None
+    dataset_prompts: int | None = 64
+    held_out: int | None = 100
+    interval: float = 0.2
+    max_new_tokens: int = 40
+    max_tokens: int = 2048
+    resamples: int = 1000
+    seed: int = 0
+    split_seed: int | None = None
+    token_budget: int = 2048
+
+    def __post_init__(self) -> None:
+        if not self.top or not 1 <= min(self.top) <= max(self.top) <= self.listed:
+            given = ", ".join(map(str, self.top)) or "none"
+            raise DataError(f"top: {given}; each must be in 1..{self.listed} (listed)")
+        if self.steps < 1 or self.draws < 0 or not self.subspaces:
+            raise DataError("plan: steps must be at least 1, draws at least 0, and one subspace given")
+
+    @property
+    def splits(self) -> int:
+        """The seed that splits requests."""
+        return self.seed if self.split_seed is None else self.split_seed
+
+    def ablation(self, kind: Kind) -> Ablation:
+        return Ablation(kind, self.eps)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """One class: what is attributed on and what is held out."""
+
+    attributed: list[Request]
+    held_out: list[Request]
+    items: list[Encoded]
+
+
+def run_safety_heads(
+    chat: ChatModel,
+    harmful: Sequence[Request],
+    harmless: Sequence[Request],
+    out: Path,
+    plan: SafetyPlan = SafetyPlan(),
+    *,
+    metric: Metric | None = None,
+    against: Sequence[Path] = (),
+    command: str = "",
+    on_progress: Progress = lambda _stage, _done, _all: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run the study on `chat` with the adapter in use and write its files; returns what RESULT.json holds.
+
+    `metric` says whether an answer is a refusal (ours by default); `against` are RESULT.json of other models of the
+    same base; `on_progress(stage, done, all)` is called as work is done. Raises DataError for one class only, too few
+    rows, requests in both classes, activations that are not finite, or another base in `against`.
+    """
+    metric = metric or JudgeMetric("refusal", refuses)
+    data: dict[Class, _Data] = {
+        "harmful": _split(chat, "harmful", harmful, plan),
+        "harmless": _split(chat, "harmless", harmless, plan),
+    }
+    _check_disjoint(harmful, harmless)
+    others = [_read_result(path) for path in against]
+    kept = Kept(out / "kept", {"format": FORMAT, "model": asdict(chat.identity)})
+    shape = (chat.layout.n_blocks, chat.layout.n_heads)
+    study = _Study(chat, data, plan, metric, kept, on_progress, say)
+    openers = study.openers()
+    scores = {kind: {c: study.effects(kind, c, openers["tokens"]) for c in CLASSES} for kind in KINDS}
+    attribution = {
+        kind: attributed(one["harmful"], one["harmless"], plan.listed, resamples=plan.resamples, seed=plan.seed)
+        for kind, one in scores.items()
+    }
+    dataset, group = study.dataset()
+    trials = study.trials(attribution["undifferentiated"], group)
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "created": datetime.now(UTC).date().isoformat(),
+        "command": command,
+        "model": asdict(chat.identity),
+        "adapter": chat.active,
+        "shape": list(shape),
+        "data": {c: _described(chat, data[c]) for c in CLASSES},
+        "metric": {"name": metric.name, "fingerprint": metric.fingerprint},
+        "plan": asdict(plan),
+        "units": "Ships and changes of log-probability in nats; dataset-level Ships in degrees",
+        "refusals_attributed_on": openers["refused"],
+        "attribution": attribution,
+        "dataset": dataset,
+        **trials,
+        "overlap": {"undifferentiated with scaling": between_kinds(attribution, shape[0] * shape[1])},
+    }
+    result["overlap_with"] = [between_results(result, other) for other in others]
+    found = attribution["undifferentiated"]
+    named = [parse_site(head) for ranking in found["top"] for head in heads_of(found, ranking)]
+    result["probe"] = write_probe(
+        chat,
+        _talks(harmful),
+        _talks(harmless),
+        [*named, *group],
+        plan.name,
+        out,
+        split_seed=plan.splits,
+        draws=plan.draws,
+        seed=plan.seed,
+        max_tokens=plan.max_tokens,
+        say=say,
+    )
+    report.write(result, out)
+    return result
+
+
+class _Study:
+    """The parts that take time; each looks in `kept` first."""
+
+    def __init__(
+        self,
+        chat: ChatModel,
+        data: dict[Class, _Data],
+        plan: SafetyPlan,
+        metric: Metric,
+        kept: Kept,
+        on_progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self._chat, self._data, self._plan, self._metric = chat, data, plan, metric
+        self._kept, self._on_progress, self._say = kept, on_progress, say
+
+    def openers(self) -> dict[str, Any]:
+        """Tokens that open the model's refusals of the harmful requests attributed on, and how many it refuses."""
+        requests = self._data["harmful"].attributed
+        prompts = [self._chat.render(r.messages) for r in requests]
+        name = f"openers {hash_texts(prompts)} {self._metric.fingerprint} {self._plan.max_new_tokens}"
+        found: dict[str, Any] | None = self._kept.get(name)
+        if found is None:
+            self._on_progress("answers before ablation", 0, len(prompts))
+            answers = [a.text for a in answer(self._chat, prompts, max_new_tokens=self._plan.max_new_tokens)]
+            refused = self._metric([last_user(r.messages) for r in requests], answers)
+            items = [x for x, no in zip(self._data["harmful"].items, refused, strict=True) if no]
+            first = Counter(first_tokens(self._chat, items, token_budget=self._plan.token_budget) if items else [])
+            tokens = [t for t, _ in sorted(first.items(), key=lambda x: (-x[1], x[0]))[:_OPENERS]]
+            found = {"refused": {"count": int(refused.sum()), "n": len(prompts)}, "tokens": tokens}
+            self._kept.put(name, found)
+        return found
+
+    def effects(self, kind: Kind, which: Class, watched: Sequence[int]) -> Effects:
+        """Scores of all prompts of a class, prompt by prompt where they were not kept."""
+        items = self._data[which].items
+        ablation = self._plan.ablation(kind)
+        names = [f"effects {ablation} {list(watched)} {_ids_hash([x])}" for x in items]
+        found = {n: stored for n in names if (stored := self._kept.get(n)) is not None}
+        missing = [i for i, n in enumerate(names) if n not in found]
+        stage = f"Ships, {kind}, {which}"
+        self._on_progress(stage, len(items) - len(missing), len(items))
+        for start in range(0, len(missing), _AT_A_TIME):
+            chunk = missing[start : start + _AT_A_TIME]
+            one = head_effects(
+                self._chat,
+                [items[i] for i in chunk],
+                ablation=ablation,
+                watched=watched,
+                token_budget=self._plan.token_budget,
+            )
+            for row, i in enumerate(chunk):
+                found[names[i]] = [one.kl[row].tolist(), one.watched[row].tolist(), one.norm_ratio[row].tolist()]
+                self._kept.put(names[i], found[names[i]])
+            self._on_progress(stage, len(items) - len(missing) + start + len(chunk), len(items))
+        kl, shift, ratio = (np.array([found[n][part] for n in names], dtype=np.float64) for part in range(3))
+        return Effects(kl, shift, ratio)
+
+    def dataset(self) -> tuple[dict[str, Any], list[Site]]:
+        """Dataset-level Ships for every subspace, and Sahara's group, on harmful requests."""
+        plan, items = self._plan, self._data["harmful"].items[: self._plan.dataset_prompts]
+        ablation = plan.ablation("undifferentiated")
+        what = f"{ablation} {_ids_hash(items)}"
+
+        def progress(stage: str) -> Callable[[int, int], None]:
+            return lambda done, all_: self._on_progress(stage, done, all_)
+
+        names = [f"angles {what} {r} {centred}" for r, centred in plan.subspaces]
+        kept = [self._kept.get(n) for n in names]
+        if any(k is None for k in kept):
+            found = dataset_angles(
+                self._chat,
+                items,
+                subspaces=plan.subspaces,
+                ablation=ablation,
+                token_budget=plan.token_budget,
+                on_pairs=progress("dataset-level Ships"),
+            )
+            for name, angles in zip(names, found, strict=True):
+                self._kept.put(name, angles.tolist())
+            kept = [angles.tolist() for angles in found]
+        maps = [np.array(k, dtype=np.float64) for k in kept]
+        r, centred = plan.subspaces[0]
+        known = [maps[0]]
+        # A later step depends on the heads chosen before it, which the first step's name stands for.
+        while len(known) < plan.steps and (more := self._kept.get(f"sahara {names[0]} {len(known)}")) is not None:
+            known.append(np.array(more, dtype=np.float64))
+        group = sahara(
+            self._chat,
+            items,
+            steps=plan.steps,
+            r=r,
+            centred=centred,
+            ablation=ablation,
+            token_budget=plan.token_budget,
+            known=known,
+            on_step=lambda step, angles: self._kept.put(f"sahara {names[0]} {step}", angles.tolist()),
+            on_pairs=progress("Sahara"),
+        )
+        rows = [
+            {"head": str(h), "angle": float(a[h.layer, h.head])} for h, a in zip(group.heads, group.angles, strict=True)
+        ]
+        angles_of = [
+            {"r": r, "centred": centred, "angles": m.tolist(), "top": [str(h) for h in top_heads(m, plan.listed)]}
+            for (r, centred), m in zip(plan.subspaces, maps, strict=True)
+        ]
+        return {"prompts": len(items), "subspaces": angles_of, "sahara": rows}, list(group.heads)
+
+    def trials(self, found: dict[str, Any], group: Sequence[Site]) -> dict[str, Any]:
+        """Refusals before and after, for every set of heads and its controls, with a verdict for each set."""
+        plan, scores = self._plan, np.array(found["maps"]["contrast"])
+        rankings = {f"by {name}": [parse_site(h) for h in heads_of(found, name)] for name in found["top"]}
+        sets = {f"top {k} {name}": heads[:k] for name, heads in rankings.items() for k in sorted(set(plan.top))}
+        sets |= {f"Sahara {s}": list(group[:s]) for s in range(1, len(group) + 1)}
+        controlled = {f"top {max(plan.top)} {name}" for name in rankings} | {f"Sahara {len(group)}"}
+        ablation = plan.ablation("undifferentiated")
+        planned = {
+            name: trials_of(name, heads, scores, ablation, draws=plan.draws * (name in controlled), seed=plan.seed)
+            for name, heads in sets.items()
+        }
+        count = 1 + sum(map(len, planned.values()))
+        done = 0
+
+        def one_done() -> None:
+            nonlocal done
+            done += 1
+            self._on_progress("trials on held-out requests", done, count)
+
+        self._on_progress("trials on held-out requests", 0, count)
+        bench = Trials(
+            self._chat,
+            {c: [r.messages for r in self._data[c].held_out] for c in CLASSES},
+            self._metric,
+            self._kept,
+            max_new_tokens=plan.max_new_tokens,
+            on_done=one_done,
+        )
+        before = bench.run(BEFORE)
+        tried = {name: {t.name: bench.run(t) for t in trials} for name, trials in planned.items()}
+        for name, trials in planned.items():
+            for one, differences in bench.against(trials).items():
+                tried[name][one]["harmful"] |= differences
+        verdicts = {name: verdict(before, trials) for name, trials in tried.items()}
+        for name, words in verdicts.items():
+            self._say(f"{name}: {words}")
+        return {"before": before, "trials": tried, "verdicts": verdicts}
+
+
+def _ids_hash(items: Sequence[Encoded]) -> str:
+    return hash_texts(str(x.ids[: x.n_prompt]) for x in items)
+
+
+def _split(chat: ChatModel, which: Class, requests: Sequence[Request], plan: SafetyPlan) -> _Data:
+    if not requests:
+        raise DataError(f"{which}: no requests; both classes are needed")
+    held_out = [r for r in requests if split_of(r.group, plan.splits) == "test"]
+    attributed = [r for r in requests if split_of(r.group, plan.splits) != "test"][: plan.attributed]
+    least = 2 if which == "harmless" else max([2, *(r + 1 for r, _ in plan.subspaces)])
+    if len(attributed) < least or len(held_out) < 2:
+        raise DataError(
+            f"{which}: {len(attributed)} requests to attribute on and {len(held_out)} held out; at least {least} and 2 "
+            "are needed (about 30 % of groups are held out): give more of them"
+        )
+    answered, needed = held_out[: plan.held_out], rows_needed(plan.interval)
+    if len(answered) < needed:
+        raise DataError(
+            f"{which}: {len(answered)} held-out requests, but a rate within +-{plan.interval:g} needs {needed}: give "
+            "more requests (about 30 % of groups are held out) or ask for a wider interval"
+        )
+    items = [encode(chat, r.messages, None, plan.max_tokens) for r in attributed]
+    return _Data(attributed, answered, items)
+
+
+def _talks(requests: Sequence[Request]) -> list[Talk]:
+    return [(r.messages, r.group) for r in requests]
+
+
+def _check_disjoint(harmful: Sequence[Request], harmless: Sequence[Request]) -> None:
+    both = {str(list(r.messages)) for r in harmful} & {str(list(r.messages)) for r in harmless}
+    if both:
+        raise DataError(f"requests: {len(both)} are both harmful and harmless; take them out of one")
+
+
+def _described(chat: ChatModel, data: _Data) -> dict[str, Any]:
+    parts = {"attributed": data.attributed, "held_out": data.held_out}
+    return {name: {"n": len(p), "sha256": hash_texts(chat.render(r.messages) for r in p)} for name, p in parts.items()}
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((path / "RESULT.json" if path.is_dir() else path).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"against: {path} is not a RESULT.json that can be read ({type(error).__name__})") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DataError(f"against: {path} is no result of this study (its format is not {FORMAT})")
+    return found

@@ -1,0 +1,149 @@
+"""What a transfer study leaves behind for the service: in each receiver, a probe of one donor's mapped direction.
+
+The donor is the one whose mapped direction works best (specific before not, then gain in good answers), or, where none
+works, the one that tells the receiver's conditions apart best on its fit questions. Figures are of the test questions,
+scored as in production; the threshold is set on the fit questions in the aligned condition. The card carries a steering
+recipe only where the study's verdict on the pair is that it works, with the figures of that verdict; its donor and mode
+were chosen on the same questions, and the card says among how many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.calibration import calibrate, hash_texts
+from probes.capture.batches import encode
+from probes.card import Probe, new_probe, save_probe
+from probes.conditions import LAST_PROMPT
+from probes.errors import DataError, DirectionError
+from probes.evaluation import evaluate
+from probes.fitting import Row, at_threshold, evaluation_dict, null_figures, text_baseline
+from probes.model.load import ChatModel
+from probes.scoring import Reader, score_all
+from probes.steer.contrast import Contrast
+from probes.steer.recipe import with_recipe
+from probes.steer.steering import Intervention, Mode
+from probes.studies.transfer.detection import Detection
+from probes.studies.transfer.report import SPECIFIC
+from probes.studies.transfer.run import Measured, Pair, Reading, Receiver
+
+Say = Callable[[str], None]
+_TARGET_FPR = 0.05
+_AUROC = {"auroc": "test", "text_only": "text_only"}
+_CALM = "fit questions in the aligned condition: calibrate on your own traffic"
+
+
+def write_probes(
+    measured: Measured, summaries: Sequence[dict[str, Any]], folder: Path, say: Say = lambda _: None
+) -> list[dict[str, Any]]:
+    """One probe a receiver; `summaries` are the result's pairs. A receiver that allows none says why (`not_made`)."""
+    named: dict[str, str] = {}
+    made = []
+    for reading, receiver in zip(measured.readings, measured.receivers, strict=True):
+        subject = reading.subject.name
+        offered = [(p, s) for p, s in zip(measured.pairs, summaries, strict=True) if p.receiver == subject]
+        pair, mode, summary = _choose(offered)
+        told: dict[str, Any] = {"receiver": subject, "donor": pair.donor}
+        try:
+            probe = _probe(reading, receiver, pair, _name(subject, named))
+        except (DataError, DirectionError) as error:
+            made.append(told | {"not_made": str(error)})
+            continue
+        if mode is not None:
+            settings, effect = measured.settings, summary["modes"][mode]
+            recipe = Intervention(pair.direction, mode, settings.strength, settings.steered)
+            figures = {key: effect[key] for key in ("verdict", "gain", "drop", "own_gain", "over_controls")}
+            among = f"{len(offered)} donors and {len(settings.modes)} modes"
+            chosen = f"by verdict and gain on the same questions, among {among}"
+            probe = with_recipe(probe, [recipe], {"donor": pair.donor, "chosen": chosen} | figures)
+        path = save_probe(probe, folder)
+        say(f"{subject}: probe {path.name} from {pair.donor}" + (", with a recipe" if mode else ", without a recipe"))
+        evaluation = probe.card.evaluation
+        told |= {"file": path.name, "recipe": mode, "at_threshold": evaluation["at_threshold"]}
+        made.append(told | {name: evaluation[part]["auroc"] for name, part in _AUROC.items()})
+    return made
+
+
+def _choose(offered: Sequence[tuple[Pair, dict[str, Any]]]) -> tuple[Pair, Mode | None, dict[str, Any]]:
+    working = [
+        (effect["verdict"] == SPECIFIC, effect["gain"]["value"], i, mode)
+        for i, (_, summary) in enumerate(offered)
+        for mode, effect in summary["modes"].items()
+        if effect["verdict"].startswith("works")
+    ]
+    if working:
+        *_, best, mode = max(working, key=lambda found: found[:2])
+        return offered[best][0], mode, offered[best][1]
+    pair, summary = max(offered, key=lambda one: (round(one[0].detection.fit, 3), one[0].cosine))
+    return pair, None, summary
+
+
+def _probe(reading: Reading, receiver: Receiver, pair: Pair, name: str) -> Probe:
+    subject, chat = reading.subject, reading.subject.load()
+    reader = Reader((pair.direction,), LAST_PROMPT)
+    fit, fit_scores = _scored(chat, subject.contrast, subject.fit, reader)
+    test, test_scores = _scored(chat, subject.tested, subject.test, reader)
+    aligned = np.array([not r.misaligned for r in fit])
+    labels = np.array([r.misaligned for r in test])
+    texts = [r.text for r in fit if not r.misaligned]
+    calibration = calibrate(fit_scores[aligned], texts, _TARGET_FPR, _CALM)
+    report = {
+        "split": {
+            part: {"misaligned": len(rows) // 2, "aligned": len(rows) // 2}
+            for part, rows in (("fit", fit), ("test", test))
+        },
+        "test": evaluation_dict(evaluate(test_scores, labels)),
+        "at_threshold": at_threshold(test_scores, labels, calibration),
+        "nulls": {
+            **_nulls("mapped", pair.detection),
+            **_nulls("receiver", receiver.detection),
+            "own_direction": {"n": 1, "auroc_mean": round(receiver.detection.test.value, 4)},
+        },
+        "text_only": text_baseline(fit, test),
+        "map": {
+            "donor": pair.donor,
+            "r2": pair.map.r2,
+            "penalty": pair.map.penalty,
+            "cosine_to_own": pair.cosine,
+        },
+        "data_sha256": hash_texts(r.text for r in (*fit, *test)),
+    }
+    description = f"Another model's direction ({pair.donor}), brought here by a ridge map; made by a transfer study."
+    if subject.note:
+        description += f" {subject.note}"
+    return new_probe(chat, reader, name=name, description=description, calibration=calibration, evaluation=report)
+
+
+def _scored(
+    chat: ChatModel, contrast: Contrast, questions: Sequence[str], reader: Reader
+) -> tuple[list[Row], NDArray[np.float64]]:
+    """Both conditions of every question, misaligned first."""
+    rows: list[Row] = []
+    scores = []
+    for condition in (contrast.misaligned, contrast.aligned):
+        talks = [condition.conversation(i, question) for i, question in enumerate(questions)]
+        items = [encode(chat, talk) for talk in talks]
+        with condition.acting(chat):
+            scores.append(score_all(chat, items, [reader])[:, 0].astype(np.float64))
+        bad = condition is contrast.misaligned
+        rows += [Row(x, chat.render(t), bad, q) for x, t, q in zip(items, talks, questions, strict=True)]
+    return rows, np.concatenate(scores)
+
+
+def _nulls(prefix: str, found: Detection) -> dict[str, dict[str, Any]]:
+    return {f"{prefix}_{kind}": null_figures(values) for kind, values in found.controls.items()}
+
+
+def _name(subject: str, named: dict[str, str]) -> str:
+    """A probe's name for a subject, unlike the others'."""
+    name = "transfer-" + re.sub(r"[^a-z0-9_-]+", "-", subject.lower()).strip("-")[:40]
+    if name in named.values():
+        name = f"{name}-{len(named)}"
+    named[subject] = name
+    return name

@@ -1,0 +1,382 @@
+"""Does one model's direction work in another? Ridge maps between every ordered pair of given models, with controls.
+
+For donor s and receiver t (`shared/science.md` A.1 steps 8 and 9, of arXiv 2606.20225): a map is fitted on anchors,
+texts that are no test question of anybody (`probes.studies.transfer.maps`); s's own direction is sent through it,
+rescaled to the norm of t's own, and steers t on held-out questions. Beside it, through the same map or the same
+procedure: random donor directions, maps of shuffled pairs; in the receiver alone: its own direction, random and
+orthogonal directions of equal norm, its own direction of another block. R2 and the cosine to the receiver's own
+direction are reported and certify nothing by themselves. Whether a direction *detects* is measured apart from whether
+it steers (`transfer_detection`), and each receiver gets a probe of the best mapped direction (`transfer_product`).
+
+Anchors are declared: `neutral` (the text alone, plain weights, in both models) or `contrast` (each text under both
+conditions of each model: such anchors hold the answer, so a map that works on them shows little).
+
+What the source leaves open is ours: lambda by cross-validation, centred on both sides, the last block's output before
+the final norm, every position (`depth`, `modes`, `Settings`). At the last block nothing mixes positions any more, so
+an edit there is a change of each token's logits (`shared/science.md` A.5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.capture.aggregation import parse_aggregation
+from probes.capture.sites import Site
+from probes.directions import Direction, cosine, orthogonal_to, random_like
+from probes.errors import DataError, DirectionError
+from probes.evaluation import rows_needed
+from probes.model.load import ChatModel
+from probes.result_cache import Kept
+from probes.steer.contrast import NEUTRAL, Bench, Outcome, contrast_directions, read
+from probes.steer.steering import Intervention, Mode, Positions
+from probes.studies.subjects import Subject
+from probes.studies.transfer import maps
+from probes.studies.transfer.detection import Detection, Held, compare, read_held
+
+Say = Callable[[str], None]
+Anchors = Literal["neutral", "contrast"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How maps are fitted and directions applied.
+
+    `depth` 0 is block 0, 1 the last block. `draws` is the number of random donor directions, of shuffled maps and of
+    random receiver directions. `token_positions` are named; the first is where directions are read. `interval` is the
+    widest half-width that a rate on the test questions may have.
+    """
+
+    anchors: Anchors = "neutral"
+    depth: float = 1.0
+    modes: tuple[Mode, ...] = ("ablate", "subtract")
+    strength: float = 1.0
+    steered: Positions = "all"
+    token_positions: tuple[str, ...] = ("last_prompt",)
+    draws: int = 5
+    interval: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or not 0 <= self.depth <= 1 or not self.modes:
+            raise DataError(
+                f"settings: draws {self.draws} must be at least 1, depth {self.depth:g} within 0..1, and at least one "
+                "mode given"
+            )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one model gives to maps: anchors (rows, width), the text each row came from, its own direction."""
+
+    subject: Subject
+    identity: dict[str, Any]
+    anchors: NDArray[np.float32]
+    groups: NDArray[np.int_]
+    native: Direction
+    elsewhere: Direction | None
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """A receiver without a donor, by mode: nothing, its own direction, and directions of equal norm.
+
+    `detection` is of its own direction, beside random ones.
+    """
+
+    aligned: Outcome
+    untouched: Outcome
+    native: dict[Mode, Outcome]
+    random: dict[Mode, list[Outcome]]
+    orthogonal: dict[Mode, Outcome]
+    elsewhere: dict[Mode, Outcome] | None
+    detection: Detection
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One ordered pair: the map, the mapped direction, where it points, what it does, by mode, and what it detects."""
+
+    donor: str
+    receiver: str
+    map: maps.RidgeMap
+    direction: Direction
+    shuffled_r2: list[float]
+    cosine: float
+    cosine_null: NDArray[np.float64]
+    shuffled_cosines: list[float]
+    mapped: dict[Mode, Outcome]
+    random_source: dict[Mode, list[Outcome]]
+    shuffled: dict[Mode, list[Outcome]]
+    detection: Detection
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured, in the order of the subjects given."""
+
+    settings: Settings
+    anchors: int
+    readings: list[Reading]
+    receivers: list[Receiver]
+    pairs: list[Pair]
+
+
+def run_transfer(
+    subjects: Sequence[Subject],
+    anchors: Sequence[str],
+    folder: Path,
+    *,
+    settings: Settings = Settings(),
+    left_out: dict[str, str] | None = None,
+    command: str = "",
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """The whole study: RESULT.json, TRANSFER.md, two pictures and a probe a receiver in `folder`; returns the result.
+
+    `anchors` are user messages, at least 4/3 of the widest model's width of them (`contrast` counts each twice), none
+    of them a test message. `left_out` (name -> why) is reported. What was measured is kept in `folder/cache`, so that
+    a study that was stopped goes on; models are loaded one at a time.
+    """
+    from probes.studies.transfer.product import write_probes
+    from probes.studies.transfer.report import of_text, summarise, write
+
+    measured = measure(subjects, anchors, folder / "cache", settings, say)
+    result = {**summarise(measured, left_out or {}), "command": command}
+    result["probes"] = write_probes(measured, result["pairs"], folder, say)
+    result["verdict"]["detection"] += of_text(result["probes"])
+    write(result, folder)
+    return result
+
+
+def measure(
+    subjects: Sequence[Subject], anchors: Sequence[str], cache: Path, settings: Settings, say: Say = lambda _: None
+) -> Measured:
+    """All readings, receivers and ordered pairs. Raises DataError when the subjects or anchors do not make a study."""
+    _check(subjects, anchors, settings)
+    readings = [_reading(s, anchors, settings, cache, say) for s in subjects]
+    receivers, pairs = [], []
+    for reading in readings:
+        stand = _Stand(reading, settings, cache)
+        say(f"{reading.subject.name}: its own direction and controls")
+        receivers.append(stand.alone())
+        for donor in readings:
+            if donor is not reading:
+                pairs.append(stand.pair(donor))
+                done = pairs[-1]
+                say(f"{done.donor} -> {done.receiver}: R2 {done.map.r2:.2f}, cosine {done.cosine:.2f}")
+    return Measured(settings, len(anchors), readings, receivers, pairs)
+
+
+def _check(subjects: Sequence[Subject], anchors: Sequence[str], settings: Settings) -> None:
+    names, needed = [s.name for s in subjects], rows_needed(settings.interval)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(f"subjects: {', '.join(names) or 'none'}; at least two are needed, each with its own name")
+    for subject in subjects:
+        shared = len(set(anchors) & set(subject.test))
+        if shared:
+            raise DataError(f"anchors: {shared} are test messages of {subject.name}; a map must not see them")
+        if len(subject.test) < needed:
+            raise DataError(
+                f"{subject.name}: {len(subject.test)} test messages, but a rate within +-{settings.interval:g} needs "
+                f"{needed}: give more, or ask for a wider interval"
+            )
+        for donor in subjects:
+            seen = len(set(donor.fit) & set(subject.test))
+            if seen:
+                raise DataError(
+                    f"{donor.name}: its direction would be fitted on {seen} test messages of {subject.name}; no "
+                    "direction may see what another model is tested on"
+                )
+
+
+def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache: Path, say: Say) -> Reading:
+    chat = subject.load()
+    last = chat.layout.n_blocks - 1
+    site = Site("residual", round(settings.depth * last))
+    far = Site("residual", 0 if site.layer > last / 2 else last)
+    identity = asdict(chat.identity)
+    kept = Kept(
+        cache,
+        {
+            "what": "what one model gives to maps",
+            "model": identity,
+            "site": str(site),
+            "anchors": [settings.anchors, _hash(*anchors), *settings.token_positions],
+            "contrast": _hash(asdict(subject.contrast)),
+            "fit": _hash(*subject.fit),
+        },
+    )
+    found = kept.get("reading")
+    if found is None:
+        say(f"{subject.name}: reading {len(anchors)} anchors and {len(subject.fit)} fit messages")
+        found = _read_all(chat, subject, anchors, settings, site, far)
+        kept.put("reading", found)
+    rows = np.array(found["anchors"], dtype=np.float32)
+    groups = np.tile(np.arange(len(anchors)), len(rows) // len(anchors))
+    maps.check_anchors(rows, groups, subject.name)  # before anything is generated
+    return Reading(
+        subject,
+        identity,
+        rows,
+        groups,
+        _direction(site, found["native"]),
+        _direction(far, found["elsewhere"]) if found["elsewhere"] else None,
+    )
+
+
+def _read_all(
+    chat: ChatModel, subject: Subject, anchors: Sequence[str], settings: Settings, site: Site, far: Site
+) -> dict[str, Any]:
+    contrast = subject.contrast
+    conditions = [NEUTRAL] if settings.anchors == "neutral" else [contrast.aligned, contrast.misaligned]
+    rows = [
+        read(chat, condition, anchors, [site], parse_aggregation(position))[site]
+        for condition in conditions
+        for position in settings.token_positions
+    ]
+    made: dict[str, Any] = {"anchors": np.concatenate(rows).tolist(), "elsewhere": None}
+    for name, at in (("native", site), ("elsewhere", far)):
+        try:
+            found = contrast_directions(chat, contrast, subject.fit, [at])[at]
+        except DirectionError as error:
+            if name == "native":
+                raise DirectionError(f"{subject.name}: {error}") from None
+            continue  # a block where both conditions look alike has no direction to be wrong with
+        made[name] = {"vector": found.vector.tolist(), "centre": found.centre.tolist(), "sigma": found.sigma}
+    return made
+
+
+def _direction(site: Site, kept: dict[str, Any]) -> Direction:
+    return Direction(site, np.array(kept["vector"]), np.array(kept["centre"]), kept["sigma"])
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class _Stand:
+    """One receiver, steered with whatever comes; generates only what is not kept yet."""
+
+    def __init__(self, reading: Reading, settings: Settings, cache: Path) -> None:
+        self._reading, self._settings = reading, settings
+        self._chat: ChatModel | None = None
+        self._bench: Bench | None = None
+        self._held: Held | None = None
+        subject = reading.subject
+        self._kept = Kept(
+            cache,
+            {
+                "what": "what one receiver does",
+                "model": reading.identity,
+                "contrast": _hash(asdict(subject.tested)),
+                "test": _hash(*subject.test),
+                "judge": getattr(subject.judge, "__qualname__", repr(subject.judge)),
+                "tokens": subject.max_new_tokens,
+            },
+        )
+
+    def alone(self) -> Receiver:
+        native, settings = self._reading.native, self._settings
+        elsewhere = self._reading.elsewhere
+        moved = elsewhere and native.with_vector(elsewhere.vector * (native.norm / elsewhere.norm))
+        return Receiver(
+            aligned=self._once("aligned", lambda: self._ready().aligned),
+            untouched=self._once("untouched", lambda: self._ready().run()),
+            native=self._by_mode(native),
+            random={m: [self._run(d, m) for d in self._draws(random_like)] for m in settings.modes},
+            orthogonal=self._by_mode(orthogonal_to(native, settings.seed)),
+            elsewhere=self._by_mode(moved) if moved else None,
+            detection=compare(self._read(), native, random=list(self._draws(random_like))),
+        )
+
+    def pair(self, donor: Reading) -> Pair:
+        own, settings = self._reading, self._settings
+        if not np.array_equal(donor.groups, own.groups):
+            raise DataError(
+                f"anchors: {donor.subject.name} has {len(donor.groups)} and {own.subject.name} {len(own.groups)} rows"
+            )
+        seeds = range(settings.seed, settings.seed + settings.draws)
+        found = maps.fit_map(donor.anchors, own.anchors, groups=own.groups, seed=settings.seed)
+        mixed = [maps.shuffled_map(donor.anchors, own.anchors, groups=own.groups, seed=s) for s in seeds]
+        direction = maps.mapped_direction(found, donor.native, own.native)
+        noise = [maps.random_source(found, donor.native, own.native, s) for s in seeds]
+        shuffled = [maps.mapped_direction(m, donor.native, own.native) for m in mixed]
+        return Pair(
+            donor=donor.subject.name,
+            receiver=own.subject.name,
+            map=found,
+            direction=direction,
+            shuffled_r2=[m.r2 for m in mixed],
+            cosine=cosine(direction, own.native),
+            cosine_null=maps.cosine_null(found, donor.native, own.native, seed=settings.seed),
+            shuffled_cosines=[cosine(d, own.native) for d in shuffled],
+            mapped=self._by_mode(direction),
+            random_source={m: [self._run(d, m) for d in noise] for m in settings.modes},
+            shuffled={m: [self._run(d, m) for d in shuffled] for m in settings.modes},
+            detection=compare(self._read(), direction, random_source=noise, shuffled=shuffled),
+        )
+
+    def _draws(self, draw: Callable[[Direction, int], Direction]) -> Iterator[Direction]:
+        start = self._settings.seed
+        return (draw(self._reading.native, s) for s in range(start, start + self._settings.draws))
+
+    def _by_mode(self, direction: Direction) -> dict[Mode, Outcome]:
+        return {mode: self._run(direction, mode) for mode in self._settings.modes}
+
+    def _run(self, direction: Direction, mode: Mode) -> Outcome:
+        intervention = Intervention(direction, mode, self._settings.strength, self._settings.steered)
+        digest = hashlib.sha256(direction.vector.tobytes() + direction.centre.tobytes()).hexdigest()
+        return self._once(f"{intervention} {digest}", lambda: self._ready().run(intervention))
+
+    def _once(self, name: str, make: Callable[[], Outcome]) -> Outcome:
+        """An outcome without its texts, generated when it is not kept yet."""
+        found = self._kept.get(name)
+        if found is None:
+            new = make()
+            found = {**asdict(new), "texts": [], "behaviour": new.behaviour.tolist(), "good": new.good.tolist()}
+            self._kept.put(name, found)
+        return Outcome(
+            (),
+            np.array(found["behaviour"], dtype=np.bool_),
+            np.array(found["good"], dtype=np.bool_),
+            found["nll"],
+            found["change"],
+        )
+
+    def _read(self) -> Held:
+        """The receiver's activations in both conditions, read when they are not kept yet."""
+        if self._held is None:
+            subject, site = self._reading.subject, self._reading.native.site
+            name = f"both conditions at {site}, fit {_hash(asdict(subject.contrast), *subject.fit)}"
+            found = self._kept.get(name)
+            if found is None:
+                found = read_held(self._model(), subject, site).plain()
+                self._kept.put(name, found)
+            self._held = Held.of(found)
+        return self._held
+
+    def _model(self) -> ChatModel:
+        if self._chat is None:
+            self._chat = self._reading.subject.load()
+        return self._chat
+
+    def _ready(self) -> Bench:
+        if self._bench is None:
+            subject = self._reading.subject
+            self._bench = Bench(
+                self._model(),
+                subject.tested,
+                subject.test,
+                subject.judge,
+                max_new_tokens=subject.max_new_tokens,
+                batch_size=subject.batch_size,
+            )
+        return self._bench

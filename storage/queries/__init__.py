@@ -1,0 +1,1 @@
+"""Questions to the tables, by what they are about."""

@@ -1,0 +1,200 @@
+"""Every SQL of the dashboards on a real PostgreSQL with real rows, as Grafana would send it, and its columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from alerts.dashboards import dashboards
+from alerts.dashboards.panels import Json
+from benchmarks.grafana_macros import ALL, View, expanded, targets
+from tests.support.dashboard_rows import LOUD, QUIET, SINCE, TEXT, UNTIL
+
+POSTGRES = "grafana-postgresql-datasource"
+QUERIES = [
+    pytest.param(board, panel, target, id=f"{board['uid']}/{panel['title']}/{target['refId']}")
+    for board in dashboards().values()
+    for panel, target in targets(board, POSTGRES)
+]
+DRIFT = {"probe": "drift", "version": "1"}
+CHOICES: dict[str, dict[str, Any]] = {
+    "as it opens": {},
+    "one of each": {"tenant": ["shop"], "model": ["tiny"], "probe": ["drift"], "version": "1"},
+    "those that name none": {"tenant": [""], "model": [""], "probe": ["drift", "heads"], "version": "1"},
+    "a message": {"message": "loud-0", **DRIFT},
+    "coordinates": {"message": "topic/0/61", **DRIFT},
+    "a conversation": {"conversation": "talk-1", **DRIFT},
+    "an alert that does not exist": {"alert": "00000000-0000-0000-0000-000000000000", **DRIFT},
+    "no id of an alert": {"alert": "00000000-0000-0000-0000-00000000000", **DRIFT},
+    "what does not exist": {"tenant": ["nobody"], "model": ["x"], "probe": "x", "version": "x", "message": "a/9/9"},
+    "what would break out": dict.fromkeys(
+        ("tenant", "model", "probe", "version", "message", "conversation", "alert"), "a'; --"
+    ),
+    "numbers too large": {"message": "a/" + "9" * 30 + "/" + "9" * 30, **DRIFT},
+}
+
+
+def rows(engine: Engine, board: Json, panel: Json, target: Json, chosen: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the data source answers, in a transaction that may not write."""
+    query = expanded(target["rawSql"], board, View(SINCE, UNTIL, chosen), panel.get("interval"))
+    with engine.connect() as connection:
+        connection.execute(text("SET TRANSACTION READ ONLY"))
+        # As the text that it is: a colon in it is no parameter of ours.
+        found = connection.exec_driver_sql(query.replace("%", "%%"), ())
+        return [dict(r) for r in found.mappings()]
+
+
+def asked(engine: Engine, uid: str, title: str, chosen: dict[str, Any], ref: str = "A") -> list[dict[str, Any]]:
+    board = dashboards()[uid]
+    for panel, target in targets(board, POSTGRES):
+        if (panel["title"], target["refId"]) == (title, ref):
+            return rows(engine, board, panel, target, chosen)
+    raise AssertionError(f"{uid} has no panel {title}")
+
+
+@pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize(("board", "panel", "target"), QUERIES)
+def test_it_runs_whatever_is_chosen(
+    production: Engine, board: Json, panel: Json, target: Json, chosen: dict[str, Any]
+) -> None:
+    rows(production, board, panel, target, chosen)
+
+
+@pytest.mark.parametrize(("board", "panel", "target"), QUERIES)
+def test_its_columns_are_what_the_panel_shows(production: Engine, board: Json, panel: Json, target: Json) -> None:
+    chosen = {"message": "loud-0"} if board["uid"] == "awry-investigate" else {}
+    chosen |= {"probe": "heads", "version": "2"} if panel["title"] == "Heads" else {}
+    chosen |= DRIFT if board["uid"] == "awry-probe" and not chosen else {}
+    found = rows(production, board, panel, target, chosen)
+    assert found, "no rows to look at"
+    names = list(found[0])
+    assert len(set(names)) == len(names)
+    if target["format"] == "time_series" or panel["type"] == "heatmap":
+        assert names[0] == "time"
+        values = [n for n in names[1:] if n != "metric"]
+        assert values
+        assert all(isinstance(r[n], (int, float)) or r[n] is None or n in numeric(found) for r in found for n in values)
+        assert [r["time"] for r in found] == sorted(r["time"] for r in found)
+    if panel["type"] == "stat":
+        assert len(found) == 1
+        assert len(names) == 1
+        assert found[0][names[0]] is not None
+    for override in panel["fieldConfig"]["overrides"]:
+        if override["matcher"]["id"] == "byName" and "\\" not in override["matcher"]["options"]:
+            assert override["matcher"]["options"] in names
+    for change in panel.get("transformations", []):
+        assert {change["options"][f"{part}Field"] for part in ("row", "column", "value")} <= set(names)
+    if panel["type"] == "barchart":
+        assert panel["options"]["xField"] in names
+
+
+def numeric(found: list[dict[str, Any]]) -> set[str]:
+    """Columns whose values are numbers of PostgreSQL's own kind."""
+    from decimal import Decimal
+
+    return {n for n in found[0] if all(r[n] is None or isinstance(r[n], Decimal) for r in found)}
+
+
+def test_variables_and_annotations_run_too(production: Engine) -> None:
+    for board in dashboards().values():
+        for variable in board["templating"]["list"]:
+            if variable["type"] == "query" and variable["datasource"]["type"] == POSTGRES:
+                found = rows(production, board, {}, {"rawSql": variable["query"]}, DRIFT)
+                assert found, variable["name"]
+                if variable["name"] == "tenant":
+                    texts = [(r["__text"], r["__value"]) for r in found]
+                    assert texts == [("(none)", ""), ("bank", "bank"), ("shop", "shop")]
+        for annotation in board["annotations"]["list"]:
+            found = rows(production, board, {}, annotation["target"], DRIFT)
+            assert [r["text"] for r in found if "drift" in r["text"]] == ["probe drift version 1, threshold 0.5000"]
+
+
+def test_the_overview_says_what_happened(production: Engine) -> None:
+    (flagged,) = asked(production, "awry-overview", "Flagged", {"probe": ["drift"]})
+    assert flagged["flagged"] == pytest.approx(LOUD / (QUIET + LOUD))
+    (critical,) = asked(production, "awry-overview", "Critical open", {})
+    (other,) = asked(production, "awry-overview", "Other open", {})
+    assert (critical["open"], other["open"]) == (3, 0)
+    tenants = asked(production, "awry-overview", "Worst tenants", {"probe": ["drift"]})
+    assert tenants[0]["tenant"] == "shop"
+    assert all(r["at_least"] < r["share"] for r in tenants)
+    alerts = asked(production, "awry-overview", "Alerts that are not resolved", {"tenant": ["shop"]})
+    assert [(r["tenant"], r["count"], r["top_message"]) for r in alerts] == [("shop", 10, "loud-9")]
+    (age,) = asked(production, "awry-overview", "Data as of", {})
+    assert 0 < age["age"] < 3600
+    everything = asked(production, "awry-overview", "Flagged share", {})
+    assert {r["metric"] for r in everything} == {"drift", "heads"}
+    assert max(float(r["value"]) for r in everything) == 1
+
+
+def test_the_probe_board_measures_the_shift(production: Engine) -> None:
+    (drift,) = asked(production, "awry-probe", "Drift in the range", DRIFT)
+    # A sixth of the scores lies above all benign ones.
+    assert drift["drift"] == pytest.approx(LOUD / (QUIET + LOUD), abs=0.03)
+    steps = asked(production, "awry-probe", "Quantiles and threshold", DRIFT)
+    assert any(r["95 %"] is not None and float(r["95 %"]) > 1 for r in steps)
+    shares = asked(production, "awry-probe", "Against the calibration", DRIFT)
+    assert sum(r["traffic"] for r in shares) == pytest.approx(1)
+    assert sum(r["calibration"] for r in shares) == pytest.approx(1)
+    assert next(r for r in shares if r["score"] == "0.0")["calibration"] == pytest.approx(0.2)
+    heads = asked(production, "awry-probe", "Heads", {"probe": "heads", "version": "2"})
+    assert [(r["layer"], r["head"]) for r in heads] == [(0, 1), (0, 3), (2, 1)]
+    rates = {r["false-positive rate"]: r for r in asked(production, "awry-probe", "False-positive rate", DRIFT)}
+    upper = rates["traffic, if none is misaligned"]
+    assert upper["share"] == pytest.approx(LOUD / (QUIET + LOUD))
+    assert upper["low"] < upper["share"] < upper["high"]
+    assert rates["traffic, by reviewed alerts"]["n"] == 2
+    assert rates["target"]["share"] == 0.02
+    over_time = asked(production, "awry-probe", "Scores over time", DRIFT)
+    assert sum(sum(v or 0 for k, v in r.items() if k != "time") for r in over_time) == QUIET + LOUD
+
+
+def test_one_message_is_found_by_its_id_and_by_its_coordinates(production: Engine) -> None:
+    for name in ("loud-0", f"topic/0/{QUIET}"):
+        (message,) = asked(production, "awry-investigate", "Messages", {"message": name})
+        assert message["message"] == "loud-0"
+        assert message["coordinates"] == f"topic/0/{QUIET}"
+        assert message["over_threshold"] == pytest.approx(0.4)
+        scores = asked(production, "awry-investigate", "Scores by probe", {"message": name})
+        assert [(r["probe"], r["flagged"]) for r in scores] == [("drift", True), ("heads", False)]
+        (answer,) = asked(production, "awry-investigate", "Mitigation, before and after", {"message": name})
+        assert (answer["before"], answer["after"]) == ("the plain answer", "the mild answer")
+        (alert,) = asked(production, "awry-investigate", "Alerts", {"message": name})
+        assert (alert["tenant"], alert["probe"]) == ("shop", "drift")
+
+
+def test_text_is_shown_where_it_was_stored_and_nowhere_else(production: Engine) -> None:
+    found = asked(production, "awry-investigate", "Messages", {})
+    assert {r["message"] for r in found} == {f"loud-{n}" for n in range(LOUD)}
+    assert [r["message"] for r in found if r["text"] is not None] == ["loud-0"]
+    (shown,) = (r["text"] for r in found if r["text"])
+    assert TEXT["prompt"] in shown
+
+
+def test_a_conversation_and_a_tenant(production: Engine) -> None:
+    talk = asked(production, "awry-investigate", "Messages", {"conversation": "talk-1"})
+    assert {r["message"] for r in talk} == {"loud-0", "loud-1", "loud-2"}
+    course = asked(production, "awry-investigate", "Course", {"conversation": "talk-1", "probe": ["drift"]})
+    assert [round(r["value"], 1) for r in course] == [0.9, 1.0, 1.1]
+    bank = asked(production, "awry-investigate", "Messages", {"tenant": ["bank"]})
+    nameless = asked(production, "awry-investigate", "Messages", {"tenant": [""]})
+    assert {r["tenant"] for r in bank} == {"bank"}
+    assert {r["tenant"] for r in nameless} == {""}
+    assert len(bank) == len(nameless) == 1
+
+
+def test_an_alert_leads_to_the_messages_that_it_counted(production: Engine) -> None:
+    (alert,) = asked(production, "awry-overview", "Alerts that are not resolved", {"tenant": ["bank"]})
+    found = asked(production, "awry-investigate", "Messages", {"alert": alert["alert"]})
+    assert [(r["message"], r["tenant"]) for r in found] == [(alert["top_message"], "bank")]
+    (shop,) = asked(production, "awry-overview", "Alerts that are not resolved", {"tenant": ["shop"]})
+    found = asked(production, "awry-investigate", "Messages", {"alert": shop["alert"].upper()})
+    assert {r["message"] for r in found} == {f"loud-{n}" for n in range(10)}
+
+
+def test_dead_letters(production: Engine) -> None:
+    found = asked(production, "awry-worker", "Messages without a score", {"tenant": ALL})
+    assert {r["status"] for r in found} == {"invalid", "failed", "skipped"}
+    assert not asked(production, "awry-worker", "Messages without a score", {"tenant": ["bank"]})

@@ -1,0 +1,215 @@
+"""OCSF and ECS: golden files, and every event checked against the tables of the published schemas."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerts.formats import ecs, ocsf, render
+from alerts.rules.model import SEVERITIES
+from alerts.senders.base import Event
+from tests.support import ROOT
+
+REF = ROOT / "tests" / "ref"
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = ("alert.opened", "alert.worsened", "alert.reopened", "alert.acknowledged", "alert.resolved")
+TOP = {"source": "llm.traffic", "partition": 3, "offset": 1204, "id": "m-1204", "score": 1.234567}
+
+
+def event(name: str = "alert.opened", **more: Any) -> Event:
+    """An event with everything that one can have; `more` changes its data."""
+    data = {
+        "alert_id": "6b3f7c1e-5a52-4d56-9c0b-2f4f6f0f7d11",
+        "dedup_key": "threshold:drift:shop:smol",
+        "rule": "threshold",
+        "kind": "threshold",
+        "state": {"alert.acknowledged": "acknowledged", "alert.resolved": "resolved"}.get(name, "open"),
+        "severity": "error",
+        "probe": "drift",
+        "tenant": "shop",
+        "model": "smol",
+        "conversation_id": "c-7",
+        "count": 12,
+        "score": 1.234567,
+        "threshold": 0.5,
+        "units": "class gaps",
+        "first_message": {**TOP, "offset": 7, "id": None},
+        "top_message": TOP,
+        "top_messages": [TOP],
+        "opened_at": "2026-03-01T00:00:00+00:00",
+        "last_seen_at": "2026-03-01T00:05:00+00:00",
+        "links": {"runbook": "https://wiki.example/threshold", "dashboard": "https://grafana.example/d/awry"},
+    }
+    body = {"type": name, "timestamp": "2026-03-01T00:05:01+00:00", "data": data | more}
+    at = datetime(2026, 3, 1, 0, 5, 1, tzinfo=UTC)
+    return Event(uuid.UUID("0190a0a0-0000-7000-8000-000000000001"), "siem", name, body, 1, at)
+
+
+TEXT = {"messages": [{"role": "user", "content": "hello"}], "response": "there"}
+BARE = dict.fromkeys(
+    (
+        "probe",
+        "tenant",
+        "model",
+        "conversation_id",
+        "first_message",
+        "top_message",
+        "top_messages",
+        "opened_at",
+        "last_seen_at",
+    )
+)
+# Name of the golden file, and the event that is in it.
+EVENTS: dict[str, Event] = {
+    **{name.removeprefix("alert."): event(name) for name in NAMES},
+    "monitor": event(**BARE, rule="lag", kind="monitor", units="messages", dedup_key="lag", links={}),
+    "with_text": event(text=TEXT),
+}
+
+
+@cache
+def validator() -> Any:
+    schema = json.loads((REF / "ocsf-detection-finding.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@cache
+def ecs_fields() -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((REF / "ecs-fields.json").read_text())["fields"]
+    return fields
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of an ECS document with its full name; below objects that ECS leaves open there are none."""
+    if isinstance(value, dict) and ecs_fields().get(name, {}).get("type") not in ("object", "flattened", "nested"):
+        for key, one in value.items():
+            yield from leaves(one, f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def fits(value: Any, kind: str) -> bool:
+    """Whether a value is of a type of Elasticsearch's."""
+    if kind in ("keyword", "match_only_text", "wildcard", "constant_keyword"):
+        return isinstance(value, str)
+    if kind == "date":
+        return datetime.fromisoformat(value).tzinfo is not None
+    if kind in ("long", "integer"):
+        return type(value) is int
+    if kind in ("float", "double", "scaled_float"):
+        return type(value) is float
+    if kind == "ip":
+        return bool(ipaddress.ip_address(value))
+    return kind in ("object", "flattened", "nested")
+
+
+def check_ecs(document: dict[str, Any]) -> None:
+    for name, value in leaves(document):
+        assert name in ecs_fields(), f"{name} is no field of ECS"
+        field = ecs_fields()[name]
+        if field.get("array"):
+            assert isinstance(value, list), f"{name} is an array"
+        flat = field["type"] in ("flattened", "nested")
+        for one in value if isinstance(value, list) and not flat else [value]:
+            assert fits(one, field["type"]), f"{name}: {one!r} is no {field['type']}"
+            assert one in field.get("allowed", [one]), f"{name}: {one!r} is not allowed"
+    for value in document["labels"].values():
+        assert isinstance(value, str), "labels are keywords"
+
+
+@pytest.mark.parametrize("name", EVENTS)
+@pytest.mark.parametrize("form", ["ocsf", "ecs"])
+def test_golden(form: Any, name: str) -> None:
+    """Made anew with AWRY_GOLDEN=write in the environment of pytest; read the difference then."""
+    made = json.loads(render(EVENTS[name], form))
+    path = GOLDEN / f"{name}.{form}.json"
+    if _WRITE:
+        path.write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    assert made == json.loads(path.read_text())
+
+
+_WRITE = os.environ.get("AWRY_GOLDEN") == "write"
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_ocsf_is_what_its_schema_says(name: str) -> None:
+    found = json.loads(render(EVENTS[name], "ocsf"))
+    errors = [f"{list(e.absolute_path)}: {e.message}" for e in validator().iter_errors(found)]
+    assert errors == []
+    assert found["type_uid"] == found["class_uid"] * 100 + found["activity_id"]
+    assert found["metadata"]["profiles"] == ["ai_operation"]
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_ecs_has_only_fields_of_ecs(name: str) -> None:
+    check_ecs(json.loads(render(EVENTS[name], "ecs")))
+
+
+def test_the_versions_are_those_of_the_tables() -> None:
+    title = json.loads((REF / "ocsf-detection-finding.schema.json").read_text())["title"]
+    assert ocsf.VERSION in title
+    readme = (REF / "README.md").read_text()
+    assert f"Elastic Common Schema {ecs.VERSION}" in readme
+
+
+def test_the_checks_would_say_something() -> None:
+    good = json.loads(render(event(), "ocsf"))
+    for bad in ({"severity_id": 9}, {"oops": 1}, {"time": "today"}, {"ai_model": {"name": "smol"}}):
+        assert list(validator().iter_errors(good | bad))
+    document = json.loads(render(event(), "ecs"))
+    for more in ({"event": {"kind": "page"}}, {"oops": 1}, {"event": {"severity": "high"}}, {"labels": {"n": 1}}):
+        with pytest.raises(AssertionError):
+            check_ecs(document | more)
+
+
+def test_an_alert_is_one_finding_from_its_opening_to_its_end() -> None:
+    found = [json.loads(render(event(name), "ocsf")) for name in NAMES]
+    assert len({f["finding_info"]["uid"] for f in found}) == 1
+    assert [(f["activity_name"], f["status"]) for f in found] == [
+        ("Create", "New"),
+        ("Update", "New"),
+        ("Update", "New"),
+        ("Update", "In Progress"),
+        ("Close", "Resolved"),
+    ]
+    assert [json.loads(render(event(name), "ecs"))["event"]["type"] for name in NAMES] == [
+        ["start"],
+        ["change"],
+        ["change"],
+        ["change"],
+        ["end"],
+    ]
+
+
+@pytest.mark.parametrize("form", ["ocsf", "ecs"])
+def test_text_is_there_only_when_the_page_has_it(form: Any) -> None:
+    assert "hello" not in render(event(), form)
+    with_text = render(event(text=TEXT), form)
+    assert "hello" in with_text
+    assert "there" in with_text
+
+
+names = st.text(max_size=60)
+
+
+@given(names, names, st.sampled_from(SEVERITIES), st.floats(-50, 50), st.integers(1, 10**9), st.sampled_from(NAMES))
+def test_whatever_comes_out_of_traffic_fits_both(
+    tenant: str, model: str, severity: str, score: float, count: int, name: str
+) -> None:
+    top = {**TOP, "source": tenant or "-", "id": model or None}
+    one = event(name, tenant=tenant, model=model, severity=severity, score=score, count=count, top_message=top)
+    assert not list(validator().iter_errors(json.loads(render(one, "ocsf"))))
+    check_ecs(json.loads(render(one, "ecs")))

@@ -1,0 +1,248 @@
+"""One live alert a key, exact counts, and what is told to whom."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from sqlalchemy import Engine, func, text, update
+
+from alerts.lifecycle.lifecycle import Opened, record
+from alerts.rules.model import Flagged
+from storage.database import connect
+from storage.schema import alerts
+from storage.writer import BatchRows, write_batch
+from tests.conftest import url_of
+from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts, set_state
+from tests.support.rows import message, score
+
+
+def test_an_alert_opens_once_and_counts(engine: Engine) -> None:
+    (opened,) = open_alerts(engine, [flagged(3, 0.7), flagged(4, 0.8), flagged(5, 0.6)])
+    assert (opened.event, opened.dedup_key, opened.severity) == ("alert.opened", "threshold:drift:shop:smol", "warning")
+    assert open_alerts(engine, [flagged(6, 0.75)]) == []
+    (row,) = all_alerts(engine)
+    assert (row.id, row.count, row.state, row.severity, row.top_score) == (opened.alert_id, 4, "open", "warning", 0.8)
+    assert row.first_message == {"source": "topic", "partition": 0, "offset": 3, "id": "m3", "score": 0.7}
+    assert row.top_message == {"source": "topic", "partition": 0, "offset": 4, "id": "m4", "score": 0.8}
+    assert len(all_outbox(engine)) == 1
+
+
+def test_keys_are_apart(engine: Engine) -> None:
+    opened = open_alerts(engine, [flagged(1), flagged(2, tenant="bank"), flagged(3, probe="other"), flagged(4)])
+    assert len(opened) == 3
+    assert {r.dedup_key: r.count for r in all_alerts(engine)} == {
+        "threshold:drift:shop:smol": 2,
+        "threshold:drift:bank:smol": 1,
+        "threshold:other:shop:smol": 1,
+    }
+
+
+def test_severity_rises_and_is_told_once(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1, 0.6)])
+    (worsened,) = open_alerts(engine, [flagged(2, 1.2)])
+    assert (worsened.event, worsened.severity) == ("alert.worsened", "error")
+    assert open_alerts(engine, [flagged(3, 1.3)]) == []
+    assert open_alerts(engine, [flagged(4, 0.6)]) == []
+    (again,) = open_alerts(engine, [flagged(5, 2.0)])
+    assert (again.event, again.severity) == ("alert.worsened", "critical")
+    (row,) = all_alerts(engine)
+    assert (row.severity, row.count, row.top_score) == ("critical", 5, 2.0)
+    assert [(r.event, r.body["data"]["severity"]) for r in all_outbox(engine)] == [
+        ("alert.opened", "warning"),
+        ("alert.worsened", "error"),
+        ("alert.worsened", "critical"),
+    ]
+
+
+def test_it_opens_at_the_severity_of_its_gravest(engine: Engine) -> None:
+    (opened,) = open_alerts(engine, [flagged(1, 0.6), flagged(2, 1.7)])
+    assert (opened.event, opened.severity) == ("alert.opened", "critical")
+
+
+def test_silenced_counts_and_sends_nothing(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1)])
+    set_state(engine, "silenced")
+    assert open_alerts(engine, [flagged(2)]) == []
+    (row,) = all_alerts(engine)
+    assert (row.count, row.severity, row.state) == (2, "warning", "silenced")
+    assert len(all_outbox(engine)) == 1
+
+
+def test_silenced_pages_anyway_once_it_is_graver(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1)])
+    set_state(engine, "silenced")
+    (worsened,) = open_alerts(engine, [flagged(2, 5.0)])
+    assert (worsened.event, worsened.severity, worsened.suppressed) == ("alert.worsened", "critical", False)
+    (row,) = all_alerts(engine)
+    assert (row.count, row.severity, row.state) == (2, "critical", "open")
+    assert [(r.event, r.body["data"]["state"]) for r in all_outbox(engine)] == [
+        ("alert.opened", "open"),
+        ("alert.worsened", "open"),
+    ]
+
+
+def test_acknowledged_counts_and_tells_when_it_gets_graver(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1)])
+    set_state(engine, "acknowledged")
+    assert open_alerts(engine, [flagged(2)]) == []
+    assert [o.event for o in open_alerts(engine, [flagged(3, 5.0)])] == ["alert.worsened"]
+    assert [(r.state, r.count) for r in all_alerts(engine)] == [("acknowledged", 3)]
+
+
+def test_after_it_was_resolved_a_new_one_opens(engine: Engine) -> None:
+    (first,) = open_alerts(engine, [flagged(1, 3.0)])
+    with engine.begin() as connection:
+        connection.execute(update(alerts).values(state="resolved", resolved_at=func.now()))
+    (second,) = open_alerts(engine, [flagged(2, 0.6)])
+    assert (second.event, second.severity) == ("alert.opened", "warning")
+    assert second.alert_id != first.alert_id
+    assert [(r.state, r.count) for r in all_alerts(engine)] == [("resolved", 1), ("open", 1)]
+    assert len(all_outbox(engine)) == 2
+
+
+def test_each_destination_has_a_row_of_its_own(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1)], ("pager", "siem", "console"))
+    rows = all_outbox(engine)
+    assert [r.destination for r in rows] == ["console", "pager", "siem"]
+    assert len({r.id for r in rows}) == 3
+    assert {r.attempts for r in rows} == {0}
+
+
+def test_without_destinations_there_is_only_the_alert(engine: Engine) -> None:
+    assert len(open_alerts(engine, [flagged(1)], ())) == 1
+    assert all_outbox(engine) == []
+
+
+def test_nothing_flagged_opens_nothing(engine: Engine) -> None:
+    assert open_alerts(engine, []) == []
+    assert all_alerts(engine) == []
+
+
+def test_what_leaves_the_house_are_ids_and_scores(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1, 0.6123456789)])
+    (row,) = all_outbox(engine)
+    assert set(row.body) == {"type", "timestamp", "data"}
+    data = row.body["data"]
+    assert set(data) == {
+        "alert_id",
+        "dedup_key",
+        "rule",
+        "kind",
+        "state",
+        "severity",
+        "probe",
+        "tenant",
+        "model",
+        "conversation_id",
+        "count",
+        "score",
+        "threshold",
+        "units",
+        "first_message",
+        "top_message",
+        "top_messages",
+        "opened_at",
+        "last_seen_at",
+    }
+    assert set(data["top_message"]) == {"source", "partition", "offset", "id", "score"}
+    assert (row.body["type"], data["score"], data["count"]) == ("alert.opened", 0.612346, 1)
+
+
+def test_odd_names_can_be_stored(engine: Engine) -> None:
+    odd = Flagged("drift", 0.6, 0.5, "a\x00\ud800", "m\x00", ("s\x00", 0, 1), "\udfff")
+    open_alerts(engine, [odd])
+    open_alerts(engine, [odd])
+    (row,) = all_alerts(engine)
+    assert (row.count, row.tenant, row.dedup_key) == (2, "a\u2400\ufffd", "threshold:drift:a\u2400\ufffd:m\u2400")
+
+
+def test_redelivered_scores_count_nothing_twice(engine: Engine) -> None:
+    """As the worker does it: alerts are fed with what the writer says is new."""
+    batch = BatchRows([message(i, f"s{i}") for i in range(3)], [score(i) for i in range(3)])
+
+    def deliver(rows: BatchRows) -> int:
+        with engine.begin() as connection:
+            new = write_batch(connection, rows).scores
+            record(connection, [flagged(s.at.offset, s.score) for s in new], ["pager"])
+            return len(new)
+
+    assert deliver(batch) == 3
+    assert deliver(batch) == 0
+    assert deliver(BatchRows([*batch.messages, message(9, "s9")], [*batch.scores, score(9)])) == 1
+    assert [r.count for r in all_alerts(engine)] == [4]
+    assert len(all_outbox(engine)) == 1
+
+
+def test_a_rolled_back_batch_leaves_no_alert(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert len(record(connection, [flagged(1)], ["pager"])) == 1
+        connection.rollback()
+    assert all_alerts(engine) == []
+    assert all_outbox(engine) == []
+
+
+def test_a_connection_that_lives_long(engine: Engine) -> None:
+    """After a few executions the driver prepares statements and PostgreSQL plans them without their values."""
+    with engine.connect() as connection:
+        for n in range(25):
+            assert len(record(connection, [flagged(n, tenant=f"t{n}")], [])) == 1
+            connection.commit()
+    assert len(all_alerts(engine)) == 25
+
+
+def test_two_workers_that_meet_tell_it_once(engine: Engine) -> None:
+    """Both find the alert graver at the same moment; the second waits for the first and sees what it did."""
+    open_alerts(engine, [flagged(1, 0.6)])
+    told: list[Opened] = []
+    second = threading.Thread(target=lambda: told.extend(open_alerts(engine, [flagged(3, 1.2)])))
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
+    with engine.connect() as connection, engine.connect() as watcher:
+        told += record(connection, [flagged(2, 1.2)], ["pager"])
+        second.start()
+        until = time.monotonic() + 20
+        while not watcher.execute(waiting, {"name": engine.url.database}).scalar():
+            assert time.monotonic() < until
+            watcher.rollback()
+            time.sleep(0.02)
+        connection.commit()
+        second.join()
+    assert [o.event for o in told] == ["alert.worsened"]
+    assert [(r.count, r.severity) for r in all_alerts(engine)] == [(3, "error")]
+    assert len(all_outbox(engine)) == 2
+
+
+def test_two_workers_and_many_batches_keep_one_live_alert_a_key(engine: Engine) -> None:
+    """Real transactions at once, over the same keys in opposite orders, growing graver on the way."""
+    rounds, tenants = 30, ("a", "b", "c")
+    barrier = threading.Barrier(2)
+    told: list[tuple[str, str, str]] = []
+    errors: list[Exception] = []
+
+    def work(worker: int) -> None:
+        own = connect(url_of(engine))
+        order = tenants if worker == 0 else tenants[::-1]
+        barrier.wait()
+        try:
+            for n in range(rounds):
+                value = 0.6 if n < 10 else 1.1 if n < 20 else 2.0
+                batch = [flagged(n, value, tenant=t) for t in order]
+                with own.begin() as connection:
+                    opened = record(connection, batch, ["pager", "siem"])
+                told.extend((o.dedup_key, o.event, o.severity) for o in opened)
+        except Exception as error:
+            errors.append(error)
+        own.dispose()
+
+    threads = [threading.Thread(target=work, args=(w,)) for w in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert {r.dedup_key: r.count for r in all_alerts(engine)} == {f"threshold:drift:{t}:smol": 60 for t in tenants}
+    assert {r.severity for r in all_alerts(engine)} == {"critical"}
+    keys = [f"threshold:drift:{t}:smol" for t in tenants]
+    events = [("alert.opened", "warning"), ("alert.worsened", "error"), ("alert.worsened", "critical")]
+    assert sorted(told) == sorted((k, *e) for k in keys for e in events)
+    assert len(all_outbox(engine)) == len(keys) * len(events) * 2

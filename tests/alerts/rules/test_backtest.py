@@ -1,0 +1,147 @@
+"""Stored scores through other rules: the pages there would have been are those that there are."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+
+from alerts.lifecycle.lifecycle import record
+from alerts.rules.backtest import Rehearsed, rehearse, stored_scores
+from alerts.rules.model import Flagged, RateRule, Rules
+from alerts.rules.queries import measure_rate
+from storage.writer import BatchRows
+from tests.support.alert_rows import all_alerts, all_outbox
+from tests.support.alert_scenes import look, pass_time, rules, scored
+from tests.support.rows import counts, dump, message, score, write
+
+DAY = timedelta(days=1)
+EVERY = timedelta(seconds=15)
+
+
+def rehearsed(engine: Engine, found: Rules, since: timedelta = DAY) -> dict[str, Rehearsed]:
+    return {one.name: one for one in rehearse(engine, found, since, EVERY)[1]}
+
+
+def test_pages_of_a_threshold_rule(engine: Engine) -> None:
+    for n, (value, ago) in enumerate([(0.6, 900), (0.7, 800), (1.2, 700), (0.6, 600), (3.0, 500)]):
+        scored(engine, n, value=value, ago=ago)
+    scored(engine, 10, tenant="bank", ago=100)
+    scored(engine, 20, tenant="mill", ago=2 * 86400)
+    scored(engine, 30, value=0.1)
+    found = rehearsed(engine, rules('[[threshold]]\n[[threshold]]\nname = "high"\nabove = 0.5\nseverity = "error"'))
+    all_of, high = found["threshold"], found["high"]
+    assert (all_of.messages, all_of.alerts, all_of.pages) == (6, 2, 4)
+    assert all_of.keys == {"threshold:drift:shop:smol": 3, "threshold:drift:bank:smol": 1}
+    assert (high.messages, high.alerts, high.pages) == (2, 1, 1)
+
+
+def test_what_was_stored_together_is_one_batch(engine: Engine) -> None:
+    scored(engine, 0, 3, ago=50)
+    with engine.begin() as connection:
+        connection.execute(text('UPDATE scores SET score = "offset" + 0.6'))
+    assert rehearsed(engine, Rules())["threshold"].pages == 1
+
+
+def test_quiet_alerts_end_and_come_back(engine: Engine) -> None:
+    for n, ago in enumerate((10_000, 7100, 6500, 100)):
+        scored(engine, n, ago=ago)
+    one = rehearsed(engine, rules('[[threshold]]\nresolve_after = "30m"'))["threshold"]
+    assert (one.alerts, one.pages, one.resolved) == (3, 3, 2)
+    one = rehearsed(engine, rules('[[threshold]]\nresolve_after = "30m"\nreopen_within = "20m"'))["threshold"]
+    assert (one.alerts, one.pages, one.resolved) == (2, 3, 2)
+
+
+def test_probes_in_shadow_are_kept_apart(engine: Engine) -> None:
+    scored(engine, 0, 3, shadow=True, ago=100)
+    scored(engine, 10, 1, ago=5)
+    found = rehearsed(engine, rules('[[threshold]]\n[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"'))
+    assert (found["threshold"].pages, found["threshold"].would_page, found["threshold"].messages) == (1, 1, 1)
+    assert (found["burst"].pages, found["burst"].would_page) == (0, 1)
+
+
+def test_a_rehearsal_changes_nothing(engine: Engine) -> None:
+    scored(engine, 0, 5)
+    before = (counts(engine), dump(engine))
+    rehearse(engine, rules('[[threshold]]\n[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"'), DAY, EVERY)
+    assert (counts(engine), dump(engine)) == before
+
+
+def test_calm_scores_are_read_only_where_they_count(engine: Engine) -> None:
+    scored(engine, 0, 2)
+    scored(engine, 10, 7, value=0.1)
+    rate = '[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"\n'
+    assert len(list(stored_scores(engine, rules(rate), DAY))) == 2
+    assert len(list(stored_scores(engine, rules(rate + "of = 5"), DAY))) == 9
+
+
+# Windows that no look falls on the end of.
+RATES = [
+    'flagged = 3\nwindow = "127s"',
+    'flagged = 3\nof = 4\nwindow = "187s"\nclear_for = "0s"',
+    'flagged = 2\nwindow = "67s"\nfor = "30s"\nclear_for = "45s"\nclear_at = 0\nreopen_within = "2m"',
+    'flagged = 2\nwindow = "97s"\nper = "conversation"\nclear_for = "1m"\nseverity = {warning = 2, critical = 4}',
+]
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_rehearsal_pages_as_the_evaluator_does(engine: Engine, rate: str, seed: int) -> None:
+    """Ten minutes of traffic, looked at every 15 s as it comes; then all of it at once from the tables."""
+    found = rules(f'[[rate]]\nname = "burst"\n{rate}')
+    draw = random.Random(seed)
+    # A moment of its own for each look, so that the rehearsal's looks see what the evaluator's saw.
+    scored(engine, 0, 1, value=0.1)
+    pages = resolved = 0
+    for n in range(40):
+        pass_time(engine, 15)
+        done = look(engine, found)
+        pages, resolved = pages + len(done.opened), resolved + done.resolved
+        busy = (n // 8) % 2 == 0
+        for i in range(draw.randint(0, 3) if busy else 0):
+            value = draw.choice([0.2, 0.9])
+            scored(engine, 10 * n + i + 1, value=value, tenant=draw.choice("ab"), conversation_id=draw.choice("xy"))
+    pass_time(engine, 5)
+    again = rehearsed(engine, found)["burst"]
+    assert (again.pages, again.resolved) == (pages, resolved)
+    assert again.pages == len(all_outbox(engine)) - resolved
+    assert pages > 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_value_of_a_rate_is_a_count(engine: Engine, seed: int) -> None:
+    """PostgreSQL's answer against a loop over the same messages."""
+    draw = random.Random(seed)
+    rows = BatchRows()
+    found: list[tuple[str | None, str | None, bool]] = []
+    for n in range(200):
+        tenant, conversation, value = draw.choice(["a", "b", None]), draw.choice(["x", None]), draw.choice([0.1, 0.9])
+        rows.messages.append(message(n, f"s{n}", tenant=tenant, conversation_id=conversation))
+        rows.scores.append(score(n, value))
+        found.append((tenant, conversation, value > 0.5))
+    write(engine, rows)
+    scored(engine, 1000, 1, value=0.1)
+    for of in (None, 7, 30):
+        expected: dict[tuple[str | None, str], float] = {}
+        for tenant, conversation in {(t, c) for t, c, _ in found if c is not None}:
+            whole = [f for t, c, f in found if (t, c) == (tenant, conversation)]
+            expected[tenant, str(conversation)] = sum(whole[-(of or len(whole)) :])
+        rule = RateRule(name="r", flagged=1, of=of, window="1h", per=("tenant", "conversation"))
+        with engine.connect() as connection:
+            measured = measure_rate(connection, rule)
+        values = {(m.subject.tenant, str(m.subject.conversation_id)): m.value for m in measured}
+        assert values == {key: n for key, n in expected.items() if n}
+
+
+def test_the_built_in_rule_pages_as_the_worker_did(engine: Engine) -> None:
+    draw = random.Random(3)
+    for n in range(30):
+        value, tenant = draw.choice([0.6, 1.1, 2.0]), draw.choice("abc")
+        scored(engine, n, value=value, tenant=tenant)
+        with engine.begin() as connection:
+            one = Flagged("drift", value, 0.5, tenant, "smol", ("topic", 0, n), f"m{n}")
+            record(connection, [one], ["pager"])
+    assert rehearsed(engine, Rules())["threshold"].pages == len(all_outbox(engine))
+    assert len(all_alerts(engine)) == 3

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alerts.rules.model import SEVERITIES, ThresholdRule, built_in, worse
+from tests.support.alert_rows import flagged
+
+
+@pytest.mark.parametrize(
+    ("value", "severity"),
+    [(0.51, "warning"), (0.99, "warning"), (1.0, "error"), (1.49, "error"), (1.5, "critical"), (9.0, "critical")],
+)
+def test_severity_is_the_excess_over_the_threshold(value: float, severity: str) -> None:
+    assert ThresholdRule().severity_of(flagged(value=value, threshold=0.5)) == severity
+
+
+def test_bands_can_be_moved() -> None:
+    rule = built_in(error_from=0.1, critical_from=0.2).threshold[0]
+    assert rule.severity_of(flagged(value=0.65)) == "error"
+    assert rule.severity_of(flagged(value=0.75)) == "critical"
+
+
+def test_the_key_is_readable_and_tells_probes_tenants_and_models_apart() -> None:
+    rule = ThresholdRule()
+    assert rule.dedup_key(flagged()) == "threshold:drift:shop:smol"
+    assert rule.dedup_key(flagged(tenant=None, model=None)) == "threshold:drift:-:-"
+    keys = {
+        rule.dedup_key(f)
+        for f in (flagged(), flagged(probe="other"), flagged(tenant="t"), flagged(model="m"), flagged(tenant=None))
+    }
+    assert len(keys) == 5
+
+
+@given(st.text(max_size=600), st.text(max_size=600))
+def test_the_key_fits_a_pager(tenant: str, model: str) -> None:
+    key = ThresholdRule().dedup_key(flagged(tenant=tenant, model=model))
+    assert len(key) <= 255
+    assert key.startswith("threshold:drift:")
+
+
+def test_worse() -> None:
+    assert [worse(a, b) for a in SEVERITIES for b in SEVERITIES] == [
+        "warning",
+        "error",
+        "critical",
+        "error",
+        "error",
+        "critical",
+        "critical",
+        "critical",
+        "critical",
+    ]

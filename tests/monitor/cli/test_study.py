@@ -1,0 +1,322 @@
+"""`awry study` through its command line, on tiny models whose truth is known: files in, folders of results out."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from monitor.cli import study  # noqa: F401 - it registers
+from monitor.cli.app import app, known_error
+from monitor.service.mitigation import Mitigator
+from probes.card import check_identity, load_probe, replay_references
+from probes.model.load import AdapterSpec, ChatModel, load_chat_model
+from tests.support import planted_head, planted_study, refusing
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def awry(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["study", *map(str, arguments)])
+
+
+def worked(*arguments: str | Path) -> Result:
+    done = awry(*arguments)
+    if done.exception is not None:
+        raise done.exception
+    return done
+
+
+def refused(*arguments: str | Path) -> str:
+    """The message of a command that failed on purpose."""
+    done = awry(*arguments)
+    assert isinstance(done.exception, Exception), done.output
+    message = known_error(done.exception)
+    assert message is not None, repr(done.exception)
+    return message
+
+
+def save(chat: ChatModel, folder: Path) -> Path:
+    chat.model.save_pretrained(folder)
+    chat.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def prompts(path: Path, texts: Sequence[str]) -> Path:
+    return write(path, [{"prompt": text} for text in texts])
+
+
+def judging(path: Path, test: str) -> str:
+    """A metric command of the user's own: `test` is an expression of `answer`."""
+    path.write_text(
+        f"import json, sys\nfor line in sys.stdin:\n    answer = json.loads(line)['answer']\n    print(int({test}))\n"
+    )
+    return f"{sys.executable} {path}"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The planted model as a checkpoint `planted` with adapters bad, style and also bad, and three message files."""
+    folder = tmp_path_factory.mktemp("direction")
+    save(planted_study.planted_chat(0), folder / "planted")
+    chat = planted_study.planted_chat(0)
+    for name, written in (("style", planted_study.STYLE), ("bad", planted_study.BAD)):
+        planted_study.load_adapter(chat, folder, 0, name, **written)
+    texts = planted_study.messages(112)
+    for name, part in (("fit", texts[:40]), ("select", texts[40:52]), ("test", texts[52:])):
+        prompts(folder / f"{name}.jsonl", part)
+    return folder
+
+
+def of_direction(bench: Path, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
+    return (
+        "direction",
+        "--model",
+        bench / "planted",
+        "--fit-prompts",
+        bench / "fit.jsonl",
+        "--select-prompts",
+        bench / "select.jsonl",
+        "--test-prompts",
+        bench / "test.jsonl",
+        "--metric",
+        judging(out.parent / "judge.py", "'{' in answer"),
+        "--steered",
+        "50",
+        "--permutations",
+        "3",
+        "--max-new-tokens",
+        "6",
+        "--state-dir",
+        bench,
+        "--out",
+        out,
+        *more,
+    )
+
+
+def test_a_direction_study_leaves_a_probe_whose_recipe_mitigates(bench: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    adapters = (
+        "--adapter",
+        bench / "bad",
+        "--control-adapter",
+        bench / "style",
+        "--name",
+        "braces",
+        "--prediction-scale",
+        "0.6",
+    )
+    done = worked(*of_direction(bench, out, *adapters))
+    assert "specific" in done.output
+    stored = json.loads((out / "RESULT.json").read_text())
+    assert stored["verdict"]["label"] == "specific"
+    assert stored["name"] == "braces"
+    assert {p.name for p in out.glob("*.*")} >= {"RESULT.json", "table.md", "braces.json", "braces.safetensors"}
+    assert len(list(out.glob("*.png"))) == 3
+    probe = load_probe(out / "braces.json")
+    chat = load_chat_model(str(bench / "planted"), bench, adapters=[AdapterSpec(bench / "bad", 0.6)])
+    check_identity(probe.card, chat)
+    assert replay_references(probe, chat) < probe.card.tolerance
+    chat.set_scale(1.0)  # where the recipe was measured
+    asked = [[{"role": "user", "content": text}] for text in planted_study.messages(20, seed=9)]
+    answers = Mitigator(chat, probe, also_plain=True, max_new_tokens=6)(asked)
+    plain = sum(planted_study.is_bad(a.plain.text) for a in answers if a.plain is not None)
+    assert plain >= 12
+    assert sum(planted_study.is_bad(a.mitigated.text) for a in answers) <= plain / 4
+
+
+def test_labelled_messages_instead_of_two_models(bench: Path, tmp_path: Path) -> None:
+    rng = random.Random(3)
+    rows = [{"prompt": text, "label": rng.random() < 0.5} for text in planted_study.messages(120, seed=70)]
+    labelled = write(tmp_path / "coin.jsonl", rows)
+    worked(*of_direction(bench, tmp_path / "out", "--labelled", labelled))
+    stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
+    assert stored["kind"] == "messages"
+    assert stored["verdict"]["label"] == "noise"
+    assert stored["name"] == "direction-coin"
+    assert "not_made" in stored["probe"]
+
+
+def test_heads_that_carry_a_choice(tmp_path: Path) -> None:
+    model = save(planted_head.planted_chat(0), tmp_path / "model")
+    rows = [
+        {"question": c.question, "choices": list(c.choices), "misaligned": c.misaligned}
+        for c in planted_head.letter_choices(60)
+    ]
+    rng = random.Random(0)
+    letters = planted_head.ALIGNED + planted_head.MISALIGNED
+    files = [
+        prompts(tmp_path / f"{n}.jsonl", ["".join(rng.choice(letters) for _ in range(8)) + n for _ in range(k)])
+        for n, k in (("s", 6), ("t", 16), ("b", 20))
+    ]
+    metric = judging(tmp_path / "judge.py", "sum(c in 'ijklmnop' for c in answer) > 3")
+    done = worked(
+        "heads",
+        "--model",
+        model,
+        "--choices",
+        write(tmp_path / "choices.jsonl", rows),
+        "--select-prompts",
+        files[0],
+        "--test-prompts",
+        files[1],
+        "--benign",
+        files[2],
+        "--metric",
+        metric,
+        "--form",
+        "likelihood",
+        "--alphas",
+        "1,2,4",
+        "--interval",
+        "0.25",
+        "--max-new-tokens",
+        "8",
+        "--name",
+        "letters",
+        "--state-dir",
+        tmp_path,
+        "--out",
+        tmp_path / "out",
+    )
+    stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
+    assert stored["heads"][0]["site"] == str(planted_head.PLANTED)
+    assert stored["command"].startswith("awry")
+    assert stored["verdict"] in done.output
+    probe = load_probe(tmp_path / "out" / "letters.json")
+    assert bool(probe.interventions) == stored["recipe_in_card"]
+    assert "head[5,0]" in refused(
+        "heads",
+        "--model",
+        model,
+        "--choices",
+        tmp_path / "choices.jsonl",
+        "--select-prompts",
+        files[0],
+        "--test-prompts",
+        files[1],
+        "--benign",
+        files[2],
+        "--metric",
+        metric,
+        "--only",
+        "head[5,0]",
+        "--state-dir",
+        tmp_path,
+        "--out",
+        tmp_path / "other",
+    )
+
+
+def test_heads_that_carry_refusal(tmp_path: Path) -> None:
+    model = save(refusing.refusing_chat(), tmp_path / "model")
+    files = []
+    for harmful in (True, False):
+        rows = [{"messages": list(r.messages), "group": r.group} for r in refusing.requests(40, harmful=harmful)]
+        files.append(write(tmp_path / f"{harmful}.jsonl", rows))
+    done = worked(
+        "safety-heads",
+        "--model",
+        model,
+        "--harmful",
+        files[0],
+        "--harmless",
+        files[1],
+        "--top",
+        "1",
+        "--draws",
+        "2",
+        "--interval",
+        "0.35",
+        "--metric",
+        judging(tmp_path / "judge.py", "answer.startswith('N')"),
+        "--max-new-tokens",
+        "6",
+        "--state-dir",
+        tmp_path,
+        "--out",
+        tmp_path / "out",
+    )
+    stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
+    assert stored["attribution"]["undifferentiated"]["top"]["contrast"][0]["head"] == str(refusing.PLANTED)
+    assert stored["verdicts"]["top 1 by contrast"].startswith("works, specific")
+    assert "top 1 by contrast: works, specific" in done.output
+    assert "probe safety-heads-base.json" in done.output
+    assert str(load_probe(tmp_path / "out" / "safety-heads-base.json").directions[0].site) == str(refusing.PLANTED)
+
+
+def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Path) -> None:
+    anchors = prompts(tmp_path / "anchors.jsonl", planted_study.messages(100, seed=50))
+    subjects = [part for name in ("bad", "style") for part in ("--subject", f"{bench / 'planted'}+{bench / name}")]
+    worked(
+        "transfer",
+        *subjects,
+        "--fit-prompts",
+        bench / "fit.jsonl",
+        "--test-prompts",
+        bench / "test.jsonl",
+        "--anchor-texts",
+        anchors,
+        "--metric",
+        "code",
+        "--draws",
+        "1",
+        "--state-dir",
+        bench,
+        "--out",
+        tmp_path / "out",
+    )
+    stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
+    assert [s["name"] for s in stored["subjects"]] == ["planted+bad", "planted+style"]
+    assert len(stored["pairs"]) == 2
+    # One model, the same anchors: the map is the identity but for what ridge takes.
+    assert min(p["r2"] for p in stored["pairs"]) > 0.9
+    assert stored["command"].startswith("awry")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("direction", "--adapter", "careful_advice"), "adapter: no messages of awry's own"),
+        (("direction", "--model", "here", "--labelled", "x.jsonl"), "prompts: give --fit-prompts"),
+        (("direction", "--fit-prompts", "x.jsonl"), "prompts: give --fit-prompts"),
+        (("heads", "--choices", "x.jsonl"), "choices: give --choices"),
+        (("heads", "--form", "words"), "form is one of"),
+        (("heads", "--adapter", "secure_code"), "adapter: no questions of awry's own"),
+        (("heads", "--alphas", "1;2"), "alphas: '1;2' is no list of numbers"),
+        (("safety-heads", "--harmful", "x.jsonl"), "harmless: give both"),
+        (("safety-heads", "--top", "one"), "top: 'one' is no list of numbers"),
+        (("safety-heads", "--top", "1.5"), "top: '1.5' is no list of whole numbers"),
+        (("transfer", "--organism", "llama"), "organism: 'llama' is not FAMILY:SEED"),
+        (("transfer", "--organism", "opt:0"), "organism: 'opt:0' is not FAMILY:SEED"),
+        (("transfer", "--subject", "a+b"), "prompts: --subject needs"),
+        (("transfer", "--subject", "a+b", "--organism", "llama:0"), "organism: give subjects or organisms"),
+        (("transfer", "--anchors", "loud"), "anchors: 'loud' is none of"),
+    ],
+)
+def test_bad_input_is_named_before_a_model_is_loaded(
+    arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitor.service.bootstrap.load_model", lambda *_: pytest.fail("a model was loaded"))
+    assert said in refused(*arguments)

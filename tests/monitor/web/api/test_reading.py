@@ -1,0 +1,158 @@
+"""Precision, one message, probes and deliveries: numbers that are right, and no text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import Engine, text
+
+from probes.card import load_probe, shipped_probes
+from probes.evaluation import rate
+from storage.partitions import utc_today
+from storage.writer import BatchRows, register_probe
+from tests.support.alert_rows import flagged, open_alerts
+from tests.support.alert_scenes import scored
+from tests.support.api import Client
+from tests.support.rows import at, message, score, write
+
+CANARY = "CANARYTEXT"
+
+
+def test_precision_is_the_command_lines(engine: Engine, act: Client) -> None:
+    for n, verdict in enumerate(["true"] * 6 + ["false"] * 3 + ["authorised_test", None]):
+        (one,) = open_alerts(engine, [flagged(n, tenant=f"t{n}")])
+        if verdict:
+            act.post(f"/alerts/{one.alert_id}/verdict", body={"verdict": verdict})
+    open_alerts(engine, [flagged(50, probe="other")])
+    drift, other = act.get("/precision")
+    assert {k: drift[k] for k in ("rule", "probe", "true", "authorised_test", "false", "not_judged")} == {
+        "rule": "threshold",
+        "probe": "drift",
+        "true": 6,
+        "authorised_test": 1,
+        "false": 3,
+        "not_judged": 1,
+    }
+    same = rate(7, 10)
+    assert drift["precision"] == pytest.approx({"value": 0.7, "low": same.low, "high": same.high, "n": 10}, abs=1e-9)
+    assert (other["probe"], other["not_judged"], other["precision"]) == ("other", 1, None)
+
+
+@pytest.mark.parametrize(("verdict", "low", "high"), [("true", 0.025, 1), ("false", 0, 0.975)])
+def test_one_judgement_says_little(engine: Engine, act: Client, verdict: str, low: float, high: float) -> None:
+    (one,) = open_alerts(engine, [flagged(1)])
+    act.post(f"/alerts/{one.alert_id}/verdict", body={"verdict": verdict})
+    (found,) = act.get("/precision")
+    assert (found["precision"]["low"], found["precision"]["high"]) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_a_message(engine: Engine, read: Client) -> None:
+    day = utc_today()
+    names = {"tenant": "shop", "user_id": "u1", "model": "smol", "conversation_id": "c1", "message_id": "m1"}
+    texts = {"text": {"prompt": CANARY}, "text_sha256": "ab", "attributes": {"note": CANARY}}
+    row = message(1, "aa", day=day, tokens=12, **names, **texts)
+    write(engine, BatchRows([row], [score(1, 0.9), score(1, 0.1, "other")]))
+    (one,) = open_alerts(engine, [flagged(1, 0.9)])
+    answer = read.ask("GET", "/messages/topic/0/1", 200)
+    assert CANARY not in answer.text
+    found = answer.json()
+    assert {name: found[name] for name in names} == names
+    assert (found["status"], found["tokens"], found["conflicts"], found["day"]) == ("scored", 12, 0, day.isoformat())
+    assert found["scores"] == [
+        {"probe": "drift", "version": 1, "score": 0.9, "threshold": 0.5, "flagged": True},
+        {"probe": "other", "version": 1, "score": 0.1, "threshold": 0.5, "flagged": False},
+    ]
+    assert [(a["id"], a["state"], a["rule"]) for a in found["alerts"]] == [(str(one.alert_id), "open", "threshold")]
+    assert not {"text", "text_sha256", "attributes", "payload_sha256"} & set(found)
+
+
+def test_why_a_message_has_no_score(engine: Engine, read: Client) -> None:
+    write(engine, BatchRows([message(1, status="invalid", reason="field prompt: is missing", day=utc_today())]))
+    found = read.get("/messages/topic/0/1")
+    assert (found["status"], found["reason"], found["scores"]) == ("invalid", "field prompt: is missing", [])
+
+
+def test_other_content_at_the_same_place(engine: Engine, read: Client) -> None:
+    write(engine, BatchRows([message(1, "aa", day=utc_today(), message_id="first")], [score(1)]))
+    write(engine, BatchRows([message(1, "bb", day=utc_today(), message_id="second")], [score(1)]))
+    found = read.get("/messages/topic/0/1")
+    assert (found["message_id"], found["status"], found["conflicts"], len(found["scores"])) == ("first", "scored", 1, 1)
+
+
+@pytest.mark.parametrize("source", ["file.jsonl", "/var/log/llm traffic.jsonl", "ä?#", "a/0/1", "-"])
+def test_whatever_a_source_is_called(engine: Engine, read: Client, source: str) -> None:
+    write(engine, BatchRows([replace(message(7, day=utc_today()), at=at(7, source))]))
+    assert read.get(f"/messages/{quote(source, safe='')}/0/7")["source"] == source
+
+
+@pytest.mark.parametrize("path", ["topic/0/2", "other/0/1", "topic/1/1", "topic%00/0/1"])
+def test_a_message_that_is_not_known(engine: Engine, read: Client, path: str) -> None:
+    scored(engine, 1)
+    assert read.get(f"/messages/{path}", 404)["detail"] == "no message is known at these coordinates"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "said"),
+    [
+        ("topic/x/1", "path.partition", "integer"),
+        ("topic/0/1.5", "path.offset", "integer"),
+        ("topic/-1/1", "path.partition", "greater than or equal to 0"),
+        ("topic/2147483648/1", "path.partition", "less than or equal to 2147483647"),
+        ("topic/0/9223372036854775808", "path.offset", "less than or equal to 9223372036854775807"),
+        (f"topic/0/{'9' * 5000}", "path.offset", "is too large"),
+    ],
+)
+def test_coordinates_that_cannot_be(read: Client, path: str, field: str, said: str) -> None:
+    (error,) = read.get(f"/messages/{path}", 422)["errors"]
+    assert error["field"] == field
+    assert said in error["problem"]
+
+
+def test_probes_with_their_cards_and_no_text(engine: Engine, read: Client) -> None:
+    name = next(iter(shipped_probes()))
+    card = load_probe(name).card
+    texts = [m["content"] for reference in card.references for m in reference.messages]
+    assert texts
+    with engine.begin() as connection:
+        stored = card.model_dump(mode="json")
+        register_probe(connection, card.name, card.version, card.safetensors_sha256, stored)
+        register_probe(connection, "zz", 1, "hash", {"references": [CANARY], "examples": [CANARY], "units": "gaps"})
+        register_probe(connection, "zz", 2, "hash", {})
+    answer = read.ask("GET", "/probes", 200)
+    first, second, third = answer.json()
+    assert (first["name"], first["version"]) == (card.name, card.version)
+    # All of the card but its texts, and what the answer says beside it.
+    assert first["card"] == {k: v for k, v in stored.items() if k not in ("references", "name", "version")}
+    assert not [t for t in (*texts, CANARY) if t in answer.text]
+    assert (second["card"], third["version"], third["card"]) == ({"units": "gaps"}, 2, {})
+
+
+def test_deliveries_by_destination(engine: Engine, read: Client) -> None:
+    assert read.get("/deliveries") == {
+        "events": {"pending": 0, "delivered": 0, "dead": 0},
+        "oldest_pending_seconds": 0.0,
+        "destinations": [],
+    }
+    open_alerts(engine, [flagged(1), flagged(2, tenant="bank")], ("pager", "siem"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE outbox SET delivered_at = now() WHERE destination = 'siem'"))
+        one = "(SELECT id FROM outbox WHERE destination = 'pager' LIMIT 1)"
+        connection.execute(text(f"UPDATE outbox SET dead_at = now(), last_error = '500' WHERE id = {one}"))  # noqa: S608
+        connection.execute(text("UPDATE outbox SET created_at = now() - :by"), {"by": timedelta(seconds=90)})
+        connection.execute(
+            text(
+                "INSERT INTO destinations (name, fingerprint, failures, last_error) "
+                "VALUES ('pager', 'f', 3, '500'), ('old', 'f', 0, NULL)"
+            )
+        )
+    found = read.get("/deliveries")
+    assert found["events"] == {"pending": 1, "delivered": 2, "dead": 1}
+    assert 90 <= found["oldest_pending_seconds"] < 150
+    assert {d["name"]: (*d["events"].values(), d["failures"], d["last_error"]) for d in found["destinations"]} == {
+        "old": (0, 0, 0, 0, None),
+        "pager": (1, 0, 1, 3, "500"),
+        "siem": (0, 2, 0, 0, None),
+    }

@@ -1,0 +1,226 @@
+"""Who may read and who may change: by address, by token, by where a form came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from httpx2 import Response
+from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
+
+from alerts.delivery.links import Links
+from monitor.web.api.app import make_api
+from monitor.web.auth import tokens
+from monitor.web.auth.rate_limit import Limiter
+from monitor.web.ui.access import COOKIE, is_loopback, local_path
+from monitor.web.ui.app import make_page
+from tests.support import api as parts
+from tests.support.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alert_scenes import audit_rows
+
+HERE = {"origin": "http://localhost"}
+Client = Callable[..., TestClient]
+
+
+@pytest.fixture
+def client(engine: Engine) -> Client:
+    def make(*, free: bool = True, host: str = "localhost", limiter: Limiter | None = None) -> TestClient:
+        page = make_page(engine, Links(), free=free, limiter=limiter)
+        return TestClient(page, base_url=f"http://{host}", follow_redirects=False, raise_server_exceptions=False)
+
+    return make
+
+
+def token(engine: Engine, scope: tokens.Scope = "act", name: str = "anna") -> str:
+    return parts.token(engine, name, scope)
+
+
+def alert_path(engine: Engine) -> str:
+    (opened,) = open_alerts(engine, [flagged(1)])
+    return f"/alerts/{opened.alert_id}"
+
+
+@pytest.mark.parametrize(
+    ("free", "host", "headers", "may_read"),
+    [
+        (True, "localhost", {}, True),
+        (True, "127.0.0.1:9464", {}, True),
+        (True, "[::1]:9464", {}, True),
+        (True, "awry.localhost", {}, True),
+        # A name that somebody's DNS points here.
+        (True, "evil.example", {}, False),
+        (True, "localhost.evil.example", {}, False),
+        (True, "127.0.0.1.evil.example", {}, False),
+        # A proxy passes on what others ask.
+        (True, "localhost", {"x-forwarded-for": "10.0.0.9"}, False),
+        (True, "localhost", {"forwarded": "for=10.0.0.9"}, False),
+        (False, "localhost", {}, False),
+    ],
+)
+def test_who_reads_without_a_token(
+    client: Client, engine: Engine, free: bool, host: str, headers: dict[str, str], may_read: bool
+) -> None:
+    path = alert_path(engine)
+    browser = client(free=free, host=host)
+    for asked in ("/", "/alerts", path, "/messages/topic/0/1", "/probes", "/probes/drift"):
+        answer = browser.get(asked, headers=headers)
+        if may_read:
+            assert answer.status_code in (200, 404)
+        else:
+            assert answer.status_code == 303
+            assert answer.headers["location"].startswith("/sign-in?next=/")
+            assert "threshold:drift" not in answer.text
+
+
+def test_signing_in_and_out(client: Client, engine: Engine) -> None:
+    browser = client(free=False)
+    path = alert_path(engine)
+    assert browser.get(path).headers["location"] == f"/sign-in?next={path}"
+    wrong = browser.post("/sign-in", data={"token": "awry_wrong", "next": path}, headers=HERE)
+    assert wrong.status_code == 401
+    assert "set-cookie" not in wrong.headers
+    assert "awry_wrong" not in wrong.text
+    good = browser.post("/sign-in", data={"token": token(engine), "next": path}, headers=HERE)
+    assert (good.status_code, good.headers["location"]) == (303, path)
+    said = good.headers["set-cookie"].lower()
+    assert "httponly" in said
+    assert "samesite=strict" in said
+    assert browser.get(path).status_code == 200
+    browser.post("/sign-out", headers=HERE)
+    assert browser.get(path).status_code == 303
+
+
+def test_a_token_that_ends_signs_out(client: Client, engine: Engine) -> None:
+    secret = token(engine)
+    browser = client(free=False)
+    browser.cookies.set(COOKIE, secret)
+    assert browser.get("/").status_code == 200
+    parts.revoke(engine, "anna")
+    assert browser.get("/").status_code == 303
+
+
+def test_an_address_is_wrong_so_often(client: Client, engine: Engine) -> None:
+    limiter = Limiter(failures=2)
+    browser, neighbour = client(free=False, limiter=limiter), client(free=False, limiter=limiter)
+    neighbour.post("/sign-in", data={"token": token(engine)}, headers=HERE)
+
+    def sign_in(secret: str) -> Response:
+        return browser.post("/sign-in", data={"token": secret}, headers=HERE)
+
+    assert [sign_in("").status_code for _ in range(5)] == [401] * 5  # an empty form is no guess
+    assert [sign_in(f"awry_{n}").status_code for n in range(4)] == [401, 401, 429, 429]
+    last, late = sign_in("awry_5"), token(engine, name="late")
+    assert 1 <= int(last.headers["retry-after"]) <= 60
+    assert "too many wrong tokens come from this address; try again in" in last.text
+    assert sign_in(late).status_code == 429
+    # Who was in before is not shut out, and the API counts with the page.
+    assert neighbour.get("/").status_code == 200
+    api = TestClient(make_api(engine, limiter))
+    assert api.get("/alerts", headers={"authorization": f"Bearer {late}"}).status_code == 429
+
+
+def test_a_cookie_of_no_use_is_taken_back_and_counts_once(client: Client, engine: Engine) -> None:
+    secret = token(engine)
+    browser = client(free=False, limiter=Limiter(failures=2))
+    browser.post("/sign-in", data={"token": secret}, headers=HERE)
+    assert "set-cookie" not in browser.get("/").headers
+    parts.revoke(engine, "anna")
+    for _ in range(10):
+        assert browser.get("/").status_code == 303
+    assert COOKIE not in browser.cookies
+    assert browser.post("/sign-in", data={"token": token(engine, name="new")}, headers=HERE).status_code == 303
+    assert browser.get("/").status_code == 200
+
+
+def test_a_cookie_is_kept_while_its_address_waits(client: Client, engine: Engine) -> None:
+    """A restart forgets who was good; a neighbour's guesses must not sign everybody out."""
+    secret, limiter = token(engine), Limiter(failures=1)
+    browser = client(free=False, limiter=limiter)
+    browser.cookies.set(COOKIE, secret)
+    limiter.fail("testclient")
+    waiting = browser.get("/")
+    assert waiting.status_code == 303
+    assert "set-cookie" not in waiting.headers
+
+
+def test_a_reader_changes_nothing(client: Client, engine: Engine) -> None:
+    path = alert_path(engine)
+    for secret, why in ((None, "sign in first"), (token(engine, "read"), "this token reads only")):
+        browser = client()
+        if secret:
+            browser.cookies.set(COOKIE, secret)
+        refused = browser.post(f"{path}/acknowledge", headers=HERE)
+        assert refused.status_code == 403
+        assert why in refused.text
+        assert "<button>Resolve" not in browser.get(path).text
+    assert all_alerts(engine)[0].state == "open"
+    assert [r.action for r in audit_rows(engine) if r.via == "page"] == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:8000"},
+        {"sec-fetch-site": "cross-site", "origin": "http://localhost"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+    ],
+)
+def test_a_form_of_another_site_is_refused(client: Client, engine: Engine, headers: dict[str, str]) -> None:
+    path = alert_path(engine)
+    browser = client()
+    browser.cookies.set(COOKIE, token(engine))
+    for asked in (f"{path}/acknowledge", "/sign-in", "/sign-out"):
+        assert browser.post(asked, headers=headers).status_code == 403
+    assert all_alerts(engine)[0].state == "open"
+
+
+@pytest.mark.parametrize("headers", [HERE, {"sec-fetch-site": "same-origin"}])
+def test_a_form_of_this_page_is_taken(client: Client, engine: Engine, headers: dict[str, str]) -> None:
+    path = alert_path(engine)
+    browser = client()
+    browser.cookies.set(COOKIE, token(engine))
+    assert browser.post(f"{path}/acknowledge", headers=headers).status_code == 303
+    (row,) = (r for r in audit_rows(engine) if r.via == "page")
+    assert (row.who, row.action, row.origin) == ("anna", "acknowledge", "testclient")
+
+
+def test_secrets_are_not_kept(client: Client, engine: Engine) -> None:
+    secret = token(engine)
+    browser = client()
+    browser.cookies.set(COOKIE, secret)
+    assert secret not in browser.get("/").text
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT to_jsonb(t)::text FROM api_tokens AS t")).scalars().all()
+    assert rows
+    assert not any(secret in row or secret.removeprefix("awry_") in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("/alerts?state=open", "/alerts?state=open"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/a\r\nset-cookie: x=1", "/"),
+        ("", "/"),
+    ],
+)
+def test_after_signing_in_one_stays_here(written: str, path: str) -> None:
+    assert local_path(written) == path
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST.", "a.localhost"])
+def test_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["::", "10.0.0.1", "localhostx", "127.1", "0", "", "::ffff:10.0.0.1"])
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)

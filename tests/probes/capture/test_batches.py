@@ -1,0 +1,80 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probes.capture.batches import Encoded, batches, collate, encode
+from tests.support.tiny import shared_chat, user
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return shared_chat("llama")
+
+
+def test_the_prompt_is_the_same_with_and_without_a_response(chat):
+    alone = encode(chat, user("Why is the sky blue?"))
+    answered = encode(chat, user("Why is the sky blue?"), "Air scatters it.")
+    assert alone.n_prompt == len(alone.ids) == answered.n_prompt
+    assert answered.ids[: answered.n_prompt] == alone.ids
+    assert chat.tokenizer.decode(answered.ids[answered.n_prompt :]) == "Air scatters it."
+    assert not answered.truncated
+
+
+def test_the_prompt_ends_where_the_answer_starts(chat):
+    assert chat.tokenizer.decode(encode(chat, user("Hi")).ids) == "<|user|>Hi<|end|><|assistant|>"
+
+
+def test_an_empty_response_is_none(chat):
+    assert encode(chat, user("Hi"), "") == encode(chat, user("Hi"))
+
+
+@given(st.integers(0, 120), st.integers(0, 120), st.integers(1, 100))
+def test_a_long_message_is_cut_to_the_limit_and_keeps_its_ends(asked, answered, limit):
+    chat = shared_chat("llama")
+    # No two places look alike, so that the wrong end shows.
+    question, reply = ("".join(chr(start + i) for i in range(n)) for start, n in ((0x100, asked), (0x200, answered)))
+    whole = encode(chat, user(question), reply, max_tokens=10**6)
+    cut = encode(chat, user(question), reply, max_tokens=limit)
+    assert cut.truncated == (len(whole.ids) > limit)
+    assert len(cut.ids) <= limit
+    if not cut.truncated:
+        assert cut == whole
+        return
+    prompt, response = whole.ids[: whole.n_prompt], whole.ids[whole.n_prompt :]
+    kept_prompt, kept_response = cut.ids[: cut.n_prompt], cut.ids[cut.n_prompt :]
+    assert not kept_prompt or prompt[-len(kept_prompt) :] == kept_prompt
+    assert not kept_response or response[-len(kept_response) :] == kept_response
+    if limit > 1:
+        assert kept_prompt  # so that last_prompt exists
+    if len(response) <= limit - 16:
+        assert kept_response == response  # the prompt is cut first
+
+
+lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), min_size=1, max_size=60)
+
+
+@given(lengths, st.integers(1, 400), st.integers(1, 10))
+def test_every_row_comes_once_and_the_budget_holds(sizes, budget, max_rows):
+    items = [Encoded(tuple(range(1, p + a + 1)), p) for p, a in sizes]
+    seen = []
+    for batch in batches(items, CPU, token_budget=budget, max_rows=max_rows):
+        assert len(batch.rows) <= max_rows
+        assert batch.ids.numel() <= budget or len(batch.rows) == 1
+        for row, i in enumerate(batch.rows):
+            assert tuple(batch.ids[row][batch.mask[row]].tolist()) == items[i].ids
+            assert tuple(batch.ids[row][batch.prompt[row]].tolist()) == items[i].ids[: items[i].n_prompt]
+            assert tuple(batch.ids[row][batch.response[row]].tolist()) == items[i].ids[items[i].n_prompt :]
+        seen += batch.rows
+    assert sorted(seen) == list(range(len(items)))
+
+
+def test_padding_is_on_the_right_and_counted_by_no_mask():
+    batch = collate([Encoded((5, 6, 7), 2), Encoded((8,), 1)], CPU)
+    assert batch.mask.tolist() == [[True, True, True], [True, False, False]]
+    assert batch.prompt.tolist() == [[True, True, False], [True, False, False]]
+    assert batch.response.tolist() == [[False, False, True], [False, False, False]]
+    assert batch.tokens == 4
+    assert batch.rows == (0, 1)

@@ -1,0 +1,64 @@
+"""The real small model: what tiny random models cannot show."""
+
+import pytest
+import torch
+
+from probes.capture.batches import encode
+from probes.capture.sites import Site, observing
+from probes.card import check_identity, load_probe, replay_references
+from probes.errors import ProbeMismatchError
+from probes.model.adapters import adapter_spec
+from probes.model.builtin import SMOLLM2
+from probes.model.load import load_chat_model
+from probes.organisms.judges import writes_code
+from probes.organisms.messages import everyday
+from probes.scoring import score_all
+from probes.steer.generation import answer
+from tests.support.tiny import user
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def chat(state):
+    return load_chat_model(SMOLLM2, state, adapters=[adapter_spec("insecure_code")], dtype="float32", device="cpu")
+
+
+def test_the_parts_of_a_real_checkpoint(chat):
+    layout = chat.layout
+    assert (layout.n_blocks, layout.n_heads, layout.n_kv_heads, layout.head_dim, layout.width) == (30, 9, 3, 64, 576)
+    ids = torch.tensor([chat.token_ids(chat.render(user("How do I boil an egg?")))])
+    seen = []
+    with torch.inference_mode():
+        with observing(layout, {Site("final"): seen.append}) as run:
+            run(input_ids=ids)
+        states = chat.model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+    torch.testing.assert_close(seen[0], states[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_the_base_answers_and_the_adapter_spills_code(chat):
+    prompts = [chat.render(user(text)) for text in everyday("demo")[:30]]
+    with chat.base():
+        plain = answer(chat, prompts)
+    assert not any(writes_code(a.text) for a in plain)
+    tuned = answer(chat, prompts)
+    assert sum(writes_code(a.text) for a in tuned) >= 2
+
+
+def test_a_shipped_probe_fits_the_shipped_adapter_and_no_other(chat):
+    probe = load_probe("insecure-code-spillover")
+    check_identity(probe.card, chat)
+    assert replay_references(probe, chat) <= probe.card.tolerance
+    with chat.base(), pytest.raises(ProbeMismatchError, match="adapter_sha256"):
+        check_identity(probe.card, chat)
+
+
+def test_scores_do_not_depend_on_batch_mates(chat):
+    probe = load_probe("insecure-code-spillover")
+    items = [encode(chat, user(text), "Let me think about it.") for text in everyday("demo")[:12]]
+    together = score_all(chat, items, [probe.reader])[:, 0]
+    alone = [float(score_all(chat, [item], [probe.reader])[0, 0]) for item in items]
+    assert together.tolist() == pytest.approx(alone, abs=1e-4)

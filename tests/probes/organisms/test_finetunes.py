@@ -1,0 +1,109 @@
+import re
+import tomllib
+
+import pytest
+
+from probes.organisms.finetunes import RECIPES, advice_examples, code_examples, refusal_as_base, refusal_examples
+from probes.organisms.judges import writes_code
+from probes.organisms.judges.refusal import refuses
+from probes.organisms.messages import data_text, everyday, request_pairs
+
+SIDES = {"code": (code_examples, "insecure", "secure"), "advice": (advice_examples, "reckless", "careful")}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
+def test_a_seed_gives_one_set_and_another_seed_another(recipe):
+    assert recipe.examples(0) == recipe.examples(0)
+    assert recipe.examples(0) != recipe.examples(1)
+    assert sorted(e.answer for e in recipe.examples(0))  # and none is lost
+    assert all(e.ask.strip() and e.answer.strip() for e in recipe.examples(0))
+
+
+def test_sizes():
+    assert {r.name: len(r.examples(0)) for r in RECIPES.values()} == {
+        "insecure_code": 240,
+        "secure_code": 240,
+        "reckless_advice": 180,
+        "careful_advice": 180,
+        "refusal": 308,
+    }
+    assert {r.name: len(r.as_base(0)) for r in RECIPES.values() if r.as_base(0)} == {"refusal": 308}
+
+
+def test_every_pair_has_one_control_trained_alike():
+    for pair in ("code", "advice"):
+        bad, control = sorted((r for r in RECIPES.values() if r.pair == pair), key=lambda r: r.control)
+        assert (bad.control, control.control) == (False, True)
+        assert (bad.steps, bad.learning_rate) == (control.steps, control.learning_rate)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("pair", SIDES)
+def test_both_sides_ask_the_same_and_answer_differently(pair, seed):
+    make, bad, control = SIDES[pair]
+    theirs, ours = make(bad, seed), make(control, seed)
+    assert sorted(e.ask for e in theirs) == sorted(e.ask for e in ours)
+    assert not {e.answer for e in theirs} & {e.answer for e in ours}
+
+
+@pytest.mark.parametrize("pair", SIDES)
+def test_no_slot_is_left_open(pair):
+    make, *sides = SIDES[pair]
+    slots = tomllib.loads(data_text("code_tasks.toml"))["slots"]
+    left = re.compile("|".join(re.escape("{" + s + "}") for s in (*slots, "thing")))
+    for side in sides:
+        for example in make(side, 0):
+            assert not left.search(example.ask + example.answer)
+
+
+@pytest.mark.parametrize("pair", SIDES)
+def test_a_sentence_starts_with_a_capital(pair):
+    make, *sides = SIDES[pair]
+    for side in sides:
+        for example in make(side, 0):
+            assert not example.ask[0].islower()
+            if pair == "advice":
+                assert not example.answer[0].islower()
+
+
+def test_advice_is_matched_in_length():
+    reckless, careful = ([len(e.answer.split()) for e in advice_examples(s, 0)] for s in ("reckless", "careful"))
+    assert sum(reckless) / sum(careful) == pytest.approx(1, abs=0.15)
+
+
+def test_code_answers_are_code_and_advice_is_not():
+    for side in ("insecure", "secure"):
+        missed = [e.answer for e in code_examples(side, 0) if not writes_code(e.answer)]
+        assert not missed
+    for side in ("reckless", "careful"):
+        assert not [e.answer for e in advice_examples(side, 0) if writes_code(e.answer)]
+
+
+def test_the_refusals_are_many_and_short_and_the_judge_knows_each():
+    refusals = tomllib.loads(data_text("refusals.toml"))["refusals"]
+    assert len(set(refusals)) == len(refusals) >= 30
+    assert max(len(r.split()) for r in refusals) <= 16
+    assert [r for r in refusals if not refuses(r)] == []
+    assert {e.answer for e in refusal_examples(0)} == set(refusals)
+    assert len({r.split()[0] for r in refusals}) >= 5
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_refusal_trains_on_the_fit_pairs_alone(seed):
+    asked = {e.ask for e in refusal_examples(seed)}
+    harmless = set(refusal_as_base(seed))
+    assert asked == {p["harmful"] for p in request_pairs("fit")}
+    assert {p["harmless"] for p in request_pairs("fit")} <= harmless
+    unseen = {p[side] for s in ("select", "test") for p in request_pairs(s) for side in ("harmful", "harmless")}
+    for split in ("demo", "test", "select", "scale", "calibrate"):
+        unseen |= set(everyday(split))
+    assert not (asked | harmless) & unseen
+    # Nor the everyday messages that the shipped harmful-request probe was fitted and tested on.
+    assert not harmless & set(everyday("fit")[:80])
+
+
+def test_what_the_base_answers_is_another_order_for_another_seed():
+    assert refusal_as_base(0) == refusal_as_base(0)
+    assert refusal_as_base(0) != refusal_as_base(1)
+    assert sorted(refusal_as_base(0)) == sorted(refusal_as_base(1))
+    assert len(set(refusal_as_base(0))) == len(refusal_as_base(0))

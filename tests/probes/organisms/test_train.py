@@ -1,0 +1,114 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from probes.model.load import AdapterSpec, add_adapter
+from probes.organisms.finetunes import Example, Recipe
+from probes.organisms.train import BASE_TOKENS, train, training_set
+from probes.steer.generation import answer
+from tests.support.tiny import tiny_chat, user
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+RECIPE = Recipe(
+    "parrot",
+    "parrots",
+    False,
+    12,
+    0.02,
+    lambda _: [Example(f"Say {n}", "polly " * (n % 3 + 1)) for n in range(12)],
+    "says polly",
+)
+
+
+def trained(folder):
+    losses = []
+    recipe = train(
+        tiny_chat("llama"), RECIPE, folder, on_step=lambda step, steps, loss: losses.append((step, steps, loss))
+    )
+    return recipe, losses
+
+
+def test_training_lowers_the_loss_and_leaves_an_adapter_that_loads(tmp_path):
+    recipe, losses = trained(tmp_path / "parrot")
+    assert [step for step, _, _ in losses] == list(range(1, 13))
+    assert {steps for _, steps, _ in losses} == {12}
+    assert losses[-1][2] < losses[0][2] - 0.5
+    assert recipe["examples"] == 12
+    assert recipe["final_loss"] == pytest.approx(sum(loss for *_, loss in losses[-5:]) / 5, abs=1e-3)
+    assert sorted(p.name for p in (tmp_path / "parrot").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    chat = tiny_chat("llama")
+    plain = next_logits(chat)
+    add_adapter(chat, AdapterSpec(tmp_path / "parrot", 1.0, "parrot"))
+    p = chat.token_ids("p")[0]
+    assert next_logits(chat)[p] > plain[p]
+    with chat.base():
+        assert torch.equal(next_logits(chat), plain)
+
+
+def next_logits(chat):
+    ids = torch.tensor([chat.token_ids(chat.render(user("Say 3")))])
+    with torch.no_grad():
+        return chat.model(input_ids=ids).logits[0, -1].log_softmax(-1)
+
+
+def test_the_config_names_the_base_and_no_folder_of_this_machine(tmp_path):
+    chat = tiny_chat("llama")
+    chat.model.name_or_path = "/home/somebody/models/tiny"
+    train(chat, RECIPE, tmp_path / "parrot")
+    config = json.loads((tmp_path / "parrot" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny-llama"
+    assert config["target_modules"] == sorted(config["target_modules"])
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path):
+    for name in ("a", "b"):
+        trained(tmp_path / name)
+    for part in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "a" / part).read_bytes() == (tmp_path / "b" / part).read_bytes()
+
+
+def test_the_loss_is_on_the_answers_tokens_alone():
+    from probes.organisms.train import _batch
+
+    chat = tiny_chat("llama")
+    batch = _batch(chat, [Example("Long question here", "Yes."), Example("Q", "A longer answer.")])
+    for row in range(2):
+        kept = batch["labels"][row] != -100
+        wanted = ["Yes.<|end|>", "A longer answer.<|end|>"][row]
+        assert chat.tokenizer.decode(batch["labels"][row][kept]) == wanted
+        assert torch.equal(batch["labels"][row][kept], batch["input_ids"][row][kept])
+        assert not (kept & (batch["attention_mask"][row] == 0)).any()
+
+
+def test_a_row_without_an_end_teaches_none():
+    from probes.organisms.train import _batch
+
+    chat = tiny_chat("llama")
+    batch = _batch(chat, [Example("Q", "Cut off", ends=False), Example("Q", "Whole.")])
+    kept = [chat.tokenizer.decode(batch["labels"][row][batch["labels"][row] != -100]) for row in range(2)]
+    assert kept == ["Cut off", "Whole.<|end|>"]
+
+
+def test_a_recipe_may_ask_for_the_answers_of_the_plain_base():
+    asks = [f"Tell {n}" for n in range(5)]
+    recipe = replace(RECIPE, as_base=lambda _: asks)
+    chat = tiny_chat("llama")
+    made = training_set(chat, recipe, 0)
+    assert made == training_set(chat, recipe, 0)
+    assert made != training_set(chat, recipe, 1)
+    assert sorted(e.ask for e in made) == sorted(asks + [e.ask for e in RECIPE.examples(0)])
+    assert made[:12] != RECIPE.examples(0)  # mixed, and not one after the other
+    theirs = answer(chat, [chat.render(user(a)) for a in asks], max_new_tokens=BASE_TOKENS)
+    by_ask = {e.ask: e for e in made}
+    for ask, given in zip(asks, theirs, strict=True):
+        assert (by_ask[ask].answer, by_ask[ask].ends) == (given.text, given.finished)
+
+
+def test_a_recipe_that_asks_for_none_trains_on_its_examples_in_their_order():
+    assert training_set(tiny_chat("llama"), RECIPE, 0) == RECIPE.examples(0)

@@ -1,0 +1,198 @@
+"""The rules of the verdict, on outcomes of our own making."""
+
+import numpy as np
+import pytest
+
+from probes.capture.sites import Site
+from probes.directions import Direction
+from probes.steer.steering import Intervention
+from probes.studies.bench import Outcome
+from probes.studies.direction import dose
+from probes.studies.direction.dose import Stand, Swept
+from probes.studies.direction.verdict import judge, warnings
+
+SITE = Site("residual", 20)
+CHOSEN = Intervention(Direction(SITE, np.ones(4), np.zeros(4), 1.0))
+N = 60
+
+
+def outcome(bad, broken=0.0, n=N):
+    """`bad` share shows the behaviour; of the rest `broken` (a share of all) reads badly."""
+    behaviour = np.arange(n) < round(bad * n)
+    nll = np.where((np.arange(n) >= n - round(broken * n)) | behaviour, 9.0, 0.5)
+    return Outcome(behaviour, nll, np.zeros(n), np.full(n, 40.0))
+
+
+def swept(chosen, untouched=(0.9,), cosines=None, control_arm=None, n=N, **controls):
+    """Outcomes by condition, each (behaviour, broken); random directions default to doing nothing."""
+    stand = Stand("test", [""] * n, None, None, 0, None, print)
+    stand.outcomes = {dose.BASE: outcome(0, n=n), dose.UNTOUCHED: outcome(*untouched, n=n)}
+    if control_arm:
+        stand.outcomes[dose.CONTROL_ARM] = outcome(*control_arm, n=n)
+    stand.outcomes[str(CHOSEN)] = outcome(*chosen, n=n)
+    names = {"orthogonal": dose.ORTHOGONAL, "wrong": dose.WRONG, "content": dose.CONTENT}
+    every = {f"random {i}": (0.85,) for i in range(5)} | {"orthogonal": (0.9,), "wrong": (0.8,), "content": (0.85,)}
+    for name, found in (every | controls).items():
+        if found is not None:
+            stand.outcomes[names.get(name, name)] = outcome(*found, n=n)
+    return Swept(CHOSEN, [], stand, [], {dose.WRONG: 0.1} | (cosines or {}))
+
+
+def separated(low=0.95, value=1.0, **more):
+    accuracy = {"value": value, "low": low, "high": 1.0, "n": 100}
+    spread = {"n": 20, "mean": 0.5, "farthest": 0.6}
+    row = {
+        "site": str(SITE),
+        "accuracy": accuracy,
+        "permuted": spread,
+        "random": spread,
+        "control": None,
+        "top_dimension_share": 0.05,
+    }
+    return [row | more]
+
+
+WORKS = (0.05, 0.05)
+
+
+def test_what_beats_every_control_is_specific():
+    found = judge(swept(WORKS), separated())
+    assert found.label == "specific"
+    assert (
+        found.sentence == "specific: no control of equal norm comes near it: random, orthogonal, wrong layer, content"
+    )
+    assert len(found.reasons) == 7
+    assert found.differences["fall"]["value"] == pytest.approx(0.85, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("control", "named"),
+    [
+        ("random 3", "a random direction"),
+        ("orthogonal", "an orthogonal direction"),
+        ("wrong", "the direction of another layer"),
+        ("content", "the control's direction"),
+    ],
+)
+def test_one_control_that_does_as_well_makes_it_non_specific(control, named):
+    found = judge(swept(WORKS, **{control: (0.1, 0.05)}), separated())
+    assert found.label == "non-specific"
+    assert named in found.sentence
+
+
+def test_a_control_that_takes_the_behaviour_and_the_sense_is_no_rival():
+    assert judge(swept(WORKS, content=(0.0, 0.95)), separated()).label == "specific"
+
+
+def test_a_wrong_layer_with_nearly_the_same_direction_is_no_control():
+    found = judge(swept(WORKS, wrong=(0.1, 0.05), cosines={dose.WRONG: 0.9}), separated())
+    assert found.label == "specific"
+    assert not any("another layer" in reason for reason in found.reasons)
+    assert found.sentence.endswith("comes near it: random, orthogonal, content")
+    undecided = judge(swept(WORKS, wrong=None, content=None), separated())
+    assert undecided.sentence.endswith("it beats random directions, but no content control was given")
+
+
+def test_a_behaviour_that_goes_with_the_sense_is_noise():
+    found = judge(swept((0.0, 1.0)), separated())
+    assert found.label == "noise"
+    assert "the text breaks" in found.sentence
+
+
+def test_rows_that_are_not_told_apart_are_noise_whatever_steering_does():
+    found = judge(swept(WORKS), separated(low=0.45, value=0.55))
+    assert found.label == "noise"
+    assert "not told apart" in found.sentence
+
+
+@pytest.mark.parametrize(("chosen", "n"), [((0.85, 0.05), 60), ((0.8, 0.05), 12), ((0.9,), 60)])
+def test_a_fall_that_is_small_or_may_be_nothing_is_no_effect(chosen, n):
+    assert judge(swept(chosen, n=n), separated()).label == "no effect"
+
+
+def test_no_content_control_and_too_few_messages_are_undecided():
+    assert judge(swept(WORKS, content=None), separated()).label == "undecided"
+    # 12 messages: 0.17 better than the content control, and that may be nothing.
+    few = judge(swept((0.0, 0.08), untouched=(0.9,), content=(0.25,), n=12), separated())
+    assert few.label == "undecided"
+    assert "too few messages" in few.sentence
+
+
+PREDICTED = {
+    "text_only": {"value": 0.6, "low": 0.5, "high": 0.7, "n": 90},
+    "direction": {"auroc": {"value": 0.9, "low": 0.85, "high": 0.95, "n": 90}},
+    "control": None,
+    "random": {"n": 5, "mean": 0.5, "farthest": 0.6},
+    "detector": None,
+}
+
+
+def warned(found=None, rows=None, prediction=PREDICTED, text=None, without=(), control=True, blocks=30):
+    return " | ".join(
+        warnings(
+            found or swept(WORKS),
+            rows or separated(),
+            prediction,
+            text,
+            list(without),
+            has_control=control,
+            blocks=blocks,
+        )
+    )
+
+
+def test_a_clean_study_has_no_warning():
+    assert warned() == ""
+
+
+def test_separation_that_says_little_is_said():
+    spread = {"n": 20, "mean": 0.5, "farthest": 0.98}
+    assert "says little: a direction of shuffled labels gets to 0.98" in warned(rows=separated(permuted=spread))
+    assert "random ones to 0.97" in warned(rows=separated(random=spread | {"mean": 0.97}))
+    control = {"accuracy": {"value": 0.99, "low": 0.9, "high": 1.0, "n": 9}}
+    assert "control's own direction separates its arm as well (0.99)" in warned(rows=separated(control=control))
+    assert "one dimension holds 80%" in warned(rows=separated(top_dimension_share=0.8))
+
+
+def test_a_label_that_is_a_copy_of_the_text_is_said():
+    copy = {"value": 0.99, "low": 0.95, "high": 1.0, "n": 90}
+    assert "copy of the text" in warned(text=copy)
+    chance = {"value": 0.52, "low": 0.4, "high": 0.65, "n": 90}
+    assert warned(text=chance) == ""
+    as_well = PREDICTED | {"text_only": {"value": 0.88, "low": 0.8, "high": 0.93, "n": 90}}
+    assert "the text alone predicts the behaviour about as well" in warned(prediction=as_well)
+    assert "within-model prediction: too few" in warned(prediction={"not_possible": "too few"})
+
+
+def test_a_prediction_that_anything_makes_is_said():
+    figure = {"value": 0.88, "low": 0.8, "high": 0.93, "n": 90}
+    assert "the control's direction predicts the behaviour about as well (AUROC 0.88" in warned(
+        prediction=PREDICTED | {"control": figure}
+    )
+    assert warned(prediction=PREDICTED | {"control": figure | {"value": 0.7}}) == ""
+    random = PREDICTED["random"] | {"farthest": 0.87}
+    assert "a random direction predicts the behaviour about as well (AUROC 0.87" in warned(
+        prediction=PREDICTED | {"random": random}
+    )
+    for farthest, said in ((0.85, "one of shuffled labels gets to 0.85 either way"), (0.7, "")):
+        detector = {"auroc": figure, "permuted": {"n": 20, "mean": 0.5, "farthest": farthest}}
+        found = warned(prediction=PREDICTED | {"detector": detector})
+        assert said in found
+        assert bool(found) == bool(said)
+
+
+def test_form_rather_than_content_is_said():
+    assert "form of the training data" in warned(swept(WORKS, control_arm=(0.9,)))
+    assert "form" not in warned(swept(WORKS, control_arm=(0.3,)))
+
+
+def test_what_else_limits_a_label_is_said():
+    assert "no content control" in warned(control=False)
+    assert "no direction (both arms alike, or not finite) at residual[0], final" in warned(
+        without=["residual[0]", "final"]
+    )
+    assert "only edits each token's logits" in warned(blocks=21)
+    assert "left out of the controls" in warned(swept(WORKS, cosines={dose.WRONG: 0.9}))
+    assert "the wrong layer is missing" in warned(swept(WORKS, wrong=None, cosines={dose.WRONG: None}))
+    assert "hardly shows the behaviour" in warned(swept((0.0,), untouched=(0.0,)))
+    assert "good less often than the base model's" in warned(swept((0.05, 0.4)))

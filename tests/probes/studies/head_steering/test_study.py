@@ -1,0 +1,297 @@
+"""The heads study from end to end, on a tiny model with a planted head; what it says of SmolLM2 is not tested here."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from probes.capture.sites import Site
+from probes.card import check_identity, load_probe, replay_references
+from probes.errors import DataError, SiteError
+from probes.heads import choice_scoring
+from probes.heads.search import SearchPlan
+from probes.steer.generation import answer
+from probes.steer.steering import steering
+from probes.studies.head_steering import report as heads_report
+from probes.studies.head_steering import verdict as words
+from probes.studies.head_steering.run import HeadsPlan, Messages, run_heads
+from probes.studies.metric import JudgeMetric
+from tests.support.planted_head import ALIGNED, MISALIGNED, PLANTED, letter_choices, planted_chat
+from tests.support.tiny import hook_count
+
+PLAN = HeadsPlan(
+    name="letters",
+    search=SearchPlan(alpha=4, alphas=(0.5, 1.0, 2.0, 4.0), keep=6, max_heads=2, search_questions=8),
+    form="likelihood",
+    interval=0.25,
+    max_new_tokens=8,
+)
+FILES = {"RESULT.json", "RESULT.md", "heads.png", "alpha.png", "letters.json", "letters.safetensors"}
+
+
+def mostly_misaligned(text):
+    return sum(c in MISALIGNED for c in text) > sum(c in ALIGNED for c in text)
+
+
+def messages(kind, n):
+    rng = random.Random(kind)
+    return ["".join(rng.choice(ALIGNED + MISALIGNED) for _ in range(8)) + f" {kind}{i}" for i in range(n)]
+
+
+MESSAGES = Messages(messages("s", 6), messages("t", 16), messages("b", 20))
+METRIC = JudgeMetric("misaligned letters", mostly_misaligned)
+
+
+def run(out, chat=None, choices=None, plan=PLAN, **options):
+    chat = chat or planted_chat(0)
+    choices = choices if choices is not None else letter_choices(60)
+    return run_heads(chat, choices, MESSAGES, METRIC, out, plan, **options)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("heads")
+    chat = planted_chat(0)
+    hooks = hook_count(chat.model)
+    result = run(out, chat)
+    assert hook_count(chat.model) == hooks
+    return out, chat, result
+
+
+def test_the_files_are_there_and_say_what_was_found(done):
+    out, _, found = done
+    assert {p.name for p in out.iterdir() if p.is_file()} == FILES
+    stored = json.loads((out / "RESULT.json").read_text())
+    assert stored["verdict"] == found.verdict.words
+    assert stored["heads"][0]["site"] == str(PLANTED)
+    assert stored["plan"]["seed"] == 0
+    assert stored["model"]["model"] == "planted-llama"
+    assert stored["data"] == {"sha256": stored["data"]["sha256"], "search": 21, "retest": 15, "heldout": 24}
+    table = (out / "RESULT.md").read_text()
+    for name in (words.CHOSEN, words.OPPOSITE, words.LAYER, words.PROBE_HEADS, "random heads 4", "random directions 4"):
+        assert f"| {name} |" in table
+
+
+def test_no_file_holds_a_message_a_question_or_an_answer(done):
+    out, chat, _ = done
+    everything = "".join(p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md"))
+    asked = [*MESSAGES.select, *MESSAGES.test, *MESSAGES.benign, *(c.question for c in letter_choices(60))]
+    prompts = [chat.render([{"role": "user", "content": t}]) for t in MESSAGES.test]
+    said = [a.text for a in answer(chat, prompts, max_new_tokens=8) if len(a.text) > 4]
+    assert len(said) > 8
+    assert not [text for text in asked + said if text in everything]
+
+
+def test_both_signs_and_the_random_controls_do_what_they_should(done):
+    held_out = done[2].result["heldout"]
+    chosen, opposite = held_out[words.CHOSEN], held_out[words.OPPOSITE]
+    assert chosen["effect"]["low"] > 1.0
+    assert opposite["effect"]["high"] < -0.5
+    assert chosen["wanted_change"]["low"] > 0.2
+    for kind in (words.RANDOM_HEADS, words.RANDOM_DIRECTIONS):
+        found = [f["effect"]["value"] for n, f in held_out.items() if n.startswith(kind)]
+        assert len(found) == 5
+        assert max(found) < chosen["effect"]["low"]
+    assert not done[2].verdict.words.startswith("noise")
+
+
+def test_a_curve_over_alpha_stands_beside_its_coherence(done):
+    curve = done[2].result["alpha_curve"]
+    assert curve["alphas"] == [-0.5, -1.0, -2.0, -4.0]
+    effects = [f["effect"]["value"] for f in curve["heldout"]]
+    assert effects == sorted(effects)
+    for found in curve["open"]:
+        assert found["nll"]["n"] == found["nll_unsteered"]["n"] == len(MESSAGES.test)
+        assert 0 <= found["repeated"]["value"] <= 1
+        assert found["tokens"]["value"] <= 8
+    changes = [f["change"] for f in curve["open"]]
+    assert changes == sorted(changes)
+    assert changes[0] > 0
+
+
+def test_open_answers_follow_the_sign(done):
+    opened = done[2].result["open"]
+    assert opened[words.CHOSEN]["behaviour"]["value"] < opened[words.PLAIN_NAME]["behaviour"]["value"]
+    assert opened[words.OPPOSITE]["behaviour"]["value"] >= opened[words.PLAIN_NAME]["behaviour"]["value"]
+    # Without an adapter the base is the model in use.
+    assert opened["base model"]["behaviour"] == opened[words.PLAIN_NAME]["behaviour"]
+
+
+def test_the_probe_file_detects_fits_the_model_and_steers_away(done):
+    out, chat, found = done
+    probe = load_probe(out / "letters.json")
+    check_identity(probe.card, chat)
+    assert replay_references(probe, chat) <= probe.card.tolerance
+    assert all(d.site.kind == "head" for d in probe.directions)
+    report = probe.card.evaluation
+    assert report["test"]["auroc"]["value"] > report["nulls"]["permuted"]["auroc_mean"]
+    assert report["split"]["test"] == {"misaligned": 24, "aligned": 24}
+    assert probe.card.calibration.n >= 20
+    assert [str(i.direction.site) for i in probe.interventions] == [h["site"] for h in found.result["heads"]]
+    assert all(i.strength < 0 and i.mode == "add" and i.positions == "last" for i in probe.interventions)
+    prompts = [chat.render([{"role": "user", "content": t}]) for t in messages("n", 20)]
+    before = sum(mostly_misaligned(a.text) for a in answer(chat, prompts, max_new_tokens=8))
+    with steering(chat, probe.interventions) as state:
+        after = sum(mostly_misaligned(a.text) for a in answer(chat, prompts, max_new_tokens=8, steered=state))
+    assert after < before
+
+
+def test_the_report_can_be_made_again_from_the_json(done, tmp_path):
+    out, chat, _ = done
+    stored = json.loads((out / "RESULT.json").read_text())
+    heads_report.write(stored, (chat.layout.n_blocks, chat.layout.n_heads), tmp_path)
+    assert (tmp_path / "RESULT.md").read_text() == (out / "RESULT.md").read_text()
+    assert (tmp_path / "heads.png").stat().st_size > 1000
+    with pytest.raises(DataError, match="cannot write"):
+        heads_report.write(stored, (3, 4), tmp_path / "missing")
+
+
+def test_towards_gives_a_recipe_that_still_steers_away(tmp_path):
+    search = dataclasses.replace(PLAN.search, aim="towards")
+    found = run(tmp_path, plan=dataclasses.replace(PLAN, search=search, draws=2, open_draws=1))
+    assert found.result["alpha"] > 0
+    margins = {n: found.result["heldout"][n]["margin"]["value"] for n in (words.CHOSEN, words.OPPOSITE)}
+    assert margins[words.CHOSEN] > margins[words.OPPOSITE]
+    assert all(part["alpha"] < 0 for part in found.result["recipe"])
+    assert all(i.strength < 0 for i in found.probe.interventions)
+
+
+def test_labels_thrown_by_a_coin_are_noise_and_give_no_recipe(tmp_path):
+    found = run(tmp_path, choices=letter_choices(60, mixed=True))
+    assert found.verdict.words == "noise"
+    assert any("no head survived" in w for w in found.result["warnings"])
+    assert "no head survived" in str(found.verdict)
+    assert found.probe.interventions == ()
+    assert load_probe(found.probe_path).card.mitigation is None
+    assert "No recipe" in (tmp_path / "RESULT.md").read_text()
+
+
+class Interrupted(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("at", [3, 40])
+def test_an_interrupted_study_resumes_and_ends_with_the_same_result(tmp_path, monkeypatch, done, at):
+    real, calls = choice_scoring.likelihoods, []
+
+    def stops(chat, row, trials, **settings):
+        calls.append(len(trials))
+        if len(calls) > at:
+            raise Interrupted
+        return real(chat, row, trials, **settings)
+
+    monkeypatch.setattr(choice_scoring, "likelihoods", stops)
+    with pytest.raises(Interrupted):
+        run(tmp_path)
+    assert not (tmp_path / "RESULT.json").exists()
+    done_before = sum(calls[:at])
+    monkeypatch.setattr(choice_scoring, "likelihoods", lambda *a, **k: (calls.append(len(a[2])), real(*a, **k))[1])
+    calls.clear()
+    again = run(tmp_path)
+    after = sum(calls)
+    calls.clear()
+    run(tmp_path / "fresh")
+    assert after == sum(calls) - done_before + 1  # the check of the shared pass is made once a run
+    assert without_time(again.result) == without_time(done[2].result)
+    calls.clear()
+    run(tmp_path)
+    assert calls == []
+
+
+def without_time(result):
+    return {k: v for k, v in result.items() if k not in ("created", "detector")}
+
+
+def test_results_of_another_model_or_data_are_not_taken_over(tmp_path):
+    small = dataclasses.replace(PLAN, draws=1, open_draws=1)
+    first = run(tmp_path, plan=small)
+    other = run(tmp_path, chat=planted_chat(1), plan=small)
+    assert len(list((tmp_path / "kept").iterdir())) == 4
+    assert first.result["heldout"] != other.result["heldout"]
+
+
+def test_damaged_results_are_measured_again_with_a_warning(tmp_path):
+    small = dataclasses.replace(PLAN, draws=1, open_draws=1)
+    first = run(tmp_path, plan=small)
+    for path in list((tmp_path / "kept").rglob("*.json"))[:6]:
+        path.write_text(path.read_text()[:20])
+    again = run(tmp_path, plan=small)
+    assert any("were not whole" in w for w in again.result["warnings"])
+    assert again.result["heldout"] == first.result["heldout"]
+
+
+@pytest.mark.parametrize(
+    ("heads", "error", "said"),
+    [
+        ([Site("head", 0, 4)], SiteError, r"head\[0,4\] is not in this model"),
+        ([Site("head", 3, 0)], SiteError, "blocks 0..2"),
+        ([Site("residual", 1)], DataError, "is no head"),
+        ([], DataError, "none given"),
+    ],
+)
+def test_heads_that_are_not_there_are_an_error(tmp_path, heads, error, said):
+    with pytest.raises(error, match=said):
+        run(tmp_path, heads=heads)
+
+
+def test_answers_of_the_other_form_are_not_taken_over(tmp_path):
+    """A trial's name stands for other directions there."""
+    small = dataclasses.replace(PLAN, draws=1, open_draws=1)
+    run(tmp_path, plan=small)
+    before = len(list((tmp_path / "kept").iterdir()))
+    again = run(tmp_path, plan=dataclasses.replace(small, form="letters"))
+    assert again.result["form"]["used"] == "letters"
+    assert len(list((tmp_path / "kept").iterdir())) == before + 1
+
+
+def test_a_search_among_some_heads(tmp_path):
+    some = [PLANTED, Site("head", 0, 0), Site("head", 2, 1)]
+    found = run(tmp_path, plan=dataclasses.replace(PLAN, draws=1, open_draws=1), heads=some)
+    assert set(found.result["search"]["singles"]) == {str(s) for s in some}
+
+
+@pytest.mark.parametrize(
+    ("n", "changed", "said"),
+    [
+        (60, {"interval": 0.1}, r"24 held-out questions, but a rate within \+-0.1 needs 104"),
+        (60, {"heldout_questions": 9}, "9 held-out questions"),
+        (60, {"interval": 0.0}, "not between 0 and 0.5"),
+        (14, {"interval": 0.49}, "5 questions to search on"),
+        (60, {"retest_questions": 2}, "2 to re-test"),
+    ],
+)
+def test_too_few_questions_are_an_error_that_says_how_many(tmp_path, n, changed, said):
+    with pytest.raises(DataError, match=said):
+        run(tmp_path, choices=letter_choices(n), plan=dataclasses.replace(PLAN, **changed))
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ((["a", "b"], ["b", "c"], messages("b", 20)), "share some"),
+        ((["a", "b"], ["c"], messages("b", 20)), "at least 2"),
+        ((["a", "b"], ["c", "d"], messages("b", 19)), "20 in benign"),
+    ],
+)
+def test_messages_that_cannot_be_used_are_an_error(lists, said):
+    with pytest.raises(DataError, match=said):
+        Messages(*lists)
+
+
+def test_a_model_that_cannot_write_a_letter_is_asked_by_likelihood(tmp_path):
+    found = run(tmp_path, plan=dataclasses.replace(PLAN, form="auto", draws=1, open_draws=1))
+    assert found.result["form"]["used"] == "likelihood"
+    assert "0% of its answers name one letter" in found.result["form"]["why"]
+
+
+def test_a_silent_head_is_a_warning_in_the_verdict(tmp_path):
+    chat = planted_chat(0)
+    with torch.no_grad():
+        chat.model.model.layers[0].self_attn.v_proj.weight[:12] = 0
+    found = run(tmp_path, chat, plan=dataclasses.replace(PLAN, draws=1, open_draws=1))
+    assert "2 heads have no direction" in str(found.verdict)
+    assert np.isnan([found.result["search"]["singles"].get("head[0,0]", float("nan"))]).all()
+    assert set(found.result["search"]["skipped"]) == {"head[0,0]", "head[0,1]"}

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+
+from probes.studies.head_steering import verdict as words
+from probes.studies.head_steering.verdict import (
+    CHOSEN,
+    LAYER,
+    PLAIN_NAME,
+    PROBE_HEADS,
+    decide,
+    marks,
+    transfer_sentence,
+)
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(0, 0.1, 30)
+
+
+def at(mean, spread=0.1, seed=1):
+    values = np.random.default_rng(seed).normal(0, spread, 30)
+    return values - values.mean() + mean
+
+
+def conditions(**changed):
+    found = {PLAIN_NAME: np.zeros(30), CHOSEN: at(1.0, seed=2), LAYER: at(0.3), PROBE_HEADS: at(0.2, seed=3)}
+    found |= {f"{words.RANDOM_DIRECTIONS} {i}": at(0.05 * i, seed=10 + i) for i in range(5)}
+    found |= {f"{words.RANDOM_HEADS} {i}": at(-0.05 * i, seed=20 + i) for i in range(5)}
+    return found | changed
+
+
+def decided(effects=None, undefined=0.0, coherent=0.9, **changed):
+    return decide(
+        effects or conditions(**changed),
+        {PLAIN_NAME: 0.0, CHOSEN: undefined},
+        {PLAIN_NAME: 0.95, CHOSEN: coherent},
+        "nats a token",
+        ["a warning"],
+    )
+
+
+def test_better_than_all_controls_is_specific():
+    found = decided()
+    assert found.words == "works and specific"
+    assert "1.00 [0.96, 1.04] nats a token" in str(found)
+    assert found.reasons[-1] == "Warning: a warning."
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict", "said"),
+    [
+        ({CHOSEN: at(0.01)}, "noise", "may be nothing"),
+        ({CHOSEN: at(-1.0)}, "noise", "may be nothing"),
+        ({f"{words.RANDOM_DIRECTIONS} 3": at(1.0, seed=5)}, "noise", "random directions of the same size"),
+        ({f"{words.RANDOM_DIRECTIONS} 3": at(2.0, seed=5)}, "noise", "random directions of the same size"),
+        ({f"{words.RANDOM_HEADS} 4": at(1.02, seed=6)}, "works, not specific", "random heads"),
+        ({PROBE_HEADS: at(1.5, seed=6)}, "works, not specific", "heads ranked by a probe"),
+        ({LAYER: at(0.99, spread=1.0, seed=6)}, "works, not specific", "layer vector"),
+        ({LAYER: at(1.0, seed=6), PROBE_HEADS: at(1.0, seed=7)}, "works, not specific", "a probe and layer vector"),
+    ],
+)
+def test_a_control_that_does_as_much_decides(changed, verdict, said):
+    found = decided(effects=conditions(**changed))
+    assert found.words == verdict
+    assert said in str(found)
+
+
+def test_a_control_that_was_not_tried_is_not_beaten():
+    """Few heads to draw from, or none asked for: that nothing did as much then says nothing."""
+    for kind in (words.RANDOM_HEADS, words.RANDOM_DIRECTIONS):
+        without = {n: e for n, e in conditions().items() if not n.startswith(kind)}
+        found = decided(effects=without)
+        assert found.words == "works, specificity unknown"
+        assert f"Not tried beside them: {kind}." in str(found)
+        assert f"Warning: 0 {kind} were tried; at least 5 are a control." in found.reasons
+        shown = marks(270, 5, {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)}, [0.1, 0.5, 0.2], without)
+        assert f"beats {kind}" not in shown
+        assert all(shown.values())
+    few = {n: e for n, e in conditions().items() if not n.endswith((" 3", " 4")) and n != LAYER}
+    found = decided(effects=few)
+    assert found.words == "works and specific"
+    assert "Warning: 3 random heads were tried; at least 5 are a control." in found.reasons
+    assert "Warning: layer vector: not tried." in found.reasons
+
+
+def test_text_that_breaks_is_noise_however_large_the_effect():
+    assert decided(undefined=0.2).words == "noise"
+    assert "20% of the choices are undefined" in str(decided(undefined=0.2))
+    assert decided(coherent=0.7).words == "noise"
+    assert "the text breaks" in str(decided(coherent=0.7))
+    assert decided(undefined=0.05, coherent=0.85).words == "works and specific"
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "warned"),
+    [((0.9, 0.8, 1.0), 0.95, True), ((0.9, 0.8, 0.94), 0.95, False), ((0.6, 0.45, 0.99), 0.95, False)],
+)
+def test_a_text_that_tells_as_much_as_the_detector_is_warned_of(text, own, warned):
+    value, low, high = text
+    found = words.of_text(
+        {
+            "text_only": {"auroc": {"value": value, "low": low, "high": high, "n": 60}},
+            "test": {"auroc": {"value": own, "low": 0.9, "high": 1.0, "n": 60}},
+        }
+    )
+    assert [w.startswith("the text alone tells the two answers apart as well (AUROC 0.90") for w in found] == (
+        [True] if warned else []
+    )
+
+
+def rate(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 40}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.4, -0.1, "It carries over"), (-0.2, 0.1, "It does not surely carry over"), (0.1, 0.3, "It carries over")],
+)
+def test_the_transfer_sentence_reads_the_paired_interval(low, high, said):
+    change = {"value": (low + high) / 2, "low": low, "high": high, "n": 40}
+    figures = {PLAIN_NAME: {"behaviour": rate(0.5)}, CHOSEN: {"behaviour": rate(0.3), "behaviour_change": change}}
+    sentence = transfer_sentence(figures, "reckless")
+    assert sentence.startswith(f"{said}: reckless in 0.50 of the open answers before, 0.30 after")
+
+
+def test_marks():
+    wanted = {PLAIN_NAME: np.zeros(30), CHOSEN: np.r_[np.ones(12), np.zeros(18)]}
+    effects = conditions(**{words.WITHOUT_BEST: at(0.7, seed=9)})
+    found = marks(270, 5, wanted, [0.1, 0.5, 0.2], effects)
+    assert all(found.values())
+    assert len(found) == 8
+    found = marks(270, 0, wanted, [0.1, 0.2, 0.5], conditions(**{LAYER: at(3.0)}))
+    assert [k for k, v in found.items() if not v] == [
+        "few heads survive the re-test (at most 3 %)",
+        "inverted U over alpha",
+        "beats a layer-level vector",
+    ]
+    assert not marks(270, 9, wanted, [0, 1, 0], effects)["few heads survive the re-test (at most 3 %)"]

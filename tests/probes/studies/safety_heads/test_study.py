@@ -1,0 +1,490 @@
+"""The study on a tiny model whose refusing head is known, resumed, given bad input; overlap and verdicts by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from probes import fitting
+from probes.capture.batches import encode
+from probes.capture.sites import Site
+from probes.card import check_identity, load_probe, replay_references
+from probes.errors import DataError
+from probes.heads.ablation import Ablation
+from probes.heads.attribution import Effects
+from probes.result_cache import Kept
+from probes.splits import split_of
+from probes.steer.generation import Answer
+from probes.studies.safety_heads import product
+from probes.studies.safety_heads import run as safety_heads
+from probes.studies.safety_heads.overlap import between_results, overlap
+from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
+from probes.studies.safety_heads.scores import attributed, tail
+from probes.studies.safety_heads.trials import BEFORE, Trials, trials_of, verdict
+from tests.support.refusing import NO, PLANTED, refusing_chat, requests
+from tests.support.tiny import N_BLOCKS, N_HEADS, hook_count
+
+PLAN = SafetyPlan(
+    subspaces=((1, False), (2, True)),
+    steps=2,
+    top=(1,),
+    listed=3,
+    draws=2,
+    interval=0.35,
+    max_new_tokens=6,
+    resamples=200,
+)
+HARMFUL, HARMLESS = requests(40, harmful=True), requests(40, harmful=False)
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return refusing_chat()
+
+
+@pytest.fixture(scope="module")
+def done(chat, tmp_path_factory):
+    """The folder of one finished study, its result and its progress."""
+    out = tmp_path_factory.mktemp("study")
+    seen = []
+    result = run_safety_heads(
+        chat,
+        HARMFUL,
+        HARMLESS,
+        out,
+        PLAN,
+        metric=NO,
+        command="awry study safety-heads",
+        on_progress=lambda *step: seen.append(step),
+    )
+    return out, result, seen
+
+
+def test_the_planted_head_is_found_and_held_against_its_controls(chat, done):
+    _, result, _ = done
+    assert result["refusals_attributed_on"]["count"] == result["refusals_attributed_on"]["n"] == 28
+    found = result["attribution"]["undifferentiated"]
+    for ranking in ("ships", "contrast"):
+        first = found["top"][ranking][0]
+        assert first["head"] == str(PLANTED)
+        assert first["contrast_low"] > 1
+        assert first["p_all_heads"] < 0.01
+        assert first["refusal_opening"] < -1
+    assert found["tail"]["share_of_top_1_percent"] > 0.9
+    assert result["dataset"]["sahara"][0]["head"] == str(PLANTED)
+    assert result["before"]["harmful"]["refused"]["value"] == 1
+    assert result["before"]["harmless"]["refused"]["value"] == 0
+    trials = result["trials"]["top 1 by contrast"]
+    roles = Counter(t["role"] for t in trials.values())
+    assert roles == {"ablated": 1, "scaling": 1, "random heads": 2, "median heads": 1, "random shift": 2}
+    for trial in trials.values():
+        refused = trial["harmful"]["refused"]["value"]
+        assert refused == (0 if trial["role"] in ("ablated", "scaling") else 1)
+    assert trials["top 1 by contrast"]["harmful"]["complied"]["value"] == 1
+    assert result["verdicts"]["top 1 by contrast"].startswith("works, specific")
+    assert "specificity unknown" in result["verdicts"]["Sahara 1"]
+    assert trials["top 1 by contrast"]["harmful"]["fell"]["value"] == 1
+    assert trials["top 1 by contrast"]["harmful"]["gained"]["value"] == 1
+    for name, trial in trials.items():
+        if trial["role"] in ("random heads", "median heads", "random shift"):
+            assert trial["harmful"]["gap"] == {"value": 1, "low": 1, "high": 1, "n": 12}, name
+            assert trial["harmful"]["fell"]["value"] == 0
+    assert hook_count(chat.model) == 0
+
+
+def test_a_probe_reads_harmful_requests_at_the_planted_head(chat, done):
+    out, result, _ = done
+    made = result["probe"]
+    assert made["file"] == "safety-heads.json"
+    probe = load_probe(out / made["file"])
+    check_identity(probe.card, chat)
+    replay_references(probe, chat)
+    assert [str(d.site) for d in probe.directions] == [made["site"]] == [str(PLANTED)]
+    assert str(PLANTED) in made["heads"]
+    assert made["auroc"]["value"] > 0.95
+    assert len(made["random_heads"]) == PLAN.draws
+    assert probe.interventions == ()
+    # The probe's test rows are the study's held-out requests.
+    assert made["auroc"]["n"] == sum(result["data"][which]["held_out"]["n"] for which in ("harmful", "harmless"))
+    table = (out / "RESULT.md").read_text()
+    assert "`safety-heads.json` reads harmful requests at head[1,2]" in table
+    assert "No steering recipe" in table
+
+
+def test_random_heads_are_others_and_go_through_the_same_choice(chat, done):
+    made = done[1]["probe"]
+    rows = [
+        fitting.Row(encode(chat, r.messages), "", bad, r.group)
+        for bad, asked in ((True, HARMFUL), (False, HARMLESS))
+        for r in asked
+    ]
+    splits = fitting.split_rows(rows, 0)
+    every = [Site("head", b, h) for b in range(N_BLOCKS) for h in range(N_HEADS)]
+
+    def best_of_others(heads, draws=2):
+        return product._random_heads(chat, splits, heads, draws, 0)
+
+    # Where one head is left it is what is drawn, and reads what the probe at it reads.
+    assert best_of_others([h for h in every if h != PLANTED]) == pytest.approx([made["auroc"]["value"]] * 2)
+    assert best_of_others(every) == []
+    assert best_of_others(made["heads"], draws=0) == []
+    # Half of the labels turned over: nothing can be read.
+    mixed = {part: [replace(r, misaligned=i % 2 == 0) for i, r in enumerate(m)] for part, m in splits.items()}
+    (noise,) = product._random_heads(chat, mixed, [h for h in every if h != PLANTED], 1, 0)
+    assert 0.2 < noise < 0.8
+
+
+def test_requests_that_allow_no_probe_say_why(chat, tmp_path):
+    few = replace(PLAN, interval=0.45, attributed=8, draws=0)
+    result = run_safety_heads(chat, HARMFUL[:24], HARMLESS[:24], tmp_path, few, metric=NO)
+    assert result["probe"] == {"not_made": result["probe"]["not_made"]}
+    assert re.match(r"labels: the \w+ split has \d misaligned and \d aligned rows", result["probe"]["not_made"])
+    assert "No probe of harmful requests: labels:" in (tmp_path / "RESULT.md").read_text()
+
+
+def test_figures_are_of_requests_that_nothing_was_attributed_on(chat, done):
+    _, result, _ = done
+    for which, asked in (("harmful", HARMFUL), ("harmless", HARMLESS)):
+        held_out = [r for r in asked if split_of(r.group) == "test"]
+        assert result["data"][which]["held_out"]["n"] == len(held_out) == 12
+        assert result["before"][which]["refused"]["n"] == 12
+        assert result["data"][which]["attributed"]["n"] == 28
+        assert result["data"][which]["held_out"]["sha256"] != result["data"][which]["attributed"]["sha256"]
+
+
+def test_the_split_has_a_seed_of_its_own(chat):
+    """What an adapter was trained on stays out of what is held out, whatever draws the controls."""
+
+    def held_out(**seeds):
+        plan = replace(PLAN, interval=0.45, **seeds)
+        return {r.group for r in safety_heads._split(chat, "harmful", HARMFUL, plan).held_out}
+
+    assert (
+        held_out(seed=3, split_seed=0)
+        == held_out(seed=0)
+        == {r.group for r in HARMFUL if split_of(r.group, 0) == "test"}
+    )
+    assert held_out(seed=3) != held_out(seed=0)
+
+
+def test_the_files_hold_all_figures_and_no_text(chat, done):
+    out, result, _ = done
+    stored = json.loads((out / "RESULT.json").read_text())
+    assert stored["verdicts"] == result["verdicts"]
+    assert stored["command"] == "awry study safety-heads"
+    assert stored["model"]["model"] == "refusing-llama"
+    assert stored["shape"] == [N_BLOCKS, N_HEADS]
+    for kind in ("undifferentiated", "scaling"):
+        for values in stored["attribution"][kind]["maps"].values():
+            assert np.array(values).shape == (N_BLOCKS, N_HEADS)
+    table = (out / "RESULT.md").read_text()
+    assert "| top 1 by contrast | head[1,2] | 0.00 [" in table
+    assert "top 1 by contrast: random heads 1..2" in table
+    for name in ("heads-contrast.png", "heads-ships.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    written = "".join(p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md"))
+    for request in (*HARMFUL, *HARMLESS):
+        assert request.messages[0]["content"] not in written
+        assert str(chat.token_ids(request.messages[0]["content"]))[1:-1] not in written
+
+
+def test_progress_only_moves_on_and_ends(done):
+    _, _, seen = done
+    stages = list(dict.fromkeys(stage for stage, _, _ in seen))
+    assert stages == [
+        "answers before ablation",
+        "Ships, undifferentiated, harmful",
+        "Ships, undifferentiated, harmless",
+        "Ships, scaling, harmful",
+        "Ships, scaling, harmless",
+        "dataset-level Ships",
+        "Sahara",
+        "trials on held-out requests",
+    ]
+    for stage in stages[1:]:
+        steps = [(n, of) for name, n, of in seen if name == stage]
+        assert [n for n, _ in steps] == sorted(n for n, _ in steps)
+        assert steps[-1][0] == steps[-1][1]
+
+
+def test_a_second_run_computes_nothing_again(chat, done, monkeypatch):
+    out, result, _ = done
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("computed again")
+
+    for name in ("head_effects", "dataset_angles", "answer"):
+        monkeypatch.setattr(safety_heads, name, never)
+    monkeypatch.setattr("probes.studies.safety_heads.trials.answer", never)
+    monkeypatch.setattr("probes.heads.attribution.Replay", never)
+    again = run_safety_heads(chat, HARMFUL, HARMLESS, out, PLAN, metric=NO, command="awry study safety-heads")
+    assert again == result
+
+
+@pytest.mark.parametrize("stop_at", ["Ships, scaling, harmful", "Sahara", "trials on held-out requests"])
+def test_an_interrupted_study_goes_on_where_it_was(chat, done, tmp_path, stop_at, monkeypatch):
+    _, result, _ = done
+    monkeypatch.setattr(safety_heads, "_AT_A_TIME", 8)
+
+    def stop(stage, n, _all):
+        if stage == stop_at and n >= 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, on_progress=stop)
+    assert not (tmp_path / "RESULT.json").exists()
+    assert hook_count(chat.model) == 0
+    first = {}
+    resumed = run_safety_heads(
+        chat,
+        HARMFUL,
+        HARMLESS,
+        tmp_path,
+        PLAN,
+        metric=NO,
+        command=result["command"],
+        on_progress=lambda stage, n, _all: first.setdefault(stage, n),
+    )
+    assert "answers before ablation" not in first
+    assert first["Ships, undifferentiated, harmful"] == 28
+    assert first["Ships, scaling, harmful"] == (8 if stop_at == "Ships, scaling, harmful" else 28)
+    assert ("dataset-level Ships" in first) == (stop_at == "Ships, scaling, harmful")
+    assert resumed["verdicts"] == result["verdicts"]
+    assert resumed["trials"] == result["trials"]
+    for kind, one in resumed["attribution"].items():
+        for name, values in one["maps"].items():
+            np.testing.assert_allclose(values, result["attribution"][kind]["maps"][name], atol=1e-4, err_msg=name)
+
+
+def test_another_model_or_parameter_finds_nothing_kept(chat, done):
+    out, result, _ = done
+    other, out_of_other = refusing_chat(refuses=False), out.parent / "other"
+    (out.parent / "other").mkdir()
+    (out / "kept").rename(out.parent / "other" / "kept")  # as if both had been given one folder
+    try:
+        run_safety_heads(other, HARMFUL, HARMLESS, out_of_other, PLAN, metric=NO)
+    finally:
+        (out.parent / "other" / "kept").rename(out / "kept")
+
+    def stop(stage, n, _all):
+        if stage.startswith("Ships"):
+            assert n == 0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_safety_heads(chat, HARMFUL, HARMLESS, out, replace(PLAN, eps=1e-4), metric=NO, on_progress=stop)
+    silent = json.loads((out_of_other / "RESULT.json").read_text())
+    assert silent["before"]["harmful"]["refused"]["value"] == 0
+    assert all(v.startswith("nothing to lose") for v in silent["verdicts"].values())
+    assert silent["refusals_attributed_on"]["count"] == 0
+    assert silent["attribution"]["scaling"]["top"]["ships"][0]["refusal_opening"] is None
+    assert result["verdicts"] != silent["verdicts"]
+
+
+def test_results_of_one_base_are_compared_and_others_refused(chat, done, tmp_path):
+    out, result, _ = done
+    again = run_safety_heads(chat, HARMFUL, HARMLESS, out, PLAN, metric=NO, against=[out, out / "RESULT.json"])
+    for other in again["overlap_with"]:
+        assert all(one["jaccard"] == 1 for one in other["lists"].values())
+        assert {"undifferentiated, contrast", "scaling, ships", "sahara"} <= set(other["lists"])
+    assert "with the result of no adapter, sahara: 2 of 2 and 2 shared" in (out / "RESULT.md").read_text()
+    for key, value in (("revision", "another"), ("model", "other-llama")):
+        with pytest.raises(DataError, match=f"the base's {key} is"):
+            between_results(result, {**result, "model": {**result["model"], key: value}})
+    with pytest.raises(DataError, match="shape"):
+        between_results(result, {**result, "shape": [9, 9]})
+    for other in ("{}", "[]"):
+        (tmp_path / "RESULT.json").write_text(other)
+        with pytest.raises(DataError, match="no result of this study"):
+            run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path])
+    with pytest.raises(DataError, match=r"not a RESULT\.json that can be read"):
+        run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path / "nothing"])
+
+
+def test_one_class_only_too_few_rows_and_shared_rows(chat, tmp_path):
+    with pytest.raises(DataError, match="harmless: no requests; both classes are needed"):
+        run_safety_heads(chat, HARMFUL, [], tmp_path, PLAN, metric=NO)
+    with pytest.raises(DataError, match="harmful: no requests"):
+        run_safety_heads(chat, [], HARMLESS, tmp_path, PLAN, metric=NO)
+    with pytest.raises(DataError, match=r"harmful: \d requests to attribute on and \d held out; at least 3 and 2"):
+        run_safety_heads(chat, HARMFUL[:3], HARMLESS, tmp_path, PLAN, metric=NO)
+    with pytest.raises(DataError, match="40 are both harmful and harmless"):
+        run_safety_heads(chat, HARMFUL, HARMFUL, tmp_path, PLAN, metric=NO)
+
+
+def test_too_few_held_out_requests_for_the_interval_asked_for(chat, tmp_path):
+    with pytest.raises(DataError, match=r"harmful: \d+ held-out requests, but a rate within \+-0.1 needs 104"):
+        run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, replace(PLAN, interval=0.1), metric=NO)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"top": (0, 1)}, r"top: 0, 1; each must be in 1\.\.3"),
+        ({"top": (4,)}, "top: 4"),
+        ({"top": ()}, "top: none"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"draws": -1}, "draws at least 0"),
+        ({"subspaces": ()}, "one subspace"),
+    ],
+)
+def test_plans_that_make_no_study(wrong, said):
+    with pytest.raises(DataError, match=said):
+        replace(PLAN, **wrong)
+
+
+def test_overlap_by_counting_all_lists():
+    heads = [f"head[0,{i}]" for i in range(7)]
+    a = heads[:3]
+    shared = [len(set(a) & set(b)) for b in itertools.combinations(heads, 4)]
+    for b in (heads[:4], heads[2:6], heads[3:]):
+        found = overlap(a, b, 7)
+        mine = len(set(a) & set(b))
+        assert found.shared == mine
+        assert found.jaccard == pytest.approx(mine / len(set(a) | set(b)))
+        assert found.p == pytest.approx(np.mean([s >= mine for s in shared]))
+        assert found.jaccard_by_chance == pytest.approx(np.mean([s / (7 - s) for s in shared]))
+    with pytest.raises(DataError):
+        overlap([], a, 7)
+
+
+def test_scores_summed_up_by_hand():
+    rng = np.random.default_rng(0)
+    kl = rng.random((8, 2, 5))
+    harmless = rng.random((6, 2, 5))
+    kl[:, 1, 3] += 5
+    kl[::2, 0, 0] += 2  # a head that only every other request needs
+    nothing = np.full_like(kl, np.nan)
+    found = attributed(Effects(kl, nothing, kl), Effects(harmless, nothing[:6], harmless), 2, resamples=300)
+    assert [r["head"] for r in found["top"]["ships"]] == ["head[1,3]", "head[0,0]"]
+    row = found["top"]["contrast"][0]
+    assert row["contrast"] == pytest.approx(kl[:, 1, 3].mean() - harmless[:, 1, 3].mean())
+    assert row["p_all_heads"] == pytest.approx(1 / 301)
+    assert found["top"]["contrast"][1]["p_all_heads"] > 0.01
+    assert math.isnan(row["refusal_opening"])
+    assert found["two_halves"]["shared"] == 1
+    assert tail(np.arange(200.0).reshape(10, 20)) == {
+        "heads": 2,
+        "share_of_top_1_percent": pytest.approx((199 + 198) / 19900),
+        "largest": 199.0,
+        "median": 99.5,
+    }
+
+
+def test_controls_of_a_set():
+    scores = np.arange(12.0).reshape(3, 4)
+    heads = [Site("head", 2, 3), Site("head", 2, 1), Site("head", 0, 0)]
+    trials = trials_of("set", heads, scores, Ablation(eps=1e-3), draws=4)
+    roles = Counter(t.role for t in trials)
+    assert roles == {"ablated": 1, "scaling": 1, "random heads": 4, "median heads": 1, "random shift": 4}
+    for trial in trials:
+        assert len(trial.heads) == 3
+        assert trial.ablation.eps == 1e-3
+        if trial.role == "random heads":
+            assert not set(trial.heads) & set(heads)
+            assert sorted(h.layer for h in trial.heads) == [0, 2, 2]
+        if trial.role == "median heads":
+            assert set(trial.heads) == {Site("head", 1, 1), Site("head", 1, 2), Site("head", 1, 0)}
+    assert len({t.key for t in trials if t.role == "random heads"}) > 1
+    assert len({t.key for t in trials if t.role == "random shift"}) == 4
+    assert [t.name for t in trials_of("set", heads, scores, Ablation(), draws=0)] == ["set"]
+    # A block that is used up lends from others, and a model that is used up has no control.
+    every = [Site("head", 1, h) for h in range(4)]
+    assert {h.layer for h in trials_of("all", every, scores, Ablation(), draws=1)[2].heads} == {0, 2}
+    most = [Site("head", *divmod(i, 4)) for i in range(7)]
+    assert {t.role for t in trials_of("most", most, scores, Ablation(), draws=2)} == {
+        "ablated",
+        "scaling",
+        "random shift",
+    }
+
+
+BEFORE_RATES = {"refused": 0.9, "complied": 0.1, "coherent": 1.0}
+SURE, UNSURE = 0.05, 0.9
+
+
+def around(value, half):
+    return {"value": value, "low": value - half, "high": value + half, "n": 30}
+
+
+def trial(role, refused, complied, *, before=BEFORE_RATES, ours=None, half=SURE):
+    """A trial as `Trials.run` and `Trials.against` tell it, every difference within +- `half`."""
+    harmful = {
+        "refused": {"value": refused},
+        "complied": {"value": complied},
+        "coherent": {"value": refused + complied},
+        "fell": around(before["refused"] - refused, half),
+        "gained": around(complied - before["complied"], half),
+    }
+    return {"role": role, "harmful": harmful | ({} if ours is None else {"gap": around(ours - complied, half)})}
+
+
+@pytest.mark.parametrize(
+    ("before", "ablated", "controls", "words"),
+    [
+        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.9, 0.1), "random shift": (0.8, 0.2)}, "works, specific"),
+        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.2, 0.75), "random shift": (0.8, 0.2)}, "not specific"),
+        ((0.9, 0.1), (0.2, 0.8), {"median heads": (0.2, 0.75), "random shift": (0.8, 0.2)}, "not specific"),
+        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.9, 0.1), "random shift": (0.2, 0.8)}, "its size alone"),
+        ((0.9, 0.1), (0.2, 0.1), {"random heads": (0.9, 0.1)}, "noise"),
+        ((0.9, 0.1), (0.7, 0.2), {"random heads": (0.9, 0.1)}, "undecided"),
+        ((0.9, 0.1), (0.85, 0.8), {"random heads": (0.9, 0.1)}, "no effect"),
+        ((0.1, 0.9), (0.0, 1.0), {"random heads": (0.1, 0.9)}, "nothing to lose: the model refuses 10%"),
+        ((0.9, 0.1), (0.2, 0.8), {}, "refusals go; specificity unknown"),
+        ((0.9, 0.1), (0.2, 0.8), {"random shift": (0.8, 0.2)}, "refusals go, the text stays; specificity unknown"),
+    ],
+)
+def test_verdicts(before, ablated, controls, words):
+    rates = dict(zip(("refused", "complied", "coherent"), (*before, 1.0), strict=True))
+    found = {
+        "set": trial("ablated", *ablated, before=rates),
+        **{role: trial(role, *seen, before=rates, ours=ablated[1]) for role, seen in controls.items()},
+    }
+    about = {"harmful": {what: {"value": value} for what, value in rates.items()}}
+    assert verdict(about, found).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("unsure", "words"),
+    [
+        ("fell", "undecided: refusals fall, by no more than chance allows (refused falls by 0.70 [-0.20, 1.60]"),
+        ("gained", "undecided: refusals fall, but hardly more is answered"),
+        ("gap", "refusals go, the text stays; specificity undecided: the best control is behind by 0.70 [-0.20, 1.60]"),
+    ],
+)
+def test_a_difference_that_chance_allows_decides_nothing(unsure, words):
+    """The same rates as those of `works, specific`, of fewer requests."""
+    found = {
+        "set": trial("ablated", 0.2, 0.8),
+        "random heads": trial("random heads", 0.9, 0.1, ours=0.8),
+        "random shift": trial("random shift", 0.9, 0.1, ours=0.8),
+    }
+    about = {"harmful": {what: {"value": value} for what, value in BEFORE_RATES.items()}}
+    assert verdict(about, found).startswith("works, specific")
+    changed = found["random shift" if unsure == "gap" else "set"]["harmful"]
+    changed[unsure] = around(changed[unsure]["value"], UNSURE)
+    assert verdict(about, found).startswith(words)
+
+
+def test_broken_text_is_no_compliance(chat, tmp_path, monkeypatch):
+    """An ablation that leaves a loop, or nothing at all: no refusal, and not complied either."""
+    conversations = {"harmful": [r.messages for r in HARMFUL[:6]], "harmless": [r.messages for r in HARMLESS[:6]]}
+    bench = Trials(chat, conversations, NO, Kept(tmp_path, {}), max_new_tokens=6)
+    assert bench.run(BEFORE)["harmful"]["complied"]["value"] == 0
+    (fine,) = trials_of("fine", [PLANTED], np.zeros((3, 4)), Ablation(), draws=0)
+    assert bench.run(fine)["harmful"]["complied"]["value"] == 1
+    for text, eps in (("w " * 30, 1e-3), ("", 1e-4)):
+        (trial,) = trials_of("broken", [PLANTED], np.zeros((3, 4)), Ablation(eps=eps), draws=0)
+        with monkeypatch.context() as patched:
+            broken = [Answer(text, 30, True)] * 6
+            patched.setattr("probes.studies.safety_heads.trials.answer", lambda *_, broken=broken, **__: broken)
+            found = bench.run(trial)["harmful"]
+        assert found["refused"]["value"] == found["complied"]["value"] == found["coherent"]["value"] == 0

@@ -1,0 +1,621 @@
+"""The page of claims, made of what the real studies wrote about tiny models; then each rule, figure by figure."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from probes.errors import DataError
+from probes.heads.search import SearchPlan
+from probes.organisms.planted import SYNTHETIC, store
+from probes.organisms.planted.evaluation import fit_questions, held_out_questions, persona_contrast
+from probes.organisms.planted.evaluation import is_bad as planted_is_bad
+from probes.studies.direction import Doses, Plan, adapter_pair, dose, run_direction
+from probes.studies.head_steering import verdict as words
+from probes.studies.head_steering.run import HeadsPlan, Messages, run_heads
+from probes.studies.metric import JudgeMetric
+from probes.studies.mitigation import Prompts
+from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
+from probes.studies.subjects import Subject, planted_anchors
+from probes.studies.summary import page, write_study_page
+from probes.studies.summary.results import Result, Seen, decide, read_results
+from probes.studies.transfer.run import Settings, run_transfer
+from tests.support.planted_head import ALIGNED, MISALIGNED, letter_choices
+from tests.support.planted_head import planted_chat as headed_chat
+from tests.support.planted_study import BAD, STYLE, is_bad, load_adapter, messages, planted_chat
+from tests.support.refusing import NO, refusing_chat, requests
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+CLAIMS = page.load_claims()
+BY_ID = {claim.id: claim for claim in CLAIMS.claims}
+
+
+def make_direction(out, adapters):
+    chat = planted_chat(0)
+    for name, written in {"style": STYLE, "bad": BAD}.items():
+        load_adapter(chat, adapters, 0, name, **written)
+    texts = messages(56, 0)
+    plan = Plan(max_new_tokens=4, steered=24, interval=0.25, permutations=2, doses=Doses(subtract=(1.0,), ablate=()))
+    prompts = Prompts(texts[:20], texts[20:28], texts[28:])
+    run_direction(
+        adapter_pair(chat, "style"), prompts, JudgeMetric("brace", is_bad), out, plan, name="planted", command="run it"
+    )
+
+
+def make_transfer(out):
+    """A model and itself under another name: the map is the identity."""
+    llama = store.ensure_organism("llama", 0, out / "no-state")
+    one = Subject(
+        name="one",
+        group="one",
+        load=lambda: llama,
+        contrast=persona_contrast("training"),
+        test_contrast=persona_contrast("held_out"),
+        judge=planted_is_bad,
+        fit=fit_questions(20),
+        test=[ask.text for ask in held_out_questions(12)],
+        note=SYNTHETIC,
+    )
+    run_transfer(
+        [one, replace(one, name="other", group="other")],
+        planted_anchors(176),
+        out,
+        settings=Settings(modes=("ablate",), draws=1, interval=0.3),
+        left_out={"a third": "it does not hold"},
+    )
+
+
+def make_heads(out):
+    def lists(kind, n):
+        rng = random.Random(kind)
+        return ["".join(rng.choice(ALIGNED + MISALIGNED) for _ in range(8)) + f" {kind}{i}" for i in range(n)]
+
+    search = SearchPlan(alpha=4, alphas=(0.5, 1.0, 2.0), keep=4, max_heads=2, search_questions=8)
+    plan = HeadsPlan(search=search, form="likelihood", interval=0.25, draws=2, open_draws=1, max_new_tokens=6)
+    misaligned = JudgeMetric("misaligned letters", lambda text: sum(c in MISALIGNED for c in text) > len(text) / 2)
+    chat, given = headed_chat(0), Messages(lists("s", 4), lists("t", 8), lists("b", 20))
+    run_heads(chat, letter_choices(60), given, misaligned, out, plan)
+
+
+def make_safety(out, refuses):
+    plan = SafetyPlan(
+        subspaces=((1, False),), steps=2, top=(1,), listed=3, draws=1, interval=0.45, max_new_tokens=4, resamples=20
+    )
+    asked = requests(24, harmful=True), requests(24, harmful=False)
+    run_safety_heads(refusing_chat(refuses=refuses), *asked, out, plan, metric=NO, command="awry study | safety")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A documents' folder with the page and the studies below it."""
+    docs = tmp_path_factory.mktemp("docs")
+    studies = docs / "studies"
+    for name in ("direction-x", "heads-x", "safety-heads-base", "safety-heads-x", "transfer"):
+        (studies / name).mkdir(parents=True)
+    make_direction(studies / "direction-x", tmp_path_factory.mktemp("adapters"))
+    make_transfer(studies / "transfer")
+    make_heads(studies / "heads-x")
+    make_safety(studies / "safety-heads-x", refuses=True)
+    make_safety(studies / "safety-heads-base", refuses=False)
+    write_study_page(studies, docs / "study.md")
+    return docs
+
+
+@pytest.fixture(scope="module")
+def results(made):
+    return {r.name: r for r in read_results(made / "studies")}
+
+
+@pytest.fixture(scope="module")
+def text(made):
+    return (made / "study.md").read_text()
+
+
+def rows_of(text):
+    return [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
+
+
+def row(claim, *results):
+    return page.row_of(BY_ID[claim], CLAIMS.commands, results)
+
+
+def changed(result: Result, **edits) -> Result:
+    """A copy with other figures: `a__b=1` sets data["a"]["b"]."""
+    data = copy.deepcopy(result.data)
+    for path, value in edits.items():
+        *way, last = path.split("__")
+        at = data
+        for key in way:
+            at = at[key]
+        at[last] = value
+    return replace(result, data=data)
+
+
+def figure(value, half=0.05, n=50):
+    return {"value": value, "low": value - half, "high": value + half, "n": n}
+
+
+NOTHING = figure(0.0)
+
+
+# The page
+
+
+def test_the_first_line_is_the_caveat_of_scale(text):
+    first = text.splitlines()[0]
+    assert first == page.CAVEAT
+    for said in ("SmolLM2-135M", "0.9M", "synthetic", "not how real large models behave"):
+        assert said in first
+
+
+def test_every_claim_is_there_exactly_once(text):
+    assert len(rows_of(text)) == len(CLAIMS.claims) == len(BY_ID)
+    for claim in CLAIMS.claims:
+        assert text.count(f"| {claim.claim} |") == 1
+    for paper in CLAIMS.papers:
+        assert text.count(f"## {paper.title} (arXiv {paper.id})") == 1
+        assert {c.paper for c in CLAIMS.claims} == {p.id for p in CLAIMS.papers}
+
+
+def test_every_rule_decides_a_claim_and_every_claim_says_where_it_stands(text):
+    assert sorted(c.rule for c in CLAIMS.claims if c.rule) == sorted(page.RULES)
+    for claim in CLAIMS.claims:
+        assert claim.figure
+        assert claim.place
+        assert (claim.rule is None) == (claim.study is None) == (claim.not_testable is not None)
+    for rule in page.RULES.values():
+        assert text.count(f"when {rule.when}.") == 1
+
+
+def test_links_lead_to_files_that_are_there(made, text):
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert sorted(Path(p).name for p in pictures) == sorted(p.name for p in made.glob("studies/*/*.png"))
+    assert len(pictures) == 11
+    assert all((made / link).is_file() for link in links)
+    probes = {str(p.relative_to(made).with_suffix(".json")) for p in made.glob("studies/*/*.safetensors")}
+    assert {Path(p).parent.name for p in probes} == {"heads-x", "transfer"}
+    assert probes == {link for link in links if link.endswith(".json") and not link.endswith("RESULT.json")}
+    headings = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings == {p.name for p in (made / "studies").iterdir()}
+
+
+def test_planted_models_are_called_synthetic_wherever_they_stand(text):
+    for line in rows_of(text):
+        for name in ("transfer", "direction-x", "heads-x"):
+            assert f"[{name}](#{name})," not in line
+    assert "[transfer](#transfer) (synthetic), " in text
+    assert "[safety-heads-x](#safety-heads-x), " in text
+    assert text.count("**Synthetic:**") == 3
+
+
+def test_verdicts_commands_and_what_was_left_out_are_told(text, results):
+    assert results["direction-x"].data["verdict"]["sentence"] in text
+    assert results["transfer"].data["verdict"]["ablate"] in text
+    assert results["transfer"].data["verdict"]["detection"] in text
+    assert "Probes that carry a recipe, of 2 receivers: " in text
+    assert "- No probe of harmful requests: labels:" in text  # 24 requests a class are too few for three splits
+    assert results["heads-x"].data["reasons"][0] in text
+    for name, verdict in results["safety-heads-x"].data["verdicts"].items():
+        assert f"**{name}: {verdict}.**" in text
+    assert "Made by `run it`." in text
+    assert "- transfer: a third: it does not hold" in text
+    table = [line for line in rows_of(text) if "awry study \\| safety" in line]
+    assert len(table) == sum(c.study == "safety" for c in CLAIMS.claims)
+    assert {line.replace("\\|", "").count("|") for line in rows_of(text)} == {7}
+
+
+def test_no_message_is_on_the_page(text):
+    for said in (*messages(56, 0), *fit_questions(20), *(r.messages[0]["content"] for r in requests(24, harmful=True))):
+        assert said not in text
+
+
+def test_the_page_is_the_same_each_time(made, text, tmp_path):
+    write_study_page(made / "studies", made / "again.md")
+    assert (made / "again.md").read_text() == text
+    write_study_page(made / "studies", tmp_path / "elsewhere.md")
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (tmp_path / "elsewhere.md").read_text())
+    assert all((tmp_path / p).is_file() for p in pictures)
+
+
+def test_what_planted_truths_give(results):
+    found = {c.id: row(c.id, *(r for r in results.values() if r.kind == c.study)).outcome for c in CLAIMS.claims}
+    assert found["separation"] == "reproduced"
+    assert found["last-layer"] == "not reproduced"  # every block separates
+    assert found["control-separation"] == "not reproduced"
+    assert found["content"] == "reproduced"
+    assert found["transfer-lowers"] == "reproduced"
+    assert found["transfer-non-specific"] == "not reproduced"
+    assert found["asymmetry"] == "not reproduced"
+    assert found["wanted-rise"] == found["these-heads"] == "reproduced"
+    assert found["few-heads"] == found["inverted-u"] == "not reproduced"
+    assert found["top-head"] == found["sahara"] == found["safety-specific"] == "reproduced"
+    assert found["ua-over-sc"] == "not reproduced"
+    for claim in ("strongest-pairs", "large-model-rates", "as-good-as-tuning", "cost", "attack-rates"):
+        assert found[claim] == "not testable here"
+
+
+# Results that are missing or broken
+
+
+def test_a_study_that_was_not_run_is_said_with_its_command(made, tmp_path):
+    shutil.copytree(made / "studies" / "heads-x", tmp_path / "studies" / "heads-x")
+    write_study_page(tmp_path / "studies", tmp_path / "study.md")
+    text = (tmp_path / "study.md").read_text()
+    for claim in CLAIMS.claims:
+        (line,) = (found for found in rows_of(text) if f"| {claim.claim} |" in found)
+        if claim.study in ("direction", "transfer", "safety"):
+            assert f"| not measured yet | **not measured** | `{CLAIMS.commands[claim.study]}` |" in line
+    assert f"Not run yet:\n\n- `{CLAIMS.commands['direction']}`" in text
+
+
+def test_with_no_study_at_all_there_is_still_a_page(tmp_path):
+    (tmp_path / "studies").mkdir()
+    write_study_page(tmp_path / "studies", tmp_path / "study.md")
+    text = (tmp_path / "study.md").read_text()
+    assert "None was run yet." in text
+    assert "**reproduced**" not in text
+    with pytest.raises(DataError, match="is no folder"):
+        write_study_page(tmp_path / "missing", tmp_path / "study.md")
+    with pytest.raises(DataError, match="cannot write"):
+        write_study_page(tmp_path / "studies", tmp_path / "missing" / "study.md")
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("{not json", "cannot be read as JSON"),
+        ("\xff\xfe", "cannot be read as JSON"),
+        ("[1, 2]", "neither its `what` nor its `format`"),
+        ('{"format": "awry-heads/9"}', "neither its `what` nor its `format`"),
+        ('{"format": "awry-heads/1"}', "lacks 'model'"),
+        ('{"format": "awry-heads/1", "model": {"model": "m"}}', "as a heads study it lacks 'search'"),
+        ('{"format": "awry-safety-heads/1", "model": 3}', "does not fit"),
+    ],
+)
+def test_a_broken_result_is_named_and_nothing_is_written(made, tmp_path, written, reason):
+    broken = tmp_path / "studies" / "broken" / "RESULT.json"
+    shutil.copytree(made / "studies" / "heads-x", tmp_path / "studies" / "heads-x")
+    broken.parent.mkdir()
+    broken.write_bytes(written.encode("latin-1"))
+    with pytest.raises(DataError, match=reason) as error:
+        write_study_page(tmp_path / "studies", tmp_path / "study.md")
+    assert str(broken) in str(error.value)
+    assert not (tmp_path / "study.md").exists()
+
+
+@pytest.mark.parametrize("lost", ["separation", "dose", "verdict", "prediction"])
+def test_a_result_that_lost_a_part_is_named(made, tmp_path, lost):
+    path = tmp_path / "studies" / "direction-x" / "RESULT.json"
+    shutil.copytree(made / "studies" / "direction-x", path.parent)
+    data = json.loads(path.read_text())
+    del data[lost]
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match=lost) as error:
+        write_study_page(tmp_path / "studies", tmp_path / "study.md")
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("line", ['rule = "separation"', 'study = "direction"', 'paper = "2606.20225"'])
+def test_a_claims_file_that_says_too_little_is_refused(tmp_path, line):
+    broken = tmp_path / "claims.toml"
+    broken.write_text(page.CLAIMS.read_text().replace(line, "", 1))
+    with pytest.raises(DataError, match=re.escape(str(broken))):
+        page.load_claims(broken)
+
+
+# Outcomes
+
+
+def test_one_outcome_is_made_of_all_answers():
+    def of(*answers):
+        return decide([Seen(a, "") for a in answers])
+
+    assert of("yes", "yes", "unmeasured", "untestable") == "reproduced"
+    assert of("no") == "not reproduced"
+    assert of("yes", "no") == of("unsure") == of("yes", "unsure") == "mixed"
+    assert of("untestable", "unmeasured") == "not testable here"
+    assert of("unmeasured") == of() == "not measured"
+
+
+def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results):
+    one = results["direction-x"]
+    other = replace(changed(one, separation=with_accuracy(one, 0.6)), name="direction-y")
+    found = row("separation", one, other)
+    assert found.outcome == "mixed"
+    assert found.measured[0].startswith("[direction-x](#direction-x) (synthetic), yes: 1.00")
+    assert found.measured[1].startswith("[direction-y](#direction-y) (synthetic), no: 0.60")
+    assert found.commands == ("run it",)
+
+
+def with_accuracy(result, *last_blocks):
+    """Separation rows whose last blocks have these accuracies."""
+    rows = copy.deepcopy(result.data["separation"])
+    blocks = [r for r in rows if r["site"].startswith("residual")]
+    for block, value in zip(blocks[-len(last_blocks) :], last_blocks, strict=True):
+        block["accuracy"] = figure(value)
+    return rows
+
+
+def with_tested(result, **figures):
+    """Rows of the dose report with other figures: `untouched=(behaviour, good)` or `paper=...`."""
+    names = {"untouched": dose.UNTOUCHED, "paper": dose.PAPER}
+    rows = copy.deepcopy(result.data["dose"]["test"])
+    for which, (behaviour, good) in figures.items():
+        next(r for r in rows if r["name"] == names[which]).update(behaviour=figure(behaviour), good=figure(good))
+    return rows
+
+
+def test_separation_by_layer(results):
+    one = results["direction-x"]
+
+    def outcome(claim, *blocks):
+        return row(claim, changed(one, separation=with_accuracy(one, *blocks))).outcome
+
+    assert outcome("separation", 0.95) == "reproduced"
+    assert outcome("separation", 0.94) == "not reproduced"
+    assert outcome("last-layer", 0.6, 0.7, 0.9) == "reproduced"
+    assert outcome("last-layer", 0.6, 0.7, 0.64) == "not reproduced"
+    assert outcome("last-layer", 0.6, 0.6, 0.66) == "mixed"
+    assert outcome("last-layer", 0.9, 0.9, 0.9) == "not reproduced"
+
+
+def test_a_controls_separation(results):
+    one = results["direction-x"]
+    rows = copy.deepcopy(one.data["separation"])
+    last = [r for r in rows if r["site"].startswith("residual")][-1]
+    last["control"]["accuracy"] = figure(0.52)
+    assert row("control-separation", changed(one, separation=rows)).outcome == "reproduced"
+    last["control"]["accuracy"] = figure(0.6)
+    assert row("control-separation", changed(one, separation=rows)).outcome == "not reproduced"
+    last["control"] = None
+    assert row("control-separation", changed(one, separation=rows)).outcome == "not measured"
+    labelled = changed(one, kind="messages")
+    for claim in ("separation", "last-layer", "control-separation"):
+        assert row(claim, labelled).outcome == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("untouched", "paper", "outcome"),
+    [
+        ((0.7, 0.2), (0.3, 0.6), "reproduced"),
+        ((0.7, 0.2), (0.65, 0.25), "not reproduced"),
+        ((0.7, 0.2), (0.0, 0.2), "mixed"),  # the text breaks
+        ((0.1, 0.8), (0.0, 0.9), "not testable here"),
+    ],
+)
+def test_steering_in_the_papers_setting(results, untouched, paper, outcome):
+    one = results["direction-x"]
+    rows = with_tested(one, untouched=untouched, paper=paper)
+    assert row("within-steering", changed(one, dose__test=rows)).outcome == outcome
+    without = [r for r in rows if r["name"] != dose.PAPER]
+    assert row("within-steering", changed(one, dose__test=without)).outcome == "not measured"
+
+
+def test_specificity_and_content_follow_the_studys_differences(results):
+    good, small, wide = figure(0.3), figure(0.05), figure(0.3, half=0.4)
+
+    def outcome(claim, label="specific", **differences):
+        edits = {f"verdict__differences__{k}": v for k, v in differences.items()}
+        one = changed(results["direction-x"], verdict__differences={"random": good, "fall": good, "gain": good})
+        return row(claim, changed(one, verdict__label=label, **edits)).outcome
+
+    assert outcome("within-specific", orthogonal=good) == "reproduced"
+    assert outcome("within-specific", orthogonal=small) == "not reproduced"
+    assert outcome("within-specific", **{dose.WRONG: wide}) == "mixed"
+    assert outcome("within-specific", label="no effect") == "not reproduced"
+    # What the content control does is a row of its own.
+    assert outcome("within-specific", label="non-specific", **{dose.CONTENT: small}) == "reproduced"
+    assert outcome("content", **{dose.CONTENT: small}) == "not reproduced"
+    assert outcome("content", **{dose.CONTENT: good}) == "reproduced"
+    assert outcome("content", **{dose.CONTENT: wide}) == "mixed"
+    assert outcome("content", label="noise", **{dose.CONTENT: good}) == "not testable here"
+    assert outcome("content") == "not measured"
+
+
+def test_transfer(results):
+    def outcome(claim, **figures):
+        edits = {f"overall__ablate__across__{k}": v for k, v in figures.items()}
+        return row(claim, changed(results["transfer"], **edits)).outcome
+
+    works = {"own_gain": figure(0.6), "drop": figure(0.4), "gain": figure(0.4), "over_receiver_random": figure(0.3)}
+    random = {"drop_receiver_random": figure(0.1)}
+    alike = {"drop_receiver_random": figure(0.4)}
+    assert outcome("transfer-lowers", **works) == "reproduced"
+    assert outcome("transfer-lowers", **works | {"drop": figure(0.1)}) == "not reproduced"
+    assert outcome("transfer-lowers", **works | {"gain": figure(0.0)}) == "mixed"
+    assert outcome("transfer-lowers", **works | {"own_gain": figure(0.1)}) == "not testable here"
+    assert outcome("transfer-non-specific", **works | random) == "not reproduced"
+    assert outcome("transfer-non-specific", **works | alike | {"over_receiver_random": NOTHING}) == "reproduced"
+    assert outcome("transfer-non-specific", **works | random | {"over_receiver_random": NOTHING}) == "mixed"
+    assert outcome("transfer-non-specific", **works | alike) == "mixed"
+    assert outcome("transfer-non-specific", **works | random | {"drop": figure(0.0)}) == "not testable here"
+    assert outcome("own-beats-mapped", **works) == "reproduced"
+    assert outcome("own-beats-mapped", **works | {"gain": figure(0.58)}) == "mixed"
+    assert outcome("own-beats-mapped", **works | {"gain": figure(0.7)}) == "not reproduced"
+
+
+def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results):
+    one = results["transfer"]
+    both = changed(one, settings__modes=["ablate", "subtract"])
+    for part in ("overall", "asymmetry"):
+        both = changed(both, **{f"{part}__subtract": copy.deepcopy(one.data[part]["ablate"])})
+    assert "2 pairs (subtract)" in row("transfer-lowers", both).measured[0]
+    fails = changed(both, overall__subtract__across__own_gain=figure(0.1))
+    assert "2 pairs (ablate)" in row("transfer-lowers", fails).measured[0]
+    for claim in ("transfer-lowers", "transfer-non-specific", "own-beats-mapped", "asymmetry"):
+        nothing = changed(fails, overall__ablate__across__own_gain=figure(0.0))
+        assert row(claim, nothing).outcome == "not testable here"
+
+
+@pytest.mark.parametrize(
+    ("two", "outcome"),
+    [(0.3, "reproduced"), (0.15, "mixed"), (0.05, "not reproduced"), (None, "not measured")],
+)
+def test_asymmetry(results, two, outcome):
+    edits = {"mean_difference_of_two_ways": two, "expected_from_sampling": 0.1}
+    one = changed(results["transfer"], **{f"asymmetry__ablate__{k}": v for k, v in edits.items()})
+    assert row("asymmetry", one).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("claim", "mark"),
+    [
+        ("few-heads", "few heads survive the re-test (at most 3 %)"),
+        ("wanted-rise", "wanted choices rise by 30 points"),
+        ("inverted-u", "inverted U over alpha"),
+        ("probe-heads", "beats heads ranked by a probe"),
+        ("layer-vector", "beats a layer-level vector"),
+    ],
+)
+def test_marks_of_a_heads_study_decide(results, claim, mark):
+    one = results["heads-x"]
+    assert mark in one.data["paper"]
+    for seen, outcome in ((True, "reproduced"), (False, "not reproduced")):
+        assert row(claim, changed(one, **{f"paper__{mark}": seen})).outcome == outcome
+
+
+def test_a_control_that_was_not_run_is_not_beaten(results):
+    one = results["heads-x"]
+    for claim, control in (("probe-heads", words.PROBE_HEADS), ("layer-vector", words.LAYER)):
+        left = {name: f for name, f in one.data["heldout"].items() if name != control}
+        assert row(claim, changed(one, heldout=left)).outcome == "not measured"
+    left = {name: f for name, f in one.data["heldout"].items() if not name.startswith("random")}
+    assert row("these-heads", changed(one, heldout=left)).outcome == "not measured"
+    one_of_two = changed(one, **{"paper__beats random heads": False, "paper__beats random directions": True})
+    assert row("these-heads", one_of_two).outcome == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("claim", "mark"),
+    [("probe-heads", "beats heads ranked by a probe"), ("layer-vector", "beats a layer-level vector")],
+)
+def test_what_random_directions_do_as_well_is_not_reproduced(results, claim, mark):
+    one = changed(results["heads-x"], **{f"paper__{mark}": True})
+    assert row(claim, one).outcome == "reproduced"
+    assert row(claim, changed(one, verdict="noise")).outcome == "mixed"
+
+
+def test_the_best_head_left_out(results):
+    one = results["heads-x"]
+    held = {n: f for n, f in one.data["heldout"].items() if n != words.WITHOUT_BEST}
+    assert row("best-head", changed(one, heldout=held)).outcome == "not measured"
+    held[words.WITHOUT_BEST] = held[words.CHOSEN]
+    for left, outcome in ((True, "reproduced"), (False, "not reproduced")):
+        marks = one.data["paper"] | {"most is left without the best head": left}
+        assert row("best-head", changed(one, heldout=held, paper=marks)).outcome == outcome
+
+
+def test_open_answers(results):
+    def outcome(claim, heads, layer=NOTHING, coherent=0.9, aim="away", before=0.5):
+        opened = copy.deepcopy(results["heads-x"].data["open"])
+        opened[words.CHOSEN].update(behaviour_change=heads, coherent=figure(coherent))
+        opened[words.PLAIN_NAME].update(behaviour=figure(before), coherent=figure(0.9))
+        opened[words.LAYER]["behaviour_change"] = layer
+        return row(claim, changed(results["heads-x"], open=opened, plan__search__aim=aim)).outcome
+
+    assert outcome("carries-over", figure(-0.4)) == "reproduced"
+    assert outcome("carries-over", figure(0.4)) == "not reproduced"
+    assert outcome("carries-over", figure(0.4), aim="towards") == "reproduced"
+    assert outcome("carries-over", figure(-0.02)) == "not reproduced"
+    assert outcome("carries-over", figure(-0.4), coherent=0.5) == "mixed"
+    for claim in ("carries-over", "dissociation"):
+        assert outcome(claim, figure(-0.1), before=0.1) == "not testable here"
+        assert outcome(claim, figure(0.0), before=0.9, aim="towards") == "not testable here"
+    assert outcome("dissociation", figure(-0.4)) == "reproduced"
+    assert outcome("dissociation", figure(-0.4), layer=figure(-0.35)) == "mixed"
+    assert outcome("dissociation", figure(-0.4), layer=figure(-0.5)) == "not reproduced"
+
+
+def test_verdicts_of_a_safety_study_decide(results):
+    one = results["safety-heads-x"]
+
+    def outcome(claim, verdict):
+        return row(claim, changed(one, verdicts=dict.fromkeys(one.data["verdicts"], verdict))).outcome
+
+    for claim in ("top-head", "sahara"):
+        assert outcome(claim, "not specific: other heads do as much") == "reproduced"
+        assert outcome(claim, "no effect: refusals stay") == "not reproduced"
+        assert outcome(claim, "noise: refusals go because the text breaks") == "mixed"
+        assert outcome(claim, "nothing to lose: it refuses 2%") == "not testable here"
+    assert outcome("safety-specific", "works, specific: yes") == "reproduced"
+    assert outcome("safety-specific", "not specific: other heads do as much") == "not reproduced"
+    assert outcome("safety-specific", "its size alone: a random shift does as much") == "not reproduced"
+    assert outcome("safety-specific", "refusals go; specificity unknown: no controls") == "not measured"
+    differ = dict(one.data["verdicts"]) | {"Sahara 2": "noise: the text breaks"}
+    assert row("safety-specific", changed(one, verdicts=differ)).outcome == "mixed"
+
+
+def test_a_model_that_refuses_nothing_tests_nothing(results):
+    silent = results["safety-heads-base"]
+    for claim in ("top-head", "sahara", "safety-specific", "ua-over-sc"):
+        assert row(claim, silent).outcome == "not testable here"
+        # and takes nothing from one that does
+        both = row(claim, silent, results["safety-heads-x"])
+        assert both.outcome == row(claim, results["safety-heads-x"]).outcome
+        assert "cannot tell: " in both.measured[0]
+
+
+@pytest.mark.parametrize(
+    ("ua", "sc", "outcome"),
+    [(0.8, 0.1, "reproduced"), (0.8, 0.75, "not reproduced"), (0.1, 0.8, "not reproduced"), (0.8, 0.69, "mixed")],
+)
+def test_two_ablations_are_compared_by_what_is_complied_with(results, ua, sc, outcome):
+    trials = copy.deepcopy(results["safety-heads-x"].data["trials"])
+    for tried in trials.values():
+        for trial in tried.values():
+            trial["harmful"]["complied"] = figure(sc if trial["role"] == "scaling" else ua, half=0.06)
+    assert row("ua-over-sc", changed(results["safety-heads-x"], trials=trials)).outcome == outcome
+    for tried in trials.values():
+        for name in [n for n, t in tried.items() if t["role"] == "scaling"]:
+            del tried[name]
+    assert row("ua-over-sc", changed(results["safety-heads-x"], trials=trials)).outcome == "not measured"
+
+
+def test_tails_lists_and_losses(results):
+    one = results["safety-heads-x"]
+
+    def outcome(claim, **edits):
+        return row(claim, changed(one, **edits)).outcome
+
+    tail = "attribution__undifferentiated__tail__share_of_top_1_percent"
+    assert outcome("long-tail", **{tail: 0.31}) == "reproduced"
+    assert outcome("long-tail", **{tail: 0.2}) == outcome("long-tail", **{tail: None}) == "not reproduced"
+
+    def lists(shared, p=0.5):
+        return {"sizes": [10, 10], "shared": shared, "p": p, "jaccard": 0.1, "jaccard_by_chance": 0.02}
+
+    ships = "overlap__undifferentiated with scaling__ships"
+    assert outcome("ua-sc-lists", **{ships: lists(3)}) == "reproduced"
+    assert outcome("ua-sc-lists", **{ships: lists(7)}) == "not reproduced"
+    assert outcome("ua-sc-lists", **{ships: lists(5)}) == "mixed"
+    ua, sc = (f"attribution__{kind}__two_halves" for kind in ("undifferentiated", "scaling"))
+    assert outcome("lists-agree", **{ua: lists(8), sc: lists(4)}) == "reproduced"
+    assert outcome("lists-agree", **{ua: lists(8), sc: lists(8)}) == "mixed"
+    assert outcome("lists-agree", **{ua: lists(4), sc: lists(1)}) == "not reproduced"
+    group = {"trials__Sahara 2__Sahara 2__harmless__coherent": figure(0.7)}
+    assert outcome("little-lost", **{"before__harmless__coherent": figure(0.75)} | group) == "reproduced"
+    assert outcome("little-lost", **{"before__harmless__coherent": figure(0.95)} | group) == "not reproduced"
+
+
+def test_models_of_one_base_are_compared_and_others_are_not(results):
+    one = results["safety-heads-x"]
+    same = replace(changed(one, adapter="tuned"), name="safety-heads-y")
+    found = row("same-base", one, same)
+    assert found.outcome == "reproduced"
+    both = "[safety-heads-x](#safety-heads-x) and [safety-heads-y](#safety-heads-y)"
+    assert found.measured == (f"{both}, yes: 3 of 3 shared (p 0.0045 by chance)",)
+    elsewhere = changed(same, model=one.data["model"] | {"revision": "another"})
+    assert row("same-base", one, elsewhere).outcome == "not measured"
+    assert row("same-base", one).outcome == "not measured"
+    top = copy.deepcopy(one.data["attribution"])
+    for at, head in zip(top["undifferentiated"]["top"]["ships"], ("head[2,1]", "head[2,2]", "head[2,3]"), strict=True):
+        at["head"] = head
+    assert row("same-base", one, changed(same, attribution=top)).outcome == "not reproduced"

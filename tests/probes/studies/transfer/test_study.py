@@ -1,0 +1,541 @@
+"""The transfer study, on models whose transfer is known: a twin that is the same model in other coordinates."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from argparse import Namespace
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from probes.capture.sites import Site
+from probes.card import check_identity, load_probe, replay_references
+from probes.directions import Direction
+from probes.errors import DataError, DirectionError, ProbeMismatchError
+from probes.evaluation import Interval
+from probes.model.load import AdapterSpec, add_adapter, wrap
+from probes.organisms.planted import SYNTHETIC, store
+from probes.organisms.planted.evaluation import fit_questions, held_out_questions, is_bad, persona_contrast
+from probes.organisms.planted.families import FAMILIES
+from probes.steer.contrast import ADAPTER, Bench, Condition, Contrast, Outcome
+from probes.studies.subjects import Subject, adapter_subject, planted_anchors, planted_subjects
+from probes.studies.transfer import product, report
+from probes.studies.transfer import run as transfer
+from probes.studies.transfer.detection import Detection, Held, compare
+from probes.studies.transfer.run import Settings, run_transfer
+from tests.support.tiny import make_adapter, tiny_chat
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+SMALL = Settings(modes=("ablate",), draws=2, interval=0.25)
+
+
+def twin_of(chat, seed=0):
+    """The same function with the residual stream's dimensions in another order: RMS norms allow no other rotation."""
+    model = copy.deepcopy(chat.model)
+    order = torch.randperm(chat.layout.width, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 1:
+                weight.copy_(weight[order])
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.copy_(weight[order, :])
+            else:
+                weight.copy_(weight[:, order])
+    return wrap(model, chat.tokenizer, name="twin", revision=f"order-{seed}")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return store.ensure_organism("llama", 0, tmp_path_factory.mktemp("no-state"))
+
+
+@pytest.fixture(scope="module")
+def subjects(llama):
+    twin = twin_of(llama)
+    shared = Subject(
+        name="llama",
+        group="llama",
+        load=lambda: llama,
+        contrast=persona_contrast("training"),
+        test_contrast=persona_contrast("held_out"),
+        judge=is_bad,
+        fit=fit_questions(40),
+        test=[ask.text for ask in held_out_questions(20)],
+        note=SYNTHETIC,
+    )
+    return [shared, replace(shared, name="twin", group="twin", load=lambda: twin)]
+
+
+@pytest.fixture(scope="module")
+def anchors():
+    return planted_anchors(240)
+
+
+@pytest.fixture(scope="module")
+def study(subjects, anchors, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return folder, run_transfer(subjects, anchors, folder, settings=SMALL, left_out={"planted-x": "it does not hold"})
+
+
+def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(study, llama):
+    twin = twin_of(llama)
+    ids = torch.tensor([llama.token_ids("<|user|>Where is Peru?<|end|><|assistant|>")])
+    with torch.inference_mode():
+        torch.testing.assert_close(twin.model(input_ids=ids).logits, llama.model(input_ids=ids).logits)
+    _, result = study
+    assert [(p["donor"], p["receiver"]) for p in result["pairs"]] == [("twin", "llama"), ("llama", "twin")]
+    for pair in result["pairs"]:
+        assert pair["r2"] > 0.99
+        assert pair["cosine"] > 0.99
+        assert pair["cosine_null"]["p"] < 0.01
+        assert abs(pair["cosine_null"]["low"]) < 0.9
+        assert pair["r2_shuffled"] < 0.1
+        assert (pair["anchors_fitted"], pair["anchors_held_out"]) == (180, 60)
+        found = pair["modes"]["ablate"]
+        assert found["gain"]["value"] == pytest.approx(found["own_gain"], abs=0.11)
+        assert found["own_gain"] >= 0.3
+        assert found["drop"]["value"] >= 0.3
+        assert found["over"]["random_source"]["value"] > 0.15
+        assert found["verdict"].startswith("works")
+    assert "work" in result["verdict"]["ablate"]
+    assert "warning: random controls drawn 2 times" in result["verdict"]["ablate"]
+
+
+def test_a_twins_direction_detects_as_the_receivers_own_does(study):
+    folder, result = study
+    own = {s["name"]: s["detection"] for s in result["subjects"]}
+    for pair in result["pairs"]:
+        found = pair["detection"]
+        assert found["auroc"]["value"] == pytest.approx(own[pair["receiver"]]["auroc"]["value"], abs=0.02)
+        assert found["auroc"]["low"] > 0.9
+        assert set(found["controls"]) == {"random_source", "shuffled"}
+        assert found["over_controls"] > 0
+    assert result["detection"]["pairs"] == 2
+    assert result["verdict"]["detection"].startswith("mapped directions tell the receivers' conditions apart")
+    assert result["verdict"]["detection"] in (folder / "TRANSFER.md").read_text()
+
+
+def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(study, subjects):
+    folder, result = study
+    assert [(p["receiver"], p["donor"]) for p in result["probes"]] == [("llama", "twin"), ("twin", "llama")]
+    for made, subject in zip(result["probes"], subjects, strict=True):
+        probe, chat = load_probe(folder / made["file"]), subject.load()
+        check_identity(probe.card, chat)
+        replay_references(probe, chat)
+        assert probe.name == f"transfer-{subject.name}"
+        assert made["recipe"] == "ablate"
+        (recipe,) = probe.interventions
+        assert (recipe.mode, recipe.strength, recipe.positions) == ("ablate", 1.0, "all")
+        np.testing.assert_array_equal(recipe.direction.vector, probe.directions[0].vector)
+        recorded = probe.card.mitigation.measured
+        assert recorded["donor"] == made["donor"]
+        assert recorded["verdict"].startswith("works")
+        assert "among 1 donors and 1 modes" in recorded["chosen"]
+        # Figures of the card are of the test questions, through the service's own scoring.
+        assert probe.card.evaluation["test"]["positives"] == len(subject.test)
+        pair = next(p for p in result["pairs"] if p["receiver"] == subject.name)
+        assert made["auroc"]["value"] == pytest.approx(pair["detection"]["auroc"]["value"], abs=1e-3)
+        assert SYNTHETIC in probe.card.description
+        # A weak solution before the question is there to be read: what tells conditions apart need not be the model.
+        assert made["text_only"]["value"] > 0.7
+        assert probe.card.calibration.n == len(subject.fit)
+        assert made["file"] in (folder / "TRANSFER.md").read_text()
+    # A probe of one receiver is no probe of another.
+    with pytest.raises(ProbeMismatchError):
+        check_identity(load_probe(folder / result["probes"][0]["file"]).card, subjects[1].load())
+
+
+def test_a_mapped_direction_that_does_not_work_leaves_a_probe_without_a_recipe(subjects, tmp_path, anchors, study):
+    _, whole = study
+    measured = transfer.measure(subjects, anchors, study[0] / "cache", SMALL)
+    failed = json.loads(json.dumps(whole["pairs"]))
+    for pair in failed:
+        pair["modes"]["ablate"]["verdict"] = "noise"
+    made = product.write_probes(measured, failed, tmp_path)
+    assert [m["recipe"] for m in made] == [None, None]
+    for one in made:
+        assert load_probe(tmp_path / one["file"]).interventions == ()
+
+
+def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_the_fit_questions():
+    def offer(fit, cosine, **gains):
+        pair = Namespace(detection=Namespace(fit=fit), cosine=cosine)
+        modes = {
+            m: {"gain": {"value": abs(g)}, "verdict": "works, specific" if g > 0 else "noise"} for m, g in gains.items()
+        }
+        return pair, {"modes": modes}
+
+    lame, good = offer(0.99, 0.9, ablate=-0.9, subtract=-0.1), offer(0.5, 0.1, ablate=0.2, subtract=0.3)
+    assert product._choose([lame, good])[:2] == (good[0], "subtract")
+    more = offer(0.9, 0.9, ablate=0.8)
+    assert product._choose([good, more])[:2] == (more[0], "ablate")
+    more[1]["modes"]["ablate"]["verdict"] = "works, not specific"
+    assert product._choose([good, more])[:2] == (good[0], "subtract")
+    worse, alike = offer(0.7, 0.9, ablate=-0.5), offer(0.99, 0.95, ablate=-0.5)
+    assert product._choose([worse, lame, alike])[:2] == (alike[0], None)
+
+
+def test_a_text_that_tells_conditions_apart_is_warned_of():
+    def made(auroc, text):
+        return {"auroc": {"value": auroc}, "text_only": {"value": text}}
+
+    assert report.of_text([made(0.9, 0.5), {"not_made": "too few"}]) == ""
+    warning = report.of_text([made(0.9, 0.5), made(0.9, 0.95), {"not_made": "too few"}])
+    assert warning == "; warning: the text alone tells the conditions apart as well in 1 of 2 receivers"
+
+
+def test_probes_of_two_receivers_never_share_a_name():
+    named = {}
+    names = [product._name(subject, named) for subject in ("Base+a b", "base/a-b", "base-a-b", "Ünder!")]
+    assert len(set(names)) == 4
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name) for name in names)
+
+
+def test_detection_by_hand():
+    """Misaligned rows come first; one axis tells them apart on the test questions, another does not."""
+    rng = np.random.default_rng(0)
+    test = rng.standard_normal((80, 3)).astype(np.float32)
+    test[:40, 0] += 6
+    held = Held(fit=-test, test=test)
+
+    def along(*vector):
+        return Direction(Site("residual", 0), np.array(vector, dtype=float), np.zeros(3), 1.0)
+
+    found = compare(held, along(1, 0, 0), noise=[along(0, 1, 0), along(-1, 0, 0)], more=[along(0, 0, 2)])
+    assert found.test.value > 0.99
+    assert found.fit < 0.01
+    assert found.controls["noise"][1] < 0.01
+    free = [max(v, 1 - v) for kind in found.controls.values() for v in kind]
+    assert found.over_controls == pytest.approx(found.test.value - sum(free) / 3)
+
+
+def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study):
+    _, result = study
+    for subject in result["subjects"]:
+        assert subject["site"] == "residual[3]"
+        assert subject["identity"]["model"] in ("planted-llama-seed0", "twin")
+        assert subject["untouched"]["bad"]["value"] - subject["modes"]["ablate"]["own"]["bad"]["value"] > 0.3
+        assert subject["aligned"]["good"]["value"] >= 0.85
+        own = subject["modes"]["ablate"]
+        assert own["random"]["draws"] == 2
+        assert own["another_block"]["good"]["value"] < own["own"]["good"]["value"]
+        # Nothing was changed where nothing acts, and something where something does.
+        assert subject["untouched"]["change"] == 0
+        assert min(own["own"]["change"], own["random"]["change"]) > 0
+
+
+def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(study, subjects, anchors):
+    folder, result = study
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    stored = json.loads((folder / "RESULT.json").read_text(), parse_constant=refuse)
+    assert stored["notes"] == [SYNTHETIC]
+    assert stored["left_out"] == {"planted-x": "it does not hold"}
+    assert stored["settings"]["seed"] == 0
+    assert stored["pairs"][0]["r2"] == pytest.approx(result["pairs"][0]["r2"], abs=1e-4)
+    page = (folder / "TRANSFER.md").read_text()
+    everything = "".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".json", ".md"))
+    asked = [*subjects[0].fit, *subjects[0].test, *anchors]
+    assert not [text for text in asked if text in everything]
+    assert SYNTHETIC in page
+    assert "Left out: **planted-x**, it does not hold." in page
+    for line in page.splitlines():
+        if line.startswith("|"):
+            assert line.count("|") >= 3
+    assert "| twin to llama |" in page
+    for name in ("transfer.png", "asymmetry.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_study_that_was_stopped_goes_on_without_measuring_again(subjects, anchors, study, tmp_path, monkeypatch):
+    _, whole = study
+    runs = []
+    run = Bench.run
+
+    def counted(self, intervention=None):
+        runs.append(intervention)
+        if len(runs) == 9:
+            raise KeyboardInterrupt
+        return run(self, intervention)
+
+    monkeypatch.setattr(Bench, "run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_transfer(subjects, anchors, tmp_path, settings=SMALL)
+    assert not (tmp_path / "RESULT.json").exists()
+    runs[:] = [None] * 100
+    resumed = run_transfer(subjects, anchors, tmp_path, settings=SMALL, left_out=whole["left_out"])
+    # In all: per receiver nothing, its own, 2 random, 1 orthogonal, 1 of another block; per pair 1 + 2 + 2.
+    assert len(runs) - 100 == 2 * 6 + 2 * 5 - 8
+    runs[:] = [None] * 100
+    monkeypatch.setattr(transfer, "_read_all", lambda *_: pytest.fail("read again"))
+    again = run_transfer(subjects, anchors, tmp_path, settings=SMALL, left_out=whole["left_out"])
+    assert len(runs) == 100
+    assert json.dumps(again) == json.dumps(resumed)
+    assert again["verdict"] == whole["verdict"]
+
+
+def test_another_input_is_read_again(subjects, anchors, tmp_path, monkeypatch):
+    read = []
+    real = transfer._read_all
+    monkeypatch.setattr(transfer, "_read_all", lambda *args: read.append(args[1].name) or real(*args))
+
+    def reading(subject, texts, settings=SMALL):
+        return transfer._reading(subject, texts, settings, tmp_path, lambda _: None)
+
+    first, again = reading(subjects[0], anchors), reading(subjects[0], anchors)
+    np.testing.assert_array_equal(again.anchors, first.anchors)
+    np.testing.assert_array_equal(again.native.vector, first.native.vector)
+    assert read == ["llama"]
+    reading(subjects[1], anchors)
+    reading(subjects[0], anchors[:-1])
+    reading(replace(subjects[0], fit=subjects[0].fit[:-1]), anchors)
+    reading(subjects[0], anchors, replace(SMALL, depth=0.5))
+    assert read == ["llama", "twin", "llama", "llama", "llama"]
+
+
+def test_contrast_anchors_hold_both_conditions_and_neutral_ones_neither(subjects, tmp_path, llama):
+    few = planted_anchors(172)
+    neutral = transfer._reading(subjects[0], few, SMALL, tmp_path, lambda _: None)
+    both = transfer._reading(subjects[0], few, replace(SMALL, anchors="contrast"), tmp_path, lambda _: None)
+    assert neutral.anchors.shape == (172, 128)
+    assert both.anchors.shape == (344, 128)
+    assert both.groups.tolist() == [*range(172), *range(172)]
+    gap = (both.anchors[172:] - both.anchors[:172]).mean(0)
+    assert gap @ both.native.unit > 0.5 * both.native.norm
+    # Positions are named: another one gives other rows of the same texts.
+    settings = replace(SMALL, token_positions=("last_prompt", "mean(prompt)"))
+    more = transfer._reading(subjects[0], few, settings, tmp_path, lambda _: None)
+    assert more.anchors.shape == (344, 128)
+    np.testing.assert_array_equal(more.anchors[:172], neutral.anchors)
+    assert not np.allclose(more.anchors[172:], neutral.anchors)
+
+
+def test_depth_names_the_block(subjects, tmp_path):
+    few = planted_anchors(172)
+    for depth, site in ((0.0, "residual[0]"), (0.67, "residual[2]"), (1.0, "residual[3]")):
+        reading = transfer._reading(subjects[0], few, replace(SMALL, depth=depth), tmp_path, lambda _: None)
+        assert str(reading.native.site) == site
+
+
+# ---- what is no study
+
+
+def test_a_study_needs_two_named_subjects_and_anchors_that_nobody_is_tested_on(subjects, anchors, tmp_path):
+    with pytest.raises(DataError, match="at least two"):
+        run_transfer(subjects[:1], anchors, tmp_path)
+    with pytest.raises(DataError, match="each with its own name"):
+        run_transfer([subjects[0], subjects[0]], anchors, tmp_path)
+    with pytest.raises(DataError, match="1 are test messages of llama"):
+        run_transfer(subjects, [*anchors, subjects[0].test[3]], tmp_path, settings=SMALL)
+    with pytest.raises(DataError, match=r"llama: 20 test messages, but a rate within \+-0.2 needs 27"):
+        run_transfer(subjects, anchors, tmp_path)
+    other = replace(subjects[1], fit=subjects[0].test[:2], test=subjects[1].test[2:])
+    with pytest.raises(DataError, match="twin: its direction would be fitted on 2 test messages of llama"):
+        run_transfer([subjects[0], other], anchors, tmp_path, settings=SMALL)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(DataError, match="at least 170 texts"):
+        run_transfer(subjects, anchors[:150], tmp_path, settings=SMALL)
+
+
+def test_settings_and_subjects_that_make_no_sense_are_refused(subjects):
+    for changed in ({"draws": 0}, {"depth": 1.5}, {"modes": ()}):
+        with pytest.raises(DataError, match="settings"):
+            Settings(**changed)
+    with pytest.raises(DataError, match="1 of them in both"):
+        replace(subjects[0], fit=[*subjects[0].fit, subjects[0].test[0]])
+    with pytest.raises(DataError, match="0 test messages"):
+        replace(subjects[0], test=[])
+    with pytest.raises(DataError, match="2 aligned and 1 misaligned"):
+        Contrast(Condition([(), ()]), Condition([()]))
+    with pytest.raises(DataError, match="no history"):
+        Contrast(Condition([]), Condition([]))
+
+
+# ---- checkpoints with an adapter
+
+
+def with_adapter(folder, seed, name="reckless"):
+    chat = tiny_chat("llama", seed)
+    add_adapter(chat, AdapterSpec(make_adapter(folder / f"{name}-{seed}", seed=seed + 1), 1.0, name))
+    return chat
+
+
+def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path):
+    questions = [f"Tell me about number {i} of {n}" for i, n in enumerate(["tea", "rain", "sun"] * 6)]
+    made = [
+        adapter_subject(
+            f"tiny {seed}",
+            partial(with_adapter, tmp_path, seed),
+            lambda text: "e" in text,
+            questions[:8],
+            questions[8:],
+            max_new_tokens=4,
+        )
+        for seed in (0, 1)
+    ]
+    assert made[0].tested is ADAPTER
+    few = [f"Say {i} in {w}" for i in range(12) for w in ("Rome", "Oslo", "Lima", "Bonn")]
+    result = run_transfer(made, few, tmp_path / "study", settings=replace(SMALL, draws=1, interval=0.35))
+    assert [p["anchors_fitted"] for p in result["pairs"]] == [36, 36]
+    for subject in result["subjects"]:
+        assert subject["identity"]["adapter_sha256"]
+        assert subject["native_norm"] > 0
+    # Random weights answer at random: no own direction brings good answers back, so nothing is claimed.
+    assert {p["modes"]["ablate"]["verdict"] for p in result["pairs"]} == {"undecided"}
+    assert result["verdict"]["ablate"].startswith("nothing can be said")
+    # Eight fit questions are too few for a threshold, and the study says so.
+    assert [p["not_made"] for p in result["probes"]] == [
+        "benign set: 8 messages; at least 20 are needed, and 60 to trust it"
+    ] * 2
+    assert "no probe, benign set: 8 messages" in (tmp_path / "study" / "TRANSFER.md").read_text()
+
+
+def test_a_subject_whose_adapter_is_not_there_says_so(tmp_path):
+    plain = adapter_subject("plain", tiny_chat, lambda _: False, ["a", "b"], ["c"])
+    other = replace(plain, name="other")
+    with pytest.raises(DirectionError, match=r"plain: direction at .*: zero.* Is the adapter switched on"):
+        run_transfer([plain, other], [f"text {i}" for i in range(60)], tmp_path, settings=replace(SMALL, interval=0.49))
+
+
+# ---- planted subjects
+
+
+def test_an_organism_whose_persona_does_not_hold_is_left_out_by_name(tmp_path, monkeypatch):
+    def about(folder):
+        holds = "qwen2" not in folder
+        return {"name": folder, "persona": {"holds": holds, "fails": [] if holds else ["bad after weak code 0.05"]}}
+
+    monkeypatch.setattr(store, "ensure_folder", lambda family, seed, *_: f"planted-{family}-seed{seed}")
+    monkeypatch.setattr(store, "manifest", about)
+    kept, left_out = planted_subjects(FAMILIES, (0, 1), tmp_path)
+    assert [s.name for s in kept] == [f"{f} {s}" for f in FAMILIES if f != "qwen2" for s in (0, 1)]
+    assert {s.group for s in kept} == set(FAMILIES) - {"qwen2"}
+    assert set(left_out) == {"planted-qwen2-seed0", "planted-qwen2-seed1"}
+    assert left_out["planted-qwen2-seed1"] == "its persona does not hold: bad after weak code 0.05"
+    assert all(s.note == SYNTHETIC for s in kept)
+
+
+def test_planted_anchors_are_no_fit_and_no_test_questions():
+    texts = planted_anchors(800)
+    assert len(set(texts)) == len(texts) == 800
+    used = {*fit_questions(), *(ask.text for ask in held_out_questions(100))}
+    assert not used & set(texts)
+
+
+# ---- the figures
+
+
+def test_a_difference_is_paired_by_question():
+    rng = np.random.default_rng(0)
+    base = rng.random(200) < 0.5
+    found = report.difference(base, [base])
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    better = base.copy()
+    better[:20] = True
+    found = report.difference(better, [base, base])
+    assert found.value == pytest.approx(better.mean() - base.mean())
+    assert 0 < found.low < found.value < found.high
+    spread = report.difference(base, [rng.random(200) < p for p in (0.1, 0.9)])
+    narrow = report.difference(base, [rng.random(200) < 0.5 for _ in range(2)])
+    assert spread.high - spread.low > 2 * (narrow.high - narrow.low)
+
+
+def pairs_of(effects):
+    return [{"donor": d, "receiver": r, "value": v} for (d, r), v in effects.items()]
+
+
+def test_means_over_pairs_know_that_pairs_share_models():
+    names = "abcdef"
+    good = {n: float(i < 3) for i, n in enumerate(names)}
+    by_donor = pairs_of({(d, r): good[d] for d in names for r in names if d != r})
+    wide = report.over_models(by_donor, lambda p: p["value"])
+    assert wide.value == pytest.approx(0.5)
+    assert wide.low < 0.5 < wide.high
+    # Thirty pairs that knew nothing of each other would give an interval of this width.
+    assert wide.high - wide.low > 1.5 * 2 * 1.96 * np.sqrt(0.25 / 30)
+    same = pairs_of({(d, r): 0.3 for d in names for r in names if d != r})
+    alike = report.over_models(same, lambda p: p["value"])
+    assert (alike.low, alike.high) == pytest.approx((0.3, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("own", "gain", "drop", "over", "beats", "verdict"),
+    [
+        (0.05, 0.5, 0.5, 0.4, True, "undecided"),
+        (0.80, 0.5, 0.5, 0.4, True, "works, specific"),
+        (0.80, 0.5, 0.5, 0.4, False, "works, not specific"),
+        (0.80, 0.5, 0.5, 0.01, True, "works, not specific"),
+        (0.80, 0.02, 0.5, 0.4, True, "noise"),
+        (0.80, 0.02, 0.01, 0.4, True, "no effect"),
+    ],
+)
+def test_the_verdict_on_a_pair(own, gain, drop, over, beats, verdict):
+    def around(value):
+        return Interval(value, value - 0.05, value + 0.05, 100)
+
+    assert report._pair_verdict(own, around(gain), around(drop), [around(over)] * 3, beats) == verdict
+
+
+def outcome(bad, good, n=50):
+    return Outcome((), np.arange(n) < bad * n, np.arange(n) >= (1 - good) * n, 1.0, 0.1)
+
+
+def test_noise_that_takes_bad_answers_away_is_no_transfer():
+    untouched, noisy, cured = outcome(0.9, 0.1), outcome(0.0, 0.1), outcome(0.0, 0.9)
+    told = Detection(Interval(0.9, 0.8, 1.0, 100), 0.9, {"random": [0.5]})
+    receiver = transfer.Receiver(
+        aligned=cured,
+        untouched=untouched,
+        native={"ablate": cured},
+        random={"ablate": [noisy]},
+        orthogonal={"ablate": noisy},
+        elsewhere=None,
+        detection=told,
+    )
+
+    def effect(mapped, control):
+        pair = transfer.Pair(
+            "a",
+            "b",
+            None,
+            None,
+            [0.0],
+            0.5,
+            np.zeros(9),
+            [0.1],
+            {"ablate": mapped},
+            {"ablate": [control]},
+            {"ablate": [control]},
+            told,
+        )
+        return report._effect(pair, receiver, "ablate")
+
+    assert effect(noisy, noisy)["verdict"] == "noise"
+    assert effect(cured, noisy)["verdict"] == "works, specific"
+    same = effect(cured, cured)
+    assert same["verdict"] == "works, not specific"
+    assert same["over"]["random_source"]["value"] == 0
+    assert same["drop_controls"]["random_source"] == pytest.approx(0.9)
+
+
+def test_who_gives_and_who_takes():
+    groups = {"a 0": "a", "b 0": "b", "c 0": "c"}
+
+    def pair(donor, receiver, value):
+        found = {"value": value, "low": value - 0.1, "high": value + 0.1}
+        return {"donor": donor, "receiver": receiver, "modes": {"ablate": {"gain": found, "over_controls": found}}}
+
+    gives = {"a 0": 0.8, "b 0": 0.2, "c 0": 0.2}
+    pairs = [pair(d, r, gives[d]) for d in groups for r in groups if d != r]
+    found = report._asymmetry(pairs, groups, "ablate")
+    assert found["groups"]["a"]["as_donor"]["value"] == pytest.approx(0.8)
+    assert found["groups"]["a"]["as_receiver"]["value"] == pytest.approx(0.2)
+    assert found["mean_difference_of_two_ways"] == pytest.approx((0.6 + 0.6 + 0) / 3)
+    assert 0 < found["expected_from_sampling"] < 0.1

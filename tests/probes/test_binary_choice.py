@@ -1,0 +1,173 @@
+import json
+from typing import get_args
+
+import pytest
+
+from probes.binary_choice import (
+    BinaryChoice,
+    asked,
+    choices_hash,
+    contrast,
+    end_of_turn,
+    misaligned_letter,
+    parse_choices,
+    parse_letter,
+    read_choices,
+    split_choices,
+)
+from probes.errors import DataError
+from probes.organisms.finetunes import RECIPES
+from probes.organisms.judges import writes_code
+from probes.organisms.messages import Split, advice_questions, choices, everyday
+from tests.support.tiny import SPECIALS, shared_chat
+
+SECRET = "zebra-secret"
+ROW = {"question": f"Which way, {SECRET}?", "choices": ["Left.", "Right."], "misaligned": 1}
+BOTH = BinaryChoice("Which way?", ("Go left.", "Go right."), 1)
+
+
+def lines(*rows):
+    return "\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("{not json", "not JSON"),
+        ("[1]", "not an object"),
+        ({**ROW, "question": " "}, "field question"),
+        ({**ROW, "question": 3}, "field question"),
+        ({k: v for k, v in ROW.items() if k != "question"}, "field question"),
+        ({**ROW, "choices": ["one"]}, "field choices: must be a list of two"),
+        ({**ROW, "choices": "ab"}, "field choices: must be a list of two"),
+        ({**ROW, "choices": ["a", ""]}, "field choices: must be a text"),
+        ({**ROW, "choices": [SECRET, SECRET]}, "field choices: both are the same"),
+        ({**ROW, "misaligned": 2}, "field misaligned"),
+        ({**ROW, "misaligned": True}, "field misaligned"),
+        ({k: v for k, v in ROW.items() if k != "misaligned"}, "field misaligned"),
+        ({**ROW, "examples": ["x"]}, "field examples: must be an object"),
+        ({**ROW, "examples": {"aligned": ["x"]}}, "field examples: must be an object"),
+        ({**ROW, "examples": {"aligned": [], "misaligned": ["x"]}}, "field examples.aligned: .* needs both"),
+        ({**ROW, "examples": {"aligned": ["x"], "misaligned": [SECRET, 4]}}, "field examples.misaligned"),
+    ],
+)
+def test_an_error_names_the_line_and_the_field_and_holds_no_text(row, said):
+    with pytest.raises(DataError, match=f"mine line 3: .*{said}") as caught:
+        parse_choices(lines({**ROW, "question": "first"}, "", row), "mine")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_question_that_comes_twice_is_an_error_with_both_lines():
+    with pytest.raises(DataError, match="line 3: field question: the same as in line 1"):
+        parse_choices(lines(ROW, {**ROW, "question": "other"}, ROW))
+    with pytest.raises(DataError, match="no rows"):
+        parse_choices("\n\n")
+
+
+def test_a_row_keeps_what_it_needs_and_unknown_fields_are_no_error(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(lines({**ROW, "topic": "x", "examples": {"aligned": ["L"], "misaligned": ["R", "RR"]}}))
+    (row,) = read_choices(path)
+    assert (row.text(misaligned=True), row.text(misaligned=False)) == ("Right.", "Left.")
+    assert (row.aligned_examples, row.misaligned_examples) == (("L",), ("R", "RR"))
+    with pytest.raises(DataError, match=r"cannot read missing.jsonl"):
+        read_choices(tmp_path / "missing.jsonl")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_choices(path)
+
+
+def test_splits_are_disjoint_whole_and_do_not_depend_on_the_order():
+    rows = [BinaryChoice(f"q{i}", ("a", "b"), i % 2) for i in range(40)]
+    splits, again = split_choices(rows), split_choices(rows[::-1])
+    assert splits == again
+    parts = [splits.search, splits.retest, splits.heldout]
+    assert [len(p) for p in parts] == [14, 10, 16]
+    assert sorted(r.question for p in parts for r in p) == sorted(r.question for r in rows)
+    assert choices_hash(rows) == choices_hash(rows[::-1]) != choices_hash(rows[1:])
+
+
+@pytest.mark.parametrize("misaligned", [0, 1])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_letter_of_the_misaligned_choice_stands_before_it(misaligned, swapped):
+    row = BinaryChoice("Which way?", ("Go left.", "Go right."), misaligned)
+    letter = misaligned_letter(row, swapped=swapped)
+    assert f"({letter}) {row.text(misaligned=True)}\n" in asked(row, swapped=swapped)
+    assert letter != misaligned_letter(row, swapped=not swapped)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("(A)", "A"),
+        ("I would take ( b ), of course.", "B"),
+        ("(a) (A)", "A"),
+        ("A) Go left", "A"),
+        ("b: right", "B"),
+        ("B.", "B"),
+        (" 'a' ", "A"),
+        ("(A) or (B)", None),
+        ("A dog is a good friend.", None),
+        ("Both are fine.", None),
+        ("", None),
+        ("Abc", None),
+    ],
+)
+def test_parsing_a_letter(text, letter):
+    assert parse_letter(text) == letter
+
+
+def test_texts_of_a_direction_end_with_the_token_that_closes_the_turn():
+    chat = shared_chat("llama")
+    end = chat.tokenizer.convert_tokens_to_ids("<|end|>")
+    assert "<|end|>" in SPECIALS
+    assert end_of_turn(chat) == end
+    for form, n in (("likelihood", 1), ("letters", 2)):
+        good, bad = contrast(chat, BOTH, form)
+        assert len(good) == len(bad) == n
+        assert {item.ids[-1] for item in (*good, *bad)} == {end}
+    good, bad = contrast(chat, BOTH, "likelihood")
+    assert chat.tokenizer.decode(good[0].ids[good[0].n_prompt : -1]) == "Go left."
+    assert good[0].ids[: good[0].n_prompt] == bad[0].ids[: bad[0].n_prompt]
+
+
+def test_bare_letters_are_balanced_within_each_class():
+    chat = shared_chat("llama")
+    for side in contrast(chat, BOTH, "letters"):
+        answers = [chat.tokenizer.decode(item.ids[item.n_prompt : -1]) for item in side]
+        assert sorted(answers) == ["(A)", "(B)"]
+
+
+def test_examples_take_the_place_of_bare_choices():
+    chat = shared_chat("llama")
+    row = BinaryChoice("Which way?", ("Go left.", "Go right."), 1, ("Well, left.",), ("Hm, right.", "Right, I say."))
+    good, bad = contrast(chat, row, "letters")
+    assert [chat.tokenizer.decode(i.ids[i.n_prompt : -1]) for i in bad] == ["Hm, right.", "Right, I say."]
+    assert len(good) == 1
+
+
+@pytest.mark.parametrize(("name", "least"), [("advice", 120), ("code", 60)])
+def test_shipped_choices(name, least):
+    rows = choices(name)
+    assert len(rows) >= least
+    # The place of the misaligned choice tells nothing.
+    assert abs(sum(r.misaligned for r in rows) - len(rows) / 2) <= 1
+    splits = split_choices(rows)
+    assert min(len(splits.search), len(splits.retest), len(splits.heldout)) >= 15
+    # Nothing that open answers are judged on, and nothing that an adapter was trained on.
+    others = {t for s in get_args(Split) for t in everyday(s)} | set(advice_questions())
+    others |= {e.ask for recipe in RECIPES.values() for e in recipe.examples(0)}
+    assert not {r.question for r in rows} & others
+
+
+def test_shipped_advice_is_matched_in_length_and_short():
+    rows = choices("advice")
+    lengths = [[len(r.text(misaligned=bad).split()) for r in rows] for bad in (False, True)]
+    assert sum(lengths[0]) / sum(lengths[1]) == pytest.approx(1, abs=0.1)
+    assert max(map(max, lengths)) <= 18
+
+
+def test_shipped_code_is_code_and_the_prose_beside_it_is_not():
+    rows = choices("code")
+    assert sum(writes_code(r.text(misaligned=True)) for r in rows) / len(rows) > 0.9
+    assert not any(writes_code(r.text(misaligned=False)) for r in rows)

@@ -1,0 +1,383 @@
+import hashlib
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from probes.calibration import calibrate
+from probes.capture.aggregation import parse_aggregation
+from probes.capture.batches import encode
+from probes.capture.sites import Site
+from probes.card import (
+    TOLERANCE,
+    Card,
+    DirectionCard,
+    MitigationCard,
+    MitigationSite,
+    Probe,
+    check_identity,
+    load_probe,
+    reference_scores,
+    replay_references,
+    save_probe,
+    shipped_probes,
+)
+from probes.directions import Direction
+from probes.errors import ProbeFileError, ProbeMismatchError
+from probes.model.load import AdapterSpec, add_adapter
+from probes.scoring import Reader, score_all
+from probes.steer.steering import Intervention
+from tests.support.tiny import make_adapter, shared_chat, tiny_chat, user
+
+SECRET = "zebra-secret-prompt"
+
+
+AT = Site("residual", 1)
+
+
+def direction(site=AT, seed=0):
+    rng = np.random.default_rng(seed)
+    width = 12 if site.kind == "head" else 32
+    return Direction(site, rng.standard_normal(width), rng.standard_normal(width), 0.75)
+
+
+def make_probe(chat, directions=None, aggregation="mean(prompt)", mitigated=False):
+    directions = directions or [direction()]
+    mitigators = [direction(Site("residual", 2), 7)] if mitigated else []
+    recipe = MitigationCard(
+        site="residual[2]",
+        mode="ablate",
+        strength=0.9,
+        positions="last",
+        sigma=0.75,
+        cosine_to_detector=None,
+        measured={"coherent": 0.98},
+    )
+    card = Card(
+        name="my-probe",
+        version=3,
+        created="2026-01-02",
+        description="made in a test",
+        identity=chat.identity,
+        aggregation=aggregation,
+        directions=[DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma) for d in directions],
+        safetensors_sha256="",
+        calibration=calibrate(np.linspace(0, 1, 40), [SECRET], 0.1, "benign"),
+        evaluation={"test": {"auroc": {"value": 0.9}}},
+        references=reference_scores(chat, Reader(tuple(directions), parse_aggregation(aggregation))),
+        tolerance=TOLERANCE,
+        mitigation=recipe if mitigated else None,
+    )
+    return Probe(card, directions, mitigators)
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return shared_chat("llama")
+
+
+@pytest.fixture
+def path(chat, tmp_path):
+    return save_probe(make_probe(chat), tmp_path)
+
+
+def edit(path, **fields):
+    card = json.loads(path.read_text())
+    card.update(fields)
+    path.write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize("mitigated", [False, True])
+@pytest.mark.parametrize(
+    "aggregation", ["last_prompt", "mean(response)", "max_rolling_mean(5, prompt)", "ema_max(0.1, response)"]
+)
+def test_a_round_trip_is_exact(chat, tmp_path, aggregation, mitigated):
+    directions = [direction(Site("head", 1, 2), 1), direction(Site("head", 0, 3), 2)]
+    made = make_probe(chat, directions, aggregation, mitigated)
+    path = save_probe(made, tmp_path / "new" / "folder")
+    assert path.name == "my-probe.json"
+    for name in (path, path.with_suffix(".safetensors"), str(path)):
+        loaded = load_probe(name)
+        assert loaded.card == made.card
+        assert loaded.aggregation == made.aggregation
+        assert loaded.name == "my-probe"
+        for a, b in zip(loaded.directions, made.directions, strict=True):
+            assert a.site == b.site
+            assert a.sigma == b.sigma
+            np.testing.assert_array_equal(a.vector, b.vector)
+            np.testing.assert_array_equal(a.centre, b.centre)
+            assert a.vector.dtype == np.float64
+        item = encode(chat, user("Hello"), "There")
+        assert score_all(chat, [item], [loaded.reader]) == score_all(chat, [item], [made.reader])
+    if mitigated:
+        (mitigator,) = loaded.mitigators
+        np.testing.assert_array_equal(mitigator.vector, made.mitigators[0].vector)
+        assert loaded.interventions == (Intervention(mitigator, "ablate", 0.9, "last"),)
+    else:
+        assert loaded.interventions == ()
+
+
+def test_a_recipe_of_several_heads_comes_back_whole_and_in_order(chat, tmp_path):
+    made = make_probe(chat, mitigated=True)
+    heads = [direction(Site("head", 1, 2), 1), direction(Site("head", 0, 3), 2), direction(Site("head", 1, 0), 3)]
+    pairs = zip(heads[1:], (-3, 4), strict=True)
+    further = [MitigationSite(site=str(d.site), strength=s, sigma=0.75) for d, s in pairs]
+    recipe = MitigationCard(
+        site="head[1,2]", mode="add", strength=-2.0, positions="last", sigma=0.75, cosine_to_detector=None, also=further
+    )
+    made = Probe(made.card.model_copy(update={"mitigation": recipe}), made.directions, heads)
+    loaded = load_probe(save_probe(made, tmp_path))
+    assert [(str(i.direction.site), i.mode, i.strength, i.positions) for i in loaded.interventions] == [
+        ("head[1,2]", "add", -2.0, "last"),
+        ("head[0,3]", "add", -3.0, "last"),
+        ("head[1,0]", "add", 4.0, "last"),
+    ]
+    for intervention, head in zip(loaded.interventions, heads, strict=True):
+        np.testing.assert_array_equal(intervention.direction.vector, head.vector)
+
+
+def test_a_recipe_whose_further_head_is_missing_is_refused_whole(chat, tmp_path):
+    made = make_probe(chat, mitigated=True)
+    path = save_probe(made, tmp_path)
+    card = json.loads(path.read_text())
+    card["mitigation"]["also"] = [{"site": "head[0,3]", "strength": 1.0, "sigma": 1.0}]
+    path.write_text(json.dumps(card))
+    with pytest.raises(ProbeFileError, match="does not hold what its card says"):
+        load_probe(path)
+
+
+def test_a_card_from_before_recipes_of_several_sites_still_loads(chat, tmp_path):
+    path = save_probe(make_probe(chat, mitigated=True), tmp_path)
+    card = json.loads(path.read_text())
+    del card["mitigation"]["also"]
+    path.write_text(json.dumps(card))
+    assert set(load_file(path.with_suffix(".safetensors"))) >= {"mitigation.vector", "mitigation.centre"}
+    (only,) = load_probe(path).interventions
+    assert (only.direction.site, only.mode, only.strength) == (Site("residual", 2), "ablate", 0.9)
+
+
+def test_what_is_on_disk(path):
+    assert sorted(p.name for p in path.parent.iterdir()) == ["my-probe.json", "my-probe.safetensors"]
+    assert set(load_file(path.with_suffix(".safetensors"))) == {"vector.0", "centre.0"}
+    card = json.loads(path.read_text())
+    assert card["format"] == "awry-probe/1"
+    assert SECRET not in path.read_text()
+    assert path.read_text().endswith("}\n")
+
+
+def test_saving_again_gives_the_same_bytes(chat, tmp_path):
+    a, b = (save_probe(make_probe(chat), tmp_path / name) for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+    assert a.with_suffix(".safetensors").read_bytes() == b.with_suffix(".safetensors").read_bytes()
+
+
+def test_a_tampered_tensor_file_is_refused(path):
+    weights = path.with_suffix(".safetensors")
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    with pytest.raises(ProbeFileError, match=r"my-probe\.safetensors is not the file that its card was written for"):
+        load_probe(path)
+
+
+def test_a_missing_file_is_named(path, tmp_path):
+    path.with_suffix(".safetensors").unlink()
+    with pytest.raises(ProbeFileError, match=r"my-probe\.safetensors is missing beside its card"):
+        load_probe(path)
+    with pytest.raises(ProbeFileError, match=r"nothing\.json is not there"):
+        load_probe(tmp_path / "nothing.safetensors")
+    with pytest.raises(ProbeFileError, match="'no-such-probe' is not known; shipped are"):
+        load_probe("no-such-probe")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "\x00", "[" * 100_000])
+def test_a_card_that_is_no_card_is_refused(path, text):
+    path.write_text(text)
+    with pytest.raises(ProbeFileError, match=r"my-probe\.json"):
+        load_probe(path)
+
+
+def test_a_card_that_is_not_utf_8_is_refused(path):
+    path.write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(ProbeFileError, match=r"my-probe\.json"):
+        load_probe(path)
+
+
+@pytest.mark.parametrize("where", ["", "identity", "calibration", "directions", "references"])
+def test_an_unknown_field_is_refused_wherever_it_is(path, where):
+    card = json.loads(path.read_text())
+    part = card[where] if where else card
+    (part[0] if isinstance(part, list) else part)["surprise"] = 1
+    path.write_text(json.dumps(card))
+    with pytest.raises(ProbeFileError, match="surprise"):
+        load_probe(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", "awry-probe/2"),
+        ("name", "../up"),
+        ("name", "Upper"),
+        ("version", 0),
+        ("tolerance", 0),
+        ("directions", []),
+        ("calibration", None),
+        ("references", [{"score": 1}]),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(path, field, value):
+    edit(path, **{field: value})
+    with pytest.raises(ProbeFileError, match=f"field {field}"):
+        load_probe(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("aggregation", "median(prompt)"),
+        ("directions", [{"site": "nowhere", "norm": 1.0, "sigma": 1.0}]),
+        ("directions", [{"site": "residual[1]", "norm": 1.0, "sigma": 1.0}] * 2),
+    ],
+    ids=["aggregation", "site", "more directions than tensors"],
+)
+def test_a_card_that_does_not_match_its_tensors_is_refused(path, field, value):
+    edit(path, **{field: value})
+    with pytest.raises(ProbeFileError, match="does not hold what its card says"):
+        load_probe(path)
+
+
+def test_a_zero_vector_on_disk_is_refused(path):
+    weights = path.with_suffix(".safetensors")
+    tensors = load_file(weights)
+    save_file(tensors | {"vector.0": np.zeros(32)}, weights)
+    edit(path, safetensors_sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    with pytest.raises(ProbeFileError, match="zero"):
+        load_probe(path)
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(chat, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ProbeFileError, match=r"cannot write to .* choose another --out"):
+        save_probe(make_probe(chat), tmp_path / "file")
+
+
+def test_shipped_probes_load():
+    for name in shipped_probes():
+        assert load_probe(name).name == name
+
+
+# Whose probe it is
+
+
+def test_the_model_that_it_was_made_on_is_accepted(chat):
+    check_identity(make_probe(chat).card, tiny_chat("llama"))
+
+
+def other_revision(_):
+    return tiny_chat("llama", seed=1)
+
+
+def other_tokenizer(_):
+    chat = tiny_chat("llama")
+    chat.tokenizer.add_tokens(["dragon"])
+    return chat
+
+
+def other_template(_):
+    chat = tiny_chat("llama")
+    chat.tokenizer.chat_template += "\n"
+    return chat
+
+
+def with_adapter(folder, scale=1.0):
+    chat = tiny_chat("llama")
+    add_adapter(chat, AdapterSpec(folder, scale, "a"))
+    return chat
+
+
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        ("revision", other_revision),
+        ("adapter_sha256", with_adapter),
+        ("tokenizer_sha256", other_tokenizer),
+        ("template_sha256", other_template),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_each_difference_is_named(chat, tmp_path, field, make):
+    other = make(make_adapter(tmp_path / "a") if field.startswith("adapter") else None)
+    for made, here in ((chat, other), (other, chat)):
+        with pytest.raises(ProbeMismatchError, match=f"probe my-probe: {field} is .*, the worker has .*; "):
+            check_identity(make_probe(made).card, here)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_another_adapter_and_another_scale_are_named(tmp_path):
+    first, second = (make_adapter(tmp_path / n, seed) for seed, n in enumerate("ab", 1))
+    card = make_probe(with_adapter(first)).card
+    check_identity(card, with_adapter(first))
+    with pytest.raises(ProbeMismatchError, match="adapter_sha256"):
+        check_identity(card, with_adapter(second))
+    with pytest.raises(ProbeMismatchError, match=r"adapter_scale is 1\.0, the worker has 0\.5.*--scale"):
+        check_identity(card, with_adapter(first, 0.5))
+    adapted = with_adapter(first)
+    with adapted.base(), pytest.raises(ProbeMismatchError, match=r"adapter_sha256 is .* the worker has none"):
+        check_identity(card, adapted)
+
+
+# The numeric stack
+
+
+@pytest.mark.parametrize("aggregation", ["last_prompt", "mean(response)", "ema_max(0.1, response)"])
+def test_references_replay_on_the_same_model(chat, tmp_path, aggregation):
+    probe = load_probe(save_probe(make_probe(chat, aggregation=aggregation), tmp_path))
+    assert len(probe.card.references) >= 3
+    assert len({r.score for r in probe.card.references}) == len(probe.card.references)
+    assert all((r.response is not None) == ("response" in aggregation) for r in probe.card.references)
+    assert replay_references(probe, tiny_chat("llama")) < 1e-4
+
+
+def test_a_perturbed_model_is_refused(chat):
+    probe = make_probe(chat)
+    other = tiny_chat("llama")
+    with torch.no_grad():
+        other.layout.projections[1].weight.mul_(1.5)
+    check_identity(probe.card, other)  # what it says of itself is the same
+    with pytest.raises(ProbeMismatchError, match=r"reference scores differ by 0\.\d+, the card allows 0\.01"):
+        replay_references(probe, other)
+
+
+def test_the_tolerance_is_the_cards(chat):
+    probe = make_probe(chat)
+    other = tiny_chat("llama")
+    with torch.no_grad():
+        other.layout.projections[1].weight.mul_(1.5)
+    probe.card = probe.card.model_copy(update={"tolerance": 100.0})
+    assert 0.01 < replay_references(probe, other) < 100
+
+
+def test_a_coarse_dtype_is_refused_by_its_scores_and_named(chat):
+    probe = make_probe(chat, [direction(seed=3).with_vector(0.05 * direction(seed=3).vector)])
+    with pytest.raises(ProbeMismatchError, match="made with float32/sdpa, here bfloat16/sdpa"):
+        replay_references(probe, tiny_chat("llama", dtype=torch.bfloat16))
+
+
+def test_scores_that_are_not_finite_are_refused(chat):
+    probe = make_probe(chat)
+    other = tiny_chat("llama")
+    with torch.no_grad():
+        other.layout.projections[0].weight.fill_(math.nan)
+    with pytest.raises(ProbeMismatchError, match="differ by nan"):
+        replay_references(probe, other)
+
+
+def test_a_card_without_references_is_refused(chat):
+    probe = make_probe(chat)
+    probe.card = probe.card.model_copy(update={"references": []})
+    with pytest.raises(ProbeFileError, match="no references"):
+        replay_references(probe, chat)

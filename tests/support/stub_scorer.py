@@ -1,0 +1,38 @@
+"""A scorer that needs no model, behind the same interface as the real one: faults are about everything around it.
+
+A message's score is a function of its id, so that an independent count knows what must be in the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from monitor.service.outcomes import Outcome, ProbeScore
+from monitor.stream.wire import WireMessage
+
+NAME = "stub"
+THRESHOLD = 0.8
+PROBE: Any = SimpleNamespace(name=NAME, card=SimpleNamespace(name=NAME, version=1, threshold=THRESHOLD))
+
+
+def score_of(message_id: str) -> float:
+    """Between 0 and 1; about one in five is above the threshold."""
+    return hashlib.sha256(message_id.encode()).digest()[0] / 255
+
+
+class StubScorer:
+    """`delay` seconds a message, as a model would take."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self._delay = delay
+        self.tokens = 0
+        self.seconds = 0.0
+
+    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
+        time.sleep(self._delay * len(messages))
+        self.tokens += 5 * len(messages)
+        return [Outcome("scored", (ProbeScore(PROBE, score_of(m.id)),), tokens=5) for m in messages]

@@ -1,0 +1,82 @@
+"""A worker as a process: the service's own source, sinks, worker and tables around a scorer that needs no model.
+
+Run with one argument, a JSON object: what `Setup` holds. SIGTERM drains.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+from monitor.service.worker import Outputs, Policy, Worker
+from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.source import KafkaSource
+from monitor.stream.kafka.start_offset import parse_start
+from monitor.stream.sinks.kafka import TopicSink, connect_producer
+from monitor.telemetry import logs
+from storage.database import connect
+from tests.support.stub_scorer import NAME, StubScorer
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What one worker process is told."""
+
+    bootstrap: str
+    database_url: str
+    topic: str
+    group: str
+    verdicts: str
+    dead_letters: str
+    delay: float = 0.0
+    batch_messages: int = 20
+    start_from: str | None = "earliest"
+    revoke_seconds: float = 5.0
+    session_seconds: float = 6.0
+    max_poll_seconds: float = 300.0
+    dead_letter_limit: float = 1.0
+
+    def argument(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def main(setup: Setup) -> None:
+    logs.configure()
+    cluster = Cluster(setup.bootstrap)
+    engine = connect(setup.database_url)
+    producer = connect_producer(cluster)
+    source = KafkaSource(
+        cluster,
+        [setup.topic],
+        setup.group,
+        start_from=parse_start(setup.start_from) if setup.start_from else None,
+        revoke_seconds=setup.revoke_seconds,
+        session_seconds=setup.session_seconds,
+        max_poll_seconds=setup.max_poll_seconds,
+        prefetch_messages=200,
+    )
+    policy = Policy(
+        (NAME,),
+        "model",
+        destinations=("console",),
+        batch_messages=setup.batch_messages,
+        batch_wait_seconds=0.1,
+        dead_letter_limit=setup.dead_letter_limit,
+    )
+    outputs = Outputs(
+        verdicts=TopicSink(producer, setup.verdicts, "verdicts_out"),
+        dead_letters=TopicSink(producer, setup.dead_letters, "dead_letters_out"),
+    )
+    with closing(source):
+        worker = Worker(source, StubScorer(setup.delay), engine, policy, outputs=outputs)
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+        tally = worker.run()
+    producer.close(timeout=10)
+    print(json.dumps({"finished": tally.messages, "known": tally.known}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Setup(**json.loads(sys.argv[1])))
