@@ -1,4 +1,4 @@
-"""Writes the generated parts of the documents: settings in the README, metrics in operations.md.
+"""Writes the generated parts of the documents: settings in settings.md, metrics in operations.md.
 
 `--check` writes nothing and fails when one of them is not up to date.
 """
@@ -31,7 +31,7 @@ def metrics_table() -> list[str]:
 
 # (document, name in its two markers, the lines between them)
 PARTS: tuple[tuple[str, str, Callable[[], list[str]]], ...] = (
-    ("README.md", "settings", settings_table),
+    ("docs/settings.md", "settings", settings_table),
     ("docs/operations.md", "metrics", metrics_table),
 )
 
