@@ -111,7 +111,7 @@ def test_what_nobody_expected_says_its_class_only(
     answer = act.ask("POST", f"/alerts/{one.alert_id}/acknowledge", 500)
     assert answer.json()["detail"] == "unexpected RuntimeError; the service's log says where"
     logged = [r for r in caplog.records if r.name == "awry.api"]
-    assert [r.getMessage().rpartition(":")[0] for r in logged] == ["unexpected RuntimeError at test_errors.py"]
+    assert [r.getMessage().rpartition(":")[0] for r in logged] == ["unexpected RuntimeError at test_problems.py"]
     assert logged[0].exc_info is None
     assert CANARY not in caplog.text + answer.text
 
