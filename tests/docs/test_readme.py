@@ -50,7 +50,6 @@ def commands(text: str) -> list[list[str]]:
     [
         ("README.md", 16),
         ("docs/operations.md", 10),
-        ("docs/alerts.md", 14),
         ("docs/destinations.md", 5),
         ("docs/wire.md", 3),
     ],
