@@ -17,7 +17,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from benchmarks.grafana_queries import host, load
 from benchmarks.scratch import scratch_database
 from monitor.web.ui.app import make_page

@@ -22,7 +22,7 @@ from pydantic_settings import (
     SettingsError as SourceSettingsError,
 )
 
-from alerts.delivery.links import check_template
+from alerts.links import check_template
 from alerts.destinations import Destination
 from monitor.errors import SettingsError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from monitor.service import bootstrap
 from monitor.settings import default_state_dir, load_settings
 from monitor.web.server import serving

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from alerts.delivery.grouping import Policy
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.destinations import Destination
 from alerts.senders.base import Sender
 

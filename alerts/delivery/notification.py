@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, select
 
 from alerts.delivery.grouping import news_of
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.rules.model import SEVERITIES
 from storage.schema import alerts, messages, outbox
 

@@ -105,7 +105,7 @@ def enable(name: Name, database_url: Url = None, state_dir: State = None) -> Non
 def try_out(name: Name, state_dir: State = None) -> None:
     """Send one made-up alert to a destination and say what came of it; the database is not touched."""
     from alerts.delivery.channel import make_courier
-    from alerts.delivery.links import Links
+    from alerts.links import Links
     from alerts.delivery.sample import trial_events
     from alerts.senders.base import DeliveryError
     from monitor.errors import SettingsError

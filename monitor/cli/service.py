@@ -78,7 +78,7 @@ def send(
     from alerts.delivery import loop
     from alerts.delivery.channel import make_couriers
     from alerts.delivery.deliver import Delivered, deliver_due
-    from alerts.delivery.links import Links
+    from alerts.links import Links
     from monitor.service import bootstrap
     from monitor.service.rollup_loop import rolling_up
     from monitor.service.rule_loop import Looks, evaluating
@@ -122,7 +122,7 @@ def serve(
     state_dir: Annotated[Path | None, Flag(help="models and the embedded database")] = None,
 ) -> None:
     """Serve the page, the HTTP API (/api/v1), /metrics, /healthz and /readyz. Ctrl-C ends it."""
-    from alerts.delivery.links import Links
+    from alerts.links import Links
     from monitor.service import bootstrap
     from monitor.service.rollup_loop import rolling_up
     from monitor.service.run import DEFAULT_LISTEN, ready_of, until_signal

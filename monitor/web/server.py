@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from monitor.errors import MonitorError
 from monitor.telemetry import health
 from monitor.web.api.app import make_api

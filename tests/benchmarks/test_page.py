@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from benchmarks.grafana_queries import load
 from benchmarks.page import measure
 from monitor.web.ui.app import make_page

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, select
 
 from alerts.delivery.channel import Courier, make_courier
 from alerts.delivery.grouping import Policy
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.destinations import Destination
 from alerts.senders.base import DeliveryError, Event
 from alerts.senders.http import Poster

@@ -28,7 +28,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.errors import AlertsError, UnknownAlertError
 from alerts.lifecycle.states import STATES
 from monitor.web.api.pagination import CursorError

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import Connection
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.lifecycle.enqueue import top_messages
 from alerts.lifecycle.states import STATES, moves
 from alerts.rules.model import SEVERITIES

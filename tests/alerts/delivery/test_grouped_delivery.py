@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, update
 
 from alerts.delivery.deliver import Delivered, deliver_due
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.delivery.notification import MOST_OTHERS
 from storage.database import connect
 from storage.schema import alerts, messages, outbox

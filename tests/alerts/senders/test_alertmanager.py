@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import Engine, func, text, update
 
 from alerts.delivery.deliver import deliver_due
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.delivery.resend import TELL_ENDED
 from storage.schema import alerts
 from tests.conftest import needs_program

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from alerts.delivery.deliver import deliver_due
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.senders.base import DeliveryError
 from alerts.senders.chat import ChatSender
 from alerts.text import headline, lines, summary, title

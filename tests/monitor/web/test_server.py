@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy import Engine
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from monitor.errors import SettingsError
 from monitor.telemetry import metrics
 from monitor.web.auth import tokens

@@ -9,7 +9,7 @@ from httpx2 import Response
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from monitor.web.api.app import make_api
 from monitor.web.auth import tokens
 from monitor.web.auth.rate_limit import Limiter

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, text
 from starlette.testclient import TestClient
 
-from alerts.delivery.links import Links
+from alerts.links import Links
 from alerts.lifecycle import actions
 from monitor.web.auth import tokens
 from monitor.web.ui.access import COOKIE
