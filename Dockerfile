@@ -29,6 +29,7 @@ RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     && /opt/uv/bin/uv pip install --constraint requirements.lock -r pyproject.toml
 
 COPY README.md LICENSE ./
+COPY awry awry
 COPY monitor monitor
 COPY probes probes
 COPY storage storage

@@ -5,8 +5,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Processes of the tests.
+JOBS   ?= 2
+TESTS  ?=
 
-.PHONY: demo stack test chaos setup lint format lock adapters probes study bench bench-stream bench-delivery docs env image-test clean
+.PHONY: demo stack test test-fast chaos site setup lint format lock adapters probes study bench bench-stream bench-delivery docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -15,8 +18,13 @@ demo: $(READY)
 stack: $(READY)
 	@$(BIN)/awry stack
 
+# TESTS="tests/alerts -k name" chooses; JOBS=0 runs them in one process, as a debugger wants it.
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+# What needs no Kafka, browser or model, and does not wait long: about two minutes.
+test-fast: $(READY)
+	@$(BIN)/python -m pytest -n $(JOBS) -m "not (kafka or browser or model or study or slow)" $(TESTS)
 
 # The faults of the tests, many rounds each (about 20 minutes on two cores): make chaos ARGS="--kills 100"
 chaos: $(READY)

@@ -1,7 +1,10 @@
 """Errors of `alerts`. Messages name the field or the alert and the fix, and hold no prompt text."""
 
 
-class AlertsError(Exception):
+from awry.errors import AwryError
+
+
+class AlertsError(AwryError):
     """Base of all errors raised by `alerts`."""
 
 

@@ -1,7 +1,10 @@
 """Errors of the service. Messages name the setting and the fix, and hold no prompt text."""
 
 
-class MonitorError(Exception):
+from awry.errors import AwryError
+
+
+class MonitorError(AwryError):
     """Base of all errors raised by `monitor`."""
 
 

@@ -12,7 +12,10 @@ ProbesError
 """
 
 
-class ProbesError(Exception):
+from awry.errors import AwryError
+
+
+class ProbesError(AwryError):
     """Base of all errors raised by `probes`."""
 
 

@@ -2,3 +2,7 @@
 
 Imports no other part of awry.
 """
+
+from awry import moved
+
+moved.install()

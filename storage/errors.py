@@ -1,7 +1,10 @@
 """Errors of `storage`. Messages name the field and the fix, and hold no prompt text and no password."""
 
 
-class StorageError(Exception):
+from awry.errors import AwryError
+
+
+class StorageError(AwryError):
     """Base of all errors raised by `storage`."""
 
 

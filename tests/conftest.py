@@ -47,6 +47,30 @@ def needs_program(name: str, install_line: str) -> str:
     pytest.skip(f"needs {name}: {install_line}", allow_module_level=True)
 
 
+# Tests that share what is made once a session and is dear: with pytest-xdist one process runs all of them.
+_TOGETHER = ("kafka", "study")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, each file stays in one: its fixtures are made once."""
+    for item in items:
+        shared = next((name for name in _TOGETHER if item.get_closest_marker(name)), None)
+        item.add_marker(pytest.mark.xdist_group(shared or item.path.as_posix()))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where tests run in several processes (pytest-xdist), each one sends what it missed."""
+    sent = getattr(session.config, "workeroutput", None)
+    if sent is not None:
+        sent["missing_programs"] = _missing_programs
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The process that prints the summary takes what another one missed."""
+    _missing_programs.update(getattr(node, "workeroutput", {}).get("missing_programs", {}))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if _missing_programs:
         terminalreporter.section("outside programs that were missing")

@@ -28,13 +28,24 @@ def test_nothing_leaks_in():
 """
 
 
-def run_suite(folder: Path, ci: bool) -> subprocess.CompletedProcess[str]:
-    (folder / "conftest.py").write_text("from tests.conftest import _isolated, pytest_terminal_summary  # noqa: F401\n")
+def run_suite(folder: Path, ci: bool, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "conftest.py").write_text("from tests.conftest import *\nfrom tests.conftest import _isolated\n")
     (folder / "test_it.py").write_text(_SUITE)
     (folder / "awry.toml").write_text("model = 'elsewhere'\n")
     environment = {k: v for k, v in os.environ.items() if k != "CI"}
     environment |= {"PYTHONPATH": str(ROOT), "AWRY_MODEL": "elsewhere"} | ({"CI": "true"} if ci else {})
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        str(folder),
+        *arguments,
+    ]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -51,3 +62,10 @@ def test_a_missing_program_skips_but_fails_in_ci(tmp_path: Path, ci: bool) -> No
         assert "2 passed, 1 skipped" in done.stdout
         summary = done.stdout.partition("outside programs that were missing")[2]
         assert "no-such-program-here: apt-get install no-such-program" in summary
+
+
+def test_what_another_process_missed_is_named_too(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, False, "-n", "1")
+    assert done.returncode == 0, done.stdout
+    summary = done.stdout.partition("outside programs that were missing")[2]
+    assert "no-such-program-here: apt-get install no-such-program" in summary

@@ -1,30 +1,94 @@
-"""The house's import arrows, held by walking the syntax trees: lazily imported modules count too."""
+"""The house's import arrows and the absence of cycles, held by walking the syntax trees.
+
+Imports inside functions, under `if TYPE_CHECKING` and by name (`import_module`) count like any other. A *room* is a
+package or a module below which everything obeys one row of ARROWS; the longest name that fits decides.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ALLOWED = {
-    "monitor": {"monitor", "probes", "storage", "alerts"},
-    "alerts": {"alerts", "storage"},
-    "probes": {"probes"},
-    "storage": {"storage"},
+from tests.support import ROOT
+
+PACKAGES = ("awry", "monitor", "probes", "storage", "alerts")
+# Outside the packages: nothing that ships may import them.
+OUTSIDE = ("tests", "benchmarks", "scripts")
+
+_STORAGE = {"storage"}
+_PROBES = {"probes"}
+_ALERTS = {"alerts", "alerts.rules", "alerts.lifecycle", "alerts.evaluator", "alerts.delivery", "alerts.senders.base"}
+_MONITOR = {"monitor", "monitor.telemetry", "monitor.stream", "monitor.service"}
+_SCIENCE = _PROBES | {"probes.heads", "probes.organisms", "probes.studies"}
+
+# Who may import whom, beside itself and the leaves of `awry`.
+ARROWS: dict[str, set[str]] = {
+    "awry": {"monitor", "monitor.cli"} | _PROBES | _STORAGE,
+    "awry.errors": set(),
+    "awry.moved": set(),
+    "awry.periodic": set(),
+    # The command, and what only commands need.
+    "monitor.cli": _MONITOR
+    | {"monitor.web", "monitor.datasets", "monitor.labelling", "monitor.benign_scores", "monitor.demo", "monitor.stack"}
+    | _ALERTS
+    | {"alerts.dashboards", "alerts.senders"}
+    | _STORAGE
+    | _SCIENCE,
+    "monitor.demo": _MONITOR | {"monitor.labelling"} | _ALERTS | _STORAGE | _PROBES | {"probes.organisms"},
+    "monitor.stack": _MONITOR | {"monitor.demo"} | _STORAGE,
+    "monitor.datasets": {"monitor", "monitor.stream"} | _PROBES,
+    "monitor.labelling": _PROBES,
+    "monitor.benign_scores": _STORAGE,
+    # The service: stream, worker, page and API.
+    "monitor.web": {"monitor", "monitor.telemetry"} | _ALERTS | _STORAGE,
+    "monitor.service": _MONITOR | _ALERTS | _STORAGE | _PROBES,
+    "monitor.stream": {"monitor", "monitor.telemetry"} | _STORAGE,
+    "monitor.telemetry": {"monitor", "alerts.rules"} | _STORAGE,
+    "monitor": {"alerts"},  # settings and errors
+    # Alerts: what decides, and what delivers.
+    "alerts.evaluator": {"alerts", "alerts.rules", "alerts.lifecycle"} | _STORAGE,
+    "alerts.lifecycle": {"alerts", "alerts.rules"} | _STORAGE,
+    "alerts.rules": {"alerts"} | _STORAGE,
+    "alerts.delivery": {"alerts", "alerts.rules", "alerts.senders", "alerts.senders.base"} | _STORAGE,
+    "alerts.senders": {"alerts", "alerts.senders.base", "alerts.formats"},
+    "alerts.formats": {"alerts", "alerts.senders.base"},
+    "alerts.senders.base": set(),
+    "alerts.dashboards": {"alerts"},
+    "alerts": _STORAGE,  # errors, destinations, ids, links, text
+    # Science: what scoring and fitting need imports nothing of the rest.
+    "probes.studies": _PROBES | {"probes.heads", "probes.organisms"},
+    "probes.organisms": _PROBES,
+    "probes.heads": _PROBES,
+    "probes": set(),
+    "storage": set(),
 }
+LEAVES = {"awry.errors", "awry.moved", "awry.periodic"}
 _IMPORTERS = {"import_module", "__import__", "find_spec"}
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def modules(root: Path = ROOT) -> dict[str, str]:
+    """Dotted name -> source of every module that ships."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text(encoding="utf-8")
+    return found
+
+
+def imported(source: str, known: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     """(line, module) of every absolute import anywhere in a file; also those by name."""
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.lineno, node.module or ""
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield node.lineno, submodule if submodule in known else node.module
         elif isinstance(node, ast.Call) and node.args:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             first = node.args[0]
@@ -32,41 +96,106 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, first.value
 
 
-def forbidden(source: str, package: str) -> list[tuple[int, str]]:
-    """Imports of a file of `package` that go against the arrows."""
-    refused = (set(ALLOWED) | {"tests", "benchmarks"}) - ALLOWED[package]
-    return [(line, name) for line, name in imported(ast.parse(source)) if name.split(".")[0] in refused]
+def room_of(module: str) -> str:
+    """The room that a module is in: the longest row of ARROWS that it is, or is below of."""
+    parts = module.split(".")
+    names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((name for name in names if name in ARROWS), parts[0])
 
 
-@pytest.mark.parametrize("package", ALLOWED)
+def forbidden(module: str, source: str, known: Mapping[str, str]) -> list[tuple[int, str]]:
+    """Imports of a module that go against the arrows."""
+    room = room_of(module)
+    allowed = ARROWS[room] | {room} | LEAVES
+    ours = {*PACKAGES, *OUTSIDE}
+    return [
+        (line, name)
+        for line, name in imported(source, known)
+        if name.split(".")[0] in ours and room_of(name) not in allowed
+    ]
+
+
+def cycle(graph: Mapping[str, set[str]]) -> list[str]:
+    """The nodes of a cycle, empty where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Module -> the modules that it imports, itself left out."""
+    return {
+        module: {name for _, name in imported(source, sources) if name in sources and name != module}
+        for module, source in sources.items()
+    }
+
+
+SOURCES = modules()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_imports_run_one_way(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
+    ours = [module for module in SOURCES if module.split(".")[0] == package]
+    assert ours
     found = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in files
-        for line, name in forbidden(path.read_text(encoding="utf-8"), package)
+        f"{module}:{line} imports {name}"
+        for module in ours
+        for line, name in forbidden(module, SOURCES[module], SOURCES)
     ]
     assert found == []
 
 
+def test_no_module_is_in_a_cycle() -> None:
+    assert cycle(import_graph(SOURCES)) == []
+
+
+def test_no_room_is_in_a_cycle() -> None:
+    """`awry` re-exports lazily what others define, and its leaves are rooms of their own."""
+    assert cycle({room: to - {room} for room, to in ARROWS.items()}) == []
+
+
+def test_every_room_is_there_and_every_arrow_is_used() -> None:
+    used: dict[str, set[str]] = {room: set() for room in ARROWS}
+    for module, source in SOURCES.items():
+        used[room_of(module)] |= {room_of(name) for _, name in imported(source, SOURCES) if name in SOURCES}
+    assert {room for room in ARROWS if not any(room_of(m) == room for m in SOURCES)} == set()
+    assert {room: unused for room, to in ARROWS.items() if (unused := to - used[room])} == {}
+
+
+def test_benchmarks_do_not_import_tests() -> None:
+    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        names = [name for _, name in imported(path.read_text(encoding="utf-8"), SOURCES)]
+        assert not [name for name in names if name.split(".")[0] == "tests"], path
+
+
 @pytest.mark.parametrize(
-    ("source", "package"),
+    ("source", "module"),
     [
-        ("import monitor", "probes"),
-        ("def f():\n    from storage.writer import clean", "probes"),
-        ("if True:\n    import probes.model.load as m", "storage"),
-        ("import importlib\nimportlib.import_module('alerts.rules.model')", "storage"),
-        (
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from monitor.service import worker",
-            "alerts",
-        ),
-        ("from tests.conftest import needs_program", "monitor"),
+        ("import monitor", "probes.card"),
+        ("def f():\n    from storage.writer import write_batch", "probes.card"),
+        ("if True:\n    import probes.model.load as m", "storage.writer"),
+        ("import importlib\nimportlib.import_module('alerts.rules.model')", "storage.writer"),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from monitor.service import worker", "alerts.ids"),
+        ("from tests.conftest import needs_program", "monitor.settings"),
+        ("from probes.heads import search", "probes.scoring"),
+        ("from probes.studies import direction", "monitor.service.worker"),
+        ("from alerts.delivery.deliver import deliver_due", "alerts.senders.chat"),
+        ("from monitor.service.worker import Worker", "monitor.stream.wiring"),
     ],
 )
-def test_the_walk_sees(source: str, package: str) -> None:
-    assert len(forbidden(source, package)) == 1
+def test_the_walk_sees(source: str, module: str) -> None:
+    assert len(forbidden(module, source, SOURCES)) == 1
 
 
 def test_the_walk_allows_the_arrows() -> None:
-    assert forbidden("import probes, alerts.rules.model\nfrom storage import schema\nimport torch", "monitor") == []
+    source = (
+        "import probes.card, alerts.rules\nfrom storage import schema\nfrom awry.errors import AwryError\nimport torch"
+    )
+    assert forbidden("monitor.service.worker", source, SOURCES) == []
+
+
+def test_a_cycle_is_seen_also_where_it_is_lazy() -> None:
+    sources = {"a": "def f():\n    from b import g", "b": "import c", "c": "from a import f", "d": "import a"}
+    assert set(cycle(import_graph(sources))) == {"a", "b", "c"}

@@ -1,1 +1,5 @@
 """`awry serve`: authentication, the HTTP API and the page on one address."""
+
+from awry.moved import package_in_place_of
+
+__getattr__ = package_in_place_of(__name__)

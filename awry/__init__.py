@@ -1,0 +1,1 @@
+"""awry for a notebook."""
