@@ -53,6 +53,7 @@ def _filled(document: Path, name: str, lines: list[str]) -> str:
 if __name__ == "__main__":
     fresh = generated()
     if "--check" in sys.argv:
-        sys.exit(any(text != document.read_text() for document, text in fresh.items()))
+        stale = [document.name for document, text in fresh.items() if text != document.read_text()]
+        sys.exit(f"not up to date: {', '.join(stale)}; run make docs" if stale else 0)
     for document, text in fresh.items():
         document.write_text(text)
