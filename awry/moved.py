@@ -166,7 +166,7 @@ MOVED = {
     "probes.studies.transfer_report": "probes.studies.transfer.report",
     "probes.studies.transfer_tables": "probes.studies.transfer.tables",
     "probes.transfer": "probes.studies.transfer.maps",
-    "storage.details": "storage.queries.details",
+    "storage.details": "storage.queries.messages",
     "storage.judgements": "storage.queries.alerts",
     "storage.overview": "storage.queries.overview",
     "storage.presence": "storage.queries.workers",
