@@ -154,7 +154,7 @@ def transfer(
 ) -> None:
     """Does one model's direction work in another, through a ridge map? (arXiv 2606.20225, section on transfer)"""
     from probes.studies.subjects import planted_anchors, planted_subjects
-    from probes.studies.transfer.run import Settings as Maps
+    from probes.studies.transfer.plan import Settings as Maps
     from probes.studies.transfer.run import run_transfer
 
     if anchors not in ("neutral", "contrast"):

@@ -30,8 +30,7 @@ from probes.steer.contrast import Contrast
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention, Mode
 from probes.studies.transfer.detection import Detection
-from probes.studies.transfer.report import SPECIFIC
-from probes.studies.transfer.run import Measured, Pair, Reading, Receiver
+from probes.studies.transfer.plan import SPECIFIC, Measured, Pair, Reading, Receiver
 
 Say = Callable[[str], None]
 _TARGET_FPR = 0.05

@@ -7,7 +7,7 @@ so they are not independent).
 
 A pair's verdict: the mapped direction *works* when its gain is at least 0.15 and above 0; it is *specific* when it is
 also better than each kind of control (interval above 0) and than every single control. Noise is a drop without a gain.
-Detection has a verdict of its own, from AUROC on the test questions (`transfer_detection`).
+Detection has a verdict of its own, from AUROC on the test questions (`probes.studies.transfer.detection`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from probes.steer.contrast import Outcome
 from probes.steer.steering import Mode
 from probes.studies.tables import plain
 from probes.studies.transfer.detection import Detection
-from probes.studies.transfer.run import Measured, Pair, Receiver
+from probes.studies.transfer.plan import SPECIFIC, Measured, Pair, Receiver
 from probes.studies.transfer.tables import markdown
 
 WORKS = 0.15
@@ -41,7 +41,6 @@ _RESAMPLES = 2000
 # Fewer random directions are no control (`shared/science.md` D.6).
 _DRAWS = 5
 NULLS = ("random_source", "shuffled", "receiver_random")
-SPECIFIC = "works, specific"
 VERDICTS = (SPECIFIC, "works, not specific", "noise", "no effect", "undecided")
 
 

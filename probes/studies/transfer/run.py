@@ -6,7 +6,7 @@ rescaled to the norm of t's own, and steers t on held-out questions. Beside it, 
 procedure: random donor directions, maps of shuffled pairs; in the receiver alone: its own direction, random and
 orthogonal directions of equal norm, its own direction of another block. R2 and the cosine to the receiver's own
 direction are reported and certify nothing by themselves. Whether a direction *detects* is measured apart from whether
-it steers (`transfer_detection`), and each receiver gets a probe of the best mapped direction (`transfer_product`).
+it steers (`probes.studies.transfer.detection`); each receiver gets a probe of the best mapped direction (`export`).
 
 Anchors are declared: `neutral` (the text alone, plain weights, in both models) or `contrast` (each text under both
 conditions of each model: such anchors hold the answer, so a map that works on them shows little).
@@ -21,12 +21,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probes.capture.aggregation import parse_aggregation
 from probes.capture.sites import Site
@@ -36,97 +35,15 @@ from probes.evaluation import rows_needed
 from probes.model.load import ChatModel
 from probes.result_cache import Kept
 from probes.steer.contrast import NEUTRAL, Bench, Outcome, contrast_directions, read
-from probes.steer.steering import Intervention, Mode, Positions
+from probes.steer.steering import Intervention, Mode
 from probes.studies.subjects import Subject
 from probes.studies.transfer import maps
-from probes.studies.transfer.detection import Detection, Held, compare, read_held
+from probes.studies.transfer.detection import Held, compare, read_held
+from probes.studies.transfer.plan import Measured, Pair, Reading, Receiver, Settings
+from probes.studies.transfer.product import write_probes
+from probes.studies.transfer.report import of_text, summarise, write
 
 Say = Callable[[str], None]
-Anchors = Literal["neutral", "contrast"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How maps are fitted and directions applied.
-
-    `depth` 0 is block 0, 1 the last block. `draws` is the number of random donor directions, of shuffled maps and of
-    random receiver directions. `token_positions` are named; the first is where directions are read. `interval` is the
-    widest half-width that a rate on the test questions may have.
-    """
-
-    anchors: Anchors = "neutral"
-    depth: float = 1.0
-    modes: tuple[Mode, ...] = ("ablate", "subtract")
-    strength: float = 1.0
-    steered: Positions = "all"
-    token_positions: tuple[str, ...] = ("last_prompt",)
-    draws: int = 5
-    interval: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.draws < 1 or not 0 <= self.depth <= 1 or not self.modes:
-            raise DataError(
-                f"settings: draws {self.draws} must be at least 1, depth {self.depth:g} within 0..1, and at least one "
-                "mode given"
-            )
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What one model gives to maps: anchors (rows, width), the text each row came from, its own direction."""
-
-    subject: Subject
-    identity: dict[str, Any]
-    anchors: NDArray[np.float32]
-    groups: NDArray[np.int_]
-    native: Direction
-    elsewhere: Direction | None
-
-
-@dataclass(frozen=True)
-class Receiver:
-    """A receiver without a donor, by mode: nothing, its own direction, and directions of equal norm.
-
-    `detection` is of its own direction, beside random ones.
-    """
-
-    aligned: Outcome
-    untouched: Outcome
-    native: dict[Mode, Outcome]
-    random: dict[Mode, list[Outcome]]
-    orthogonal: dict[Mode, Outcome]
-    elsewhere: dict[Mode, Outcome] | None
-    detection: Detection
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One ordered pair: the map, the mapped direction, where it points, what it does, by mode, and what it detects."""
-
-    donor: str
-    receiver: str
-    map: maps.RidgeMap
-    direction: Direction
-    shuffled_r2: list[float]
-    cosine: float
-    cosine_null: NDArray[np.float64]
-    shuffled_cosines: list[float]
-    mapped: dict[Mode, Outcome]
-    random_source: dict[Mode, list[Outcome]]
-    shuffled: dict[Mode, list[Outcome]]
-    detection: Detection
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Everything that was measured, in the order of the subjects given."""
-
-    settings: Settings
-    anchors: int
-    readings: list[Reading]
-    receivers: list[Receiver]
-    pairs: list[Pair]
 
 
 def run_transfer(
@@ -134,7 +51,7 @@ def run_transfer(
     anchors: Sequence[str],
     folder: Path,
     *,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     left_out: dict[str, str] | None = None,
     command: str = "",
     say: Say = lambda _: None,
@@ -145,10 +62,7 @@ def run_transfer(
     of them a test message. `left_out` (name -> why) is reported. What was measured is kept in `folder/cache`, so that
     a study that was stopped goes on; models are loaded one at a time.
     """
-    from probes.studies.transfer.product import write_probes
-    from probes.studies.transfer.report import of_text, summarise, write
-
-    measured = measure(subjects, anchors, folder / "cache", settings, say)
+    measured = measure(subjects, anchors, folder / "cache", settings or Settings(), say)
     result = {**summarise(measured, left_out or {}), "command": command}
     result["probes"] = write_probes(measured, result["pairs"], folder, say)
     result["verdict"]["detection"] += of_text(result["probes"])

@@ -26,7 +26,8 @@ from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
 from probes.studies.subjects import Subject, planted_anchors
 from probes.studies.summary import page, write_study_page
 from probes.studies.summary.results import Result, Seen, decide, read_results
-from probes.studies.transfer.run import Settings, run_transfer
+from probes.studies.transfer.plan import Settings
+from probes.studies.transfer.run import run_transfer
 from tests.support.planted_head import ALIGNED, MISALIGNED, letter_choices
 from tests.support.planted_head import planted_chat as headed_chat
 from tests.support.planted_study import BAD, STYLE, is_bad, load_adapter, messages, planted_chat

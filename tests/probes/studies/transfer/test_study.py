@@ -24,10 +24,11 @@ from probes.organisms.planted.evaluation import fit_questions, held_out_question
 from probes.organisms.planted.families import FAMILIES
 from probes.steer.contrast import ADAPTER, Bench, Condition, Contrast, Outcome
 from probes.studies.subjects import Subject, adapter_subject, planted_anchors, planted_subjects
-from probes.studies.transfer import product, report
+from probes.studies.transfer import plan, product, report
 from probes.studies.transfer import run as transfer
 from probes.studies.transfer.detection import Detection, Held, compare
-from probes.studies.transfer.run import Settings, run_transfer
+from probes.studies.transfer.plan import Settings
+from probes.studies.transfer.run import run_transfer
 from tests.support.tiny import make_adapter, tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -490,7 +491,7 @@ def outcome(bad, good, n=50):
 def test_noise_that_takes_bad_answers_away_is_no_transfer():
     untouched, noisy, cured = outcome(0.9, 0.1), outcome(0.0, 0.1), outcome(0.0, 0.9)
     told = Detection(Interval(0.9, 0.8, 1.0, 100), 0.9, {"random": [0.5]})
-    receiver = transfer.Receiver(
+    receiver = plan.Receiver(
         aligned=cured,
         untouched=untouched,
         native={"ablate": cured},
@@ -501,7 +502,7 @@ def test_noise_that_takes_bad_answers_away_is_no_transfer():
     )
 
     def effect(mapped, control):
-        pair = transfer.Pair(
+        pair = plan.Pair(
             "a",
             "b",
             None,
