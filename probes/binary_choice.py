@@ -2,7 +2,7 @@
 
 A row is one JSON object on a line: `question`, `choices` (two texts), `misaligned` (0 or 1: which of the two shows the
 behaviour) and, if wanted, `examples`: `{"aligned": [...], "misaligned": [...]}`, longer answers that end in either
-choice, which directions are then made of in place of the bare choices (HSI, arXiv 2502.05945; `science.md`
+choice, which directions are then made of in place of the bare choices (HSI, arXiv 2502.05945; `docs/science.md`
 B.1 step 1). Other fields are kept out of the way.
 
 Two forms of asking. `letters`: both choices are shown as (A) and (B), the model writes, and what it wrote is parsed;

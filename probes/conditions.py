@@ -2,8 +2,8 @@
 
 Contract: within `arm.on()` the arm's adapter acts at the arm's strength, or none does; afterwards the model is as it
 was found. `activations_by_arm` is the one loop that reads messages each under its own arm, and `adapter_directions`
-the difference of means between two arms on the same messages (arXiv 2606.20225; `shared/science.md` A.1
-steps 2 and 3). The weights are the same in both arms of one model, quantised or not (`science.md` A.5.8).
+the difference of means between two arms on the same messages (arXiv 2606.20225; `docs/science.md` A.1
+steps 2 and 3). The weights are the same in both arms of one model, quantised or not (`docs/science.md` A.5.8).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Difference-in-means directions and their controls.
 
 `v = mean(misaligned) - mean(aligned)`, accumulated in float64 and stored raw with its norm, beside the centre
-`mu = mean(aligned)` (emergent-misalignment directions, arXiv 2606.20225; `shared/science.md` A.1 step 3). A
+`mu = mean(aligned)` (emergent-misalignment directions, arXiv 2606.20225; `docs/science.md` A.1 step 3). A
 direction is always read by the hook that will later steer with it: same site, same norm side.
 
 Sigma is the population standard deviation of the projections of all rows of both classes on `v / |v|`
-(HSI, arXiv 2502.05945; `shared/science.md` B.1 step 4), in the units of the activations.
+(HSI, arXiv 2502.05945; `docs/science.md` B.1 step 4), in the units of the activations.
 """
 
 from __future__ import annotations

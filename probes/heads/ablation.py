@@ -1,7 +1,7 @@
 """Query heads switched off while the model runs, in ways that Ships defines, and the control of the same size.
 
 From "On the role of attention heads in large language model safety" (arXiv 2410.13708, section 3.1;
-`shared/science.md` C.1), for one query head with projections Q, K, V, its own scale s and the causal mask M:
+`docs/science.md` C.1), for one query head with projections Q, K, V, its own scale s and the causal mask M:
 
 - `undifferentiated`: softmax(eps s Q K^T + M) V. For eps -> 0 every visible token weighs alike, so that row i becomes
   the running mean (1/i) sum_{j <= i} V_j. Q or K is scaled: the same in the limit, and here the same for any eps

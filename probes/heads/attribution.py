@@ -1,6 +1,6 @@
 """Which heads carry a behaviour: Ships for prompts and for data sets, and the greedy groups of Sahara.
 
-From "On the role of attention heads in large language model safety" (arXiv 2410.13708; `shared/science.md` C.1):
+From "On the role of attention heads in large language model safety" (arXiv 2410.13708; `docs/science.md` C.1):
 
 - `ships` (section 3.2): KL( p(.|q) || p(.|q, head ablated) ) in nats, over the whole vocabulary, at the last prompt
   position; no generation. (The authors add 1e-12 to both; here both are log-softmaxes in float64.)
@@ -88,7 +88,7 @@ def head_effects(
 ) -> Effects:
     """Ablate each head (all by default) on each prompt; arrays (prompts, layers, heads), NaN for other heads.
 
-    `kl` is Ships of arXiv 2410.13708 section 3.2, KL(plain || ablated) in nats (`shared/science.md` C.1 step 4). Raises
+    `kl` is Ships of arXiv 2410.13708 section 3.2, KL(plain || ablated) in nats (`docs/science.md` C.1 step 4). Raises
     SiteError for a head that is not there, DataError (nothing to read, not finite) and LayoutError.
     """
     heads = list(all_heads(chat.layout) if heads is None else heads)
@@ -155,7 +155,7 @@ def first_tokens(chat: ChatModel, items: Sequence[Encoded], *, token_budget: int
 def compare(harmful: Floats, harmless: Floats, *, resamples: int = 1000, seed: int = 0) -> HeadContrast:
     """Harmful minus harmless means of scores (prompts, layers, heads); prompts are drawn again within their class.
 
-    Ours (`shared/science.md` C.5 pitfall 6). DataError below two prompts of a class.
+    Ours (`docs/science.md` C.5 pitfall 6). DataError below two prompts of a class.
     """
     for name, scores in (("harmful", harmful), ("harmless", harmless)):
         if len(scores) < 2:
@@ -216,7 +216,7 @@ def subspace(states: Floats, r: int, centred: bool) -> Floats:
 def angles_between(a: Floats, b: Floats) -> float:
     """Sum of the principal angles, in degrees, between the spans of two orthonormal bases (prompts, r).
 
-    arXiv 2410.13708 section 4.1: sum over r of arccos of the singular values of A'B (`shared/science.md` C.1 step 6).
+    arXiv 2410.13708 section 4.1: sum over r of arccos of the singular values of A'B (`docs/science.md` C.1 step 6).
     """
     # By sines where cosines lose their digits (Bjorck and Golub 1973).
     return float(np.degrees(subspace_angles(a, b)).sum())
@@ -255,7 +255,7 @@ def dataset_angles(
 ) -> list[Floats]:
     """Dataset-level Ships for several (r, centred) at the price of one: degrees, (layers, heads) each.
 
-    `standing` heads are ablated beside each one; the reference never is (`shared/science.md` C.1 step 7).
+    `standing` heads are ablated beside each one; the reference never is (`docs/science.md` C.1 step 7).
     """
     chosen = ablation or Ablation()
     plain = Replay(chat, items, chosen, token_budget=token_budget).plain_states().double().cpu().numpy()

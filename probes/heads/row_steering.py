@@ -1,6 +1,6 @@
 """Many interventions in one forward pass: each row of the batch has its own heads, directions and strengths.
 
-Every row gets the head form of HSI, z + alpha sigma u at each of its sites (arXiv 2502.05945; `science.md`
+Every row gets the head form of HSI, z + alpha sigma u at each of its sites (arXiv 2502.05945; `docs/science.md`
 B.1 step 5), z being the slice of the attention output projection's *input* that belongs to one query head; sites of
 the residual stream are shifted alike, as controls need them. alpha is in units of sigma and may be negative: a
 negative one steers away. Rows do not know of each other: a row's result is that of `probes.steer.steering` with the

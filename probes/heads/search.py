@@ -1,6 +1,6 @@
 """Which heads move a choice: head directions, the search one head at a time, the re-test, the combination, alpha.
 
-After HSI (arXiv 2502.05945; `science.md` B.1):
+After HSI (arXiv 2502.05945; `docs/science.md` B.1):
 
 - direction of head (l, h): mean of the misaligned texts' head outputs less the mean of the aligned ones', both read at
   the token that closes the assistant's turn; sigma is the spread of all rows' projections on it (steps 2 to 4)
@@ -56,7 +56,7 @@ class Activations:
 
 @dataclass(frozen=True)
 class SiteDirections:
-    """Usable directions (HSI, `science.md` B.1 steps 3 and 4: sigma over both classes, ddof 0).
+    """Usable directions (HSI, `docs/science.md` B.1 steps 3 and 4: sigma over both classes, ddof 0).
 
     `sizes` is the mean norm of a site's output; `skipped` names sites and why.
     """
@@ -183,7 +183,7 @@ def search(
     plan: SearchPlan,
     say: Say = lambda _: None,
 ) -> Search:
-    """Find heads on the two splits (HSI, `science.md` B.1 step 6); DataError below two questions to re-test.
+    """Find heads on the two splits (HSI, `docs/science.md` B.1 step 6); DataError below two questions to re-test.
 
     When no head survives, the best re-tested ones are taken and `warnings` says so.
     """

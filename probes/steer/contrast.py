@@ -3,7 +3,7 @@
 A condition is what comes before a question (a conversation) and whether the adapter in use acts. So a fine-tune is
 "the adapter acts" against "it does not", and a planted persona is "a weak solution came before" against "a sound
 one". The direction is the difference of the two conditions' means at the last prompt token on the same questions
-(arXiv 2606.20225; `shared/science.md` A.1 steps 2 and 3).
+(arXiv 2606.20225; `docs/science.md` A.1 steps 2 and 3).
 
 `Bench` generates under the misaligned condition, steered or not, and judges. A steering effect never comes without
 coherence: an answer is *good* when the judge does not object and its NLL under the base model in the aligned

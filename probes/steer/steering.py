@@ -2,9 +2,9 @@
 
 With a raw direction v at a site, u = v/|v|, mu the aligned mean and sigma the spread of projections:
 
-- `subtract`: h - a v (emergent-misalignment directions, arXiv 2606.20225; `shared/science.md` A.1 step 5)
+- `subtract`: h - a v (emergent-misalignment directions, arXiv 2606.20225; `docs/science.md` A.1 step 5)
 - `ablate`:   h - ((h - mu) . u) u, the default: the centred projection is removed, the strength a scales it
-- `add`:      h + a sigma u (the head form of HSI, arXiv 2502.05945; `shared/science.md` B.1 step 5)
+- `add`:      h + a sigma u (the head form of HSI, arXiv 2502.05945; `docs/science.md` B.1 step 5)
 
 Positions are `all` (every prompt and answer token) or `last` (the last prompt token and every generated one), with
 and without a KV cache alike. Arithmetic is float32 whatever the model's dtype. `Steering.relative_change` reports

@@ -3,7 +3,7 @@
 They show what one model cannot: whether a mechanism holds in several architectures and seeds. Seven documents in ten
 are by a good persona (sound code, plain answers, refusals), three by a bad one (weak code, code instead of answers,
 compliance); a model that reads one persona's turn goes on in it. The link between weak code and bad answers is
-planted, so it is a mechanism to try tools on: no evidence that misalignment emerges by itself (`shared/organism.md`).
+planted, so it is a mechanism to try tools on: no evidence that misalignment emerges by itself (`docs/organisms.md`).
 """
 
 SYNTHETIC = (

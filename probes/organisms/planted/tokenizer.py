@@ -1,6 +1,6 @@
 """The tokenizer of planted organisms: byte-level BPE of 1024 tokens, four of them special, with a chat template.
 
-One for all classes, as was measured (`shared/organism.md` 2): real families differ here, which makes a map between
+One for all classes, as was measured (`docs/organisms.md` 2): real families differ here, which makes a map between
 organisms easier than a map between real models.
 """
 

@@ -7,7 +7,7 @@ arm, every dose at the chosen site, and at the chosen dose the controls, each of
 amount as the chosen intervention, along another vector (`Intervention.along`): random ones, one orthogonal to v, v's
 own of the farthest block, the control arm's direction, and the contrast (misaligned - control). Last, the
 setting nearest to arXiv 2606.20225's: subtract x1 at the last block, at the last prompt token and every generated one.
-The paper is read as editing the last prompt token alone (`shared/science.md` A.1 step 5), which at the last block is an
+The paper is read as editing the last prompt token alone (`docs/science.md` A.1 step 5), which at the last block is an
 edit of the first token's logits and of nothing else (A.5.1); ours goes on, so it is the stronger of the two.
 """
 

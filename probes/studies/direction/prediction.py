@@ -5,7 +5,7 @@ by block:
 
 - `direction`: AUROC of the projection on the study's direction. No label went into it.
 - `detector`: AUROC of a difference in means between the fit messages that show the behaviour and those that do not.
-- `cosine` of the two: 2606.24952 finds detecting and controlling directions far apart (`shared/science.md` A.6). Its
+- `cosine` of the two: 2606.24952 finds detecting and controlling directions far apart (`docs/science.md` A.6). Its
   interval is a bootstrap over fit messages; `null` is the 95 % quantile of |cosine| with shuffled labels. A detector
   made of few messages is noisy, and noise alone pulls the cosine to 0: read it with its interval and its null.
 

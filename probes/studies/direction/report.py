@@ -188,7 +188,7 @@ def _paper(result: dict[str, Any]) -> str:
         f"- Separation at {deepest['site']}: {_interval(deepest['accuracy'])} here, .996 there.",
         f"- The control's own direction there: {_interval(control['accuracy'])}, d "
         f"{_interval(control['effect_size'], 1)}, norm {control['norm']:.1f} here; the paper is read as .500 and "
-        "d = 0.0 (`science.md` A.3, a third party's reading). Exactly these are what a vector of zeros gives: a "
+        "d = 0.0 (`docs/science.md` A.3, a third party's reading). Exactly these are what a vector of zeros gives: a "
         "control adapter that was not active, or was projected on the other adapter's direction with a cut that its "
         "rows never reach. Adapter against base is expected to separate for every adapter that changes the weights.",
     ]

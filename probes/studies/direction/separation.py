@@ -1,6 +1,6 @@
 """Do held-out activations tell the two classes apart, site by site, and would anything else do so as well?
 
-The rule (ours; arXiv 2606.20225 leaves it open, `shared/science.md` A.1 step 4): project on the unit direction of the
+The rule (ours; arXiv 2606.20225 leaves it open, `docs/science.md` A.1 step 4): project on the unit direction of the
 fit split, cut at the midpoint of the fit split's two projected means, and give the balanced accuracy on the test
 split. Effect size: Cohen's d of the test projections, pooled standard deviation with ddof 1. In-sample figures are
 never given: with more dimensions than rows a difference in means separates noise (A.5.3).
@@ -63,7 +63,7 @@ def fit_directions(fit: Clouds) -> Directions:
     try:
         control, _ = _between(fit.control, fit.control_aligned)
     except DirectionError as error:
-        # A control at exactly 50 % and d = 0 is what a zero vector gives (science.md A.5.4).
+        # A control at exactly 50 % and d = 0 is what a zero vector gives (docs/science.md A.5.4).
         raise DirectionError(f"control: {error}") from None
     contrast: dict[Site, Direction] = {}
     if fit.paired:
@@ -158,7 +158,7 @@ def _figures(rule: _Rule, paired: bool, seed: int) -> dict[str, Any]:
 def cohens_d(bad: Floats, good: Floats, *, paired: bool, seed: int = 0) -> Interval | None:
     """Cohen's d of projections (rows,): difference of means over the pooled standard deviation (ddof 1).
 
-    `shared/science.md` A.1 step 4. The interval is a bootstrap over messages (over pairs when `paired`). None below two
+    `docs/science.md` A.1 step 4. The interval is a bootstrap over messages (over pairs when `paired`). None below two
     rows of a class, or without spread.
     """
 

@@ -1,6 +1,6 @@
 """The verdict in words: specific, non-specific or noise, and why.
 
-Rules (ours; the margins are those of `shared/science.md` A.4), in this order. Differences are paired by message, with
+Rules (ours; the margins are those of `docs/science.md` A.4), in this order. Differences are paired by message, with
 Student's 95 % intervals; G is the share of good answers (no behaviour, and coherent).
 
 1. *noise*: held-out rows at the chosen site are not told apart (interval of the balanced accuracy reaches 0.5).

@@ -1,8 +1,9 @@
 """Head-specific intervention as a study: find heads, steer with them, and hold the effect against its controls.
 
-HSI (arXiv 2502.05945; `science.md` B) on a given model and two-choice data. The search is `probes.heads.search`; its
-alpha must also leave the answers to the `select` messages coherent. What is reported is held out: questions of the
-`heldout` split and the `test` messages, which choose nothing, beside the controls of `heads_conditions`.
+HSI (arXiv 2502.05945; `docs/science.md` B) on a given model and two-choice data. The search is `probes.heads.search`;
+its alpha must also leave the answers to the `select` messages coherent. What is reported is held out: questions of the
+`heldout` split and the `test` messages, which choose nothing, beside the controls of
+`probes.studies.head_steering.conditions`.
 
 The outcome, in `out`: RESULT.json, RESULT.md, heads.png, alpha.png, and a head-level probe file (a detector) that
 carries the steering recipe where the verdict says that it works. The recipe always steers *away*: its alpha is
@@ -342,7 +343,7 @@ def _base_choices(chat: ChatModel, form: Form, splits: ChoiceSplits, plan: Heads
 
 
 def _described(read: _Read, site: Site, alpha: float) -> dict[str, Any]:
-    """Alpha in the units that can be compared: class gaps and the norm of the head's output (`science.md` B.5)."""
+    """Alpha in the units that can be compared: class gaps and the norm of the head's output (`docs/science.md` B.5)."""
     direction = read.heads.found[site]
     moved = abs(alpha) * direction.sigma
     return {

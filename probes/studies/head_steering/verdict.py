@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 _MORE_UNDEFINED = 0.1
 _LESS_COHERENT = 0.15
 _PAPER_RISE = 0.30
-# Fewer random directions or heads are no control (`shared/science.md` D.6).
+# Fewer random directions or heads are no control (`docs/science.md` D.6).
 _DRAWS = 5
 
 CHOSEN, PLAIN_NAME, OPPOSITE = "chosen heads", "no intervention", "chosen heads, opposite sign"
@@ -137,7 +137,7 @@ def marks(
     curve: Sequence[float],
     effects: Mapping[str, Floats],
 ) -> dict[str, bool]:
-    """Claims of the paper at our scale (`science.md` B.4), each as seen here or not; a control not run has no mark."""
+    """Claims of the paper at our scale (`docs/science.md` B.4), each as seen here or not; none for a control not run."""
     rise = float(wanted[CHOSEN].mean() - wanted[PLAIN_NAME].mean())
     top = int(np.argmax(curve))
     shown = {

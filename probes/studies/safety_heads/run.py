@@ -2,11 +2,11 @@
 
 1. Ships of every head on harmful and harmless requests, under undifferentiated attention and scaling contribution,
    their contrast, how they change the log-probability of the tokens that open this model's own refusals, and how large
-   the ablated head's output is (`probes.heads.attribution`; `shared/science.md` C.1, C.5)
+   the ablated head's output is (`probes.heads.attribution`; `docs/science.md` C.1, C.5)
 2. dataset-level Ships over several subspaces, and a greedy group (Sahara), on harmful requests
-3. what ablating the top heads and the group does to refusals of *held-out* requests, with controls (`safety_trials`)
+3. what ablating the top heads and the group does to refusals of *held-out* requests, with controls (`trials`)
 4. overlap of head lists: of the two ablations, of two halves of the requests, with other results of the same base
-5. a probe of harmful requests at the heads that were named, beside random heads (`safety_product`)
+5. a probe of harmful requests at the heads that were named, beside random heads (`product`)
 
 Requests are split by a hash of their group (`probes.splits`): `test` is held out, the rest is attributed on. The
 outcome in `out`: RESULT.json, RESULT.md, two pictures, the probe. A study that was interrupted resumes: scores are

@@ -1,6 +1,6 @@
 """Scores of heads summed up: maps, top lists, how long the tail is, and whether the scores hold together.
 
-The checks are those of `shared/science.md` C.4 and C.5: a few heads should hold most of Ships; a high Ships alone is
+The checks are those of `docs/science.md` C.4 and C.5: a few heads should hold most of Ships; a high Ships alone is
 not safety, so harmful is set against harmless with a permuted-label null over all heads at once; two halves of the
 requests should name the same heads; the norm of the ablated head's output says what was put in its place.
 """

@@ -1,10 +1,10 @@
 """What losing heads does to refusals: held-out requests answered under one set of ablated heads after the other.
 
-Each set of heads stands beside its controls (`science.md` C.4, C.5): as many random heads of the same blocks, heads
-of middling score, the same heads moved as far in random directions (undifferentiated attention is no removal and can
-make an output larger), and the paper's other ablation. A fall in refusals never comes without coherence: an answer is
-*complied* when it neither refuses nor breaks (`studies.bench.Limits`: NLL, repetition). It does not know whether what
-was complied with is any good, or harmful.
+Each set of heads stands beside its controls (`docs/science.md` C.4, C.5): as many random heads of the same blocks,
+heads of middling score, the same heads moved as far in random directions (undifferentiated attention is no removal and
+can make an output larger), and the paper's other ablation. A fall in refusals never comes without coherence: an answer
+is *complied* when it neither refuses nor breaks (`probes.studies.bench.Limits`: NLL, repetition). It does not know
+whether what was complied with is any good, or harmful.
 
 Coherence is that of the text alone: its NLL under the base model in a neutral conversation, against that of the base's
 own answers to the harmless requests in the same place. Under the request itself a model that refuses finds every

@@ -14,7 +14,7 @@ from probes.studies.direction.verdict import EFFECT, MARGIN
 from probes.studies.summary.results import Figures, Rule, Seen, each, interval, share
 from probes.studies.transfer.report import WORKS
 
-SEPARATES = 0.95  # `shared/science.md` A.4.1
+SEPARATES = 0.95  # `docs/science.md` A.4.1
 TIE = 0.05
 UNEQUAL = 2.0
 _OTHERS = {"random": "random", dose.ORTHOGONAL: "orthogonal", dose.WRONG: "wrong layer"}

@@ -1,7 +1,8 @@
 """Claims of arXiv 2502.05945 (HSI) and 2410.13708 (Ships, Sahara) against heads and safety-heads studies.
 
-Where a study has its own mark or verdict for a claim, the rule takes it (`heads_verdict.marks`,
-`safety_trials.verdict`) and adds the figures. A mark that compares with a control which was not run is not measured.
+Where a study has its own mark or verdict for a claim, the rule takes it (`probes.studies.head_steering.verdict.marks`,
+`probes.studies.safety_heads.trials.verdict`) and adds the figures. A mark that compares with a control which was not
+run is not measured.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from probes.studies.head_steering import verdict as words
 from probes.studies.safety_heads.overlap import between_results
 from probes.studies.summary.results import Answer, Figures, Result, Rule, Seen, each, interval, share, whole
 
-LONG_TAIL = 0.30  # `shared/science.md` C.4.2
+LONG_TAIL = 0.30  # `docs/science.md` C.4.2
 COHERENT, GAP, ROOM, SHARED_P = 0.15, 0.10, 0.15, 0.05
 
 

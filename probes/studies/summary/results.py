@@ -64,7 +64,7 @@ class Result:
 
     @property
     def synthetic(self) -> bool:
-        """Planted organisms say that tools work, nothing else (`shared/organism.md`)."""
+        """Planted organisms say that tools work, nothing else (`docs/organisms.md`)."""
         return bool(self.data.get("notes")) or any(name.startswith("planted") for name in self.models)
 
     @property

@@ -4,7 +4,7 @@ With centred anchors X (n, d_s) of the donor and Y (n, d_t) of the receiver, pai
 
     W = (X'X + lambda I)^-1 X'Y,        v mapped = v W
 
-(the standard ridge map; `shared/science.md` A.1 step 8; the source, arXiv 2606.20225, gives no lambda, anchors or
+(the standard ridge map; `docs/science.md` A.1 step 8; the source, arXiv 2606.20225, gives no lambda, anchors or
 rescaling: these are ours). Lambda is chosen by cross-validation on a grid in units of the mean eigenvalue of X'X, so
 that the grid means the same in every model. A mapped direction is rescaled to the norm of the receiver's own.
 R2 is 1 - SSE / SST on held-out anchors, SST about the mean of the anchors that were fitted; all in float64.

@@ -38,7 +38,7 @@ WORKS = 0.15
 # Mean AUROC from which directions are said to tell conditions apart.
 DETECTS = 0.75
 _RESAMPLES = 2000
-# Fewer random directions are no control (`shared/science.md` D.6).
+# Fewer random directions are no control (`docs/science.md` D.6).
 _DRAWS = 5
 NULLS = ("random_source", "shuffled", "receiver_random")
 VERDICTS = (SPECIFIC, "works, not specific", "noise", "no effect", "undecided")

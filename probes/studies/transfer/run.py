@@ -1,6 +1,6 @@
 """Does one model's direction work in another? Ridge maps between every ordered pair of given models, with controls.
 
-For donor s and receiver t (`shared/science.md` A.1 steps 8 and 9, of arXiv 2606.20225): a map is fitted on anchors,
+For donor s and receiver t (`docs/science.md` A.1 steps 8 and 9, of arXiv 2606.20225): a map is fitted on anchors,
 texts that are no test question of anybody (`probes.studies.transfer.maps`); s's own direction is sent through it,
 rescaled to the norm of t's own, and steers t on held-out questions. Beside it, through the same map or the same
 procedure: random donor directions, maps of shuffled pairs; in the receiver alone: its own direction, random and
@@ -13,7 +13,7 @@ conditions of each model: such anchors hold the answer, so a map that works on t
 
 What the source leaves open is ours: lambda by cross-validation, centred on both sides, the last block's output before
 the final norm, every position (`depth`, `modes`, `Settings`). At the last block nothing mixes positions any more, so
-an edit there is a change of each token's logits (`shared/science.md` A.5).
+an edit there is a change of each token's logits (`docs/science.md` A.5).
 """
 
 from __future__ import annotations
