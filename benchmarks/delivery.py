@@ -33,10 +33,11 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from alerts.delivery.deliver import deliver_due
+from benchmarks.support.alerts import all_outbox, flagged, open_alerts
+from benchmarks.support.destinations import FakeClock, configured, to_webhook
+from benchmarks.support.receiver import Receiver, Reply, receiving
 from storage.database import connect, upgrade
 from storage.embedded import embedded_url
-from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts, receiving
-from tests.support.delivery import FakeClock, configured, to_webhook
 
 ROOT = Path(__file__).parent.parent
 TENANTS = 50
@@ -234,7 +235,7 @@ def killed(engine: Engine, url: str, events: int, kills: int) -> Fault:
     chance = random.Random(6)
     with receiving() as receiver:
         receiver.replies = [Reply(seconds=0.02)]
-        command = [sys.executable, "-m", "tests.support.sender_process", url, receiver.url]
+        command = [sys.executable, "-m", "benchmarks.support.sender_process", url, receiver.url]
         with subprocess.Popen(command, cwd=ROOT) as survivor:
             for _ in range(kills):
                 with subprocess.Popen(command, cwd=ROOT) as victim:
@@ -253,7 +254,7 @@ def killed_in_hand(engine: Engine, url: str, times: int) -> Fault:
     """kill -9 when the receiver has taken the page and nothing is written down yet."""
     fresh(engine)
     with receiving() as receiver:
-        command = [sys.executable, "-m", "tests.support.sender_process", url, receiver.url]
+        command = [sys.executable, "-m", "benchmarks.support.sender_process", url, receiver.url]
         for n in range(times):
             open_alerts(engine, [flagged(n, tenant=f"t{n}")])
             with subprocess.Popen([*command, "stand still"], cwd=ROOT, stdout=subprocess.PIPE) as victim:

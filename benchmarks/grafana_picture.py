@@ -149,9 +149,9 @@ def draw(engine: Engine, until: datetime, path: Path) -> None:
         axis.set_title(title, fontsize=10, loc="left")
         axis.tick_params(labelsize=7)
         if axis in (axes[0, 0], axes[1, 0], axes[1, 1], axes[2, 0]):
-            locator = AutoDateLocator()
+            locator = AutoDateLocator()  # type: ignore[no-untyped-call]  # matplotlib leaves it untyped
             axis.xaxis.set_major_locator(locator)
-            axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+            axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]  # as above
     figure.suptitle("What the dashboard “awry: probe” is given for a made-up day (drawn without Grafana)", fontsize=11)
     figure.savefig(path, dpi=110, metadata={"Software": "awry"})
 

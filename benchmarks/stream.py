@@ -216,8 +216,8 @@ def measure(size: Size) -> dict[str, Any]:
         for _ in range(size.rounds):
             found.setdefault("bare", []).append(bare(cluster, "free", size.messages))
             for turn, overlap in (("", True), ("_in_turn", False)):
-                for name, more in (("free", {}), ("waiting", {"batch": 64, "wait": 0.03})):
-                    rate = worked(cluster, "free", engine, overlap=overlap, **more)
+                for name, batch, wait in (("free", BATCH, 0.0), ("waiting", 64, 0.03)):
+                    rate = worked(cluster, "free", engine, overlap=overlap, batch=batch, wait=wait)
                     found.setdefault(name + turn, []).append(rate)
         rates = {name: median(values) for name, values in found.items()}
         return {

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
+from alerts.delivery.deliver import deliver_due
 from benchmarks import delivery
-from tests.support.alert_rows import Reply, all_outbox, flagged, open_alerts, receiving
+from benchmarks.support.alerts import all_outbox, flagged, open_alerts
+from benchmarks.support.destinations import to_webhook
+from benchmarks.support.receiver import Reply, receiving
 
 
 def test_a_burst_is_counted_in_requests(engine: Engine) -> None:
@@ -31,10 +34,10 @@ def test_an_hour(engine: Engine, grouped: bool) -> None:
 def test_what_is_lost_or_differs_would_be_seen(engine: Engine) -> None:
     open_alerts(engine, [flagged(1), flagged(2, tenant="bank")])
     with receiving() as receiver:
-        to = {"pager": delivery.to_webhook(receiver.url)}
-        delivery.deliver_due(engine, to, limit=1)
+        to = {"pager": to_webhook(receiver.url)}
+        deliver_due(engine, to, limit=1)
         receiver.received[0].body = b"{}"
-        delivery.deliver_due(engine, to, limit=1)
+        deliver_due(engine, to, limit=1)
         receiver.received.append(type(receiver.received[0])("/", receiver.received[0].headers, b"[]"))
         receiver.received.pop(1)
         found = delivery.judged("made up", engine, receiver)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import head_search
-from benchmarks.head_search import Figures, Trial
+from benchmarks.head_search import Figures
 from probes.binary_choice import BinaryChoice
+from probes.heads.choice_scoring import Trial
 from probes.model.load import ChatModel
 from tests.support.tiny import tiny_chat
 

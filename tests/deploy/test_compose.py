@@ -45,7 +45,7 @@ def docker_compose(env: Path, *arguments: str) -> subprocess.CompletedProcess[st
     program = needs_program("docker-compose", "apt-get install docker-compose")
     # Nothing of this shell: a variable of it would win over the file.
     shell = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    command = [program, "--env-file", env, "--file", FILE, *arguments]
+    command: list[str | Path] = [program, "--env-file", env, "--file", FILE, *arguments]
     return subprocess.run(command, env=shell, capture_output=True, text=True, check=False)
 
 

@@ -147,9 +147,8 @@ def test_the_password_is_what_the_environment_says(server: str) -> None:
     """The embedded server lets its own user in without one, so the stored hash is what tells."""
     engine = connect(server)
     with engine.connect() as connection:
-        hashes = dict(
-            connection.execute(text("SELECT rolname, rolpassword FROM pg_authid WHERE rolname LIKE 'awry%'")).all()
-        )
+        query = text("SELECT rolname, rolpassword FROM pg_authid WHERE rolname LIKE 'awry%'")
+        hashes: dict[str, str] = {row.rolname: row.rolpassword for row in connection.execute(query)}
     engine.dispose()
     assert verifies(hashes["awry"], PASSWORD)
     assert verifies(hashes["awry_grafana"], "reader")

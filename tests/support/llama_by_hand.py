@@ -1,7 +1,7 @@
 """A Llama written out in plain torch from the papers' formulas, one prompt and no batch: the reference of ablations.
 
 It shares nothing with `probes`: rotary embeddings, grouped heads, the causal mask and the ablation of one head are
-written down again. `off` is (layer, query head); kinds and eps as in `shared/science.md` C.1.
+written down again. `off` is (layer, query head); kinds and eps as in `probes.heads.ablation`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def llama_logits(
         x = _rms(hidden, layer.post_attention_layernorm.weight, config.rms_norm_eps)
         gate = x @ layer.mlp.gate_proj.weight.T
         hidden = hidden + (gate * gate.sigmoid() * (x @ layer.mlp.up_proj.weight.T)) @ layer.mlp.down_proj.weight.T
-    return _rms(hidden, body.norm.weight, config.rms_norm_eps) @ model.lm_head.weight.T
+    unembedding: Tensor = model.lm_head.weight.T
+    return _rms(hidden, body.norm.weight, config.rms_norm_eps) @ unembedding
 
 
 def kl_by_hand(plain: Tensor, ablated: Tensor) -> float:

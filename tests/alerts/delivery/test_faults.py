@@ -17,19 +17,19 @@ from sqlalchemy import Engine
 
 from alerts.delivery import lease, loop, queue
 from alerts.delivery.deliver import Delivered
+from benchmarks.support.sender_process import LEASE
 from storage.database import connect
 from tests.conftest import url_of
 from tests.support import ROOT
 from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
-from tests.support.delivery import Recorder, couriers, to_webhook
-from tests.support.sender_process import LEASE
+from tests.support.delivery import Recorder, channels, to_webhook
 
 PATIENCE_SECONDS = 90.0
 
 
 @contextmanager
 def sending(engine: Engine, receiver: Receiver, *more: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.support.sender_process", url_of(engine), receiver.url, *more]
+    command = [sys.executable, "-m", "benchmarks.support.sender_process", url_of(engine), receiver.url, *more]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -87,7 +87,7 @@ def test_a_slow_destination_holds_up_no_other(engine: Engine, receiver: Receiver
     open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(5)], ("pager", "siem"))
     receiver.replies = [Reply(seconds=0.5)]
     siem, done, told = Recorder(), threading.Event(), Delivered()
-    to = {"pager": to_webhook(receiver.url)} | couriers("siem", sender=siem)
+    to = {"pager": to_webhook(receiver.url)} | channels("siem", sender=siem)
 
     def tell(one: Delivered) -> None:
         told.by_destination.update(one.by_destination)

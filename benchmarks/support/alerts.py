@@ -1,0 +1,34 @@
+"""Alerts made in code, and the rows of the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from alerts.lifecycle.lifecycle import Opened, record
+from alerts.rules.model import Flagged
+from storage.schema import outbox
+
+
+def flagged(
+    offset: int = 0,
+    value: float = 0.6,
+    *,
+    probe: str = "drift",
+    tenant: str | None = "shop",
+    model: str | None = "smol",
+    threshold: float = 0.5,
+) -> Flagged:
+    return Flagged(probe, value, threshold, tenant, model, ("topic", 0, offset), f"m{offset}")
+
+
+def open_alerts(engine: Engine, found: Sequence[Flagged], destinations: Sequence[str] = ("pager",)) -> list[Opened]:
+    with engine.begin() as connection:
+        return record(connection, found, destinations)
+
+
+def all_outbox(engine: Engine) -> list[Any]:
+    with engine.connect() as connection:
+        return list(connection.execute(select(outbox).order_by(outbox.c.created_at, outbox.c.destination)))
