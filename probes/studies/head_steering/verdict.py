@@ -137,7 +137,7 @@ def marks(
     curve: Sequence[float],
     effects: Mapping[str, Floats],
 ) -> dict[str, bool]:
-    """Claims of the paper at our scale (`docs/science.md` B.4), each as seen here or not; none for a control not run."""
+    """Claims of the paper at our scale (`docs/science.md` B.4), each seen here or not; none for a control not run."""
     rise = float(wanted[CHOSEN].mean() - wanted[PLAIN_NAME].mean())
     top = int(np.argmax(curve))
     shown = {
