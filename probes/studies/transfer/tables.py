@@ -9,7 +9,7 @@ from probes.studies.tables import interval
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The whole page; `result` is what `transfer_report.summarise` gives."""
+    """The whole page; `result` is what `probes.studies.transfer.report.summarise` gives."""
     settings = result["settings"]
     lines = ["# Transfer of misalignment directions between models", ""]
     lines += [line for note in result["notes"] for line in (f"**{note}**", "")]
