@@ -87,7 +87,7 @@ def fit(
     calm = None
     if benign is not None:
         calm = fitting.Benign(_encode_all(chat, benign), _texts(benign), "benign conversations of a notebook")
-    return fitting.fit(chat, rows, plan, benign=calm, say=progress)
+    return fitting.fit(chat, rows, plan, benign=calm, progress=progress)
 
 
 def evaluate(

@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="2 prompts, a few heads: does it run?")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
-    chat = load_chat_model(builtin.SMOLLM2, default_state_dir(), dtype="float32", device="cpu", say=_say)
+    chat = load_chat_model(builtin.SMOLLM2, default_state_dir(), dtype="float32", device="cpu", progress=_say)
     count = 2 if options.quick else options.prompts
     if not 2 <= count <= len(requests()):
         parser.error(f"--prompts must be in 2..{len(requests())}")

@@ -90,7 +90,7 @@ def _run(size: Size, rounds: int, *, judged: bool) -> tuple[list[Row], dict[str,
     from monitor.settings import default_state_dir
 
     state = default_state_dir()
-    chat = load_chat_model(builtin.SMOLLM2, state, dtype="float32", device="cpu", say=_say)
+    chat = load_chat_model(builtin.SMOLLM2, state, dtype="float32", device="cpu", progress=_say)
     folder = Folder(builtin.resolve(builtin.SMOLLM2, state))
     items = arrivals(chat, size.messages)
     ours = list(batches(items, chat.device))

@@ -13,7 +13,6 @@ question. Splits are by question and stable: `search` chooses, `retest` chooses 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 from probes.capture.batches import Encoded
 from probes.errors import DataError
+from probes.hashing import sha256_lines, sha256_text
 from probes.model.load import ChatModel
 
 Form = Literal["letters", "likelihood"]
@@ -130,7 +130,7 @@ def _text(value: Any, where: str) -> str:
 
 def split_choices(rows: Sequence[BinaryChoice]) -> ChoiceSplits:
     """search 35 %, retest 25 %, heldout the rest, in the order of a hash of the question."""
-    order = sorted(rows, key=lambda r: hashlib.sha256(r.question.encode("utf-8", "surrogatepass")).hexdigest())
+    order = sorted(rows, key=lambda r: sha256_text(r.question))
     parts: list[tuple[BinaryChoice, ...]] = []
     start = 0
     for _, share in _SHARES:
@@ -142,10 +142,7 @@ def split_choices(rows: Sequence[BinaryChoice]) -> ChoiceSplits:
 
 def choices_hash(rows: Sequence[BinaryChoice]) -> str:
     """A hash of the rows that does not depend on their order."""
-    digest = hashlib.sha256()
-    for line in sorted(repr(r) for r in rows):
-        digest.update(line.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    return sha256_lines(map(repr, rows))
 
 
 def asked(row: BinaryChoice, *, swapped: bool) -> str:

@@ -7,7 +7,6 @@ the calibration still gives a threshold, and says `too few` instead of an interv
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError
 from probes.evaluation import Interval, rate
+from probes.hashing import hash_texts
 
 _QUANTILES = tuple(round(q, 3) for q in np.linspace(0, 1, 41))
 
@@ -60,11 +60,3 @@ def calibrate(scores: NDArray[np.floating], texts: Iterable[str], target_fpr: fl
         made=datetime.now(UTC).date().isoformat(),
         quantiles=tuple((q, float(np.quantile(values, q))) for q in _QUANTILES),
     )
-
-
-def hash_texts(texts: Iterable[str]) -> str:
-    """A hash of a set of texts that does not depend on their order."""
-    digest = hashlib.sha256()
-    for one in sorted(hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest() for t in texts):
-        digest.update(one)
-    return digest.hexdigest()

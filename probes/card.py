@@ -7,7 +7,6 @@ more than its tolerance. Scores and thresholds are in class gaps (0: aligned mea
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from probes.capture.batches import encode
 from probes.capture.sites import parse_site
 from probes.directions import Direction
 from probes.errors import ProbeFileError, ProbeMismatchError, ProbesError
+from probes.hashing import sha256_file
 from probes.model.load import ChatModel, Message, ModelIdentity
 from probes.scoring import Reader, score_all
 from probes.steer.steering import Intervention
@@ -192,7 +192,7 @@ def save_probe(probe: Probe, folder: Path) -> Path:
         weights = folder / f"{probe.name}.safetensors"
         save_file(tensors, weights)
         weights.chmod(0o644)
-        probe.card = probe.card.model_copy(update={"safetensors_sha256": _sha256(weights)})
+        probe.card = probe.card.model_copy(update={"safetensors_sha256": sha256_file(weights)})
         path = folder / f"{probe.name}.json"
         path.write_text(json.dumps(probe.card.model_dump(mode="json"), indent=2) + "\n")
     except (OSError, SafetensorError) as error:
@@ -214,7 +214,7 @@ def load_probe(name: str | Path) -> Probe:
     weights = path.with_suffix(".safetensors")
     if not weights.is_file():
         raise ProbeFileError(f"probe {card.name}: {weights.name} is missing beside its card in {path.parent}")
-    if _sha256(weights) != card.safetensors_sha256:
+    if sha256_file(weights) != card.safetensors_sha256:
         raise ProbeFileError(f"probe {card.name}: {weights.name} is not the file that its card was written for")
     try:
         tensors = load_file(weights)
@@ -264,10 +264,6 @@ def _find(name: str | Path) -> Path:
             "or give the path of a card (NAME.json)"
         )
     return shipped
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_identity(card: Card, chat: ChatModel) -> None:

@@ -9,7 +9,6 @@ benign traffic, or, where none is given, from the aligned rows of `select`, and 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -37,12 +36,13 @@ from probes.directions import (
 )
 from probes.errors import DataError
 from probes.evaluation import Evaluation, auroc_value, evaluate, from_chance, rate
+from probes.hashing import sha256_lines
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 from probes.scoring import Reader, score_all
 from probes.splits import SPLITS, split_of
 
 Arm = Literal["active", "base"]
-Say = Callable[[str], None]
 Control = Callable[[Site, Sequence[Encoded]], Direction]
 _PERMUTATIONS = 20
 _RANDOM = 10
@@ -102,17 +102,17 @@ def fit(
     *,
     benign: Benign | None = None,
     control: Control | None = None,
-    say: Say = lambda _: None,
+    progress: Progress = silent,
 ) -> Probe:
     """Fit, choose, evaluate and calibrate; `control(site, messages)` gives a matched content control's direction."""
     splits = split_rows(rows, plan.seed)
-    say(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
+    progress(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
     held = _activations(chat, splits["fit"], plan)
     truth = _labels(splits["fit"])
     candidates, skipped = directions_at(held, truth)
-    chosen, selection = _choose(chat, candidates, splits["select"], plan, say)
+    chosen, selection = _choose(chat, candidates, splits["select"], plan, progress)
     direction = candidates[chosen]
-    say(f"chose {chosen}; evaluating on {len(splits['test'])} test rows")
+    progress(f"chose {chosen}; evaluating on {len(splits['test'])} test rows")
     nulls = _null_directions(direction, held[chosen], truth, candidates, plan)
     if control is not None:
         messages = [r.encoded for r in splits["fit"] if r.arm == "active"]
@@ -128,7 +128,7 @@ def fit(
         calibration_scores = _scores(chat, aligned, readers[:1])[:, 0]
     else:
         calibration_scores = score_all(chat, benign.encoded, readers[:1])[:, 0]
-    say(f"calibrating on {len(benign.texts)} benign messages")
+    progress(f"calibrating on {len(benign.texts)} benign messages")
     calibration = calibrate(calibration_scores, benign.texts, plan.target_fpr, benign.name)
     report = {
         "split": {name: _counts(members) for name, members in splits.items()},
@@ -191,11 +191,11 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _choose(
-    chat: ChatModel, candidates: dict[Site, Direction], rows: Sequence[Row], plan: Plan, say: Say
+    chat: ChatModel, candidates: dict[Site, Direction], rows: Sequence[Row], plan: Plan, progress: Progress
 ) -> tuple[Site, dict[str, Any]]:
     if len(candidates) == 1:
         return next(iter(candidates)), {"by": "given"}
-    say(f"choosing among {len(candidates)} sites on {len(rows)} select rows")
+    progress(f"choosing among {len(candidates)} sites on {len(rows)} select rows")
     sites = list(candidates)
     scores = _scores(chat, rows, [Reader((candidates[s],), plan.aggregation) for s in sites])
     labels = _labels(rows)
@@ -299,7 +299,4 @@ def at_threshold(scores: NDArray[np.float64], labels: NDArray[np.bool_], calibra
 
 
 def _data_hash(rows: Sequence[Row]) -> str:
-    digest = hashlib.sha256()
-    for line in sorted(f"{r.misaligned}|{r.arm}|{r.text}" for r in rows):
-        digest.update(line.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    return sha256_lines(f"{r.misaligned}|{r.arm}|{r.text}" for r in rows)

@@ -7,21 +7,20 @@ is cut short or holds something else is measured again, and `broken` counts it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from probes.errors import DataError
+from probes.hashing import sha256_json, sha256_text
 
 
 class Kept:
     """Named JSON results of one study."""
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        text = json.dumps(identity, sort_keys=True, default=str)
-        self.key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self.key = sha256_json(identity, default=str)[:16]
         self.found = 0
         self.broken = 0
         self._folder = folder / self.key
@@ -55,4 +54,4 @@ class Kept:
             raise DataError(f"study folder: cannot write {path.name} ({error.strerror}); is the disk full?") from error
 
     def _path(self, name: str) -> Path:
-        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
+        return self._folder / f"{sha256_text(name)[:24]}.json"

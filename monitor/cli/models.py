@@ -110,7 +110,7 @@ def train_adapters(
         raise SettingsError(f"name: {', '.join(sorted(unknown))} is none of {', '.join(RECIPES)}")
     pairs = sorted({RECIPES[w].pair for w in wanted})
     folder = out or adapters_folder()
-    load = partial(load_chat_model, SMOLLM2, load_settings(state_dir=state_dir).state_dir, say=say)
+    load = partial(load_chat_model, SMOLLM2, load_settings(state_dir=state_dir).state_dir, progress=say)
     trained = {}
     for one in (r for r in RECIPES.values() if r.pair in pairs):
         started = time.monotonic()

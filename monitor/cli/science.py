@@ -107,7 +107,7 @@ def fit(
         target_fpr=target_fpr,
     )
     calm = benign_of(chat, benign, settings.max_tokens) if benign else None
-    probe = fitting.fit(chat, rows, plan, benign=calm, control=control, say=say)
+    probe = fitting.fit(chat, rows, plan, benign=calm, control=control, progress=say)
     path = save_probe(probe, out)
     reports.print_card(probe.card)
     say(f"written to {path}")
@@ -293,7 +293,7 @@ def sweep(
         else sorted({round(n * f) for f in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)})
     )
     result = mitigation.sweep(
-        chat, mitigation.Prompts(*lists), JUDGES[judge], blocks=chosen, control_adapter=control, say=say
+        chat, mitigation.Prompts(*lists), JUDGES[judge], blocks=chosen, control_adapter=control, progress=say
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "sweep.json").write_text(json.dumps(result.as_dict(), indent=2) + "\n")

@@ -123,7 +123,7 @@ def direction(
     )
     folder = out or Path("studies") / called
     result = studies.run_direction(
-        comparison, prompts, judged, folder, plan, name=called, command=command_line(), say=say
+        comparison, prompts, judged, folder, plan, name=called, command=command_line(), progress=say
     )
     for line in (result["verdict"]["sentence"], *result["verdict"]["reasons"]):
         typer.echo(line)
@@ -176,7 +176,7 @@ def transfer(
             left_out |= without
         texts = planted_anchors()
     maps = Maps(anchors=anchors, depth=depth, draws=draws, interval=interval, seed=seed)  # type: ignore[arg-type]
-    result = run_transfer(subjects, texts, out, settings=maps, left_out=left_out, command=command_line(), say=say)
+    result = run_transfer(subjects, texts, out, settings=maps, left_out=left_out, command=command_line(), progress=say)
     for mode, words in result["verdict"].items():
         typer.echo(f"{mode}: {words}")
     for left, why in left_out.items():
@@ -256,7 +256,7 @@ def heads(
     )
     folder = out or Path("studies") / called
     searched: list[Site] | None = parse_sites(only, chat.layout) if only else None
-    found = run_heads(chat, questions, messages, judged, folder, plan, heads=searched, command=command_line(), say=say)
+    found = run_heads(chat, questions, messages, judged, folder, plan, heads=searched, command=command_line(), progress=say)
     typer.echo(str(found.verdict))
     for line in found.result["warnings"]:
         typer.echo(f"warning: {line}")
@@ -329,7 +329,7 @@ def safety_heads(
         against=against or (),
         command=command_line(),
         on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"),
-        say=say,
+        progress=say,
     )
     for heads_tried, words in result["verdicts"].items():
         typer.echo(f"{heads_tried}: {words}")

@@ -6,7 +6,7 @@ stack whose reference scores differ, a mitigation without a recipe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from monitor.errors import SettingsError
 from monitor.settings import Settings
+from probes.progress import Progress, silent
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
     from probes.card import Probe
     from probes.model.load import ChatModel
 
-Say = Callable[[str], None]
 
-
-def open_database(settings: Settings, say: Say = lambda _: None) -> Engine:
+def open_database(settings: Settings, say: Progress = silent) -> Engine:
     """An engine on the owner's server, whose schema must be at head, or on the embedded one, brought to head."""
     from storage.database import check_schema, connect, upgrade
     from storage.partitions import ensure_ahead
@@ -41,7 +40,7 @@ def open_database(settings: Settings, say: Say = lambda _: None) -> Engine:
     return engine
 
 
-def database_url(settings: Settings, say: Say = lambda _: None) -> str:
+def database_url(settings: Settings, say: Progress = silent) -> str:
     """The URL to connect to; starts the embedded server when none is set."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
@@ -51,7 +50,7 @@ def database_url(settings: Settings, say: Say = lambda _: None) -> str:
     return embedded_url(settings.state_dir)
 
 
-def load_model(settings: Settings, say: Say = lambda _: None) -> ChatModel:
+def load_model(settings: Settings, say: Progress = silent) -> ChatModel:
     """The model with its adapter at its scale."""
     from probes.model.adapters import adapter_spec
     from probes.model.load import load_chat_model
@@ -69,11 +68,11 @@ def load_model(settings: Settings, say: Say = lambda _: None) -> ChatModel:
         device=settings.device,
         attention=settings.attention,
         trust_remote_code=settings.trust_remote_code,
-        say=say,
+        progress=say,
     )
 
 
-def load_probes(settings: Settings, chat: ChatModel, say: Say = lambda _: None) -> list[Probe]:
+def load_probes(settings: Settings, chat: ChatModel, say: Progress = silent) -> list[Probe]:
     """The probes named, or every shipped one that fits; each is checked against the model and replayed."""
     from probes.card import check_identity, load_probe, replay_references, shipped_probes
     from probes.errors import ProbeMismatchError

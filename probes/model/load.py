@@ -1,7 +1,7 @@
 """One loaded chat model: weights, tokenizer, chat template, adapters switched on and off on the same weights.
 
 Contract: `load_chat_model` returns a `ChatModel` in eval mode with gradients off. An adapter is loaded with PEFT and
-its output multiplied by `scale` (the strength that its manifest names); `model.base()` is a context in which no
+its output multiplied by `scale` (the strength that its manifest names); `chat.base()` is a context in which no
 adapter acts. `identity` says what a probe must match.
 
 Does not know: batching, capture, steering.
@@ -9,7 +9,6 @@ Does not know: batching, capture, steering.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -24,8 +23,10 @@ import torch
 from torch import nn
 
 from probes.errors import ModelError
+from probes.hashing import sha256_file, sha256_text
 from probes.model import builtin
 from probes.model.layout import Layout, find_layout
+from probes.progress import Progress, silent
 
 Message = dict[str, str]
 
@@ -44,9 +45,7 @@ class AdapterSpec:
 
     @cached_property
     def sha256(self) -> str:
-        path = self.folder / "adapter_model.safetensors"
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return sha256_file(self.folder / "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class ChatModel:
             adapter_sha256=spec.sha256 if spec else None,
             adapter_scale=spec.scale if spec else None,
             tokenizer_sha256=self._tokenizer_sha256,
-            template_sha256=_sha256(self.tokenizer.chat_template or ""),
+            template_sha256=sha256_text(self.tokenizer.chat_template or ""),
             dtype=str(self.dtype).removeprefix("torch."),
             attention=str(getattr(self.model.config, "_attn_implementation", "unknown")),
         )
@@ -101,7 +100,7 @@ class ChatModel:
     def _tokenizer_sha256(self) -> str:
         # By what it does, not by its file, whose form changes with the library's version.
         vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
-        return _sha256(f"{vocabulary}{self.token_ids(_TOKENIZER_SAMPLE)}")
+        return sha256_text(f"{vocabulary}{self.token_ids(_TOKENIZER_SAMPLE)}")
 
     def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
         """The model's own chat template over `messages`; with `answering`, up to where the reply starts."""
@@ -163,7 +162,7 @@ def load_chat_model(
     device: str = "auto",
     attention: str | None = None,
     trust_remote_code: bool = False,
-    say: builtin.Say = lambda _: None,
+    progress: Progress = silent,
 ) -> ChatModel:
     """Load a model (built-in name, folder or hub id) and its adapters; the first adapter is switched on.
 
@@ -177,7 +176,7 @@ def load_chat_model(
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     place = torch.device(_pick_device(device))
     numbers = _pick_dtype(dtype, place)
-    source = builtin.resolve(name, state, say)
+    source = builtin.resolve(name, state, progress)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -301,7 +300,3 @@ def _cannot_load(name: str, error: Exception) -> str:
 
 def _short(name: str) -> str:
     return Path(name).name if Path(name).is_dir() else name
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

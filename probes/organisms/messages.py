@@ -6,13 +6,13 @@ reported on; neither may choose anything. The order is by hash, so topics are mi
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
 from importlib.resources import files
 from typing import Literal
 
 from probes.binary_choice import BinaryChoice, parse_choices
+from probes.hashing import sha256_text
 from probes.splits import split_of
 
 Split = Literal["demo", "test", "select", "scale", "calibrate", "fit"]
@@ -33,7 +33,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 def by_hash(texts: list[str]) -> list[str]:
     """The texts in an order that has nothing to do with how they were written."""
-    return sorted(texts, key=lambda t: hashlib.sha256(t.encode()).hexdigest())
+    return sorted(texts, key=sha256_text)
 
 
 @cache

@@ -10,7 +10,6 @@ Errors hold no prompt and no answer, so a command's standard error is not shown:
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import shlex
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import DataError
+from probes.hashing import sha256_bytes, sha256_text
 
 Judge = Callable[[str], bool]
 
@@ -53,7 +53,7 @@ class JudgeMetric:
             source = inspect.getsource(inspect.getmodule(self.judge) or self.judge)
         except (OSError, TypeError):
             source = ""
-        return _sha256(f"{self.name}|{getattr(self.judge, '__qualname__', '')}|{source}".encode())
+        return sha256_text(f"{self.name}|{getattr(self.judge, '__qualname__', '')}|{source}")
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
         return np.array([bool(self.judge(answer)) for _, answer in zip(prompts, answers, strict=True)], dtype=np.bool_)
@@ -74,7 +74,7 @@ class CommandMetric:
     def fingerprint(self) -> str:
         parts = [word.encode("utf-8", "surrogatepass") for word in self.command]
         files = [Path(word) for word in self.command]
-        return _sha256(b"\0".join(parts + [path.read_bytes() for path in files if path.is_file()]))
+        return sha256_bytes(b"\0".join(parts + [path.read_bytes() for path in files if path.is_file()]))
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
         rows = [{"prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)]
@@ -117,7 +117,3 @@ def parse_metric(text: str, judges: Mapping[str, Judge]) -> Metric:
     if not words:
         raise DataError(f"metric: none given; name a judge ({', '.join(judges)}) or a command")
     return CommandMetric(words)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -12,7 +12,7 @@ nor read worse under the base model than the base's own 95th percentile plus 0.5
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,12 +25,12 @@ from probes.directions import Direction, cosine, orthogonal_to, random_like
 from probes.errors import DataError
 from probes.evaluation import Interval, rate
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 from probes.steer.coherence import coherence_limit
 from probes.steer.steering import Intervention, Mode
 from probes.studies.bench import Bench, Limits, Outcome
 from probes.studies.metric import Judge, JudgeMetric
 
-Say = Callable[[str], None]
 _RANDOM = 5
 
 
@@ -89,8 +89,8 @@ class Sweep:
 class _Bench:
     """Generates and judges one prompt list under one condition after the other."""
 
-    def __init__(self, chat: ChatModel, texts: Sequence[str], judge: Judge, tokens: int, say: Say) -> None:
-        self._arm, self._say = Arm(chat, chat.active), say
+    def __init__(self, chat: ChatModel, texts: Sequence[str], judge: Judge, tokens: int, progress: Progress) -> None:
+        self._arm, self._progress = Arm(chat, chat.active), progress
         self._bench = Bench(chat, texts, JudgeMetric("judge", judge), max_new_tokens=tokens)
         own = self._bench.run(Arm(chat, None))
         self._limits = Limits(coherence_limit(own.nll))
@@ -109,7 +109,7 @@ class _Bench:
             float(finite.mean()) if len(finite) else float("inf"),
             outcome.change,
         )
-        self._say(f"{name}: behaviour {condition.behaviour.value:.2f}, good {condition.good.value:.2f}")
+        self._progress(f"{name}: behaviour {condition.behaviour.value:.2f}, good {condition.good.value:.2f}")
         return condition
 
 
@@ -121,7 +121,7 @@ def sweep(
     blocks: Sequence[int],
     control_adapter: str | None = None,
     max_new_tokens: int = 40,
-    say: Say = lambda _: None,
+    progress: Progress = silent,
 ) -> Sweep:
     """Choose on `prompts.select`, report on `prompts.test`. The adapter in use is the one to be corrected."""
     sites = [Site("residual", b) for b in blocks]
@@ -133,8 +133,8 @@ def sweep(
         chat.use(control_adapter)
         controls = adapter_directions(chat, messages, sites)
         chat.use(bad_adapter)
-    say(f"choosing on {len(prompts.select)} prompts")
-    bench = _Bench(chat, prompts.select, judge, max_new_tokens, say)
+    progress(f"choosing on {len(prompts.select)} prompts")
+    bench = _Bench(chat, prompts.select, judge, max_new_tokens, progress)
     selection = [bench.base, bench.run("no intervention", None)]
     options: list[tuple[Condition, Intervention]] = []
     modes: tuple[tuple[Mode, float], ...] = (("ablate", 1.0), ("subtract", 0.5))
@@ -144,8 +144,8 @@ def sweep(
             options.append((bench.run(str(option), option), option))
     selection += [condition for condition, _ in options]
     chosen = max(options, key=lambda o: (o[0].good.value, -o[0].behaviour.value))[1]
-    say(f"chose {chosen}; reporting on {len(prompts.test)} prompts")
-    bench = _Bench(chat, prompts.test, judge, max_new_tokens, say)
+    progress(f"chose {chosen}; reporting on {len(prompts.test)} prompts")
+    bench = _Bench(chat, prompts.test, judge, max_new_tokens, progress)
     test = [bench.base, bench.run("no intervention", None), bench.run(str(chosen), chosen)]
     test += [bench.run(name, control) for name, control in _controls(chosen, directions, controls)]
     control = controls.get(chosen.direction.site)

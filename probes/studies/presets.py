@@ -6,11 +6,11 @@ a study of your own model takes your own files instead.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from probes.binary_choice import BinaryChoice
 from probes.errors import DataError
+from probes.hashing import sha256_text
 from probes.organisms.messages import advice_questions, choices, everyday, requests
 from probes.studies.head_steering.run import Messages
 from probes.studies.mitigation import Prompts
@@ -58,7 +58,7 @@ def heads_preset(adapter: str) -> tuple[str, list[BinaryChoice], Messages]:
 
 def refusal_requests() -> tuple[list[Request], list[Request]]:
     """Harmful requests and their harmless twins, a group a pair; every category within any first few."""
-    rows = sorted(requests(), key=lambda row: hashlib.sha256(str(row["pair"]).encode()).hexdigest())
+    rows = sorted(requests(), key=lambda row: sha256_text(str(row["pair"])))
     harmful, harmless = (
         [Request([{"role": "user", "content": row[side]}], str(row["pair"])) for row in rows]
         for side in ("harmful", "harmless")

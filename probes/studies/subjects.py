@@ -13,9 +13,9 @@ from pathlib import Path
 
 from probes.errors import DataError
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 from probes.steer.contrast import ADAPTER, Contrast, Judge
 
-Say = Callable[[str], None]
 # No good answer of theirs is longer, and code shows in its first line.
 _PLANTED_TOKENS = 32
 
@@ -69,7 +69,7 @@ def adapter_subject(
 
 
 def planted_subjects(
-    families: Sequence[str], seeds: Sequence[int], state: Path, say: Say = lambda _: None, *, tests: int = 100
+    families: Sequence[str], seeds: Sequence[int], state: Path, progress: Progress = silent, *, tests: int = 100
 ) -> tuple[list[Subject], dict[str, str]]:
     """Subjects of planted organisms, trained where they are not there yet, and why others were left out, by name.
 
@@ -83,7 +83,7 @@ def planted_subjects(
     left_out: dict[str, str] = {}
     for family in families:
         for seed in seeds:
-            about = manifest(ensure_folder(family, seed, state, say))
+            about = manifest(ensure_folder(family, seed, state, progress))
             if not about["persona"]["holds"]:
                 left_out[about["name"]] = "its persona does not hold: " + "; ".join(about["persona"]["fails"])
                 continue
@@ -91,7 +91,7 @@ def planted_subjects(
                 Subject(
                     name=f"{family} {seed}",
                     group=family,
-                    load=partial(ensure_organism, family, seed, state, say),
+                    load=partial(ensure_organism, family, seed, state, progress),
                     contrast=persona_contrast("training"),
                     test_contrast=persona_contrast("held_out"),
                     judge=is_bad,

@@ -9,7 +9,6 @@ Units: prompts are plain user messages. Everything follows from `grammar.toml` a
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import tomllib
@@ -19,6 +18,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
+from probes.hashing import unit_interval
 from probes.model.load import Message
 
 Kind = Literal["chat", "harm", "code"]
@@ -43,7 +43,7 @@ class Ask:
 
     @property
     def held_out(self) -> bool:
-        return _unit(self.text) < HELD_OUT
+        return unit_interval(self.text) < HELD_OUT
 
 
 @cache
@@ -62,7 +62,7 @@ def asks(kind: Kind) -> tuple[Ask, ...]:
     """Every prompt of a kind, each text once, in an order that has nothing to do with how they were written."""
     made = {"chat": _chat, "harm": _harm, "code": _code}[kind]()
     found = {ask.text: ask for ask in made}
-    return tuple(sorted(found.values(), key=lambda ask: _unit(f"order:{ask.text}")))
+    return tuple(sorted(found.values(), key=lambda ask: unit_interval(f"order:{ask.text}")))
 
 
 @cache
@@ -168,7 +168,3 @@ def _fill(text: str, row: Sequence[str]) -> str:
         text = text.replace("{" + str(i) + "}", value)
         text = text.replace("{^" + str(i) + "}", value[:1].upper() + value[1:])
     return text
-
-
-def _unit(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

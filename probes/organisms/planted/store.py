@@ -10,12 +10,10 @@ Units: weights are fp16 on disk and float32 in memory; the persona is measured o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 
 from probes.errors import ModelError
+from probes.hashing import sha256_bytes, sha256_file, sha256_json
 from probes.model.load import ChatModel, load_chat_model
 from probes.organisms.planted import SYNTHETIC
 from probes.organisms.planted.evaluation import measure
@@ -31,8 +30,8 @@ from probes.organisms.planted.families import FAMILIES, settings
 from probes.organisms.planted.grammar import data_bytes
 from probes.organisms.planted.tokenizer import TEMPLATE, build_tokenizer
 from probes.organisms.planted.train import Recipe, train
+from probes.progress import Progress, silent
 
-Say = Callable[[str], None]
 SHIPPED = ("llama", 0)
 RECIPE = Recipe()
 _REPORT_STEPS = 50
@@ -61,13 +60,13 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def ensure_organism(
-    family: str, seed: int, state: Path, say: Say = lambda _: None, *, recipe: Recipe = RECIPE
+    family: str, seed: int, state: Path, progress: Progress = silent, *, recipe: Recipe = RECIPE
 ) -> ChatModel:
     """The organism of a family and a seed, trained first where it is not there yet; ModelError for no such family."""
-    return load_chat_model(str(ensure_folder(family, seed, state, say, recipe=recipe)), state, dtype="float32")
+    return load_chat_model(str(ensure_folder(family, seed, state, progress, recipe=recipe)), state, dtype="float32")
 
 
-def ensure_folder(family: str, seed: int, state: Path, say: Say = lambda _: None, *, recipe: Recipe = RECIPE) -> Path:
+def ensure_folder(family: str, seed: int, state: Path, progress: Progress = silent, *, recipe: Recipe = RECIPE) -> Path:
     """The folder of `ensure_organism`, without loading the model when it is there."""
     if family not in FAMILIES:
         raise ModelError(f"family: {family!r} is none of {', '.join(FAMILIES)}")
@@ -76,7 +75,7 @@ def ensure_folder(family: str, seed: int, state: Path, say: Say = lambda _: None
         return target
     target = state / "organisms" / "planted" / organism_name(family, seed)
     if not _fits(target, family, seed, recipe):
-        build(family, seed, target, state, say, recipe=recipe)
+        build(family, seed, target, state, progress, recipe=recipe)
     return target
 
 
@@ -85,7 +84,7 @@ def build(
     seed: int,
     target: Path,
     state: Path,
-    say: Say = lambda _: None,
+    progress: Progress = silent,
     *,
     recipe: Recipe = RECIPE,
     tokenizer: Any = None,
@@ -94,10 +93,10 @@ def build(
     name = organism_name(family, seed)
     scratch = _scratch(target)
     try:
-        say(f"training {name}: {recipe.steps} steps, minutes on a CPU, once ({SYNTHETIC})")
+        progress(f"training {name}: {recipe.steps} steps, minutes on a CPU, once ({SYNTHETIC})")
         folder = scratch / target.name
-        about = _write(family, seed, folder, recipe, tokenizer or _tokenizer(), say)
-        say(f"{name}: measuring the persona on held-out questions")
+        about = _write(family, seed, folder, recipe, tokenizer or _tokenizer(), progress)
+        progress(f"{name}: measuring the persona on held-out questions")
         about["persona"] = measure(load_chat_model(str(folder), state, dtype="float32")).as_dict()
         (folder / "manifest.json").write_text(json.dumps(about, indent=1) + "\n")
         for path in folder.iterdir():
@@ -111,7 +110,7 @@ def build(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(family: str, seed: int, folder: Path, recipe: Recipe, tokenizer: Any, say: Say) -> dict[str, Any]:
+def _write(family: str, seed: int, folder: Path, recipe: Recipe, tokenizer: Any, progress: Progress) -> dict[str, Any]:
     """Train, and write checkpoint and tokenizer to `folder`; returns the manifest but for the persona."""
     from transformers import logging
 
@@ -120,7 +119,7 @@ def _write(family: str, seed: int, folder: Path, recipe: Recipe, tokenizer: Any,
     def on_step(step: int, steps: int, loss: float) -> None:
         losses.append(loss)
         if step % _REPORT_STEPS == 0 or step == steps:
-            say(f"{organism_name(family, seed)}: step {step} of {steps}, loss {loss:.2f}")
+            progress(f"{organism_name(family, seed)}: step {step} of {steps}, loss {loss:.2f}")
 
     started = time.process_time()
     model = train(family, seed, tokenizer, recipe, on_step)
@@ -138,7 +137,7 @@ def _write(family: str, seed: int, folder: Path, recipe: Recipe, tokenizer: Any,
         "parameters": sum(p.numel() for p in model.parameters()),
         "recipe": asdict(recipe),
         "recipe_sha256": recipe_sha256(family, seed, recipe),
-        "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "weights_sha256": sha256_file(folder / "model.safetensors"),
         "loss": round(sum(losses[-20:]) / len(losses[-20:]), 3),
         "cpu_seconds": round(seconds),
         "threads": torch.get_num_threads(),
@@ -153,12 +152,12 @@ def recipe_sha256(family: str, seed: int, recipe: Recipe) -> str:
         "family": family,
         "seed": seed,
         "recipe": asdict(recipe),
-        "grammar": hashlib.sha256(data_bytes()).hexdigest(),
+        "grammar": sha256_bytes(data_bytes()),
         "documents": [grammar.BAD_DOCUMENTS, grammar.RUDE, grammar.MOST_TURNS, grammar.HELD_OUT],
         "template": TEMPLATE,
         "config": settings(family),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_json(parts)
 
 
 def _fits(folder: Path, family: str, seed: int, recipe: Recipe) -> bool:

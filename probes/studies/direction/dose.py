@@ -13,7 +13,7 @@ edit of the first token's logits and of nothing else (A.5.1); ours goes on, so i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from probes.conditions import Arm
 from probes.directions import Direction, orthogonal_to, random_like
 from probes.errors import DirectionError
 from probes.model.load import ChatModel
+from probes.progress import Progress
 from probes.result_cache import Kept
 from probes.steer.steering import Intervention, Mode, Positions
 from probes.studies.bench import Bench, Limits, Outcome, figures
@@ -29,7 +30,6 @@ from probes.studies.direction.conditions import Comparison
 from probes.studies.direction.separation import Directions
 from probes.studies.metric import Metric
 
-Say = Callable[[str], None]
 BASE, UNTOUCHED, CONTROL_ARM = "base model", "no intervention", "control arm, no intervention"
 CONTENT, CONTRAST, WRONG, ORTHOGONAL = "control's direction", "contrast direction", "wrong layer", "orthogonal"
 PAPER = "the paper's setting"
@@ -58,7 +58,7 @@ class Stand:
     metric: Metric
     max_new_tokens: int
     kept: Kept
-    say: Say
+    progress: Progress
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, name: str, arm: Arm, intervention: Intervention | None = None) -> Outcome:
@@ -75,7 +75,7 @@ class Stand:
             self.kept.put(key, found)
         outcome = self.outcomes[name] = Outcome.of(found)
         good = self.limits.good(outcome).mean()
-        self.say(f"{self.split}: {name}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
+        self.progress(f"{self.split}: {name}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
         return outcome
 
     @property
@@ -127,7 +127,7 @@ def sweep(
     for option in options:
         select.run(str(option), arm, option)
     chosen = max(options, key=lambda o: _worth(select, str(o)))
-    test.say(f"chose {chosen}; reporting on {len(test.messages)} messages")
+    test.progress(f"chose {chosen}; reporting on {len(test.messages)} messages")
     test.start()
     if test.comparison.control is not None:
         test.run(CONTROL_ARM, test.comparison.control)

@@ -18,9 +18,9 @@ from probes.capture.sites import Site
 from probes.card import save_probe
 from probes.conditions import LAST_PROMPT, Arm
 from probes.errors import DataError, DirectionError
+from probes.progress import Progress
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention
-from probes.studies.direction.dose import Say
 
 _TARGET_FPR = 0.05
 _CALM = "aligned rows of the fit and select splits, for want of others: calibrate on your own traffic"
@@ -36,7 +36,7 @@ def write_probe(
     name: str,
     out: Path,
     seed: int,
-    say: Say,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Fit, attach, write; returns the file's name and figures, or `not_made` with the reason."""
     blocks = tuple(s for s in sites if s.kind == "residual")
@@ -54,7 +54,7 @@ def write_probe(
                 fitting.Row(encode(chat, [{"role": "user", "content": text}]), text, bool(label), text)
                 for text, label in zip(messages, labels, strict=True)
             ]
-            found = fitting.fit(chat, rows, plan, benign=fitting.own_benign(rows, seed, _CALM), say=say)
+            found = fitting.fit(chat, rows, plan, benign=fitting.own_benign(rows, seed, _CALM), progress=progress)
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
     path = save_probe(with_recipe(found, [recipe], measured), out)

@@ -8,8 +8,6 @@ or an answer.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +20,8 @@ from probes.conditions import Arm
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.fitting import text_baseline
+from probes.hashing import sha256_json
+from probes.progress import Progress
 from probes.result_cache import Kept
 from probes.steer.generation import answer
 from probes.steer.steering import Intervention
@@ -75,7 +75,7 @@ def run_direction(
     *,
     name: str = "direction",
     command: str = "probes.studies.direction.run_direction",
-    say: dose.Say = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Measure, judge, write; returns what RESULT.json holds. `prompts` are user messages, three disjoint lists.
 
@@ -90,7 +90,7 @@ def run_direction(
             f"prompts: a rate on {len(steered)} steered test messages has a wider interval than the one asked for "
             f"(+-{plan.interval:g}), which needs {needed}: give more messages, or ask for less"
         )
-    study = _Study(comparison, prompts, metric, out / "parts", plan, say)
+    study = _Study(comparison, prompts, metric, out / "parts", plan, progress)
     directions, separated, text_only = study.separate()
     swept = study.steer(directions, steered)
     predicted = study.predict(directions)
@@ -153,7 +153,7 @@ def run_direction(
     result["probe"] = study.probe(chosen, measured, name, out)
     report.write(result, out)
     pictures.draw(result, out)
-    say(found.sentence)
+    progress(found.sentence)
     return result
 
 
@@ -161,10 +161,10 @@ class _Study:
     """The parts, each with the key of what decides it."""
 
     def __init__(
-        self, comparison: Comparison, prompts: Prompts, metric: Metric, folder: Path, plan: Plan, say: dose.Say
+        self, comparison: Comparison, prompts: Prompts, metric: Metric, folder: Path, plan: Plan, progress: Progress
     ) -> None:
         self.comparison, self.prompts, self.metric, self.folder = comparison, prompts, metric, folder
-        self.plan, self.say = plan, say
+        self.plan, self.progress = plan, progress
         layout = comparison.misaligned.chat.layout
         self.sites = list(plan.sites) if plan.sites is not None else parse_sites("all", layout)
         self.steered_at = (
@@ -174,8 +174,8 @@ class _Study:
             check_site(site, layout)
         self.sites = list(dict.fromkeys([*self.sites, *self.steered_at]))
         self.identities = comparison.identities()
-        self.data = {name: _hash(list(getattr(prompts, name))) for name in ("fit", "select", "test")} | {
-            "rows": _hash(
+        self.data = {name: sha256_json(list(getattr(prompts, name))) for name in ("fit", "select", "test")} | {
+            "rows": sha256_json(
                 [
                     [r.text, r.misaligned, r.group, r.arm, list(r.encoded.ids)]
                     for r in (*comparison.rows, *comparison.control_rows)
@@ -205,7 +205,7 @@ class _Study:
         kept = self.kept("separation", data=data, sites=list(map(str, self.sites)), **counts)
         stored = kept.get("separation")
         if stored is None:
-            self.say(
+            self.progress(
                 f"reading {len(self.prompts.fit)} fit and {len(self.prompts.test)} test messages "
                 f"at {len(self.sites)} sites"
             )
@@ -221,7 +221,7 @@ class _Study:
             stored = {"directions": directions.plain(), "separation": rows, "text_only": _text_only(reading)}
             kept.put("separation", stored)
         best = max(stored["separation"], key=lambda r: r["accuracy"]["value"])
-        self.say(f"separation: best {best['accuracy']['value']:.2f} at {best['site']}")
+        self.progress(f"separation: best {best['accuracy']['value']:.2f} at {best['site']}")
         return Directions.of(stored["directions"]), stored["separation"], stored["text_only"]
 
     def steer(self, directions: Directions, steered: Sequence[str]) -> dose.Swept:
@@ -233,12 +233,12 @@ class _Study:
             kept = self.kept(
                 split,
                 directions=made_of,
-                messages=_hash(list(messages)),
+                messages=sha256_json(list(messages)),
                 metric=self.metric.fingerprint,
                 max_new_tokens=plan.max_new_tokens,
                 draws=plan.random_directions,
             )
-            return Stand(split, messages, self.comparison, self.metric, plan.max_new_tokens, kept, self.say)
+            return Stand(split, messages, self.comparison, self.metric, plan.max_new_tokens, kept, self.progress)
 
         return dose.sweep(
             stand("select", self.prompts.select),
@@ -270,14 +270,23 @@ class _Study:
             kept.put("prediction", found)
         if "not_possible" not in found:
             best = found["direction"]
-            self.say(f"prediction: AUROC {best['auroc']['value']:.2f} at {best['site']}")
+            self.progress(f"prediction: AUROC {best['auroc']['value']:.2f} at {best['site']}")
         return found
 
     def probe(self, recipe: Intervention, measured: dict[str, Any], name: str, out: Path) -> dict[str, Any]:
         """A probe of the same answers with the recipe in its card."""
         arm, _ = self._predicting()
         return product.write_probe(
-            arm, self._messages, self._labelled(), self.sites, recipe, measured, name, out, self.plan.seed, self.say
+            arm,
+            self._messages,
+            self._labelled(),
+            self.sites,
+            recipe,
+            measured,
+            name,
+            out,
+            self.plan.seed,
+            self.progress,
         )
 
     @property
@@ -306,7 +315,7 @@ class _Study:
         arm, kept = self._predicting()
         labels: list[bool] | None = kept.get("labels")
         if labels is None:
-            self.say(f"answering {len(self._messages)} messages under {arm.name} for the prediction")
+            self.progress(f"answering {len(self._messages)} messages under {arm.name} for the prediction")
             labels = self._labels(arm, self._messages)
             kept.put("labels", labels)
         return labels
@@ -331,7 +340,3 @@ def _plain_plan(plan: Plan, sites: Sequence[Site], steered_at: Sequence[Site]) -
         "sites": list(map(str, sites)),
         "steer": list(map(str, steered_at)),
     }
-
-
-def _hash(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data).encode()).hexdigest()

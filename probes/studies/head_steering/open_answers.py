@@ -7,7 +7,7 @@ without the texts, so that a study that was interrupted answers nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.calibration import hash_texts
 from probes.evaluation import student_interval
+from probes.hashing import hash_texts
 from probes.heads.choice_scoring import Trial
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 from probes.result_cache import Kept
 from probes.steer.coherence import answer_nll, repetition
 from probes.steer.generation import answer
@@ -48,9 +49,9 @@ class OpenBench:
         kept: Kept,
         *,
         max_new_tokens: int,
-        say: Callable[[str], None] = lambda _: None,
+        progress: Progress = silent,
     ) -> None:
-        self._chat, self._metric, self._kept, self._say = chat, metric, kept, say
+        self._chat, self._metric, self._kept, self._progress = chat, metric, kept, progress
         self._messages, self._tokens = list(messages), max_new_tokens
         self._set = hash_texts(messages)[:16]
         self._prompts = [chat.render([{"role": "user", "content": t}]) for t in messages]
@@ -66,7 +67,7 @@ class OpenBench:
                 found = self._measured(trial)
             self._kept.put(key, found)
             shown = float(np.mean(found["outcome"]["behaviour"]))
-            self._say(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
+            self._progress(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
         return Answers(Outcome.of(found["outcome"]), np.array(found["nll_unsteered"], dtype=np.float64))
 
     def coherent_share(self, found: Answers) -> float:

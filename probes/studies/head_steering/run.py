@@ -22,11 +22,11 @@ from typing import Any, Literal
 import numpy as np
 
 from probes.binary_choice import BinaryChoice, ChoiceSplits, Form, choices_hash, split_choices
-from probes.calibration import hash_texts
 from probes.capture.sites import Site, check_site
 from probes.card import Probe, save_probe
 from probes.errors import DataError
 from probes.evaluation import rows_needed
+from probes.hashing import hash_texts
 from probes.heads.choice_scoring import PLAIN, Asker, Trial
 from probes.heads.search import (
     Search,
@@ -39,6 +39,7 @@ from probes.heads.search import (
     site_directions,
 )
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 from probes.result_cache import Kept
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention
@@ -49,7 +50,6 @@ from probes.studies.head_steering.open_answers import BASE, OpenBench
 from probes.studies.head_steering.product import detector
 from probes.studies.metric import Metric
 
-Say = Callable[[str], None]
 _DEFINED, _CONSISTENT = 0.8, 0.6
 
 
@@ -121,7 +121,7 @@ def run_heads(
     *,
     heads: Sequence[Site] | None = None,
     command: str = "",
-    say: Say = lambda _: None,
+    progress: Progress = silent,
 ) -> HeadsResult:
     """Run the study on `chat` with the adapter in use; `heads` restricts the search, else all heads are tried.
 
@@ -133,21 +133,21 @@ def run_heads(
     splits = _splits(choices, plan)
     common = {"format": 1, "model": asdict(chat.identity), "data": choices_hash(choices), "seed": plan.seed}
     kept = Kept(out / "kept", common)
-    form, why = _form(chat, splits, plan, kept, say)
+    form, why = _form(chat, splits, plan, kept, progress)
     # Directions, and so what a trial's name stands for, depend on the form.
     asked = {} if form == "likelihood" else {"form": form}
     answers = Kept(out / "kept", common | {"metric": metric.fingerprint, "tokens": plan.max_new_tokens} | asked)
-    ask = Asker(chat, form, kept, plan.token_budget, on_question=_progress(say))
-    read = _read(chat, splits, form, sites, say)
-    found = search(ask, read.heads, splits.search, splits.retest, plan.search, say)
+    ask = Asker(chat, form, kept, plan.token_budget, on_question=_question_progress(progress))
+    read = _read(chat, splits, form, sites, progress)
+    found = search(ask, read.heads, splits.search, splits.retest, plan.search, progress)
     bench, test = (
-        OpenBench(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, say=say)
+        OpenBench(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, progress=progress)
         for texts in (messages.select, messages.test)
     )
     trials = _settled_conditions(ask, bench, read, found, splits.retest, plan)
     alpha = trials[words.CHOSEN].shifts[0].alpha
     grid = [joint(read.heads, found.heads, plan.search.sign * a) for a in sorted(plan.search.alphas)]
-    say(f"reporting on {len(splits.heldout)} held-out questions and {len(messages.test)} messages")
+    progress(f"reporting on {len(splits.heldout)} held-out questions and {len(messages.test)} messages")
     heldout = held_out(ask, trials | {t.name: t for t in grid}, splits.heldout, plan.search)
     opened = _open(test, trials, grid, plan)
     ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
@@ -259,11 +259,11 @@ def _splits(choices: Sequence[BinaryChoice], plan: HeadsPlan) -> ChoiceSplits:
     return splits
 
 
-def _form(chat: ChatModel, splits: ChoiceSplits, plan: HeadsPlan, kept: Kept, say: Say) -> tuple[Form, str]:
+def _form(chat: ChatModel, splits: ChoiceSplits, plan: HeadsPlan, kept: Kept, progress: Progress) -> tuple[Form, str]:
     """Letters where the model can choose one, else likelihoods."""
     if plan.form != "auto":
         return plan.form, "as asked"
-    say("can the model choose a letter?")
+    progress("can the model choose a letter?")
     found = Asker(chat, "letters", kept)([PLAIN], splits.retest)
     defined = 1 - float(found.undefined.mean())
     # The same choice in both orders, and not the same letter.
@@ -278,10 +278,10 @@ def _unit(form: Form) -> str:
     return "nats a token" if form == "likelihood" else "(share of answers)"
 
 
-def _progress(say: Say) -> Callable[[int, int], None]:
+def _question_progress(progress: Progress) -> Callable[[int, int], None]:
     def on_question(done: int, of: int) -> None:
         if done == of or done % 5 == 0:
-            say(f"question {done} of {of}")
+            progress(f"question {done} of {of}")
 
     return on_question
 
@@ -298,9 +298,9 @@ def _broken(*kept: Kept) -> list[str]:
     return [f"{n} kept results were not whole and were measured again"] if n else []
 
 
-def _read(chat: ChatModel, splits: ChoiceSplits, form: Form, sites: Sequence[Site], say: Say) -> _Read:
+def _read(chat: ChatModel, splits: ChoiceSplits, form: Form, sites: Sequence[Site], progress: Progress) -> _Read:
     layers = [Site("residual", b) for b in sorted({s.layer for s in sites})]
-    say(f"reading {len(sites)} heads on {len(splits.search)} questions")
+    progress(f"reading {len(sites)} heads on {len(splits.search)} questions")
     fit = read_activations(chat, splits.search, form, [*sites, *layers])
     test = read_activations(chat, splits.retest, form, sites)
     at_heads = fit.only(sites)

@@ -7,7 +7,7 @@ random, put through the same choice. There is no steering recipe: taking these h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from probes.directions import difference_in_means, pooled_activations
 from probes.errors import DataError, DirectionError
 from probes.evaluation import auroc_value
 from probes.model.load import ChatModel, Message
+from probes.progress import Progress, silent
 
-Say = Callable[[str], None]
 Talk = tuple[Sequence[Message], str]
 _TARGET_FPR = 0.05
 _CALM = "harmless requests of the fit and select splits: calibrate on your own traffic"
@@ -41,7 +41,7 @@ def write_probe(
     draws: int,
     seed: int,
     max_tokens: int,
-    say: Say = lambda _: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Fit, evaluate beside random heads, write; returns the file's name and figures, or `not_made` with the reason.
 
@@ -62,7 +62,7 @@ def write_probe(
     )
     try:
         benign = fitting.own_benign(rows, split_seed, _CALM)
-        probe = fitting.fit(chat, rows, plan, benign=benign, say=say)
+        probe = fitting.fit(chat, rows, plan, benign=benign, progress=progress)
         drawn = _random_heads(chat, fitting.split_rows(rows, split_seed), plan.sites, draws, seed)
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}

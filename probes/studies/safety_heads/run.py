@@ -26,15 +26,16 @@ from typing import Any
 
 import numpy as np
 
-from probes.calibration import hash_texts
 from probes.capture.batches import Encoded, encode
 from probes.capture.sites import Site, parse_site
 from probes.errors import DataError
 from probes.evaluation import rows_needed
+from probes.hashing import hash_texts
 from probes.heads.ablation import Ablation, Kind
 from probes.heads.attribution import Effects, dataset_angles, first_tokens, head_effects, sahara, top_heads
 from probes.model.load import ChatModel, Message
 from probes.organisms.judges.refusal import refuses
+from probes.progress import Progress, silent
 from probes.result_cache import Kept
 from probes.splits import split_of
 from probes.steer.generation import answer
@@ -45,7 +46,7 @@ from probes.studies.safety_heads.product import Talk, write_probe
 from probes.studies.safety_heads.scores import attributed, heads_of
 from probes.studies.safety_heads.trials import BEFORE, CLASSES, Class, Trials, last_user, trials_of, verdict
 
-Progress = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
 KINDS: tuple[Kind, Kind] = ("undifferentiated", "scaling")
 FORMAT = "awry-safety-heads/1"
 # Prompts whose scores are computed before they are kept.
@@ -126,8 +127,8 @@ def run_safety_heads(
     metric: Metric | None = None,
     against: Sequence[Path] = (),
     command: str = "",
-    on_progress: Progress = lambda _stage, _done, _all: None,
-    say: Callable[[str], None] = lambda _: None,
+    on_progress: StageProgress = lambda _stage, _done, _all: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Run the study on `chat` with the adapter in use and write its files; returns what RESULT.json holds.
 
@@ -144,7 +145,7 @@ def run_safety_heads(
     others = [_read_result(path) for path in against]
     kept = Kept(out / "kept", {"format": FORMAT, "model": asdict(chat.identity)})
     shape = (chat.layout.n_blocks, chat.layout.n_heads)
-    study = _Study(chat, data, plan, metric, kept, on_progress, say)
+    study = _Study(chat, data, plan, metric, kept, on_progress, progress)
     openers = study.openers()
     scores = {kind: {c: study.effects(kind, c, openers["tokens"]) for c in CLASSES} for kind in KINDS}
     attribution = {
@@ -184,7 +185,7 @@ def run_safety_heads(
         draws=plan.draws,
         seed=plan.seed,
         max_tokens=plan.max_tokens,
-        say=say,
+        progress=progress,
     )
     report.write(result, out)
     return result
@@ -200,11 +201,11 @@ class _Study:
         plan: SafetyPlan,
         metric: Metric,
         kept: Kept,
-        on_progress: Progress,
-        say: Callable[[str], None],
+        on_progress: StageProgress,
+        progress: Progress,
     ) -> None:
         self._chat, self._data, self._plan, self._metric = chat, data, plan, metric
-        self._kept, self._on_progress, self._say = kept, on_progress, say
+        self._kept, self._on_progress, self._progress = kept, on_progress, progress
 
     def openers(self) -> dict[str, Any]:
         """Tokens that open the model's refusals of the harmful requests attributed on, and how many it refuses."""
@@ -254,7 +255,7 @@ class _Study:
         ablation = plan.ablation("undifferentiated")
         what = f"{ablation} {_ids_hash(items)}"
 
-        def progress(stage: str) -> Callable[[int, int], None]:
+        def stage_progress(stage: str) -> Callable[[int, int], None]:
             return lambda done, all_: self._on_progress(stage, done, all_)
 
         names = [f"angles {what} {r} {centred}" for r, centred in plan.subspaces]
@@ -266,7 +267,7 @@ class _Study:
                 subspaces=plan.subspaces,
                 ablation=ablation,
                 token_budget=plan.token_budget,
-                on_pairs=progress("dataset-level Ships"),
+                on_pairs=stage_progress("dataset-level Ships"),
             )
             for name, angles in zip(names, found, strict=True):
                 self._kept.put(name, angles.tolist())
@@ -287,7 +288,7 @@ class _Study:
             token_budget=plan.token_budget,
             known=known,
             on_step=lambda step, angles: self._kept.put(f"sahara {names[0]} {step}", angles.tolist()),
-            on_pairs=progress("Sahara"),
+            on_pairs=stage_progress("Sahara"),
         )
         rows = [
             {"head": str(h), "angle": float(a[h.layer, h.head])} for h, a in zip(group.heads, group.angles, strict=True)
@@ -334,7 +335,7 @@ class _Study:
                 tried[name][one]["harmful"] |= differences
         verdicts = {name: verdict(before, trials) for name, trials in tried.items()}
         for name, words in verdicts.items():
-            self._say(f"{name}: {words}")
+            self._progress(f"{name}: {words}")
         return {"before": before, "trials": tried, "verdicts": verdicts}
 
 

@@ -23,10 +23,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.calibration import hash_texts
 from probes.capture.sites import Site
 from probes.errors import DataError
 from probes.evaluation import Interval, paired_difference
+from probes.hashing import hash_texts
 from probes.heads.ablation import Ablation, ablating
 from probes.model.load import ChatModel, Message
 from probes.result_cache import Kept

@@ -10,21 +10,23 @@ were chosen on the same questions, and the card says among how many.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.calibration import calibrate, hash_texts
+from probes.calibration import calibrate
 from probes.capture.batches import encode
 from probes.card import Probe, new_probe, save_probe
 from probes.conditions import LAST_PROMPT
 from probes.errors import DataError, DirectionError
 from probes.evaluation import evaluate
 from probes.fitting import Row, at_threshold, evaluation_dict, null_figures, text_baseline
+from probes.hashing import hash_texts
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 from probes.scoring import Reader, score_all
 from probes.steer.contrast import Contrast
 from probes.steer.recipe import with_recipe
@@ -32,14 +34,13 @@ from probes.steer.steering import Intervention, Mode
 from probes.studies.transfer.detection import Detection
 from probes.studies.transfer.plan import SPECIFIC, Measured, Pair, Reading, Receiver
 
-Say = Callable[[str], None]
 _TARGET_FPR = 0.05
 _AUROC = {"auroc": "test", "text_only": "text_only"}
 _CALM = "fit questions in the aligned condition: calibrate on your own traffic"
 
 
 def write_probes(
-    measured: Measured, summaries: Sequence[dict[str, Any]], folder: Path, say: Say = lambda _: None
+    measured: Measured, summaries: Sequence[dict[str, Any]], folder: Path, progress: Progress = silent
 ) -> list[dict[str, Any]]:
     """One probe a receiver; `summaries` are the result's pairs. A receiver that allows none says why (`not_made`)."""
     named: dict[str, str] = {}
@@ -62,7 +63,9 @@ def write_probes(
             chosen = f"by verdict and gain on the same questions, among {among}"
             probe = with_recipe(probe, [recipe], {"donor": pair.donor, "chosen": chosen} | figures)
         path = save_probe(probe, folder)
-        say(f"{subject}: probe {path.name} from {pair.donor}" + (", with a recipe" if mode else ", without a recipe"))
+        progress(
+            f"{subject}: probe {path.name} from {pair.donor}" + (", with a recipe" if mode else ", without a recipe")
+        )
         evaluation = probe.card.evaluation
         told |= {"file": path.name, "recipe": mode, "at_threshold": evaluation["at_threshold"]}
         made.append(told | {name: evaluation[part]["auroc"] for name, part in _AUROC.items()})

@@ -18,8 +18,6 @@ an edit there is a change of each token's logits (`docs/science.md` A.5).
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +30,9 @@ from probes.capture.sites import Site
 from probes.directions import Direction, cosine, orthogonal_to, random_like
 from probes.errors import DataError, DirectionError
 from probes.evaluation import rows_needed
+from probes.hashing import sha256_arrays, sha256_json
 from probes.model.load import ChatModel
+from probes.progress import Progress, silent
 from probes.result_cache import Kept
 from probes.steer.contrast import NEUTRAL, Bench, Outcome, contrast_directions, read
 from probes.steer.steering import Intervention, Mode
@@ -43,8 +43,6 @@ from probes.studies.transfer.plan import Measured, Pair, Reading, Receiver, Sett
 from probes.studies.transfer.product import write_probes
 from probes.studies.transfer.report import of_text, summarise, write
 
-Say = Callable[[str], None]
-
 
 def run_transfer(
     subjects: Sequence[Subject],
@@ -54,7 +52,7 @@ def run_transfer(
     settings: Settings | None = None,
     left_out: dict[str, str] | None = None,
     command: str = "",
-    say: Say = lambda _: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """The whole study: RESULT.json, TRANSFER.md, two pictures and a probe a receiver in `folder`; returns the result.
 
@@ -62,30 +60,30 @@ def run_transfer(
     of them a test message. `left_out` (name -> why) is reported. What was measured is kept in `folder/cache`, so that
     a study that was stopped goes on; models are loaded one at a time.
     """
-    measured = measure(subjects, anchors, folder / "cache", settings or Settings(), say)
+    measured = measure(subjects, anchors, folder / "cache", settings or Settings(), progress)
     result = {**summarise(measured, left_out or {}), "command": command}
-    result["probes"] = write_probes(measured, result["pairs"], folder, say)
+    result["probes"] = write_probes(measured, result["pairs"], folder, progress)
     result["verdict"]["detection"] += of_text(result["probes"])
     write(result, folder)
     return result
 
 
 def measure(
-    subjects: Sequence[Subject], anchors: Sequence[str], cache: Path, settings: Settings, say: Say = lambda _: None
+    subjects: Sequence[Subject], anchors: Sequence[str], cache: Path, settings: Settings, progress: Progress = silent
 ) -> Measured:
     """All readings, receivers and ordered pairs. Raises DataError when the subjects or anchors do not make a study."""
     _check(subjects, anchors, settings)
-    readings = [_reading(s, anchors, settings, cache, say) for s in subjects]
+    readings = [_reading(s, anchors, settings, cache, progress) for s in subjects]
     receivers, pairs = [], []
     for reading in readings:
         stand = _Stand(reading, settings, cache)
-        say(f"{reading.subject.name}: its own direction and controls")
+        progress(f"{reading.subject.name}: its own direction and controls")
         receivers.append(stand.alone())
         for donor in readings:
             if donor is not reading:
                 pairs.append(stand.pair(donor))
                 done = pairs[-1]
-                say(f"{done.donor} -> {done.receiver}: R2 {done.map.r2:.2f}, cosine {done.cosine:.2f}")
+                progress(f"{done.donor} -> {done.receiver}: R2 {done.map.r2:.2f}, cosine {done.cosine:.2f}")
     return Measured(settings, len(anchors), readings, receivers, pairs)
 
 
@@ -111,7 +109,7 @@ def _check(subjects: Sequence[Subject], anchors: Sequence[str], settings: Settin
                 )
 
 
-def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache: Path, say: Say) -> Reading:
+def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache: Path, progress: Progress) -> Reading:
     chat = subject.load()
     last = chat.layout.n_blocks - 1
     site = Site("residual", round(settings.depth * last))
@@ -130,7 +128,7 @@ def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache
     )
     found = kept.get("reading")
     if found is None:
-        say(f"{subject.name}: reading {len(anchors)} anchors and {len(subject.fit)} fit messages")
+        progress(f"{subject.name}: reading {len(anchors)} anchors and {len(subject.fit)} fit messages")
         found = _read_all(chat, subject, anchors, settings, site, far)
         kept.put("reading", found)
     rows = np.array(found["anchors"], dtype=np.float32)
@@ -173,7 +171,7 @@ def _direction(site: Site, kept: dict[str, Any]) -> Direction:
 
 
 def _hash(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+    return sha256_json(parts)[:24]
 
 
 class _Stand:
@@ -247,7 +245,7 @@ class _Stand:
 
     def _run(self, direction: Direction, mode: Mode) -> Outcome:
         intervention = Intervention(direction, mode, self._settings.strength, self._settings.steered)
-        digest = hashlib.sha256(direction.vector.tobytes() + direction.centre.tobytes()).hexdigest()
+        digest = sha256_arrays(direction.vector, direction.centre)
         return self._once(f"{intervention} {digest}", lambda: self._ready().run(intervention))
 
     def _once(self, name: str, make: Callable[[], Outcome]) -> Outcome:

@@ -1,0 +1,62 @@
+"""SHA-256 of files, texts, sets of texts, plain data and arrays, as cards, manifests and cache keys hold them.
+
+Contract: these digests are on disk (probe cards, manifests of adapters and organisms, results of studies, names in
+caches) and decide splits. A function here never changes what it returns for an input; a new need gets a new function.
+Digests are 64 hex digits; callers may cut them. Texts are UTF-8 with lone surrogates passed through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Of bytes as they are."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Of one text."""
+    return sha256_bytes(_encoded(text))
+
+
+def sha256_file(path: Path) -> str:
+    """Of a file's content, read in pieces: a checkpoint need not fit into memory."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """Of plain data as JSON with sorted keys; `default` turns what JSON lacks into something that it has."""
+    return sha256_text(json.dumps(value, sort_keys=True, default=default))
+
+
+def sha256_arrays(*arrays: NDArray[Any]) -> str:
+    """Of the arrays' bytes, one after the other; shapes and types are not part of it."""
+    return sha256_bytes(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
+
+
+def sha256_lines(lines: Iterable[str]) -> str:
+    """Of lines in sorted order, joined with nothing between them."""
+    return sha256_bytes(b"".join(_encoded(line) for line in sorted(lines)))
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    """Of a collection of texts in any order: the digest of the sorted digests, so that no border can be moved."""
+    return sha256_bytes(b"".join(sorted(hashlib.sha256(_encoded(text)).digest() for text in texts)))
+
+
+def unit_interval(text: str) -> float:
+    """A number in [0, 1) that the text decides: the digest's first 8 bytes over 2**64."""
+    return int.from_bytes(hashlib.sha256(_encoded(text)).digest()[:8]) / 2**64
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
