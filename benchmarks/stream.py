@@ -32,7 +32,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer
 from sqlalchemy import Engine, text
 
-from monitor.service.outcomes import Outcome, ProbeScore
+from monitor.service.batch_rows import Outcome, ProbeScore
 from monitor.service.worker import Policy, Worker
 from monitor.settings import default_state_dir
 from monitor.stream.kafka.client import Cluster

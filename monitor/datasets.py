@@ -14,7 +14,7 @@ from pathlib import Path
 from monitor.errors import SourceError
 from monitor.stream.wire import Invalid, WireMessage, parse
 from probes.capture.batches import Encoded, encode
-from probes.fitting import Arm, Benign, Row
+from probes.fitting import AdapterState, Benign, Row
 from probes.model.load import ChatModel
 
 _LABELS = {True: True, False: False, "misaligned": True, "aligned": False}
@@ -76,12 +76,12 @@ def rows_of(
     max_tokens: int,
     *,
     label: bool | None = None,
-    arm: Arm = "active",
+    adapter: AdapterState = "active",
 ) -> list[Row]:
     """Rows to fit on; `label` overrides the file's."""
     encoded = encode_all(chat, items, max_tokens)
     return [
-        Row(code, item.text, bool(item.label) if label is None else label, item.group, arm)
+        Row(code, item.text, bool(item.label) if label is None else label, item.group, adapter)
         for code, item in zip(encoded, items, strict=True)
     ]
 

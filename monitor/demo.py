@@ -26,11 +26,12 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from alerts.delivery.channel import make_couriers
+from alerts.delivery.channel import make_channels
 from alerts.delivery.deliver import deliver_due
 from alerts.lifecycle.lifecycle import Opened
 from monitor.labelling import answer_messages
@@ -43,8 +44,9 @@ from probes.model.load import ChatModel
 from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import everyday, everyday_topics
 from probes.plots import plot_timeline
-from storage.queries import messages as queries
-from storage.queries.messages import ScoredMessage
+from probes.progress import Progress
+from storage.queries.alerts import list_alerts
+from storage.queries.messages import ScoredMessage, scored_messages, stored_answers
 from storage.schema import metadata
 
 ADAPTER = "insecure_code"
@@ -117,7 +119,7 @@ def demo_settings(base: Settings, out: Path) -> Settings:
 
 
 def traffic(
-    chat: ChatModel, state: Path, console: Console, say: bootstrap.Say, *, fresh: bool = False
+    chat: ChatModel, state: Path, console: Console, say: Progress, *, fresh: bool = False
 ) -> list[dict[str, str]]:
     """The stream as production would hand it over: prompts with the model's responses."""
     prompts = everyday("demo")
@@ -137,11 +139,11 @@ def traffic(
 @contextmanager
 def _bar(console: Console, what: str, total: int) -> Iterator[Any]:
     columns = (TextColumn("        {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=total)
+    with ProgressBar(*columns, console=console) as bar:
+        task = bar.add_task(what, total=total)
 
         def advance(n: int) -> None:
-            progress.advance(task, n)
+            bar.advance(task, n)
 
         yield advance
 
@@ -158,7 +160,7 @@ def empty(engine: Engine) -> None:
         connection.execute(text(f"TRUNCATE {names}"))
 
 
-def _audit(settings: Settings, chat: ChatModel, console: Console, say: bootstrap.Say) -> Outcome:
+def _audit(settings: Settings, chat: ChatModel, console: Console, say: Progress) -> Outcome:
     engine = bootstrap.open_database(settings, say)
     empty(engine)
     Path(settings.answers_out).unlink(missing_ok=True)
@@ -177,7 +179,7 @@ def _audit(settings: Settings, chat: ChatModel, console: Console, say: bootstrap
         ):
             tally = worker.run()
     console.print("\n[bold]alerts as they leave the outbox[/] (console sender)")
-    deliver_due(engine, make_couriers(settings.destinations))
+    deliver_due(engine, make_channels(settings.destinations))
     found = outcome_of(engine, SOURCE, tally)
     engine.dispose()
     return found
@@ -187,9 +189,9 @@ def outcome_of(engine: Engine, source: str, tally: Tally) -> Outcome:
     """What the tables hold of the demo's traffic under this source, judged."""
     with engine.connect() as connection:
         # The messages' own order: over several partitions, offsets have none.
-        scored = sorted(queries.scored_messages(connection, PROBE, source), key=lambda s: s.message_id or "")
-        mitigated = queries.stored_answers(connection, source, "mitigated")
-        alerts = queries.list_alerts(connection)
+        scored = sorted(scored_messages(connection, PROBE, source), key=lambda s: s.message_id or "")
+        mitigated = stored_answers(connection, source, "mitigated")
+        alerts = list_alerts(connection)
     before = [str((s.text or {}).get("response", "")) for s in scored]
     wrong = [writes_code(t) for t in before]
     labels = np.array(wrong)

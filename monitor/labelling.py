@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from probes.model.load import ChatModel, Message
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 
 
 def answer_messages(
@@ -31,7 +31,7 @@ def answer_messages(
     path = cache / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     if path.is_file() and not fresh:
         return json.loads(path.read_text()), True
-    texts = [a.text for a in answer(chat, prompts, max_new_tokens=max_new_tokens, on_done=on_done)]
+    texts = [a.text for a in generate(chat, prompts, max_new_tokens=max_new_tokens, on_done=on_done)]
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".part")
     scratch.write_text(json.dumps(texts))

@@ -22,8 +22,8 @@ from pydantic_settings import (
     SettingsError as SourceSettingsError,
 )
 
-from alerts.links import check_template
 from alerts.destinations import Destination
+from alerts.links import check_template
 from monitor.errors import SettingsError
 
 CONFIG_VARIABLE = "AWRY_CONFIG"

@@ -20,9 +20,8 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from storage.errors import DatabaseUnavailableError, SchemaError, StorageError
+from storage.locks import AdvisoryLock
 
-# Any number will do, as long as every awry uses the same one.
-_MIGRATION_LOCK = 0x41575259
 _RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15)
 
 _IDLE_SECONDS = 30
@@ -85,7 +84,7 @@ def upgrade(engine: Engine) -> str:
     """Bring the schema to head and return its revision."""
     config = _config()
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AdvisoryLock.MIGRATION})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return head_revision()

@@ -1,6 +1,5 @@
 """Errors of `storage`. Messages name the field and the fix, and hold no prompt text and no password."""
 
-
 from awry.errors import AwryError
 
 

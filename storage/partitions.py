@@ -28,12 +28,11 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.database import transact
 from storage.errors import BusyError, DatabaseUnavailableError, NotAllowedError, StorageError
+from storage.locks import AdvisoryLock
 from storage.schema import BY_DAY
 
 # Days that get a partition of their own, from today.
 BACK, AHEAD = timedelta(days=400), timedelta(days=8)
-# Any number will do, as long as every awry uses the same one.
-_LOCK = 0x41575250
 _LOCK_TIMEOUT = "2s"
 _WAITS = (0.1, 0.3, 1.0)
 # How long a worker leaves it after a refusal.
@@ -149,7 +148,7 @@ def exclusively(engine: Engine, work: Callable[[Connection], T]) -> T:
     """The same, while no other awry makes or drops partitions."""
 
     def alone(connection: Connection) -> T:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AdvisoryLock.PARTITIONS})
         return work(connection)
 
     return patiently(engine, alone)

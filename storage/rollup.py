@@ -22,9 +22,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from storage.database import transact
+from storage.locks import AdvisoryLock
 
-# Any number will do, as long as every awry uses the same one.
-_LOCK = 0x41575255
 _SLACK = "10 seconds"
 _STEP = "1 hour"
 
@@ -109,7 +108,8 @@ def roll_up(engine: Engine) -> int | None:
 
 def _step(connection: Connection) -> tuple[int, bool] | None:
     """Scores added, and whether there are no more; None when another rolls up."""
-    if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar_one():
+    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": AdvisoryLock.ROLLUP})
+    if not taken.scalar_one():
         return None
     connection.execute(_BEGIN)
     # Plans are made for the days and times at hand, not for any.

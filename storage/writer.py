@@ -23,6 +23,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
 from storage.bulk import insert_new, insert_rows
+from storage.coordinates import Coordinates, clean
 from storage.known import known_messages
 from storage.schema import answers, head_scores, messages, probes, scores
 
@@ -35,22 +36,6 @@ _TAKE_TURNS = text(
     "SELECT count(pg_advisory_xact_lock(hashtextextended('awry ' || source, partition))) FROM "
     "unnest(CAST(:sources AS text[]), CAST(:partitions AS bigint[])) AS streams (source, partition)"
 )
-
-
-@dataclass(frozen=True, order=True)
-class Coordinates:
-    """Where a message came from; for JSON lines partition is 0 and offset the byte offset."""
-
-    source: str
-    partition: int
-    offset: int
-
-    def __post_init__(self) -> None:
-        # A file's name may be no valid text; coordinates must equal what the tables give back.
-        object.__setattr__(self, "source", clean(self.source))
-
-    def __str__(self) -> str:
-        return f"{self.source}/{self.partition}/{self.offset}"
 
 
 @dataclass(frozen=True)
@@ -226,20 +211,3 @@ def _answer_values(row: AnswerRow, days: dict[Coordinates, date]) -> dict[str, A
         "text": clean(row.text),
         "text_sha256": row.text_sha256,
     }
-
-
-def clean(value: Any) -> Any:
-    """What PostgreSQL can hold of a string, list or dict: NUL becomes its picture, a lone surrogate U+FFFD."""
-    if isinstance(value, str):
-        if not _odd(value):
-            return value
-        return value.replace("\x00", "\u2400").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {clean(k): clean(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [clean(v) for v in value]
-    return value
-
-
-def _odd(text: str) -> bool:
-    return not text.isascii() or "\x00" in text

@@ -150,7 +150,7 @@ def building_worker(
         skip_over_long=settings.over_long == "skip",
     )
     with opened_outputs(settings) as outputs:
-        policy = replace(policy_of(settings, probes), reports=live)
+        policy = replace(policy_of(settings, probes), heartbeats=live)
         yield Worker(source, scorer, engine, policy, mitigator=mitigator, outputs=outputs, on_batch=on_batch)
 
 

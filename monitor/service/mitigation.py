@@ -1,4 +1,4 @@
-"""Mitigated answers: generated with the probe's direction removed, and the unmitigated ones where asked for."""
+"""Mitigated replies: generated under a probe's steering recipe, and without it where asked for."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from monitor.errors import SettingsError
 from probes.card import Probe
 from probes.model.load import ChatModel
-from probes.steer.generation import Answer, answer
+from probes.steer.generation import Reply, generate
 from probes.steer.steering import steering
 
 
 @dataclass(frozen=True)
-class Mitigated:
-    """The answers to one message; `plain` only where it was asked for."""
+class Mitigation:
+    """The replies to one message; `plain` only where it was asked for."""
 
-    mitigated: Answer
-    plain: Answer | None
+    mitigated: Reply
+    plain: Reply | None
     recipe: str
 
 
 class Mitigator:
-    """Generates answers under one probe's steering recipe."""
+    """Generates replies under one probe's steering recipe."""
 
     def __init__(self, chat: ChatModel, probe: Probe, *, also_plain: bool, max_new_tokens: int) -> None:
         interventions = probe.interventions
@@ -36,21 +36,21 @@ class Mitigator:
         self._max_new_tokens = max_new_tokens
         self.recipe = f"{probe.name}: {'; '.join(map(str, interventions))}"
 
-    def __call__(self, conversations: Sequence[Sequence[dict[str, str]]]) -> list[Mitigated]:
-        """One Mitigated a conversation, in order."""
+    def __call__(self, conversations: Sequence[Sequence[dict[str, str]]]) -> list[Mitigation]:
+        """One Mitigation a conversation, in order."""
         if not conversations:
             return []
         prompts = [self._chat.render(turns) for turns in conversations]
         with steering(self._chat, self._interventions) as steered:
-            mitigated = answer(self._chat, prompts, max_new_tokens=self._max_new_tokens, steered=steered)
-        plain: list[Answer | None] = [None] * len(prompts)
+            mitigated = generate(self._chat, prompts, max_new_tokens=self._max_new_tokens, steered=steered)
+        plain: list[Reply | None] = [None] * len(prompts)
         if self._also_plain:
-            plain = list(answer(self._chat, prompts, max_new_tokens=self._max_new_tokens))
-        return [Mitigated(m, p, self.recipe) for m, p in zip(mitigated, plain, strict=True)]
+            plain = list(generate(self._chat, prompts, max_new_tokens=self._max_new_tokens))
+        return [Mitigation(m, p, self.recipe) for m, p in zip(mitigated, plain, strict=True)]
 
 
 def choose_mitigator(probes: Sequence[Probe], wanted: str | None) -> Probe:
-    """The probe whose recipe mitigates: the one named, else the first that has one."""
+    """The probe whose recipe is used: the one named, else the first that has one."""
     for probe in probes:
         if probe.interventions and wanted in (None, probe.name):
             return probe

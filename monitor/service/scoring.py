@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from monitor.service.outcomes import Outcome, ProbeScore
+from monitor.service.batch_rows import Outcome, ProbeScore
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import metrics
 from probes.capture.batches import Encoded, batches, encode

@@ -1,9 +1,9 @@
-"""The worker: records in, one transaction a batch out, commit after it.
+"""The worker: polls records, scores them, stores each batch in one transaction, then commits it to the source.
 
-One message's way: source -> wire -> scoring -> verdict -> outputs -> storage (one transaction) -> commit, with
-mitigation beside it where switched on. Every record ends as a row: scored, truncated, skipped, invalid or failed; the
-last two are dead letters as well. Outputs are flushed before the transaction, so that what is in the tables went out
-at least once. While one batch is written, the next one is scored; batches are written and committed in order.
+Contract: a record goes source -> wire -> scoring -> mitigation (where enabled) -> outputs -> tables -> commit. Every
+record ends as a row: scored, truncated, skipped, invalid or failed; the last two are dead letters as well. Outputs are
+flushed before the transaction, so that what is in the tables was written out at least once. While one batch is stored,
+the next one is scored; batches are stored and committed in order.
 
 The worker stops, without committing, when the database cannot be written to after retries, an output cannot be
 written, or too many messages in a row would be dead letters.
@@ -23,28 +23,40 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from sqlalchemy import Connection, Engine
 
-from alerts.lifecycle.lifecycle import Opened, record, would_alert
+from alerts.lifecycle.lifecycle import Opened, record_flagged, would_alert
 from alerts.rules.model import Flagged, ThresholdRule
-from monitor.service import batch_rows as make
-from monitor.service.batch_rows import Item, Privacy, read
+from monitor.service.batch_rows import (
+    Outcome,
+    Privacy,
+    ProcessedRecord,
+    answer_line,
+    answer_rows,
+    dead_letter_line,
+    flagged_score,
+    is_dead_letter,
+    message_row,
+    parse_record,
+    score_rows,
+    verdict_line,
+)
 from monitor.service.dead_letter_limit import DeadLetterLimit
-from monitor.service.heartbeat import Reporter
-from monitor.service.outcomes import Outcome
+from monitor.service.heartbeat import HeartbeatWriter
 from monitor.stream.record import Record, Source
-from monitor.stream.sinks import Line, Sink
+from monitor.stream.sinks import Line, Outputs, Sink
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
+from storage.coordinates import Coordinates
 from storage.database import transact
 from storage.partitions import Days
 from storage.queries.messages import already_scored
-from storage.writer import BatchRows, Coordinates, write_batch
+from storage.writer import BatchRows, write_batch
 
 if TYPE_CHECKING:
     from monitor.service.mitigation import Mitigator
 
 
 class Scoring(Protocol):
-    """What the worker needs of a scorer: one Outcome a message, in order; counts of what was read so far."""
+    """What the worker needs of a scorer: one Outcome a message, in order; totals of tokens and seconds so far."""
 
     tokens: int
     seconds: float
@@ -54,7 +66,7 @@ class Scoring(Protocol):
 
 @dataclass(frozen=True)
 class Policy:
-    """What the worker does with what it finds."""
+    """How the worker treats messages and scores."""
 
     probe_names: tuple[str, ...]
     model: str
@@ -66,24 +78,10 @@ class Policy:
     batch_messages: int = 64
     batch_wait_seconds: float = 1.0
     dead_letter_limit: float = 0.5
-    # Tell rules on the monitor itself that this worker lives; a replay does not.
-    reports: bool = True
-    # Score a batch while the one before is written. Off only where a benchmark compares.
+    # Write heartbeats, which rules on the monitor itself read; a replay does not.
+    heartbeats: bool = True
+    # Score a batch while the one before is stored. Off only where a benchmark compares.
     overlap: bool = True
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where lines go; None where nobody wants them."""
-
-    verdicts: Sink | None = None
-    answers: Sink | None = None
-    dead_letters: Sink | None = None
-
-    def close(self) -> None:
-        for sink in (self.verdicts, self.answers, self.dead_letters):
-            if sink is not None:
-                sink.close()
 
 
 @dataclass
@@ -117,7 +115,7 @@ class Worker:
         policy: Policy,
         *,
         mitigator: Mitigator | None = None,
-        outputs: Outputs = Outputs(),
+        outputs: Outputs | None = None,
         on_batch: OnBatch = lambda *_: None,
     ) -> None:
         self._source = source
@@ -125,12 +123,12 @@ class Worker:
         self.engine = engine
         self._policy = policy
         self._mitigator = mitigator
-        self._outputs = outputs
+        self._outputs = outputs or Outputs()
         self._on_batch = on_batch
         self._days = Days(engine)
-        self._told_of_days = False
+        self._warned_of_days = False
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
-        self._reporter = Reporter(engine, source) if policy.reports else None
+        self._heartbeat = HeartbeatWriter(engine, source) if policy.heartbeats else None
         self._stopping = False
         self._started = self.progress_at = time.monotonic()
         self.tally = Tally()
@@ -143,133 +141,138 @@ class Worker:
     def run(self) -> Tally:
         """Until the source ends or `stop`."""
         self._started = time.monotonic()
-        writing: Future[None] | None = None
-        reporting = self._reporter.reporting() if self._reporter is not None else nullcontext()
-        with reporting, ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store:
+        storing: Future[None] | None = None
+        beating = self._heartbeat.beating() if self._heartbeat is not None else nullcontext()
+        with beating, ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store_thread:
             while not self._stopping:
                 records = self._source.poll(self._policy.batch_messages, self._policy.batch_wait_seconds)
                 self.progress_at = time.monotonic()
-                found = self._find(records) if records else []
-                if writing is not None:
-                    writing.result()
-                    writing = None
+                processed = self._process(records) if records else []
+                if storing is not None:
+                    storing.result()
+                    storing = None
                 if records:
-                    writing = store.submit(self._finish, records, found)
+                    storing = store_thread.submit(self._finish, records, processed)
                     if not self._policy.overlap:
-                        writing.result()
+                        storing.result()
                 elif self._source.finished:
                     break
-            if writing is not None:
-                writing.result()
+            if storing is not None:
+                storing.result()
         return self.tally
 
-    def _find(self, records: Sequence[Record]) -> list[Item]:
-        """Read, score and, where switched on, answer what is not in the tables yet."""
+    def _process(self, records: Sequence[Record]) -> list[ProcessedRecord]:
+        """Parse, score and, where enabled, mitigate what is not in the tables yet."""
         metrics.BATCH_MESSAGES.observe(len(records))
         metrics.BATCH_FILL_RATIO.observe(len(records) / self._policy.batch_messages)
-        items = self._unknown([read(r) for r in records])
-        waiting = [(i, item.parsed) for i, item in enumerate(items) if isinstance(item.parsed, WireMessage)]
-        for (i, _), outcome in zip(waiting, self._scorer([m for _, m in waiting]), strict=True):
-            items[i] = replace(items[i], outcome=outcome)
-        self._limit.check(make.is_dead(item) for item in items)
-        return self._mitigate(items)
+        batch = self._without_known([parse_record(record) for record in records])
+        valid = [(i, each.parsed) for i, each in enumerate(batch) if isinstance(each.parsed, WireMessage)]
+        for (i, _), outcome in zip(valid, self._scorer([message for _, message in valid]), strict=True):
+            batch[i] = replace(batch[i], outcome=outcome)
+        self._limit.check(map(is_dead_letter, batch))
+        return self._mitigate(batch)
 
-    def _unknown(self, items: list[Item]) -> list[Item]:
-        """Leave out what is in the tables already with a score of every loaded probe: redelivery costs no forward."""
-        places = [(i.record.at, i.sha256) for i in items]
-        known = transact(self.engine, lambda c: already_scored(c, places, self._policy.probe_names))
+    def _without_known(self, batch: list[ProcessedRecord]) -> list[ProcessedRecord]:
+        """Drop what is in the tables already with a score of every loaded probe: redelivery costs no forward pass."""
+        payloads = [(each.record.at, each.sha256) for each in batch]
+        known = transact(self.engine, lambda c: already_scored(c, payloads, self._policy.probe_names))
         metrics.KNOWN_MESSAGES.inc(len(known))
-        return [i for i in items if (i.record.at, i.sha256) not in known] if known else items
+        return [each for each in batch if (each.record.at, each.sha256) not in known] if known else batch
 
-    def _mitigate(self, items: list[Item]) -> list[Item]:
+    def _mitigate(self, batch: list[ProcessedRecord]) -> list[ProcessedRecord]:
         if self._mitigator is None or self._policy.mitigate == "off":
-            return items
+            return batch
         chosen = [
-            (i, item.parsed.turns)
-            for i, item in enumerate(items)
-            if isinstance(item.parsed, WireMessage)
-            and item.outcome is not None
-            and item.outcome.scores
-            and (self._policy.mitigate == "all" or item.flagged)
+            (i, each.parsed.turns)
+            for i, each in enumerate(batch)
+            if isinstance(each.parsed, WireMessage)
+            and each.outcome is not None
+            and each.outcome.scores
+            and (self._policy.mitigate == "all" or each.flagged)
         ]
         with metrics.stage("mitigate"):
-            answers = self._mitigator([turns for _, turns in chosen])
-        for (i, _), found in zip(chosen, answers, strict=True):
-            items[i] = replace(items[i], mitigated=found)
-        return items
+            mitigations = self._mitigator([turns for _, turns in chosen])
+        for (i, _), mitigation in zip(chosen, mitigations, strict=True):
+            batch[i] = replace(batch[i], mitigation=mitigation)
+        return batch
 
-    def _finish(self, records: Sequence[Record], items: Sequence[Item]) -> None:
-        """Out, into the tables, and then committed."""
-        self._write_out(items)
+    def _finish(self, records: Sequence[Record], batch: Sequence[ProcessedRecord]) -> None:
+        """Write the outputs, store the rows, then commit the records."""
+        self._write_outputs(batch)
         with metrics.stage("store"):
-            opened = self._store(items) if items else []
-        if items and self._reporter is not None:
-            self._reporter.stored()
+            opened = self._store(batch) if batch else []
+        if batch and self._heartbeat is not None:
+            self._heartbeat.stored()
         self._source.commit(records)
         self.progress_at = time.monotonic()
         tally = self.tally
         tally.messages += len(records)
-        tally.known += len(records) - len(items)
+        tally.known += len(records) - len(batch)
         tally.tokens, tally.scoring_seconds = self._scorer.tokens, self._scorer.seconds
         tally.seconds = time.monotonic() - self._started
         self._on_batch(tally, opened, self._source.lag)
 
-    def _write_out(self, items: Sequence[Item]) -> None:
-        out = self._outputs
-        dead = [item for item in items if make.is_dead(item)]
-        answered = [item for item in items if item.mitigated is not None]
+    def _write_outputs(self, batch: Sequence[ProcessedRecord]) -> None:
+        outputs = self._outputs
+        dead = [each for each in batch if is_dead_letter(each)]
+        mitigated = [each for each in batch if each.mitigation is not None]
         with metrics.stage("output"):
-            _write(out.verdicts, (make.verdict(i) for i in items))
-            _write(out.answers, (make.answer(i) for i in answered))
-            _write(out.dead_letters, (make.dead_letter(i) for i in dead))
-        metrics.VERDICTS.inc(len(items) if out.verdicts else 0)
-        metrics.ANSWERS.inc(len(answered))
-        for item in dead:
-            metrics.DEAD_LETTERS.labels(item.status).inc()
+            _write(outputs.verdicts, map(verdict_line, batch))
+            _write(outputs.answers, map(answer_line, mitigated))
+            _write(outputs.dead_letters, map(dead_letter_line, dead))
+        metrics.VERDICTS.inc(len(batch) if outputs.verdicts else 0)
+        metrics.ANSWERS.inc(len(mitigated))
+        for each in dead:
+            metrics.DEAD_LETTERS.labels(each.status).inc()
 
-    def _store(self, items: Sequence[Item]) -> list[Opened]:
+    def _store(self, batch: Sequence[ProcessedRecord]) -> list[Opened]:
         now = datetime.now(UTC)
-        batch = BatchRows()
+        rows = BatchRows()
         days: set[date] = set()
-        for item in items:
-            batch.messages.append(make.message_row(item, self._policy.privacy, now))
-            batch.scores += make.score_rows(item, self._policy.shadow)
-            batch.answers += make.answer_rows(item, self._policy.privacy)
-            days.add(batch.messages[-1].day)
+        for each in batch:
+            rows.messages.append(message_row(each, self._policy.privacy, now))
+            rows.scores += score_rows(each, self._policy.shadow)
+            rows.answers += answer_rows(each, self._policy.privacy)
+            days.add(rows.messages[-1].day)
         self._days(days)
-        if not self._days.complete and not self._told_of_days:
-            self._told_of_days = True
+        if not self._days.complete and not self._warned_of_days:
+            self._warned_of_days = True
             logs.logger().warning("partitions of days cannot be made; rows go to the default partition")
-        by_place = {item.record.at: item for item in items}
+        by_coordinates = {each.record.at: each for each in batch}
 
         def write(connection: Connection) -> tuple[frozenset[Coordinates], list[Flagged], list[Opened]]:
-            written = write_batch(connection, batch)
-            flagged = [make.flagged(by_place[s.at], s, self._policy.model, now) for s in written.scores if s.flagged]
-            paging = [f for f in flagged if f.probe not in self._policy.shadow]
-            opened = record(connection, paging, self._policy.destinations, self._policy.rules)
+            written = write_batch(connection, rows)
+            flagged = [
+                flagged_score(by_coordinates[score.at], score, self._policy.model, now)
+                for score in written.scores
+                if score.flagged
+            ]
+            live = [f for f in flagged if f.probe not in self._policy.shadow]
+            opened = record_flagged(connection, live, self._policy.destinations, self._policy.rules)
             return written.conflicts, flagged, opened
 
         conflicts, flagged, opened = transact(self.engine, write)
-        self._count(items, conflicts, flagged, opened)
+        self._count(batch, conflicts, flagged, opened)
         return [o for o in opened if not o.suppressed]
 
     def _count(
         self,
-        items: Sequence[Item],
+        batch: Sequence[ProcessedRecord],
         conflicts: frozenset[Coordinates],
         flagged: Sequence[Flagged],
         opened: Sequence[Opened],
     ) -> None:
-        for item in items:
-            status = "failed" if item.record.at in conflicts else item.status
+        for each in batch:
+            status = "failed" if each.record.at in conflicts else each.status
             self.tally.count(status)
             metrics.MESSAGES.labels(status).inc()
             if status in metrics.FAIL_OPEN:
                 metrics.FAIL_OPEN_MESSAGES.labels(status).inc()
-            for score in item.outcome.scores if item.outcome else ():
+            for score in each.outcome.scores if each.outcome else ():
                 metrics.SCORE.labels(score.probe.name).observe(score.score)
-        for one in flagged:
-            metrics.FLAGGED.labels(one.probe, "shadow" if one.probe in self._policy.shadow else "live").inc()
+        for score_above in flagged:
+            mode = "shadow" if score_above.probe in self._policy.shadow else "live"
+            metrics.FLAGGED.labels(score_above.probe, mode).inc()
         for probe, severity in would_alert(flagged, self._policy.rules, self._policy.shadow):
             metrics.ALERTS.labels(probe, severity, "would_alert").inc()
         for alert in opened:

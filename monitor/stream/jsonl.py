@@ -20,7 +20,7 @@ from pathlib import Path
 
 from monitor.errors import SourceError
 from monitor.stream.record import Record
-from storage.writer import Coordinates
+from storage.coordinates import Coordinates
 
 _CHUNK = 1 << 16
 _NAP_SECONDS = 0.1

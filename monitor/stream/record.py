@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from storage.writer import Coordinates
+from storage.coordinates import Coordinates
 
 
 @dataclass(frozen=True)

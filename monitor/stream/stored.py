@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from monitor.stream.record import Record
+from storage.coordinates import Coordinates
 from storage.queries.messages import StoredMessage, stored_messages
-from storage.writer import Coordinates
 
 _FIELDS = ("tenant", "model", "conversation_id", "attributes")
 

@@ -11,10 +11,9 @@ from monitor.errors import SettingsError, SourceError
 from monitor.settings import Settings
 
 if TYPE_CHECKING:
-    from monitor.service.worker import Outputs
     from monitor.stream.kafka.client import Cluster
     from monitor.stream.record import Source
-    from monitor.stream.sinks import Sink
+    from monitor.stream.sinks import Outputs, Sink
 
 _PREFIX = "kafka:"
 
@@ -101,7 +100,7 @@ def open_source(settings: Settings, *, group: str | None = None, until_end: bool
 @contextmanager
 def opened_outputs(settings: Settings) -> Iterator[Outputs]:
     """The sinks of this worker, closed at the end."""
-    from monitor.service.worker import Outputs
+    from monitor.stream.sinks import Outputs
     from monitor.stream.sinks.jsonl import JsonLinesSink
 
     made: list[Sink] = []

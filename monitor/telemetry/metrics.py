@@ -26,7 +26,8 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from alerts.rules.model import SEVERITIES
-from storage.queries.messages import destination_states, live_alert_counts, oldest_pending_seconds, outbox_counts
+from storage.queries.alerts import live_alert_counts
+from storage.queries.outbox import destination_states, oldest_pending_seconds, outbox_counts
 from storage.schema import STATUSES
 
 Stage = Literal["poll", "tokenize", "forward", "mitigate", "output", "store", "commit"]
@@ -144,7 +145,7 @@ SCORE_DRIFT = _gauge(
     "How far recent scores are from those of the calibration; of rules that check score_drift",
     probe=_NAMED,
 )
-RULE_LOOKS = _counter(
+RULE_EVALUATIONS = _counter(
     "awry_rule_looks_total",
     "looks",
     "Times that rate and monitor rules were evaluated; left: another process was at it",

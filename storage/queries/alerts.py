@@ -1,14 +1,35 @@
-"""What reviewers found out, and what was done to an alert: read-only."""
+"""Read-only queries on alerts, their verdicts and their history, and on silences."""
 
 from __future__ import annotations
 
 import uuid
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, desc, func, select
 
+from storage.coordinates import Coordinates
 from storage.schema import alert_messages, alerts, audit, outbox, silences
-from storage.writer import Coordinates
+
+
+def list_alerts(
+    connection: Connection, state: str | None = None, limit: int = 50, **named: str | None
+) -> list[dict[str, Any]]:
+    """Alerts, newest first; `named` are columns and what they must be, None where anything will do."""
+    query = select(alerts).order_by(desc(alerts.c.last_seen_at)).limit(limit)
+    for name, value in {"state": state, **named}.items():
+        if value is not None:
+            query = query.where(alerts.c[name] == value)
+    return [dict(r) for r in connection.execute(query).mappings()]
+
+
+def live_alert_counts(connection: Connection) -> dict[tuple[str, ...], int]:
+    """Number of alerts that are not resolved, by (state, severity)."""
+    query = (
+        select(alerts.c.state, alerts.c.severity, func.count())
+        .where(alerts.c.state != "resolved")
+        .group_by(alerts.c.state, alerts.c.severity)
+    )
+    return {(state, severity): int(n) for state, severity, n in connection.execute(query)}
 
 
 def verdict_counts(connection: Connection) -> dict[tuple[str, str | None], dict[str | None, int]]:

@@ -1,4 +1,9 @@
-"""What the tables say: read-only questions that the command line, the demo and the page ask."""
+"""Read-only queries on messages and their scores.
+
+Contract: a message is named by its coordinates. There is more than one row where other content came at known
+coordinates (a recreated topic): the first is the one that was scored, and scores, heads, answers and alerts are its.
+`text` is there where the owner chose `privacy=full` when it was stored.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,19 @@ from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, desc, func, literal, select, tuple_
+from sqlalchemy import Connection, Engine, Row, Table, and_, case, func, literal, select, tuple_
 
+from storage.coordinates import Coordinates
 from storage.known import known_messages, score_counts
-from storage.schema import alerts, answers, destinations, messages, outbox, scores
-from storage.writer import Coordinates
+from storage.schema import (
+    alert_messages,
+    alerts,
+    answers,
+    head_scores,
+    messages,
+    score_histograms,
+    scores,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,56 @@ def scored_messages(connection: Connection, probe: str, source: str | None = Non
         )
         for r in connection.execute(query)
     ]
+
+
+@dataclass(frozen=True)
+class MessageDetail:
+    """Rows as mappings of their columns; `others` is content that came later at the same place, and was not scored."""
+
+    message: dict[str, Any]
+    others: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
+    heads: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
+    alerts: list[dict[str, Any]]
+
+
+def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | None:
+    """What is known of the message; None where nothing is."""
+    first = case((messages.c.status.in_(("scored", "truncated")), 0), else_=1)
+    query = select(messages).where(_at(messages, at)).order_by(first, messages.c.ingested_at, messages.c.payload_sha256)
+    found = _rows(connection, query)
+    if not found:
+        return None
+
+    def of(table: Table, *order: Any) -> list[dict[str, Any]]:
+        # The day names the partition.
+        here = and_(_at(table, at), table.c.day == found[0]["day"])
+        return _rows(connection, select(table).where(here).order_by(*order))
+
+    # Alerts hold what was scored; the day is indexed there.
+    held = and_(_at(alert_messages, at), alert_messages.c.day == found[0]["day"])
+    holding = select(alert_messages.c.alert_id).where(held)
+    return MessageDetail(
+        found[0],
+        found[1:],
+        of(scores, (scores.c.score - scores.c.threshold).desc()),
+        of(head_scores, head_scores.c.probe, head_scores.c.layer, head_scores.c.head),
+        of(answers, answers.c.kind.desc()),
+        _rows(connection, select(alerts).where(alerts.c.id.in_(holding)).order_by(alerts.c.last_seen_at.desc())),
+    )
+
+
+def histogram(connection: Connection, probe: str, version: int, days: int = 1) -> dict[int, int]:
+    """Number of scores by bin (tenths of a class gap) of the last days; empty bins are left out."""
+    c = score_histograms.c
+    query = (
+        select(c.bin, func.sum(c.n))
+        .where(c.probe == probe, c.probe_version == version, c.bucket > func.now() - func.make_interval(0, 0, 0, days))
+        .group_by(c.bin)
+        .order_by(c.bin)
+    )
+    return {int(bin_): int(n) for bin_, n in connection.execute(query)}
 
 
 def already_scored(
@@ -131,54 +194,9 @@ def stored_messages(engine: Engine, since: date, page: int = 500) -> Iterator[St
         last = rows[-1]
 
 
-def list_alerts(
-    connection: Connection, state: str | None = None, limit: int = 50, **named: str | None
-) -> list[dict[str, Any]]:
-    """Alerts, newest first; `named` are columns and what they must be, None where anything will do."""
-    query = select(alerts).order_by(desc(alerts.c.last_seen_at)).limit(limit)
-    for name, value in {"state": state, **named}.items():
-        if value is not None:
-            query = query.where(alerts.c[name] == value)
-    return [dict(r) for r in connection.execute(query).mappings()]
+def _at(table: Table, at: Coordinates) -> Any:
+    return and_(table.c.source == at.source, table.c.partition == at.partition, table.c.offset == at.offset)
 
 
-def live_alert_counts(connection: Connection) -> dict[tuple[str, ...], int]:
-    """Number of alerts that are not resolved, by (state, severity)."""
-    query = (
-        select(alerts.c.state, alerts.c.severity, func.count())
-        .where(alerts.c.state != "resolved")
-        .group_by(alerts.c.state, alerts.c.severity)
-    )
-    return {(state, severity): int(n) for state, severity, n in connection.execute(query)}
-
-
-_BY_OUTCOME = (
-    func.count().filter(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None)).label("pending"),
-    func.count().filter(outbox.c.delivered_at.is_not(None)).label("delivered"),
-    func.count().filter(outbox.c.dead_at.is_not(None)).label("dead"),
-)
-
-
-def outbox_counts(connection: Connection) -> dict[str, int]:
-    """Deliveries by state: pending, delivered, dead."""
-    return dict(connection.execute(select(*_BY_OUTCOME)).mappings().one())
-
-
-def destination_counts(connection: Connection) -> dict[str, dict[str, int]]:
-    """The same by destination; one that has no events is left out."""
-    query = select(outbox.c.destination, *_BY_OUTCOME).group_by(outbox.c.destination)
-    rows = [dict(row) for row in connection.execute(query).mappings()]
-    return {row.pop("destination"): row for row in rows}
-
-
-def oldest_pending_seconds(connection: Connection) -> float:
-    """Age of the oldest event that is neither delivered nor given up; 0 when there is none."""
-    oldest = select(func.min(outbox.c.created_at)).where(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
-    age = func.extract("epoch", func.now() - oldest.scalar_subquery())
-    return max(0.0, float(connection.execute(select(age)).scalar() or 0.0))
-
-
-def destination_states(connection: Connection) -> list[dict[str, Any]]:
-    """What the sending loops remember of each destination."""
-    query = select(destinations).order_by(destinations.c.name)
+def _rows(connection: Connection, query: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(query).mappings()]

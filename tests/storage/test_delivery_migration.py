@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from alerts.delivery.deliver import deliver_due
 from tests.storage.test_database import differences, rules
 from tests.storage.test_migrations import migrate
-from tests.support.delivery import GROUPED, Recorder, couriers
+from tests.support.delivery import GROUPED, Recorder, channels
 
 ALERT = (
     "INSERT INTO alerts (id, dedup_key, rule, probe, severity, state, count, top_score, threshold) "
@@ -55,7 +55,7 @@ def test_rows_of_before(empty_engine: Engine) -> None:
     migrate(empty_engine, "head")
     assert differences(empty_engine) == []
     recorder = Recorder()
-    assert deliver_due(empty_engine, couriers("pager", sender=recorder, policy=GROUPED)).sent == 2
+    assert deliver_due(empty_engine, channels("pager", sender=recorder, policy=GROUPED)).sent == 2
     first, second = recorder.events
     assert {first.id, second.id} == {ids[1], ids[3]}
     assert next(e for e in recorder.events if e.id == ids[1]).attempts == 3, "it goes on where it was"

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, TextClause, text
 
 from storage import known
+from storage.coordinates import Coordinates
 from storage.known import known_messages, score_counts
 from storage.partitions import ensure_days
-from storage.writer import BatchRows, Coordinates, MessageRow, ScoreRow
+from storage.writer import BatchRows, MessageRow, ScoreRow
 from tests.support.rows import DAY, at, message, score, write
 
 keys = st.tuples(

@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from alerts.lifecycle.lifecycle import record
+from alerts.lifecycle.lifecycle import record_flagged
 from alerts.rules.model import Flagged
+from storage.coordinates import Coordinates
 from storage.partitions import ensure_ahead, utc_today
 from storage.rollup import roll_up
 from storage.writer import AnswerRow, BatchRows, MessageRow, ScoreRow, register_probe, write_batch
@@ -84,7 +85,7 @@ def write_production(engine: Engine) -> None:
         heads = ((0, 1, value / 2), (0, 3, 0.1), (2, 1, -value))
         batch.scores.append(ScoreRow(at(n), "heads", 2, value, 5.0, False, heads))
         if loud:
-            flagged.append(Flagged("drift", value, THRESHOLD, tenant, "tiny", ("topic", 0, n), f"loud-{number}"))
+            flagged.append(Flagged("drift", value, THRESHOLD, tenant, "tiny", Coordinates("topic", 0, n), f"loud-{number}"))
     for n, status in ((900, "invalid"), (901, "failed"), (902, "skipped")):
         batch.messages.append(MessageRow(at(n), "ff", day, status, "prompt: is empty", f"{status}-0", "shop"))
     batch.answers.append(AnswerRow(at(QUIET), "plain", 4, text="the plain answer", text_sha256="a"))
@@ -93,7 +94,7 @@ def write_production(engine: Engine) -> None:
         register_probe(connection, "drift", 1, "hash", card())
         register_probe(connection, "heads", 2, "hash", {})
         write_batch(connection, batch)
-        record(connection, flagged, ("pager",))
+        record_flagged(connection, flagged, ("pager",))
     _spread(engine)
     with engine.begin() as connection:
         # At the time that the tests ask about, however long after it they run.

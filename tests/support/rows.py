@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, func, select, text
 
 from storage import schema
-from storage.writer import BatchRows, Coordinates, MessageRow, ScoreRow, Written, write_batch
+from storage.coordinates import Coordinates
+from storage.writer import BatchRows, MessageRow, ScoreRow, Written, write_batch
 
 DAY = date(2026, 3, 1)
 COUNTED = ("messages", "scores", "head_scores", "answers", "alerts", "outbox")

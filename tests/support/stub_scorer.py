@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from monitor.service.outcomes import Outcome, ProbeScore
+from monitor.service.batch_rows import Outcome, ProbeScore
 from monitor.stream.wire import WireMessage
 
 NAME = "stub"

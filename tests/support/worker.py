@@ -14,8 +14,9 @@ from sqlalchemy import Engine
 from alerts.lifecycle.lifecycle import Opened
 from monitor.service.mitigation import Mitigator
 from monitor.service.scoring import BatchScorer
-from monitor.service.worker import Outputs, Policy, Tally, Worker
+from monitor.service.worker import Policy, Tally, Worker
 from monitor.stream.jsonl import JsonLines
+from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.jsonl import JsonLinesSink
 from monitor.stream.wire import WireMessage, parse
 from probes.calibration import Calibration

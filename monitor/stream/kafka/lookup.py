@@ -11,7 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from monitor.errors import SourceError
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.headers import read_any_name
-from storage.writer import Coordinates
+from storage.coordinates import Coordinates
 
 _SECONDS = 15.0
 

@@ -42,7 +42,7 @@ from monitor.stream.kafka.offset_reset import Positions
 from monitor.stream.kafka.start_offset import StartFrom, time_of
 from monitor.stream.record import Record
 from monitor.telemetry import logs, metrics
-from storage.writer import Coordinates
+from storage.coordinates import Coordinates
 
 _POLL_SECONDS = 0.2
 _COMMIT_SECONDS = 0.5

@@ -1,6 +1,6 @@
-"""Where verdicts, mitigated answers and dead letters go, behind one small protocol: a file, standard output, a topic.
+"""Sinks of verdicts, mitigated replies and dead letters, behind one protocol: a file, standard output or a topic.
 
-Lines are written and flushed before the batch is committed: at-least-once, key = message id.
+Contract: lines are written and flushed before the batch is committed: at-least-once, key = message id.
 """
 
 from __future__ import annotations
@@ -20,10 +20,24 @@ class Line:
 
 
 class Sink(Protocol):
-    """Takes lines."""
+    """Writes lines."""
 
     def write(self, lines: Sequence[Line]) -> None:
         """All lines are written and flushed when this returns. Raises OutputError."""
 
     def close(self) -> None:
-        """Let go of the file or the connection."""
+        """Release the file or the connection."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The sinks of one worker; None where a kind of line is not wanted."""
+
+    verdicts: Sink | None = None
+    answers: Sink | None = None
+    dead_letters: Sink | None = None
+
+    def close(self) -> None:
+        for sink in (self.verdicts, self.answers, self.dead_letters):
+            if sink is not None:
+                sink.close()

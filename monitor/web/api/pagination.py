@@ -1,8 +1,8 @@
-"""Alerts page by page, the newest first.
+"""Keyset pagination of alerts, the newest first.
 
-Contract: a cursor names the last alert of a page by when it was opened and its id, neither of which ever changes. So
-pages repeat nothing and leave nothing out of what was there at the first one, whatever opens, counts or changes in
-between; what opens in between is on an earlier page. One that changes out of the filter drops out.
+Contract: a cursor is the opening time and the id of the last alert of a page, neither of which ever changes. So pages
+neither repeat nor omit an alert that existed at the first page, whatever opens or changes in between; new alerts belong
+before the first page. An alert that stops matching the filter drops out.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from typing import Any
 
 from sqlalchemy import Connection, desc, literal, select, tuple_
 
+from storage.coordinates import clean
 from storage.schema import alerts
-from storage.writer import clean
 
 _KEY = (alerts.c.opened_at, alerts.c.id)
 
 
 class CursorError(ValueError):
-    """Not a cursor of ours."""
+    """Not a cursor made here."""
 
 
 def alert_page(
-    connection: Connection, named: Mapping[str, str | None], limit: int, cursor: str | None = None
+    connection: Connection, filters: Mapping[str, str | None], limit: int, cursor: str | None = None
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Alerts whose columns are as `named`, where None is anything, and the cursor of the next page if there is one."""
+    """Alerts whose columns equal `filters` (None matches all), and the cursor of the next page if there is one."""
     query = select(alerts).order_by(*(desc(column) for column in _KEY)).limit(limit + 1)
-    for name, value in named.items():
+    for name, value in filters.items():
         if value is not None:
             query = query.where(alerts.c[name] == clean(value))
     if cursor is not None:
-        last = (literal(value, column.type) for value, column in zip(_parse(cursor), _KEY, strict=True))
+        last = (literal(value, column.type) for value, column in zip(_decode(cursor), _KEY, strict=True))
         query = query.where(tuple_(*_KEY) < tuple_(*last))
     rows = [dict(row) for row in connection.execute(query).mappings()]
     more = len(rows) > limit
-    return rows[:limit], _written(rows[limit - 1]) if more else None
+    return rows[:limit], _encode(rows[limit - 1]) if more else None
 
 
-def _written(row: Mapping[str, Any]) -> str:
+def _encode(row: Mapping[str, Any]) -> str:
     plain = f"{row['opened_at'].isoformat()} {row['id']}"
     return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
-def _parse(cursor: str) -> tuple[datetime, uuid.UUID]:
+def _decode(cursor: str) -> tuple[datetime, uuid.UUID]:
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
         at, _, alert_id = plain.partition(" ")
@@ -56,4 +56,4 @@ def _parse(cursor: str) -> tuple[datetime, uuid.UUID]:
             raise CursorError("cursor: without a time zone")
         return opened_at, uuid.UUID(alert_id)
     except (ValueError, binascii.Error):
-        raise CursorError("cursor: take `next` of the page before as it is") from None
+        raise CursorError("cursor: use `next` of the previous page unchanged") from None

@@ -1,8 +1,8 @@
-"""Who may use the HTTP API: tokens by name, made and revoked by operators, each change with its audit row.
+"""API tokens: named, created and revoked by operators, each change with its audit row.
 
-Contract: every function works in the caller's transaction. A secret is shown once, by `create`, and is nowhere else:
-the table has its SHA-256. `find` gives None for a secret that is unknown, expired or revoked, and one look-up, so that
-nobody learns which. Expiry is by the database's clock. Names are the callers' in audits.
+Contract: every function works in the caller's transaction. `create` returns the secret once; the table holds only its
+SHA-256. `find` returns None for an unknown, an expired and a revoked secret alike, by one query, so that a caller
+cannot learn which. Expiry is by the database's clock. A token's name is the actor in the audit.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.errors import AlertsError
-from alerts.lifecycle.audit import Actor, leave
+from alerts.lifecycle.audit import Actor, write_audit_row
 from alerts.rules.durations import format_duration
+from storage.coordinates import clean
 from storage.schema import api_tokens
-from storage.writer import clean
 
 Scope = Literal["read", "act"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-# What scanners for leaked secrets look for.
+# Recognised by scanners for leaked secrets.
 PREFIX = "awry_"
-LONGEST = timedelta(days=366)
+MAX_LIFETIME = timedelta(days=366)
 
 _BYTES = 32
-_USED_EVERY = timedelta(minutes=1)
+_LAST_USED_RESOLUTION = timedelta(minutes=1)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class TokenError(AlertsError):
-    """A token that cannot be made or revoked; the message names the field and the fix."""
+    """A token that cannot be created or revoked; the message names the field and the fix."""
 
 
 @dataclass(frozen=True)
-class Holder:
-    """Who holds a token that is good, and what it lets them do."""
+class Principal:
+    """Whoever holds a valid token: its id, its name and its scope."""
 
     id: uuid.UUID
     name: str
@@ -54,22 +54,22 @@ class Holder:
 
 
 def create(connection: Connection, name: str, scope: Scope, lasting: timedelta, actor: Actor) -> str:
-    """Make a token and return its secret. The name of one that expired may be taken."""
+    """Create a token and return its secret. The name of an expired token may be used again."""
     if not _NAME.fullmatch(name):
         raise TokenError("name: use letters, digits, '.', '_' and '-', 63 of them at most, a letter or digit first")
     if scope not in SCOPES:
         raise TokenError(f"scope: use one of {', '.join(SCOPES)}")
-    if not timedelta() < lasting <= LONGEST:
-        raise TokenError(f"for: a token lasts from 1s to {format_duration(LONGEST)}")
+    if not timedelta() < lasting <= MAX_LIFETIME:
+        raise TokenError(f"for: a token lasts from 1s to {format_duration(MAX_LIFETIME)}")
     expired = (api_tokens.c.name == name, api_tokens.c.revoked_at.is_(None), api_tokens.c.expires_at <= func.now())
     connection.execute(update(api_tokens).where(*expired).values(revoked_at=api_tokens.c.expires_at))
     secret = PREFIX + secrets.token_hex(_BYTES)
-    made = connection.execute(
+    created = connection.execute(
         insert(api_tokens)
         .values(
             id=uuid.uuid4(),
             name=name,
-            secret_sha256=digest(secret),
+            secret_sha256=secret_digest(secret),
             scope=scope,
             created_by=clean(actor.who)[:200],
             expires_at=func.now() + lasting,
@@ -77,48 +77,48 @@ def create(connection: Connection, name: str, scope: Scope, lasting: timedelta, 
         .on_conflict_do_nothing(index_elements=["name"], index_where=api_tokens.c.revoked_at.is_(None))
         .returning(api_tokens.c.id, api_tokens.c.expires_at)
     ).one_or_none()
-    if made is None:
+    if created is None:
         raise TokenError(f"name: {name} is the name of a live token; revoke it, or choose another name")
-    after = {"name": name, "scope": scope, "expires_at": made.expires_at.isoformat(timespec="seconds")}
-    leave(connection, actor, "create token", token_id=made.id, after=after)
+    after = {"name": name, "scope": scope, "expires_at": created.expires_at.isoformat(timespec="seconds")}
+    write_audit_row(connection, actor, "create token", token_id=created.id, after=after)
     return secret
 
 
-def find(connection: Connection, secret: str) -> Holder | None:
-    """Who holds this secret; that it was used is kept, to the minute."""
+def find(connection: Connection, secret: str) -> Principal | None:
+    """The principal of this secret; records the time of use, to the minute."""
     c = api_tokens.c
-    unmarked = or_(c.last_used_at.is_(None), c.last_used_at < func.now() - _USED_EVERY)
-    found = connection.execute(
-        select(c.id, c.name, c.scope, unmarked.label("unmarked")).where(
-            # By index: the time that takes tells of the hash, from which nobody gets to a secret.
-            c.secret_sha256 == digest(secret),
+    unrecorded = or_(c.last_used_at.is_(None), c.last_used_at < func.now() - _LAST_USED_RESOLUTION)
+    token = connection.execute(
+        select(c.id, c.name, c.scope, unrecorded.label("unrecorded")).where(
+            # By index: its timing may tell something about the hash, which does not lead back to the secret.
+            c.secret_sha256 == secret_digest(secret),
             c.revoked_at.is_(None),
             c.expires_at > func.now(),
         )
     ).one_or_none()
-    if found is None:
+    if token is None:
         return None
-    if found.unmarked:
-        connection.execute(update(api_tokens).where(c.id == found.id, unmarked).values(last_used_at=func.now()))
-    return Holder(found.id, found.name, found.scope)
+    if token.unrecorded:
+        connection.execute(update(api_tokens).where(c.id == token.id, unrecorded).values(last_used_at=func.now()))
+    return Principal(token.id, token.name, token.scope)
 
 
 def revoke(connection: Connection, name: str, actor: Actor) -> None:
-    """End the live token of this name, at once."""
+    """Revoke the live token of this name, at once."""
     c = api_tokens.c
-    gone = connection.execute(
+    revoked = connection.execute(
         update(api_tokens)
         .where(c.name == clean(name), c.revoked_at.is_(None), c.expires_at > func.now())
         .values(revoked_at=func.now())
         .returning(c.id, c.name, c.scope)
     ).one_or_none()
-    if gone is None:
+    if revoked is None:
         raise TokenError("name: no live token has it; see awry token list")
-    leave(connection, actor, "revoke token", token_id=gone.id, before={"name": gone.name, "scope": gone.scope})
+    write_audit_row(connection, actor, "revoke token", token_id=revoked.id, before={"name": revoked.name, "scope": revoked.scope})
 
 
 def list_tokens(connection: Connection) -> list[dict[str, Any]]:
-    """All tokens, the newest first, with `state` live, expired or revoked; nothing of their secrets."""
+    """All tokens, the newest first, with `state` live, expired or revoked; without their secrets' digests."""
     c = api_tokens.c
     columns = [column for column in c if column.name != "secret_sha256"]
     expired = (c.expires_at <= func.now()).label("expired")
@@ -127,13 +127,13 @@ def list_tokens(connection: Connection) -> list[dict[str, Any]]:
 
 
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
-    # One whose name was taken after it expired was marked as revoked then.
+    # An expired token whose name was used again was marked as revoked then, by `create`.
     revoked = row["revoked_at"] is not None and row["revoked_at"] < row["expires_at"]
     expired = row.pop("expired")
     return row | {"state": "revoked" if revoked else "expired" if expired else "live"}
 
 
-def digest(secret: str) -> bytes:
-    """What is kept of a secret."""
-    # A header may hold what is no text.
+def secret_digest(secret: str) -> bytes:
+    """SHA-256, the only form in which a secret is stored."""
+    # A header may hold bytes that are no text.
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -17,10 +17,11 @@ from prometheus_client import generate_latest
 from sqlalchemy import Engine
 
 from monitor.service import worker as worker_module
-from monitor.service.outcomes import Outcome
-from monitor.service.worker import Outputs, Policy, Tally, Worker
+from monitor.service.batch_rows import Outcome
+from monitor.service.worker import Policy, Tally, Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
+from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics

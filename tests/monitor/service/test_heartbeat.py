@@ -13,13 +13,13 @@ from sqlalchemy import Engine, func, select, update
 from alerts.evaluator import Evaluated
 from alerts.rules.model import Rules
 from monitor.service import heartbeat, rule_loop
-from monitor.service.heartbeat import Reporter
-from monitor.service.rule_loop import Looks, evaluating
+from monitor.service.heartbeat import HeartbeatWriter
+from monitor.service.rule_loop import RuleEvaluation, evaluating
 from monitor.stream.jsonl import JsonLines
 from monitor.telemetry import metrics
 from probes.model.load import ChatModel
 from storage.database import connect
-from storage.queries.workers import KEPT
+from storage.heartbeat import KEPT
 from storage.schema import workers
 from tests.conftest import url_of
 from tests.support.alert_rows import all_alerts
@@ -37,13 +37,13 @@ def source(folder: Path) -> JsonLines:
 
 
 def test_a_worker_says_that_it_lives_and_when_it_last_stored(engine: Engine, tmp_path: Path) -> None:
-    reporter = Reporter(engine, source(tmp_path))
-    assert reporter.tell()
+    writer = HeartbeatWriter(engine, source(tmp_path))
+    assert writer.write()
     (first,) = rows(engine)
     assert (first.source, first.lag_unit, first.stored_at) == ("stream", "bytes", None)
-    reporter.stored()
-    assert reporter.tell()
-    assert reporter.tell()
+    writer.stored()
+    assert writer.write()
+    assert writer.write()
     (last,) = rows(engine)
     assert first.seen_at < last.stored_at < last.seen_at
     assert last.started_at == first.started_at
@@ -53,13 +53,13 @@ def test_it_tells_while_the_worker_is_busy_and_at_its_end(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "_EVERY_SECONDS", 0.05)
-    reporter = Reporter(engine, source(tmp_path))
-    with reporter.reporting():
+    writer = HeartbeatWriter(engine, source(tmp_path))
+    with writer.beating():
         until = time.monotonic() + 20
         while not rows(engine) or rows(engine)[0].seen_at == rows(engine)[0].started_at:
             assert time.monotonic() < until
             time.sleep(0.02)
-        reporter.stored()
+        writer.stored()
     (last,) = rows(engine)
     assert last.stored_at is not None
     time.sleep(0.15)
@@ -67,22 +67,22 @@ def test_it_tells_while_the_worker_is_busy_and_at_its_end(
 
 
 def test_rows_of_long_ago_go_when_another_begins(engine: Engine, tmp_path: Path) -> None:
-    Reporter(engine, source(tmp_path)).tell()
+    HeartbeatWriter(engine, source(tmp_path)).write()
     with engine.begin() as connection:
         connection.execute(update(workers).values(seen_at=func.now() - KEPT))
-    Reporter(engine, source(tmp_path)).tell()
+    HeartbeatWriter(engine, source(tmp_path)).write()
     assert len(rows(engine)) == 1
 
 
 def test_a_database_that_is_away_stops_nobody(engine: Engine, tmp_path: Path) -> None:
-    reporter = Reporter(engine, source(tmp_path))
-    reporter.stored()
+    writer = HeartbeatWriter(engine, source(tmp_path))
+    writer.stored()
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE workers RENAME TO gone")
-    assert not reporter.tell()
+    assert not writer.write()
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO workers")
-    assert reporter.tell()
+    assert writer.write()
     assert rows(engine)[0].stored_at is not None
 
 
@@ -99,15 +99,15 @@ def test_a_source_that_changes_while_it_is_asked_ends_no_reporting(
         return answer
 
     monkeypatch.setattr(JsonLines, "lag", property(lag))
-    reporter = Reporter(engine, source(tmp_path))
-    reporter.stored()
-    assert [reporter.tell(), reporter.tell()] == [False, True]
+    writer = HeartbeatWriter(engine, source(tmp_path))
+    writer.stored()
+    assert [writer.write(), writer.write()] == [False, True]
     assert (rows(engine)[0].lag, rows(engine)[0].stored_at is None) == (7, False)
 
 
 def test_the_worker_reports_and_a_replay_does_not(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
     path = lines(tmp_path / "t", [wire("m1"), wire("m2")])
-    run_worker(engine, chat, [make_probe(chat)], path, reports=False)
+    run_worker(engine, chat, [make_probe(chat)], path, heartbeats=False)
     assert rows(engine) == []
     run_worker(engine, chat, [make_probe(chat, "other")], path)
     (row,) = rows(engine)
@@ -147,17 +147,17 @@ def test_it_looks_again_and_again_and_ends_with_the_block(engine: Engine) -> Non
         while not all_alerts(engine):
             assert time.monotonic() < until
             time.sleep(0.02)
-    looks = metrics.RULE_LOOKS.labels("done")._value.get()
+    looks = metrics.RULE_EVALUATIONS.labels("done")._value.get()
     assert looks >= 2
     assert metrics.ALERTS.labels("looked-at", "error", "alerted")._value.get() == 1
     time.sleep(0.2)
-    assert metrics.RULE_LOOKS.labels("done")._value.get() == looks
+    assert metrics.RULE_EVALUATIONS.labels("done")._value.get() == looks
 
 
 def test_a_database_that_is_away_is_told_once(engine: Engine) -> None:
     said: list[str] = []
     away = connect(url_of(engine))
-    look = Looks(away, rules(BURST), (), said.append)
+    look = RuleEvaluation(away, rules(BURST), (), said.append)
     assert look() is not None
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE alerts RENAME TO gone")
@@ -177,11 +177,11 @@ def test_a_defect_ends_no_looking_and_is_told_once(engine: Engine, monkeypatch: 
         raise KeyError("geheim")
 
     monkeypatch.setattr(rule_loop, "evaluate", broken)
-    failed = metrics.RULE_LOOKS.labels("failed")._value.get()
-    look = Looks(engine, rules(BURST), (), said.append)
+    failed = metrics.RULE_EVALUATIONS.labels("failed")._value.get()
+    look = RuleEvaluation(engine, rules(BURST), (), said.append)
     assert [look(), look()] == [None, None]
     assert said == ["rules: not evaluated, a defect of awry (KeyError)"]
-    assert metrics.RULE_LOOKS.labels("failed")._value.get() == failed + 2
+    assert metrics.RULE_EVALUATIONS.labels("failed")._value.get() == failed + 2
 
 
 def test_drift_is_on_the_metrics_while_it_can_be_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_drift_is_on_the_metrics_while_it_can_be_told(engine: Engine, monkeypatc
     found = rules('[[monitor]]\nname = "d"\ncheck = "score_drift"\n')
     answers = [Evaluated(values={("d", Subject("p")): 0.3, ("x", Subject("q")): 9.0}), Evaluated()]
     monkeypatch.setattr(rule_loop, "evaluate", lambda *_: answers.pop(0))
-    look = Looks(engine, found, (), lambda _: None)
+    look = RuleEvaluation(engine, found, (), lambda _: None)
     registry = CollectorRegistry()
     registry.register(metrics.SCORE_DRIFT)
     look()
@@ -204,5 +204,5 @@ def test_an_alert_of_the_monitor_itself_is_counted(engine: Engine) -> None:
     found: Rules = rules('[[monitor]]\nname = "m"\ncheck = "dead_letters"\nseverity = "critical"')
     scored(engine, 0, status="failed")
     before = metrics.ALERTS.labels("-", "critical", "alerted")._value.get()
-    Looks(engine, found, (), lambda _: None)()
+    RuleEvaluation(engine, found, (), lambda _: None)()
     assert metrics.ALERTS.labels("-", "critical", "alerted")._value.get() == before + 1

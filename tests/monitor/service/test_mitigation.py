@@ -12,7 +12,7 @@ from monitor.service.mitigation import Mitigator, choose_mitigator
 from probes.capture.sites import Site
 from probes.card import MitigationCard, MitigationSite, Probe
 from probes.directions import Direction
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.steer.steering import steering
 from tests.support.tiny import shared_chat, user
 from tests.support.worker import make_probe
@@ -41,12 +41,12 @@ def test_all_heads_of_a_recipe_act_and_are_named() -> None:
     prompts = [chat.render(t) for t in turns]
     found = mitigator(turns)
     with steering(chat, probe.interventions) as state:
-        wanted = answer(chat, prompts, max_new_tokens=6, steered=state)
+        wanted = generate(chat, prompts, max_new_tokens=6, steered=state)
     assert [f.mitigated for f in found] == wanted
     with steering(chat, probe.interventions[:1]) as state:
-        first_alone = answer(chat, prompts, max_new_tokens=6, steered=state)
+        first_alone = generate(chat, prompts, max_new_tokens=6, steered=state)
     assert [f.mitigated for f in found] != first_alone
-    assert [f.plain for f in found] == answer(chat, prompts, max_new_tokens=6)
+    assert [f.plain for f in found] == generate(chat, prompts, max_new_tokens=6)
     assert all(f"head[1,{h}]" in mitigator.recipe for h in range(3))
 
 

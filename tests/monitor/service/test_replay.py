@@ -29,7 +29,8 @@ from monitor.stream.kafka.source import KafkaSource
 from probes.card import Probe, save_probe
 from probes.model.load import ChatModel, load_chat_model
 from storage import schema
-from storage.writer import Coordinates, register_probe
+from storage.coordinates import Coordinates
+from storage.writer import register_probe
 from tests.conftest import url_of
 from tests.support.kafka import committed, delete_before, new_topic, produce
 from tests.support.rows import counts, stored

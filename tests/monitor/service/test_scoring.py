@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from monitor.service.outcomes import Outcome
+from monitor.service.batch_rows import Outcome
 from monitor.service.scoring import BatchScorer
 from monitor.telemetry import metrics
 from probes.model.load import ChatModel

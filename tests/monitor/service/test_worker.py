@@ -24,10 +24,11 @@ from probes.capture.sites import observing
 from probes.model.load import ChatModel
 from probes.scoring import Scorer, Scores, score_all
 from storage import database, schema
+from storage.coordinates import Coordinates
 from storage.database import connect
 from storage.errors import DatabaseUnavailableError
 from storage.queries.messages import status_counts
-from storage.writer import CONFLICT, Coordinates
+from storage.writer import CONFLICT
 from tests.conftest import url_of
 from tests.support.rows import counts, dump, stored
 from tests.support.tiny import hook_count, user

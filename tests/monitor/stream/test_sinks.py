@@ -14,11 +14,11 @@ from kafka import KafkaProducer
 from sqlalchemy import Engine
 
 from monitor.errors import ClusterError, OutputError, SettingsError
-from monitor.service.worker import Outputs, Policy, Worker
+from monitor.service.worker import Policy, Worker
 from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import Broker, running
-from monitor.stream.sinks import Line
+from monitor.stream.sinks import Line, Outputs
 from monitor.stream.sinks.jsonl import JsonLinesSink
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.stream.wiring import opened_outputs

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from monitor.stream.wire import MAX_DEPTH, MAX_ID, Invalid, WireMessage, parse
-from storage.writer import clean
+from storage.coordinates import clean
 
 CANARY = "CANARYTEXT"
 GOOD = {"id": "m1", "prompt": f"{CANARY} hello"}

@@ -30,7 +30,7 @@ from monitor.telemetry.metrics import (
     reference,
     stage,
 )
-from storage.queries.messages import live_alert_counts
+from storage.queries.alerts import live_alert_counts
 from storage.schema import alerts
 from tests.support import ROOT
 from tests.support.alert_rows import flagged, make_due, open_alerts, set_state

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from monitor.stream.kafka.inflight import Ledger, Partition
 from monitor.stream.record import Record
-from storage.writer import Coordinates
+from storage.coordinates import Coordinates
 
 A: Partition = ("topic", 0)
 B: Partition = ("topic", 1)

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from monitor.service.worker import Outputs, Policy, Tally, Worker
+from monitor.service.worker import Policy, Tally, Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
+from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.stream.wire import WireMessage
 from storage import schema
