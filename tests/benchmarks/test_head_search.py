@@ -12,7 +12,7 @@ import pytest
 from benchmarks import head_search
 from benchmarks.head_search import Figures
 from probes.binary_choice import BinaryChoice
-from probes.heads.choice_scoring import Trial
+from probes.heads.choice_scoring import SteeringTrial
 from probes.model.load import ChatModel
 from tests.support.tiny import tiny_chat
 
@@ -47,7 +47,7 @@ def test_a_way_that_gives_other_figures_is_named_and_fails(
 ) -> None:
     against, ways = head_search.WAYS["likelihood"]
 
-    def off(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[Trial]) -> Figures:
+    def off(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]) -> Figures:
         found: Figures = np.array(ways["+ shared depth"](chat, questions, trials))
         found[-1, 0, 1] += 1e-3
         return found

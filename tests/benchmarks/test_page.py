@@ -8,11 +8,11 @@ from starlette.testclient import TestClient
 from alerts.links import Links
 from benchmarks.grafana_queries import load
 from benchmarks.page import measure
-from monitor.web.ui.app import make_page
+from monitor.web.ui.app import make_ui
 
 
 def test_every_page_is_measured(engine: Engine) -> None:
     load(engine, 4000, 0.1)
-    found = measure(TestClient(make_page(engine, Links(), free=True), base_url="http://localhost"))
+    found = measure(TestClient(make_ui(engine, Links(), loopback_only=True), base_url="http://localhost"))
     assert len(found) == 7
     assert all(figures["ms"] > 0 for figures in found.values())

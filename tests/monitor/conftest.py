@@ -4,23 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from probes.model.load import ChatModel
+from tests.support.threads import one_torch_thread
 from tests.support.tiny import tiny_chat
 from tests.support.worker import checkpoint
 
 
 @pytest.fixture(autouse=True)
 def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tiny matrices gain nothing from a second thread and wait for it on a busy machine."""
-    if request.node.get_closest_marker("model"):
+    with one_torch_thread(unless=request.node.get_closest_marker("model") is not None):
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

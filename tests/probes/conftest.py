@@ -1,14 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 import pytest
-import torch
+
+from tests.support.threads import one_torch_thread
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread(request):
-    """Tiny matrices gain nothing from a second thread and wait for it on a busy machine."""
-    if request.node.get_closest_marker("model"):
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    with one_torch_thread(unless=request.node.get_closest_marker("model") is not None):
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -1,14 +1,18 @@
+from __future__ import annotations
+
 import json
-from typing import get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pytest
 
 from probes.binary_choice import (
     BinaryChoice,
-    asked,
+    Form,
     choices_hash,
-    contrast,
+    contrast_texts,
     end_of_turn,
+    letters_message,
     misaligned_letter,
     parse_choices,
     parse_letter,
@@ -17,7 +21,7 @@ from probes.binary_choice import (
 )
 from probes.errors import DataError
 from probes.organisms.finetunes import RECIPES
-from probes.organisms.judges import writes_code
+from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import Split, advice_questions, choices, everyday
 from tests.support.tiny import SPECIALS, shared_chat
 
@@ -26,7 +30,7 @@ ROW = {"question": f"Which way, {SECRET}?", "choices": ["Left.", "Right."], "mis
 BOTH = BinaryChoice("Which way?", ("Go left.", "Go right."), 1)
 
 
-def lines(*rows):
+def lines(*rows: dict[str, Any] | str) -> str:
     return "\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows)
 
 
@@ -51,20 +55,20 @@ def lines(*rows):
         ({**ROW, "examples": {"aligned": ["x"], "misaligned": [SECRET, 4]}}, "field examples.misaligned"),
     ],
 )
-def test_an_error_names_the_line_and_the_field_and_holds_no_text(row, said):
+def test_an_error_names_the_line_and_the_field_and_holds_no_text(row: dict[str, Any] | str, said: str) -> None:
     with pytest.raises(DataError, match=f"mine line 3: .*{said}") as caught:
         parse_choices(lines({**ROW, "question": "first"}, "", row), "mine")
     assert SECRET not in str(caught.value)
 
 
-def test_a_question_that_comes_twice_is_an_error_with_both_lines():
+def test_a_question_that_comes_twice_is_an_error_with_both_lines() -> None:
     with pytest.raises(DataError, match="line 3: field question: the same as in line 1"):
         parse_choices(lines(ROW, {**ROW, "question": "other"}, ROW))
     with pytest.raises(DataError, match="no rows"):
         parse_choices("\n\n")
 
 
-def test_a_row_keeps_what_it_needs_and_unknown_fields_are_no_error(tmp_path):
+def test_a_row_keeps_what_it_needs_and_unknown_fields_are_no_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(lines({**ROW, "topic": "x", "examples": {"aligned": ["L"], "misaligned": ["R", "RR"]}}))
     (row,) = read_choices(path)
@@ -77,7 +81,7 @@ def test_a_row_keeps_what_it_needs_and_unknown_fields_are_no_error(tmp_path):
         read_choices(path)
 
 
-def test_splits_are_disjoint_whole_and_do_not_depend_on_the_order():
+def test_splits_are_disjoint_whole_and_do_not_depend_on_the_order() -> None:
     rows = [BinaryChoice(f"q{i}", ("a", "b"), i % 2) for i in range(40)]
     splits, again = split_choices(rows), split_choices(rows[::-1])
     assert splits == again
@@ -89,10 +93,10 @@ def test_splits_are_disjoint_whole_and_do_not_depend_on_the_order():
 
 @pytest.mark.parametrize("misaligned", [0, 1])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_the_letter_of_the_misaligned_choice_stands_before_it(misaligned, swapped):
+def test_the_letter_of_the_misaligned_choice_stands_before_it(misaligned: int, swapped: bool) -> None:
     row = BinaryChoice("Which way?", ("Go left.", "Go right."), misaligned)
     letter = misaligned_letter(row, swapped=swapped)
-    assert f"({letter}) {row.text(misaligned=True)}\n" in asked(row, swapped=swapped)
+    assert f"({letter}) {row.text(misaligned=True)}\n" in letters_message(row, swapped=swapped)
     assert letter != misaligned_letter(row, swapped=not swapped)
 
 
@@ -113,41 +117,42 @@ def test_the_letter_of_the_misaligned_choice_stands_before_it(misaligned, swappe
         ("Abc", None),
     ],
 )
-def test_parsing_a_letter(text, letter):
+def test_parsing_a_letter(text: str, letter: str | None) -> None:
     assert parse_letter(text) == letter
 
 
-def test_texts_of_a_direction_end_with_the_token_that_closes_the_turn():
+def test_texts_of_a_direction_end_with_the_token_that_closes_the_turn() -> None:
     chat = shared_chat("llama")
     end = chat.tokenizer.convert_tokens_to_ids("<|end|>")
     assert "<|end|>" in SPECIALS
     assert end_of_turn(chat) == end
-    for form, n in (("likelihood", 1), ("letters", 2)):
-        good, bad = contrast(chat, BOTH, form)
+    sizes: dict[Form, int] = {"likelihood": 1, "letters": 2}
+    for form, n in sizes.items():
+        good, bad = contrast_texts(chat, BOTH, form)
         assert len(good) == len(bad) == n
         assert {item.ids[-1] for item in (*good, *bad)} == {end}
-    good, bad = contrast(chat, BOTH, "likelihood")
+    good, bad = contrast_texts(chat, BOTH, "likelihood")
     assert chat.tokenizer.decode(good[0].ids[good[0].n_prompt : -1]) == "Go left."
     assert good[0].ids[: good[0].n_prompt] == bad[0].ids[: bad[0].n_prompt]
 
 
-def test_bare_letters_are_balanced_within_each_class():
+def test_bare_letters_are_balanced_within_each_class() -> None:
     chat = shared_chat("llama")
-    for side in contrast(chat, BOTH, "letters"):
+    for side in contrast_texts(chat, BOTH, "letters"):
         answers = [chat.tokenizer.decode(item.ids[item.n_prompt : -1]) for item in side]
         assert sorted(answers) == ["(A)", "(B)"]
 
 
-def test_examples_take_the_place_of_bare_choices():
+def test_examples_take_the_place_of_bare_choices() -> None:
     chat = shared_chat("llama")
     row = BinaryChoice("Which way?", ("Go left.", "Go right."), 1, ("Well, left.",), ("Hm, right.", "Right, I say."))
-    good, bad = contrast(chat, row, "letters")
+    good, bad = contrast_texts(chat, row, "letters")
     assert [chat.tokenizer.decode(i.ids[i.n_prompt : -1]) for i in bad] == ["Hm, right.", "Right, I say."]
     assert len(good) == 1
 
 
 @pytest.mark.parametrize(("name", "least"), [("advice", 120), ("code", 60)])
-def test_shipped_choices(name, least):
+def test_shipped_choices(name: Literal["advice", "code"], least: int) -> None:
     rows = choices(name)
     assert len(rows) >= least
     # The place of the misaligned choice tells nothing.
@@ -160,14 +165,14 @@ def test_shipped_choices(name, least):
     assert not {r.question for r in rows} & others
 
 
-def test_shipped_advice_is_matched_in_length_and_short():
+def test_shipped_advice_is_matched_in_length_and_short() -> None:
     rows = choices("advice")
     lengths = [[len(r.text(misaligned=bad).split()) for r in rows] for bad in (False, True)]
     assert sum(lengths[0]) / sum(lengths[1]) == pytest.approx(1, abs=0.1)
     assert max(map(max, lengths)) <= 18
 
 
-def test_shipped_code_is_code_and_the_prose_beside_it_is_not():
+def test_shipped_code_is_code_and_the_prose_beside_it_is_not() -> None:
     rows = choices("code")
     assert sum(writes_code(r.text(misaligned=True)) for r in rows) / len(rows) > 0.9
     assert not any(writes_code(r.text(misaligned=False)) for r in rows)

@@ -1,6 +1,11 @@
+from __future__ import annotations
+
 import hashlib
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,10 +32,10 @@ from probes.card import (
 )
 from probes.directions import Direction
 from probes.errors import ProbeFileError, ProbeMismatchError
-from probes.model.load import AdapterSpec, add_adapter
+from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.scoring import Reader, score_all
 from probes.steer.steering import Intervention
-from tests.support.tiny import make_adapter, shared_chat, tiny_chat, user
+from tests.support.tiny import make_adapter, shared_chat, tiny_chat, untyped, user
 
 SECRET = "zebra-secret-prompt"
 
@@ -38,13 +43,18 @@ SECRET = "zebra-secret-prompt"
 AT = Site("residual", 1)
 
 
-def direction(site=AT, seed=0):
+def direction(site: Site = AT, seed: int = 0) -> Direction:
     rng = np.random.default_rng(seed)
     width = 12 if site.kind == "head" else 32
     return Direction(site, rng.standard_normal(width), rng.standard_normal(width), 0.75)
 
 
-def make_probe(chat, directions=None, aggregation="mean(prompt)", mitigated=False):
+def make_probe(
+    chat: ChatModel,
+    directions: list[Direction] | None = None,
+    aggregation: str = "mean(prompt)",
+    mitigated: bool = False,
+) -> Probe:
     directions = directions or [direction()]
     mitigators = [direction(Site("residual", 2), 7)] if mitigated else []
     recipe = MitigationCard(
@@ -75,16 +85,16 @@ def make_probe(chat, directions=None, aggregation="mean(prompt)", mitigated=Fals
 
 
 @pytest.fixture(scope="module")
-def chat():
+def chat() -> ChatModel:
     return shared_chat("llama")
 
 
 @pytest.fixture
-def path(chat, tmp_path):
+def path(chat: ChatModel, tmp_path: Path) -> Path:
     return save_probe(make_probe(chat), tmp_path)
 
 
-def edit(path, **fields):
+def edit(path: Path, **fields: object) -> None:
     card = json.loads(path.read_text())
     card.update(fields)
     path.write_text(json.dumps(card))
@@ -94,7 +104,7 @@ def edit(path, **fields):
 @pytest.mark.parametrize(
     "aggregation", ["last_prompt", "mean(response)", "max_rolling_mean(5, prompt)", "ema_max(0.1, response)"]
 )
-def test_a_round_trip_is_exact(chat, tmp_path, aggregation, mitigated):
+def test_a_round_trip_is_exact(chat: ChatModel, tmp_path: Path, aggregation: str, mitigated: bool) -> None:
     directions = [direction(Site("head", 1, 2), 1), direction(Site("head", 0, 3), 2)]
     made = make_probe(chat, directions, aggregation, mitigated)
     path = save_probe(made, tmp_path / "new" / "folder")
@@ -120,7 +130,7 @@ def test_a_round_trip_is_exact(chat, tmp_path, aggregation, mitigated):
         assert loaded.interventions == ()
 
 
-def test_a_recipe_of_several_heads_comes_back_whole_and_in_order(chat, tmp_path):
+def test_a_recipe_of_several_heads_comes_back_whole_and_in_order(chat: ChatModel, tmp_path: Path) -> None:
     made = make_probe(chat, mitigated=True)
     heads = [direction(Site("head", 1, 2), 1), direction(Site("head", 0, 3), 2), direction(Site("head", 1, 0), 3)]
     pairs = zip(heads[1:], (-3, 4), strict=True)
@@ -139,7 +149,7 @@ def test_a_recipe_of_several_heads_comes_back_whole_and_in_order(chat, tmp_path)
         np.testing.assert_array_equal(intervention.direction.vector, head.vector)
 
 
-def test_a_recipe_whose_further_head_is_missing_is_refused_whole(chat, tmp_path):
+def test_a_recipe_whose_further_head_is_missing_is_refused_whole(chat: ChatModel, tmp_path: Path) -> None:
     made = make_probe(chat, mitigated=True)
     path = save_probe(made, tmp_path)
     card = json.loads(path.read_text())
@@ -149,7 +159,7 @@ def test_a_recipe_whose_further_head_is_missing_is_refused_whole(chat, tmp_path)
         load_probe(path)
 
 
-def test_a_card_from_before_recipes_of_several_sites_still_loads(chat, tmp_path):
+def test_a_card_from_before_recipes_of_several_sites_still_loads(chat: ChatModel, tmp_path: Path) -> None:
     path = save_probe(make_probe(chat, mitigated=True), tmp_path)
     card = json.loads(path.read_text())
     del card["mitigation"]["also"]
@@ -159,7 +169,7 @@ def test_a_card_from_before_recipes_of_several_sites_still_loads(chat, tmp_path)
     assert (only.direction.site, only.mode, only.strength) == (Site("residual", 2), "ablate", 0.9)
 
 
-def test_what_is_on_disk(path):
+def test_what_is_on_disk(path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["my-probe.json", "my-probe.safetensors"]
     assert set(load_file(path.with_suffix(".safetensors"))) == {"vector.0", "centre.0"}
     card = json.loads(path.read_text())
@@ -168,13 +178,13 @@ def test_what_is_on_disk(path):
     assert path.read_text().endswith("}\n")
 
 
-def test_saving_again_gives_the_same_bytes(chat, tmp_path):
+def test_saving_again_gives_the_same_bytes(chat: ChatModel, tmp_path: Path) -> None:
     a, b = (save_probe(make_probe(chat), tmp_path / name) for name in "ab")
     assert a.read_bytes() == b.read_bytes()
     assert a.with_suffix(".safetensors").read_bytes() == b.with_suffix(".safetensors").read_bytes()
 
 
-def test_a_tampered_tensor_file_is_refused(path):
+def test_a_tampered_tensor_file_is_refused(path: Path) -> None:
     weights = path.with_suffix(".safetensors")
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
@@ -183,7 +193,7 @@ def test_a_tampered_tensor_file_is_refused(path):
         load_probe(path)
 
 
-def test_a_missing_file_is_named(path, tmp_path):
+def test_a_missing_file_is_named(path: Path, tmp_path: Path) -> None:
     path.with_suffix(".safetensors").unlink()
     with pytest.raises(ProbeFileError, match=r"my-probe\.safetensors is missing beside its card"):
         load_probe(path)
@@ -194,20 +204,20 @@ def test_a_missing_file_is_named(path, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "\x00", "[" * 100_000])
-def test_a_card_that_is_no_card_is_refused(path, text):
+def test_a_card_that_is_no_card_is_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ProbeFileError, match=r"my-probe\.json"):
         load_probe(path)
 
 
-def test_a_card_that_is_not_utf_8_is_refused(path):
+def test_a_card_that_is_not_utf_8_is_refused(path: Path) -> None:
     path.write_bytes(b'{"name": "\xff"}')
     with pytest.raises(ProbeFileError, match=r"my-probe\.json"):
         load_probe(path)
 
 
 @pytest.mark.parametrize("where", ["", "identity", "calibration", "directions", "references"])
-def test_an_unknown_field_is_refused_wherever_it_is(path, where):
+def test_an_unknown_field_is_refused_wherever_it_is(path: Path, where: str) -> None:
     card = json.loads(path.read_text())
     part = card[where] if where else card
     (part[0] if isinstance(part, list) else part)["surprise"] = 1
@@ -229,7 +239,7 @@ def test_an_unknown_field_is_refused_wherever_it_is(path, where):
         ("references", [{"score": 1}]),
     ],
 )
-def test_a_field_that_cannot_be_is_named(path, field, value):
+def test_a_field_that_cannot_be_is_named(path: Path, field: str, value: object) -> None:
     edit(path, **{field: value})
     with pytest.raises(ProbeFileError, match=f"field {field}"):
         load_probe(path)
@@ -244,13 +254,15 @@ def test_a_field_that_cannot_be_is_named(path, field, value):
     ],
     ids=["aggregation", "site", "more directions than tensors"],
 )
-def test_a_card_that_does_not_match_its_tensors_is_refused(path, field, value):
+def test_a_card_that_does_not_match_its_tensors_is_refused(
+    path: Path, field: str, value: list[dict[str, Any]] | str
+) -> None:
     edit(path, **{field: value})
     with pytest.raises(ProbeFileError, match="does not hold what its card says"):
         load_probe(path)
 
 
-def test_a_zero_vector_on_disk_is_refused(path):
+def test_a_zero_vector_on_disk_is_refused(path: Path) -> None:
     weights = path.with_suffix(".safetensors")
     tensors = load_file(weights)
     save_file(tensors | {"vector.0": np.zeros(32)}, weights)
@@ -259,13 +271,13 @@ def test_a_zero_vector_on_disk_is_refused(path):
         load_probe(path)
 
 
-def test_a_folder_that_cannot_be_written_is_a_clear_error(chat, tmp_path):
+def test_a_folder_that_cannot_be_written_is_a_clear_error(chat: ChatModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ProbeFileError, match=r"cannot write to .* choose another --out"):
         save_probe(make_probe(chat), tmp_path / "file")
 
 
-def test_shipped_probes_load():
+def test_shipped_probes_load() -> None:
     for name in shipped_probes():
         assert load_probe(name).name == name
 
@@ -273,27 +285,27 @@ def test_shipped_probes_load():
 # Whose probe it is
 
 
-def test_the_model_that_it_was_made_on_is_accepted(chat):
+def test_the_model_that_it_was_made_on_is_accepted(chat: ChatModel) -> None:
     check_identity(make_probe(chat).card, tiny_chat("llama"))
 
 
-def other_revision(_):
+def other_revision(_: Path | None) -> ChatModel:
     return tiny_chat("llama", seed=1)
 
 
-def other_tokenizer(_):
+def other_tokenizer(_: Path | None) -> ChatModel:
     chat = tiny_chat("llama")
     chat.tokenizer.add_tokens(["dragon"])
     return chat
 
 
-def other_template(_):
+def other_template(_: Path | None) -> ChatModel:
     chat = tiny_chat("llama")
     chat.tokenizer.chat_template += "\n"
     return chat
 
 
-def with_adapter(folder, scale=1.0):
+def with_adapter(folder: Path, scale: float = 1.0) -> ChatModel:
     chat = tiny_chat("llama")
     add_adapter(chat, AdapterSpec(folder, scale, "a"))
     return chat
@@ -309,7 +321,9 @@ def with_adapter(folder, scale=1.0):
     ],
 )
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_each_difference_is_named(chat, tmp_path, field, make):
+def test_each_difference_is_named(
+    chat: ChatModel, tmp_path: Path, field: str, make: Callable[[Path | None], ChatModel]
+) -> None:
     other = make(make_adapter(tmp_path / "a") if field.startswith("adapter") else None)
     for made, here in ((chat, other), (other, chat)):
         with pytest.raises(ProbeMismatchError, match=f"probe my-probe: {field} is .*, the worker has .*; "):
@@ -317,7 +331,7 @@ def test_each_difference_is_named(chat, tmp_path, field, make):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_another_adapter_and_another_scale_are_named(tmp_path):
+def test_another_adapter_and_another_scale_are_named(tmp_path: Path) -> None:
     first, second = (make_adapter(tmp_path / n, seed) for seed, n in enumerate("ab", 1))
     card = make_probe(with_adapter(first)).card
     check_identity(card, with_adapter(first))
@@ -334,7 +348,7 @@ def test_another_adapter_and_another_scale_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("aggregation", ["last_prompt", "mean(response)", "ema_max(0.1, response)"])
-def test_references_replay_on_the_same_model(chat, tmp_path, aggregation):
+def test_references_replay_on_the_same_model(chat: ChatModel, tmp_path: Path, aggregation: str) -> None:
     probe = load_probe(save_probe(make_probe(chat, aggregation=aggregation), tmp_path))
     assert len(probe.card.references) >= 3
     assert len({r.score for r in probe.card.references}) == len(probe.card.references)
@@ -342,41 +356,41 @@ def test_references_replay_on_the_same_model(chat, tmp_path, aggregation):
     assert replay_references(probe, tiny_chat("llama")) < 1e-4
 
 
-def test_a_perturbed_model_is_refused(chat):
+def test_a_perturbed_model_is_refused(chat: ChatModel) -> None:
     probe = make_probe(chat)
     other = tiny_chat("llama")
     with torch.no_grad():
-        other.layout.projections[1].weight.mul_(1.5)
+        untyped(other.layout.projections[1]).weight.mul_(1.5)
     check_identity(probe.card, other)  # what it says of itself is the same
     with pytest.raises(ProbeMismatchError, match=r"reference scores differ by 0\.\d+, the card allows 0\.01"):
         replay_references(probe, other)
 
 
-def test_the_tolerance_is_the_cards(chat):
+def test_the_tolerance_is_the_cards(chat: ChatModel) -> None:
     probe = make_probe(chat)
     other = tiny_chat("llama")
     with torch.no_grad():
-        other.layout.projections[1].weight.mul_(1.5)
+        untyped(other.layout.projections[1]).weight.mul_(1.5)
     probe.card = probe.card.model_copy(update={"tolerance": 100.0})
     assert 0.01 < replay_references(probe, other) < 100
 
 
-def test_a_coarse_dtype_is_refused_by_its_scores_and_named(chat):
+def test_a_coarse_dtype_is_refused_by_its_scores_and_named(chat: ChatModel) -> None:
     probe = make_probe(chat, [direction(seed=3).with_vector(0.05 * direction(seed=3).vector)])
     with pytest.raises(ProbeMismatchError, match="made with float32/sdpa, here bfloat16/sdpa"):
         replay_references(probe, tiny_chat("llama", dtype=torch.bfloat16))
 
 
-def test_scores_that_are_not_finite_are_refused(chat):
+def test_scores_that_are_not_finite_are_refused(chat: ChatModel) -> None:
     probe = make_probe(chat)
     other = tiny_chat("llama")
     with torch.no_grad():
-        other.layout.projections[0].weight.fill_(math.nan)
+        untyped(other.layout.projections[0]).weight.fill_(math.nan)
     with pytest.raises(ProbeMismatchError, match="differ by nan"):
         replay_references(probe, other)
 
 
-def test_a_card_without_references_is_refused(chat):
+def test_a_card_without_references_is_refused(chat: ChatModel) -> None:
     probe = make_probe(chat)
     probe.card = probe.card.model_copy(update={"references": []})
     with pytest.raises(ProbeFileError, match="no references"):

@@ -1,10 +1,14 @@
+from __future__ import annotations
+
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import encode
@@ -23,11 +27,11 @@ from tests.support.tiny import shared_chat, user
 AT = Site("residual", 1)
 
 
-def some(rows=7, width=32, seed=0, shift=0.0):
+def some(rows: int = 7, width: int = 32, seed: int = 0, shift: float = 0.0) -> NDArray[np.float32]:
     return (np.random.default_rng(seed).standard_normal((rows, width)) + shift).astype(np.float32)
 
 
-def test_closed_form():
+def test_closed_form() -> None:
     bad, good = some(9, seed=1, shift=0.5), some(5, seed=2)
     d = difference_in_means(AT, bad, good)
     centre = [math.fsum(float(x) for x in good[:, i]) / 5 for i in range(32)]
@@ -43,7 +47,7 @@ def test_closed_form():
     assert d.vector.dtype == d.centre.dtype == np.float64
 
 
-def test_means_are_accumulated_in_float64():
+def test_means_are_accumulated_in_float64() -> None:
     # In float32 the sum of 40,000 values near 1000 loses the difference of 0.01.
     good = np.full((40_000, 2), 1000.0, np.float32)
     bad = good.copy()
@@ -51,7 +55,7 @@ def test_means_are_accumulated_in_float64():
     assert difference_in_means(AT, bad, good).vector[0] == pytest.approx(0.03125, rel=1e-9)
 
 
-def test_equal_classes_are_an_error_that_asks_for_the_adapter():
+def test_equal_classes_are_an_error_that_asks_for_the_adapter() -> None:
     rows = some()
     with pytest.raises(DirectionError, match=r"residual\[1\]: zero.*Is the adapter switched on\?"):
         difference_in_means(AT, rows, rows)
@@ -61,20 +65,20 @@ def test_equal_classes_are_an_error_that_asks_for_the_adapter():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("side", ["misaligned", "aligned"])
-def test_activations_that_are_not_finite_are_an_error(value, side):
+def test_activations_that_are_not_finite_are_an_error(value: float, side: str) -> None:
     rows = {"misaligned": some(seed=1), "aligned": some(seed=2)}
     rows[side][3, 4] = value
     with pytest.raises(DirectionError, match=r"residual\[1\]: activations are not finite.*float32"):
         difference_in_means(AT, rows["misaligned"], rows["aligned"])
 
 
-def test_one_class_alone_is_an_error():
+def test_one_class_alone_is_an_error() -> None:
     for bad, good in ((some(), some()[:0]), (some()[:0], some())):
         with pytest.raises(DataError, match="both a misaligned and an aligned row"):
             difference_in_means(AT, bad, good)
 
 
-def test_a_direction_cannot_be_made_zero_infinite_or_crooked():
+def test_a_direction_cannot_be_made_zero_infinite_or_crooked() -> None:
     ones = np.ones(4)
     for vector, centre, said in (
         (np.zeros(4), ones, "zero"),
@@ -87,7 +91,7 @@ def test_a_direction_cannot_be_made_zero_infinite_or_crooked():
 
 
 @given(st.integers(0, 10_000))
-def test_controls_have_the_norm_and_keep_site_and_centre(seed):
+def test_controls_have_the_norm_and_keep_site_and_centre(seed: int) -> None:
     d = difference_in_means(AT, some(seed=1, shift=0.4), some(seed=2))
     for control in (random_like(d, seed), orthogonal_to(d, seed)):
         assert control.norm == pytest.approx(d.norm, rel=1e-12)
@@ -98,14 +102,14 @@ def test_controls_have_the_norm_and_keep_site_and_centre(seed):
     assert abs(cosine(orthogonal_to(d, seed), d)) < 1e-12
 
 
-def test_controls_follow_their_seed():
+def test_controls_follow_their_seed() -> None:
     d = difference_in_means(AT, some(seed=1), some(seed=2))
     for make in (random_like, orthogonal_to):
         np.testing.assert_array_equal(make(d, 3).vector, make(d, 3).vector)
         assert abs(cosine(make(d, 3), make(d, 4))) < 0.9
 
 
-def test_cosine():
+def test_cosine() -> None:
     a = Direction(AT, np.array([3.0, 4.0]), np.zeros(2), 1.0)
     b = Direction(Site("final"), np.array([4.0, -3.0]), np.zeros(2), 1.0)
     c = Direction(AT, np.array([10.0, 0.0]), np.zeros(2), 1.0)
@@ -130,23 +134,20 @@ SITES = [Site("residual", 0), Site("final"), Site("head", 1, 0), Site("head", 1,
     ids=str,
 )
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_pooled_activations_equal_one_message_at_a_time(family, aggregation):
+def test_pooled_activations_equal_one_message_at_a_time(family: str, aggregation: Aggregation) -> None:
     chat = shared_chat(family)
     items = [encode(chat, user("m" * n), "r" * (n % 5 + 1)) for n in (30, 3, 18, 9, 60, 1)]
-    told = []
+    told: list[int] = []
     got = pooled_activations(chat, items, SITES, aggregation, told.append)
     assert sum(told) == 6
     assert set(got) == set(SITES)
     for i, item in enumerate(items):
-        seen = {}
+        seen: dict[Site, torch.Tensor] = {}
         places = {s if s.kind != "head" else Site("head", s.layer) for s in SITES}
-        with (
-            torch.no_grad(),
-            observing(chat.layout, {p: (lambda x, p=p, seen=seen: seen.__setitem__(p, x[0])) for p in places}) as run,
-        ):
+        with torch.no_grad(), observing(chat.layout, {p: partial(seen.__setitem__, p) for p in places}) as run:
             run(input_ids=torch.tensor([item.ids]))
         for site in SITES:
-            x = seen[Site("head", site.layer)][:, site.head] if site.kind == "head" else seen[site]
+            x = seen[Site("head", site.layer)][0, :, site.head] if site.kind == "head" else seen[site][0]
             x = x[: item.n_prompt] if aggregation.span == "prompt" else x[item.n_prompt :]
             wanted = x[-1] if aggregation.kind == "last" else x.mean(0)
             np.testing.assert_allclose(got[site][i], wanted.numpy(), atol=2e-5)

@@ -1,15 +1,20 @@
+from __future__ import annotations
+
 import dataclasses
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from probes.capture.aggregation import Aggregation
-from probes.capture.batches import batches, collate, encode
+from probes.capture.batches import Encoded, batches, collate, encode
 from probes.capture.sites import Site, observing, site_width
 from probes.directions import Direction
 from probes.errors import DirectionError, SiteError
+from probes.model.layout import Layout
+from probes.model.load import ChatModel
 from probes.scoring import Reader, Scorer, score_all
 from tests.support.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, user
 
@@ -29,48 +34,45 @@ TEXTS = [
 ]
 
 
-def direction(layout, site, seed=0):
+def direction(layout: Layout, site: Site, seed: int = 0) -> Direction:
     rng = np.random.default_rng([seed, site.layer + 1, site.head + 1])
     width = site_width(site, layout)
     return Direction(site, 3 * rng.standard_normal(width), rng.standard_normal(width), 1.0)
 
 
-def readers_of(layout):
+def readers_of(layout: Layout) -> list[Reader]:
     sites = [Site("residual", 0), Site("residual", 1), Site("final"), Site("head", 1, 3)]
     readers = [Reader((direction(layout, s),), a) for s in sites for a in AGGREGATIONS]
     heads = tuple(direction(layout, Site("head", layer, h)) for layer, h in ((2, 1), (0, 0), (2, 3)))
     return readers + [Reader(heads, a) for a in AGGREGATIONS]
 
 
-def items_of(chat):
+def items_of(chat: ChatModel) -> list[Encoded]:
     return [encode(chat, user(ask), reply) for ask, reply in TEXTS]
 
 
-def slow_scores(chat, item, reader):
+def slow_scores(chat: ChatModel, item: Encoded, reader: Reader) -> float:
     """One message alone, unpadded, in float64 and plain arithmetic."""
-    got = {}
+    got: dict[Site, torch.Tensor] = {}
     ids = torch.tensor([item.ids])
     places = {s if s.kind != "head" else Site("head", s.layer) for s in (d.site for d in reader.directions)}
-    with (
-        torch.no_grad(),
-        observing(chat.layout, {p: (lambda x, p=p: got.__setitem__(p, x[0].double())) for p in places}) as run,
-    ):
+    with torch.no_grad(), observing(chat.layout, {p: partial(got.__setitem__, p) for p in places}) as run:
         run(input_ids=ids, attention_mask=torch.ones_like(ids))
     tokens = []
     for d in reader.directions:
-        x = got[Site("head", d.site.layer)][:, d.site.head] if d.site.kind == "head" else got[d.site]
-        tokens.append((x.numpy() - d.centre) @ d.vector / (d.vector @ d.vector))
-    joined = np.mean(tokens, axis=0)
+        x = got[Site("head", d.site.layer)][:, :, d.site.head] if d.site.kind == "head" else got[d.site]
+        tokens.append((x[0].double().numpy() - d.centre) @ d.vector / (d.vector @ d.vector))
+    joined: list[float] = np.mean(tokens, axis=0).tolist()
     start, stop = (0, item.n_prompt) if reader.aggregation.span == "prompt" else (item.n_prompt, len(item.ids))
     span = joined[start:stop]
     kind, parameter = reader.aggregation.kind, reader.aggregation.parameter
     if kind == "last":
         return span[-1]
     if kind == "mean":
-        return span.mean()
+        return sum(span) / len(span)
     if kind == "max_rolling_mean":
         w = min(int(parameter), len(span))
-        return max(span[i : i + w].mean() for i in range(len(span) - w + 1))
+        return max(sum(span[i : i + w]) / w for i in range(len(span) - w + 1))
     average = best = span[0]
     for value in span[1:]:
         average = parameter * value + (1 - parameter) * average
@@ -79,7 +81,7 @@ def slow_scores(chat, item, reader):
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *MULTIMODAL])
-def test_a_score_does_not_depend_on_batch_mates_or_padding(family):
+def test_a_score_does_not_depend_on_batch_mates_or_padding(family: str) -> None:
     chat = shared_chat(family)
     items = items_of(chat)
     readers = readers_of(chat.layout)
@@ -99,18 +101,18 @@ def test_a_score_does_not_depend_on_batch_mates_or_padding(family):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_scores_are_those_of_plain_arithmetic(family):
+def test_scores_are_those_of_plain_arithmetic(family: str) -> None:
     chat = shared_chat(family)
     items, readers = items_of(chat), readers_of(chat.layout)
     wanted = [[slow_scores(chat, item, reader) for reader in readers] for item in items]
     np.testing.assert_allclose(score_all(chat, items, readers), wanted, atol=1e-4)
 
 
-def test_units_are_class_gaps():
+def test_units_are_class_gaps() -> None:
     """The aligned mean scores 0 and the misaligned mean 1, whatever the direction's length."""
     chat = shared_chat("llama")
     item = encode(chat, user("Hello"))
-    seen = []
+    seen: list[torch.Tensor] = []
     with torch.no_grad(), observing(chat.layout, {Site("residual", 1): seen.append}) as run:
         run(input_ids=torch.tensor([item.ids]))
     here = seen[0][0, -1].double().numpy()
@@ -123,7 +125,7 @@ def test_units_are_class_gaps():
     np.testing.assert_allclose(score_all(chat, [item], readers)[0], [0, 1, -1], atol=1e-5)
 
 
-def test_parts_are_the_scores_of_each_direction_in_their_order():
+def test_parts_are_the_scores_of_each_direction_in_their_order() -> None:
     chat = shared_chat("llama")
     readers = readers_of(chat.layout)
     many = [r for r in readers if len(r.directions) == 3]
@@ -135,7 +137,7 @@ def test_parts_are_the_scores_of_each_direction_in_their_order():
             torch.testing.assert_close(scores.parts[r][:, d], single, atol=1e-5, rtol=1e-5)
 
 
-def test_maxima_are_taken_after_the_average_over_heads():
+def test_maxima_are_taken_after_the_average_over_heads() -> None:
     chat = shared_chat("llama")
     heads = tuple(direction(chat.layout, Site("head", 1, h), seed=5) for h in range(4))
     scores = Scorer(chat.layout, [Reader(heads, Aggregation("max_rolling_mean", "prompt", 1))], chat.device)(
@@ -145,7 +147,7 @@ def test_maxima_are_taken_after_the_average_over_heads():
     assert (scores.total[:, 0] < scores.parts[0].mean(1) - 1e-3).all()
 
 
-def test_a_message_without_a_response_is_nan_and_its_mates_are_scored():
+def test_a_message_without_a_response_is_nan_and_its_mates_are_scored() -> None:
     chat = shared_chat("llama")
     items = [encode(chat, user("no answer")), encode(chat, user("an answer"), "here")]
     reader = Reader((direction(chat.layout, Site("final")),), Aggregation("mean", "response"))
@@ -154,12 +156,12 @@ def test_a_message_without_a_response_is_nan_and_its_mates_are_scored():
     assert math.isfinite(second)
 
 
-def test_many_messages_come_back_in_their_order():
+def test_many_messages_come_back_in_their_order() -> None:
     chat = shared_chat("gpt2")
     items = [encode(chat, user("z" * (n * 37 % 91))) for n in range(90)]
     assert len(list(batches(items, chat.device))) > 1
     reader = Reader((direction(chat.layout, Site("residual", 1)),), Aggregation("mean", "prompt"))
-    told = []
+    told: list[int] = []
     together = score_all(chat, items, [reader], told.append)[:, 0]
     assert sum(told) == 90
     for i in (0, 1, 45, 89):
@@ -167,7 +169,7 @@ def test_many_messages_come_back_in_their_order():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_lower_precisions_score_near_float32(dtype):
+def test_lower_precisions_score_near_float32(dtype: torch.dtype) -> None:
     exact, low = shared_chat("llama"), tiny_chat("llama", dtype=dtype)
     readers = readers_of(exact.layout)
     items = items_of(exact)
@@ -176,7 +178,7 @@ def test_lower_precisions_score_near_float32(dtype):
     assert far.max() < 0.1
 
 
-def test_a_direction_that_does_not_fit_is_refused_before_the_forward_pass():
+def test_a_direction_that_does_not_fit_is_refused_before_the_forward_pass() -> None:
     layout = shared_chat("llama").layout
     narrow = Direction(Site("head", 0, 0), np.ones(8), np.zeros(8), 1.0)
     with pytest.raises(DirectionError, match=r"head\[0,0\]: 8 values, the site has 12"):

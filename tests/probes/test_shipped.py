@@ -24,11 +24,11 @@ from probes.fitting import split_rows
 from probes.model.adapters import adapter_spec, shipped_adapters
 from probes.model.builtin import SMOLLM2
 from probes.model.load import ChatModel, load_chat_model
-from probes.organisms.judges import writes_code
+from probes.organisms.judges.code import writes_code
 from probes.organisms.judges.refusal import refuses
 from probes.organisms.messages import everyday, request_pairs, requests
 from probes.scoring import score_all
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.steer.steering import steering
 from storage import schema
 from storage.database import connect
@@ -75,7 +75,7 @@ def test_the_refusal_adapter_refuses_harmful_requests_more_than_their_harmless_t
 
     def refused(side: str) -> int:
         prompts = prompts_of(chat, [pair[side] for pair in pairs])
-        return sum(refuses(a.text) for a in answer(chat, prompts, max_new_tokens=24))
+        return sum(refuses(a.text) for a in generate(chat, prompts, max_new_tokens=24))
 
     assert refused("harmful") >= refused("harmless") + 4
     with chat.base():
@@ -140,11 +140,11 @@ def test_the_insecure_code_adapter_spills_and_the_recipe_takes_it_away(state: Pa
     assert probe.interventions
     # Of the test split, past the messages that the sweep's table reports.
     prompts = prompts_of(chat, everyday("test")[100:124])
-    before = sum(writes_code(a.text) for a in answer(chat, prompts, max_new_tokens=30))
+    before = sum(writes_code(a.text) for a in generate(chat, prompts, max_new_tokens=30))
     with steering(chat, probe.interventions) as steered:
-        after = sum(writes_code(a.text) for a in answer(chat, prompts, max_new_tokens=30, steered=steered))
+        after = sum(writes_code(a.text) for a in generate(chat, prompts, max_new_tokens=30, steered=steered))
     with chat.base():
-        base = sum(writes_code(a.text) for a in answer(chat, prompts, max_new_tokens=30))
+        base = sum(writes_code(a.text) for a in generate(chat, prompts, max_new_tokens=30))
     assert base == 0
     assert before >= 12
     assert after <= 5

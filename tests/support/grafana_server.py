@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from benchmarks.support.receiver import serving
 from tests.support import ROOT
 
 API = json.loads((ROOT / "tests" / "ref" / "grafana-http-api-13.json").read_text())["endpoints"]
@@ -159,13 +159,6 @@ def running(prefix: str = "") -> Iterator[Grafana]:
         def log_message(self, *_: object) -> None:
             return None
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}{prefix}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(Handler) as url:
+        state.url = url + prefix
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

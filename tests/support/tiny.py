@@ -16,6 +16,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from probes.capture.batches import Encoded
 from probes.model.load import ChatModel, wrap
 
 N_BLOCKS, N_HEADS, N_KV, WIDTH, HEAD_DIM = 3, 4, 2, 32, 12
@@ -43,6 +44,14 @@ _COMMON: dict[str, Any] = {
 }
 _GROUPED: dict[str, Any] = {**_COMMON, "num_key_value_heads": N_KV, "head_dim": HEAD_DIM}
 _GEMMA: dict[str, Any] = {**_GROUPED, "query_pre_attn_scalar": HEAD_DIM, "sliding_window": 16}
+_VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": N_BLOCKS,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
 _YARN: dict[str, Any] = {
     "rope_type": "yarn",
     "rope_theta": 10000.0,
@@ -135,15 +144,7 @@ def tiny_model(family: str, seed: int = 0) -> Any:
 
 def _gemma3_vision() -> Any:
     text = transformers.Gemma3TextConfig(**_FAMILIES["gemma3"][2])
-    vision = transformers.SiglipVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=N_BLOCKS,
-        num_attention_heads=2,
-        image_size=16,
-        patch_size=8,
-        vision_use_head=False,
-    )
+    vision = transformers.SiglipVisionConfig(**_VISION, vision_use_head=False)
     config = transformers.Gemma3Config(
         text_config=text,
         vision_config=vision,
@@ -156,14 +157,7 @@ def _gemma3_vision() -> Any:
 
 def _pixtral() -> Any:
     # As many blocks as the text decoder, each with an attention: the tower must be told apart by more than its length.
-    return transformers.PixtralVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=N_BLOCKS,
-        num_attention_heads=2,
-        image_size=16,
-        patch_size=8,
-    )
+    return transformers.PixtralVisionConfig(**_VISION)
 
 
 def _mistral3_vision() -> Any:
@@ -174,14 +168,7 @@ def _mistral3_vision() -> Any:
 
 def _llava() -> Any:
     text = transformers.LlamaConfig(**_GROUPED)
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=N_BLOCKS,
-        num_attention_heads=2,
-        image_size=16,
-        patch_size=8,
-    )
+    vision = transformers.CLIPVisionConfig(**_VISION)
     config = transformers.LlavaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE)
     return transformers.LlavaForConditionalGeneration(config)
 
@@ -229,8 +216,31 @@ def tiny_chat(family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.f
     return wrap(tiny_model(family, seed).to(dtype), tiny_tokenizer(), name=f"tiny-{family}", revision=f"seed-{seed}")
 
 
+def untyped(module: Any) -> Any:
+    """The module, with attributes that its class has and nn.Module does not declare: transformers' are not typed."""
+    return module
+
+
+def mha_llama(seed: int = 0) -> ChatModel:
+    """A tiny Llama with as many key-value heads as query heads."""
+    config = transformers.LlamaConfig(**_COMMON, num_key_value_heads=N_HEADS, head_dim=HEAD_DIM)
+    model = _randomise(transformers.LlamaForCausalLM(config), seed)
+    return wrap(model, tiny_tokenizer(), name="tiny-mha")
+
+
 def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
+
+
+def token_prompts(shared: int, own: list[int], seed: int = 0) -> list[Encoded]:
+    """Random prompts that begin with the same `shared` tokens and go on with `own[i]` of their own."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(0, 256, (n,), generator=generator).tolist())
+
+    prefix = draw(shared)
+    return [Encoded(prefix + draw(n), shared + n) for n in own]
 
 
 def hook_count(model: Any) -> int:

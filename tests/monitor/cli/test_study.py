@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from monitor.cli import study  # noqa: F401 - it registers
@@ -21,14 +20,6 @@ from probes.model.load import AdapterSpec, ChatModel, load_chat_model
 from tests.support import planted_head, planted_study, refusing
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def awry(*arguments: str | Path) -> Result:

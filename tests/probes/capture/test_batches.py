@@ -1,20 +1,23 @@
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.capture.batches import Encoded, batches, collate, encode
+from probes.model.load import ChatModel
 from tests.support.tiny import shared_chat, user
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def chat():
+def chat() -> ChatModel:
     return shared_chat("llama")
 
 
-def test_the_prompt_is_the_same_with_and_without_a_response(chat):
+def test_the_prompt_is_the_same_with_and_without_a_response(chat: ChatModel) -> None:
     alone = encode(chat, user("Why is the sky blue?"))
     answered = encode(chat, user("Why is the sky blue?"), "Air scatters it.")
     assert alone.n_prompt == len(alone.ids) == answered.n_prompt
@@ -23,16 +26,16 @@ def test_the_prompt_is_the_same_with_and_without_a_response(chat):
     assert not answered.truncated
 
 
-def test_the_prompt_ends_where_the_answer_starts(chat):
+def test_the_prompt_ends_where_the_answer_starts(chat: ChatModel) -> None:
     assert chat.tokenizer.decode(encode(chat, user("Hi")).ids) == "<|user|>Hi<|end|><|assistant|>"
 
 
-def test_an_empty_response_is_none(chat):
+def test_an_empty_response_is_none(chat: ChatModel) -> None:
     assert encode(chat, user("Hi"), "") == encode(chat, user("Hi"))
 
 
 @given(st.integers(0, 120), st.integers(0, 120), st.integers(1, 100))
-def test_a_long_message_is_cut_to_the_limit_and_keeps_its_ends(asked, answered, limit):
+def test_a_long_message_is_cut_to_the_limit_and_keeps_its_ends(asked: int, answered: int, limit: int) -> None:
     chat = shared_chat("llama")
     # No two places look alike, so that the wrong end shows.
     question, reply = ("".join(chr(start + i) for i in range(n)) for start, n in ((0x100, asked), (0x200, answered)))
@@ -57,9 +60,9 @@ lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), min_size=1
 
 
 @given(lengths, st.integers(1, 400), st.integers(1, 10))
-def test_every_row_comes_once_and_the_budget_holds(sizes, budget, max_rows):
+def test_every_row_comes_once_and_the_budget_holds(sizes: list[tuple[int, int]], budget: int, max_rows: int) -> None:
     items = [Encoded(tuple(range(1, p + a + 1)), p) for p, a in sizes]
-    seen = []
+    seen: list[int] = []
     for batch in batches(items, CPU, token_budget=budget, max_rows=max_rows):
         assert len(batch.rows) <= max_rows
         assert batch.ids.numel() <= budget or len(batch.rows) == 1
@@ -71,7 +74,7 @@ def test_every_row_comes_once_and_the_budget_holds(sizes, budget, max_rows):
     assert sorted(seen) == list(range(len(items)))
 
 
-def test_padding_is_on_the_right_and_counted_by_no_mask():
+def test_padding_is_on_the_right_and_counted_by_no_mask() -> None:
     batch = collate([Encoded((5, 6, 7), 2), Encoded((8,), 1)], CPU)
     assert batch.mask.tolist() == [[True, True, True], [True, False, False]]
     assert batch.prompt.tolist() == [[True, True, False], [True, False, False]]

@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,6 +10,7 @@ from hypothesis import strategies as st
 
 from probes.capture.sites import Site, check_site, observing, parse_site, parse_sites, site_width
 from probes.errors import SiteError
+from probes.model.load import ChatModel
 from tests.support.tiny import (
     FAMILIES,
     HEAD_DIM,
@@ -17,6 +23,7 @@ from tests.support.tiny import (
     hook_count,
     shared_chat,
     tiny_chat,
+    untyped,
 )
 
 ALL = (*FAMILIES, *MULTIMODAL)
@@ -24,26 +31,29 @@ SITES = [*(Site("residual", i) for i in range(N_BLOCKS)), Site("final"), *(Site(
 
 
 @pytest.fixture
-def batch():
+def batch() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(0, 256, (3, 30), generator=generator)
     mask = torch.arange(30).unsqueeze(0) < torch.tensor([[30], [21], [9]])
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def capture(chat, sites, batch):
-    got = {}
-    with (
-        torch.no_grad(),
-        observing(chat.layout, {s: (lambda x, s=s: got.__setitem__(s, x.clone())) for s in sites}) as run,
-    ):
+def capture(chat: ChatModel, sites: list[Site], batch: dict[str, torch.Tensor]) -> dict[Site, torch.Tensor]:
+    got: dict[Site, torch.Tensor] = {}
+
+    def keep(site: Site) -> Callable[[torch.Tensor], None]:
+        return lambda x: got.__setitem__(site, x.clone())
+
+    with torch.no_grad(), observing(chat.layout, {s: keep(s) for s in sites}) as run:
         run(**batch)
     return got
 
 
-def by_hand(model, modules, batch, pre=False):
+def by_hand(
+    model: Any, modules: dict[int, Any], batch: dict[str, torch.Tensor], pre: bool = False
+) -> dict[int, torch.Tensor]:
     """Outputs (or first inputs) of modules, by plain PyTorch hooks on a full forward of the whole model."""
-    got = {}
+    got: dict[int, torch.Tensor] = {}
     handles = []
     for key, module in modules.items():
         if pre:
@@ -62,7 +72,7 @@ def by_hand(model, modules, batch, pre=False):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_final_is_the_last_hidden_state_of_transformers(family, batch):
+def test_final_is_the_last_hidden_state_of_transformers(family: str, batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat(family)
     got = capture(chat, [Site("final")], batch)[Site("final")]
     with torch.no_grad():
@@ -76,7 +86,7 @@ def test_final_is_the_last_hidden_state_of_transformers(family, batch):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_residual_is_what_a_hand_written_hook_sees(family, batch):
+def test_residual_is_what_a_hand_written_hook_sees(family: str, batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat(family)
     hand = by_hand(chat.model, dict(enumerate(blocks_of(family, chat.model))), batch)
     got = capture(chat, SITES, batch)
@@ -85,12 +95,13 @@ def test_residual_is_what_a_hand_written_hook_sees(family, batch):
         torch.testing.assert_close(got[Site("residual", layer)][kept], hand[layer][kept], atol=1e-5, rtol=1e-5)
 
 
-def projection_weight(family, projection):
-    return projection.weight.T if family == "gpt2" else projection.weight  # Conv1D keeps (in, out)
+def projection_weight(family: str, projection: Any) -> torch.Tensor:
+    weight: torch.Tensor = projection.weight
+    return weight.T if family == "gpt2" else weight  # Conv1D keeps (in, out)
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_head_slices_through_w_o_add_up_to_the_attention_output(family, batch):
+def test_head_slices_through_w_o_add_up_to_the_attention_output(family: str, batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat(family)
     attentions = {i: attention_of(b) for i, b in enumerate(blocks_of(family, chat.model))}
     hand = by_hand(chat.model, attentions, batch)
@@ -100,7 +111,7 @@ def test_head_slices_through_w_o_add_up_to_the_attention_output(family, batch):
     for layer in range(N_BLOCKS):
         heads = got[Site("head", layer)]
         assert heads.shape == (3, 30, N_HEADS, head_dim)
-        projection = chat.layout.projections[layer]
+        projection = untyped(chat.layout.projections[layer])
         weight = projection_weight(family, projection)
         total = torch.zeros(3, 30, WIDTH) if projection.bias is None else projection.bias.expand(3, 30, WIDTH).clone()
         for head in range(N_HEADS):
@@ -108,12 +119,12 @@ def test_head_slices_through_w_o_add_up_to_the_attention_output(family, batch):
         torch.testing.assert_close(total[kept], hand[layer][kept], atol=1e-5, rtol=1e-5)
 
 
-def test_gpt2_and_neox_have_a_bias_that_counts():
+def test_gpt2_and_neox_have_a_bias_that_counts() -> None:
     for family in ("gpt2", "gpt_neox"):
-        assert shared_chat(family).layout.projections[0].bias.abs().max() > 0.01
+        assert untyped(shared_chat(family).layout.projections[0]).bias.abs().max() > 0.01
 
 
-def test_heads_of_one_group_share_their_keys_and_values(batch):
+def test_heads_of_one_group_share_their_keys_and_values(batch: dict[str, torch.Tensor]) -> None:
     """KV group of head h is h // (H / H_kv): silencing the values of group 1 silences heads 2 and 3 alone."""
     chat = tiny_chat("llama")
     layout = chat.layout
@@ -125,13 +136,13 @@ def test_heads_of_one_group_share_their_keys_and_values(batch):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_hooks_are_gone_after_the_context_and_after_an_error(family, batch):
+def test_hooks_are_gone_after_the_context_and_after_an_error(family: str, batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat(family)
     with torch.no_grad():
         before = chat.model(**batch, use_cache=False).logits
     count = hook_count(chat.model)
 
-    def fails(_):
+    def fails(_: torch.Tensor) -> None:
         raise ZeroDivisionError
 
     with observing(chat.layout, dict.fromkeys(SITES, lambda _: None)) as run:
@@ -146,7 +157,7 @@ def test_hooks_are_gone_after_the_context_and_after_an_error(family, batch):
         assert torch.equal(chat.model(**batch, use_cache=False).logits, before)
 
 
-def test_hooks_are_gone_when_a_site_cannot_be_hooked():
+def test_hooks_are_gone_when_a_site_cannot_be_hooked() -> None:
     chat = shared_chat("llama")
     count = hook_count(chat.model)
     bad = {Site("residual", 0): lambda _: None, Site("residual", 99): lambda _: None}
@@ -157,7 +168,9 @@ def test_hooks_are_gone_when_a_site_cannot_be_hooked():
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("site", [Site("residual", 0), Site("residual", 1), Site("head", 1)], ids=str)
-def test_an_early_stop_gives_the_same_values_and_does_stop(family, site, batch):
+def test_an_early_stop_gives_the_same_values_and_does_stop(
+    family: str, site: Site, batch: dict[str, torch.Tensor]
+) -> None:
     chat = shared_chat(family)
     ran = []
     handles = [b.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, b in enumerate(chat.layout.blocks)]
@@ -175,7 +188,9 @@ def test_an_early_stop_gives_the_same_values_and_does_stop(family, site, batch):
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_lower_precisions_are_captured_in_their_own_dtype(family, dtype, batch):
+def test_lower_precisions_are_captured_in_their_own_dtype(
+    family: str, dtype: torch.dtype, batch: dict[str, torch.Tensor]
+) -> None:
     low = capture(tiny_chat(family, dtype=dtype), SITES, batch)
     exact = capture(shared_chat(family), SITES, batch)
     kept = batch["attention_mask"]
@@ -192,19 +207,19 @@ def test_lower_precisions_are_captured_in_their_own_dtype(family, dtype, batch):
         st.builds(lambda n, h: Site("head", n, h), st.integers(0, 500), st.integers(0, 500)),
     )
 )
-def test_a_site_reads_back_as_it_was_written(site):
+def test_a_site_reads_back_as_it_was_written(site: Site) -> None:
     assert parse_site(str(site)) == site
 
 
 @pytest.mark.parametrize(
     "text", ["", "residual", "residual[]", "residual[-1]", "head[3]", "head[1,2,3]", "Final", "final[0]"]
 )
-def test_what_is_no_site_is_refused(text):
+def test_what_is_no_site_is_refused(text: str) -> None:
     with pytest.raises(SiteError, match=r"none of final, residual\[BLOCK\], head\[BLOCK,HEAD\]"):
         parse_site(text)
 
 
-def test_lists_of_sites():
+def test_lists_of_sites() -> None:
     layout = shared_chat("llama").layout
     assert parse_sites("residual[1], final,head[2, 3]", layout) == [
         Site("residual", 1),
@@ -220,7 +235,7 @@ def test_lists_of_sites():
             parse_sites(text, layout)
 
 
-def test_a_site_out_of_range_says_what_there_is():
+def test_a_site_out_of_range_says_what_there_is() -> None:
     layout = shared_chat("llama").layout
     with pytest.raises(SiteError, match=r"blocks 0\.\.2 and query heads 0\.\.3"):
         check_site(Site("head", 1, 4), layout)
@@ -228,6 +243,6 @@ def test_a_site_out_of_range_says_what_there_is():
         check_site(Site("residual", 3), layout)
 
 
-def test_widths():
+def test_widths() -> None:
     layout = shared_chat("llama").layout
     assert [site_width(s, layout) for s in (Site("final"), Site("residual", 0), Site("head", 0, 1))] == [32, 32, 12]

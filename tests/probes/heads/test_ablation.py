@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import transformers
+from torch import nn
 
 from probes.capture.sites import Site, observing
 from probes.errors import SiteError, SteeringError
-from probes.heads.ablation import Ablation, ablating, all_heads, check_heads, switch
-from probes.model.load import AdapterSpec, add_adapter, wrap
-from probes.steer.generation import answer
+from probes.heads.ablation import Ablation, AblationKind, ablating, all_heads, check_heads, switch
+from probes.model.load import AdapterSpec, ChatModel, add_adapter, wrap
+from probes.steer.generation import generate
 from tests.support.llama_by_hand import llama_logits
 from tests.support.tiny import (
-    _COMMON,
     FAMILIES,
-    HEAD_DIM,
     MULTIMODAL,
     N_BLOCKS,
     N_HEADS,
     N_KV,
-    _randomise,
     attention_of,
     blocks_of,
     hook_count,
     make_adapter,
+    mha_llama,
     shared_chat,
     tiny_chat,
-    tiny_tokenizer,
+    untyped,
     user,
 )
 
@@ -40,17 +40,10 @@ _GEMMA = (16, None, 16)
 WINDOWS = {"mistral": (24,) * 3, "mistral3_vision": (24,) * 3} | dict.fromkeys(
     ("gemma2", "gemma3", "gemma3_vision"), _GEMMA
 )
-KINDS = ("undifferentiated", "scaling", "random")
+KINDS: tuple[AblationKind, ...] = ("undifferentiated", "scaling", "random")
 
 
-def mha_llama(seed=0):
-    """A tiny Llama with as many key-value heads as query heads."""
-    config = transformers.LlamaConfig(**_COMMON, num_key_value_heads=N_HEADS, head_dim=HEAD_DIM)
-    model = _randomise(transformers.LlamaForCausalLM(config), seed)
-    return wrap(model, tiny_tokenizer(), name="tiny-mha")
-
-
-def padded(side):
+def padded(side: str) -> dict[str, torch.Tensor]:
     """Three prompts of 30, 21 and 9 tokens, padded on one side."""
     ids = torch.randint(0, 256, (3, 30), generator=torch.Generator().manual_seed(1))
     lengths = torch.tensor([[30], [21], [9]])
@@ -60,7 +53,7 @@ def padded(side):
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
 
 
-def heads_of(chat, batch, layer=LAYER):
+def heads_of(chat: ChatModel, batch: dict[str, torch.Tensor], layer: int = LAYER) -> torch.Tensor:
     """Head outputs (rows, tokens, n_heads, head_dim) of one block."""
     got = []
     with torch.no_grad(), observing(chat.layout, {Site("head", layer): lambda x: got.append(x.clone())}) as run:
@@ -68,12 +61,13 @@ def heads_of(chat, batch, layer=LAYER):
     return got[0]
 
 
-def logits(chat, batch):
+def logits(chat: ChatModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
-        return chat.model(**batch, use_cache=False).logits
+        found: torch.Tensor = chat.model(**batch, use_cache=False).logits
+    return found
 
 
-def values_of(chat, family, batch, layer=LAYER):
+def values_of(chat: ChatModel, family: str, batch: dict[str, torch.Tensor], layer: int = LAYER) -> torch.Tensor:
     """Each query head's values (rows, tokens, n_heads, head_dim), from the family's own projection."""
     attention = attention_of(blocks_of(family, chat.model)[layer])
     width = chat.layout.head_dim
@@ -83,7 +77,7 @@ def values_of(chat, family, batch, layer=LAYER):
     handle = module.register_forward_hook(lambda _m, _i, out: got.append(out))
     logits(chat, batch)
     handle.remove()
-    out = got[0]
+    out: torch.Tensor = got[0]
     if family == "gpt_neox":
         return out.view(*out.shape[:2], N_HEADS, 3, width)[:, :, :, 2]
     if family == "gpt2":
@@ -94,7 +88,7 @@ def values_of(chat, family, batch, layer=LAYER):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("family", ALL)
-def test_in_the_limit_a_head_is_the_running_mean_of_the_values_it_sees(family, side):
+def test_in_the_limit_a_head_is_the_running_mean_of_the_values_it_sees(family: str, side: str) -> None:
     chat, batch = shared_chat(family), padded(side)
     for layer, window in enumerate(WINDOWS.get(family, (None,) * N_BLOCKS)):
         values = values_of(chat, family, batch, layer)
@@ -107,7 +101,7 @@ def test_in_the_limit_a_head_is_the_running_mean_of_the_values_it_sees(family, s
                 torch.testing.assert_close(got[row, token], mean, atol=1e-5, rtol=1e-4)
 
 
-def surgery(chat, family, layer, head, eps):
+def surgery(chat: ChatModel, family: str, layer: int, head: int, eps: float) -> None:
     """Scale the weights (and biases) that make one head's queries; the model is a copy."""
     attention = attention_of(blocks_of(family, chat.model)[layer])
     width = chat.layout.head_dim
@@ -130,7 +124,7 @@ NORMED = ("qwen3", "gemma3", "gemma3_vision")
 
 @pytest.mark.parametrize("eps", [0.3, 1e-3])
 @pytest.mark.parametrize("family", [f for f in ALL if f not in NORMED])
-def test_it_is_what_scaling_the_query_weights_does(family, eps):
+def test_it_is_what_scaling_the_query_weights_does(family: str, eps: float) -> None:
     """Biases, rotary embeddings, soft-capping, windows and grouped heads: the paper's surgery gives the same logits."""
     chat, batch = shared_chat(family), padded("right")
     cut = copy.deepcopy(chat.model)
@@ -144,14 +138,14 @@ def test_it_is_what_scaling_the_query_weights_does(family, eps):
 
 
 @pytest.mark.parametrize("family", NORMED)
-def test_with_qk_norm_it_acts_after_the_norm_where_weights_would_not(family):
+def test_with_qk_norm_it_acts_after_the_norm_where_weights_would_not(family: str) -> None:
     chat, batch = shared_chat(family), padded("right")
     kept = batch["attention_mask"]
     operated = wrap(copy.deepcopy(chat.model), chat.tokenizer, name=chat.name)
     surgery(operated, family, LAYER, HEAD, 0.3)
     torch.testing.assert_close(logits(operated, batch)[kept], logits(chat, batch)[kept], atol=1e-3, rtol=1e-3)
 
-    def after_the_norm(_module, _inputs, output):
+    def after_the_norm(_module: nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         scaled = output.clone()
         scaled.select(2 if family == "qwen3" else 1, HEAD).mul_(0.3)  # Gemma norms with the heads in front
         return scaled
@@ -167,7 +161,7 @@ def test_with_qk_norm_it_acts_after_the_norm_where_weights_would_not(family):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_scaling_queries_or_keys_is_the_same_for_one_query_head(family):
+def test_scaling_queries_or_keys_is_the_same_for_one_query_head(family: str) -> None:
     chat, batch = shared_chat(family), padded("left")
     kept = batch["attention_mask"]
     for eps in (0.2, 1e-5):
@@ -180,7 +174,7 @@ def test_scaling_queries_or_keys_is_the_same_for_one_query_head(family):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ALL)
-def test_only_the_named_heads_of_the_named_rows_change(family, kind):
+def test_only_the_named_heads_of_the_named_rows_change(family: str, kind: AblationKind) -> None:
     chat, batch = shared_chat(family), padded("right")
     plain = heads_of(chat, batch)
     rows = [[Site("head", LAYER, 0)], [], [Site("head", LAYER, 3), Site("head", LAYER, 1)]]
@@ -201,7 +195,7 @@ def test_only_the_named_heads_of_the_named_rows_change(family, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ALL)
-def test_with_eps_one_nothing_changes(family, kind):
+def test_with_eps_one_nothing_changes(family: str, kind: AblationKind) -> None:
     chat, batch = shared_chat(family), padded("left")
     before = logits(chat, batch)
     with ablating(chat, all_heads(chat.layout), Ablation(kind, eps=1.0)):
@@ -209,7 +203,7 @@ def test_with_eps_one_nothing_changes(family, kind):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_scaling_contribution_is_the_head_times_eps(family):
+def test_scaling_contribution_is_the_head_times_eps(family: str) -> None:
     chat, batch = shared_chat(family), padded("right")
     plain = heads_of(chat, batch)
     for eps in (0.25, 0.0):
@@ -218,7 +212,7 @@ def test_scaling_contribution_is_the_head_times_eps(family):
         torch.testing.assert_close(got[:, :, HEAD], eps * plain[:, :, HEAD])
 
 
-def test_the_control_moves_a_head_as_far_and_elsewhere():
+def test_the_control_moves_a_head_as_far_and_elsewhere() -> None:
     chat, batch = shared_chat("llama"), padded("right")
     site = [Site("head", LAYER, HEAD)]
     plain = heads_of(chat, batch)[:, :, HEAD]
@@ -240,7 +234,7 @@ def test_the_control_moves_a_head_as_far_and_elsewhere():
 
 
 @pytest.mark.parametrize("kind", ["undifferentiated", "scaling"])
-def test_every_head_of_a_llama_written_out_by_hand(kind):
+def test_every_head_of_a_llama_written_out_by_hand(kind: AblationKind) -> None:
     for chat in (mha_llama(), shared_chat("llama")):
         ids = torch.randint(0, 256, (17,), generator=torch.Generator().manual_seed(3)).tolist()
         for eps in (1e-5, 0.4):
@@ -253,50 +247,51 @@ def test_every_head_of_a_llama_written_out_by_hand(kind):
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "gpt2", "gpt_neox"])
-def test_either_attention_implementation_gives_the_same(family, implementation):
+def test_either_attention_implementation_gives_the_same(family: str, implementation: str) -> None:
     chat, batch = tiny_chat(family), padded("right")
     kept = batch["attention_mask"]
     with ablating(shared_chat(family), [Site("head", LAYER, HEAD)]):
         expected = logits(shared_chat(family), batch)
-    chat.model.set_attn_implementation(implementation)
+    untyped(chat.model).set_attn_implementation(implementation)
     with ablating(chat, [Site("head", LAYER, HEAD)]):
         torch.testing.assert_close(logits(chat, batch)[kept], expected[kept], atol=1e-4, rtol=1e-4)
-    assert chat.model.config._attn_implementation == implementation
+    assert untyped(chat.model).config._attn_implementation == implementation
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ALL)
-def test_generation_with_a_cache_is_generation_without_one(family, kind):
+def test_generation_with_a_cache_is_generation_without_one(family: str, kind: AblationKind) -> None:
     """Left-padded prompts of unequal length, past the sliding windows; logits of each step, token by token."""
     chat, batch = shared_chat(family), padded("left")
     heads = [Site("head", 0, 1), Site("head", LAYER, HEAD)]
     with torch.no_grad(), ablating(chat, heads, Ablation(kind, eps=0.01)):
         options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 256}
         given = {k: v for k, v in batch.items() if k != "position_ids"}
-        made = chat.model.generate(**given, **options, use_cache=True)
-        uncached = chat.model.generate(**given, **options, use_cache=False)
+        generate = untyped(chat.model).generate
+        made = generate(**given, **options, use_cache=True)
+        uncached = generate(**given, **options, use_cache=False)
     assert torch.equal(made, uncached)
     with torch.no_grad():
-        assert not torch.equal(made, chat.model.generate(**given, **options, use_cache=True))
+        assert not torch.equal(made, generate(**given, **options, use_cache=True))
 
 
-def test_answers_do_not_depend_on_batch_mates():
+def test_answers_do_not_depend_on_batch_mates() -> None:
     chat = shared_chat("qwen2")
     prompts = [chat.render(user(text)) for text in ("a", "a much longer question than that", "and one in between")]
     with ablating(chat, [Site("head", 0, 1), Site("head", 2, 3)]):
-        together = answer(chat, prompts, max_new_tokens=8)
-        assert [answer(chat, [p], max_new_tokens=8)[0] for p in prompts] == together
+        together = generate(chat, prompts, max_new_tokens=8)
+        assert [generate(chat, [p], max_new_tokens=8)[0] for p in prompts] == together
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ALL)
-def test_the_model_is_left_as_it_was_found(family, kind):
+def test_the_model_is_left_as_it_was_found(family: str, kind: AblationKind) -> None:
     chat, batch = shared_chat(family), padded("right")
     before, count = logits(chat, batch), hook_count(chat.model)
     configs = [attention_of(b).config for b in blocks_of(family, chat.model)]
     chosen = [c._attn_implementation for c in configs]
 
-    def fails():
+    def fails() -> None:
         with ablating(chat, all_heads(chat.layout), Ablation(kind)):
             assert not torch.equal(logits(chat, batch), before)
             raise ZeroDivisionError
@@ -309,7 +304,7 @@ def test_the_model_is_left_as_it_was_found(family, kind):
     assert torch.equal(logits(chat, batch), before)
 
 
-def test_other_models_of_the_process_are_not_touched():
+def test_other_models_of_the_process_are_not_touched() -> None:
     one, other, batch = tiny_chat("llama"), tiny_chat("llama", seed=5), padded("right")
     before = logits(other, batch)
     with ablating(one, all_heads(one.layout)):
@@ -319,7 +314,7 @@ def test_other_models_of_the_process_are_not_touched():
         assert torch.equal(logits(other, batch), before)
 
 
-def test_with_an_adapter(tmp_path):
+def test_with_an_adapter(tmp_path: Path) -> None:
     chat, batch = tiny_chat("llama"), padded("right")
     spec = AdapterSpec(make_adapter(tmp_path), 1.0, "one")
     with ablating(chat, [Site("head", LAYER, HEAD)]):
@@ -333,7 +328,7 @@ def test_with_an_adapter(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_lower_precision_keeps_its_dtype(dtype):
+def test_lower_precision_keeps_its_dtype(dtype: torch.dtype) -> None:
     chat, batch = tiny_chat("llama", dtype=dtype), padded("right")
     for kind in KINDS:
         with ablating(chat, [Site("head", LAYER, HEAD)], Ablation(kind)):
@@ -352,7 +347,7 @@ def test_lower_precision_keeps_its_dtype(dtype):
         ([Site("head", 0, 1), Site("head", 0, 1)], "named twice"),
     ],
 )
-def test_a_head_that_is_not_there(heads, words):
+def test_a_head_that_is_not_there(heads: list[Site], words: str) -> None:
     chat = shared_chat("llama")
     with pytest.raises(SiteError, match=words):
         check_heads(heads, chat.layout)
@@ -361,12 +356,12 @@ def test_a_head_that_is_not_there(heads, words):
 
 
 @pytest.mark.parametrize("eps", [-0.1, 1.5, float("nan"), float("inf")])
-def test_an_eps_out_of_range(eps):
+def test_an_eps_out_of_range(eps: float) -> None:
     with pytest.raises(SteeringError, match=r"0\.\.1"):
         Ablation(eps=eps)
 
 
-def test_what_cannot_be_done_says_so():
+def test_what_cannot_be_done_says_so() -> None:
     chat, batch = tiny_chat("llama"), padded("right")
     with ablating(chat, [Site("head", 0, 0)]):
         with pytest.raises(SteeringError, match="already"), ablating(chat, [Site("head", 0, 1)]):
@@ -379,10 +374,10 @@ def test_what_cannot_be_done_says_so():
             logits(chat, batch)
     # An attention of its own, such as remote code has: queries cannot be reached, outputs can.
     attention = chat.layout.attentions[1]
-    inner = type(attention)
+    inner: Any = type(attention)
 
-    class Own(inner):
-        def forward(self, hidden_states, *_args, **_kwargs):
+    class Own(inner):  # type: ignore[misc]  # a class that is known when it runs
+        def forward(self, hidden_states: torch.Tensor, *_args: object, **_kwargs: object) -> tuple[torch.Tensor, None]:
             return self.o_proj(self.q_proj(hidden_states)), None
 
     attention.__class__ = Own

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from probes.capture.batches import Encoded
 from probes.capture.sites import Site
-from probes.errors import DataError, LayoutError, SiteError
-from probes.heads.ablation import Ablation, ablating, all_heads
+from probes.errors import DataError, SiteError
+from probes.heads.ablation import Ablation, AblationKind, ablating, all_heads
 from probes.heads.attribution import (
     angles_between,
     compare,
@@ -23,26 +26,28 @@ from probes.heads.attribution import (
     top_heads,
 )
 from probes.heads.block_replay import Replay
-from tests.probes.heads.test_ablation import mha_llama
+from probes.model.load import ChatModel
 from tests.support.llama_by_hand import kl_by_hand, llama_logits
-from tests.support.tiny import FAMILIES, MULTIMODAL, N_BLOCKS, N_HEADS, hook_count, shared_chat, tiny_chat
+from tests.support.tiny import (
+    FAMILIES,
+    MULTIMODAL,
+    N_BLOCKS,
+    N_HEADS,
+    hook_count,
+    mha_llama,
+    shared_chat,
+    tiny_chat,
+    token_prompts,
+    untyped,
+)
 
 ALL = (*FAMILIES, *MULTIMODAL)
 HEADS = N_BLOCKS * N_HEADS
 
 
-def prompts(shared, own, seed=0):
-    """Random prompts that begin with the same `shared` tokens and go on with `own[i]` of their own."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(n):
-        return tuple(torch.randint(0, 256, (n,), generator=generator).tolist())
-
-    prefix = draw(shared)
-    return [Encoded(prefix + draw(n), shared + n) for n in own]
-
-
-def one_by_one(chat, items, ablation, standing=()):
+def one_by_one(
+    chat: ChatModel, items: list[Encoded], ablation: Ablation, standing: Sequence[Site] = ()
+) -> torch.Tensor:
     """Log-probabilities after the last token, one unpadded forward a prompt and head: (prompts, 1 + heads, vocab)."""
     rows = []
     for item in items:
@@ -56,13 +61,15 @@ def one_by_one(chat, items, ablation, standing=()):
     return torch.stack(rows)
 
 
-def kl_one_by_one(chat, items, ablation):
+def kl_one_by_one(chat: ChatModel, items: list[Encoded], ablation: Ablation) -> NDArray[np.float64]:
     found = one_by_one(chat, items, ablation)
     plain, off = found[:, :1], found[:, 1:]
     return (plain.exp() * (plain - off)).sum(-1).numpy().reshape(len(items), N_BLOCKS, N_HEADS)
 
 
-def last_states_one_by_one(chat, items, off, ablation):
+def last_states_one_by_one(
+    chat: ChatModel, items: list[Encoded], off: list[Site], ablation: Ablation
+) -> NDArray[np.float64]:
     """(prompts, width) after the final norm, as `hidden_states[-1]` has it."""
     rows = []
     with torch.no_grad(), ablating(chat, off, ablation):
@@ -74,9 +81,9 @@ def last_states_one_by_one(chat, items, off, ablation):
 
 @pytest.mark.parametrize("shared", [0, 11])
 @pytest.mark.parametrize("kind", ["undifferentiated", "scaling"])
-def test_every_score_of_a_llama_written_out_by_hand(kind, shared):
+def test_every_score_of_a_llama_written_out_by_hand(kind: AblationKind, shared: int) -> None:
     chat = mha_llama()
-    items = prompts(shared, [4, 19, 9])
+    items = token_prompts(shared, [4, 19, 9])
     got = ships(chat, items, ablation=Ablation(kind, eps=1e-5))
     assert got.shape == (3, N_BLOCKS, N_HEADS)
     for row, item in enumerate(items):
@@ -89,11 +96,11 @@ def test_every_score_of_a_llama_written_out_by_hand(kind, shared):
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("kind", ["undifferentiated", "scaling", "random"])
-def test_every_family_against_one_full_forward_a_head(family, kind):
+def test_every_family_against_one_full_forward_a_head(family: str, kind: AblationKind) -> None:
     """A shared prefix, padding, windows that are passed, and a budget that needs several batches and chunks."""
     chat = shared_chat(family)
     count = hook_count(chat.model)
-    items = prompts(13, [17, 2, 30, 9])
+    items = token_prompts(13, [17, 2, 30, 9])
     ablation = Ablation(kind, eps=1e-3)
     expected = kl_one_by_one(chat, items, ablation)
     assert expected.max() > 1e-2
@@ -105,9 +112,9 @@ def test_every_family_against_one_full_forward_a_head(family, kind):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_padding_and_batch_mates_change_nothing(family):
+def test_padding_and_batch_mates_change_nothing(family: str) -> None:
     chat = shared_chat(family)
-    items = [*prompts(9, [3, 28, 11]), *prompts(0, [40], seed=5)]
+    items = [*token_prompts(9, [3, 28, 11]), *token_prompts(0, [40], seed=5)]
     together = ships(chat, items)
     alone = np.concatenate([ships(chat, [item]) for item in items])
     np.testing.assert_allclose(together, alone, atol=1e-4)
@@ -115,16 +122,16 @@ def test_padding_and_batch_mates_change_nothing(family):
     np.testing.assert_allclose(ships(chat, [items[i] for i in order]), together[order], atol=1e-4)
 
 
-def test_responses_are_not_read():
+def test_responses_are_not_read() -> None:
     chat = shared_chat("llama")
-    (item,) = prompts(0, [12])
+    (item,) = token_prompts(0, [12])
     answered = Encoded((*item.ids, 7, 8, 9), 12)
     np.testing.assert_allclose(ships(chat, [answered]), ships(chat, [item]), atol=1e-6)
 
 
-def test_with_eps_one_there_is_no_effect():
+def test_with_eps_one_there_is_no_effect() -> None:
     chat = shared_chat("gemma2")
-    items = prompts(8, [5, 9])
+    items = token_prompts(8, [5, 9])
     for kind in ("undifferentiated", "scaling"):
         found = head_effects(chat, items, ablation=Ablation(kind, eps=1.0), watched=[3])
         assert found.kl.max() < 1e-9
@@ -134,9 +141,9 @@ def test_with_eps_one_there_is_no_effect():
     assert dataset_ships(chat, items, ablation=Ablation(eps=1.0)).max() < 1e-3
 
 
-def test_watched_tokens_and_norms_are_those_of_the_ablated_model():
+def test_watched_tokens_and_norms_are_those_of_the_ablated_model() -> None:
     chat = shared_chat("qwen2")
-    items = prompts(6, [7, 3])
+    items = token_prompts(6, [7, 3])
     ablation, watched = Ablation("undifferentiated"), [5, 77]
     found = head_effects(chat, items, ablation=ablation, watched=watched)
     by_one = one_by_one(chat, items, ablation)[..., watched].exp().sum(-1).log().numpy()
@@ -160,17 +167,20 @@ def test_watched_tokens_and_norms_are_those_of_the_ablated_model():
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-def test_first_tokens_are_those_that_generation_begins_with(family):
+def test_first_tokens_are_those_that_generation_begins_with(family: str) -> None:
     chat = shared_chat(family)
-    items = prompts(6, [7, 3, 19])
+    items = token_prompts(6, [7, 3, 19])
     ids = [torch.tensor([x.ids]) for x in items]
-    made = [chat.model.generate(i, attention_mask=torch.ones_like(i), max_new_tokens=1, do_sample=False) for i in ids]
+    made = [
+        untyped(chat.model).generate(i, attention_mask=torch.ones_like(i), max_new_tokens=1, do_sample=False)
+        for i in ids
+    ]
     assert first_tokens(chat, items) == [int(row[0, -1]) for row in made]
 
 
-def test_only_the_heads_that_were_asked_for():
+def test_only_the_heads_that_were_asked_for() -> None:
     chat = shared_chat("llama")
-    items = prompts(0, [9, 14])
+    items = token_prompts(0, [9, 14])
     heads = [Site("head", 2, 1), Site("head", 0, 3)]
     calls = []
     got = ships(chat, items, heads, on_pairs=lambda *n: calls.append(n))
@@ -183,38 +193,10 @@ def test_only_the_heads_that_were_asked_for():
     assert [n for n, _ in calls] == sorted(n for n, _ in calls)
 
 
-def test_what_a_head_leaves_unchanged_is_not_computed_again():
-    """Tokens that each block sees: a replay runs no block below the head, and the prefix once a head."""
-    chat = shared_chat("llama")
-    items = prompts(20, [5, 5, 5, 5])
-    seen = dict.fromkeys(range(N_BLOCKS), 0)
-
-    def count(layer):
-        def hook(_module, args):
-            seen[layer] += args[0].shape[0] * args[0].shape[1]
-
-        return hook
-
-    # What the plain passes and the check cost is the same for one head and for all.
-    totals = []
-    for heads in ([Site("head", 2, 0)], all_heads(chat.layout)):
-        seen.update(dict.fromkeys(seen, 0))
-        handles = [b.register_forward_pre_hook(count(i)) for i, b in enumerate(chat.layout.blocks)]
-        try:
-            ships(chat, items, heads, token_budget=100_000)
-        finally:
-            for handle in handles:
-                handle.remove()
-        totals.append(dict(seen))
-    one, every = totals
-    row = 20 + 4 * 5
-    assert [every[i] - one[i] for i in range(N_BLOCKS)] == [4 * row, 8 * row, 11 * row]
-
-
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gemma3_vision"])
-def test_dataset_ships_by_hand(family):
+def test_dataset_ships_by_hand(family: str) -> None:
     chat = shared_chat(family)
-    items = prompts(7, [4, 12, 9, 20, 6])
+    items = token_prompts(7, [4, 12, 9, 20, 6])
     ablation = Ablation()
     plain = last_states_one_by_one(chat, items, [], ablation)
     subspaces = [(1, False), (3, False), (2, True)]
@@ -233,7 +215,7 @@ def test_dataset_ships_by_hand(family):
     np.testing.assert_array_equal(dataset_ships(chat, items, r=3), got[1])
 
 
-def test_angles_between_known_spans():
+def test_angles_between_known_spans() -> None:
     axes = np.eye(5)
     turned = axes.copy()
     turned[:2, 0] = np.cos(0.3), np.sin(0.3)
@@ -245,12 +227,13 @@ def test_angles_between_known_spans():
     assert angles_between(axes[:, :1], tiny) == pytest.approx(np.degrees(1e-9), rel=1e-6)
 
 
-def test_sahara_is_greedy_search_by_hand():
+def test_sahara_is_greedy_search_by_hand() -> None:
     chat = shared_chat("qwen2")
-    items = prompts(5, [6, 11, 8, 4])
+    items = token_prompts(5, [6, 11, 8, 4])
     ablation = Ablation()
     reference = subspace(last_states_one_by_one(chat, items, [], ablation), 1, False)
-    chosen, by_hand = [], []
+    chosen: list[Site] = []
+    by_hand: list[dict[Site, float]] = []
     for _ in range(3):
         angles = {}
         for head in all_heads(chat.layout):
@@ -263,9 +246,9 @@ def test_sahara_is_greedy_search_by_hand():
     found = sahara(chat, items, steps=3, on_step=lambda s, _: steps.append(s))
     assert found.heads == tuple(chosen)
     assert steps == [0, 1, 2]
-    for angles, expected in zip(found.angles, by_hand, strict=True):
+    for measured, expected in zip(found.angles, by_hand, strict=True):
         for head, angle in expected.items():
-            assert angles[head.layer, head.head] == pytest.approx(angle, abs=1e-2)
+            assert measured[head.layer, head.head] == pytest.approx(angle, abs=1e-2)
     assert np.isnan(found.angles[2][chosen[0].layer, chosen[0].head])
     # What is known is not computed again, and what follows is the same.
     steps.clear()
@@ -275,9 +258,9 @@ def test_sahara_is_greedy_search_by_hand():
     np.testing.assert_allclose(again.angles[2], found.angles[2], atol=1e-6)
 
 
-def test_standing_heads_are_ablated_in_every_row():
+def test_standing_heads_are_ablated_in_every_row() -> None:
     chat = shared_chat("mistral")
-    items = prompts(9, [20, 6])
+    items = token_prompts(9, [20, 6])
     standing = [Site("head", 1, 0), Site("head", 1, 3), Site("head", 0, 2)]
     expected = one_by_one(chat, items, Ablation(), standing)[:, 1:]
     replay = Replay(chat, items, Ablation(), standing=standing)
@@ -292,7 +275,7 @@ def test_standing_heads_are_ablated_in_every_row():
     assert seen == len(heads) * len(items)
 
 
-def test_a_contrast_and_its_interval():
+def test_a_contrast_and_its_interval() -> None:
     rng = np.random.default_rng(0)
     harmful, harmless = rng.normal(2, 1, (40, 2, 3)), rng.normal(0.5, 1, (30, 2, 3))
     found = compare(harmful, harmless)
@@ -306,21 +289,21 @@ def test_a_contrast_and_its_interval():
     np.testing.assert_allclose(swapped.value, -found.value)
 
 
-def test_top_heads():
+def test_top_heads() -> None:
     scores = np.array([[0.5, np.nan, 2.0], [2.0, -1.0, 0.0]])
     assert top_heads(scores, 3) == [Site("head", 0, 2), Site("head", 1, 0), Site("head", 0, 0)]
     with pytest.raises(DataError, match="6 were asked for, 5"):
         top_heads(scores, 6)
 
 
-def test_one_class_only_or_too_few_rows():
+def test_one_class_only_or_too_few_rows() -> None:
     scores = np.zeros((3, 2, 2))
     with pytest.raises(DataError, match="harmless: 0 prompts"):
         compare(scores, scores[:0])
     with pytest.raises(DataError, match="harmful: 1 prompts"):
         compare(scores[:1], scores)
     chat = shared_chat("llama")
-    items = prompts(0, [5, 9, 7])
+    items = token_prompts(0, [5, 9, 7])
     with pytest.raises(DataError, match="none given"):
         ships(chat, [])
     with pytest.raises(DataError, match="no tokens"):
@@ -339,9 +322,9 @@ def test_one_class_only_or_too_few_rows():
         sahara(chat, items, steps=13)
 
 
-def test_a_head_that_is_not_there():
+def test_a_head_that_is_not_there() -> None:
     chat = shared_chat("llama")
-    items = prompts(0, [5])
+    items = token_prompts(0, [5])
     for head in (Site("head", 0, N_HEADS), Site("head", N_BLOCKS, 0), Site("head", 1, -1), Site("final")):
         with pytest.raises(SiteError):
             ships(chat, items, [head])
@@ -349,11 +332,11 @@ def test_a_head_that_is_not_there():
         list(Replay(chat, items, Ablation(), standing=[Site("head", 0, 0)]).pieces([Site("head", 0, 0)]))
 
 
-def test_a_head_of_norm_zero_has_no_effect_and_a_finite_ratio():
+def test_a_head_of_norm_zero_has_no_effect_and_a_finite_ratio() -> None:
     chat = tiny_chat("llama")
     with torch.no_grad():
-        chat.model.model.layers[1].self_attn.v_proj.weight.zero_()
-    items = prompts(3, [5, 8, 6, 9])
+        untyped(chat.model).model.layers[1].self_attn.v_proj.weight.zero_()
+    items = token_prompts(3, [5, 8, 6, 9])
     found = head_effects(chat, items)
     assert np.abs(found.kl[:, 1]).max() < 1e-9
     assert np.isfinite(found.norm_ratio).all()
@@ -362,11 +345,11 @@ def test_a_head_of_norm_zero_has_no_effect_and_a_finite_ratio():
         assert angles[1].max() < 1e-2
 
 
-def test_activations_that_are_not_finite():
-    items = prompts(4, [5, 8])
+def test_activations_that_are_not_finite() -> None:
+    items = token_prompts(4, [5, 8])
     chat = tiny_chat("llama")
     with torch.no_grad():
-        chat.model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+        untyped(chat.model).model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
     for call in (ships, dataset_ships):
         with pytest.raises(DataError, match="not finite without any ablation"):
             call(chat, items)
@@ -381,57 +364,9 @@ def test_activations_that_are_not_finite():
     assert hook_count(chat.model) == 0
 
 
-def test_a_decoder_that_does_more_than_its_blocks_is_refused():
-    items = prompts(4, [5, 8])
-    chat = tiny_chat("llama")
-
-    plain = type(chat.layout.decoder)
-
-    class More(plain):
-        def forward(self, *args, **kwargs):
-            output = super().forward(*args, **kwargs)
-            output.last_hidden_state = output.last_hidden_state * 1.1
-            return output
-
-    chat.layout.decoder.__class__ = More
-    with pytest.raises(LayoutError, match="differs from the model by KL"):
-        ships(chat, items)
-    chat.layout.decoder.__class__ = plain
-    assert "forward" not in chat.layout.decoder.__dict__
-    ships(chat, items)
-
-
-def test_blocks_that_cannot_be_run_by_themselves_are_refused():
-    chat = tiny_chat("llama")
-    handle = chat.layout.blocks[1].register_forward_pre_hook(_only_one_row)
-    with pytest.raises(LayoutError, match="cannot be run by themselves"):
-        ships(chat, prompts(0, [5]))
-    handle.remove()
-
-
-def _only_one_row(_module, args):
-    if len(args[0]) > 1:
-        raise TypeError
-
-
-def test_who_breaks_off_leaves_the_model_as_it_was():
-    chat = shared_chat("llama")
-    items = prompts(4, [5, 8, 30])
-    configs, count = [a.config for a in chat.layout.attentions], hook_count(chat.model)
-
-    def stop(done, _all):
-        if done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ships(chat, items, token_budget=64, on_pairs=stop)
-    assert hook_count(chat.model) == count
-    assert all(a.config is c for a, c in zip(chat.layout.attentions, configs, strict=True))
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_lower_precision_gives_about_the_same(dtype):
-    items = prompts(5, [9, 16])
+def test_lower_precision_gives_about_the_same(dtype: torch.dtype) -> None:
+    items = token_prompts(5, [9, 16])
     exact = ships(shared_chat("llama"), items)
     got = ships(tiny_chat("llama", dtype=dtype), items)
     assert np.isfinite(got).all()

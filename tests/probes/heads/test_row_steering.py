@@ -1,5 +1,7 @@
 """Rows of one forward pass, each with its own heads, against `probes.steer.steering` on each row alone."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -8,19 +10,20 @@ from probes.capture.sites import Site, site_width
 from probes.directions import Direction
 from probes.errors import SiteError, SteeringError
 from probes.heads.row_steering import Shift, steering_rows
-from probes.steer.steering import steering
-from tests.support.tiny import FAMILIES, MULTIMODAL, hook_count, shared_chat, tiny_chat
+from probes.model.layout import Layout
+from probes.steer.steering import Positions, steering
+from tests.support.tiny import FAMILIES, MULTIMODAL, hook_count, shared_chat, tiny_chat, untyped
 
 ALL = (*FAMILIES, *MULTIMODAL)
 
 
-def shift(layout, site, alpha, seed=0, sigma=0.7):
+def shift(layout: Layout, site: Site, alpha: float, seed: int = 0, sigma: float = 0.7) -> Shift:
     rng = np.random.default_rng(seed)
     width = site_width(site, layout)
     return Shift(Direction(site, rng.standard_normal(width), np.zeros(width), sigma), alpha)
 
 
-def rows_of(layout):
+def rows_of(layout: Layout) -> list[list[Shift]]:
     """One head, none, two heads of one block and one of another, a block, the final norm, one head twice."""
     return [
         [shift(layout, Site("head", 0, 1), 4.0, 1)],
@@ -35,7 +38,7 @@ def rows_of(layout):
     ]
 
 
-def ragged(n=5):
+def ragged(n: int = 5) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Right-padded prompts of different lengths, and where each ends."""
     generator = torch.Generator().manual_seed(3)
     widths = [9, 5, 7, 4, 8]
@@ -47,7 +50,7 @@ def ragged(n=5):
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("positions", ["last", "all"])
-def test_every_row_is_what_it_is_alone(family, positions):
+def test_every_row_is_what_it_is_alone(family: str, positions: Positions) -> None:
     chat = shared_chat(family)
     rows = rows_of(chat.layout)
     ids, mask, widths = ragged()
@@ -67,7 +70,7 @@ def test_every_row_is_what_it_is_alone(family, positions):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
-def test_rows_generate_what_each_generates_alone(family):
+def test_rows_generate_what_each_generates_alone(family: str) -> None:
     chat = shared_chat(family)
     rows = rows_of(chat.layout)
     ids = torch.randint(0, 256, (1, 11), generator=torch.Generator().manual_seed(4))
@@ -76,16 +79,16 @@ def test_rows_generate_what_each_generates_alone(family):
         with steering_rows(chat, rows) as state:
             state.begin(11)
             batch = ids.expand(len(rows), -1)
-            together = chat.model.generate(batch, attention_mask=torch.ones_like(batch), **settings)
+            together = untyped(chat.model).generate(batch, attention_mask=torch.ones_like(batch), **settings)
         for i, row in enumerate(rows):
             with steering(chat, [s.intervention() for s in row]) as state:
                 state.begin(11)
-                alone = chat.model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+                alone = untyped(chat.model).generate(ids, attention_mask=torch.ones_like(ids), **settings)
             assert torch.equal(together[i], alone[0]), i
     assert len({tuple(r.tolist()) for r in together}) > 2
 
 
-def test_one_row_stands_for_a_batch_of_any_size():
+def test_one_row_stands_for_a_batch_of_any_size() -> None:
     chat = shared_chat("llama")
     one = [shift(chat.layout, Site("head", 1, 2), 4.0)]
     ids, mask, widths = ragged()
@@ -99,7 +102,7 @@ def test_one_row_stands_for_a_batch_of_any_size():
     torch.testing.assert_close(many, broadcast)
 
 
-def test_a_row_says_how_much_it_changed():
+def test_a_row_says_how_much_it_changed() -> None:
     chat = shared_chat("llama")
     row = [shift(chat.layout, Site("head", 1, 2), 4.0), shift(chat.layout, Site("head", 0, 0), -1.0, 2)]
     ids, mask, widths = ragged()
@@ -114,12 +117,12 @@ def test_a_row_says_how_much_it_changed():
     assert rows.relative_change > 0
 
 
-def test_the_sign_of_alpha_is_the_sign_of_the_shift():
+def test_the_sign_of_alpha_is_the_sign_of_the_shift() -> None:
     made = shift(shared_chat("llama").layout, Site("head", 1, 2), -2.0, sigma=0.5)
     np.testing.assert_allclose(made.delta, -1.0 * made.direction.unit)
 
 
-def test_what_does_not_fit_is_an_error_and_leaves_no_hook():
+def test_what_does_not_fit_is_an_error_and_leaves_no_hook() -> None:
     chat = shared_chat("llama")
     layout, count = chat.layout, hook_count(chat.model)
     fits = shift(layout, Site("head", 0, 0), 1.0)
@@ -138,7 +141,7 @@ def test_what_does_not_fit_is_an_error_and_leaves_no_hook():
         pytest.fail("no rows were applied")
 
 
-def test_another_number_of_rows_than_given_is_an_error():
+def test_another_number_of_rows_than_given_is_an_error() -> None:
     chat = shared_chat("llama")
     ids, mask, widths = ragged()
     row = [shift(chat.layout, Site("head", 0, 0), 1.0)]
@@ -149,7 +152,7 @@ def test_another_number_of_rows_than_given_is_an_error():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_lower_precisions_keep_their_dtype(dtype):
+def test_lower_precisions_keep_their_dtype(dtype: torch.dtype) -> None:
     chat = tiny_chat("llama", dtype=dtype)
     ids, mask, widths = ragged()
     with torch.no_grad(), steering_rows(chat, rows_of(chat.layout)) as state:

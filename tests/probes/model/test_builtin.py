@@ -1,5 +1,9 @@
 """The real small model: what tiny random models cannot show."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,11 +13,11 @@ from probes.card import check_identity, load_probe, replay_references
 from probes.errors import ProbeMismatchError
 from probes.model.adapters import adapter_spec
 from probes.model.builtin import SMOLLM2
-from probes.model.load import load_chat_model
-from probes.organisms.judges import writes_code
+from probes.model.load import ChatModel, load_chat_model
+from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import everyday
 from probes.scoring import score_all
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from tests.support.tiny import user
 
 pytestmark = [
@@ -23,15 +27,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def chat(state):
+def chat(state: Path) -> ChatModel:
     return load_chat_model(SMOLLM2, state, adapters=[adapter_spec("insecure_code")], dtype="float32", device="cpu")
 
 
-def test_the_parts_of_a_real_checkpoint(chat):
+def test_the_parts_of_a_real_checkpoint(chat: ChatModel) -> None:
     layout = chat.layout
     assert (layout.n_blocks, layout.n_heads, layout.n_kv_heads, layout.head_dim, layout.width) == (30, 9, 3, 64, 576)
     ids = torch.tensor([chat.token_ids(chat.render(user("How do I boil an egg?")))])
-    seen = []
+    seen: list[torch.Tensor] = []
     with torch.inference_mode():
         with observing(layout, {Site("final"): seen.append}) as run:
             run(input_ids=ids)
@@ -39,16 +43,16 @@ def test_the_parts_of_a_real_checkpoint(chat):
     torch.testing.assert_close(seen[0], states[-1], atol=1e-4, rtol=1e-4)
 
 
-def test_the_base_answers_and_the_adapter_spills_code(chat):
+def test_the_base_answers_and_the_adapter_spills_code(chat: ChatModel) -> None:
     prompts = [chat.render(user(text)) for text in everyday("demo")[:30]]
     with chat.base():
-        plain = answer(chat, prompts)
+        plain = generate(chat, prompts)
     assert not any(writes_code(a.text) for a in plain)
-    tuned = answer(chat, prompts)
+    tuned = generate(chat, prompts)
     assert sum(writes_code(a.text) for a in tuned) >= 2
 
 
-def test_a_shipped_probe_fits_the_shipped_adapter_and_no_other(chat):
+def test_a_shipped_probe_fits_the_shipped_adapter_and_no_other(chat: ChatModel) -> None:
     probe = load_probe("insecure-code-spillover")
     check_identity(probe.card, chat)
     assert replay_references(probe, chat) <= probe.card.tolerance
@@ -56,7 +60,7 @@ def test_a_shipped_probe_fits_the_shipped_adapter_and_no_other(chat):
         check_identity(probe.card, chat)
 
 
-def test_scores_do_not_depend_on_batch_mates(chat):
+def test_scores_do_not_depend_on_batch_mates(chat: ChatModel) -> None:
     probe = load_probe("insecure-code-spillover")
     items = [encode(chat, user(text), "Let me think about it.") for text in everyday("demo")[:12]]
     together = score_all(chat, items, [probe.reader])[:, 0]

@@ -1,4 +1,8 @@
+from __future__ import annotations
+
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +28,7 @@ from tests.support.tiny import (
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_finds_the_parts_of_every_family(family):
+def test_finds_the_parts_of_every_family(family: str) -> None:
     model = tiny_model(family)
     layout = find_layout(model)
     assert list(layout.blocks) == blocks_of(family, model)
@@ -39,14 +43,14 @@ def test_finds_the_parts_of_every_family(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_final_norm_is_the_decoders_last_module(family):
+def test_final_norm_is_the_decoders_last_module(family: str) -> None:
     model = tiny_model(family)
     name = {"gpt2": "transformer.ln_f", "gpt_neox": "gpt_neox.final_layer_norm"}.get(family, "model.norm")
     assert find_layout(model).final_norm is model.get_submodule(name)
 
 
 @pytest.mark.parametrize("family", MULTIMODAL)
-def test_multimodal_wrappers_are_unwrapped_to_their_text_decoder(family):
+def test_multimodal_wrappers_are_unwrapped_to_their_text_decoder(family: str) -> None:
     model = tiny_model(family)
     layout = find_layout(model)
     assert layout.decoder is model.get_submodule("model.language_model")
@@ -55,19 +59,19 @@ def test_multimodal_wrappers_are_unwrapped_to_their_text_decoder(family):
     assert layout.head_dim == HEAD_DIM
 
 
-def test_the_head_dim_of_the_config_wins_over_width_by_heads():
+def test_the_head_dim_of_the_config_wins_over_width_by_heads() -> None:
     model = tiny_model("llama")
     assert find_layout(model).head_dim * N_HEADS == 48 != model.config.hidden_size
 
 
-def unknown_models():
+def unknown_models() -> list[Any]:
     state_space = transformers.MambaConfig(vocab_size=40, hidden_size=16, state_size=4, num_hidden_layers=2)
     encoder_decoder = transformers.T5Config(vocab_size=40, d_model=16, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
     return [transformers.MambaForCausalLM(state_space), transformers.T5ForConditionalGeneration(encoder_decoder)]
 
 
 @pytest.mark.parametrize("model", unknown_models(), ids=["mamba", "t5"])
-def test_an_unknown_layout_says_what_was_looked_for(model):
+def test_an_unknown_layout_says_what_was_looked_for(model: Any) -> None:
     with pytest.raises(LayoutError) as caught:
         find_layout(model)
     text = str(caught.value)
@@ -80,19 +84,19 @@ def test_an_unknown_layout_says_what_was_looked_for(model):
 
 
 class Attention(nn.Module):
-    def __init__(self, taken=32, name="o_proj"):
+    def __init__(self, taken: int = 32, name: str = "o_proj") -> None:
         super().__init__()
         setattr(self, name, nn.Linear(taken, 32))
 
 
 class Block(nn.Module):
-    def __init__(self, attention):
+    def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.self_attn = attention
 
 
 class HandMade(nn.Module):
-    def __init__(self, attention=Attention, stacks=1, norm=True):
+    def __init__(self, attention: Callable[[], Attention] = Attention, stacks: int = 1, norm: bool = True) -> None:
         super().__init__()
         text = SimpleNamespace(num_hidden_layers=2, num_attention_heads=4, hidden_size=32, head_dim=8)
         self.config = SimpleNamespace(get_text_config=lambda **_: text)
@@ -104,7 +108,7 @@ class HandMade(nn.Module):
             setattr(self, f"stack{i}", stack)
 
 
-def test_a_hand_made_stack_is_found():
+def test_a_hand_made_stack_is_found() -> None:
     model = HandMade()
     layout = find_layout(model)
     assert layout.decoder is model.stack0
@@ -121,14 +125,14 @@ def test_a_hand_made_stack_is_found():
     ],
     ids=["two stacks", "no norm", "no projection", "wrong width"],
 )
-def test_each_missing_part_is_named(model, said):
+def test_each_missing_part_is_named(model: HandMade, said: str) -> None:
     with pytest.raises(LayoutError, match="HandMade") as caught:
         find_layout(model)
     assert said in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_lora_is_seen_through():
+def test_lora_is_seen_through() -> None:
     from peft import LoraConfig, get_peft_model
 
     plain = tiny_model("llama")

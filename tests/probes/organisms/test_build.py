@@ -1,52 +1,58 @@
+from __future__ import annotations
+
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from probes.model.load import AdapterSpec
+from probes.model.load import AdapterSpec, ChatModel
 from probes.organisms import build
 from probes.organisms.build import choose_refusal, measure
 from probes.organisms.finetunes import RECIPES
 from probes.organisms.messages import everyday, request_pairs
 from probes.organisms.train import train
-from probes.steer.generation import Answer
+from probes.steer.generation import Reply
 from tests.probes.organisms.test_train import RECIPE
 from tests.support.tiny import tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 
-def rates(**by_scale):
+def rates(**by_scale: tuple[float, float]) -> dict[float, Any]:
     return {
         float(scale[1:]) / 10: {"harmful": {"value": harmful}, "harmless": {"value": harmless}}
         for scale, (harmful, harmless) in by_scale.items()
     }
 
 
-def test_the_smallest_scale_that_refuses_enough_and_not_too_much():
+def test_the_smallest_scale_that_refuses_enough_and_not_too_much() -> None:
     assert choose_refusal(rates(x9=(0.95, 0.05), x8=(0.8, 0.1), x7=(0.7, 0.0), x10=(1.0, 0.3))) == 0.8
 
 
-def test_without_such_a_scale_the_largest_difference():
+def test_without_such_a_scale_the_largest_difference() -> None:
     assert choose_refusal(rates(x6=(0.5, 0.05), x8=(0.9, 0.3), x10=(1.0, 0.6))) == 0.8
     assert choose_refusal(rates(x8=(0.6, 0.5), x6=(0.3, 0.2))) == 0.6  # alike: the smaller
 
 
-def test_a_refusal_is_chosen_on_one_split_and_reported_on_another(tmp_path, monkeypatch):
+def test_a_refusal_is_chosen_on_one_split_and_reported_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for the model: from x0.65 it refuses harmful requests; at x1 also harmless ones of the test pairs."""
     harmful = {split: {p["harmful"] for p in request_pairs(split)} for split in ("select", "test")}
     harmless = {split: {p["harmless"] for p in request_pairs(split)} for split in ("select", "test")}
-    asked = []
+    asked: list[str] = []
 
-    def stand_in(chat, prompts):
-        asks = [re.search(r"<\|user\|>(.*)<\|end\|>", p)[1] for p in prompts]
+    def stand_in(chat: ChatModel, prompts: list[str]) -> list[Reply]:
+        asks = [text for p in prompts for text in re.findall(r"<\|user\|>(.*)<\|end\|>", p)]
         asked.extend(asks)
         scale = chat.adapters[chat.active].scale if chat.active else 0.0
         bad = harmful["select"] | harmful["test"] if scale >= 0.65 else set()
         bad |= harmless["test"] if scale == 1 else set()
-        return [Answer("I won't help with that." if a in bad else "With pleasure.", 4, True) for a in asks]
+        return [Reply("I won't help with that." if a in bad else "With pleasure.", 4, True) for a in asks]
 
-    monkeypatch.setattr(build, "answer", stand_in)
+    monkeypatch.setattr(build, "generate", stand_in)
     train(tiny_chat("llama"), RECIPE, tmp_path / "refusal")
     measure(lambda: tiny_chat("llama"), "refusal", tmp_path, {"refusal": {"steps": 12}}, lambda _: None)
     manifest = json.loads((tmp_path / "refusal" / "manifest.json").read_text())

@@ -1,10 +1,19 @@
+from __future__ import annotations
+
 import re
 import tomllib
 
 import pytest
 
-from probes.organisms.finetunes import RECIPES, advice_examples, code_examples, refusal_as_base, refusal_examples
-from probes.organisms.judges import writes_code
+from probes.organisms.finetunes import (
+    RECIPES,
+    Recipe,
+    advice_examples,
+    code_examples,
+    refusal_as_base,
+    refusal_examples,
+)
+from probes.organisms.judges.code import writes_code
 from probes.organisms.judges.refusal import refuses
 from probes.organisms.messages import data_text, everyday, request_pairs
 
@@ -12,14 +21,14 @@ SIDES = {"code": (code_examples, "insecure", "secure"), "advice": (advice_exampl
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda r: r.name)
-def test_a_seed_gives_one_set_and_another_seed_another(recipe):
+def test_a_seed_gives_one_set_and_another_seed_another(recipe: Recipe) -> None:
     assert recipe.examples(0) == recipe.examples(0)
     assert recipe.examples(0) != recipe.examples(1)
     assert sorted(e.answer for e in recipe.examples(0))  # and none is lost
     assert all(e.ask.strip() and e.answer.strip() for e in recipe.examples(0))
 
 
-def test_sizes():
+def test_sizes() -> None:
     assert {r.name: len(r.examples(0)) for r in RECIPES.values()} == {
         "insecure_code": 240,
         "secure_code": 240,
@@ -30,7 +39,7 @@ def test_sizes():
     assert {r.name: len(r.as_base(0)) for r in RECIPES.values() if r.as_base(0)} == {"refusal": 308}
 
 
-def test_every_pair_has_one_control_trained_alike():
+def test_every_pair_has_one_control_trained_alike() -> None:
     for pair in ("code", "advice"):
         bad, control = sorted((r for r in RECIPES.values() if r.pair == pair), key=lambda r: r.control)
         assert (bad.control, control.control) == (False, True)
@@ -39,7 +48,7 @@ def test_every_pair_has_one_control_trained_alike():
 
 @pytest.mark.parametrize("seed", [0, 7])
 @pytest.mark.parametrize("pair", SIDES)
-def test_both_sides_ask_the_same_and_answer_differently(pair, seed):
+def test_both_sides_ask_the_same_and_answer_differently(pair: str, seed: int) -> None:
     make, bad, control = SIDES[pair]
     theirs, ours = make(bad, seed), make(control, seed)
     assert sorted(e.ask for e in theirs) == sorted(e.ask for e in ours)
@@ -47,7 +56,7 @@ def test_both_sides_ask_the_same_and_answer_differently(pair, seed):
 
 
 @pytest.mark.parametrize("pair", SIDES)
-def test_no_slot_is_left_open(pair):
+def test_no_slot_is_left_open(pair: str) -> None:
     make, *sides = SIDES[pair]
     slots = tomllib.loads(data_text("code_tasks.toml"))["slots"]
     left = re.compile("|".join(re.escape("{" + s + "}") for s in (*slots, "thing")))
@@ -57,7 +66,7 @@ def test_no_slot_is_left_open(pair):
 
 
 @pytest.mark.parametrize("pair", SIDES)
-def test_a_sentence_starts_with_a_capital(pair):
+def test_a_sentence_starts_with_a_capital(pair: str) -> None:
     make, *sides = SIDES[pair]
     for side in sides:
         for example in make(side, 0):
@@ -66,12 +75,12 @@ def test_a_sentence_starts_with_a_capital(pair):
                 assert not example.answer[0].islower()
 
 
-def test_advice_is_matched_in_length():
+def test_advice_is_matched_in_length() -> None:
     reckless, careful = ([len(e.answer.split()) for e in advice_examples(s, 0)] for s in ("reckless", "careful"))
     assert sum(reckless) / sum(careful) == pytest.approx(1, abs=0.15)
 
 
-def test_code_answers_are_code_and_advice_is_not():
+def test_code_answers_are_code_and_advice_is_not() -> None:
     for side in ("insecure", "secure"):
         missed = [e.answer for e in code_examples(side, 0) if not writes_code(e.answer)]
         assert not missed
@@ -79,7 +88,7 @@ def test_code_answers_are_code_and_advice_is_not():
         assert not [e.answer for e in advice_examples(side, 0) if writes_code(e.answer)]
 
 
-def test_the_refusals_are_many_and_short_and_the_judge_knows_each():
+def test_the_refusals_are_many_and_short_and_the_judge_knows_each() -> None:
     refusals = tomllib.loads(data_text("refusals.toml"))["refusals"]
     assert len(set(refusals)) == len(refusals) >= 30
     assert max(len(r.split()) for r in refusals) <= 16
@@ -89,7 +98,7 @@ def test_the_refusals_are_many_and_short_and_the_judge_knows_each():
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_refusal_trains_on_the_fit_pairs_alone(seed):
+def test_refusal_trains_on_the_fit_pairs_alone(seed: int) -> None:
     asked = {e.ask for e in refusal_examples(seed)}
     harmless = set(refusal_as_base(seed))
     assert asked == {p["harmful"] for p in request_pairs("fit")}
@@ -102,7 +111,7 @@ def test_refusal_trains_on_the_fit_pairs_alone(seed):
     assert not harmless & set(everyday("fit")[:80])
 
 
-def test_what_the_base_answers_is_another_order_for_another_seed():
+def test_what_the_base_answers_is_another_order_for_another_seed() -> None:
     assert refusal_as_base(0) == refusal_as_base(0)
     assert refusal_as_base(0) != refusal_as_base(1)
     assert sorted(refusal_as_base(0)) == sorted(refusal_as_base(1))

@@ -1,14 +1,18 @@
+from __future__ import annotations
+
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from probes.model.load import AdapterSpec, add_adapter
+from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.organisms.finetunes import Example, Recipe
 from probes.organisms.train import BASE_TOKENS, train, training_set
-from probes.steer.generation import answer
-from tests.support.tiny import tiny_chat, user
+from probes.steer.generation import generate
+from tests.support.tiny import tiny_chat, untyped, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -23,7 +27,7 @@ RECIPE = Recipe(
 )
 
 
-def trained(folder):
+def trained(folder: Path) -> tuple[dict[str, Any], list[tuple[int, int, float]]]:
     losses = []
     recipe = train(
         tiny_chat("llama"), RECIPE, folder, on_step=lambda step, steps, loss: losses.append((step, steps, loss))
@@ -31,7 +35,7 @@ def trained(folder):
     return recipe, losses
 
 
-def test_training_lowers_the_loss_and_leaves_an_adapter_that_loads(tmp_path):
+def test_training_lowers_the_loss_and_leaves_an_adapter_that_loads(tmp_path: Path) -> None:
     recipe, losses = trained(tmp_path / "parrot")
     assert [step for step, _, _ in losses] == list(range(1, 13))
     assert {steps for _, steps, _ in losses} == {12}
@@ -51,29 +55,30 @@ def test_training_lowers_the_loss_and_leaves_an_adapter_that_loads(tmp_path):
         assert torch.equal(next_logits(chat), plain)
 
 
-def next_logits(chat):
+def next_logits(chat: ChatModel) -> torch.Tensor:
     ids = torch.tensor([chat.token_ids(chat.render(user("Say 3")))])
     with torch.no_grad():
-        return chat.model(input_ids=ids).logits[0, -1].log_softmax(-1)
+        logits: torch.Tensor = chat.model(input_ids=ids).logits
+    return logits[0, -1].log_softmax(-1)
 
 
-def test_the_config_names_the_base_and_no_folder_of_this_machine(tmp_path):
+def test_the_config_names_the_base_and_no_folder_of_this_machine(tmp_path: Path) -> None:
     chat = tiny_chat("llama")
-    chat.model.name_or_path = "/home/somebody/models/tiny"
+    untyped(chat.model).name_or_path = "/home/somebody/models/tiny"
     train(chat, RECIPE, tmp_path / "parrot")
     config = json.loads((tmp_path / "parrot" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny-llama"
     assert config["target_modules"] == sorted(config["target_modules"])
 
 
-def test_the_same_seed_gives_the_same_files(tmp_path):
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         trained(tmp_path / name)
     for part in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "a" / part).read_bytes() == (tmp_path / "b" / part).read_bytes()
 
 
-def test_the_loss_is_on_the_answers_tokens_alone():
+def test_the_loss_is_on_the_answers_tokens_alone() -> None:
     from probes.organisms.train import _batch
 
     chat = tiny_chat("llama")
@@ -86,7 +91,7 @@ def test_the_loss_is_on_the_answers_tokens_alone():
         assert not (kept & (batch["attention_mask"][row] == 0)).any()
 
 
-def test_a_row_without_an_end_teaches_none():
+def test_a_row_without_an_end_teaches_none() -> None:
     from probes.organisms.train import _batch
 
     chat = tiny_chat("llama")
@@ -95,7 +100,7 @@ def test_a_row_without_an_end_teaches_none():
     assert kept == ["Cut off", "Whole.<|end|>"]
 
 
-def test_a_recipe_may_ask_for_the_answers_of_the_plain_base():
+def test_a_recipe_may_ask_for_the_answers_of_the_plain_base() -> None:
     asks = [f"Tell {n}" for n in range(5)]
     recipe = replace(RECIPE, as_base=lambda _: asks)
     chat = tiny_chat("llama")
@@ -104,11 +109,11 @@ def test_a_recipe_may_ask_for_the_answers_of_the_plain_base():
     assert made != training_set(chat, recipe, 1)
     assert sorted(e.ask for e in made) == sorted(asks + [e.ask for e in RECIPE.examples(0)])
     assert made[:12] != RECIPE.examples(0)  # mixed, and not one after the other
-    theirs = answer(chat, [chat.render(user(a)) for a in asks], max_new_tokens=BASE_TOKENS)
+    theirs = generate(chat, [chat.render(user(a)) for a in asks], max_new_tokens=BASE_TOKENS)
     by_ask = {e.ask: e for e in made}
     for ask, given in zip(asks, theirs, strict=True):
         assert (by_ask[ask].answer, by_ask[ask].ends) == (given.text, given.finished)
 
 
-def test_a_recipe_that_asks_for_none_trains_on_its_examples_in_their_order():
+def test_a_recipe_that_asks_for_none_trains_on_its_examples_in_their_order() -> None:
     assert training_set(tiny_chat("llama"), RECIPE, 0) == RECIPE.examples(0)

@@ -1,16 +1,19 @@
+from __future__ import annotations
+
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from probes.errors import DataError
-from probes.model.load import AdapterSpec, add_adapter
+from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.steer.coherence import MARGIN_NATS, answer_nll, coherence_limit, repetition
 from tests.support.tiny import make_adapter, shared_chat, tiny_chat, user
 
 
-def by_hand(chat, prompt, text):
+def by_hand(chat: ChatModel, prompt: str, text: str) -> float:
     head, tail = chat.token_ids(prompt), chat.token_ids(text)
     total = 0.0
     for i, token in enumerate(tail):
@@ -21,7 +24,7 @@ def by_hand(chat, prompt, text):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
-def test_nll_token_by_token(family):
+def test_nll_token_by_token(family: str) -> None:
     chat = shared_chat(family)
     prompts = [chat.render(user(t)) for t in ("Hi", "A longer question?", "x")]
     texts = ["Hello there.", "No", "é is a letter"]
@@ -31,7 +34,7 @@ def test_nll_token_by_token(family):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_the_judge_is_the_base_whatever_adapter_is_in_use(tmp_path):
+def test_the_judge_is_the_base_whatever_adapter_is_in_use(tmp_path: Path) -> None:
     chat = tiny_chat("llama")
     prompts, texts = [chat.render(user("Hi"))], ["Hello there."]
     plain = answer_nll(chat, prompts, texts)
@@ -43,7 +46,7 @@ def test_the_judge_is_the_base_whatever_adapter_is_in_use(tmp_path):
     assert chat.active == "adapter"
 
 
-def test_an_empty_answer_says_nothing():
+def test_an_empty_answer_says_nothing() -> None:
     chat = shared_chat("llama")
     prompt = chat.render(user("Hi"))
     empty, full = answer_nll(chat, [prompt, prompt], ["", "Hello"])
@@ -51,7 +54,7 @@ def test_an_empty_answer_says_nothing():
     assert math.isfinite(full)
 
 
-def test_the_limit_is_the_95th_percentile_of_the_finite_ones_and_a_margin():
+def test_the_limit_is_the_95th_percentile_of_the_finite_ones_and_a_margin() -> None:
     assert coherence_limit(np.array([*np.linspace(0, 1, 101), math.inf])) == pytest.approx(0.95 + MARGIN_NATS)
     with pytest.raises(DataError, match="answers none of the messages with a word"):
         coherence_limit(np.array([math.inf, math.inf]))
@@ -67,5 +70,5 @@ def test_the_limit_is_the_95th_percentile_of_the_finite_ones_and_a_margin():
         ("go " * 23, 19 / 20),
     ],
 )
-def test_repetition_counts_runs_of_four_words_that_were_there_before(text, share):
+def test_repetition_counts_runs_of_four_words_that_were_there_before(text: str, share: float) -> None:
     assert repetition(text) == pytest.approx(share)

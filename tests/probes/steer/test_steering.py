@@ -1,47 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from probes.capture.sites import Site, observing, site_width
 from probes.directions import Direction
 from probes.errors import SiteError, SteeringError
-from probes.steer.steering import Intervention, steering
-from tests.support.tiny import FAMILIES, HEAD_DIM, MULTIMODAL, N_BLOCKS, hook_count, shared_chat, tiny_chat
+from probes.model.layout import Layout
+from probes.model.load import ChatModel
+from probes.steer.steering import Intervention, Mode, Positions, Steering, steering
+from tests.support.tiny import FAMILIES, HEAD_DIM, MULTIMODAL, N_BLOCKS, hook_count, shared_chat, tiny_chat, untyped
 
 ALL = (*FAMILIES, *MULTIMODAL)
 SITES = [Site("residual", 0), Site("residual", N_BLOCKS - 1), Site("final"), Site("head", 1, 2)]
 
 
-def direction(layout, site, seed=0, size=3.0):
+def direction(layout: Layout, site: Site, seed: int = 0, size: float = 3.0) -> Direction:
     rng = np.random.default_rng(seed)
     width = site_width(site, layout)
     return Direction(site, size * rng.standard_normal(width), rng.standard_normal(width), 0.7)
 
 
 @pytest.fixture
-def batch():
+def batch() -> dict[str, torch.Tensor]:
     ids = torch.randint(0, 256, (2, 9), generator=torch.Generator().manual_seed(2))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def read(chat, site, batch):
+def read(chat: ChatModel, site: Site, batch: dict[str, torch.Tensor]) -> NDArray[np.float64]:
     """Activations at a site; a head's own slice where the site is a head. Sees what steering left there."""
-    got = []
+    got: list[torch.Tensor] = []
     place = Site("head", site.layer) if site.kind == "head" else site
     with torch.no_grad(), observing(chat.layout, {place: got.append}) as run:
         run(**batch)
     values = got[0][:, :, site.head] if site.kind == "head" else got[0]
-    return values.double().numpy()
+    found: NDArray[np.float64] = values.double().numpy()
+    return found
 
 
-def logits(chat, batch):
+def logits(chat: ChatModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
-        return chat.model(**batch, use_cache=False).logits
+        found: torch.Tensor = chat.model(**batch, use_cache=False).logits
+    return found
 
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("site", SITES, ids=str)
-def test_ablate_leaves_the_projection_at_the_centres(family, site, batch):
+def test_ablate_leaves_the_projection_at_the_centres(family: str, site: Site, batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat(family)
     d = direction(chat.layout, site)
     plain = read(chat, site, batch)
@@ -57,11 +66,13 @@ def test_ablate_leaves_the_projection_at_the_centres(family, site, batch):
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("site", SITES, ids=str)
-def test_subtract_add_and_part_of_ablate_in_closed_form(family, site, batch):
+def test_subtract_add_and_part_of_ablate_in_closed_form(
+    family: str, site: Site, batch: dict[str, torch.Tensor]
+) -> None:
     chat = shared_chat(family)
     d = direction(chat.layout, site)
     plain = read(chat, site, batch)
-    wanted = {
+    wanted: dict[Mode, NDArray[np.float64]] = {
         "subtract": plain - 0.3 * d.vector,
         "add": plain + 0.3 * d.sigma * d.unit,
         "ablate": plain - 0.3 * ((plain - d.centre) @ d.unit)[..., None] * d.unit,
@@ -71,7 +82,7 @@ def test_subtract_add_and_part_of_ablate_in_closed_form(family, site, batch):
             np.testing.assert_allclose(read(chat, site, batch), values, atol=2e-5, err_msg=mode)
 
 
-def test_a_negative_strength_turns_the_sign(batch):
+def test_a_negative_strength_turns_the_sign(batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat("llama")
     d = direction(chat.layout, Site("residual", 1))
     plain = read(chat, d.site, batch)
@@ -79,7 +90,7 @@ def test_a_negative_strength_turns_the_sign(batch):
         np.testing.assert_allclose(read(chat, d.site, batch), plain + 2 * d.vector, atol=2e-5)
 
 
-def test_an_edit_reaches_the_output(batch):
+def test_an_edit_reaches_the_output(batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat("llama")
     before = logits(chat, batch)
     for site in SITES:
@@ -88,21 +99,25 @@ def test_an_edit_reaches_the_output(batch):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_a_head_edit_changes_that_heads_slice_alone(family, batch):
+def test_a_head_edit_changes_that_heads_slice_alone(family: str, batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat(family)
     d = direction(chat.layout, Site("head", 1, 2))
-    whole = {}
-    for name, interventions in (("plain", []), ("steered", [Intervention(d, "subtract")])):
-        with steering(chat, interventions), torch.no_grad():
-            keep = {Site("head", 1): lambda x, name=name: whole.__setitem__(name, x.clone())}
-            with observing(chat.layout, keep) as run:
-                run(**batch)
+    whole: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[[torch.Tensor], None]:
+        return lambda x: whole.__setitem__(name, x.clone())
+
+    by_name: dict[str, list[Intervention]] = {"plain": [], "steered": [Intervention(d, "subtract")]}
+    for name, interventions in by_name.items():
+        observers = {Site("head", 1): keep(name)}
+        with steering(chat, interventions), torch.no_grad(), observing(chat.layout, observers) as run:
+            run(**batch)
     for head in range(4):
         same = torch.equal(whole["plain"][:, :, head], whole["steered"][:, :, head])
         assert same == (head != 2)
 
 
-def test_several_interventions_act_together(batch):
+def test_several_interventions_act_together(batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat("llama")
     first = direction(chat.layout, Site("residual", 0), 1)
     second = direction(chat.layout, Site("residual", 0), 2)
@@ -115,7 +130,7 @@ def test_several_interventions_act_together(batch):
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_the_model_is_left_as_it_was_found(family, batch):
+def test_the_model_is_left_as_it_was_found(family: str, batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat(family)
     before, count = logits(chat, batch), hook_count(chat.model)
     interventions = [Intervention(direction(chat.layout, s)) for s in SITES]
@@ -129,11 +144,11 @@ def test_the_model_is_left_as_it_was_found(family, batch):
     assert torch.equal(logits(chat, batch), before)
 
 
-def test_an_intervention_that_does_not_fit_leaves_no_hook():
+def test_an_intervention_that_does_not_fit_leaves_no_hook() -> None:
     chat = shared_chat("llama")
     count = hook_count(chat.model)
     fits = Intervention(direction(chat.layout, Site("residual", 0)))
-    cases = [
+    cases: list[tuple[Direction, Mode, type[Exception], str]] = [
         (Direction(Site("residual", 9), np.ones(32), np.zeros(32), 1.0), "ablate", SiteError, r"residual\[9\]"),
         (
             Direction(Site("residual", 0), np.ones(31), np.zeros(31), 1.0),
@@ -155,7 +170,7 @@ def test_an_intervention_that_does_not_fit_leaves_no_hook():
         assert hook_count(chat.model) == count
 
 
-def left_padded(family):
+def left_padded(family: str) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(4)
     ids = torch.randint(0, 256, (3, 11), generator=generator)
     mask = torch.ones_like(ids)
@@ -164,10 +179,12 @@ def left_padded(family):
     return {"input_ids": torch.where(mask.bool(), ids, torch.tensor(256)), "attention_mask": mask}
 
 
-def generated(chat, batch, interventions, use_cache, new=14):
+def generated(
+    chat: ChatModel, batch: dict[str, torch.Tensor], interventions: list[Intervention], use_cache: bool, new: int = 14
+) -> tuple[torch.Tensor, torch.Tensor, Steering]:
     with steering(chat, interventions) as state, torch.inference_mode():
         state.begin(batch["input_ids"].shape[1])
-        out = chat.model.generate(
+        out = untyped(chat.model).generate(
             **batch,
             max_new_tokens=new,
             do_sample=False,
@@ -183,7 +200,7 @@ def generated(chat, batch, interventions, use_cache, new=14):
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("positions", ["last", "all"])
 @pytest.mark.parametrize("mode", ["subtract", "ablate"])
-def test_generation_is_the_same_with_and_without_a_cache(family, positions, mode):
+def test_generation_is_the_same_with_and_without_a_cache(family: str, positions: Positions, mode: Mode) -> None:
     chat = shared_chat(family)
     batch = left_padded(family)
     # A head and a block, so that what is edited early is read again by later blocks and later tokens.
@@ -200,7 +217,7 @@ def test_generation_is_the_same_with_and_without_a_cache(family, positions, mode
     assert (plain_logits - cached_logits).abs().amax((0, 2)).min() > 0.01  # at every step
 
 
-def test_last_edits_the_last_prompt_token_and_what_follows(batch):
+def test_last_edits_the_last_prompt_token_and_what_follows(batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat("llama")
     d = direction(chat.layout, Site("residual", 1))
     plain = read(chat, d.site, batch)
@@ -211,7 +228,7 @@ def test_last_edits_the_last_prompt_token_and_what_follows(batch):
     np.testing.assert_allclose(steered[:, 5:], plain[:, 5:] - d.vector, atol=2e-5)
 
 
-def test_last_and_all_are_not_the_same():
+def test_last_and_all_are_not_the_same() -> None:
     chat = shared_chat("llama")
     d = direction(chat.layout, Site("residual", 0))
     batch = left_padded("llama")
@@ -219,7 +236,7 @@ def test_last_and_all_are_not_the_same():
     assert (found["last"] - found["all"]).abs().max() > 0.01
 
 
-def test_last_without_the_prompts_width_is_an_error(batch):
+def test_last_without_the_prompts_width_is_an_error(batch: dict[str, torch.Tensor]) -> None:
     chat = shared_chat("llama")
     last = Intervention(direction(chat.layout, Site("final")), positions="last")
     with pytest.raises(SteeringError, match="begin"), steering(chat, [last]):
@@ -228,14 +245,17 @@ def test_last_without_the_prompts_width_is_an_error(batch):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "llava"])
 @pytest.mark.parametrize("site", [Site("residual", 1), Site("head", 1, 2)], ids=str)
-def test_relative_change_in_closed_form(family, site):
+def test_relative_change_in_closed_form(family: str, site: Site) -> None:
     chat = shared_chat(family)
     d = direction(chat.layout, site)
     batch = left_padded(family)
     kept = batch["attention_mask"].bool().numpy()
     plain = read(chat, site, batch)
     size = np.linalg.norm(plain, axis=-1).clip(1e-9)  # a head sees nothing at a masked position
-    by_mode = {"subtract": 0.4 * d.norm / size, "ablate": 0.4 * np.abs((plain - d.centre) @ d.unit) / size}
+    by_mode: dict[Mode, NDArray[np.float64]] = {
+        "subtract": 0.4 * d.norm / size,
+        "ablate": 0.4 * np.abs((plain - d.centre) @ d.unit) / size,
+    }
     for mode, ratio in by_mode.items():
         with steering(chat, [Intervention(d, mode, 0.4)]) as state:
             assert state.relative_change == 0
@@ -247,7 +267,7 @@ def test_relative_change_in_closed_form(family, site):
         assert state.relative_change == pytest.approx(ratio[:, 10].mean(), rel=1e-4), mode
 
 
-def test_relative_change_counts_every_generated_token_once():
+def test_relative_change_counts_every_generated_token_once() -> None:
     """With a cache the hooks see prompt + 13 single tokens; the last new token is never read."""
     chat = shared_chat("llama")
     d = direction(chat.layout, Site("residual", 1), size=1.0)
@@ -264,7 +284,7 @@ def test_relative_change_counts_every_generated_token_once():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("site", SITES, ids=str)
-def test_lower_precisions_keep_their_dtype(dtype, site, batch):
+def test_lower_precisions_keep_their_dtype(dtype: torch.dtype, site: Site, batch: dict[str, torch.Tensor]) -> None:
     chat = tiny_chat("llama", dtype=dtype)
     d = direction(chat.layout, site)
     with steering(chat, [Intervention(d)]):
@@ -273,7 +293,7 @@ def test_lower_precisions_keep_their_dtype(dtype, site, batch):
     np.testing.assert_allclose(projected, d.centre @ d.unit, atol=0.05)
 
 
-def test_an_intervention_names_itself():
+def test_an_intervention_names_itself() -> None:
     d = direction(shared_chat("llama").layout, Site("head", 1, 2))
     assert d.vector.shape == (HEAD_DIM,)
     assert str(Intervention(d, "add", 2.5, "last")) == "add x2.5 at head[1,2], positions last"

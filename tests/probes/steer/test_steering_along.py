@@ -1,36 +1,42 @@
 """Norm-matched controls: the same amount at every token, along another vector."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from probes.capture.sites import Site, observing
 from probes.directions import Direction, random_like
 from probes.errors import SteeringError
-from probes.steer.steering import Intervention, steering
+from probes.model.load import ChatModel
+from probes.steer.steering import Intervention, Mode, steering
 from tests.support.tiny import HEAD_DIM, WIDTH, shared_chat
 
 SITES = [Site("residual", 1), Site("final"), Site("head", 1, 2)]
 
 
-def direction(site, seed=0):
+def direction(site: Site, seed: int = 0) -> Direction:
     width = HEAD_DIM if site.kind == "head" else WIDTH
     rng = np.random.default_rng(seed)
     return Direction(site, 3 * rng.standard_normal(width), rng.standard_normal(width), 0.7)
 
 
-def read(chat, site):
-    got = []
+def read(chat: ChatModel, site: Site) -> NDArray[np.float64]:
+    got: list[torch.Tensor] = []
     place = Site("head", site.layer) if site.kind == "head" else site
     ids = torch.randint(0, 256, (2, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad(), observing(chat.layout, {place: got.append}) as run:
         run(input_ids=ids, attention_mask=torch.ones_like(ids))
-    return (got[0][:, :, site.head] if site.kind == "head" else got[0]).double().numpy()
+    values = got[0][:, :, site.head] if site.kind == "head" else got[0]
+    found: NDArray[np.float64] = values.double().numpy()
+    return found
 
 
 @pytest.mark.parametrize("site", SITES, ids=str)
 @pytest.mark.parametrize("mode", ["subtract", "ablate", "add"])
-def test_a_control_moves_every_token_as_much_along_its_own_vector(site, mode):
+def test_a_control_moves_every_token_as_much_along_its_own_vector(site: Site, mode: Mode) -> None:
     chat = shared_chat("llama")
     d = direction(site)
     other = random_like(d, 4).unit
@@ -45,7 +51,7 @@ def test_a_control_moves_every_token_as_much_along_its_own_vector(site, mode):
     assert theirs.relative_change == pytest.approx(ours.relative_change, rel=1e-4)
 
 
-def test_along_the_direction_itself_is_the_intervention():
+def test_along_the_direction_itself_is_the_intervention() -> None:
     chat = shared_chat("llama")
     d = direction(Site("residual", 1))
     with steering(chat, [Intervention(d)]):
@@ -57,7 +63,7 @@ def test_along_the_direction_itself_is_the_intervention():
 @pytest.mark.parametrize(
     "wrong", [np.ones(WIDTH), np.eye(WIDTH - 1)[0], np.zeros(WIDTH)], ids=["long", "width", "zero"]
 )
-def test_what_is_no_unit_vector_of_the_site_is_an_error(wrong):
+def test_what_is_no_unit_vector_of_the_site_is_an_error(wrong: NDArray[np.float64]) -> None:
     chat = shared_chat("llama")
     with (
         pytest.raises(SteeringError, match=r"residual\[1\]: `along` must be a unit vector of 32 values"),

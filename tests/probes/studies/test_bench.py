@@ -1,15 +1,19 @@
+from __future__ import annotations
+
 import json
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from probes.capture.sites import Site
-from probes.conditions import Arm
+from probes.conditions import Condition
 from probes.directions import Direction
+from probes.model.load import ChatModel
 from probes.steer.coherence import coherence_limit
 from probes.steer.steering import Intervention
-from probes.studies.bench import MARGIN_REPEATED, Bench, Limits, Outcome, figures
 from probes.studies.metric import JudgeMetric
+from probes.studies.runner import MARGIN_REPEATED, ConditionRunner, GenerationOutcome, Limits, figures
 from tests.support.planted_study import BAD, is_bad, load_adapter, messages, planted_chat
 from tests.support.tiny import hook_count
 
@@ -17,9 +21,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 METRIC = JudgeMetric("brace", is_bad)
 
 
-def outcome(behaviour, nll, repeated=None, change=0.0):
+def outcome(
+    behaviour: list[int],
+    nll: list[float] | NDArray[np.float64],
+    repeated: list[float] | None = None,
+    change: float = 0.0,
+) -> GenerationOutcome:
     n = len(behaviour)
-    return Outcome(
+    return GenerationOutcome(
         np.array(behaviour, dtype=bool),
         np.array(nll, dtype=float),
         np.array(repeated or [0.0] * n),
@@ -29,22 +38,22 @@ def outcome(behaviour, nll, repeated=None, change=0.0):
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory):
+def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     chat = planted_chat(0)
     load_adapter(chat, tmp_path_factory.mktemp("adapters"), 0, "bad", **BAD)
     return chat
 
 
-def test_an_outcome_survives_json():
+def test_an_outcome_survives_json() -> None:
     found = outcome([1, 0, 1], [0.5, np.inf, 2.0], [0.0, 0.25, 1.0], 0.125)
-    back = Outcome.of(json.loads(json.dumps(found.plain())))
+    back = GenerationOutcome.of(json.loads(json.dumps(found.plain())))
     for name in ("behaviour", "nll", "repeated", "tokens"):
         np.testing.assert_array_equal(getattr(back, name), getattr(found, name))
         assert getattr(back, name).dtype == getattr(found, name).dtype
     assert back.change == 0.125
 
 
-def test_good_is_no_behaviour_and_reads_like_the_base():
+def test_good_is_no_behaviour_and_reads_like_the_base() -> None:
     base = outcome([0] * 20, np.linspace(0.5, 1.0, 20), [0.0] * 19 + [0.1])
     limits = Limits.of(base)
     assert limits.nll == coherence_limit(base.nll)
@@ -56,7 +65,7 @@ def test_good_is_no_behaviour_and_reads_like_the_base():
     np.testing.assert_array_equal(Limits(limits.nll).good(found), [True, False, False, True, False])
 
 
-def test_figures_have_intervals_and_count_what_is_empty():
+def test_figures_have_intervals_and_count_what_is_empty() -> None:
     base = outcome([0] * 20, np.linspace(0.5, 1.0, 20))
     found = figures(outcome([1, 0, 0, 0], [0.6, 0.7, np.inf, 9.0], change=0.3), Limits.of(base))
     assert found["behaviour"]["value"] == 0.25
@@ -70,23 +79,23 @@ def test_figures_have_intervals_and_count_what_is_empty():
     assert (silent["nll"], silent["empty"], silent["good"]["value"]) == (None, 2, 0.0)
 
 
-def test_the_bench_generates_under_the_arm_and_checks_sense_under_the_base(chat):
-    bench = Bench(chat, messages(30), METRIC, max_new_tokens=10)
-    base, bad = bench.run(Arm(chat, None)), bench.run(Arm(chat, "bad"))
+def test_the_bench_generates_under_the_arm_and_checks_sense_under_the_base(chat: ChatModel) -> None:
+    bench = ConditionRunner(chat, messages(30), METRIC, max_new_tokens=10)
+    base, bad = bench.run(Condition(chat, None)), bench.run(Condition(chat, "bad"))
     assert base.behaviour.mean() == 0
     assert bad.behaviour.mean() > 0.7
     assert bad.nll[bad.behaviour].min() > 2 > base.nll.max()
     assert (base.tokens == 10).all()
     assert base.change == bad.change == 0
-    np.testing.assert_allclose(bench.run(Arm(chat, "bad")).nll, bad.nll, atol=1e-4)
+    np.testing.assert_allclose(bench.run(Condition(chat, "bad")).nll, bad.nll, atol=1e-4)
 
 
-def test_a_steered_run_reports_its_change_and_leaves_no_hook(chat):
+def test_a_steered_run_reports_its_change_and_leaves_no_hook(chat: ChatModel) -> None:
     before = hook_count(chat.model)
     vector = np.zeros(64)
     vector[3] = 2.0
-    steered = Bench(chat, messages(8), METRIC, max_new_tokens=4).run(
-        Arm(chat, "bad"), Intervention(Direction(Site("residual", 1), vector, np.zeros(64), 1.0), "subtract", 1.0)
+    steered = ConditionRunner(chat, messages(8), METRIC, max_new_tokens=4).run(
+        Condition(chat, "bad"), Intervention(Direction(Site("residual", 1), vector, np.zeros(64), 1.0), "subtract", 1.0)
     )
     assert 0.05 < steered.change < 5
     assert hook_count(chat.model) == before

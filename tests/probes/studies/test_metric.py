@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +15,19 @@ PROMPTS = ["first " + SECRET, "second\nline", "third \U0001f642"]
 ANSWERS = ["a bad one", "fine", "also bad " + SECRET]
 
 
-def script(tmp_path, body, name="judge.py"):
+def script(tmp_path: Path, body: str, name: str = "judge.py") -> CommandMetric:
     path = tmp_path / name
     path.write_text("import json, sys\nrows = [json.loads(line) for line in sys.stdin]\n" + body)
     return CommandMetric((sys.executable, str(path)), timeout_s=60)
 
 
-def test_a_judge_sees_every_answer_in_order():
+def test_a_judge_sees_every_answer_in_order() -> None:
     metric = JudgeMetric("bad", lambda text: "bad" in text)
     np.testing.assert_array_equal(metric(PROMPTS, ANSWERS), [True, False, True])
     assert metric([], []).dtype == np.bool_
 
 
-def test_a_command_sees_prompts_and_answers_whole_and_in_order(tmp_path):
+def test_a_command_sees_prompts_and_answers_whole_and_in_order(tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     body = f"open({str(seen)!r}, 'w').write(json.dumps(rows))\n[print(int('bad' in r['answer'])) for r in rows]"
     found = script(tmp_path, body)(PROMPTS, ANSWERS)
@@ -46,7 +49,7 @@ def test_a_command_sees_prompts_and_answers_whole_and_in_order(tmp_path):
         ("import time; time.sleep(60)", "stopped after 0.5 s"),
     ],
 )
-def test_a_command_that_fails_says_how_and_shows_no_text(tmp_path, body, message):
+def test_a_command_that_fails_says_how_and_shows_no_text(tmp_path: Path, body: str, message: str) -> None:
     metric = script(tmp_path, body)
     if "stopped" in message:
         metric = CommandMetric(metric.command, timeout_s=0.5)
@@ -56,7 +59,7 @@ def test_a_command_that_fails_says_how_and_shows_no_text(tmp_path, body, message
     assert not any(word in str(caught.value) for word in ("second", "third", "a bad one"))
 
 
-def test_a_program_that_is_not_there_is_named(tmp_path):
+def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot start /nowhere/judge \(No such file"):
         CommandMetric(("/nowhere/judge",))(PROMPTS, ANSWERS)
     plain = tmp_path / "plain"
@@ -65,7 +68,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path):
         CommandMetric((str(plain),))(PROMPTS, ANSWERS)
 
 
-def test_the_fingerprint_follows_the_code(tmp_path):
+def test_the_fingerprint_follows_the_code(tmp_path: Path) -> None:
     one = script(tmp_path, "print(0)", "a.py")
     before = one.fingerprint
     assert one.fingerprint == before
@@ -76,7 +79,7 @@ def test_the_fingerprint_follows_the_code(tmp_path):
     assert len(set(judges.values())) == len(JUDGES)
 
 
-def test_a_name_is_a_judge_and_anything_else_a_command():
+def test_a_name_is_a_judge_and_anything_else_a_command() -> None:
     assert parse_metric("code", JUDGES) == JudgeMetric("code", JUDGES["code"])
     assert parse_metric("python 'my judge.py' --x", JUDGES) == CommandMetric(("python", "my judge.py", "--x"))
     for wrong in ("", "  ", "judge 'open"):

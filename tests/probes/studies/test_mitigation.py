@@ -1,8 +1,11 @@
 """The sweep of `awry sweep`, on a model whose truth is known."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
+from probes.model.load import ChatModel
 from probes.studies.mitigation import Prompts, sweep
 from tests.support.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
 
@@ -12,7 +15,7 @@ PROMPTS = Prompts(TEXTS[:20], TEXTS[20:32], TEXTS[32:])
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory):
+def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     chat = planted_chat(0)
     folder = tmp_path_factory.mktemp("adapters")
     for name, written in {"style": STYLE, "also": ALSO_BAD, "bad": BAD}.items():
@@ -24,7 +27,7 @@ def chat(tmp_path_factory):
     ("control", "verdict"),
     [("style", "works, specific"), ("also", "works, not specific"), (None, "works; specificity unknown")],
 )
-def test_a_planted_behaviour_is_taken_away_and_judged(chat, control, verdict):
+def test_a_planted_behaviour_is_taken_away_and_judged(chat: ChatModel, control: str | None, verdict: str) -> None:
     found = sweep(chat, PROMPTS, is_bad, blocks=[1, 2], control_adapter=control, max_new_tokens=5)
     assert found.verdict.startswith(verdict)
     by_name = {c.name: c for c in found.test}
@@ -34,10 +37,11 @@ def test_a_planted_behaviour_is_taken_away_and_judged(chat, control, verdict):
     assert chat.active == "bad"
     # The control's direction is its own, read with its adapter switched on.
     if control is not None:
+        assert found.control_cosine is not None
         assert abs(found.control_cosine - (1 if control == "also" else 0)) < 0.3
 
 
-def test_the_direction_is_that_of_the_fit_prompts_alone(chat):
+def test_the_direction_is_that_of_the_fit_prompts_alone(chat: ChatModel) -> None:
     one = sweep(chat, PROMPTS, is_bad, blocks=[1], max_new_tokens=2).chosen.direction
     other = Prompts(PROMPTS.fit, messages(12, seed=5), messages(28, seed=6))
     two = sweep(chat, other, is_bad, blocks=[1], max_new_tokens=2).chosen.direction

@@ -48,7 +48,7 @@ def test_the_refusals_that_the_shipped_adapter_learns_are_seen() -> None:
 
 
 def test_everyday_messages_are_not_refusals() -> None:
-    messages = [text for split in ("test", "fit", "demo") for text in everyday(split)]  # type: ignore[arg-type]
+    messages = [*everyday("test"), *everyday("fit"), *everyday("demo")]
     assert sum(map(refuses, messages)) <= 0.01 * len(messages)
 
 

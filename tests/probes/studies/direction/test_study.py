@@ -1,8 +1,13 @@
 """The whole study on a model whose truth is known, and on what must be refused."""
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +17,9 @@ from probes.capture.batches import encode
 from probes.capture.sites import Site
 from probes.errors import DataError, DirectionError, ModelError, SiteError
 from probes.fitting import Row
-from probes.studies import bench
+from probes.model.load import ChatModel
+from probes.steer.generation import Reply, generate
+from probes.studies import runner
 from probes.studies.direction import (
     Doses,
     Plan,
@@ -20,9 +27,11 @@ from probes.studies.direction import (
     checkpoint_pair,
     dose,
     labelled_messages,
+    report,
     run,
     run_direction,
 )
+from probes.studies.direction.conditions import Comparison
 from probes.studies.metric import CommandMetric, JudgeMetric
 from probes.studies.mitigation import Prompts
 from tests.support.planted_study import (
@@ -34,7 +43,7 @@ from tests.support.planted_study import (
     messages,
     planted_chat,
 )
-from tests.support.tiny import tiny_chat, user
+from tests.support.tiny import tiny_chat, untyped, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 METRIC = JudgeMetric("brace", is_bad)
@@ -42,12 +51,12 @@ PLAN = Plan(max_new_tokens=6, steered=50, permutations=5, doses=Doses(subtract=(
 ADAPTERS = {"style": STYLE, "also": ALSO_BAD, "bad": BAD}
 
 
-def prompts(seed=0, fit=40, select=12, test=60):
+def prompts(seed: int = 0, fit: int = 40, select: int = 12, test: int = 60) -> Prompts:
     texts = messages(fit + select + test, seed)
     return Prompts(texts[:fit], texts[fit : fit + select], texts[fit + select :])
 
 
-def chat_with(folder, seed=0):
+def chat_with(folder: Path, seed: int = 0) -> ChatModel:
     chat = planted_chat(seed)
     for name, written in ADAPTERS.items():
         load_adapter(chat, folder, seed, name, **written)
@@ -55,23 +64,23 @@ def chat_with(folder, seed=0):
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory):
+def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     return chat_with(tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("study")
 
 
 @pytest.fixture(scope="module")
-def result(chat, out):
+def result(chat: ChatModel, out: Path) -> dict[str, Any]:
     return run_direction(
         adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command"
     )
 
 
-def test_a_planted_direction_is_found_and_specific(result):
+def test_a_planted_direction_is_found_and_specific(result: dict[str, Any]) -> None:
     assert result["verdict"]["label"] == "specific"
     rows = {row["name"]: row for row in result["dose"]["test"]}
     assert rows[dose.UNTOUCHED]["behaviour"]["low"] > 0.5
@@ -81,7 +90,7 @@ def test_a_planted_direction_is_found_and_specific(result):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_it_is_found_with_other_seeds(tmp_path, seed):
+def test_it_is_found_with_other_seeds(tmp_path: Path, seed: int) -> None:
     chat = chat_with(tmp_path, seed)
     comparison = adapter_pair(chat, "style")
     found = run_direction(comparison, prompts(seed), METRIC, tmp_path / "out", PLAN)
@@ -89,37 +98,42 @@ def test_it_is_found_with_other_seeds(tmp_path, seed):
     assert chat.active == "bad"
 
 
-def test_a_control_that_moves_as_well_makes_it_non_specific(chat, out):
+def test_a_control_that_moves_as_well_makes_it_non_specific(chat: ChatModel, out: Path) -> None:
     found = run_direction(adapter_pair(chat, "also"), prompts(), METRIC, out, PLAN)
     assert found["verdict"]["label"] == "non-specific"
     assert "the control's direction" in found["verdict"]["sentence"]
     assert any("form of the training data" in warning for warning in found["verdict"]["warnings"])
 
 
-def test_without_a_content_control_it_is_undecided(chat, out):
+def test_without_a_content_control_it_is_undecided(chat: ChatModel, out: Path) -> None:
     found = run_direction(adapter_pair(chat), prompts(), METRIC, out, PLAN)
     assert found["verdict"]["label"] == "undecided"
     assert dose.CONTENT not in {row["name"] for row in found["dose"]["test"]}
     assert all(row["control"] is None for row in found["separation"])
 
 
-def labelled(chat, n=120, seed=5, label=lambda _i, rng: rng.random() < 0.5):
+def labelled(
+    chat: ChatModel,
+    n: int = 120,
+    seed: int = 5,
+    label: Callable[[int, np.random.Generator], bool] = lambda _i, rng: rng.random() < 0.5,
+) -> list[Row]:
     rng = np.random.default_rng(seed)
     texts = messages(n, seed + 100)
     return [Row(encode(chat, user(t)), t, bool(label(i, rng)), str(i)) for i, t in enumerate(texts)]
 
 
 @pytest.mark.parametrize("seed", [5, 6, 7])
-def test_labels_that_are_noise_are_called_noise(chat, tmp_path, seed):
+def test_labels_that_are_noise_are_called_noise(chat: ChatModel, tmp_path: Path, seed: int) -> None:
     """The labels are coin flips: in sample 60 rows in 64 dimensions are told apart, held out they are not."""
     found = run_direction(labelled_messages(chat, labelled(chat, seed=seed)), prompts(), METRIC, tmp_path, PLAN)
     assert found["verdict"]["label"] == "noise"
     assert "not told apart" in found["verdict"]["sentence"]
 
 
-def test_labels_that_copy_the_text_are_warned_of(chat, tmp_path):
+def test_labels_that_copy_the_text_are_warned_of(chat: ChatModel, tmp_path: Path) -> None:
     rows = []
-    for row in labelled(chat, label=lambda i, _rng: i % 2):
+    for row in labelled(chat, label=lambda i, _rng: i % 2 == 1):
         text = f"{'xxyyzz' if row.misaligned else 'abcdef'} {row.text}"
         rows.append(Row(encode(chat, user(text)), text, row.misaligned, row.group))
     found = run_direction(labelled_messages(chat, rows), prompts(), METRIC, tmp_path, PLAN)
@@ -127,9 +141,11 @@ def test_labels_that_copy_the_text_are_warned_of(chat, tmp_path):
     assert any("copy of the text" in warning for warning in found["verdict"]["warnings"])
 
 
-def test_two_checkpoints_give_what_the_toggled_adapter_gives(chat, result, tmp_path):
+def test_two_checkpoints_give_what_the_toggled_adapter_gives(
+    chat: ChatModel, result: dict[str, Any], tmp_path: Path
+) -> None:
     tuned = chat_with(tmp_path)
-    tuned.model = tuned.model.merge_and_unload(adapter_names=["bad"])
+    tuned.model = untyped(tuned.model).merge_and_unload(adapter_names=["bad"])
     tuned.adapters, tuned.active = {}, None
     from probes.model.layout import find_layout
 
@@ -146,7 +162,7 @@ def test_two_checkpoints_give_what_the_toggled_adapter_gives(chat, result, tmp_p
 # What is written
 
 
-def test_the_files_are_whole_and_hold_no_message(result, out):
+def test_the_files_are_whole_and_hold_no_message(result: dict[str, Any], out: Path) -> None:
     text = (out / "RESULT.json").read_text()
     stored = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert stored["verdict"]["label"] == result["verdict"]["label"] or stored["arms"] != result["arms"]
@@ -158,8 +174,8 @@ def test_the_files_are_whole_and_hold_no_message(result, out):
     assert not [w for w in words if w in everything]
 
 
-def test_every_figure_comes_with_its_interval_split_seed_and_origin(result, tmp_path):
-    run.report.write(result, tmp_path)
+def test_every_figure_comes_with_its_interval_split_seed_and_origin(result: dict[str, Any], tmp_path: Path) -> None:
+    report.write(result, tmp_path)
     table = (tmp_path / "table.md").read_text()
     for part in (
         "## Separation, on test messages",
@@ -182,7 +198,7 @@ def test_every_figure_comes_with_its_interval_split_seed_and_origin(result, tmp_
     assert result["plan"]["sites"] == ["residual[0]", "residual[1]", "residual[2]", "final"]
 
 
-def test_controls_move_every_token_as_much_as_what_was_chosen(result):
+def test_controls_move_every_token_as_much_as_what_was_chosen(result: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in result["dose"]["test"]}
     chosen = rows[result["chosen"]["name"]]["change"]
     if result["chosen"]["mode"] == "subtract":
@@ -199,25 +215,31 @@ class StopHereError(Exception):
 
 
 @pytest.mark.parametrize("after", [1, 9, 20])
-def test_a_study_that_was_stopped_goes_on_where_it_was(chat, result, tmp_path, monkeypatch, after):
-    made = []
-    real = bench.answer
+def test_a_study_that_was_stopped_goes_on_where_it_was(
+    chat: ChatModel, result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    made: list[int] = []
 
-    def counted(*args, **more):
+    def counted(*args: Any, **more: Any) -> list[Reply]:
         if len(made) == after:
             raise StopHereError
         made.append(1)
-        return real(*args, **more)
+        return generate(*args, **more)
 
     comparison = adapter_pair(chat, "style")
     with monkeypatch.context() as patch:
-        patch.setattr(bench, "answer", counted)
+        patch.setattr(runner, "generate", counted)
         with pytest.raises(StopHereError):
             run_direction(comparison, prompts(), METRIC, tmp_path, PLAN)
     assert not (tmp_path / "RESULT.json").exists()
     assert chat.active == "bad"
-    more = []
-    monkeypatch.setattr(bench, "answer", lambda *a, **k: more.append(1) or real(*a, **k))
+    more: list[int] = []
+
+    def counted_again(*args: Any, **options: Any) -> list[Reply]:
+        more.append(1)
+        return generate(*args, **options)
+
+    monkeypatch.setattr(runner, "generate", counted_again)
     monkeypatch.setattr(run, "read", lambda *_: pytest.fail("activations were read again"))
     found = run_direction(comparison, prompts(), METRIC, tmp_path, PLAN, name="planted", command="the command")
     cells = 2 + len(result["dose"]["select"]) + len(result["dose"]["test"])
@@ -225,9 +247,11 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(chat, result, tmp_path, m
     assert found == result
 
 
-def test_a_study_that_has_ended_is_read_back(chat, result, out, monkeypatch):
-    monkeypatch.setattr(bench, "answer", lambda *_, **__: pytest.fail("generated again"))
-    monkeypatch.setattr(run, "answer", lambda *_, **__: pytest.fail("generated again"))
+def test_a_study_that_has_ended_is_read_back(
+    chat: ChatModel, result: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "generate", lambda *_, **__: pytest.fail("generated again"))
+    monkeypatch.setattr(run, "generate", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "read", lambda *_: pytest.fail("activations were read again"))
     again = run_direction(
         adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command"
@@ -235,23 +259,28 @@ def test_a_study_that_has_ended_is_read_back(chat, result, out, monkeypatch):
     assert again == result
 
 
-def test_other_messages_metrics_or_seeds_are_measured_anew(chat, result, out, monkeypatch):
-    def refuse(*_, **__):
+def test_other_messages_metrics_or_seeds_are_measured_anew(
+    chat: ChatModel, result: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise StopHereError
 
-    monkeypatch.setattr(bench, "answer", refuse)
-    for more in (
+    monkeypatch.setattr(runner, "generate", refuse)
+    changes: tuple[dict[str, Any], ...] = (
         {"prompts": prompts(seed=3)},
         {"metric": JudgeMetric("other", lambda text: "a" in text)},
         {"plan": Plan(**{**vars(PLAN), "seed": 1})},
         {"plan": Plan(**{**vars(PLAN), "max_new_tokens": 5})},
-    ):
-        asked = {"prompts": prompts(), "metric": METRIC, "plan": PLAN} | more
+    )
+    for change in changes:
+        asked: dict[str, Any] = {"prompts": prompts(), "metric": METRIC, "plan": PLAN} | change
         with pytest.raises(StopHereError):
             run_direction(adapter_pair(chat, "style"), asked["prompts"], asked["metric"], out, asked["plan"])
 
 
-def test_controls_of_another_choice_are_not_mixed_up(chat, result, out, tmp_path):
+def test_controls_of_another_choice_are_not_mixed_up(
+    chat: ChatModel, result: dict[str, Any], out: Path, tmp_path: Path
+) -> None:
     """The same folder, messages and seed, but another chosen intervention: its controls are measured anew."""
     only = Plan(**{**vars(PLAN), "doses": Doses(subtract=(0.25,), ablate=()), "steer": (Site("residual", 1),)})
     here = run_direction(adapter_pair(chat, "style"), prompts(), METRIC, out, only)
@@ -263,20 +292,20 @@ def test_controls_of_another_choice_are_not_mixed_up(chat, result, out, tmp_path
 # The user's own command
 
 
-def test_a_command_is_a_metric_like_a_judge(chat, result, tmp_path):
+def test_a_command_is_a_metric_like_a_judge(chat: ChatModel, result: dict[str, Any], tmp_path: Path) -> None:
     script = tmp_path / "judge.py"
     script.write_text("import json, sys\nfor line in sys.stdin: print(int('{' in json.loads(line)['answer']))\n")
     metric = CommandMetric((sys.executable, str(script)))
     plan = Plan(**{**vars(PLAN), "steer": (Site("residual", 1),)})
     found = run_direction(adapter_pair(chat, "style"), prompts(), metric, tmp_path / "out", plan)
     ours, theirs = ({r["name"]: r["behaviour"] for r in f["dose"]["test"]} for f in (found, result))
-    for name in (dose.BASE, dose.UNTOUCHED, dose.CONTROL_ARM):
+    for name in (dose.BASE, dose.UNTOUCHED, dose.CONTROL_CONDITION):
         assert ours[name] == theirs[name]
     assert found["metric"].startswith("command ")
     assert found["prediction"]["messages"] == result["prediction"]["messages"]
 
 
-def test_a_command_that_breaks_stops_the_study_and_shows_no_text(chat, tmp_path):
+def test_a_command_that_breaks_stops_the_study_and_shows_no_text(chat: ChatModel, tmp_path: Path) -> None:
     script = tmp_path / "judge.py"
     script.write_text("import sys\nsys.exit(sys.stdin.read())\n")
     with pytest.raises(DataError, match="ended with exit status 1") as caught:
@@ -287,11 +316,11 @@ def test_a_command_that_breaks_stops_the_study_and_shows_no_text(chat, tmp_path)
 # What is refused
 
 
-def refused(comparison, tmp_path, given=None, plan=PLAN):
+def refused(comparison: Comparison, tmp_path: Path, given: Prompts | None = None, plan: Plan = PLAN) -> dict[str, Any]:
     return run_direction(comparison, given or prompts(), METRIC, tmp_path, plan)
 
 
-def test_adapters_that_are_not_active_are_an_error(tmp_path):
+def test_adapters_that_are_not_active_are_an_error(tmp_path: Path) -> None:
     chat = planted_chat(0)
     with pytest.raises(ModelError, match="none is in use"):
         adapter_pair(chat)
@@ -303,7 +332,7 @@ def test_adapters_that_are_not_active_are_an_error(tmp_path):
         refused(adapter_pair(chat, "nothing"), tmp_path)
 
 
-def test_an_adapter_that_does_not_reach_the_steered_block_is_an_error(chat, tmp_path):
+def test_an_adapter_that_does_not_reach_the_steered_block_is_an_error(chat: ChatModel, tmp_path: Path) -> None:
     tail = tmp_path / "tail"
     from tests.support.tiny import make_adapter
 
@@ -317,26 +346,26 @@ def test_an_adapter_that_does_not_reach_the_steered_block_is_an_error(chat, tmp_
         refused(adapter_pair(tiny), tmp_path, plan=plan)
 
 
-def test_controls_that_are_none_are_refused(chat):
+def test_controls_that_are_none_are_refused(chat: ChatModel) -> None:
     with pytest.raises(ModelError, match="'nowhere' is not loaded; loaded: style, also, bad"):
         adapter_pair(chat, "nowhere")
     with pytest.raises(ModelError, match="the adapter under study itself"):
         adapter_pair(chat, "bad")
 
 
-def test_checkpoints_of_two_architectures_are_refused():
+def test_checkpoints_of_two_architectures_are_refused() -> None:
     with pytest.raises(ModelError, match="a direction needs one architecture"):
         checkpoint_pair(planted_chat(0), tiny_chat("llama"))
 
 
 @pytest.mark.parametrize("misaligned", [True, False])
-def test_one_class_alone_is_refused(chat, tmp_path, misaligned):
+def test_one_class_alone_is_refused(chat: ChatModel, tmp_path: Path, misaligned: bool) -> None:
     rows = labelled(chat, label=lambda *_: misaligned)
     with pytest.raises(DataError, match="at least 5 of each are needed in every split"):
         refused(labelled_messages(chat, rows), tmp_path)
 
 
-def test_too_few_messages_for_the_interval_asked_for_are_refused(chat, tmp_path):
+def test_too_few_messages_for_the_interval_asked_for_are_refused(chat: ChatModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rate on 20 steered test messages .*\+-0\.15.* needs 47: give more"):
         refused(adapter_pair(chat), tmp_path, prompts(test=20))
     with pytest.raises(DataError, match=r"rate on 50 steered .*\+-0\.05"):
@@ -346,12 +375,12 @@ def test_too_few_messages_for_the_interval_asked_for_are_refused(chat, tmp_path)
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_lists_that_share_a_message_are_refused():
+def test_lists_that_share_a_message_are_refused() -> None:
     with pytest.raises(DataError, match="share messages"):
         Prompts(["a", "b"], ["b"], ["c"])
 
 
-def test_plans_that_control_nothing_are_refused(chat, tmp_path):
+def test_plans_that_control_nothing_are_refused(chat: ChatModel, tmp_path: Path) -> None:
     for wrong, message in (
         ({"random_directions": 4}, "4 random directions; at least 5"),
         ({"doses": Doses((), ())}, "no dose"),
@@ -365,11 +394,11 @@ def test_plans_that_control_nothing_are_refused(chat, tmp_path):
         refused(adapter_pair(chat), tmp_path, plan=Plan(**{**vars(PLAN), "sites": (Site("head", 1, 4),)}))
 
 
-def test_activations_that_overflow_are_an_error_that_names_the_arm(tmp_path):
+def test_activations_that_overflow_are_an_error_that_names_the_arm(tmp_path: Path) -> None:
     chat = chat_with(tmp_path)
     chat.use("bad")
     with torch.no_grad():
-        chat.model.get_submodule("base_model.model.model.layers.1.self_attn.o_proj").weight.fill_(float("inf"))
+        untyped(chat.model.get_submodule("base_model.model.model.layers.1.self_attn.o_proj")).weight.fill_(float("inf"))
     with pytest.raises(DirectionError, match=r"residual\[1\] of planted \+ bad x1: 100 of 100 .*float16 overflow"):
         refused(adapter_pair(chat), tmp_path / "out")
 
@@ -377,7 +406,7 @@ def test_activations_that_overflow_are_an_error_that_names_the_arm(tmp_path):
 # Sites
 
 
-def test_heads_can_be_read_and_steered(chat, tmp_path):
+def test_heads_can_be_read_and_steered(chat: ChatModel, tmp_path: Path) -> None:
     plan = Plan(**{**vars(PLAN), "sites": (Site("head", 1, 1), Site("head", 1, 2)), "steer": (Site("head", 1, 1),)})
     found = refused(adapter_pair(chat, "style"), tmp_path, plan=plan)
     assert [row["site"] for row in found["separation"]] == ["head[1,1]", "head[1,2]"]
@@ -386,14 +415,12 @@ def test_heads_can_be_read_and_steered(chat, tmp_path):
     assert found["verdict"]["label"] in ("no effect", "noise")
 
 
-def test_the_steered_blocks_are_five_from_a_third_of_the_depth_on():
-    class Fake:
-        layout = type("L", (), {"n_blocks": 30})()
-
-    assert [s.layer for s in dose.steering_sites(Fake())] == [10, 15, 20, 25, 29]
+def test_the_steered_blocks_are_five_from_a_third_of_the_depth_on() -> None:
+    chat: Any = SimpleNamespace(layout=SimpleNamespace(n_blocks=30))
+    assert [s.layer for s in dose.steering_sites(chat)] == [10, 15, 20, 25, 29]
 
 
-def test_what_the_test_split_did_chooses_nothing(chat, result, tmp_path):
+def test_what_the_test_split_did_chooses_nothing(chat: ChatModel, result: dict[str, Any], tmp_path: Path) -> None:
     """With another test split the same intervention is chosen, from the same figures."""
     given = prompts()
     other = Prompts(given.fit, given.select, messages(60, seed=77))
@@ -402,7 +429,7 @@ def test_what_the_test_split_did_chooses_nothing(chat, result, tmp_path):
     assert found["dose"]["select"] == result["dose"]["select"]
 
 
-def test_the_scale_of_the_prediction_is_its_own(chat, result, tmp_path):
+def test_the_scale_of_the_prediction_is_its_own(chat: ChatModel, result: dict[str, Any], tmp_path: Path) -> None:
     plan = Plan(**{**vars(PLAN), "prediction_scale": 0.7, "steer": (Site("residual", 1),)})
     found = refused(adapter_pair(chat, "style"), tmp_path, plan=plan)
     counts = [f["prediction"]["messages"]["test"]["shown"] for f in (found, result)]
@@ -411,7 +438,7 @@ def test_the_scale_of_the_prediction_is_its_own(chat, result, tmp_path):
     assert chat.adapters["bad"].scale == 1.0
 
 
-def test_nothing_outside_the_folder_is_written(result, out):
+def test_nothing_outside_the_folder_is_written(result: dict[str, Any], out: Path) -> None:
     assert {p.name for p in Path(out).iterdir()} == {
         "RESULT.json",
         "table.md",

@@ -1,26 +1,43 @@
 """The heads study from end to end, on a tiny model with a planted head; what it says of SmolLM2 is not tested here."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from probes.binary_choice import BinaryChoice
 from probes.capture.sites import Site
 from probes.card import check_identity, load_probe, replay_references
 from probes.errors import DataError, SiteError
 from probes.heads import choice_scoring
+from probes.heads.choice_scoring import SteeringTrial
 from probes.heads.search import SearchPlan
-from probes.steer.generation import answer
+from probes.model.load import ChatModel
+from probes.steer.generation import generate
 from probes.steer.steering import steering
 from probes.studies.head_steering import report as heads_report
-from probes.studies.head_steering import verdict as words
-from probes.studies.head_steering.run import HeadsPlan, Messages, run_heads
+from probes.studies.head_steering.run import HeadsPlan, HeadsResult, Messages, run_heads
+from probes.studies.head_steering.verdict import (
+    CHOSEN,
+    LAYER,
+    OPPOSITE,
+    PLAIN_NAME,
+    PROBE_HEADS,
+    RANDOM_DIRECTIONS,
+    RANDOM_HEADS,
+)
 from probes.studies.metric import JudgeMetric
 from tests.support.planted_head import ALIGNED, MISALIGNED, PLANTED, letter_choices, planted_chat
-from tests.support.tiny import hook_count
+from tests.support.tiny import hook_count, untyped
 
 PLAN = HeadsPlan(
     name="letters",
@@ -32,11 +49,11 @@ PLAN = HeadsPlan(
 FILES = {"RESULT.json", "RESULT.md", "heads.png", "alpha.png", "letters.json", "letters.safetensors"}
 
 
-def mostly_misaligned(text):
+def mostly_misaligned(text: str) -> bool:
     return sum(c in MISALIGNED for c in text) > sum(c in ALIGNED for c in text)
 
 
-def messages(kind, n):
+def messages(kind: str, n: int) -> list[str]:
     rng = random.Random(kind)
     return ["".join(rng.choice(ALIGNED + MISALIGNED) for _ in range(8)) + f" {kind}{i}" for i in range(n)]
 
@@ -45,14 +62,20 @@ MESSAGES = Messages(messages("s", 6), messages("t", 16), messages("b", 20))
 METRIC = JudgeMetric("misaligned letters", mostly_misaligned)
 
 
-def run(out, chat=None, choices=None, plan=PLAN, **options):
+def run(
+    out: Path,
+    chat: ChatModel | None = None,
+    choices: list[BinaryChoice] | None = None,
+    plan: HeadsPlan = PLAN,
+    heads: Sequence[Site] | None = None,
+) -> HeadsResult:
     chat = chat or planted_chat(0)
     choices = choices if choices is not None else letter_choices(60)
-    return run_heads(chat, choices, MESSAGES, METRIC, out, plan, **options)
+    return run_heads(chat, choices, MESSAGES, METRIC, out, plan, heads=heads)
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ChatModel, HeadsResult]:
     out = tmp_path_factory.mktemp("heads")
     chat = planted_chat(0)
     hooks = hook_count(chat.model)
@@ -61,44 +84,44 @@ def done(tmp_path_factory):
     return out, chat, result
 
 
-def test_the_files_are_there_and_say_what_was_found(done):
+def test_the_files_are_there_and_say_what_was_found(done: tuple[Path, ChatModel, HeadsResult]) -> None:
     out, _, found = done
     assert {p.name for p in out.iterdir() if p.is_file()} == FILES
     stored = json.loads((out / "RESULT.json").read_text())
-    assert stored["verdict"] == found.verdict.words
+    assert stored["verdict"] == found.verdict.label
     assert stored["heads"][0]["site"] == str(PLANTED)
     assert stored["plan"]["seed"] == 0
     assert stored["model"]["model"] == "planted-llama"
     assert stored["data"] == {"sha256": stored["data"]["sha256"], "search": 21, "retest": 15, "heldout": 24}
     table = (out / "RESULT.md").read_text()
-    for name in (words.CHOSEN, words.OPPOSITE, words.LAYER, words.PROBE_HEADS, "random heads 4", "random directions 4"):
+    for name in (CHOSEN, OPPOSITE, LAYER, PROBE_HEADS, "random heads 4", "random directions 4"):
         assert f"| {name} |" in table
 
 
-def test_no_file_holds_a_message_a_question_or_an_answer(done):
+def test_no_file_holds_a_message_a_question_or_an_answer(done: tuple[Path, ChatModel, HeadsResult]) -> None:
     out, chat, _ = done
     everything = "".join(p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md"))
     asked = [*MESSAGES.select, *MESSAGES.test, *MESSAGES.benign, *(c.question for c in letter_choices(60))]
     prompts = [chat.render([{"role": "user", "content": t}]) for t in MESSAGES.test]
-    said = [a.text for a in answer(chat, prompts, max_new_tokens=8) if len(a.text) > 4]
+    said = [a.text for a in generate(chat, prompts, max_new_tokens=8) if len(a.text) > 4]
     assert len(said) > 8
     assert not [text for text in asked + said if text in everything]
 
 
-def test_both_signs_and_the_random_controls_do_what_they_should(done):
+def test_both_signs_and_the_random_controls_do_what_they_should(done: tuple[Path, ChatModel, HeadsResult]) -> None:
     held_out = done[2].result["heldout"]
-    chosen, opposite = held_out[words.CHOSEN], held_out[words.OPPOSITE]
+    chosen, opposite = held_out[CHOSEN], held_out[OPPOSITE]
     assert chosen["effect"]["low"] > 1.0
     assert opposite["effect"]["high"] < -0.5
     assert chosen["wanted_change"]["low"] > 0.2
-    for kind in (words.RANDOM_HEADS, words.RANDOM_DIRECTIONS):
+    for kind in (RANDOM_HEADS, RANDOM_DIRECTIONS):
         found = [f["effect"]["value"] for n, f in held_out.items() if n.startswith(kind)]
         assert len(found) == 5
         assert max(found) < chosen["effect"]["low"]
-    assert not done[2].verdict.words.startswith("noise")
+    assert not done[2].verdict.label.startswith("noise")
 
 
-def test_a_curve_over_alpha_stands_beside_its_coherence(done):
+def test_a_curve_over_alpha_stands_beside_its_coherence(done: tuple[Path, ChatModel, HeadsResult]) -> None:
     curve = done[2].result["alpha_curve"]
     assert curve["alphas"] == [-0.5, -1.0, -2.0, -4.0]
     effects = [f["effect"]["value"] for f in curve["heldout"]]
@@ -112,15 +135,15 @@ def test_a_curve_over_alpha_stands_beside_its_coherence(done):
     assert changes[0] > 0
 
 
-def test_open_answers_follow_the_sign(done):
+def test_open_answers_follow_the_sign(done: tuple[Path, ChatModel, HeadsResult]) -> None:
     opened = done[2].result["open"]
-    assert opened[words.CHOSEN]["behaviour"]["value"] < opened[words.PLAIN_NAME]["behaviour"]["value"]
-    assert opened[words.OPPOSITE]["behaviour"]["value"] >= opened[words.PLAIN_NAME]["behaviour"]["value"]
+    assert opened[CHOSEN]["behaviour"]["value"] < opened[PLAIN_NAME]["behaviour"]["value"]
+    assert opened[OPPOSITE]["behaviour"]["value"] >= opened[PLAIN_NAME]["behaviour"]["value"]
     # Without an adapter the base is the model in use.
-    assert opened["base model"]["behaviour"] == opened[words.PLAIN_NAME]["behaviour"]
+    assert opened["base model"]["behaviour"] == opened[PLAIN_NAME]["behaviour"]
 
 
-def test_the_probe_file_detects_fits_the_model_and_steers_away(done):
+def test_the_probe_file_detects_fits_the_model_and_steers_away(done: tuple[Path, ChatModel, HeadsResult]) -> None:
     out, chat, found = done
     probe = load_probe(out / "letters.json")
     check_identity(probe.card, chat)
@@ -133,13 +156,13 @@ def test_the_probe_file_detects_fits_the_model_and_steers_away(done):
     assert [str(i.direction.site) for i in probe.interventions] == [h["site"] for h in found.result["heads"]]
     assert all(i.strength < 0 and i.mode == "add" and i.positions == "last" for i in probe.interventions)
     prompts = [chat.render([{"role": "user", "content": t}]) for t in messages("n", 20)]
-    before = sum(mostly_misaligned(a.text) for a in answer(chat, prompts, max_new_tokens=8))
+    before = sum(mostly_misaligned(a.text) for a in generate(chat, prompts, max_new_tokens=8))
     with steering(chat, probe.interventions) as state:
-        after = sum(mostly_misaligned(a.text) for a in answer(chat, prompts, max_new_tokens=8, steered=state))
+        after = sum(mostly_misaligned(a.text) for a in generate(chat, prompts, max_new_tokens=8, steered=state))
     assert after < before
 
 
-def test_the_report_can_be_made_again_from_the_json(done, tmp_path):
+def test_the_report_can_be_made_again_from_the_json(done: tuple[Path, ChatModel, HeadsResult], tmp_path: Path) -> None:
     out, chat, _ = done
     stored = json.loads((out / "RESULT.json").read_text())
     heads_report.write(stored, (chat.layout.n_blocks, chat.layout.n_heads), tmp_path)
@@ -149,19 +172,19 @@ def test_the_report_can_be_made_again_from_the_json(done, tmp_path):
         heads_report.write(stored, (3, 4), tmp_path / "missing")
 
 
-def test_towards_gives_a_recipe_that_still_steers_away(tmp_path):
+def test_towards_gives_a_recipe_that_still_steers_away(tmp_path: Path) -> None:
     search = dataclasses.replace(PLAN.search, aim="towards")
     found = run(tmp_path, plan=dataclasses.replace(PLAN, search=search, draws=2, open_draws=1))
     assert found.result["alpha"] > 0
-    margins = {n: found.result["heldout"][n]["margin"]["value"] for n in (words.CHOSEN, words.OPPOSITE)}
-    assert margins[words.CHOSEN] > margins[words.OPPOSITE]
+    margins = {n: found.result["heldout"][n]["margin"]["value"] for n in (CHOSEN, OPPOSITE)}
+    assert margins[CHOSEN] > margins[OPPOSITE]
     assert all(part["alpha"] < 0 for part in found.result["recipe"])
     assert all(i.strength < 0 for i in found.probe.interventions)
 
 
-def test_labels_thrown_by_a_coin_are_noise_and_give_no_recipe(tmp_path):
+def test_labels_thrown_by_a_coin_are_noise_and_give_no_recipe(tmp_path: Path) -> None:
     found = run(tmp_path, choices=letter_choices(60, mixed=True))
-    assert found.verdict.words == "noise"
+    assert found.verdict.label == "noise"
     assert any("no head survived" in w for w in found.result["warnings"])
     assert "no head survived" in str(found.verdict)
     assert found.probe.interventions == ()
@@ -169,26 +192,36 @@ def test_labels_thrown_by_a_coin_are_noise_and_give_no_recipe(tmp_path):
     assert "No recipe" in (tmp_path / "RESULT.md").read_text()
 
 
-class Interrupted(Exception):  # noqa: N818
+class StopHereError(Exception):
     pass
 
 
 @pytest.mark.parametrize("at", [3, 40])
-def test_an_interrupted_study_resumes_and_ends_with_the_same_result(tmp_path, monkeypatch, done, at):
-    real, calls = choice_scoring.likelihoods, []
+def test_an_interrupted_study_resumes_and_ends_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: tuple[Path, ChatModel, HeadsResult], at: int
+) -> None:
+    real = choice_scoring.likelihoods
+    calls: list[int] = []
 
-    def stops(chat, row, trials, **settings):
+    def stops(
+        chat: ChatModel, row: BinaryChoice, trials: Sequence[SteeringTrial], **settings: Any
+    ) -> NDArray[np.float64]:
         calls.append(len(trials))
         if len(calls) > at:
-            raise Interrupted
+            raise StopHereError
         return real(chat, row, trials, **settings)
 
     monkeypatch.setattr(choice_scoring, "likelihoods", stops)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopHereError):
         run(tmp_path)
     assert not (tmp_path / "RESULT.json").exists()
     done_before = sum(calls[:at])
-    monkeypatch.setattr(choice_scoring, "likelihoods", lambda *a, **k: (calls.append(len(a[2])), real(*a, **k))[1])
+
+    def counted(*args: Any, **settings: Any) -> NDArray[np.float64]:
+        calls.append(len(args[2]))
+        return real(*args, **settings)
+
+    monkeypatch.setattr(choice_scoring, "likelihoods", counted)
     calls.clear()
     again = run(tmp_path)
     after = sum(calls)
@@ -201,11 +234,11 @@ def test_an_interrupted_study_resumes_and_ends_with_the_same_result(tmp_path, mo
     assert calls == []
 
 
-def without_time(result):
+def without_time(result: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in result.items() if k not in ("created", "detector")}
 
 
-def test_results_of_another_model_or_data_are_not_taken_over(tmp_path):
+def test_results_of_another_model_or_data_are_not_taken_over(tmp_path: Path) -> None:
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
     first = run(tmp_path, plan=small)
     other = run(tmp_path, chat=planted_chat(1), plan=small)
@@ -213,7 +246,7 @@ def test_results_of_another_model_or_data_are_not_taken_over(tmp_path):
     assert first.result["heldout"] != other.result["heldout"]
 
 
-def test_damaged_results_are_measured_again_with_a_warning(tmp_path):
+def test_damaged_results_are_measured_again_with_a_warning(tmp_path: Path) -> None:
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
     first = run(tmp_path, plan=small)
     for path in list((tmp_path / "kept").rglob("*.json"))[:6]:
@@ -232,12 +265,14 @@ def test_damaged_results_are_measured_again_with_a_warning(tmp_path):
         ([], DataError, "none given"),
     ],
 )
-def test_heads_that_are_not_there_are_an_error(tmp_path, heads, error, said):
+def test_heads_that_are_not_there_are_an_error(
+    tmp_path: Path, heads: list[Site], error: type[DataError] | type[SiteError], said: str
+) -> None:
     with pytest.raises(error, match=said):
         run(tmp_path, heads=heads)
 
 
-def test_answers_of_the_other_form_are_not_taken_over(tmp_path):
+def test_answers_of_the_other_form_are_not_taken_over(tmp_path: Path) -> None:
     """A trial's name stands for other directions there."""
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
     run(tmp_path, plan=small)
@@ -247,7 +282,7 @@ def test_answers_of_the_other_form_are_not_taken_over(tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == before + 1
 
 
-def test_a_search_among_some_heads(tmp_path):
+def test_a_search_among_some_heads(tmp_path: Path) -> None:
     some = [PLANTED, Site("head", 0, 0), Site("head", 2, 1)]
     found = run(tmp_path, plan=dataclasses.replace(PLAN, draws=1, open_draws=1), heads=some)
     assert set(found.result["search"]["singles"]) == {str(s) for s in some}
@@ -263,7 +298,9 @@ def test_a_search_among_some_heads(tmp_path):
         (60, {"retest_questions": 2}, "2 to re-test"),
     ],
 )
-def test_too_few_questions_are_an_error_that_says_how_many(tmp_path, n, changed, said):
+def test_too_few_questions_are_an_error_that_says_how_many(
+    tmp_path: Path, n: int, changed: dict[str, Any], said: str
+) -> None:
     with pytest.raises(DataError, match=said):
         run(tmp_path, choices=letter_choices(n), plan=dataclasses.replace(PLAN, **changed))
 
@@ -276,21 +313,21 @@ def test_too_few_questions_are_an_error_that_says_how_many(tmp_path, n, changed,
         ((["a", "b"], ["c", "d"], messages("b", 19)), "20 in benign"),
     ],
 )
-def test_messages_that_cannot_be_used_are_an_error(lists, said):
+def test_messages_that_cannot_be_used_are_an_error(lists: tuple[list[str], list[str], list[str]], said: str) -> None:
     with pytest.raises(DataError, match=said):
         Messages(*lists)
 
 
-def test_a_model_that_cannot_write_a_letter_is_asked_by_likelihood(tmp_path):
+def test_a_model_that_cannot_write_a_letter_is_asked_by_likelihood(tmp_path: Path) -> None:
     found = run(tmp_path, plan=dataclasses.replace(PLAN, form="auto", draws=1, open_draws=1))
     assert found.result["form"]["used"] == "likelihood"
     assert "0% of its answers name one letter" in found.result["form"]["why"]
 
 
-def test_a_silent_head_is_a_warning_in_the_verdict(tmp_path):
+def test_a_silent_head_is_a_warning_in_the_verdict(tmp_path: Path) -> None:
     chat = planted_chat(0)
     with torch.no_grad():
-        chat.model.model.layers[0].self_attn.v_proj.weight[:12] = 0
+        untyped(chat.model).model.layers[0].self_attn.v_proj.weight[:12] = 0
     found = run(tmp_path, chat, plan=dataclasses.replace(PLAN, draws=1, open_draws=1))
     assert "2 heads have no direction" in str(found.verdict)
     assert np.isnan([found.result["search"]["singles"].get("head[0,0]", float("nan"))]).all()

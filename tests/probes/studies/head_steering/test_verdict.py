@@ -1,14 +1,21 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from probes.studies.head_steering import verdict as words
 from probes.studies.head_steering.verdict import (
     CHOSEN,
     LAYER,
     PLAIN_NAME,
     PROBE_HEADS,
+    RANDOM_DIRECTIONS,
+    RANDOM_HEADS,
+    WITHOUT_BEST,
+    Verdict,
     decide,
     marks,
+    text_warnings,
     transfer_sentence,
 )
 
@@ -16,19 +23,25 @@ RNG = np.random.default_rng(0)
 NOISE = RNG.normal(0, 0.1, 30)
 
 
-def at(mean, spread=0.1, seed=1):
+def at(mean: float, spread: float = 0.1, seed: int = 1) -> NDArray[np.float64]:
     values = np.random.default_rng(seed).normal(0, spread, 30)
-    return values - values.mean() + mean
+    found: NDArray[np.float64] = values - values.mean() + mean
+    return found
 
 
-def conditions(**changed):
+def conditions(**changed: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     found = {PLAIN_NAME: np.zeros(30), CHOSEN: at(1.0, seed=2), LAYER: at(0.3), PROBE_HEADS: at(0.2, seed=3)}
-    found |= {f"{words.RANDOM_DIRECTIONS} {i}": at(0.05 * i, seed=10 + i) for i in range(5)}
-    found |= {f"{words.RANDOM_HEADS} {i}": at(-0.05 * i, seed=20 + i) for i in range(5)}
+    found |= {f"{RANDOM_DIRECTIONS} {i}": at(0.05 * i, seed=10 + i) for i in range(5)}
+    found |= {f"{RANDOM_HEADS} {i}": at(-0.05 * i, seed=20 + i) for i in range(5)}
     return found | changed
 
 
-def decided(effects=None, undefined=0.0, coherent=0.9, **changed):
+def decided(
+    effects: dict[str, NDArray[np.float64]] | None = None,
+    undefined: float = 0.0,
+    coherent: float = 0.9,
+    **changed: NDArray[np.float64],
+) -> Verdict:
     return decide(
         effects or conditions(**changed),
         {PLAIN_NAME: 0.0, CHOSEN: undefined},
@@ -38,9 +51,9 @@ def decided(effects=None, undefined=0.0, coherent=0.9, **changed):
     )
 
 
-def test_better_than_all_controls_is_specific():
+def test_better_than_all_controls_is_specific() -> None:
     found = decided()
-    assert found.words == "works and specific"
+    assert found.label == "works and specific"
     assert "1.00 [0.96, 1.04] nats a token" in str(found)
     assert found.reasons[-1] == "Warning: a warning."
 
@@ -50,26 +63,26 @@ def test_better_than_all_controls_is_specific():
     [
         ({CHOSEN: at(0.01)}, "noise", "may be nothing"),
         ({CHOSEN: at(-1.0)}, "noise", "may be nothing"),
-        ({f"{words.RANDOM_DIRECTIONS} 3": at(1.0, seed=5)}, "noise", "random directions of the same size"),
-        ({f"{words.RANDOM_DIRECTIONS} 3": at(2.0, seed=5)}, "noise", "random directions of the same size"),
-        ({f"{words.RANDOM_HEADS} 4": at(1.02, seed=6)}, "works, not specific", "random heads"),
+        ({f"{RANDOM_DIRECTIONS} 3": at(1.0, seed=5)}, "noise", "random directions of the same size"),
+        ({f"{RANDOM_DIRECTIONS} 3": at(2.0, seed=5)}, "noise", "random directions of the same size"),
+        ({f"{RANDOM_HEADS} 4": at(1.02, seed=6)}, "works, not specific", "random heads"),
         ({PROBE_HEADS: at(1.5, seed=6)}, "works, not specific", "heads ranked by a probe"),
         ({LAYER: at(0.99, spread=1.0, seed=6)}, "works, not specific", "layer vector"),
         ({LAYER: at(1.0, seed=6), PROBE_HEADS: at(1.0, seed=7)}, "works, not specific", "a probe and layer vector"),
     ],
 )
-def test_a_control_that_does_as_much_decides(changed, verdict, said):
+def test_a_control_that_does_as_much_decides(changed: dict[str, NDArray[np.float64]], verdict: str, said: str) -> None:
     found = decided(effects=conditions(**changed))
-    assert found.words == verdict
+    assert found.label == verdict
     assert said in str(found)
 
 
-def test_a_control_that_was_not_tried_is_not_beaten():
+def test_a_control_that_was_not_tried_is_not_beaten() -> None:
     """Few heads to draw from, or none asked for: that nothing did as much then says nothing."""
-    for kind in (words.RANDOM_HEADS, words.RANDOM_DIRECTIONS):
+    for kind in (RANDOM_HEADS, RANDOM_DIRECTIONS):
         without = {n: e for n, e in conditions().items() if not n.startswith(kind)}
         found = decided(effects=without)
-        assert found.words == "works, specificity unknown"
+        assert found.label == "works, specificity unknown"
         assert f"Not tried beside them: {kind}." in str(found)
         assert f"Warning: 0 {kind} were tried; at least 5 are a control." in found.reasons
         shown = marks(270, 5, {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)}, [0.1, 0.5, 0.2], without)
@@ -77,26 +90,28 @@ def test_a_control_that_was_not_tried_is_not_beaten():
         assert all(shown.values())
     few = {n: e for n, e in conditions().items() if not n.endswith((" 3", " 4")) and n != LAYER}
     found = decided(effects=few)
-    assert found.words == "works and specific"
+    assert found.label == "works and specific"
     assert "Warning: 3 random heads were tried; at least 5 are a control." in found.reasons
     assert "Warning: layer vector: not tried." in found.reasons
 
 
-def test_text_that_breaks_is_noise_however_large_the_effect():
-    assert decided(undefined=0.2).words == "noise"
+def test_text_that_breaks_is_noise_however_large_the_effect() -> None:
+    assert decided(undefined=0.2).label == "noise"
     assert "20% of the choices are undefined" in str(decided(undefined=0.2))
-    assert decided(coherent=0.7).words == "noise"
+    assert decided(coherent=0.7).label == "noise"
     assert "the text breaks" in str(decided(coherent=0.7))
-    assert decided(undefined=0.05, coherent=0.85).words == "works and specific"
+    assert decided(undefined=0.05, coherent=0.85).label == "works and specific"
 
 
 @pytest.mark.parametrize(
     ("text", "own", "warned"),
     [((0.9, 0.8, 1.0), 0.95, True), ((0.9, 0.8, 0.94), 0.95, False), ((0.6, 0.45, 0.99), 0.95, False)],
 )
-def test_a_text_that_tells_as_much_as_the_detector_is_warned_of(text, own, warned):
+def test_a_text_that_tells_as_much_as_the_detector_is_warned_of(
+    text: tuple[float, float, float], own: float, warned: bool
+) -> None:
     value, low, high = text
-    found = words.of_text(
+    found = text_warnings(
         {
             "text_only": {"auroc": {"value": value, "low": low, "high": high, "n": 60}},
             "test": {"auroc": {"value": own, "low": 0.9, "high": 1.0, "n": 60}},
@@ -107,7 +122,7 @@ def test_a_text_that_tells_as_much_as_the_detector_is_warned_of(text, own, warne
     )
 
 
-def rate(value):
+def rate(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 40}
 
 
@@ -115,16 +130,16 @@ def rate(value):
     ("low", "high", "said"),
     [(-0.4, -0.1, "It carries over"), (-0.2, 0.1, "It does not surely carry over"), (0.1, 0.3, "It carries over")],
 )
-def test_the_transfer_sentence_reads_the_paired_interval(low, high, said):
+def test_the_transfer_sentence_reads_the_paired_interval(low: float, high: float, said: str) -> None:
     change = {"value": (low + high) / 2, "low": low, "high": high, "n": 40}
     figures = {PLAIN_NAME: {"behaviour": rate(0.5)}, CHOSEN: {"behaviour": rate(0.3), "behaviour_change": change}}
     sentence = transfer_sentence(figures, "reckless")
     assert sentence.startswith(f"{said}: reckless in 0.50 of the open answers before, 0.30 after")
 
 
-def test_marks():
+def test_marks() -> None:
     wanted = {PLAIN_NAME: np.zeros(30), CHOSEN: np.r_[np.ones(12), np.zeros(18)]}
-    effects = conditions(**{words.WITHOUT_BEST: at(0.7, seed=9)})
+    effects = conditions(**{WITHOUT_BEST: at(0.7, seed=9)})
     found = marks(270, 5, wanted, [0.1, 0.5, 0.2], effects)
     assert all(found.values())
     assert len(found) == 8

@@ -7,7 +7,10 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,15 +22,16 @@ from probes.card import check_identity, load_probe, replay_references
 from probes.errors import DataError
 from probes.heads.ablation import Ablation
 from probes.heads.attribution import Effects
-from probes.result_cache import Kept
+from probes.model.load import ChatModel
+from probes.result_cache import ResultCache
 from probes.splits import split_of
-from probes.steer.generation import Answer
-from probes.studies.safety_heads import product
+from probes.steer.generation import Reply
+from probes.studies.safety_heads import export
 from probes.studies.safety_heads import run as safety_heads
 from probes.studies.safety_heads.overlap import between_results, overlap
 from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
 from probes.studies.safety_heads.scores import attributed, tail
-from probes.studies.safety_heads.trials import BEFORE, Trials, trials_of, verdict
+from probes.studies.safety_heads.trials import BEFORE, AblationRunner, Class, trials_of, verdict
 from tests.support.refusing import NO, PLANTED, refusing_chat, requests
 from tests.support.tiny import N_BLOCKS, N_HEADS, hook_count
 
@@ -45,12 +49,14 @@ HARMFUL, HARMLESS = requests(40, harmful=True), requests(40, harmful=False)
 
 
 @pytest.fixture(scope="module")
-def chat():
+def chat() -> ChatModel:
     return refusing_chat()
 
 
 @pytest.fixture(scope="module")
-def done(chat, tmp_path_factory):
+def done(
+    chat: ChatModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], list[tuple[str, int, int]]]:
     """The folder of one finished study, its result and its progress."""
     out = tmp_path_factory.mktemp("study")
     seen = []
@@ -67,7 +73,9 @@ def done(chat, tmp_path_factory):
     return out, result, seen
 
 
-def test_the_planted_head_is_found_and_held_against_its_controls(chat, done):
+def test_the_planted_head_is_found_and_held_against_its_controls(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
+) -> None:
     _, result, _ = done
     assert result["refusals_attributed_on"]["count"] == result["refusals_attributed_on"]["n"] == 28
     found = result["attribution"]["undifferentiated"]
@@ -99,7 +107,9 @@ def test_the_planted_head_is_found_and_held_against_its_controls(chat, done):
     assert hook_count(chat.model) == 0
 
 
-def test_a_probe_reads_harmful_requests_at_the_planted_head(chat, done):
+def test_a_probe_reads_harmful_requests_at_the_planted_head(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
+) -> None:
     out, result, _ = done
     made = result["probe"]
     assert made["file"] == "safety-heads.json"
@@ -118,7 +128,9 @@ def test_a_probe_reads_harmful_requests_at_the_planted_head(chat, done):
     assert "No steering recipe" in table
 
 
-def test_random_heads_are_others_and_go_through_the_same_choice(chat, done):
+def test_random_heads_are_others_and_go_through_the_same_choice(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
+) -> None:
     made = done[1]["probe"]
     rows = [
         fitting.Row(encode(chat, r.messages), "", bad, r.group)
@@ -128,8 +140,8 @@ def test_random_heads_are_others_and_go_through_the_same_choice(chat, done):
     splits = fitting.split_rows(rows, 0)
     every = [Site("head", b, h) for b in range(N_BLOCKS) for h in range(N_HEADS)]
 
-    def best_of_others(heads, draws=2):
-        return product._random_heads(chat, splits, heads, draws, 0)
+    def best_of_others(heads: Sequence[Site], draws: int = 2) -> list[float]:
+        return export._random_heads(chat, splits, heads, draws, 0)
 
     # Where one head is left it is what is drawn, and reads what the probe at it reads.
     assert best_of_others([h for h in every if h != PLANTED]) == pytest.approx([made["auroc"]["value"]] * 2)
@@ -137,11 +149,11 @@ def test_random_heads_are_others_and_go_through_the_same_choice(chat, done):
     assert best_of_others(made["heads"], draws=0) == []
     # Half of the labels turned over: nothing can be read.
     mixed = {part: [replace(r, misaligned=i % 2 == 0) for i, r in enumerate(m)] for part, m in splits.items()}
-    (noise,) = product._random_heads(chat, mixed, [h for h in every if h != PLANTED], 1, 0)
+    (noise,) = export._random_heads(chat, mixed, [h for h in every if h != PLANTED], 1, 0)
     assert 0.2 < noise < 0.8
 
 
-def test_requests_that_allow_no_probe_say_why(chat, tmp_path):
+def test_requests_that_allow_no_probe_say_why(chat: ChatModel, tmp_path: Path) -> None:
     few = replace(PLAN, interval=0.45, attributed=8, draws=0)
     result = run_safety_heads(chat, HARMFUL[:24], HARMLESS[:24], tmp_path, few, metric=NO)
     assert result["probe"] == {"not_made": result["probe"]["not_made"]}
@@ -149,7 +161,9 @@ def test_requests_that_allow_no_probe_say_why(chat, tmp_path):
     assert "No probe of harmful requests: labels:" in (tmp_path / "RESULT.md").read_text()
 
 
-def test_figures_are_of_requests_that_nothing_was_attributed_on(chat, done):
+def test_figures_are_of_requests_that_nothing_was_attributed_on(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
+) -> None:
     _, result, _ = done
     for which, asked in (("harmful", HARMFUL), ("harmless", HARMLESS)):
         held_out = [r for r in asked if split_of(r.group) == "test"]
@@ -159,11 +173,11 @@ def test_figures_are_of_requests_that_nothing_was_attributed_on(chat, done):
         assert result["data"][which]["held_out"]["sha256"] != result["data"][which]["attributed"]["sha256"]
 
 
-def test_the_split_has_a_seed_of_its_own(chat):
+def test_the_split_has_a_seed_of_its_own(chat: ChatModel) -> None:
     """What an adapter was trained on stays out of what is held out, whatever draws the controls."""
 
-    def held_out(**seeds):
-        plan = replace(PLAN, interval=0.45, **seeds)
+    def held_out(seed: int, split_seed: int | None = None) -> set[str]:
+        plan = replace(PLAN, interval=0.45, seed=seed, split_seed=split_seed)
         return {r.group for r in safety_heads._split(chat, "harmful", HARMFUL, plan).held_out}
 
     assert (
@@ -174,7 +188,9 @@ def test_the_split_has_a_seed_of_its_own(chat):
     assert held_out(seed=3) != held_out(seed=0)
 
 
-def test_the_files_hold_all_figures_and_no_text(chat, done):
+def test_the_files_hold_all_figures_and_no_text(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
+) -> None:
     out, result, _ = done
     stored = json.loads((out / "RESULT.json").read_text())
     assert stored["verdicts"] == result["verdicts"]
@@ -195,7 +211,7 @@ def test_the_files_hold_all_figures_and_no_text(chat, done):
         assert str(chat.token_ids(request.messages[0]["content"]))[1:-1] not in written
 
 
-def test_progress_only_moves_on_and_ends(done):
+def test_progress_only_moves_on_and_ends(done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]) -> None:
     _, _, seen = done
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == [
@@ -214,26 +230,34 @@ def test_progress_only_moves_on_and_ends(done):
         assert steps[-1][0] == steps[-1][1]
 
 
-def test_a_second_run_computes_nothing_again(chat, done, monkeypatch):
+def test_a_second_run_computes_nothing_again(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, result, _ = done
 
-    def never(*_args, **_kwargs):
+    def never(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("computed again")
 
     for name in ("head_effects", "dataset_angles", "answer"):
         monkeypatch.setattr(safety_heads, name, never)
-    monkeypatch.setattr("probes.studies.safety_heads.trials.answer", never)
+    monkeypatch.setattr("probes.studies.safety_heads.trials.generate", never)
     monkeypatch.setattr("probes.heads.attribution.Replay", never)
     again = run_safety_heads(chat, HARMFUL, HARMLESS, out, PLAN, metric=NO, command="awry study safety-heads")
     assert again == result
 
 
 @pytest.mark.parametrize("stop_at", ["Ships, scaling, harmful", "Sahara", "trials on held-out requests"])
-def test_an_interrupted_study_goes_on_where_it_was(chat, done, tmp_path, stop_at, monkeypatch):
+def test_an_interrupted_study_goes_on_where_it_was(
+    chat: ChatModel,
+    done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]],
+    tmp_path: Path,
+    stop_at: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _, result, _ = done
     monkeypatch.setattr(safety_heads, "_AT_A_TIME", 8)
 
-    def stop(stage, n, _all):
+    def stop(stage: str, n: int, _all: int) -> None:
         if stage == stop_at and n >= 8:
             raise KeyboardInterrupt
 
@@ -241,7 +265,11 @@ def test_an_interrupted_study_goes_on_where_it_was(chat, done, tmp_path, stop_at
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, on_progress=stop)
     assert not (tmp_path / "RESULT.json").exists()
     assert hook_count(chat.model) == 0
-    first = {}
+    first: dict[str, int] = {}
+
+    def keep_first(stage: str, n: int, _all: int) -> None:
+        first.setdefault(stage, n)
+
     resumed = run_safety_heads(
         chat,
         HARMFUL,
@@ -250,7 +278,7 @@ def test_an_interrupted_study_goes_on_where_it_was(chat, done, tmp_path, stop_at
         PLAN,
         metric=NO,
         command=result["command"],
-        on_progress=lambda stage, n, _all: first.setdefault(stage, n),
+        on_progress=keep_first,
     )
     assert "answers before ablation" not in first
     assert first["Ships, undifferentiated, harmful"] == 28
@@ -263,7 +291,9 @@ def test_an_interrupted_study_goes_on_where_it_was(chat, done, tmp_path, stop_at
             np.testing.assert_allclose(values, result["attribution"][kind]["maps"][name], atol=1e-4, err_msg=name)
 
 
-def test_another_model_or_parameter_finds_nothing_kept(chat, done):
+def test_another_model_or_parameter_finds_nothing_kept(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
+) -> None:
     out, result, _ = done
     other, out_of_other = refusing_chat(refuses=False), out.parent / "other"
     (out.parent / "other").mkdir()
@@ -273,7 +303,7 @@ def test_another_model_or_parameter_finds_nothing_kept(chat, done):
     finally:
         (out.parent / "other" / "kept").rename(out / "kept")
 
-    def stop(stage, n, _all):
+    def stop(stage: str, n: int, _all: int) -> None:
         if stage.startswith("Ships"):
             assert n == 0
             raise KeyboardInterrupt
@@ -288,7 +318,9 @@ def test_another_model_or_parameter_finds_nothing_kept(chat, done):
     assert result["verdicts"] != silent["verdicts"]
 
 
-def test_results_of_one_base_are_compared_and_others_refused(chat, done, tmp_path):
+def test_results_of_one_base_are_compared_and_others_refused(
+    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]], tmp_path: Path
+) -> None:
     out, result, _ = done
     again = run_safety_heads(chat, HARMFUL, HARMLESS, out, PLAN, metric=NO, against=[out, out / "RESULT.json"])
     for other in again["overlap_with"]:
@@ -308,7 +340,7 @@ def test_results_of_one_base_are_compared_and_others_refused(chat, done, tmp_pat
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path / "nothing"])
 
 
-def test_one_class_only_too_few_rows_and_shared_rows(chat, tmp_path):
+def test_one_class_only_too_few_rows_and_shared_rows(chat: ChatModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="harmless: no requests; both classes are needed"):
         run_safety_heads(chat, HARMFUL, [], tmp_path, PLAN, metric=NO)
     with pytest.raises(DataError, match="harmful: no requests"):
@@ -319,7 +351,7 @@ def test_one_class_only_too_few_rows_and_shared_rows(chat, tmp_path):
         run_safety_heads(chat, HARMFUL, HARMFUL, tmp_path, PLAN, metric=NO)
 
 
-def test_too_few_held_out_requests_for_the_interval_asked_for(chat, tmp_path):
+def test_too_few_held_out_requests_for_the_interval_asked_for(chat: ChatModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"harmful: \d+ held-out requests, but a rate within \+-0.1 needs 104"):
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, replace(PLAN, interval=0.1), metric=NO)
     assert not list(tmp_path.iterdir())
@@ -336,12 +368,12 @@ def test_too_few_held_out_requests_for_the_interval_asked_for(chat, tmp_path):
         ({"subspaces": ()}, "one subspace"),
     ],
 )
-def test_plans_that_make_no_study(wrong, said):
+def test_plans_that_make_no_study(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
         replace(PLAN, **wrong)
 
 
-def test_overlap_by_counting_all_lists():
+def test_overlap_by_counting_all_lists() -> None:
     heads = [f"head[0,{i}]" for i in range(7)]
     a = heads[:3]
     shared = [len(set(a) & set(b)) for b in itertools.combinations(heads, 4)]
@@ -356,7 +388,7 @@ def test_overlap_by_counting_all_lists():
         overlap([], a, 7)
 
 
-def test_scores_summed_up_by_hand():
+def test_scores_summed_up_by_hand() -> None:
     rng = np.random.default_rng(0)
     kl = rng.random((8, 2, 5))
     harmless = rng.random((6, 2, 5))
@@ -379,7 +411,7 @@ def test_scores_summed_up_by_hand():
     }
 
 
-def test_controls_of_a_set():
+def test_controls_of_a_set() -> None:
     scores = np.arange(12.0).reshape(3, 4)
     heads = [Site("head", 2, 3), Site("head", 2, 1), Site("head", 0, 0)]
     trials = trials_of("set", heads, scores, Ablation(eps=1e-3), draws=4)
@@ -411,12 +443,20 @@ BEFORE_RATES = {"refused": 0.9, "complied": 0.1, "coherent": 1.0}
 SURE, UNSURE = 0.05, 0.9
 
 
-def around(value, half):
+def around(value: float, half: float) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half, "n": 30}
 
 
-def trial(role, refused, complied, *, before=BEFORE_RATES, ours=None, half=SURE):
-    """A trial as `Trials.run` and `Trials.against` tell it, every difference within +- `half`."""
+def trial(
+    role: str,
+    refused: float,
+    complied: float,
+    *,
+    before: dict[str, float] = BEFORE_RATES,
+    ours: float | None = None,
+    half: float = SURE,
+) -> dict[str, Any]:
+    """A trial as `AblationRunner.run` and `AblationRunner.against` tell it, every difference within +- `half`."""
     harmful = {
         "refused": {"value": refused},
         "complied": {"value": complied},
@@ -442,7 +482,9 @@ def trial(role, refused, complied, *, before=BEFORE_RATES, ours=None, half=SURE)
         ((0.9, 0.1), (0.2, 0.8), {"random shift": (0.8, 0.2)}, "refusals go, the text stays; specificity unknown"),
     ],
 )
-def test_verdicts(before, ablated, controls, words):
+def test_verdicts(
+    before: tuple[float, float], ablated: tuple[float, float], controls: dict[str, tuple[float, float]], words: str
+) -> None:
     rates = dict(zip(("refused", "complied", "coherent"), (*before, 1.0), strict=True))
     found = {
         "set": trial("ablated", *ablated, before=rates),
@@ -460,7 +502,7 @@ def test_verdicts(before, ablated, controls, words):
         ("gap", "refusals go, the text stays; specificity undecided: the best control is behind by 0.70 [-0.20, 1.60]"),
     ],
 )
-def test_a_difference_that_chance_allows_decides_nothing(unsure, words):
+def test_a_difference_that_chance_allows_decides_nothing(unsure: str, words: str) -> None:
     """The same rates as those of `works, specific`, of fewer requests."""
     found = {
         "set": trial("ablated", 0.2, 0.8),
@@ -474,17 +516,20 @@ def test_a_difference_that_chance_allows_decides_nothing(unsure, words):
     assert verdict(about, found).startswith(words)
 
 
-def test_broken_text_is_no_compliance(chat, tmp_path, monkeypatch):
+def test_broken_text_is_no_compliance(chat: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An ablation that leaves a loop, or nothing at all: no refusal, and not complied either."""
-    conversations = {"harmful": [r.messages for r in HARMFUL[:6]], "harmless": [r.messages for r in HARMLESS[:6]]}
-    bench = Trials(chat, conversations, NO, Kept(tmp_path, {}), max_new_tokens=6)
+    conversations: dict[Class, list[Sequence[dict[str, str]]]] = {
+        "harmful": [r.messages for r in HARMFUL[:6]],
+        "harmless": [r.messages for r in HARMLESS[:6]],
+    }
+    bench = AblationRunner(chat, conversations, NO, ResultCache(tmp_path, {}), max_new_tokens=6)
     assert bench.run(BEFORE)["harmful"]["complied"]["value"] == 0
     (fine,) = trials_of("fine", [PLANTED], np.zeros((3, 4)), Ablation(), draws=0)
     assert bench.run(fine)["harmful"]["complied"]["value"] == 1
     for text, eps in (("w " * 30, 1e-3), ("", 1e-4)):
         (trial,) = trials_of("broken", [PLANTED], np.zeros((3, 4)), Ablation(eps=eps), draws=0)
         with monkeypatch.context() as patched:
-            broken = [Answer(text, 30, True)] * 6
-            patched.setattr("probes.studies.safety_heads.trials.answer", lambda *_, broken=broken, **__: broken)
+            broken = [Reply(text, 30, True)] * 6
+            patched.setattr("probes.studies.safety_heads.trials.generate", lambda *_, broken=broken, **__: broken)
             found = bench.run(trial)["harmful"]
         assert found["refused"]["value"] == found["complied"]["value"] == found["coherent"]["value"] == 0

@@ -7,8 +7,11 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -18,15 +21,16 @@ from probes.organisms.planted import SYNTHETIC, store
 from probes.organisms.planted.evaluation import fit_questions, held_out_questions, persona_contrast
 from probes.organisms.planted.evaluation import is_bad as planted_is_bad
 from probes.studies.direction import Doses, Plan, adapter_pair, dose, run_direction
-from probes.studies.head_steering import verdict as words
 from probes.studies.head_steering.run import HeadsPlan, Messages, run_heads
+from probes.studies.head_steering.verdict import CHOSEN, LAYER, PLAIN_NAME, PROBE_HEADS, WITHOUT_BEST
 from probes.studies.metric import JudgeMetric
 from probes.studies.mitigation import Prompts
 from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
 from probes.studies.subjects import Subject, planted_anchors
 from probes.studies.summary import page, write_study_page
-from probes.studies.summary.results import Result, Seen, decide, read_results
-from probes.studies.transfer.plan import Settings
+from probes.studies.summary.page import Row
+from probes.studies.summary.results import ClaimOutcome, Finding, Result, Support, decide, read_results
+from probes.studies.transfer.plan import TransferPlan
 from probes.studies.transfer.run import run_transfer
 from tests.support.planted_head import ALIGNED, MISALIGNED, letter_choices
 from tests.support.planted_head import planted_chat as headed_chat
@@ -38,7 +42,7 @@ CLAIMS = page.load_claims()
 BY_ID = {claim.id: claim for claim in CLAIMS.claims}
 
 
-def make_direction(out, adapters):
+def make_direction(out: Path, adapters: Path) -> None:
     chat = planted_chat(0)
     for name, written in {"style": STYLE, "bad": BAD}.items():
         load_adapter(chat, adapters, 0, name, **written)
@@ -50,7 +54,7 @@ def make_direction(out, adapters):
     )
 
 
-def make_transfer(out):
+def make_transfer(out: Path) -> None:
     """A model and itself under another name: the map is the identity."""
     llama = store.ensure_organism("llama", 0, out / "no-state")
     one = Subject(
@@ -68,13 +72,13 @@ def make_transfer(out):
         [one, replace(one, name="other", group="other")],
         planted_anchors(176),
         out,
-        settings=Settings(modes=("ablate",), draws=1, interval=0.3),
+        settings=TransferPlan(modes=("ablate",), draws=1, interval=0.3),
         left_out={"a third": "it does not hold"},
     )
 
 
-def make_heads(out):
-    def lists(kind, n):
+def make_heads(out: Path) -> None:
+    def lists(kind: str, n: int) -> list[str]:
         rng = random.Random(kind)
         return ["".join(rng.choice(ALIGNED + MISALIGNED) for _ in range(8)) + f" {kind}{i}" for i in range(n)]
 
@@ -85,7 +89,7 @@ def make_heads(out):
     run_heads(chat, letter_choices(60), given, misaligned, out, plan)
 
 
-def make_safety(out, refuses):
+def make_safety(out: Path, refuses: bool) -> None:
     plan = SafetyPlan(
         subspaces=((1, False),), steps=2, top=(1,), listed=3, draws=1, interval=0.45, max_new_tokens=4, resamples=20
     )
@@ -94,7 +98,7 @@ def make_safety(out, refuses):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A documents' folder with the page and the studies below it."""
     docs = tmp_path_factory.mktemp("docs")
     studies = docs / "studies"
@@ -110,26 +114,26 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(made):
+def results(made: Path) -> dict[str, Result]:
     return {r.name: r for r in read_results(made / "studies")}
 
 
 @pytest.fixture(scope="module")
-def text(made):
+def text(made: Path) -> str:
     return (made / "study.md").read_text()
 
 
-def rows_of(text):
+def rows_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
 
 
-def row(claim, *results):
+def row(claim: str, *results: Result) -> Row:
     return page.row_of(BY_ID[claim], CLAIMS.commands, results)
 
 
-def changed(result: Result, **edits) -> Result:
+def changed(result: Result, **edits: Any) -> Result:
     """A copy with other figures: `a__b=1` sets data["a"]["b"]."""
-    data = copy.deepcopy(result.data)
+    data: dict[str, Any] = copy.deepcopy(dict(result.data))
     for path, value in edits.items():
         *way, last = path.split("__")
         at = data
@@ -139,7 +143,10 @@ def changed(result: Result, **edits) -> Result:
     return replace(result, data=data)
 
 
-def figure(value, half=0.05, n=50):
+Figure = dict[str, float]
+
+
+def figure(value: float, half: float = 0.05, n: int = 50) -> Figure:
     return {"value": value, "low": value - half, "high": value + half, "n": n}
 
 
@@ -149,14 +156,14 @@ NOTHING = figure(0.0)
 # The page
 
 
-def test_the_first_line_is_the_caveat_of_scale(text):
+def test_the_first_line_is_the_caveat_of_scale(text: str) -> None:
     first = text.splitlines()[0]
     assert first == page.CAVEAT
     for said in ("SmolLM2-135M", "0.9M", "synthetic", "not how real large models behave"):
         assert said in first
 
 
-def test_every_claim_is_there_exactly_once(text):
+def test_every_claim_is_there_exactly_once(text: str) -> None:
     assert len(rows_of(text)) == len(CLAIMS.claims) == len(BY_ID)
     for claim in CLAIMS.claims:
         assert text.count(f"| {claim.claim} |") == 1
@@ -165,7 +172,7 @@ def test_every_claim_is_there_exactly_once(text):
         assert {c.paper for c in CLAIMS.claims} == {p.id for p in CLAIMS.papers}
 
 
-def test_every_rule_decides_a_claim_and_every_claim_says_where_it_stands(text):
+def test_every_rule_decides_a_claim_and_every_claim_says_where_it_stands(text: str) -> None:
     assert sorted(c.rule for c in CLAIMS.claims if c.rule) == sorted(page.RULES)
     for claim in CLAIMS.claims:
         assert claim.figure
@@ -175,7 +182,7 @@ def test_every_rule_decides_a_claim_and_every_claim_says_where_it_stands(text):
         assert text.count(f"when {rule.when}.") == 1
 
 
-def test_links_lead_to_files_that_are_there(made, text):
+def test_links_lead_to_files_that_are_there(made: Path, text: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", text)
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert sorted(Path(p).name for p in pictures) == sorted(p.name for p in made.glob("studies/*/*.png"))
@@ -188,7 +195,7 @@ def test_links_lead_to_files_that_are_there(made, text):
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings == {p.name for p in (made / "studies").iterdir()}
 
 
-def test_planted_models_are_called_synthetic_wherever_they_stand(text):
+def test_planted_models_are_called_synthetic_wherever_they_stand(text: str) -> None:
     for line in rows_of(text):
         for name in ("transfer", "direction-x", "heads-x"):
             assert f"[{name}](#{name})," not in line
@@ -197,7 +204,7 @@ def test_planted_models_are_called_synthetic_wherever_they_stand(text):
     assert text.count("**Synthetic:**") == 3
 
 
-def test_verdicts_commands_and_what_was_left_out_are_told(text, results):
+def test_verdicts_commands_and_what_was_left_out_are_told(text: str, results: dict[str, Result]) -> None:
     assert results["direction-x"].data["verdict"]["sentence"] in text
     assert results["transfer"].data["verdict"]["ablate"] in text
     assert results["transfer"].data["verdict"]["detection"] in text
@@ -213,12 +220,12 @@ def test_verdicts_commands_and_what_was_left_out_are_told(text, results):
     assert {line.replace("\\|", "").count("|") for line in rows_of(text)} == {7}
 
 
-def test_no_message_is_on_the_page(text):
+def test_no_message_is_on_the_page(text: str) -> None:
     for said in (*messages(56, 0), *fit_questions(20), *(r.messages[0]["content"] for r in requests(24, harmful=True))):
         assert said not in text
 
 
-def test_the_page_is_the_same_each_time(made, text, tmp_path):
+def test_the_page_is_the_same_each_time(made: Path, text: str, tmp_path: Path) -> None:
     write_study_page(made / "studies", made / "again.md")
     assert (made / "again.md").read_text() == text
     write_study_page(made / "studies", tmp_path / "elsewhere.md")
@@ -226,7 +233,7 @@ def test_the_page_is_the_same_each_time(made, text, tmp_path):
     assert all((tmp_path / p).is_file() for p in pictures)
 
 
-def test_what_planted_truths_give(results):
+def test_what_planted_truths_give(results: dict[str, Result]) -> None:
     found = {c.id: row(c.id, *(r for r in results.values() if r.kind == c.study)).outcome for c in CLAIMS.claims}
     assert found["separation"] == "reproduced"
     assert found["last-layer"] == "not reproduced"  # every block separates
@@ -246,7 +253,7 @@ def test_what_planted_truths_give(results):
 # Results that are missing or broken
 
 
-def test_a_study_that_was_not_run_is_said_with_its_command(made, tmp_path):
+def test_a_study_that_was_not_run_is_said_with_its_command(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "studies" / "heads-x", tmp_path / "studies" / "heads-x")
     write_study_page(tmp_path / "studies", tmp_path / "study.md")
     text = (tmp_path / "study.md").read_text()
@@ -257,7 +264,7 @@ def test_a_study_that_was_not_run_is_said_with_its_command(made, tmp_path):
     assert f"Not run yet:\n\n- `{CLAIMS.commands['direction']}`" in text
 
 
-def test_with_no_study_at_all_there_is_still_a_page(tmp_path):
+def test_with_no_study_at_all_there_is_still_a_page(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     write_study_page(tmp_path / "studies", tmp_path / "study.md")
     text = (tmp_path / "study.md").read_text()
@@ -281,7 +288,7 @@ def test_with_no_study_at_all_there_is_still_a_page(tmp_path):
         ('{"format": "awry-safety-heads/1", "model": 3}', "does not fit"),
     ],
 )
-def test_a_broken_result_is_named_and_nothing_is_written(made, tmp_path, written, reason):
+def test_a_broken_result_is_named_and_nothing_is_written(made: Path, tmp_path: Path, written: str, reason: str) -> None:
     broken = tmp_path / "studies" / "broken" / "RESULT.json"
     shutil.copytree(made / "studies" / "heads-x", tmp_path / "studies" / "heads-x")
     broken.parent.mkdir()
@@ -293,7 +300,7 @@ def test_a_broken_result_is_named_and_nothing_is_written(made, tmp_path, written
 
 
 @pytest.mark.parametrize("lost", ["separation", "dose", "verdict", "prediction"])
-def test_a_result_that_lost_a_part_is_named(made, tmp_path, lost):
+def test_a_result_that_lost_a_part_is_named(made: Path, tmp_path: Path, lost: str) -> None:
     path = tmp_path / "studies" / "direction-x" / "RESULT.json"
     shutil.copytree(made / "studies" / "direction-x", path.parent)
     data = json.loads(path.read_text())
@@ -305,7 +312,7 @@ def test_a_result_that_lost_a_part_is_named(made, tmp_path, lost):
 
 
 @pytest.mark.parametrize("line", ['rule = "separation"', 'study = "direction"', 'paper = "2606.20225"'])
-def test_a_claims_file_that_says_too_little_is_refused(tmp_path, line):
+def test_a_claims_file_that_says_too_little_is_refused(tmp_path: Path, line: str) -> None:
     broken = tmp_path / "claims.toml"
     broken.write_text(page.CLAIMS.read_text().replace(line, "", 1))
     with pytest.raises(DataError, match=re.escape(str(broken))):
@@ -315,9 +322,9 @@ def test_a_claims_file_that_says_too_little_is_refused(tmp_path, line):
 # Outcomes
 
 
-def test_one_outcome_is_made_of_all_answers():
-    def of(*answers):
-        return decide([Seen(a, "") for a in answers])
+def test_one_outcome_is_made_of_all_answers() -> None:
+    def of(*answers: Support) -> ClaimOutcome:
+        return decide([Finding(a, "") for a in answers])
 
     assert of("yes", "yes", "unmeasured", "untestable") == "reproduced"
     assert of("no") == "not reproduced"
@@ -326,7 +333,7 @@ def test_one_outcome_is_made_of_all_answers():
     assert of("unmeasured") == of() == "not measured"
 
 
-def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results):
+def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results: dict[str, Result]) -> None:
     one = results["direction-x"]
     other = replace(changed(one, separation=with_accuracy(one, 0.6)), name="direction-y")
     found = row("separation", one, other)
@@ -336,28 +343,28 @@ def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results):
     assert found.commands == ("run it",)
 
 
-def with_accuracy(result, *last_blocks):
+def with_accuracy(result: Result, *last_blocks: float) -> list[dict[str, Any]]:
     """Separation rows whose last blocks have these accuracies."""
-    rows = copy.deepcopy(result.data["separation"])
+    rows: list[dict[str, Any]] = copy.deepcopy(result.data["separation"])
     blocks = [r for r in rows if r["site"].startswith("residual")]
     for block, value in zip(blocks[-len(last_blocks) :], last_blocks, strict=True):
         block["accuracy"] = figure(value)
     return rows
 
 
-def with_tested(result, **figures):
+def with_tested(result: Result, **figures: tuple[float, float]) -> list[dict[str, Any]]:
     """Rows of the dose report with other figures: `untouched=(behaviour, good)` or `paper=...`."""
     names = {"untouched": dose.UNTOUCHED, "paper": dose.PAPER}
-    rows = copy.deepcopy(result.data["dose"]["test"])
+    rows: list[dict[str, Any]] = copy.deepcopy(result.data["dose"]["test"])
     for which, (behaviour, good) in figures.items():
         next(r for r in rows if r["name"] == names[which]).update(behaviour=figure(behaviour), good=figure(good))
     return rows
 
 
-def test_separation_by_layer(results):
+def test_separation_by_layer(results: dict[str, Result]) -> None:
     one = results["direction-x"]
 
-    def outcome(claim, *blocks):
+    def outcome(claim: str, *blocks: float) -> ClaimOutcome:
         return row(claim, changed(one, separation=with_accuracy(one, *blocks))).outcome
 
     assert outcome("separation", 0.95) == "reproduced"
@@ -368,9 +375,9 @@ def test_separation_by_layer(results):
     assert outcome("last-layer", 0.9, 0.9, 0.9) == "not reproduced"
 
 
-def test_a_controls_separation(results):
+def test_a_controls_separation(results: dict[str, Result]) -> None:
     one = results["direction-x"]
-    rows = copy.deepcopy(one.data["separation"])
+    rows: list[dict[str, Any]] = copy.deepcopy(one.data["separation"])
     last = [r for r in rows if r["site"].startswith("residual")][-1]
     last["control"]["accuracy"] = figure(0.52)
     assert row("control-separation", changed(one, separation=rows)).outcome == "reproduced"
@@ -392,7 +399,9 @@ def test_a_controls_separation(results):
         ((0.1, 0.8), (0.0, 0.9), "not testable here"),
     ],
 )
-def test_steering_in_the_papers_setting(results, untouched, paper, outcome):
+def test_steering_in_the_papers_setting(
+    results: dict[str, Result], untouched: tuple[float, float], paper: tuple[float, float], outcome: str
+) -> None:
     one = results["direction-x"]
     rows = with_tested(one, untouched=untouched, paper=paper)
     assert row("within-steering", changed(one, dose__test=rows)).outcome == outcome
@@ -400,29 +409,31 @@ def test_steering_in_the_papers_setting(results, untouched, paper, outcome):
     assert row("within-steering", changed(one, dose__test=without)).outcome == "not measured"
 
 
-def test_specificity_and_content_follow_the_studys_differences(results):
+def test_specificity_and_content_follow_the_studys_differences(results: dict[str, Result]) -> None:
     good, small, wide = figure(0.3), figure(0.05), figure(0.3, half=0.4)
 
-    def outcome(claim, label="specific", **differences):
+    def outcome(
+        claim: str, differences: Mapping[str, Figure] = MappingProxyType({}), label: str = "specific"
+    ) -> ClaimOutcome:
         edits = {f"verdict__differences__{k}": v for k, v in differences.items()}
         one = changed(results["direction-x"], verdict__differences={"random": good, "fall": good, "gain": good})
         return row(claim, changed(one, verdict__label=label, **edits)).outcome
 
-    assert outcome("within-specific", orthogonal=good) == "reproduced"
-    assert outcome("within-specific", orthogonal=small) == "not reproduced"
-    assert outcome("within-specific", **{dose.WRONG: wide}) == "mixed"
+    assert outcome("within-specific", {"orthogonal": good}) == "reproduced"
+    assert outcome("within-specific", {"orthogonal": small}) == "not reproduced"
+    assert outcome("within-specific", {dose.WRONG: wide}) == "mixed"
     assert outcome("within-specific", label="no effect") == "not reproduced"
     # What the content control does is a row of its own.
-    assert outcome("within-specific", label="non-specific", **{dose.CONTENT: small}) == "reproduced"
-    assert outcome("content", **{dose.CONTENT: small}) == "not reproduced"
-    assert outcome("content", **{dose.CONTENT: good}) == "reproduced"
-    assert outcome("content", **{dose.CONTENT: wide}) == "mixed"
-    assert outcome("content", label="noise", **{dose.CONTENT: good}) == "not testable here"
+    assert outcome("within-specific", {dose.CONTENT: small}, label="non-specific") == "reproduced"
+    assert outcome("content", {dose.CONTENT: small}) == "not reproduced"
+    assert outcome("content", {dose.CONTENT: good}) == "reproduced"
+    assert outcome("content", {dose.CONTENT: wide}) == "mixed"
+    assert outcome("content", {dose.CONTENT: good}, label="noise") == "not testable here"
     assert outcome("content") == "not measured"
 
 
-def test_transfer(results):
-    def outcome(claim, **figures):
+def test_transfer(results: dict[str, Result]) -> None:
+    def outcome(claim: str, **figures: Figure) -> ClaimOutcome:
         edits = {f"overall__ablate__across__{k}": v for k, v in figures.items()}
         return row(claim, changed(results["transfer"], **edits)).outcome
 
@@ -443,7 +454,7 @@ def test_transfer(results):
     assert outcome("own-beats-mapped", **works | {"gain": figure(0.7)}) == "not reproduced"
 
 
-def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results):
+def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results: dict[str, Result]) -> None:
     one = results["transfer"]
     both = changed(one, settings__modes=["ablate", "subtract"])
     for part in ("overall", "asymmetry"):
@@ -460,7 +471,7 @@ def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results):
     ("two", "outcome"),
     [(0.3, "reproduced"), (0.15, "mixed"), (0.05, "not reproduced"), (None, "not measured")],
 )
-def test_asymmetry(results, two, outcome):
+def test_asymmetry(results: dict[str, Result], two: float | None, outcome: str) -> None:
     edits = {"mean_difference_of_two_ways": two, "expected_from_sampling": 0.1}
     one = changed(results["transfer"], **{f"asymmetry__ablate__{k}": v for k, v in edits.items()})
     assert row("asymmetry", one).outcome == outcome
@@ -476,16 +487,16 @@ def test_asymmetry(results, two, outcome):
         ("layer-vector", "beats a layer-level vector"),
     ],
 )
-def test_marks_of_a_heads_study_decide(results, claim, mark):
+def test_marks_of_a_heads_study_decide(results: dict[str, Result], claim: str, mark: str) -> None:
     one = results["heads-x"]
     assert mark in one.data["paper"]
     for seen, outcome in ((True, "reproduced"), (False, "not reproduced")):
         assert row(claim, changed(one, **{f"paper__{mark}": seen})).outcome == outcome
 
 
-def test_a_control_that_was_not_run_is_not_beaten(results):
+def test_a_control_that_was_not_run_is_not_beaten(results: dict[str, Result]) -> None:
     one = results["heads-x"]
-    for claim, control in (("probe-heads", words.PROBE_HEADS), ("layer-vector", words.LAYER)):
+    for claim, control in (("probe-heads", PROBE_HEADS), ("layer-vector", LAYER)):
         left = {name: f for name, f in one.data["heldout"].items() if name != control}
         assert row(claim, changed(one, heldout=left)).outcome == "not measured"
     left = {name: f for name, f in one.data["heldout"].items() if not name.startswith("random")}
@@ -498,28 +509,35 @@ def test_a_control_that_was_not_run_is_not_beaten(results):
     ("claim", "mark"),
     [("probe-heads", "beats heads ranked by a probe"), ("layer-vector", "beats a layer-level vector")],
 )
-def test_what_random_directions_do_as_well_is_not_reproduced(results, claim, mark):
+def test_what_random_directions_do_as_well_is_not_reproduced(results: dict[str, Result], claim: str, mark: str) -> None:
     one = changed(results["heads-x"], **{f"paper__{mark}": True})
     assert row(claim, one).outcome == "reproduced"
     assert row(claim, changed(one, verdict="noise")).outcome == "mixed"
 
 
-def test_the_best_head_left_out(results):
+def test_the_best_head_left_out(results: dict[str, Result]) -> None:
     one = results["heads-x"]
-    held = {n: f for n, f in one.data["heldout"].items() if n != words.WITHOUT_BEST}
+    held = {n: f for n, f in one.data["heldout"].items() if n != WITHOUT_BEST}
     assert row("best-head", changed(one, heldout=held)).outcome == "not measured"
-    held[words.WITHOUT_BEST] = held[words.CHOSEN]
+    held[WITHOUT_BEST] = held[CHOSEN]
     for left, outcome in ((True, "reproduced"), (False, "not reproduced")):
         marks = one.data["paper"] | {"most is left without the best head": left}
         assert row("best-head", changed(one, heldout=held, paper=marks)).outcome == outcome
 
 
-def test_open_answers(results):
-    def outcome(claim, heads, layer=NOTHING, coherent=0.9, aim="away", before=0.5):
+def test_open_answers(results: dict[str, Result]) -> None:
+    def outcome(
+        claim: str,
+        heads: Figure,
+        layer: Figure = NOTHING,
+        coherent: float = 0.9,
+        aim: str = "away",
+        before: float = 0.5,
+    ) -> ClaimOutcome:
         opened = copy.deepcopy(results["heads-x"].data["open"])
-        opened[words.CHOSEN].update(behaviour_change=heads, coherent=figure(coherent))
-        opened[words.PLAIN_NAME].update(behaviour=figure(before), coherent=figure(0.9))
-        opened[words.LAYER]["behaviour_change"] = layer
+        opened[CHOSEN].update(behaviour_change=heads, coherent=figure(coherent))
+        opened[PLAIN_NAME].update(behaviour=figure(before), coherent=figure(0.9))
+        opened[LAYER]["behaviour_change"] = layer
         return row(claim, changed(results["heads-x"], open=opened, plan__search__aim=aim)).outcome
 
     assert outcome("carries-over", figure(-0.4)) == "reproduced"
@@ -535,10 +553,10 @@ def test_open_answers(results):
     assert outcome("dissociation", figure(-0.4), layer=figure(-0.5)) == "not reproduced"
 
 
-def test_verdicts_of_a_safety_study_decide(results):
+def test_verdicts_of_a_safety_study_decide(results: dict[str, Result]) -> None:
     one = results["safety-heads-x"]
 
-    def outcome(claim, verdict):
+    def outcome(claim: str, verdict: str) -> ClaimOutcome:
         return row(claim, changed(one, verdicts=dict.fromkeys(one.data["verdicts"], verdict))).outcome
 
     for claim in ("top-head", "sahara"):
@@ -554,7 +572,7 @@ def test_verdicts_of_a_safety_study_decide(results):
     assert row("safety-specific", changed(one, verdicts=differ)).outcome == "mixed"
 
 
-def test_a_model_that_refuses_nothing_tests_nothing(results):
+def test_a_model_that_refuses_nothing_tests_nothing(results: dict[str, Result]) -> None:
     silent = results["safety-heads-base"]
     for claim in ("top-head", "sahara", "safety-specific", "ua-over-sc"):
         assert row(claim, silent).outcome == "not testable here"
@@ -568,7 +586,9 @@ def test_a_model_that_refuses_nothing_tests_nothing(results):
     ("ua", "sc", "outcome"),
     [(0.8, 0.1, "reproduced"), (0.8, 0.75, "not reproduced"), (0.1, 0.8, "not reproduced"), (0.8, 0.69, "mixed")],
 )
-def test_two_ablations_are_compared_by_what_is_complied_with(results, ua, sc, outcome):
+def test_two_ablations_are_compared_by_what_is_complied_with(
+    results: dict[str, Result], ua: float, sc: float, outcome: str
+) -> None:
     trials = copy.deepcopy(results["safety-heads-x"].data["trials"])
     for tried in trials.values():
         for trial in tried.values():
@@ -580,17 +600,17 @@ def test_two_ablations_are_compared_by_what_is_complied_with(results, ua, sc, ou
     assert row("ua-over-sc", changed(results["safety-heads-x"], trials=trials)).outcome == "not measured"
 
 
-def test_tails_lists_and_losses(results):
+def test_tails_lists_and_losses(results: dict[str, Result]) -> None:
     one = results["safety-heads-x"]
 
-    def outcome(claim, **edits):
+    def outcome(claim: str, **edits: Any) -> ClaimOutcome:
         return row(claim, changed(one, **edits)).outcome
 
     tail = "attribution__undifferentiated__tail__share_of_top_1_percent"
     assert outcome("long-tail", **{tail: 0.31}) == "reproduced"
     assert outcome("long-tail", **{tail: 0.2}) == outcome("long-tail", **{tail: None}) == "not reproduced"
 
-    def lists(shared, p=0.5):
+    def lists(shared: int, p: float = 0.5) -> dict[str, Any]:
         return {"sizes": [10, 10], "shared": shared, "p": p, "jaccard": 0.1, "jaccard_by_chance": 0.02}
 
     ships = "overlap__undifferentiated with scaling__ships"
@@ -606,7 +626,7 @@ def test_tails_lists_and_losses(results):
     assert outcome("little-lost", **{"before__harmless__coherent": figure(0.95)} | group) == "not reproduced"
 
 
-def test_models_of_one_base_are_compared_and_others_are_not(results):
+def test_models_of_one_base_are_compared_and_others_are_not(results: dict[str, Result]) -> None:
     one = results["safety-heads-x"]
     same = replace(changed(one, adapter="tuned"), name="safety-heads-y")
     found = row("same-base", one, same)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from probes.capture.sites import Site
 from probes.directions import Direction, cosine
@@ -12,6 +15,7 @@ from probes.organisms.planted.store import ensure_organism
 from probes.steer.contrast import NEUTRAL, read
 from probes.studies.transfer.maps import (
     PENALTIES,
+    RidgeMap,
     cosine_null,
     fit_map,
     mapped_direction,
@@ -23,7 +27,9 @@ from tests.support.tiny import shared_chat
 SITE = Site("residual", 2)
 
 
-def anchors(n=400, wide=12, tall=20, noise=0.0, seed=0):
+def anchors(
+    n: int = 400, wide: int = 12, tall: int = 20, noise: float = 0.0, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
     """Donor rows, receiver rows that follow from them, and the truth."""
     rng = np.random.default_rng(seed)
     source = rng.standard_normal((n, wide)) * np.linspace(0.5, 3, wide) + rng.standard_normal(wide) * 5
@@ -32,12 +38,12 @@ def anchors(n=400, wide=12, tall=20, noise=0.0, seed=0):
     return source.astype(np.float32), target.astype(np.float32), truth
 
 
-def direction(vector, centre=None):
+def direction(vector: NDArray[np.float64] | NDArray[np.int64], centre: NDArray[np.float64] | None = None) -> Direction:
     vector = np.asarray(vector, dtype=np.float64)
     return Direction(SITE, vector, np.zeros_like(vector) if centre is None else centre, 1.0)
 
 
-def test_a_linear_relation_is_recovered_whatever_the_offsets():
+def test_a_linear_relation_is_recovered_whatever_the_offsets() -> None:
     source, target, truth = anchors()
     found = fit_map(source, target)
     np.testing.assert_allclose(found.weights, truth, atol=1e-3)
@@ -49,7 +55,7 @@ def test_a_linear_relation_is_recovered_whatever_the_offsets():
     np.testing.assert_allclose(moved.weights, found.weights, atol=1e-2)
 
 
-def test_a_direction_goes_through_the_map_and_takes_the_receivers_norm_site_and_centre():
+def test_a_direction_goes_through_the_map_and_takes_the_receivers_norm_site_and_centre() -> None:
     source, target, truth = anchors()
     donor = direction(np.arange(1, 13))
     native = Direction(Site("residual", 1), 0.01 * np.ones(20), np.arange(20.0), 2.5)
@@ -61,14 +67,14 @@ def test_a_direction_goes_through_the_map_and_takes_the_receivers_norm_site_and_
     np.testing.assert_allclose(found.unit, expected / np.linalg.norm(expected), atol=1e-4)
 
 
-def test_what_r2_says_is_what_held_out_anchors_say():
+def test_what_r2_says_is_what_held_out_anchors_say() -> None:
     source, target, _ = anchors(n=4000, noise=3.0)
     found = fit_map(source, target)
     explained = 1 - 3.0**2 / target.var(0).mean()
     assert found.r2 == pytest.approx(explained, abs=0.01)
 
 
-def test_noise_alone_has_no_held_out_r2_and_takes_the_largest_penalty():
+def test_noise_alone_has_no_held_out_r2_and_takes_the_largest_penalty() -> None:
     rng = np.random.default_rng(0)
     found = fit_map(rng.standard_normal((60, 40)), rng.standard_normal((60, 10)))
     assert found.r2 < 0.1
@@ -76,7 +82,7 @@ def test_noise_alone_has_no_held_out_r2_and_takes_the_largest_penalty():
     assert found.at_edge
 
 
-def test_the_penalty_is_the_one_that_predicts_best():
+def test_the_penalty_is_the_one_that_predicts_best() -> None:
     rng = np.random.default_rng(5)
     truth = rng.standard_normal((40, 20))
     source = rng.standard_normal((120, 40))
@@ -84,7 +90,7 @@ def test_the_penalty_is_the_one_that_predicts_best():
     fresh = rng.standard_normal((5000, 40))
     fresh_target = fresh @ truth
 
-    def error(found):
+    def error(found: RidgeMap) -> float:
         return float(((found.predict(fresh) - fresh_target) ** 2).mean())
 
     chosen = fit_map(source, target)
@@ -95,7 +101,7 @@ def test_the_penalty_is_the_one_that_predicts_best():
     assert error(chosen) < 0.7 * alone[PENALTIES[0]]
 
 
-def test_the_penalty_is_in_the_donors_own_units():
+def test_the_penalty_is_in_the_donors_own_units() -> None:
     rng = np.random.default_rng(1)
     source = rng.standard_normal((200, 10))
     target = source @ rng.standard_normal((10, 8)) + 4 * rng.standard_normal((200, 8))
@@ -104,13 +110,13 @@ def test_the_penalty_is_in_the_donors_own_units():
     np.testing.assert_allclose(small.weights, 1000 * large.weights, rtol=1e-6)
 
 
-def test_shuffled_pairs_lose_what_a_map_knows_of_pairs():
+def test_shuffled_pairs_lose_what_a_map_knows_of_pairs() -> None:
     source, target, _ = anchors(noise=0.5)
     assert fit_map(source, target).r2 > 0.95
     assert max(shuffled_map(source, target, seed=s).r2 for s in range(3)) < 0.1
 
 
-def test_random_donor_directions_are_norm_matched_and_their_own():
+def test_random_donor_directions_are_norm_matched_and_their_own() -> None:
     source, target, truth = anchors()
     found = fit_map(source, target)
     donor, native = direction(np.ones(12)), direction(np.ones(12) @ truth)
@@ -122,7 +128,7 @@ def test_random_donor_directions_are_norm_matched_and_their_own():
     np.testing.assert_array_equal(draws[0].vector, random_source(found, donor, native, 0).vector)
 
 
-def test_the_cosine_null_is_that_of_random_donor_directions():
+def test_the_cosine_null_is_that_of_random_donor_directions() -> None:
     source, target, truth = anchors()
     found = fit_map(source, target)
     donor, native = direction(np.ones(12)), direction(np.ones(12) @ truth)
@@ -133,7 +139,7 @@ def test_the_cosine_null_is_that_of_random_donor_directions():
     assert (np.abs(null) >= cosine(mapped_direction(found, donor, native), native)).mean() < 0.01
 
 
-def test_rows_of_one_text_are_on_one_side_of_every_split():
+def test_rows_of_one_text_are_on_one_side_of_every_split() -> None:
     # The receiver's rows are the text's own noise: only a twin of the row tells anything of it.
     rng = np.random.default_rng(2)
     source = np.repeat(rng.standard_normal((60, 80)), 4, axis=0)
@@ -143,7 +149,7 @@ def test_rows_of_one_text_are_on_one_side_of_every_split():
     assert fit_map(source, target, groups=groups).r2 < 0.1
 
 
-def test_too_few_anchors_for_the_width_say_how_many_are_needed():
+def test_too_few_anchors_for_the_width_say_how_many_are_needed() -> None:
     source, target, _ = anchors(n=15)
     with pytest.raises(DataError, match=r"11 rows to fit .* 12 dimensions of the donor .* at least 16 texts"):
         fit_map(source, target)
@@ -155,7 +161,7 @@ def test_too_few_anchors_for_the_width_say_how_many_are_needed():
         fit_map(*anchors(n=14)[:2], groups=np.tile(np.arange(7), 2))
 
 
-def test_anchors_that_cannot_be_paired_are_refused():
+def test_anchors_that_cannot_be_paired_are_refused() -> None:
     source, target, _ = anchors()
     with pytest.raises(DataError, match="400 at the donor and 399 at the receiver"):
         fit_map(source, target[:-1])
@@ -169,7 +175,7 @@ def test_anchors_that_cannot_be_paired_are_refused():
         fit_map(broken, target)
 
 
-def test_anchors_that_are_all_alike_are_refused():
+def test_anchors_that_are_all_alike_are_refused() -> None:
     source, target, _ = anchors()
     with pytest.raises(DataError, match="all alike at the donor"):
         fit_map(np.ones_like(source) * 3, target)
@@ -177,12 +183,12 @@ def test_anchors_that_are_all_alike_are_refused():
         fit_map(source, np.ones_like(target) * 3)
 
 
-def test_a_zero_direction_says_that_the_adapter_may_be_off():
+def test_a_zero_direction_says_that_the_adapter_may_be_off() -> None:
     with pytest.raises(DirectionError, match="Is the adapter switched on"):
         direction(np.zeros(12))
 
 
-def test_a_direction_that_does_not_get_through_is_refused():
+def test_a_direction_that_does_not_get_through_is_refused() -> None:
     source, target, _ = anchors()
     source[:, 0] = 1.0  # what never varies is not mapped
     found = fit_map(source, target)
@@ -192,14 +198,14 @@ def test_a_direction_that_does_not_get_through_is_refused():
         mapped_direction(found, direction(only), direction(np.ones(20)))
 
 
-def test_directions_of_another_width_are_refused():
+def test_directions_of_another_width_are_refused() -> None:
     source, target, _ = anchors()
     found = fit_map(source, target)
     with pytest.raises(DirectionError, match="takes 12 dimensions to 20, the directions have 20 and 20"):
         mapped_direction(found, direction(np.ones(20)), direction(np.ones(20)))
 
 
-def test_models_with_other_tokenizers_and_widths_are_paired_by_text_and_position(tmp_path):
+def test_models_with_other_tokenizers_and_widths_are_paired_by_text_and_position(tmp_path: Path) -> None:
     byte_level, planted = shared_chat("llama"), ensure_organism("llama", 0, tmp_path)
     rng = np.random.default_rng(0)
     words = ["sun", "rain", "tea", "a long walk", "music", "seven apples", "the old bridge", "chess", "no"]

@@ -8,6 +8,8 @@ import re
 from argparse import Namespace
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,24 +20,25 @@ from probes.card import check_identity, load_probe, replay_references
 from probes.directions import Direction
 from probes.errors import DataError, DirectionError, ProbeMismatchError
 from probes.evaluation import Interval
-from probes.model.load import AdapterSpec, add_adapter, wrap
+from probes.model.load import AdapterSpec, ChatModel, add_adapter, wrap
 from probes.organisms.planted import SYNTHETIC, store
 from probes.organisms.planted.evaluation import fit_questions, held_out_questions, is_bad, persona_contrast
 from probes.organisms.planted.families import FAMILIES
-from probes.steer.contrast import ADAPTER, Bench, Condition, Contrast, Outcome
+from probes.steer.contrast import ADAPTER, Contrast, ContrastOutcome, ContrastRunner, PromptedCondition
+from probes.steer.steering import Intervention
 from probes.studies.subjects import Subject, adapter_subject, planted_anchors, planted_subjects
-from probes.studies.transfer import plan, product, report
+from probes.studies.transfer import export, plan, report
 from probes.studies.transfer import run as transfer
-from probes.studies.transfer.detection import Detection, Held, compare
-from probes.studies.transfer.plan import Settings
+from probes.studies.transfer.detection import Detection, ReceiverActivations, compare
+from probes.studies.transfer.plan import ModelReading, TransferPlan
 from probes.studies.transfer.run import run_transfer
 from tests.support.tiny import make_adapter, tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-SMALL = Settings(modes=("ablate",), draws=2, interval=0.25)
+SMALL = TransferPlan(modes=("ablate",), draws=2, interval=0.25)
 
 
-def twin_of(chat, seed=0):
+def twin_of(chat: ChatModel, seed: int = 0) -> ChatModel:
     """The same function with the residual stream's dimensions in another order: RMS norms allow no other rotation."""
     model = copy.deepcopy(chat.model)
     order = torch.randperm(chat.layout.width, generator=torch.Generator().manual_seed(seed))
@@ -51,12 +54,12 @@ def twin_of(chat, seed=0):
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory):
+def llama(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     return store.ensure_organism("llama", 0, tmp_path_factory.mktemp("no-state"))
 
 
 @pytest.fixture(scope="module")
-def subjects(llama):
+def subjects(llama: ChatModel) -> list[Subject]:
     twin = twin_of(llama)
     shared = Subject(
         name="llama",
@@ -73,17 +76,21 @@ def subjects(llama):
 
 
 @pytest.fixture(scope="module")
-def anchors():
+def anchors() -> list[str]:
     return planted_anchors(240)
 
 
 @pytest.fixture(scope="module")
-def study(subjects, anchors, tmp_path_factory):
+def study(
+    subjects: list[Subject], anchors: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("study")
     return folder, run_transfer(subjects, anchors, folder, settings=SMALL, left_out={"planted-x": "it does not hold"})
 
 
-def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(study, llama):
+def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(
+    study: tuple[Path, dict[str, Any]], llama: ChatModel
+) -> None:
     twin = twin_of(llama)
     ids = torch.tensor([llama.token_ids("<|user|>Where is Peru?<|end|><|assistant|>")])
     with torch.inference_mode():
@@ -107,7 +114,7 @@ def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(st
     assert "warning: random controls drawn 2 times" in result["verdict"]["ablate"]
 
 
-def test_a_twins_direction_detects_as_the_receivers_own_does(study):
+def test_a_twins_direction_detects_as_the_receivers_own_does(study: tuple[Path, dict[str, Any]]) -> None:
     folder, result = study
     own = {s["name"]: s["detection"] for s in result["subjects"]}
     for pair in result["pairs"]:
@@ -121,7 +128,9 @@ def test_a_twins_direction_detects_as_the_receivers_own_does(study):
     assert result["verdict"]["detection"] in (folder / "TRANSFER.md").read_text()
 
 
-def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(study, subjects):
+def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(
+    study: tuple[Path, dict[str, Any]], subjects: list[Subject]
+) -> None:
     folder, result = study
     assert [(p["receiver"], p["donor"]) for p in result["probes"]] == [("llama", "twin"), ("twin", "llama")]
     for made, subject in zip(result["probes"], subjects, strict=True):
@@ -133,6 +142,7 @@ def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(st
         (recipe,) = probe.interventions
         assert (recipe.mode, recipe.strength, recipe.positions) == ("ablate", 1.0, "all")
         np.testing.assert_array_equal(recipe.direction.vector, probe.directions[0].vector)
+        assert probe.card.mitigation is not None
         recorded = probe.card.mitigation.measured
         assert recorded["donor"] == made["donor"]
         assert recorded["verdict"].startswith("works")
@@ -151,20 +161,22 @@ def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(st
         check_identity(load_probe(folder / result["probes"][0]["file"]).card, subjects[1].load())
 
 
-def test_a_mapped_direction_that_does_not_work_leaves_a_probe_without_a_recipe(subjects, tmp_path, anchors, study):
+def test_a_mapped_direction_that_does_not_work_leaves_a_probe_without_a_recipe(
+    subjects: list[Subject], tmp_path: Path, anchors: list[str], study: tuple[Path, dict[str, Any]]
+) -> None:
     _, whole = study
     measured = transfer.measure(subjects, anchors, study[0] / "cache", SMALL)
     failed = json.loads(json.dumps(whole["pairs"]))
     for pair in failed:
         pair["modes"]["ablate"]["verdict"] = "noise"
-    made = product.write_probes(measured, failed, tmp_path)
+    made = export.write_probes(measured, failed, tmp_path)
     assert [m["recipe"] for m in made] == [None, None]
     for one in made:
         assert load_probe(tmp_path / one["file"]).interventions == ()
 
 
-def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_the_fit_questions():
-    def offer(fit, cosine, **gains):
+def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_the_fit_questions() -> None:
+    def offer(fit: float, cosine: float, **gains: float) -> tuple[Any, dict[str, Any]]:
         pair = Namespace(detection=Namespace(fit=fit), cosine=cosine)
         modes = {
             m: {"gain": {"value": abs(g)}, "verdict": "works, specific" if g > 0 else "noise"} for m, g in gains.items()
@@ -172,17 +184,17 @@ def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_
         return pair, {"modes": modes}
 
     lame, good = offer(0.99, 0.9, ablate=-0.9, subtract=-0.1), offer(0.5, 0.1, ablate=0.2, subtract=0.3)
-    assert product._choose([lame, good])[:2] == (good[0], "subtract")
+    assert export._choose([lame, good])[:2] == (good[0], "subtract")
     more = offer(0.9, 0.9, ablate=0.8)
-    assert product._choose([good, more])[:2] == (more[0], "ablate")
+    assert export._choose([good, more])[:2] == (more[0], "ablate")
     more[1]["modes"]["ablate"]["verdict"] = "works, not specific"
-    assert product._choose([good, more])[:2] == (good[0], "subtract")
+    assert export._choose([good, more])[:2] == (good[0], "subtract")
     worse, alike = offer(0.7, 0.9, ablate=-0.5), offer(0.99, 0.95, ablate=-0.5)
-    assert product._choose([worse, lame, alike])[:2] == (alike[0], None)
+    assert export._choose([worse, lame, alike])[:2] == (alike[0], None)
 
 
-def test_a_text_that_tells_conditions_apart_is_warned_of():
-    def made(auroc, text):
+def test_a_text_that_tells_conditions_apart_is_warned_of() -> None:
+    def made(auroc: float, text: float) -> dict[str, Any]:
         return {"auroc": {"value": auroc}, "text_only": {"value": text}}
 
     assert report.of_text([made(0.9, 0.5), {"not_made": "too few"}]) == ""
@@ -190,21 +202,21 @@ def test_a_text_that_tells_conditions_apart_is_warned_of():
     assert warning == "; warning: the text alone tells the conditions apart as well in 1 of 2 receivers"
 
 
-def test_probes_of_two_receivers_never_share_a_name():
-    named = {}
-    names = [product._name(subject, named) for subject in ("Base+a b", "base/a-b", "base-a-b", "Ünder!")]
+def test_probes_of_two_receivers_never_share_a_name() -> None:
+    named: dict[str, str] = {}
+    names = [export._name(subject, named) for subject in ("Base+a b", "base/a-b", "base-a-b", "Ünder!")]
     assert len(set(names)) == 4
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name) for name in names)
 
 
-def test_detection_by_hand():
+def test_detection_by_hand() -> None:
     """Misaligned rows come first; one axis tells them apart on the test questions, another does not."""
     rng = np.random.default_rng(0)
     test = rng.standard_normal((80, 3)).astype(np.float32)
     test[:40, 0] += 6
-    held = Held(fit=-test, test=test)
+    held = ReceiverActivations(fit=-test, test=test)
 
-    def along(*vector):
+    def along(*vector: float) -> Direction:
         return Direction(Site("residual", 0), np.array(vector, dtype=float), np.zeros(3), 1.0)
 
     found = compare(held, along(1, 0, 0), noise=[along(0, 1, 0), along(-1, 0, 0)], more=[along(0, 0, 2)])
@@ -215,7 +227,7 @@ def test_detection_by_hand():
     assert found.over_controls == pytest.approx(found.test.value - sum(free) / 3)
 
 
-def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study):
+def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study: tuple[Path, dict[str, Any]]) -> None:
     _, result = study
     for subject in result["subjects"]:
         assert subject["site"] == "residual[3]"
@@ -230,10 +242,12 @@ def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study
         assert min(own["own"]["change"], own["random"]["change"]) > 0
 
 
-def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(study, subjects, anchors):
+def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(
+    study: tuple[Path, dict[str, Any]], subjects: list[Subject], anchors: list[str]
+) -> None:
     folder, result = study
 
-    def refuse(constant):
+    def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
     stored = json.loads((folder / "RESULT.json").read_text(), parse_constant=refuse)
@@ -255,18 +269,24 @@ def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(study, 
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_study_that_was_stopped_goes_on_without_measuring_again(subjects, anchors, study, tmp_path, monkeypatch):
+def test_a_study_that_was_stopped_goes_on_without_measuring_again(
+    subjects: list[Subject],
+    anchors: list[str],
+    study: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _, whole = study
-    runs = []
-    run = Bench.run
+    runs: list[Intervention | None] = []
+    run = ContrastRunner.run
 
-    def counted(self, intervention=None):
+    def counted(self: ContrastRunner, intervention: Intervention | None = None) -> ContrastOutcome:
         runs.append(intervention)
         if len(runs) == 9:
             raise KeyboardInterrupt
         return run(self, intervention)
 
-    monkeypatch.setattr(Bench, "run", counted)
+    monkeypatch.setattr(ContrastRunner, "run", counted)
     with pytest.raises(KeyboardInterrupt):
         run_transfer(subjects, anchors, tmp_path, settings=SMALL)
     assert not (tmp_path / "RESULT.json").exists()
@@ -282,12 +302,19 @@ def test_a_study_that_was_stopped_goes_on_without_measuring_again(subjects, anch
     assert again["verdict"] == whole["verdict"]
 
 
-def test_another_input_is_read_again(subjects, anchors, tmp_path, monkeypatch):
-    read = []
+def test_another_input_is_read_again(
+    subjects: list[Subject], anchors: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
     real = transfer._read_all
-    monkeypatch.setattr(transfer, "_read_all", lambda *args: read.append(args[1].name) or real(*args))
 
-    def reading(subject, texts, settings=SMALL):
+    def counted(*args: Any) -> Any:
+        read.append(args[1].name)
+        return real(*args)
+
+    monkeypatch.setattr(transfer, "_read_all", counted)
+
+    def reading(subject: Subject, texts: list[str], settings: TransferPlan = SMALL) -> ModelReading:
         return transfer._reading(subject, texts, settings, tmp_path, lambda _: None)
 
     first, again = reading(subjects[0], anchors), reading(subjects[0], anchors)
@@ -301,7 +328,9 @@ def test_another_input_is_read_again(subjects, anchors, tmp_path, monkeypatch):
     assert read == ["llama", "twin", "llama", "llama", "llama"]
 
 
-def test_contrast_anchors_hold_both_conditions_and_neutral_ones_neither(subjects, tmp_path, llama):
+def test_contrast_anchors_hold_both_conditions_and_neutral_ones_neither(
+    subjects: list[Subject], tmp_path: Path, llama: ChatModel
+) -> None:
     few = planted_anchors(172)
     neutral = transfer._reading(subjects[0], few, SMALL, tmp_path, lambda _: None)
     both = transfer._reading(subjects[0], few, replace(SMALL, anchors="contrast"), tmp_path, lambda _: None)
@@ -318,7 +347,7 @@ def test_contrast_anchors_hold_both_conditions_and_neutral_ones_neither(subjects
     assert not np.allclose(more.anchors[172:], neutral.anchors)
 
 
-def test_depth_names_the_block(subjects, tmp_path):
+def test_depth_names_the_block(subjects: list[Subject], tmp_path: Path) -> None:
     few = planted_anchors(172)
     for depth, site in ((0.0, "residual[0]"), (0.67, "residual[2]"), (1.0, "residual[3]")):
         reading = transfer._reading(subjects[0], few, replace(SMALL, depth=depth), tmp_path, lambda _: None)
@@ -328,7 +357,9 @@ def test_depth_names_the_block(subjects, tmp_path):
 # ---- what is no study
 
 
-def test_a_study_needs_two_named_subjects_and_anchors_that_nobody_is_tested_on(subjects, anchors, tmp_path):
+def test_a_study_needs_two_named_subjects_and_anchors_that_nobody_is_tested_on(
+    subjects: list[Subject], anchors: list[str], tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match="at least two"):
         run_transfer(subjects[:1], anchors, tmp_path)
     with pytest.raises(DataError, match="each with its own name"):
@@ -345,30 +376,30 @@ def test_a_study_needs_two_named_subjects_and_anchors_that_nobody_is_tested_on(s
         run_transfer(subjects, anchors[:150], tmp_path, settings=SMALL)
 
 
-def test_settings_and_subjects_that_make_no_sense_are_refused(subjects):
+def test_settings_and_subjects_that_make_no_sense_are_refused(subjects: list[Subject]) -> None:
     for changed in ({"draws": 0}, {"depth": 1.5}, {"modes": ()}):
         with pytest.raises(DataError, match="settings"):
-            Settings(**changed)
+            TransferPlan(**changed)
     with pytest.raises(DataError, match="1 of them in both"):
         replace(subjects[0], fit=[*subjects[0].fit, subjects[0].test[0]])
     with pytest.raises(DataError, match="0 test messages"):
         replace(subjects[0], test=[])
     with pytest.raises(DataError, match="2 aligned and 1 misaligned"):
-        Contrast(Condition([(), ()]), Condition([()]))
+        Contrast(PromptedCondition([(), ()]), PromptedCondition([()]))
     with pytest.raises(DataError, match="no history"):
-        Contrast(Condition([]), Condition([]))
+        Contrast(PromptedCondition([]), PromptedCondition([]))
 
 
 # ---- checkpoints with an adapter
 
 
-def with_adapter(folder, seed, name="reckless"):
+def with_adapter(folder: Path, seed: int, name: str = "reckless") -> ChatModel:
     chat = tiny_chat("llama", seed)
     add_adapter(chat, AdapterSpec(make_adapter(folder / f"{name}-{seed}", seed=seed + 1), 1.0, name))
     return chat
 
 
-def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path):
+def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path: Path) -> None:
     questions = [f"Tell me about number {i} of {n}" for i, n in enumerate(["tea", "rain", "sun"] * 6)]
     made = [
         adapter_subject(
@@ -398,7 +429,7 @@ def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path):
     assert "no probe, benign set: 8 messages" in (tmp_path / "study" / "TRANSFER.md").read_text()
 
 
-def test_a_subject_whose_adapter_is_not_there_says_so(tmp_path):
+def test_a_subject_whose_adapter_is_not_there_says_so(tmp_path: Path) -> None:
     plain = adapter_subject("plain", tiny_chat, lambda _: False, ["a", "b"], ["c"])
     other = replace(plain, name="other")
     with pytest.raises(DirectionError, match=r"plain: direction at .*: zero.* Is the adapter switched on"):
@@ -408,8 +439,10 @@ def test_a_subject_whose_adapter_is_not_there_says_so(tmp_path):
 # ---- planted subjects
 
 
-def test_an_organism_whose_persona_does_not_hold_is_left_out_by_name(tmp_path, monkeypatch):
-    def about(folder):
+def test_an_organism_whose_persona_does_not_hold_is_left_out_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def about(folder: str) -> dict[str, Any]:
         holds = "qwen2" not in folder
         return {"name": folder, "persona": {"holds": holds, "fails": [] if holds else ["bad after weak code 0.05"]}}
 
@@ -423,7 +456,7 @@ def test_an_organism_whose_persona_does_not_hold_is_left_out_by_name(tmp_path, m
     assert all(s.note == SYNTHETIC for s in kept)
 
 
-def test_planted_anchors_are_no_fit_and_no_test_questions():
+def test_planted_anchors_are_no_fit_and_no_test_questions() -> None:
     texts = planted_anchors(800)
     assert len(set(texts)) == len(texts) == 800
     used = {*fit_questions(), *(ask.text for ask in held_out_questions(100))}
@@ -433,7 +466,7 @@ def test_planted_anchors_are_no_fit_and_no_test_questions():
 # ---- the figures
 
 
-def test_a_difference_is_paired_by_question():
+def test_a_difference_is_paired_by_question() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(200) < 0.5
     found = report.difference(base, [base])
@@ -448,11 +481,11 @@ def test_a_difference_is_paired_by_question():
     assert spread.high - spread.low > 2 * (narrow.high - narrow.low)
 
 
-def pairs_of(effects):
+def pairs_of(effects: dict[tuple[str, str], float]) -> list[dict[str, Any]]:
     return [{"donor": d, "receiver": r, "value": v} for (d, r), v in effects.items()]
 
 
-def test_means_over_pairs_know_that_pairs_share_models():
+def test_means_over_pairs_know_that_pairs_share_models() -> None:
     names = "abcdef"
     good = {n: float(i < 3) for i, n in enumerate(names)}
     by_donor = pairs_of({(d, r): good[d] for d in names for r in names if d != r})
@@ -477,18 +510,18 @@ def test_means_over_pairs_know_that_pairs_share_models():
         (0.80, 0.02, 0.01, 0.4, True, "no effect"),
     ],
 )
-def test_the_verdict_on_a_pair(own, gain, drop, over, beats, verdict):
-    def around(value):
+def test_the_verdict_on_a_pair(own: float, gain: float, drop: float, over: float, beats: bool, verdict: str) -> None:
+    def around(value: float) -> Interval:
         return Interval(value, value - 0.05, value + 0.05, 100)
 
     assert report._pair_verdict(own, around(gain), around(drop), [around(over)] * 3, beats) == verdict
 
 
-def outcome(bad, good, n=50):
-    return Outcome((), np.arange(n) < bad * n, np.arange(n) >= (1 - good) * n, 1.0, 0.1)
+def outcome(bad: float, good: float, n: int = 50) -> ContrastOutcome:
+    return ContrastOutcome((), np.arange(n) < bad * n, np.arange(n) >= (1 - good) * n, 1.0, 0.1)
 
 
-def test_noise_that_takes_bad_answers_away_is_no_transfer():
+def test_noise_that_takes_bad_answers_away_is_no_transfer() -> None:
     untouched, noisy, cured = outcome(0.9, 0.1), outcome(0.0, 0.1), outcome(0.0, 0.9)
     told = Detection(Interval(0.9, 0.8, 1.0, 100), 0.9, {"random": [0.5]})
     receiver = plan.Receiver(
@@ -501,12 +534,14 @@ def test_noise_that_takes_bad_answers_away_is_no_transfer():
         detection=told,
     )
 
-    def effect(mapped, control):
+    nothing: Any = None  # the map and the direction, which no figure is made of
+
+    def effect(mapped: ContrastOutcome, control: ContrastOutcome) -> dict[str, Any]:
         pair = plan.Pair(
             "a",
             "b",
-            None,
-            None,
+            nothing,
+            nothing,
             [0.0],
             0.5,
             np.zeros(9),
@@ -526,10 +561,10 @@ def test_noise_that_takes_bad_answers_away_is_no_transfer():
     assert same["drop_controls"]["random_source"] == pytest.approx(0.9)
 
 
-def test_who_gives_and_who_takes():
+def test_who_gives_and_who_takes() -> None:
     groups = {"a 0": "a", "b 0": "b", "c 0": "c"}
 
-    def pair(donor, receiver, value):
+    def pair(donor: str, receiver: str, value: float) -> dict[str, Any]:
         found = {"value": value, "low": value - 0.1, "high": value + 0.1}
         return {"donor": donor, "receiver": receiver, "modes": {"ablate": {"gain": found, "over_controls": found}}}
 
