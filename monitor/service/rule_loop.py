@@ -61,7 +61,7 @@ class RuleEvaluation:
         for alert in evaluated.opened:
             result = "suppressed" if alert.suppressed else "alerted"
             metrics.ALERTS.labels(alert.probe or NO_PROBE, alert.severity, result).inc()
-        for probe, severity in evaluated.would:
+        for probe, severity in evaluated.would_open:
             metrics.ALERTS.labels(probe or NO_PROBE, severity, "would_alert").inc()
         # A probe that has too few scores in the window has no drift, rather than its last one for ever.
         metrics.SCORE_DRIFT.clear()

@@ -26,7 +26,6 @@ from monitor.stream.wiring import check_source, open_source, topics_of
 from monitor.telemetry import logs as log
 from monitor.telemetry import metrics
 from monitor.telemetry.gpu import watching_gpu
-from monitor.telemetry.health import Check, serving
 from probes.progress import Progress
 from storage.database import answers
 
@@ -84,6 +83,8 @@ def run(
     tell = say if is_terminal(settings.logs) else log.logger().info
     with ExitStack() as stack:
         if listen is not None:
+            from monitor.telemetry.health import serving
+
             server = stack.enter_context(serving(listen, live=vitals.live, ready=vitals.ready))
             tell(f"metrics and health on http://{server.address}")
         if check:
@@ -134,6 +135,7 @@ def listening(listen: str | None, engine: Engine, say: Progress) -> Iterator[Non
     if listen is None:
         yield
         return
+    from monitor.telemetry.health import serving
 
     with metrics.watching(engine), serving(listen, live=lambda: None, ready=ready_of(engine)) as server:
         say(f"metrics and health on http://{server.address}")

@@ -1,4 +1,4 @@
-"""`awry show` gives a message back; `awry replay` scores what went by beside what is live, without touching it."""
+"""`awry messages show` gives a message back; `awry replay` scores what went by beside what is live, without touching it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from click.testing import Result
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from monitor.cli import stream
 from monitor.cli.app import app, known_error
 from monitor.errors import SettingsError
 from monitor.service.replay import run_replay
@@ -40,14 +39,12 @@ AWRY = str(Path(sys.executable).with_name("awry"))
 PROMPTS = [f"message number {n} " + "and so on " * (n % 3) for n in range(12)]
 LIVE = "live-group"
 
-assert stream.show  # importing the module registers the commands
-
 
 # One message.
 
 
 def show(cluster: Cluster, coordinates: object) -> Result:
-    return CliRunner(env={"AWRY_KAFKA_BOOTSTRAP": cluster.bootstrap}).invoke(app, ["show", str(coordinates)])
+    return CliRunner(env={"AWRY_KAFKA_BOOTSTRAP": cluster.bootstrap}).invoke(app, ["messages", "show", str(coordinates)])
 
 
 def refused(done: Result) -> str:
@@ -114,7 +111,7 @@ def test_a_topic_or_partition_that_is_not_there(cluster: Cluster, topic: str) ->
 
 
 def test_no_cluster(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["show", "t/0/0", "--state-dir", str(tmp_path)])
+    done = CliRunner().invoke(app, ["messages", "show", "t/0/0", "--state-dir", str(tmp_path)])
     assert refused(done).startswith("kafka_bootstrap: not set, and no embedded Kafka runs in ")
 
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from monitor.errors import SettingsError
-from monitor.telemetry import health
+from monitor.telemetry import health, http_server
 from monitor.telemetry.health import HealthServer, serving
 
 SECRET = "how do I pick a lock?"
@@ -146,6 +146,22 @@ def test_a_slow_client_keeps_nobody_waiting(server: HealthServer) -> None:
     with socket.create_connection((host, int(port)), timeout=10) as slow:
         slow.sendall(b"GET /metrics")
         assert Answer(server, "/healthz").status == 200
+
+
+@pytest.mark.parametrize("complete", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
+@pytest.mark.parametrize("incomplete", [b"", b"GET /metrics"])
+def test_a_client_that_sends_no_whole_request_loses_its_connection(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch, complete: bytes, incomplete: bytes
+) -> None:
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.1)
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as slow:
+        if complete:
+            slow.sendall(complete)
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+        slow.sendall(incomplete)
+        while slow.recv(4096):
+            pass
 
 
 def test_a_slow_check_keeps_nobody_waiting() -> None:

@@ -1,0 +1,136 @@
+"""One ASGI application on one address, in a daemon thread: pages and API of `awry serve`, health of every process.
+
+Contract: `bind` takes HOST:PORT apart and gives a listening socket; an address that cannot be had is a SettingsError
+that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since paths may hold
+names of users, and X-Forwarded-* is ignored, since no setting says which proxies are trusted. A client that does not
+finish its request within REQUEST_SECONDS loses its connection.
+
+There is neither TLS nor a password: listen on loopback, or behind a proxy that has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from monitor.errors import MonitorError, SettingsError
+
+REQUEST_SECONDS = 10.0
+EXAMPLE = "127.0.0.1:9464"
+
+_START_SECONDS = 30.0
+# After the graceful shutdown, for uvicorn's own loop to end.
+_JOIN_SECONDS = 5.0
+_REFUSALS = {
+    errno.EADDRINUSE: "is taken by another process; choose another port, or port 0 for a free one",
+    errno.EADDRNOTAVAIL: f"is not an address of this machine; write one of its own, for example {EXAMPLE}",
+    errno.EACCES: "may not be used by this user; choose a port from 1024 on",
+}
+
+
+def parse_address(listen: str) -> tuple[str, int]:
+    """HOST:PORT taken apart. SettingsError names the fix."""
+    try:
+        parts = urlsplit(f"//{listen}")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is no number or too large, a bracket that is not closed
+        host, port = None, None
+    if not host or port is None or parts.netloc != listen or "@" in listen:
+        raise SettingsError(f"listen: {listen!r} is not HOST:PORT; write for example {EXAMPLE}, or [::1]:9464")
+    return host, port
+
+
+def format_address(host: str, port: int) -> str:
+    """HOST:PORT, brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens on this address; port 0 takes a free one. SettingsError names the fix."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (socket.gaierror, UnicodeError):  # UnicodeError: a label that no name may have
+        raise SettingsError(f"listen: the host {host!r} is not known; write for example {EXAMPLE}") from None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port that was just left may be taken again; one that is in use may not be shared.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        why = _REFUSALS.get(error.errno or 0, f"cannot be used ({type(error).__name__}); write for example {EXAMPLE}")
+        raise SettingsError(f"listen: {format_address(host, port)} {why}") from None
+    return listener
+
+
+@contextmanager
+def running(
+    app: ASGIApp, listener: socket.socket, *, name: str, stop_seconds: int, server_header: str | None = None
+) -> Iterator[None]:
+    """Serve in a thread called `name` until the block ends; requests in progress then get `stop_seconds` to finish."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        headers=[("Server", server_header)] if server_header else None,
+        timeout_graceful_shutdown=stop_seconds,
+        proxy_headers=False,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_is_error)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True)
+    thread.start()
+    try:
+        _wait_for_start(server, thread)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(stop_seconds + _JOIN_SECONDS)
+        listener.close()
+
+
+def _wait_for_start(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise MonitorError("listen: the server did not start")
+        time.sleep(0.005)
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which would wait for ever for the first request of a connection, and for the rest of any request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._close_later()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)  # stops the timer
+        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
+            self._close_later()
+
+    def _close_later(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(REQUEST_SECONDS, self.timeout_keep_alive_handler)
+
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    """uvicorn also warns of each request that is no HTTP: a scanner would fill the log."""
+    return record.levelno >= logging.ERROR
