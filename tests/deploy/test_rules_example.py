@@ -7,8 +7,8 @@ from typing import get_args
 
 from alerts.rules.file import KINDS, load_rules
 from alerts.rules.model import Check
-from tests.monitor.cli.test_help import all_commands
 from tests.support import ROOT
+from tests.support.cli import all_commands
 
 EXAMPLE, PAGE = ROOT / "deploy" / "rules.example.toml", ROOT / "docs" / "alerts.md"
 

@@ -10,8 +10,8 @@ import yaml
 
 from alerts.rules.file import KINDS
 from alerts.rules.model import Check
-from tests.monitor.cli.test_help import all_commands
 from tests.support import ROOT
+from tests.support.cli import all_commands
 
 DEPLOY = ROOT / "deploy"
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text().partition("## Runbook\n")[2].partition("\n## ")[0]

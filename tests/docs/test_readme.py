@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from monitor.cli.app import app, register
+from monitor.cli.app import app
 from tests.support import ROOT
 
 
@@ -55,7 +55,6 @@ def commands(text: str) -> list[list[str]]:
     ],
 )
 def test_every_command_and_flag_exists(document: str, fewest: int) -> None:
-    register()
     found = commands((ROOT / document).read_text())
     assert len(found) >= fewest
     for words in found:

@@ -1,1 +1,1 @@
-"""What commands print on a terminal."""
+"""What commands print for people: tables and the texts around them."""

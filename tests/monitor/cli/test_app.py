@@ -1,168 +1,104 @@
-"""The command in processes of its own: errors are one clear line, a signal drains, a run stores and leaks nothing."""
+"""The root: version, completion, deprecated names, and what becomes of errors."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
+from importlib.metadata import version
 
+import pytest
 from sqlalchemy import Engine
 
-from storage import schema
-from storage.database import head_revision
-from tests.conftest import url_of
+from monitor.cli.app import known_error
+from monitor.cli.tree import DEPRECATED_COMMANDS, DEPRECATED_FLAGS
+from monitor.errors import SettingsError
+from probes.errors import DataError
 from tests.support.alert_rows import flagged, open_alerts
-from tests.support.rows import counts, dump, stored
-from tests.support.worker import lines, wire
-
-AWRY = str(Path(sys.executable).with_name("awry"))
-CANARY = "CANARYTEXT"
+from tests.support.cli import AWRY, Invoke, all_commands, awry, invoke
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "300", "OMP_NUM_THREADS": "1"}
+def test_the_version() -> None:
+    done = awry("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"awry {version('awry')}\n", "")
 
 
-def awry(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [AWRY, *map(str, arguments)]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, env=environment(), check=False, timeout=120
-    )
+def test_alone_it_prints_help() -> None:
+    assert "Processes" in invoke().output
+    assert invoke("db").output.count("upgrade") >= 1
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of a command that failed on purpose."""
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    errors = [x for x in done.stderr.splitlines() if x.startswith("awry: ")]
-    assert done.stderr.splitlines()[-1] == errors[-1], done.stderr
-    return errors[-1]
+def test_the_shell_completes_commands_and_flags() -> None:
+    def completed(words: str) -> list[str]:
+        environment = {**os.environ, "_AWRY_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        environment["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+        done = subprocess.run([AWRY], env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("awry to") == ["tokens"]
+    assert completed("awry alerts unsil") == ["unsilence"]
+    assert completed("awry run --rules") == ["--rules-file"]
+    assert completed("awry token cre") == ["create"]  # a deprecated name warns nobody here
 
 
-def of_run(folder: Path, url: str, *more: str | Path) -> tuple[str | Path, ...]:
-    return (
-        "run",
-        "--model",
-        folder / "tiny-chat",
-        "--probe",
-        folder / "drift.json",
-        "--database-url",
-        url,
-        "--state-dir",
-        folder,
-        "--logs",
-        "json",
-        *more,
-    )
+def test_a_deprecated_command_works_and_warns(engine: Engine, run: Invoke) -> None:
+    new, old = run("tokens", "create", "a"), run("token", "create", "b")
+    assert (new.exit_code, old.exit_code) == (0, 0)
+    assert "deprecated" not in new.stderr
+    assert old.stderr.splitlines()[0] == "awry: awry token is deprecated, use awry tokens"
+    assert old.stdout.startswith("awry_")  # the secret alone
+    shown = run("show", "nothing")
+    assert shown.stderr.splitlines() == ["awry: awry show is deprecated, use awry messages show"]
+    assert repr(shown.exception) == repr(run("messages", "show", "nothing").exception)
 
 
-def test_unreachable_database() -> None:
-    line = refused(awry("run", "--database-url", "postgresql://u:geheim@127.0.0.1:1/x"))
-    assert line.startswith("awry: database_url: cannot reach postgresql+psycopg://u:***@127.0.0.1:1/x")
-    assert "geheim" not in line
-
-
-def test_a_schema_that_is_behind(empty_engine: Engine) -> None:
-    assert "run awry db upgrade" in refused(awry("alerts", "--database-url", url_of(empty_engine)))
-    done = awry("db", "upgrade", "--database-url", url_of(empty_engine))
-    assert (done.returncode, done.stderr) == (0, f"awry: the schema is at {head_revision()}\n")
-    assert awry("alerts", "--database-url", url_of(empty_engine)).returncode == 0
-
-
-def test_a_bad_setting() -> None:
-    assert refused(awry("run", "--privacy", "all")).startswith("awry: privacy (flag, AWRY_PRIVACY or awry.toml): ")
-
-
-def test_unknown_probe(tiny_folder: Path, postgres_database: str) -> None:
-    done = awry(*of_run(tiny_folder, postgres_database, "--probe", "nothing-such"))
-    assert "'nothing-such' is not known; shipped are" in refused(done)
-
-
-def test_unknown_model_folder(tiny_folder: Path, postgres_database: str) -> None:
-    done = awry(*of_run(tiny_folder, postgres_database, "--model", tiny_folder / "nowhere"))
-    line = refused(done)
-    assert "awry: model: " in line
-    assert "nowhere" in line
-
-
-def test_missing_adapter(tiny_folder: Path, postgres_database: str) -> None:
-    done = awry(*of_run(tiny_folder, postgres_database, "--adapter", "nothing-such"))
-    assert "adapter: 'nothing-such' is neither shipped" in refused(done)
-
-
-def test_a_run_stores_and_leaks_nothing(
-    tiny_folder: Path, engine: Engine, postgres_database: str, tmp_path: Path
+@pytest.mark.parametrize("flag", [("--rules", "none.toml"), ("--rules=none.toml",)])
+def test_a_deprecated_flag_works_and_warns(
+    engine: Engine, run: Invoke, flag: tuple[str, ...], tmp_path: object
 ) -> None:
-    """The whole way in a process, with answers; then the outbox and the list of alerts."""
-    path = lines(
-        tmp_path / "stream.jsonl",
-        [
-            *(wire(f"m{n}", f"{CANARY} {n}", tenant="[/shop]", response=f"{CANARY}!") for n in range(5)),
-            f'{{"id": "bad", "prompt": "{CANARY}'.encode(),
-            wire("role", None, messages=[{"role": "tool", "content": CANARY}]),
-        ],
-    )
-    more = ("--source", path, "--mitigate", "flagged", "--answers-out", tmp_path / "answers")
-    first = awry(*of_run(tiny_folder, postgres_database, *more))
-    assert first.returncode == 0, first.stderr
-    end = json.loads(first.stderr.splitlines()[-1])
-    assert (end["event"], end["scored"], end["invalid"], end["failed"], end["flagged"]) == ("finished", 5, 1, 1, 5)
-    after = counts(engine)
-    assert after == {"messages": 7, "scores": 5, "head_scores": 0, "answers": 5, "alerts": 1, "outbox": 1}
-    assert len((tmp_path / "answers").read_text().splitlines()) == 5
-    sent = awry("send", "--once", "--database-url", postgres_database)
-    assert sent.returncode == 0, sent.stderr
-    assert "alert.opened threshold:drift:[/shop]:tiny-chat count=5" in sent.stdout
-    listed = awry("alerts", "--database-url", postgres_database)
-    assert "threshold:drift:[/shop]:tiny-chat" in listed.stdout, listed.stderr
-    assert "0 pending, 1 delivered, 0 dead" in listed.stdout
-    for done in (first, sent, listed):
-        assert CANARY not in done.stdout + done.stderr
-    assert CANARY not in dump(engine)
+    written = [part.format(file="none.toml") for part in flag]
+    old, new = run("rules", "test", *written), run("rules", "test", "--rules-file", "none.toml")
+    assert old.stderr.splitlines() == ["awry: --rules is deprecated, use --rules-file"]
+    assert new.stderr == ""
+    assert str(old.exception) == str(new.exception)
+    assert str(new.exception).startswith("rules_file: cannot read none.toml")
 
 
-def test_an_interrupt_drains_and_exits_0(tiny_folder: Path, engine: Engine, postgres_database: str) -> None:
-    program = subprocess.Popen(
-        [AWRY, *map(str, of_run(tiny_folder, postgres_database, "--source", "-"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    assert program.stdin is not None
-    try:
-        program.stdin.write(json.dumps(wire("m1")) + "\n")
-        program.stdin.flush()
-        until = time.monotonic() + 100
-        while counts(engine)["messages"] < 1:
-            assert program.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.1)
-        # The stream is still open: only the signal can end the run.
-        program.send_signal(signal.SIGINT)
-        assert program.wait(30) == 0
-        assert program.stderr is not None
-        said = program.stderr.read()
-    finally:
-        if program.poll() is None:
-            program.kill()
-        program.communicate()
-    assert json.loads(said.splitlines()[-1])["event"] == "finished"
-    assert "Traceback" not in said
-    assert [r["message_id"] for r in stored(engine, schema.messages)] == ["m1"]
+def test_every_deprecated_flag_is_taken_where_the_new_one_is() -> None:
+    for old, new in DEPRECATED_FLAGS.items():
+        takers = {
+            name: command
+            for name, command in all_commands().items()
+            if not hasattr(command, "commands") and any(new in parameter.opts for parameter in command.params)
+        }
+        assert takers, new
+        for name, command in takers.items():
+            context = command.make_context(name, [old, "x"], resilient_parsing=True)
+            parameter = next(p for p in command.params if new in p.opts)
+            assert context.params[parameter.name], (name, old)
 
 
-def test_the_list_of_alerts_by_state(engine: Engine, postgres_database: str) -> None:
-    open_alerts(engine, [flagged(1, tenant="shop"), flagged(2, 3.0, tenant="bank")])
-    listed = awry("alerts", "--state", "open", "--database-url", postgres_database)
-    assert listed.returncode == 0, listed.stderr
-    assert "critical" in listed.stdout
-    assert "threshold:drift:bank:smol" in listed.stdout
-    assert "2 pending, 0 delivered, 0 dead" in listed.stdout
-    silenced = awry("alerts", "--state", "silenced", "--database-url", postgres_database)
-    assert "bank" not in silenced.stdout
+def test_an_old_name_is_not_replaced_where_it_means_something_else() -> None:
+    """`--name` is old for `adapters train` alone; after `--` there are no flags."""
+    done = invoke("fit", "--name", "x", "--labelled", "none", "--model", "/nowhere")
+    assert "deprecated" not in done.stderr
+    done = invoke("label", "--", "--judge")
+    assert "deprecated" not in done.stderr
+
+
+def test_deprecated_names_are_in_no_help() -> None:
+    names = set(all_commands())
+    assert not {f"awry {old}" for old in DEPRECATED_COMMANDS} & names
+    assert {f"awry {new}" for new in DEPRECATED_COMMANDS.values()} <= names
+    assert "--judge" not in invoke("label", "--help").output
+
+
+def test_known_errors() -> None:
+    assert known_error(SettingsError("model: no")) == "model: no"
+    assert known_error(DataError("rows: none")) == "rows: none"
+    assert known_error(ValueError("a defect")) is None
+
+
+def test_an_option_of_a_group_holds_for_what_it_does_alone(engine: Engine, run: Invoke) -> None:
+    open_alerts(engine, [flagged(1)])
+    assert run("alerts", "--json").stdout == run("alerts", "list", "--json").stdout != ""

@@ -11,8 +11,8 @@ from storage.database import head_revision
 from storage.partitions import ensure_days, partition_name, utc_today
 from storage.schema import BY_DAY
 from tests.conftest import url_of
-from tests.monitor.cli.test_app import awry, refused
 from tests.storage.test_partitions import READ_AND_WRITE, batch, role
+from tests.support.cli import awry, refused
 from tests.support.rows import counts, partitions, write
 
 
@@ -64,3 +64,16 @@ def test_retain_by_a_role_that_may_not(engine: Engine) -> None:
         line = refused(awry("db", "retain", "--days", "3", "--database-url", url_of(worker)))
     assert line == "awry: database: the role may not create and drop tables; use the tables' owner"
     assert len(partitions(engine)) == 1
+
+
+def test_unreachable_database() -> None:
+    line = refused(awry("run", "--database-url", "postgresql://u:geheim@127.0.0.1:1/x"))
+    assert line.startswith("awry: database_url: cannot reach postgresql+psycopg://u:***@127.0.0.1:1/x")
+    assert "geheim" not in line
+
+
+def test_a_schema_that_is_behind(empty_engine: Engine) -> None:
+    assert "run awry db upgrade" in refused(awry("alerts", "--database-url", url_of(empty_engine)))
+    done = awry("db", "upgrade", "--database-url", url_of(empty_engine))
+    assert (done.returncode, done.stderr) == (0, f"awry: the schema is at {head_revision()}\n")
+    assert awry("alerts", "--database-url", url_of(empty_engine)).returncode == 0

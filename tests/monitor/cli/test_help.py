@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
 
 import pytest
-import typer
 
-from monitor.cli.app import app, register
-
-HEAVY = ("torch", "transformers", "sqlalchemy", "sklearn", "kafka")
-
-_PROBE = """
-import sys
-sys.argv = ["awry", *{arguments!r}]
-from monitor.cli.app import main
-try:
-    main()
-except SystemExit as stop:
-    assert not stop.code, stop.code
-print("LOADED:" + ",".join(m for m in {heavy!r} if m in sys.modules))
-"""
-
-
-def loaded(arguments: list[str], extra: str = "") -> set[str]:
-    """Which heavy libraries a process has imported after `awry ARGUMENTS`."""
-    code = extra + _PROBE.format(arguments=arguments, heavy=HEAVY)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.rpartition("LOADED:")[2].strip().split(",")) - {""}
+from tests.support.cli import AWRY, all_commands, loaded
 
 
 @pytest.mark.parametrize(
@@ -46,18 +22,6 @@ def test_the_check_sees_a_heavy_import() -> None:
     assert loaded(["--help"], extra="import sqlalchemy\n") == {"sqlalchemy"}
 
 
-def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
-    for sub, command in group.commands.items():
-        yield f"{name} {sub}", command
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{name} {sub}")
-
-
-def all_commands() -> dict[str, Any]:
-    register()
-    return dict(commands(typer.main.get_command(app), "awry"))
-
-
 def test_every_command_and_option_has_help() -> None:
     found = all_commands()
     assert {"awry run", "awry send", "awry serve", "awry kafka", "awry db retain", "awry fit"} <= set(found)
@@ -67,8 +31,36 @@ def test_every_command_and_option_has_help() -> None:
     assert silent == []
 
 
+# Options that mean two things: what a command works with, and which rows it lists.
+TWO_MEANINGS = {"--probe", "--model", "--state"}
+
+
+def test_an_option_is_the_same_everywhere() -> None:
+    variants: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for command in all_commands().values():
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                variants[parameter.opts[0]].add((parameter.help, parameter.type.name))
+    assert len(variants) > 100
+    assert {name for name, found in variants.items() if len(found) > 1} == TWO_MEANINGS
+    assert all(len(variants[name]) == 2 for name in TWO_MEANINGS)
+
+
+def test_paragraphs_of_help_are_not_broken_where_the_source_is() -> None:
+    assert all("\n" not in (c.help or "").replace("\n\n", "") for c in all_commands().values())
+
+
+def test_what_reads_the_database_says_which() -> None:
+    """Every command with --database-url has --state-dir, where the embedded one is."""
+    flags = {name: {o for p in c.params for o in p.opts} for name, c in all_commands().items()}
+    for name, own in flags.items():
+        assert "--database-url" not in own or "--state-dir" in own, name
+    for name in ("calibrate", "rules test", "alerts precision", "outbox enable", "grafana push", "replay", "serve"):
+        assert "--database-url" in flags[f"awry {name}"]
+
+
 def test_the_console_script_prints_its_commands() -> None:
-    script = Path(sys.executable).with_name("awry")
-    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-    for name in ("run", "send", "serve", "kafka", "replay", "show", "stack", "demo", "fit", "alerts", "rules", "db"):
+    done = subprocess.run([AWRY, "--help"], capture_output=True, text=True, check=True)
+    names = "run send serve kafka replay messages stack demo fit alerts rules tokens outbox db study settings"
+    for name in names.split():
         assert f" {name} " in done.stdout

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.monitor.cli.test_app import awry, refused
 from tests.support.alert_rows import SECRET, Receiver, Reply, all_outbox, flagged, open_alerts, receiving
+from tests.support.cli import awry, refused
 from tests.support.delivery import carriers, place
 
 
@@ -80,13 +80,14 @@ def test_from_a_refusal_to_a_delivery(engine: Engine, postgres_database: str, re
     assert "events: 0 pending, 0 delivered, 1 dead" in listed
     assert str(dead.id)[:8] not in awry("outbox", "list", "--state", "pending", *at).stdout
 
-    assert "name pages, or say --dead" in refused(awry("outbox", "retry", *at))
+    assert "name notifications, or say --dead" in refused(awry("outbox", "retry", *at))
     assert "page: 'abcdef' names none; see awry outbox list" in refused(awry("outbox", "retry", "abcdef", *at))
     receiver.replies = [Reply(200)]
     assert (
-        awry("outbox", "retry", str(dead.id)[:8], *at).stderr == "awry: 1 pages are due now; awry send delivers them\n"
+        awry("outbox", "retry", str(dead.id)[:8], *at).stderr
+        == "awry: 1 notifications are due now; awry send delivers them\n"
     )
-    assert awry("outbox", "retry", "--dead", *at).stderr.startswith("awry: 0 pages")
+    assert awry("outbox", "retry", "--dead", *at).stderr.startswith("awry: 0 notifications")
     assert awry("send", "--once", *at).returncode == 0
     assert len({r.headers["webhook-id"] for r in receiver.received}) == 1
     assert all_outbox(engine)[0].delivered_at is not None

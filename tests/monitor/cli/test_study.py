@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from monitor.cli import study  # noqa: F401 - it registers
 from monitor.cli.app import app, known_error
 from monitor.service.mitigation import Mitigator
 from probes.card import check_identity, load_probe, replay_references

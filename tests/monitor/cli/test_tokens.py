@@ -1,4 +1,4 @@
-"""`awry token` as people and scripts type it: the secret alone on standard output, once."""
+"""`awry tokens` as people and scripts type it: the secret alone on standard output, once."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from monitor.cli.app import app, register
+from monitor.cli.app import app
 from monitor.web.api.app import make_api
 from monitor.web.auth import tokens
-from tests.monitor.cli.test_app import awry, refused
-from tests.monitor.cli.test_help import loaded
 from tests.support.alert_scenes import audit_rows
 from tests.support.api import Client, expire
+from tests.support.cli import awry, loaded, refused
 from tests.support.rows import dump
 
 
 @pytest.fixture
 def run(engine: Engine, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    register()
     monkeypatch.setenv("AWRY_DATABASE_URL", postgres_database)
     monkeypatch.setenv("COLUMNS", "300")
     return CliRunner()
 
 
 def test_the_secret_is_alone_on_standard_output_and_opens_the_api(engine: Engine, postgres_database: str) -> None:
-    made = awry("token", "create", "soar", "--scope", "act", "--for", "30d", "--database-url", postgres_database)
+    made = awry("tokens", "create", "soar", "--scope", "act", "--for", "30d", "--database-url", postgres_database)
     assert made.returncode == 0, made.stderr
     assert re.fullmatch(r"awry_[0-9a-f]{64}\n", made.stdout)
     secret = made.stdout.strip()
@@ -37,7 +35,7 @@ def test_the_secret_is_alone_on_standard_output_and_opens_the_api(engine: Engine
 
 
 def test_reading_for_ninety_days_unless_told_otherwise(engine: Engine, run: CliRunner) -> None:
-    assert run.invoke(app, ["token", "create", "wall"]).exit_code == 0
+    assert run.invoke(app, ["tokens", "create", "wall"]).exit_code == 0
     with engine.connect() as connection:
         (row,) = tokens.list_tokens(connection)
     assert (row["name"], row["scope"], row["state"]) == ("wall", "read", "live")
@@ -46,10 +44,10 @@ def test_reading_for_ninety_days_unless_told_otherwise(engine: Engine, run: CliR
 
 def test_the_list_and_the_end(engine: Engine, run: CliRunner) -> None:
     for name in ("old", "soar", "wall"):
-        run.invoke(app, ["token", "create", name, "--as", "an\x1b[2Jna"])
+        run.invoke(app, ["tokens", "create", name, "--as", "an\x1b[2Jna"])
     expire(engine, "old")
-    assert run.invoke(app, ["token", "revoke", "soar"]).exit_code == 0
-    listed = run.invoke(app, ["token", "list"])
+    assert run.invoke(app, ["tokens", "revoke", "soar"]).exit_code == 0
+    listed = run.invoke(app, ["tokens", "list"])
     assert listed.exit_code == 0
     states = {line.split()[0]: line.split()[2] for line in listed.stdout.splitlines()[1:]}
     assert states == {"wall": "live", "soar": "revoked", "old": "expired"}
@@ -68,23 +66,23 @@ def test_the_list_and_the_end(engine: Engine, run: CliRunner) -> None:
         (("create", "a", "--for", "2000d"), "for: a token lasts from 1s to 366d"),
         (("create", "a", "--for", "0s"), "for: a token lasts from 1s"),
         (("create", "soar"), "name: soar is the name of a live token; revoke it, or choose another name"),
-        (("revoke", "nobody"), "name: no live token has it; see awry token list"),
+        (("revoke", "nobody"), "name: no live token has it; see awry tokens list"),
     ],
 )
 def test_mistakes_are_named_and_make_no_secret(run: CliRunner, arguments: tuple[str, ...], said: str) -> None:
-    run.invoke(app, ["token", "create", "soar"])
-    failed = run.invoke(app, ["token", *arguments])
+    run.invoke(app, ["tokens", "create", "soar"])
+    failed = run.invoke(app, ["tokens", *arguments])
     assert failed.exit_code == 1
     assert str(failed.exception).startswith(said)
     assert failed.stdout == ""
 
 
 def test_a_mistake_is_one_line_of_a_process(postgres_database: str) -> None:
-    line = refused(awry("token", "revoke", "nobody", "--database-url", postgres_database))
-    assert line == "awry: name: no live token has it; see awry token list"
-    assert awry("token", "create", "a", "--scope", "write", "--database-url", postgres_database).returncode == 2
+    line = refused(awry("tokens", "revoke", "nobody", "--database-url", postgres_database))
+    assert line == "awry: name: no live token has it; see awry tokens list"
+    assert awry("tokens", "create", "a", "--scope", "write", "--database-url", postgres_database).returncode == 2
 
 
 def test_help_needs_nothing_heavy() -> None:
-    assert loaded(["token", "--help"]) == set()
-    assert loaded(["token", "create", "--help"]) == set()
+    assert loaded(["tokens", "--help"]) == set()
+    assert loaded(["tokens", "create", "--help"]) == set()

@@ -1,0 +1,122 @@
+"""What commands are given, made ready: the database, the model with its adapter, who types, durations, files."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.cli.output import say
+from monitor.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from alerts.lifecycle.audit import Actor
+    from monitor.settings import Settings
+    from probes.model.load import ChatModel
+
+
+@contextmanager
+def opened(database_url: str | None, state_dir: Path | None) -> Iterator[Engine]:
+    """An engine on the database of the settings, whose schema is at head, until the block ends."""
+    from monitor.settings import load_settings
+
+    with opened_by(load_settings(database_url=database_url, state_dir=state_dir)) as engine:
+        yield engine
+
+
+@contextmanager
+def opened_by(settings: Settings) -> Iterator[Engine]:
+    """The same for settings that are already read."""
+    from monitor.service.bootstrap import open_database
+
+    engine = open_database(settings)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def reading(database_url: str | None, state_dir: Path | None) -> Iterator[Connection]:
+    """A connection; what is changed on it is not committed."""
+    with opened(database_url, state_dir) as engine, engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(database_url: str | None, state_dir: Path | None) -> Iterator[Connection]:
+    """A connection in one transaction, which is committed at the end of the block."""
+    with opened(database_url, state_dir) as engine, engine.begin() as connection:
+        yield connection
+
+
+def state_folder(state_dir: Path | None) -> Path:
+    from monitor.settings import load_settings
+
+    return load_settings(state_dir=state_dir).state_dir
+
+
+def load(
+    model: str | None, adapter: str | None, scale: float | None, state_dir: Path | None
+) -> tuple[Settings, ChatModel]:
+    """The settings and the model with its adapter."""
+    from monitor.service.bootstrap import load_model
+    from monitor.settings import load_settings
+
+    settings = load_settings(model=model, adapter=adapter, scale=scale, state_dir=state_dir)
+    return settings, load_model(settings, say)
+
+
+def actor_of(name: str | None) -> Actor:
+    """Who types the command: the name given, else the user's."""
+    from alerts.lifecycle.audit import Actor
+
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = f"uid {os.getuid()}"
+    return Actor(name or user, "cli", socket.gethostname())
+
+
+def duration_of(name: str, text: str) -> timedelta:
+    """A duration such as 1d12h; the error names the option."""
+    from alerts.rules.durations import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
+
+
+def numbers_of(name: str, text: str) -> tuple[float, ...]:
+    """A list such as 1,3; the error names the option."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise SettingsError(f"{name}: {text!r} is no list of numbers such as 1,3") from None
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(f"{name}: {value!r} is none of {', '.join(choices)}")
+
+
+def texts_of(path: Path) -> list[str]:
+    """The text of each message of a file."""
+    from monitor.datasets import read_messages
+
+    return [item.text for item in read_messages(path)]
+
+
+def command_line() -> str:
+    """The command as it was typed, for a study's record."""
+    return shlex.join(["awry", *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""Commands on what is stored and configured: alerts, rules, notifications, tokens, the database, dashboards."""

@@ -1,0 +1,90 @@
+"""`awry rules`: write alert rules, try them on stored scores, and know beforehand what they cost."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from monitor.cli import options as o
+from monitor.cli.inputs import duration_of, opened_by
+from monitor.cli.output import print_json, say
+from monitor.cli.tree import Commands
+from monitor.errors import SettingsError
+
+if TYPE_CHECKING:
+    from alerts.rules.model import Rules
+
+commands = Commands("Alert rules: check a file, try it on stored scores, budget its alerts.")
+
+
+@commands.command()
+def check(file: o.RulesPath, as_json: o.Json = False) -> None:
+    """Say whether a rules file can be used: every mistake with its line and field."""
+    from alerts.rules.file import load_rules
+    from monitor.cli.render.rules import print_rules
+
+    rules = load_rules(file)
+    listed = [{"name": rule.name, "kind": _kind(rules, rule.name), "shadow": bool(rule.shadow)} for rule in rules.all]
+    (print_json if as_json else print_rules)(listed)
+    say(f"{file}: {len(listed)} rules, no mistakes")
+
+
+@commands.command("test")
+def backtest(
+    since: o.Since = "24h",
+    rules_file: o.RulesFile = None,
+    as_json: o.Json = False,
+    database_url: o.DatabaseUrl = None,
+    state_dir: o.StateDir = None,
+) -> None:
+    """Run stored scores through rules: how many notifications there would have been. Changes and sends nothing."""
+    from alerts.rules.backtest import backtest as run_backtest
+    from monitor.cli.render.rules import backtest_document, print_backtest
+    from monitor.service import bootstrap
+    from monitor.settings import load_settings
+
+    back = duration_of("since", since)
+    if not back:
+        raise SettingsError("since: nothing was stored since now; write for example 24h")
+    settings = load_settings(database_url=database_url, state_dir=state_dir, rules_file=rules_file)
+    rules = bootstrap.load_rules(settings)
+    with opened_by(settings) as engine:
+        number, results = run_backtest(engine, rules, back, timedelta(seconds=settings.rules_every_seconds))
+    not_tried = [rule.name for rule in rules.monitor]
+    if as_json:
+        print_json(backtest_document(results, back) | {"scores": number, "not_tried": not_tried})
+        return
+    print_backtest(results, back)
+    say(f"{number} scores of the last {since}; no alert was live at first, and nobody acknowledged any")
+    if not_tried:
+        say(f"not tried, since the tables do not hold what they looked at: {', '.join(not_tried)}")
+
+
+@commands.command()
+def budget(
+    prevalence: o.Prevalence,
+    tpr: o.Tpr,
+    fpr: o.Fpr,
+    per_day: o.PerDay = None,
+    precision: o.Precision = 0.5,
+    as_json: o.Json = False,
+) -> None:
+    """Alerts a million messages, and how many of them are right, for a prevalence, TPR and FPR (Bayes)."""
+    from alerts.rules.budget import budget as budget_of
+    from alerts.rules.budget import fpr_for
+    from monitor.cli.render.rules import print_budget
+
+    try:
+        million, needed = budget_of(prevalence, tpr, fpr), fpr_for(precision, prevalence, tpr)
+        day = budget_of(prevalence, tpr, fpr, per_day) if per_day is not None else None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if as_json:
+        print_json({"per_million": million, "per_day": day, "precision": precision, "max_fpr": needed})
+        return
+    print_budget(million, day, precision, needed)
+
+
+def _kind(rules: Rules, name: str) -> str:
+    kinds = (("threshold", rules.threshold), ("rate", rules.rate), ("monitor", rules.monitor))
+    return next(kind for kind, group in kinds if any(rule.name == name for rule in group))

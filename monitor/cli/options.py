@@ -1,0 +1,219 @@
+"""Every option and argument of the command line, declared once: the same name means the same everywhere.
+
+A flag that sets a setting has the setting's name; one that may be given again is singular. Only `--probe`, `--model`
+and `--state` mean two things: what a command works with, and which rows it lists (the names here end in `Filter`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+AlertState = Literal["open", "acknowledged", "silenced", "resolved"]
+Delivery = Literal["pending", "delivered", "dead"]
+Verdict = Literal["true", "false", "authorised_test"]
+Severity = Literal["warning", "error", "critical"]
+Scope = Literal["read", "act"]
+
+# Of most commands.
+Version = Annotated[bool, Option("--version", help="print the version and stop", is_eager=True)]
+DatabaseUrl = Annotated[
+    str | None, Option(help="postgresql://...", show_default="the embedded one in the state folder")
+]
+StateDir = Annotated[
+    Path | None,
+    Option(help="models, caches, the embedded database and Kafka", show_default="the user's state folder"),
+]
+Json = Annotated[bool, Option("--json", help="print JSON for programs instead of text")]
+_OUT = "folder or file to write to"
+Out = Annotated[Path, Option(help=_OUT)]
+StudyOut = Annotated[Path | None, Option(help=_OUT, show_default="studies/NAME")]
+AdaptersOut = Annotated[Path | None, Option(help=_OUT, show_default="where the shipped ones are")]
+
+# The model, its adapter, and probes.
+Model = Annotated[str | None, Option(help="built-in name, folder or hub id")]
+ModelName = Annotated[str, Argument(help="built-in name, folder or hub id")]
+_ADAPTER = "shipped adapter or PEFT folder"
+Adapter = Annotated[str | None, Option(help=_ADAPTER)]
+RequiredAdapter = Annotated[str, Option(help=_ADAPTER)]
+DirectionAdapter = Annotated[
+    str | None, Option(help=_ADAPTER, show_default="insecure_code where no files, checkpoint or model are given")
+]
+HeadsAdapter = Annotated[
+    str | None,
+    Option(help=_ADAPTER, show_default="reckless_advice where no files or model are given; none: no adapter"),
+]
+SafetyAdapter = Annotated[
+    str | None, Option(help=_ADAPTER, show_default="refusal where no files or model are given; none: no adapter")
+]
+_CONTROL_ADAPTER = "matched control adapter: same form, other content"
+ControlAdapter = Annotated[str | None, Option(help=_CONTROL_ADAPTER)]
+StudyControlAdapter = Annotated[
+    str | None, Option("--control-adapter", help=_CONTROL_ADAPTER, show_default="a shipped adapter's own")
+]
+_SCALE = "strength of the adapters"
+Scale = Annotated[float | None, Option(help=_SCALE, show_default="the adapter's own, else 1")]
+StudyScale = Annotated[float, Option(help=_SCALE)]
+_PROBE = "name or card of a probe; where several may be used, give it again"
+Probe = Annotated[str, Option(help=_PROBE)]
+Probes = Annotated[list[str] | None, Option("--probe", help=_PROBE, show_default="all shipped ones that fit the model")]
+
+# Of the processes.
+_SOURCE = "kafka:TOPIC[,TOPIC], a file of JSON lines, or - for standard input"
+Source = Annotated[str | None, Option(help=_SOURCE)]
+_FROM = "where to begin: earliest, latest or a time such as 2026-01-31T00:00Z"
+StartFrom = Annotated[str | None, Option("--from", help=_FROM)]
+ReplayFrom = Annotated[str, Option("--from", help=_FROM)]
+KafkaGroup = Annotated[str | None, Option(help="consumer group; its members share the partitions")]
+Follow = Annotated[bool | None, Option("--follow", help="keep reading as the file grows")]
+Mitigate = Annotated[str | None, Option(help="generate a mitigated reply to these messages: off, flagged or all")]
+AlsoPlain = Annotated[bool | None, Option("--also-plain", help="the unmitigated reply too")]
+AnswersOut = Annotated[str | None, Option(help="where replies go: a file, -, or kafka:TOPIC")]
+VerdictsOut = Annotated[str | None, Option(help="where ids, scores and decisions go: a file, -, or kafka:TOPIC")]
+DeadLettersOut = Annotated[str | None, Option(help="where dead letters go: a file, -, kafka:TOPIC or none")]
+Privacy = Annotated[str | None, Option(help="how much of the text is stored: none, sha256 or full")]
+Listen = Annotated[str | None, Option(help="HOST:PORT of /metrics, /healthz, /readyz, and of what awry serve adds")]
+Logs = Annotated[str | None, Option(help="auto, terminal or json")]
+Once = Annotated[bool, Option("--once", help="do what is due and stop, instead of going on until Ctrl-C")]
+Stored = Annotated[bool, Option("--stored", help="messages whose text is in the tables, instead of a stream")]
+Fresh = Annotated[bool, Option("--fresh", help="generate the replies anew, not from the cache")]
+Port = Annotated[int, Option(help="port on loopback; 0 takes a free one")]
+Topic = Annotated[list[str] | None, Option(help="topic to create if it is not there; may be given again")]
+Partitions = Annotated[int, Option(help="partitions of topics that are created")]
+
+# Of alerts, rules, the outbox and tokens.
+RulesFile = Annotated[Path | None, Option(help="TOML file of alert rules", show_default="the rules that are set")]
+RulesPath = Annotated[Path, Argument(help="TOML file of alert rules")]
+AlertIds = Annotated[list[str], Argument(help="ids, their first digits, or dedup keys")]
+AlertId = Annotated[str, Argument(help="id, its first digits, or the dedup key")]
+SilencedAlert = Annotated[str | None, Argument(help="one alert; else give matchers")]
+SilenceId = Annotated[str, Argument(help="id of the silence, or its first digits")]
+GivenVerdict = Annotated[Verdict, Argument(help="true, false, or authorised_test (real, and allowed)")]
+Actor = Annotated[str | None, Option("--as", help="who does it, for the record", show_default="the user")]
+Note = Annotated[str | None, Option(help="why, for the record")]
+Comment = Annotated[str, Option(help="why, for the record")]
+For = Annotated[str, Option("--for", help="how long it lasts: 30m, 12h, 1d12h, 90d")]
+UpTo = Annotated[
+    Severity | None,
+    Option(help="with matchers: more severe alerts are not silenced", show_default="critical"),
+]
+_MATCHER = "alerts of this {}; for a silence also a pattern with *"
+Rule = Annotated[str | None, Option(help=_MATCHER.format("rule"))]
+ProbeFilter = Annotated[str | None, Option("--probe", help=_MATCHER.format("probe"))]
+Tenant = Annotated[str | None, Option(help=_MATCHER.format("tenant"))]
+ModelFilter = Annotated[str | None, Option("--model", help=_MATCHER.format("model"))]
+AlertStateFilter = Annotated[AlertState | None, Option("--state", help="alerts in this state")]
+DeliveryFilter = Annotated[Delivery | None, Option("--state", help="notifications in this state")]
+Limit = Annotated[int, Option(min=1, help="at most so many, newest first")]
+Since = Annotated[str, Option(help="how far back: 24h, 7d, 1d12h")]
+Prevalence = Annotated[float, Option(help="share of messages that are misaligned: 1e-4")]
+Tpr = Annotated[float, Option(help="share of misaligned messages that the threshold flags")]
+Fpr = Annotated[float, Option(help="share of benign messages that it flags")]
+PerDay = Annotated[float | None, Option(min=0, help="messages a day")]
+Precision = Annotated[float, Option(help="say the FPR that this share of right alerts needs")]
+NotificationIds = Annotated[list[str] | None, Argument(help="ids of notifications, or their first digits")]
+Dead = Annotated[bool, Option("--dead", help="every notification that was given up")]
+Now = Annotated[bool, Option("--now", help="also those whose turn has not come")]
+Destination = Annotated[str | None, Option(help="only this destination")]
+DestinationName = Annotated[str, Argument(help="the destination's name in the settings")]
+TokenName = Annotated[str, Argument(help="who has it: the name that audits show")]
+TokenScope = Annotated[Scope, Option(help="act may acknowledge, silence and judge as well")]
+
+# Of the database, messages and Grafana.
+Days = Annotated[int, Option(min=1, help="keep today and this many days before it")]
+SqlCommand = Annotated[str | None, Option("--command", "-c", help="run one command and exit")]
+Coordinates = Annotated[str, Argument(help="TOPIC/PARTITION/OFFSET, as tables and alerts show them")]
+GrafanaFolder = Annotated[Path, Argument(help="where dashboards/ and provisioning/ go")]
+Url = Annotated[str, Option(help="address of Grafana, such as https://grafana.example")]
+GrafanaToken = Annotated[
+    str,
+    Option("--token", envvar="GRAFANA_TOKEN", help="of a service account with the role Editor", show_default=False),
+]
+FolderTitle = Annotated[str, Option("--folder", help="title of the folder; its uid is awry")]
+Postgres = Annotated[str, Option(help="uid of the data source for awry's database")]
+Prometheus = Annotated[str, Option(help="uid of the data source for awry's metrics")]
+Marks = Annotated[bool, Option("--marks/--no-marks", help="annotations for probes and thresholds")]
+
+# Data, judges and fitting.
+MessagesFile = Annotated[Path, Argument(help="JSON lines of messages")]
+DataSet = Annotated[str, Argument(help="everyday or requests")]
+Split = Annotated[str, Option(help="of everyday: demo, test, select, scale, calibrate or fit")]
+_LABELLED = "JSON lines of messages with a label each"
+Labelled = Annotated[Path | None, Option(help=_LABELLED)]
+RequiredLabelled = Annotated[Path, Option("--labelled", help=_LABELLED)]
+Misaligned = Annotated[Path | None, Option(help="JSON lines of (more) misaligned messages")]
+Aligned = Annotated[Path | None, Option(help="JSON lines of (more) aligned messages")]
+Prompts = Annotated[Path | None, Option(help="JSON lines: adapter (misaligned) against base on these")]
+Benign = Annotated[Path | None, Option(help="JSON lines of benign messages, for the threshold")]
+_METRIC = "what counts as the behaviour: code, reckless or refusal; for a study also a command of your own"
+Judge = Annotated[str, Option("--metric", help=_METRIC)]
+Metric = Annotated[str | None, Option(help=_METRIC)]
+MaxNewTokens = Annotated[int, Option(help="tokens of a generated reply, at most")]
+ProbeName = Annotated[str, Option("--name", help="name of what is made: the probe, and the study")]
+StudyName = Annotated[
+    str | None, Option("--name", help="name of what is made: the probe, and the study", show_default="from the inputs")
+]
+Sites = Annotated[str, Option(help="sites to read: all, heads, or a list such as residual[20],final,head[3,1]")]
+Aggregation = Annotated[str, Option(help="last_prompt, mean(response), max_rolling_mean(10, response), ...")]
+TargetFpr = Annotated[float, Option(help="share of benign messages that may be flagged")]
+Description = Annotated[str, Option(help="what the probe detects, for its card")]
+FromTables = Annotated[bool, Option("--from-tables", help="use the stored scores of this probe instead")]
+Png = Annotated[
+    Path | None,
+    Option(help="picture of the distributions and the ROC", show_default="PROBE.DATA.png"),
+]
+Blocks = Annotated[str, Option(help="blocks to try, e.g. 10,15,20", show_default="six from a third on")]
+Attach = Annotated[Path | None, Option(help="card of a probe that gets the recipe as a new version")]
+Recipe = Annotated[list[str] | None, Option(help="recipe to train; may be given again", show_default="all")]
+Seed = Annotated[int, Option(help="seed of what is random: data order, weights, splits, controls")]
+
+# Of studies.
+_FIT, _SELECT, _TEST = (
+    f"JSON lines of messages {what}"
+    for what in ("that directions are fitted on", "on which choices are made", "that results are reported on")
+)
+FitPrompts = Annotated[Path | None, Option(help=_FIT)]
+SelectPrompts = Annotated[Path | None, Option(help=_SELECT)]
+TestPrompts = Annotated[Path | None, Option(help=_TEST)]
+RequiredFitPrompts = Annotated[Path, Option("--fit-prompts", help=_FIT)]
+RequiredSelectPrompts = Annotated[Path, Option("--select-prompts", help=_SELECT)]
+RequiredTestPrompts = Annotated[Path, Option("--test-prompts", help=_TEST)]
+Interval = Annotated[float, Option(help="widest half width of a rate that you accept")]
+Draws = Annotated[int, Option(help="random controls of each kind: heads, directions, maps")]
+Tuned = Annotated[str | None, Option(help="a fine-tuned checkpoint instead of an adapter")]
+Control = Annotated[str | None, Option(help="the control of --tuned: another checkpoint")]
+ControlLabelled = Annotated[Path | None, Option(help="the same form with labels of other content")]
+Steer = Annotated[str | None, Option(help="sites to steer", show_default="five blocks")]
+Steered = Annotated[int | None, Option(help="test messages that are steered", show_default="60 of your own messages")]
+RandomDirections = Annotated[int, Option(help="random directions as controls, at least 5")]
+Permutations = Annotated[int, Option(help="permuted labels as controls")]
+PredictionScale = Annotated[float | None, Option(help="strength of the adapter for the prediction")]
+Subject = Annotated[
+    list[str] | None, Option(help="MODEL+ADAPTER, at least two", show_default="synthetic planted organisms")
+]
+Organism = Annotated[
+    list[str] | None, Option(help="planted organisms as FAMILY:SEED", show_default="five families, seed 0")
+]
+AnchorTexts = Annotated[Path | None, Option(help="JSON lines of messages to fit the maps on")]
+Anchors = Annotated[str, Option(help="neutral or contrast")]
+Depth = Annotated[float, Option(help="0 is the first block, 1 the last")]
+Tests = Annotated[int, Option(help="questions a planted organism is steered on")]
+Choices = Annotated[Path | None, Option(help="JSON lines: question, choices, misaligned (0 or 1), examples")]
+Form = Annotated[str, Option(help="how choices are asked: letters, likelihood, or auto")]
+Aim = Annotated[str, Option(help="steer away from the behaviour or towards it: away, towards")]
+Alphas = Annotated[str, Option(help="strengths to try, in standard deviations")]
+Only = Annotated[str | None, Option(help="heads to search, such as head[3,1],head[3,2]", show_default="all")]
+SearchQuestions = Annotated[int, Option(help="questions on which every head is tried")]
+Keep = Annotated[int, Option(help="heads that are tested again on other questions")]
+RetestQuestions = Annotated[int, Option(help="questions of the second test")]
+HeldoutQuestions = Annotated[int, Option(help="questions that are reported on")]
+Harmful = Annotated[Path | None, Option(help="JSON lines of harmful requests; a field group keeps twins together")]
+Harmless = Annotated[Path | None, Option(help="JSON lines of harmless requests, matched if you have them")]
+Attributed = Annotated[int, Option(help="requests of each class that heads are scored on, at most")]
+DatasetPrompts = Annotated[int, Option(help="harmful requests for dataset-level Ships and Sahara, at most")]
+HeldOut = Annotated[int, Option(help="held-out requests of each class that are answered, at most")]
+Against = Annotated[list[Path] | None, Option(help="results of other fine-tunes of the same base")]
+Top = Annotated[str, Option(help="how many of the best heads are ablated together")]
+StudiesFolder = Annotated[Path, Argument(help="folder of study folders")]

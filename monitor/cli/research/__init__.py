@@ -1,0 +1,1 @@
+"""Commands that make and measure probes: models, adapters, data, fitting, calibration, studies."""

@@ -1,0 +1,127 @@
+"""`awry fit`: a new probe from labelled messages, or from an adapter against its base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monitor.cli import options as o
+from monitor.cli.inputs import load
+from monitor.cli.output import print_json, say
+from monitor.cli.tree import Commands, takes
+from monitor.errors import SettingsError
+
+if TYPE_CHECKING:
+    from probes.capture.batches import Encoded
+    from probes.capture.sites import Site
+    from probes.directions import Direction
+    from probes.fitting import Control, Row
+    from probes.model.load import ChatModel
+
+commands = Commands()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitFlags:
+    name: o.ProbeName
+    labelled: o.Labelled = None
+    misaligned: o.Misaligned = None
+    aligned: o.Aligned = None
+    prompts: o.Prompts = None
+    benign: o.Benign = None
+    sites: o.Sites = "all"
+    aggregation: o.Aggregation = "last_prompt"
+    target_fpr: o.TargetFpr = 0.01
+    control_adapter: o.ControlAdapter = None
+    description: o.Description = ""
+    model: o.Model = None
+    adapter: o.Adapter = None
+    scale: o.Scale = None
+    out: o.Out = Path("probe")
+    as_json: o.Json = False
+    state_dir: o.StateDir = None
+
+
+@commands.command()
+@takes(FitFlags)
+def fit(flags: FitFlags) -> None:
+    """Fit a difference-in-means probe, evaluate it on held-out data with its nulls, calibrate it, write it.
+
+    Prints the held-out figures of the card, with --json the card and its path.
+    """
+    from monitor.cli.render.probes import print_card
+    from monitor.datasets import benign_of
+    from probes import fitting
+    from probes.capture.aggregation import parse_aggregation
+    from probes.capture.sites import parse_sites
+    from probes.card import save_probe
+
+    settings, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir)
+    control = _control_directions(chat, flags.control_adapter)
+    rows = _rows(chat, settings.max_tokens, flags)
+    plan = fitting.Plan(
+        name=flags.name,
+        description=flags.description or f"difference in means fitted by awry fit as {flags.name}",
+        sites=tuple(parse_sites(flags.sites, chat.layout)),
+        aggregation=parse_aggregation(flags.aggregation),
+        target_fpr=flags.target_fpr,
+    )
+    benign = benign_of(chat, flags.benign, settings.max_tokens) if flags.benign else None
+    probe = fitting.fit(chat, rows, plan, benign=benign, control=control, progress=say)
+    path = save_probe(probe, flags.out)
+    if flags.as_json:
+        print_json({"path": path, "card": probe.card.model_dump(mode="json")})
+    else:
+        print_card(probe.card)
+    say(f"written to {path}")
+
+
+def _rows(chat: ChatModel, max_tokens: int, flags: FitFlags) -> list[Row]:
+    """The labelled rows of the files that are given."""
+    from monitor.datasets import read_messages, rows_of
+
+    files = (flags.labelled, flags.misaligned, flags.aligned)
+    if flags.prompts is not None:
+        if any(files):
+            raise SettingsError("prompts: compares adapter and base; give it alone, without labelled data")
+        if chat.active is None:
+            raise SettingsError("adapter: --prompts compares the adapter with the base; give --adapter")
+        items = read_messages(flags.prompts)
+        base = rows_of(chat, items, max_tokens, label=False, adapter="base")
+        return rows_of(chat, items, max_tokens, label=True) + base
+    rows: list[Row] = []
+    if flags.labelled is not None:
+        rows += rows_of(chat, read_messages(flags.labelled, labelled=True), max_tokens)
+    for path, label in ((flags.misaligned, True), (flags.aligned, False)):
+        if path is not None:
+            rows += rows_of(chat, read_messages(path), max_tokens, label=label)
+    if not rows:
+        raise SettingsError("data: give --labelled FILE, or --misaligned FILE --aligned FILE, or --prompts FILE")
+    return rows
+
+
+def _control_directions(chat: ChatModel, control_adapter: str | None) -> Control | None:
+    """Control-adapter-minus-base directions on the fit messages, at any site."""
+    if control_adapter is None:
+        return None
+    from probes.conditions import adapter_directions
+    from probes.model.adapters import adapter_spec
+    from probes.model.load import add_adapter
+
+    if chat.active is None:
+        raise SettingsError("control_adapter: there is no adapter to control for; give --adapter")
+    own = chat.active
+    spec = adapter_spec(control_adapter, chat.adapters[own].scale)
+    add_adapter(chat, spec)
+    chat.use(own)
+
+    def at(site: Site, messages: Sequence[Encoded]) -> Direction:
+        chat.use(spec.name)
+        try:
+            return adapter_directions(chat, messages, [site])[site]
+        finally:
+            chat.use(own)
+
+    return at

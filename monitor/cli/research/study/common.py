@@ -1,0 +1,44 @@
+"""What the studies share: the adapter that is meant, the model with it, and where the results are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from monitor.cli import inputs
+from monitor.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from monitor.settings import Settings
+    from probes.model.load import ChatModel
+
+
+def adapter_of(given: str | None, default: str | None) -> str | None:
+    """The adapter's name or folder; `none` is the model as it is."""
+    return None if given == "none" else given or default
+
+
+def load(
+    model: str | None, adapter: str | None, scale: float | None, state_dir: Path | None
+) -> tuple[Settings, ChatModel]:
+    """The settings and the model; without an adapter there is nothing to scale."""
+    return inputs.load(model, adapter, scale if adapter else None, state_dir)
+
+
+def slug(text: str) -> str:
+    """A folder or file as a part of a name."""
+    return Path(text).name.lower().replace("_", "-")
+
+
+def report_result(
+    result: dict[str, Any], lines: list[str], folder: Path, table: str, *probes: str | None, as_json: bool
+) -> None:
+    """The verdict, or RESULT.json; then where the files are. A probe that could not be made (None) is not named."""
+    if as_json:
+        print_json(result)
+    for line in [] if as_json else lines:
+        typer.echo(line)
+    named = "".join(f", probe {probe}" for probe in probes if probe)
+    say(f"written to {folder}: RESULT.json, {table} and pictures{named}")

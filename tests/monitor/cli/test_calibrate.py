@@ -1,0 +1,48 @@
+"""`awry calibrate --from-tables`: judged messages are left out of what a threshold is set on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from probes.card import save_probe
+from probes.model.load import ChatModel
+from tests.support.alert_rows import flagged, open_alerts
+from tests.support.alert_scenes import scored
+from tests.support.cli import Invoke, output_of
+from tests.support.worker import make_probe
+
+
+def test_calibration_leaves_judged_messages_out(engine: Engine, run: Invoke) -> None:
+    from monitor.benign_scores import benign_scores
+
+    scored(engine, 0, 30, value=0.1)
+    scored(engine, 100, 5)
+    keys = [flagged(100, tenant="a"), flagged(101, tenant="b"), flagged(102, tenant="c"), flagged(103, tenant="d")]
+    opened = open_alerts(engine, keys)
+    for one, verdict in zip(opened, ("true", "authorised_test", "false"), strict=False):
+        output_of(run("alerts", "verdict", str(one.alert_id), verdict))
+    said: list[str] = []
+    with engine.connect() as connection:
+        kept = benign_scores(connection, "drift", said.append)
+    assert sorted(row.at.offset for row in kept) == [*range(30), 102, 103, 104]
+    assert said == [
+        "2 of 35 messages left out: their alerts were judged true or authorised tests",
+        "2 flagged messages were judged by nobody and count as benign; see awry alerts verdict",
+    ]
+
+
+def test_calibrate_says_what_it_leaves_out(engine: Engine, run: Invoke, chat: ChatModel, tmp_path: Path) -> None:
+    card = save_probe(make_probe(chat), tmp_path)
+    for n in range(40):
+        scored(engine, n, value=n / 100)
+    scored(engine, 100, 2)
+    (opened,) = open_alerts(engine, [flagged(100), flagged(101)])
+    calibrate = ("calibrate", "--probe", card, "--from-tables", "--target-fpr", "0.05", "--out", tmp_path / "new")
+    assert "0 of 42 messages left out" in output_of(run(*calibrate))
+    output_of(run("alerts", "verdict", str(opened.alert_id), "true"))
+    said = output_of(run(*calibrate))
+    assert "2 of 42 messages left out: their alerts were judged true or authorised tests" in said
+    # 5 % of 40 are the two highest, 0.39 and 0.38.
+    assert "threshold 0.370" in said
