@@ -136,9 +136,8 @@ def test_settings_of_the_env_file_reach_the_processes_that_need_them(tmp_path: P
 
 @pytest.mark.parametrize("service", OURS)
 def test_its_commands_exist(service: str) -> None:
-    from monitor.cli.app import app, register
+    from monitor.cli.app import app
 
-    register()
     words = list(services()[service]["command"])
     command: Any = get_command(app)
     while hasattr(command, "commands"):
@@ -148,9 +147,8 @@ def test_its_commands_exist(service: str) -> None:
 
 
 def test_the_comments_name_commands_that_exist() -> None:
-    from monitor.cli.app import app, register
+    from monitor.cli.app import app
 
-    register()
     lines = re.findall(r"^#\s+docker-compose run --rm migrate (.+?)(?:\s{2,}.*)?$", FILE.read_text(), re.MULTILINE)
     assert lines
     for line in lines:

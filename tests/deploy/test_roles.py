@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from monitor.cli.database import _wheel_psql
+from monitor.cli.operations.db import wheel_psql
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -28,7 +28,7 @@ PASSWORD = 'it\'s \\a $HOME "pass" word:/@'
 @pytest.fixture
 def server(postgres_url: str) -> Iterator[str]:
     """The superuser's URL on a server where roles.sql was run; what it made is gone afterwards."""
-    psql = _wheel_psql()
+    psql = wheel_psql()
     assert psql is not None
     address = make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
     done = subprocess.run(
