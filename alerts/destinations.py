@@ -1,8 +1,8 @@
-"""Where alerts go, as an owner writes it: one table a destination, checked when the settings are read.
+"""Destinations of alerts in the settings: one table for each, validated when the settings are read.
 
-Contract: a `Destination` is complete for its kind, and holds nothing that its kind does not know: an option in the
-wrong place is an error, not a wish that nobody hears. Addresses may hold tokens, so they are secrets like keys are;
-errors name the destination and the option, never its value.
+Contract: a `Destination` is complete for its kind, and has no option that its kind does not support: that is an error,
+rather than ignored. URLs may hold tokens, so they are secrets like keys are; errors name the destination and the
+option, never its value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SYSLOG_SCHEMES = {"syslog+udp": 514, "syslog+tcp": 514, "syslog+tls": 6514}
 _GROUPING = {"group_by", "group_wait_seconds", "group_interval_seconds"}
 _HTTP = {"url", "headers", "allow_private", "proxy", "ca_file"}
 _ALWAYS = {"name", "kind", "give_up_hours"}
-# What each kind needs, and what else it knows.
+# The options that each kind requires, and those that it supports besides.
 _OPTIONS: dict[Kind, tuple[set[str], set[str]]] = {
     "console": (set(), set()),
     "webhook": ({"url", "secret"}, _HTTP | _GROUPING | {"format", "include_text"}),
@@ -42,7 +42,7 @@ _GROUPED: set[Kind] = {"webhook", "pagerduty", "apprise"}
 
 
 class Destination(BaseModel):
-    """One place that alerts go to; docs/destinations.md has an example of each kind."""
+    """One receiver of alerts; docs/destinations.md has an example of each kind."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +50,7 @@ class Destination(BaseModel):
     kind: Kind
     url: SecretStr = SecretStr("")
     path: Path | None = None
-    # whsec_ and base64; several, with spaces between them, while it is rotated: each of them signs.
+    # whsec_ and base64; while it is rotated several, with spaces between them: each of them signs.
     secret: SecretStr = SecretStr("")
     routing_key: SecretStr = SecretStr("")
     headers: dict[str, SecretStr] = {}
@@ -68,8 +68,8 @@ class Destination(BaseModel):
     @field_validator("secret")
     @classmethod
     def _signable(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        for one in value.get_secret_value().split():
-            _check_secret(str(info.data.get("name")), one)
+        for secret in value.get_secret_value().split():
+            _check_secret(str(info.data.get("name")), secret)
         return value
 
     @field_validator("routing_key")
@@ -90,21 +90,21 @@ class Destination(BaseModel):
     @field_validator("headers")
     @classmethod
     def _sendable(cls, value: dict[str, SecretStr], info: ValidationInfo) -> dict[str, SecretStr]:
-        for name, held in value.items():
-            text = name + held.get_secret_value()
+        for name, header in value.items():
+            text = name + header.get_secret_value()
             if not name or not name.replace("-", "").isalnum() or not text.isascii() or not text.isprintable():
                 raise _wrong(info.data.get("name"), "headers must be NAME = printable ASCII")
         return value
 
     @model_validator(mode="after")
     def _complete(self) -> Destination:
-        needed, known = _OPTIONS[self.kind]
-        strange = sorted(self.model_fields_set - known - needed - _ALWAYS)
-        if strange:
-            raise _wrong(self.name, f"{strange[0]} is nothing that kind {self.kind} knows; leave it out")
+        required, supported = _OPTIONS[self.kind]
+        unknown = sorted(self.model_fields_set - supported - required - _ALWAYS)
+        if unknown:
+            raise _wrong(self.name, f"{unknown[0]} is not an option of kind {self.kind}; leave it out")
         self._check_url()
-        for option in sorted(needed):
-            if not _given(getattr(self, option)):
+        for option in sorted(required):
+            if not _is_set(getattr(self, option)):
                 raise _wrong(self.name, f"{option} is needed for kind {self.kind}")
         if self.format != "awry" and self.group_by:
             raise _wrong(self.name, f"group_by must be left out with format {self.format}: it is an event each")
@@ -122,19 +122,19 @@ class Destination(BaseModel):
 
     @property
     def grouping(self) -> tuple[GroupBy, ...]:
-        """What alerts have in common that share a page; empty: a page an event."""
+        """The labels by which alerts are grouped into a notification; empty: one notification for each event."""
         if self.kind not in _GROUPED or self.format != "awry":
             return ()
         return ("rule", "probe") if self.group_by is None else self.group_by
 
     @property
     def may_be_private(self) -> bool:
-        """Whether it may be sent to loopback and private networks. An Alertmanager is at home there."""
+        """Whether it may be in loopback and private networks. An Alertmanager usually is."""
         return self.kind == "alertmanager" if self.allow_private is None else self.allow_private
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the configuration; tells nothing about it."""
+        """A hash that changes with the configuration."""
         values = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -143,21 +143,21 @@ def _wrong(name: object, what: str) -> ValueError:
     return ValueError(f"destination {name}: {what}")
 
 
-def _given(value: object) -> bool:
+def _is_set(value: object) -> bool:
     return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(inner) for name, inner in value.items()}
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def parts_of(url: str) -> SplitResult:
-    """The parts of an address; ValueError where it is none, also for a port that is no port."""
+    """The parts of a URL; ValueError where it is invalid, also its port."""
     parts = urlsplit(url)
     if not parts.hostname or parts.port == 0 or not url.isprintable():
-        raise ValueError("no address")
+        raise ValueError("not a URL")
     return parts
 
 

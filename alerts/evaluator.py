@@ -1,12 +1,12 @@
-"""The periodic look: rate and monitor rules measured, their alerts opened and resolved, silences ended.
+"""Evaluates rate and monitor rules: measures them, opens and resolves their alerts, and expires silences.
 
-Contract: `evaluate(engine, rules, destinations)` may run anywhere, any number at once: one works, the others return at
-once; and where two do work (the first was frozen so long that its lock is gone), a key's state and its one live alert
-are locked row by row. All times are the database's; how long a condition has held is what was watched, at most
-`MOST_WATCHED` a look.
+Contract: `evaluate(engine, rules, destinations)` may run in any number of processes at once: one evaluates, the others
+return at once; and should two evaluate (the first was frozen for so long that its lock is gone), a key's state and its
+one live alert are locked row by row. All times are the database's; only time that was observed counts towards a rule's
+`for` and `clear_for`, at most `MAX_OBSERVED` per evaluation.
 
 A rate or monitor alert is resolved when its rule is clear again. One that a person resolves before that stays quiet
-until the rule was clear once, or it gets graver. A rule that cannot be measured leaves its alerts as they are.
+until the rule was clear once, or its severity increases. A rule that cannot be measured leaves its alerts as they are.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ from alerts.errors import class_of
 from alerts.lifecycle.actions import resolve
 from alerts.lifecycle.audit import by_rule
 from alerts.lifecycle.expiry import end_silences, resolve_quiet
-from alerts.lifecycle.lifecycle import Breach, Opened, breach
-from alerts.rules.hysteresis import Held, Limits, step, watched
-from alerts.rules.model import MonitorRule, RateRule, Rules, worse
+from alerts.lifecycle.lifecycle import Breach, Opened, record_breaches
+from alerts.rules.hysteresis import ConditionState, Limits, observed_seconds, step
+from alerts.rules.model import MonitorRule, RateRule, Rules, max_severity
 from alerts.rules.queries import Measured, Subject, flagged_messages, measure_monitor, measure_rate
+from storage.coordinates import clean
+from storage.locks import AdvisoryLock
 from storage.schema import alerts, rule_states
-from storage.writer import clean
 
-MOST_WATCHED = timedelta(minutes=1)
-# Any number will do, as long as every awry uses the same one.
-_LOCK = 0x41575252
+MAX_OBSERVED = timedelta(minutes=1)
 _STATEMENT_SECONDS = 20
-_TAKE_STATE = text("SELECT pg_advisory_xact_lock(hashtextextended('awry rule ' || :key, 0))")
+_LOCK_STATE = text("SELECT pg_advisory_xact_lock(hashtextextended('awry rule ' || :key, 0))")
 FLAGGED_UNITS = "flagged messages"
 
 Rule = RateRule | MonitorRule
@@ -45,53 +44,56 @@ Rule = RateRule | MonitorRule
 
 @dataclass
 class Evaluated:
-    """What one look did. `would`: (probe, severity) that rules in shadow would have opened; `values`: what was
-    measured, by rule and subject; `failed`: rules that could not be evaluated, and the class of the error."""
+    """What one evaluation did. `would_open`: (probe, severity) of alerts that rules in shadow would have opened;
+    `values`: what was measured, by rule and subject; `failed`: rules that could not be evaluated, with the class of the
+    error."""
 
     opened: list[Opened] = field(default_factory=list)
     resolved: int = 0
     unsilenced: int = 0
-    would: list[tuple[str | None, str]] = field(default_factory=list)
+    would_open: list[tuple[str | None, str]] = field(default_factory=list)
     values: dict[tuple[str, Subject], float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
 def evaluate(engine: Engine, rules: Rules, destinations: Sequence[str]) -> Evaluated | None:
-    """One look; None when somebody else is at it."""
-    with _alone(engine) as alone:
-        if not alone:
+    """Evaluate once; None while another process evaluates."""
+    with _exclusive(engine) as exclusive:
+        if not exclusive:
             return None
-        done = Evaluated(unsilenced=end_silences(engine, destinations), resolved=resolve_quiet(engine, rules.threshold))
-        held: tuple[Rule, ...] = (*rules.rate, *rules.monitor)
-        for rule in held:
+        evaluated = Evaluated(
+            unsilenced=end_silences(engine, destinations), resolved=resolve_quiet(engine, rules.threshold)
+        )
+        measured_rules: tuple[Rule, ...] = (*rules.rate, *rules.monitor)
+        for rule in measured_rules:
             try:
-                _look(engine, rule, destinations, done)
-            except Exception as error:  # what is wrong with one rule must not blind the others
-                done.failed[rule.name] = class_of(error)
-        _forget(engine, [rule.name for rule in held])
-        return done
+                _evaluate_rule(engine, rule, destinations, evaluated)
+            except Exception as error:  # an error in one rule must not stop the others
+                evaluated.failed[rule.name] = class_of(error)
+        _delete_other_states(engine, [rule.name for rule in measured_rules])
+        return evaluated
 
 
-def _look(engine: Engine, rule: Rule, destinations: Sequence[str], done: Evaluated) -> None:
+def _evaluate_rule(engine: Engine, rule: Rule, destinations: Sequence[str], evaluated: Evaluated) -> None:
     now, measured = _measure(engine, rule)
-    done.values |= {(rule.name, one.subject): one.value for one in measured}
-    for one in sorted(measured, key=lambda m: m.dedup_key):
+    evaluated.values |= {(rule.name, value.subject): value.value for value in measured}
+    for value in sorted(measured, key=lambda value: value.dedup_key):
         try:
             with engine.begin() as connection:
-                _advance(connection, rule, one, now, destinations, done)
-        except OperationalError:  # the database is away, for the other keys as well
+                _advance(connection, rule, value, now, destinations, evaluated)
+        except OperationalError:  # no database, for the other keys either
             raise
         except Exception as error:
-            done.failed[rule.name] = class_of(error)
+            evaluated.failed[rule.name] = class_of(error)
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[bool]:
-    """Whether nobody else evaluates. The server ends this transaction when the process freezes inside it."""
+def _exclusive(engine: Engine) -> Iterator[bool]:
+    """Whether no other process evaluates. The server ends this transaction when the process freezes inside it."""
     with engine.connect() as connection:
         try:
             query = text("SELECT pg_try_advisory_xact_lock(:key)")
-            yield bool(connection.execute(query, {"key": _LOCK}).scalar())
+            yield bool(connection.execute(query, {"key": AdvisoryLock.RULES}).scalar())
         finally:
             try:
                 connection.rollback()
@@ -100,97 +102,105 @@ def _alone(engine: Engine) -> Iterator[bool]:
 
 
 def _measure(engine: Engine, rule: Rule) -> tuple[datetime, list[Measured]]:
-    """The values of a rule, and 0 for every group that it remembers and that has none any more."""
+    """The values of a rule, and 0 for every group with a state and without a value."""
     with engine.begin() as connection:
         connection.execute(text(f"SET LOCAL statement_timeout = '{_STATEMENT_SECONDS}s'"))
         now = connection.execute(select(func.now())).scalar_one()
         if isinstance(rule, MonitorRule):
             return now, measure_monitor(connection, rule)
         measured = measure_rate(connection, rule)
-        found = {one.dedup_key for one in measured}
+        keys = {value.dedup_key for value in measured}
         for row in connection.execute(select(rule_states).where(rule_states.c.rule == rule.name)):
-            if row.dedup_key not in found:
+            if row.dedup_key not in keys:
                 measured.append(Measured(row.dedup_key, Subject(**row.subject), 0.0))
         return now, measured
 
 
 def _advance(
-    connection: Connection, rule: Rule, one: Measured, now: datetime, destinations: Sequence[str], done: Evaluated
+    connection: Connection,
+    rule: Rule,
+    measured: Measured,
+    now: datetime,
+    destinations: Sequence[str],
+    evaluated: Evaluated,
 ) -> None:
-    """One key's state after a look, and what follows for its alert."""
-    connection.execute(_TAKE_STATE, {"key": one.dedup_key})
-    query = select(rule_states).where(rule_states.c.dedup_key == one.dedup_key)
+    """Advance one key's state, and open or resolve its alert."""
+    connection.execute(_LOCK_STATE, {"key": measured.dedup_key})
+    query = select(rule_states).where(rule_states.c.dedup_key == measured.dedup_key)
     state = connection.execute(query).one_or_none()
-    held = Held(state.phase, state.held_seconds) if state is not None else None
-    elapsed = watched(state.evaluated_at, now, MOST_WATCHED) if state is not None else 0.0
-    after, event = step(held, one.value, elapsed, Limits(rule.limit, rule.clear_limit, rule.for_, rule.clear_for))
-    severity, alert_id = rule.grade(one.value), state.alert_id if state is not None else None
-    gravest = worse(state.severity, severity) if state is not None and state.severity else severity
+    before = ConditionState(state.phase, state.held_seconds) if state is not None else None
+    elapsed = observed_seconds(state.evaluated_at, now, MAX_OBSERVED) if state is not None else 0.0
+    limits = Limits(rule.limit, rule.clear_limit, rule.for_, rule.clear_for)
+    after, event = step(before, measured.value, elapsed, limits)
+    severity, alert_id = rule.grade(measured.value), state.alert_id if state is not None else None
+    highest = max_severity(state.severity, severity) if state is not None and state.severity else severity
     if rule.shadow:
         if event == "fired":
-            done.would.append((one.subject.probe, severity))
-    elif event == "fired" or (after == Held("firing") and _speaks(connection, state, gravest)):
-        # One that fired in shadow has no alert yet: it fires now.
-        found = _breach(connection, rule, one, severity, fired=event == "fired" or alert_id is None)
-        done.opened += breach(connection, [found], destinations)
-        alert_id = _live_id(connection, one.dedup_key)
+            evaluated.would_open.append((measured.subject.probe, severity))
+    elif event == "fired" or (after == ConditionState("firing") and _needs_breach(connection, state, highest)):
+        # A rule that fired in shadow has no alert yet: it fires now.
+        breach = _breach(connection, rule, measured, severity, fired=event == "fired" or alert_id is None)
+        evaluated.opened += record_breaches(connection, [breach], destinations)
+        alert_id = _live_id(connection, measured.dedup_key)
     if after is None:
-        connection.execute(delete(rule_states).where(rule_states.c.dedup_key == one.dedup_key))
-        # Also where the rule is in shadow by now: who was told of its alert is told of its end.
-        live = _live_id(connection, one.dedup_key, lock=True) if event == "cleared" else None
+        connection.execute(delete(rule_states).where(rule_states.c.dedup_key == measured.dedup_key))
+        # Also if the rule is in shadow by now: destinations that were notified of its alert are notified of its end.
+        live = _live_id(connection, measured.dedup_key, lock=True) if event == "cleared" else None
         if live is not None:
             resolve(connection, live, by_rule(rule.name))
-            done.resolved += 1
+            evaluated.resolved += 1
         return
     values: Mapping[str, Any] = {
         "rule": rule.name,
         "phase": after.phase,
         "held_seconds": after.seconds,
-        "severity": gravest if after.phase != "pending" else None,
+        "severity": highest if after.phase != "pending" else None,
         "alert_id": alert_id,
-        "subject": asdict(one.subject),
+        "subject": asdict(measured.subject),
         "evaluated_at": now,
     }
-    kept = insert(rule_states).values(dedup_key=one.dedup_key, **values)
-    connection.execute(kept.on_conflict_do_update(index_elements=[rule_states.c.dedup_key], set_=dict(values)))
+    upsert = insert(rule_states).values(dedup_key=measured.dedup_key, **values)
+    connection.execute(upsert.on_conflict_do_update(index_elements=[rule_states.c.dedup_key], set_=dict(values)))
 
 
-def _breach(connection: Connection, rule: Rule, one: Measured, severity: str, *, fired: bool) -> Breach:
+def _breach(connection: Connection, rule: Rule, measured: Measured, severity: str, *, fired: bool) -> Breach:
     rate = isinstance(rule, RateRule)
-    found = flagged_messages(connection, rule, one.subject, one.dedup_key) if isinstance(rule, RateRule) else []
+    messages = (
+        flagged_messages(connection, rule, measured.subject, measured.dedup_key) if isinstance(rule, RateRule) else []
+    )
     return Breach(
-        dedup_key=clean(one.dedup_key),
+        dedup_key=clean(measured.dedup_key),
         rule=rule.name,
         kind="rate" if rate else "monitor",
         severity=severity,
-        value=one.value,
+        value=measured.value,
         limit=float(rule.flagged) if isinstance(rule, RateRule) else rule.limit,
         units=FLAGGED_UNITS if isinstance(rule, RateRule) else rule.units,
-        count=len(found) if rate else int(fired),
-        **asdict(one.subject),
-        messages=found,
+        count=len(messages) if rate else int(fired),
+        **asdict(measured.subject),
+        messages=messages,
         reopen_within=rule.reopen_within,
     )
 
 
-def _speaks(connection: Connection, state: Row[Any] | None, gravest: str) -> bool:
-    """Whether a rule that fires on has something to say: it fired in shadow until now, its alert lives, or it is graver
-    than when a person resolved that."""
+def _needs_breach(connection: Connection, state: Row[Any] | None, highest: str) -> bool:
+    """Whether a rule that continues to fire is a breach of its alert: it fired in shadow until now, its alert is live,
+    or it is more severe than when a person resolved that."""
     if state is None:
         return False
     if state.alert_id is None:
         return True
-    alive = connection.execute(select(alerts.c.state).where(alerts.c.id == state.alert_id)).scalar()
-    return alive not in (None, "resolved") or gravest != state.severity
+    alert_state = connection.execute(select(alerts.c.state).where(alerts.c.id == state.alert_id)).scalar()
+    return alert_state not in (None, "resolved") or highest != state.severity
 
 
 def _live_id(connection: Connection, key: str, *, lock: bool = False) -> uuid.UUID | None:
-    """With `lock` nobody resolves it before the transaction ends."""
+    """The live alert of a key. With `lock` nobody resolves it before the transaction ends."""
     live = select(alerts.c.id).where(alerts.c.dedup_key == key, alerts.c.state != "resolved")
     return connection.execute(live.with_for_update() if lock else live).scalar()
 
 
-def _forget(engine: Engine, names: Sequence[str]) -> None:
-    """States of rules that are no more."""
+def _delete_other_states(engine: Engine, names: Sequence[str]) -> None:
+    """Delete the states of all rules but these: they were removed."""
     with engine.begin() as connection:
         connection.execute(delete(rule_states).where(rule_states.c.rule.not_in(names)))

@@ -1,7 +1,7 @@
-"""What an alert is called in words, for people: pagers, chats, annotations.
+"""An alert as text, for people: pagers, chats, annotations.
 
-Names in it come from traffic: what is not printable is escaped, long names are cut, and nothing in them can mention
-a channel or make a link in a chat.
+Names in it come from traffic: unprintable characters are escaped, long names are cut, and nothing in them can mention a
+channel or make a link in a chat.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 _NAME_LENGTH = 80
-# Slack, Teams, Discord and Mattermost call people by these.
+# Mentions in Slack, Teams, Discord and Mattermost.
 _MENTION = re.compile(r"@(?=everyone|here|channel|all\b)|<(?=[!@#])", re.IGNORECASE)
-_HAPPENED = {
+_EVENT_WORDS = {
     "alert.opened": "opened",
     "alert.reopened": "reopened",
     "alert.worsened": "worse",
@@ -23,19 +23,19 @@ _HAPPENED = {
 
 
 def printable(text: str) -> str:
-    """A name comes from outside: what would break a line or steer a terminal is escaped."""
+    """Text from outside, with everything escaped that would break a line or control a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def title(name: object) -> str:
-    """A name as it may stand in a sentence."""
+    """A name, printable and of limited length, without mentions."""
     text = printable(str(name))
     text = text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "…"
-    return _MENTION.sub(lambda found: found[0] + "\u200b", text)
+    return _MENTION.sub(lambda match: match[0] + "\u200b", text)
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """One line: how grave, what, whose, how often, how high; and how many others are on the page."""
+    """One line: severity, rule, labels, count, value; and how many other alerts are in the notification."""
     where = [
         f"{name.removesuffix('_id')} {title(data[name])}"
         for name in ("tenant", "model", "conversation_id")
@@ -52,28 +52,28 @@ def summary(data: Mapping[str, Any]) -> str:
 
 
 def top_message(data: Mapping[str, Any]) -> str:
-    """Where the message with the highest score is; empty for a rule that is about none."""
+    """The coordinates of the message with the highest score; empty for a rule without messages."""
     top = data.get("top_message")
     return title(f"{top['source']}/{top['partition']}/{top['offset']}") if top else ""
 
 
 def headline(event: str, data: Mapping[str, Any]) -> str:
-    """What happened, in a few words."""
-    return f"awry: {_HAPPENED.get(event, event)}: {str(data['severity']).upper()} {title(data['dedup_key'])}"
+    """The event and the alert, in a few words."""
+    return f"awry: {_EVENT_WORDS.get(event, event)}: {str(data['severity']).upper()} {title(data['dedup_key'])}"
 
 
 def lines(data: Mapping[str, Any]) -> list[str]:
-    """The page as text, a fact a line."""
-    found = [summary(data)]
+    """The notification as text, one fact a line."""
+    facts = [summary(data)]
     if data.get("by"):
-        found.append(f"by {title(data['by'])}")
+        facts.append(f"by {title(data['by'])}")
     for other in data.get("group", {}).get("others", ()):
-        found.append(f"also {summary(other)}")
+        facts.append(f"also {summary(other)}")
     left_out = data.get("group", {}).get("left_out", 0)
     if left_out:
-        found.append(f"and {left_out} more")
+        facts.append(f"and {left_out} more")
     if top_message(data):
-        found.append(f"top message {top_message(data)}")
-    found += [f"{name} {url}" for name, url in data.get("links", {}).items()]
-    found.append(f"alert {data['alert_id']}")
-    return found
+        facts.append(f"top message {top_message(data)}")
+    facts += [f"{name} {url}" for name, url in data.get("links", {}).items()]
+    facts.append(f"alert {data['alert_id']}")
+    return facts

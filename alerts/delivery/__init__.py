@@ -1,1 +1,1 @@
-"""The outbox: grouping, leases, backoff, and one channel a destination. `deliver` sends what is due, `loop` repeats it."""
+"""The outbox: grouping, leases, backoff, a channel for each destination; `deliver` sends what is due."""

@@ -1,8 +1,8 @@
-"""What an operator sees of the outbox and does about it: list, retry, enable.
+"""The outbox for operators (`awry outbox`): list, retry, enable.
 
-Contract: reading and changing rows, nothing is sent here. A page that was given up and is retried keeps its id and
-its body, so a receiver that had it after all knows it; with `everything` those whose turn has not come are due at once
-too. Enabling a destination takes back what was held against it.
+Contract: reads and changes rows, sends nothing. A notification that was given up and is retried keeps its id and its
+body, so that a receiver that had received it recognises it; `everything` makes pending ones due at once too. Enabling a
+destination resets its failures and ends its pause.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _STATES = {
 
 
 @dataclass(frozen=True)
-class Page:
-    """A page, or an event that waits to be folded into one (`events` is 1 and `formed` False then)."""
+class OutboxEntry:
+    """A notification, or an event that waits to be grouped into one (`events` is 1 and `formed` False then)."""
 
     id: uuid.UUID
     destination: str
@@ -46,15 +46,15 @@ class Page:
     last_error: str | None
 
 
-def pages(
+def list_outbox(
     connection: Connection, state: State | None = None, destination: str | None = None, limit: int = 50
-) -> list[Page]:
-    """Pages and what waits to become one, newest first."""
-    others = outbox.alias("others")
-    folded = select(func.count()).where(others.c.page_id == outbox.c.id).scalar_subquery()
-    named = case((_STATES["dead"], "dead"), (_STATES["delivered"], "delivered"), else_="pending").label("state")
+) -> list[OutboxEntry]:
+    """Notifications, and events that are in none yet, newest first."""
+    grouped = outbox.alias("grouped")
+    events = select(func.count()).where(grouped.c.page_id == outbox.c.id).scalar_subquery()
+    state_name = case((_STATES["dead"], "dead"), (_STATES["delivered"], "delivered"), else_="pending").label("state")
     query = (
-        select(outbox, named, folded.label("events"))
+        select(outbox, state_name, events.label("events"))
         .where((outbox.c.page_id.is_(None)) | (outbox.c.page_id == outbox.c.id))
         .order_by(outbox.c.seq.desc())
         .limit(limit)
@@ -63,13 +63,13 @@ def pages(
         query = query.where(_STATES[state])
     if destination is not None:
         query = query.where(outbox.c.destination == destination)
-    return [_page(row) for row in connection.execute(query)]
+    return [_entry(row) for row in connection.execute(query)]
 
 
-def _page(row: Any) -> Page:
+def _entry(row: Any) -> OutboxEntry:
     body = row.page or row.body
     formed = row.page_id is not None
-    return Page(
+    return OutboxEntry(
         row.id,
         row.destination,
         body["type"] if formed else row.event,
@@ -85,10 +85,10 @@ def _page(row: Any) -> Page:
     )
 
 
-def find_page(connection: Connection, written: str) -> uuid.UUID:
-    """A page by its id, or the first digits of it."""
-    found = by_digits(connection, outbox.c.id, written, outbox.c.page_id == outbox.c.id)
-    return only(found, "page", written, "awry outbox list")
+def find_notification(connection: Connection, written: str) -> uuid.UUID:
+    """A notification by its id, or the first digits of it."""
+    ids = by_digits(connection, outbox.c.id, written, outbox.c.page_id == outbox.c.id)
+    return only(ids, "notification", written, "awry outbox list")
 
 
 def retry(
@@ -98,7 +98,7 @@ def retry(
     *,
     everything: bool = False,
 ) -> int:
-    """Make pages due now: those given up, with `everything` also those that wait. Returns how many."""
+    """Make notifications due now: those given up, with `everything` also those that wait. Returns how many."""
     conditions = [outbox.c.page_id == outbox.c.id, outbox.c.delivered_at.is_(None), outbox.c.claim_id.is_(None)]
     if not everything:
         conditions.append(outbox.c.dead_at.is_not(None))
@@ -106,21 +106,21 @@ def retry(
         conditions.append(outbox.c.id.in_(ids))
     if destination is not None:
         conditions.append(outbox.c.destination == destination)
-    carriers = connection.execute(select(outbox.c.id, outbox.c.destination).where(*conditions).with_for_update()).all()
-    found = [row.id for row in carriers]
-    # As if the page was made now: it is not given up at once again.
+    rows = connection.execute(select(outbox.c.id, outbox.c.destination).where(*conditions).with_for_update()).all()
+    chosen = [row.id for row in rows]
+    # As if they were formed now: they are not given up at once again.
     values = {"dead_at": None, "due_at": func.now(), "formed_at": func.now(), "refusals": 0}
-    connection.execute(update(outbox).where(outbox.c.page_id.in_(found)).values(values))
-    held = destinations.c.name.in_({row.destination for row in carriers})
-    connection.execute(update(destinations).where(held).values(held_until=None))
-    return len(found)
+    connection.execute(update(outbox).where(outbox.c.page_id.in_(chosen)).values(values))
+    paused = destinations.c.name.in_({row.destination for row in rows})
+    connection.execute(update(destinations).where(paused).values(held_until=None))
+    return len(chosen)
 
 
 def enable(connection: Connection, name: str) -> bool:
-    """Send to a destination again that was disabled or is held; False when nothing was ever sent to it."""
-    done = connection.execute(
+    """Send to a destination again that is disabled or paused; False when nothing was ever sent to it."""
+    enabled = connection.execute(
         update(destinations)
         .where(destinations.c.name == name)
         .values(disabled_at=None, held_until=None, failures=0, last_error=None)
     )
-    return bool(done.rowcount)
+    return bool(enabled.rowcount)

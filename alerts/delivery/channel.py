@@ -1,4 +1,4 @@
-"""A courier: a destination with its sender, and how it wants things sent."""
+"""A channel: a configured destination with its sender and its delivery policy."""
 
 from __future__ import annotations
 
@@ -7,45 +7,47 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from alerts.delivery.grouping import Policy
-from alerts.links import Links
 from alerts.destinations import Destination
+from alerts.links import Links
 from alerts.senders.base import Sender
 
 
 @dataclass(frozen=True)
-class Courier:
-    """`give_up`: so long after a page was made it is dead. `refresh`: so often everything that stands is told anew."""
+class Channel:
+    """`give_up`: the age at which a notification is dead. `resend_every`: how often all firing alerts are sent again;
+    None for destinations that get each event once."""
 
     sender: Sender
     policy: Policy = Policy()  # noqa: RUF009 - frozen
     give_up: timedelta = timedelta(hours=72)
-    refresh: timedelta | None = None
+    resend_every: timedelta | None = None
     links: Links = Links()  # noqa: RUF009
     include_text: bool = False
     fingerprint: str = ""
 
 
-def make_couriers(destinations: Iterable[Destination], links: Links = Links()) -> dict[str, Courier]:  # noqa: B008 - frozen
-    """A courier for each configured destination, by name."""
-    return {one.name: make_courier(one, links) for one in destinations}
+def make_channels(destinations: Iterable[Destination], links: Links = Links()) -> dict[str, Channel]:  # noqa: B008 - frozen
+    """A channel for each configured destination, by name."""
+    return {destination.name: make_channel(destination, links) for destination in destinations}
 
 
-def make_courier(one: Destination, links: Links = Links()) -> Courier:  # noqa: B008 - frozen
-    """The courier of one destination."""
-    from alerts.senders import make_sender  # the senders' libraries are loaded by who sends
+def make_channel(destination: Destination, links: Links = Links()) -> Channel:  # noqa: B008 - frozen
+    """The channel of one destination."""
+    from alerts.senders import make_sender  # only a process that sends loads the senders' libraries
 
-    standing = one.kind == "alertmanager"
-    return Courier(
-        sender=make_sender(one),
+    resends = destination.kind == "alertmanager"
+    grouped = bool(destination.grouping)
+    return Channel(
+        sender=make_sender(destination),
         policy=Policy(
-            by=one.grouping,
-            wait=one.group_wait_seconds if one.grouping else 0.0,
-            interval=one.group_interval_seconds if one.grouping else 0.0,
-            whole=standing,
+            by=destination.grouping,
+            wait=destination.group_wait_seconds if grouped else 0.0,
+            interval=destination.group_interval_seconds if grouped else 0.0,
+            whole=resends,
         ),
-        give_up=timedelta(hours=one.give_up_hours),
-        refresh=timedelta(seconds=one.resend_seconds) if standing else None,
+        give_up=timedelta(hours=destination.give_up_hours),
+        resend_every=timedelta(seconds=destination.resend_seconds) if resends else None,
         links=links,
-        include_text=one.include_text,
-        fingerprint=one.fingerprint,
+        include_text=destination.include_text,
+        fingerprint=destination.fingerprint,
     )

@@ -1,13 +1,13 @@
-"""Delivering what the transactions left: pages, one destination after the other.
+"""Delivers what is due in the outbox, one destination after the other.
 
-Contract: `deliver_due(engine, couriers)` sends every page that is due, each under a claim of its own that is taken
-right before and kept while the sender works, and writes down what became of it. A loop that dies after sending and
-before writing leaves a page that another sends again when the claim lapses, under the same id and with the same body:
-at-least-once. A failure holds its destination for a while, longer each time, and no other; a page that its receiver
-refuses, or that is too old, is dead and visible; a receiver that says it is gone is sent nothing more until
-somebody enables it or its configuration changes. Nothing is lost by it: what waits, waits.
+Contract: `deliver_due(engine, channels)` sends every notification that is due. It claims each right before it is sent,
+renews the claim while the sender works, and records the result. A loop that dies between sending and recording leaves a
+notification that another loop sends again when the claim expires, under the same id and with the same body:
+at-least-once. A failure pauses its own destination, longer each time, and no other; a notification that its receiver
+rejects, or that is too old, is dead and stays visible; a receiver that says it is gone gets nothing more until somebody
+enables it or its configuration changes. No event is lost by that: pending ones stay pending.
 
-Does not know: how things are sent (`alerts.senders`), what goes together (`alerts.delivery.grouping`).
+Does not know: how a notification is sent (`alerts.senders`), which events go together (`alerts.delivery.grouping`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Engine
 
 from alerts.delivery import queue
-from alerts.delivery.channel import Courier
-from alerts.delivery.lease import Clock, held
+from alerts.delivery.channel import Channel
+from alerts.delivery.lease import Clock, renewing_lease
 from alerts.delivery.queue import Result
-from alerts.delivery.resend import as_it_stands, refresh
+from alerts.delivery.resend import resend, with_current_alerts
 from alerts.senders.base import DeliveryError
 from storage.database import transact
 
@@ -38,7 +38,7 @@ class Delivered:
     by_destination: Counter[tuple[str, str]] = field(default_factory=Counter, compare=False)
 
     def count(self, destination: str, result: Result) -> None:
-        """One more try, and how it ended."""
+        """One more attempt, and its result."""
         self.by_destination[destination, result] += 1
         self.sent += result == "sent"
         self.failed += result == "retried"
@@ -47,42 +47,42 @@ class Delivered:
 
 
 def deliver_due(
-    engine: Engine, couriers: Mapping[str, Courier], limit: int = 1000, clock: Clock = queue.database_now
+    engine: Engine, channels: Mapping[str, Channel], limit: int = 1000, clock: Clock = queue.database_now
 ) -> Delivered:
-    """Send what is due, at most `limit` pages a destination."""
-    done = Delivered()
-    for name, courier in couriers.items():
-        told = refresh(engine, name, courier, clock)
-        if told is not None:
-            done.count(name, told)
+    """Send what is due, at most `limit` notifications a destination."""
+    delivered = Delivered()
+    for name, channel in channels.items():
+        resent = resend(engine, name, channel, clock)
+        if resent is not None:
+            delivered.count(name, resent)
         for _ in range(limit):
-            result = deliver_next(engine, name, courier, clock)
+            result = deliver_next(engine, name, channel, clock)
             if result is None:
                 break
-            done.count(name, result)
-    return done
+            delivered.count(name, result)
+    return delivered
 
 
-def deliver_next(engine: Engine, name: str, courier: Courier, clock: Clock = queue.database_now) -> Result | None:
-    """Send this destination's next page; None when there is none."""
+def deliver_next(engine: Engine, name: str, channel: Channel, clock: Clock = queue.database_now) -> Result | None:
+    """Send this destination's next notification; None when none is due."""
     with engine.begin() as connection:
         now = clock(connection)
-        claim = queue.claim(connection, name, courier, now)
+        claim = queue.claim(connection, name, channel, now)
         if claim is None:
             return None
-        event = claim.event if courier.refresh is None else as_it_stands(connection, claim, name, courier, now)
+        notification = with_current_alerts(connection, claim, channel, now)
     failure: DeliveryError | None = None
-    with held(engine, claim, clock):
+    with renewing_lease(engine, claim, clock):
         try:
-            courier.sender.send(event)
+            channel.sender.send(notification)
         except DeliveryError as error:
             failure = error
-        except Exception as error:  # a defect must neither end the loop nor pass for a delivery; its text may quote
-            failure = DeliveryError(f"the sender broke ({type(error).__name__})", fault="page")
+        except Exception as error:  # a bug must neither end the loop nor count as delivered; its text may quote
+            failure = DeliveryError(f"the sender broke ({type(error).__name__})", fault="notification")
 
-    def write_down(connection: Connection) -> Result:
+    def record(connection: Connection) -> Result:
         if failure is None:
-            return queue.sent(connection, claim, clock(connection))
-        return queue.failed(connection, claim, courier, failure, clock(connection))
+            return queue.record_sent(connection, claim, clock(connection))
+        return queue.record_failure(connection, claim, channel, failure, clock(connection))
 
-    return transact(engine, write_down)
+    return transact(engine, record)

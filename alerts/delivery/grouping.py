@@ -1,11 +1,11 @@
-"""Which events go out together, and when: a burst is one page.
+"""Notification grouping: group_by, group_wait and group_interval decide which events go out together, and when.
 
-Contract: `fold(rows, policy, now, last)` gets what waits for one group in the order in which it happened, and says
-which rows make the next page, or until when it is too early. Pure: no clock, no database. A page is about one kind of
-news (alerts that fire, were acknowledged, were resolved, other), never overtakes earlier news of one of its alerts,
-and leaves nothing out for good. Firing alerts wait `wait` seconds for company, and follow the group's last page after
-`interval` seconds, unless they are graver than what it said. Acknowledgements do not wait: they stop an escalation.
-Nor does anything wait for a time that a clock which was set back has yet to reach again.
+Contract: `next_group(events, policy, now, last)` gets the pending events of one group in the order in which they
+happened, and returns the events of the next notification, or the time at which to ask again. Pure: no clock, no
+database. A notification has one kind of events (alerts that fire, were acknowledged, were resolved, other), never
+overtakes an earlier event of one of its alerts, and drops none. Firing alerts wait for `wait` seconds for others, and
+for `interval` seconds after the group's last notification, unless they are more severe than that was. Acknowledgements
+do not wait: they stop an escalation. After a clock was set back, nothing waits for it to reach the old time again.
 """
 
 from __future__ import annotations
@@ -14,28 +14,22 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-from alerts.rules.model import worse
+from alerts.rules.model import max_severity
+from alerts.senders.base import EventKind, kind_of_event
 
-News = Literal["firing", "acknowledged", "resolved", "other"]
-_NEWS: dict[str, News] = {
-    "alert.opened": "firing",
-    "alert.reopened": "firing",
-    "alert.worsened": "firing",
-    "alert.acknowledged": "acknowledged",
-    "alert.resolved": "resolved",
-}
-# Rows in one page, at most; the rest is in the next one.
-MOST_ROWS = 1000
+# Events in one notification, at most; the rest is in the next one.
+MAX_EVENTS = 1000
 _KEY_LENGTH = 255
-# What happened later than this was told by a clock that has been set back since: how long ago it was, nobody knows.
+# An event that is later than this was written before the clock was set back: its age is unknown.
 _AHEAD = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How a destination's events are grouped. No `by`: a page an event. `whole`: what waits is one page, at once."""
+    """How a destination's events are grouped. No `by`: a notification an event. `whole`: all pending events are one
+    notification, at once."""
 
     by: tuple[str, ...] = ()
     wait: float = 0.0
@@ -43,7 +37,7 @@ class Policy:
     whole: bool = False
 
     def group_key(self, data: Mapping[str, Any]) -> str:
-        """What alerts of one page have in common, readable, as pagers show it; at most 255 characters."""
+        """What the alerts of a group have in common, readable, as pagers show it; at most 255 characters."""
         if self.whole:
             return "*"
         if not self.by:
@@ -53,8 +47,8 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """One event that waits. `severity` is its alert's when it happened."""
+class PendingEvent:
+    """One event in the outbox that is in no notification yet. `severity` is its alert's at that moment."""
 
     id: uuid.UUID
     alert_id: uuid.UUID
@@ -63,68 +57,65 @@ class Waiting:
     created_at: datetime
 
     @property
-    def news(self) -> News:
-        return news_of(self.event)
+    def kind(self) -> EventKind:
+        return kind_of_event(self.event)
 
 
 @dataclass(frozen=True)
-class LastPage:
-    """The group's last page about firing alerts."""
+class LastNotification:
+    """The group's last notification about firing alerts."""
 
     formed_at: datetime
     severity: str
 
 
-def news_of(event: str) -> News:
-    """What kind of news an event is."""
-    return _NEWS.get(event, "other")
-
-
-def fold(
-    rows: Sequence[Waiting], policy: Policy, now: datetime, last: LastPage | None = None
-) -> tuple[Sequence[Waiting], datetime | None]:
-    """(the rows of the next page, None), or (none, when to ask again). No rows: (none, None)."""
-    if not rows:
+def next_group(
+    events: Sequence[PendingEvent], policy: Policy, now: datetime, last: LastNotification | None = None
+) -> tuple[Sequence[PendingEvent], datetime | None]:
+    """(the events of the next notification, None), or (none, when to ask again). No events: (none, None)."""
+    if not events:
         return (), None
     if policy.whole:
-        return rows, None
+        return events, None
     if not policy.by:
-        return rows[:1], None
-    early: list[datetime] = []
-    for news in dict.fromkeys(row.news for row in rows):
-        members = _takeable(rows, news)
+        return events[:1], None
+    not_yet: list[datetime] = []
+    for kind in dict.fromkeys(event.kind for event in events):
+        members = _in_order(events, kind)
         if members:
-            ready = _ready_at(members, news, policy, now, last)
+            ready = _ready_at(members, kind, policy, now, last)
             if ready <= now:
                 return members, None
-            early.append(ready)
-    return (), min(early)
+            not_yet.append(ready)
+    return (), min(not_yet)
 
 
-def _takeable(rows: Sequence[Waiting], news: News) -> list[Waiting]:
-    """The rows of this kind that overtake nothing of their own alert's."""
+def _in_order(events: Sequence[PendingEvent], kind: EventKind) -> list[PendingEvent]:
+    """The events of this kind that overtake no other event of their alert."""
     members, blocked = [], set()
-    for row in rows:
-        if row.news != news:
-            blocked.add(row.alert_id)
-        elif row.alert_id not in blocked:
-            members.append(row)
+    for event in events:
+        if event.kind != kind:
+            blocked.add(event.alert_id)
+        elif event.alert_id not in blocked:
+            members.append(event)
     return members
 
 
-def _ready_at(members: Sequence[Waiting], news: News, policy: Policy, now: datetime, last: LastPage | None) -> datetime:
-    first = min(row.created_at for row in members)
+def _ready_at(
+    members: Sequence[PendingEvent], kind: EventKind, policy: Policy, now: datetime, last: LastNotification | None
+) -> datetime:
+    first = min(event.created_at for event in members)
     if first > now + _AHEAD:
         return now
-    if news in ("acknowledged", "other"):
+    if kind in ("acknowledged", "other"):
         return first
     ready = first + timedelta(seconds=policy.wait)
-    known = last is not None and last.formed_at <= now + _AHEAD
-    if news == "firing" and last is not None and known and not graver(members, last.severity):
+    age_known = last is not None and last.formed_at <= now + _AHEAD
+    if kind == "firing" and last is not None and age_known and not more_severe(members, last.severity):
         return max(ready, last.formed_at + timedelta(seconds=policy.interval))
     return ready
 
 
-def graver(members: Sequence[Waiting], severity: str) -> bool:
-    """Whether one of them is graver than `severity`."""
-    return any(worse(row.severity, severity) != severity for row in members)
+def more_severe(members: Sequence[PendingEvent], severity: str) -> bool:
+    """Whether one of them is more severe than `severity`."""
+    return any(max_severity(event.severity, severity) != severity for event in members)

@@ -1,43 +1,38 @@
-"""Keeping a claim while a sender works, however slow the receiver is."""
+"""Renews the lease of a claim while a sender works, however slow the receiver is."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from alerts.delivery.queue import LEASE, Claim, renew
+from alerts.delivery import queue
+from alerts.delivery.queue import Claim
+from awry.periodic import NEVER, periodic
 
 Clock = Callable[[Connection], datetime]
-# A sender that takes longer than this hangs: whoever comes next may try.
-LONGEST_HOLD_SECONDS = 600.0
+# A sender that takes longer than this hangs: another loop may try.
+MAX_HOLD_SECONDS = 600.0
 
 
 @contextmanager
-def held(engine: Engine, claim: Claim, clock: Clock) -> Iterator[None]:
+def renewing_lease(engine: Engine, claim: Claim, clock: Clock) -> Iterator[None]:
     """Renews the claim each third of its lease until the block ends."""
-    done = threading.Event()
-    every = LEASE.total_seconds() / 3
+    every = queue.LEASE.total_seconds() / 3
+    most = int(MAX_HOLD_SECONDS / every)
+    renewals = count(1)
 
-    def keep() -> None:
-        for _ in range(int(LONGEST_HOLD_SECONDS / every)):
-            if done.wait(every):
-                return
-            try:
-                with engine.begin() as connection:
-                    if not renew(connection, claim, clock(connection)):
-                        return
-            except DBAPIError:
-                continue  # the database is away: the lease may lapse, and the page be sent twice under its one id
+    def renew_once() -> float:
+        try:
+            with engine.begin() as connection:
+                ours = queue.renew(connection, claim, clock(connection))
+        except DBAPIError:  # no database: the lease may expire, and the notification be sent twice under one id
+            ours = True
+        return every if ours and next(renewals) < most else NEVER
 
-    keeper = threading.Thread(target=keep, name="lease", daemon=True)
-    keeper.start()
-    try:
+    with periodic(renew_once, every=every, first=every, name="lease"):
         yield
-    finally:
-        done.set()
-        keeper.join()

@@ -1,7 +1,8 @@
-"""The sending loop: a thread a destination, so that a slow one holds up no other.
+"""The delivery loop: a thread a destination, so that a slow one delays no other.
 
-Contract: `run` sends until `wait` says stop, then ends after the pages in hand. A database that is away, or a defect,
-is told once and waited out: nothing is lost, since what was left is in the tables. `tell` gets what was sent to whom.
+Contract: `run` delivers until `wait` says stop, then ends after the notifications that are being sent. An unavailable
+database, or a bug, is reported once and retried: nothing is lost, since what is pending is in the tables.
+`on_delivered` gets the counts of each round.
 """
 
 from __future__ import annotations
@@ -12,29 +13,32 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from alerts.delivery.channel import Courier
+from alerts.delivery.channel import Channel
 from alerts.delivery.deliver import Delivered, deliver_due
 from storage.errors import StorageError
 
-Tell = Callable[[Delivered], None]
-Say = Callable[[str], None]
+OnDelivered = Callable[[Delivered], None]
+Progress = Callable[[str], None]
 
 
 def run(
     engine: Engine,
-    couriers: Mapping[str, Courier],
+    channels: Mapping[str, Channel],
     wait: Callable[[float], bool],
     every: float,
-    tell: Tell,
-    say: Say,
+    on_delivered: OnDelivered,
+    progress: Progress,
 ) -> None:
-    """Send what becomes due, looking every so many seconds, until `wait(seconds)` is True."""
-    ended = threading.Event()
+    """Deliver what becomes due, checking every so many seconds, until `wait(seconds)` is True."""
+    stopped = threading.Event()
     threads = [
         threading.Thread(
-            target=_serve, args=(engine, name, courier, ended, every, tell, say), name=f"send {name}", daemon=True
+            target=_deliver_to,
+            args=(engine, name, channel, stopped, every, on_delivered, progress),
+            name=f"send {name}",
+            daemon=True,
         )
-        for name, courier in couriers.items()
+        for name, channel in channels.items()
     ]
     for thread in threads:
         thread.start()
@@ -42,33 +46,39 @@ def run(
         while not wait(3600):
             pass
     finally:
-        ended.set()
+        stopped.set()
         for thread in threads:
             thread.join()
 
 
-def _serve(
-    engine: Engine, name: str, courier: Courier, ended: threading.Event, every: float, tell: Tell, say: Say
+def _deliver_to(
+    engine: Engine,
+    name: str,
+    channel: Channel,
+    stopped: threading.Event,
+    every: float,
+    on_delivered: OnDelivered,
+    progress: Progress,
 ) -> None:
-    said = ""
+    reported = ""
     pause = 0.0
-    while not ended.wait(pause):
+    while not stopped.wait(pause):
         pause = every
         try:
-            done = deliver_due(engine, {name: courier}, limit=1)
-        except Exception as error:  # a thread that ended would be a destination that nobody sends to
-            why = _why(error)
-            if why != said:
-                say(f"{name}: {why}; what waits is sent when that is over")
-            said = why
+            delivered = deliver_due(engine, {name: channel}, limit=1)
+        except Exception as error:  # if the thread ended, nobody would send to this destination
+            reason = _reason(error)
+            if reason != reported:
+                progress(f"{name}: {reason}; what waits is sent when that is over")
+            reported = reason
             continue
-        said = ""
-        tell(done)
-        if done.by_destination:
+        reported = ""
+        on_delivered(delivered)
+        if delivered.by_destination:
             pause = 0.0
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """By class: the text of an error may quote a row."""
     known = isinstance(error, DBAPIError | StorageError)
     return ("the database does not answer" if known else "a defect of awry") + f" ({type(error).__name__})"

@@ -1,11 +1,11 @@
-"""What a page says: made once, when its events are folded, and sent as it is on every try.
+"""The body of a notification: made once, when its events are grouped, and sent unchanged on every attempt.
 
-Contract: `make_page` gives `type`, `timestamp` and `data` of the gravest of the folded events, `data.links`, and, where
-events are grouped, `data.group`: its key, how many alerts and events the page is about, the other alerts by gravity (at
-most MOST_OTHERS, `left_out` counts the rest), and `standing`, how many alerts of the group are open, acknowledged and
-silenced by now. In a grouped page about firing alerts the count, the score and the top messages are those of the
-moment, since the group waited for them. There is no prompt text in it, unless the destination asks for the text of the
-top message and it was stored.
+Contract: `notification_body` gives `type`, `timestamp` and `data` of the most severe of the events, `data.links`, and,
+where events are grouped, `data.group`: its key, how many alerts and events there are, the other alerts by severity (at
+most MAX_OTHERS, `left_out` counts the rest), and `standing`, how many alerts of the group are open, acknowledged and
+silenced by now. In a grouped notification about firing alerts the count, the score and the top messages are those of
+the moment, since the group waited. There is no prompt text in it, unless the destination asks for the text of the top
+message and it was stored.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
 
-from alerts.delivery.grouping import news_of
 from alerts.links import Links
 from alerts.rules.model import SEVERITIES
+from alerts.senders.base import kind_of_event
 from storage.schema import alerts, messages, outbox
 
-MOST_OTHERS = 20
-_BRIEF = (
+MAX_OTHERS = 20
+_OTHERS_FIELDS = (
     "alert_id",
     "dedup_key",
     "rule",
@@ -40,17 +40,17 @@ _BRIEF = (
 
 
 @dataclass(frozen=True)
-class Folded:
-    """One event of a page, as its transaction left it."""
+class AlertEvent:
+    """One event, with the body that it was enqueued with."""
 
     alert_id: uuid.UUID
     event: str
     body: dict[str, Any]
 
 
-def make_page(
+def notification_body(
     connection: Connection,
-    events: Sequence[Folded],
+    events: Sequence[AlertEvent],
     destination: str,
     group_key: str,
     *,
@@ -58,70 +58,70 @@ def make_page(
     links: Links,
     include_text: bool,
 ) -> dict[str, Any]:
-    """The body of a page about these events."""
-    latest = {one.alert_id: one for one in events}
-    ranked = sorted(latest.values(), key=_gravity, reverse=True)
+    """The body of a notification about these events."""
+    latest = {event.alert_id: event for event in events}
+    ranked = sorted(latest.values(), key=_severity_and_score, reverse=True)
     head = ranked[0]
-    page = copy.deepcopy(head.body)
-    data: dict[str, Any] = page["data"]
+    body = copy.deepcopy(head.body)
+    data: dict[str, Any] = body["data"]
     if grouped:
-        current = _current(connection, [one.alert_id for one in ranked[: MOST_OTHERS + 1]])
-        if news_of(head.event) == "firing":
-            _refresh(data, current.get(head.alert_id))
+        rows = _alert_rows(connection, [event.alert_id for event in ranked[: MAX_OTHERS + 1]])
+        if kind_of_event(head.event) == "firing":
+            _update_from_row(data, rows.get(head.alert_id))
         data["group"] = {
             "key": group_key,
             "alerts": len(ranked),
             "events": len(events),
-            "others": [_brief(one, current.get(one.alert_id)) for one in ranked[1 : MOST_OTHERS + 1]],
-            "left_out": max(0, len(ranked) - 1 - MOST_OTHERS),
-            "standing": standing(connection, destination, group_key),
+            "others": [_other(event, rows.get(event.alert_id)) for event in ranked[1 : MAX_OTHERS + 1]],
+            "left_out": max(0, len(ranked) - 1 - MAX_OTHERS),
+            "standing": live_alerts_by_state(connection, destination, group_key),
         }
-    found = links.of(data)
-    if found:
-        data["links"] = found
-    text = _text(connection, data.get("top_message")) if include_text else None
+    urls = links.of(data)
+    if urls:
+        data["links"] = urls
+    text = _stored_text(connection, data.get("top_message")) if include_text else None
     if text is not None:
         data["text"] = text
-    return page
+    return body
 
 
-def standing(connection: Connection, destination: str, group_key: str) -> dict[str, int]:
-    """Alerts of a group that this destination was told of, by state; those resolved are left out."""
-    told = select(outbox.c.alert_id).where(outbox.c.destination == destination, outbox.c.group_key == group_key)
+def live_alerts_by_state(connection: Connection, destination: str, group_key: str) -> dict[str, int]:
+    """Of the alerts of a group that this destination was notified of, how many are in each state but `resolved`."""
+    notified = select(outbox.c.alert_id).where(outbox.c.destination == destination, outbox.c.group_key == group_key)
     query = (
         select(alerts.c.state, func.count())
-        .where(alerts.c.id.in_(told), alerts.c.state != "resolved")
+        .where(alerts.c.id.in_(notified), alerts.c.state != "resolved")
         .group_by(alerts.c.state)
     )
     counts = {state: int(n) for state, n in connection.execute(query)}
     return {state: counts.get(state, 0) for state in ("open", "acknowledged", "silenced")}
 
 
-def _gravity(one: Folded) -> tuple[int, float]:
-    data = one.body["data"]
+def _severity_and_score(event: AlertEvent) -> tuple[int, float]:
+    data = event.body["data"]
     return SEVERITIES.index(data["severity"]), float(data["score"])
 
 
-def _current(connection: Connection, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, RowMapping]:
+def _alert_rows(connection: Connection, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, RowMapping]:
     columns = (alerts.c.id, alerts.c.count, alerts.c.top_score, alerts.c.top_message, alerts.c.last_seen_at)
     rows = connection.execute(select(*columns).where(alerts.c.id.in_(ids))).mappings()
     return {row["id"]: row for row in rows}
 
 
-def _refresh(data: dict[str, Any], row: RowMapping | None) -> None:
+def _update_from_row(data: dict[str, Any], row: RowMapping | None) -> None:
     if row is not None:
         data |= {"count": row["count"], "score": round(row["top_score"], 6), "top_message": row["top_message"]}
         data["last_seen_at"] = row["last_seen_at"].isoformat(timespec="seconds")
 
 
-def _brief(one: Folded, row: RowMapping | None) -> dict[str, Any]:
-    data = dict(one.body["data"])
-    _refresh(data, row)
-    return {"event": one.event} | {name: data.get(name) for name in _BRIEF}
+def _other(event: AlertEvent, row: RowMapping | None) -> dict[str, Any]:
+    data = dict(event.body["data"])
+    _update_from_row(data, row)
+    return {"event": event.event} | {name: data.get(name) for name in _OTHERS_FIELDS}
 
 
-def _text(connection: Connection, message: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What the owner chose to store of a message, else None."""
+def _stored_text(connection: Connection, message: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The text of a message, where the privacy setting let it be stored, else None."""
     if not message:
         return None
     query = select(messages.c.text).where(
@@ -130,5 +130,5 @@ def _text(connection: Connection, message: Mapping[str, Any] | None) -> dict[str
         messages.c.offset == message["offset"],
         messages.c.text.is_not(None),
     )
-    found = connection.execute(query.limit(1)).scalar()
-    return dict(found) if found else None
+    text = connection.execute(query.limit(1)).scalar()
+    return dict(text) if text else None

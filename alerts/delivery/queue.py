@@ -1,12 +1,16 @@
-"""Taking the next page of a destination out of the outbox, and writing down what became of it.
+"""The outbox as a queue of notifications with leases: claim the next one of a destination, and record the result.
 
-Contract: `claim` gives a page to send and a claim on it, which lapses after LEASE; while a sender works, `renew`
-prolongs it. A claim that has lapsed is somebody else's: they send the same page under the same id. `sent` is written
-whoever says it, for it is true; `failed` only by whoever holds the claim. Rows of a page live and die together. Loops
-take turns at one destination by its row in `destinations`, for as long as a claim takes.
+Contract: `claim` gives a notification and a claim on it, which expires after LEASE; while a sender works, `renew`
+extends it. After that another loop may claim the notification, and sends it under the same id. `record_sent` applies
+whoever calls it, for it is true; `record_failure` only for the holder of the claim. All rows of a notification are
+delivered or dead together. Loops take turns at one destination by a lock on its row in `destinations`, for as long as
+claiming takes.
 
-`now` is the caller's: the database's time, unless a test brings its own. Where it goes back, nothing waits for longer
-than it would have, but for what was held by a failure: an hour at most.
+`now` is the caller's: the database's time, unless a test brings its own. When it goes back, nothing waits for longer
+than it would have, except for a pause after a failure: an hour at most.
+
+In the table, `page_id` and `page` are the id and the body of a notification: the row whose own id is the `page_id`
+carries it.
 """
 
 from __future__ import annotations
@@ -19,20 +23,20 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, RowMapping, and_, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from alerts.delivery.backoff import LONGEST_RETRY_AFTER, MOST_REFUSALS, wait_after
-from alerts.delivery.channel import Courier
-from alerts.delivery.grouping import MOST_ROWS, LastPage, Waiting, fold, news_of
-from alerts.delivery.notification import Folded, make_page
-from alerts.senders.base import DeliveryError, Event
+from alerts.delivery.backoff import MAX_REFUSALS, MAX_RETRY_AFTER, wait_after
+from alerts.delivery.channel import Channel
+from alerts.delivery.grouping import MAX_EVENTS, LastNotification, PendingEvent, next_group
+from alerts.delivery.notification import AlertEvent, notification_body
+from alerts.senders.base import DeliveryError, Notification, kind_of_event
 from storage.schema import destinations, outbox
 
 LEASE = timedelta(seconds=30)
-# No failure holds a page or a destination for longer.
-_LONGEST_HOLD = timedelta(seconds=LONGEST_RETRY_AFTER) + LEASE
+# No failure pauses a notification or a destination for longer.
+_MAX_PAUSE = timedelta(seconds=MAX_RETRY_AFTER) + LEASE
 Result = Literal["sent", "retried", "dead", "gone"]
 
 _PENDING = and_(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
-_SORT = text(
+_SET_GROUP_KEYS = text(
     "UPDATE outbox AS o SET group_key = k.key FROM "
     "unnest(CAST(:ids AS uuid[]), CAST(:keys AS text[])) AS k (id, key) WHERE o.id = k.id"
 )
@@ -40,76 +44,76 @@ _SORT = text(
 
 @dataclass(frozen=True)
 class Claim:
-    """A page in hand."""
+    """A notification that one loop sends until the lease expires. `id` is another one with each claim."""
 
     id: uuid.UUID
-    event: Event
+    notification: Notification
 
 
-def claim(connection: Connection, name: str, courier: Courier, now: datetime) -> Claim | None:
-    """The page of this destination that is due the longest; None when there is none, or nothing may be sent."""
-    if not open_for_sending(connection, name, courier, now):
+def claim(connection: Connection, name: str, channel: Channel, now: datetime) -> Claim | None:
+    """Claim the notification of this destination that is due the longest; None when none is, or none may be sent."""
+    if not may_send(connection, name, channel, now):
         return None
-    _sort(connection, name, courier)
-    _set_back(connection, name, courier, now)
+    _assign_groups(connection, name, channel)
+    _release_after_clock_change(connection, name, channel, now)
     while True:
-        again = _due_page(connection, name, now)
+        retry = _due_notification(connection, name, now)
         group = _due_group(connection, name, now)
-        if again is not None and (group is None or again.due_at <= group["due_at"]):
-            return _take(connection, again, now)
+        if retry is not None and (group is None or retry.due_at <= group["due_at"]):
+            return _claim_row(connection, retry, now)
         if group is None:
             return None
-        formed = _form(connection, name, courier, group["group_key"], now)
+        formed = _form_notification(connection, name, channel, group["group_key"], now)
         if formed is not None:
-            return _take(connection, formed, now)
+            return _claim_row(connection, formed, now)
 
 
-def open_for_sending(connection: Connection, name: str, courier: Courier, now: datetime) -> bool:
+def may_send(connection: Connection, name: str, channel: Channel, now: datetime) -> bool:
     """Whether anything may be sent to this destination now; its row stays locked until the transaction ends."""
     query = select(destinations).where(destinations.c.name == name).with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
-        values = {"name": name, "fingerprint": courier.fingerprint}
+        values = {"name": name, "fingerprint": channel.fingerprint}
         connection.execute(insert(destinations).values(values).on_conflict_do_nothing())
         row = connection.execute(query).one()
-    if row.fingerprint != courier.fingerprint:
+    if row.fingerprint != channel.fingerprint:
         changes = {"failures": 0, "held_until": None, "last_error": None, "disabled_at": None, "refreshed_at": None}
-        _note(connection, name, {"fingerprint": courier.fingerprint, **changes})
-        # Nor does a page wait for what was wrong before.
+        _update_destination(connection, name, {"fingerprint": channel.fingerprint, **changes})
+        # Retries do not wait for what was wrong before.
         connection.execute(
             update(outbox)
             .where(outbox.c.destination == name, _PENDING, outbox.c.claim_id.is_(None), outbox.c.due_at > now)
             .values(due_at=now)
         )
         return True
-    return row.disabled_at is None and (row.held_until is None or not now < row.held_until <= now + _LONGEST_HOLD)
+    return row.disabled_at is None and (row.held_until is None or not now < row.held_until <= now + _MAX_PAUSE)
 
 
-def _sort(connection: Connection, name: str, courier: Courier) -> None:
-    """Give new rows their group: transactions leave that to whoever knows the destination."""
+def _assign_groups(connection: Connection, name: str, channel: Channel) -> None:
+    """Set the group of new rows: only the delivery knows the destination's policy, who enqueues does not."""
     query = (
         select(outbox.c.id, outbox.c.body)
         .where(outbox.c.destination == name, _PENDING, outbox.c.group_key.is_(None))
         .order_by(outbox.c.seq)
-        .limit(MOST_ROWS)
+        .limit(MAX_EVENTS)
         .with_for_update(skip_locked=True)
     )
     while rows := connection.execute(query).all():
-        keys = [courier.policy.group_key(row.body["data"]) for row in rows]
-        connection.execute(_SORT, {"ids": [row.id for row in rows], "keys": keys})
+        keys = [channel.policy.group_key(row.body["data"]) for row in rows]
+        connection.execute(_SET_GROUP_KEYS, {"ids": [row.id for row in rows], "keys": keys})
 
 
-def _set_back(connection: Connection, name: str, courier: Courier, now: datetime) -> None:
-    """What is due later than anything can be waits for a clock that was set back: it is due now."""
-    farthest = timedelta(seconds=courier.policy.wait + courier.policy.interval) + LEASE
+def _release_after_clock_change(connection: Connection, name: str, channel: Channel, now: datetime) -> None:
+    """A row that is due later than is possible was written before the clock was set back: it is due now."""
+    farthest = timedelta(seconds=channel.policy.wait + channel.policy.interval) + LEASE
     waiting = and_(outbox.c.page_id.is_(None), outbox.c.group_key.is_not(None), outbox.c.due_at > now + farthest)
-    formed = and_(outbox.c.page_id == outbox.c.id, outbox.c.due_at > now + _LONGEST_HOLD)
-    # One after the other: each has an index of its own.
-    for late in (waiting, formed):
-        connection.execute(update(outbox).where(outbox.c.destination == name, _PENDING, late).values(due_at=now))
+    formed = and_(outbox.c.page_id == outbox.c.id, outbox.c.due_at > now + _MAX_PAUSE)
+    # Two statements: each has an index of its own.
+    for too_late in (waiting, formed):
+        connection.execute(update(outbox).where(outbox.c.destination == name, _PENDING, too_late).values(due_at=now))
 
 
-def _due_page(connection: Connection, name: str, now: datetime) -> Row[Any] | None:
+def _due_notification(connection: Connection, name: str, now: datetime) -> Row[Any] | None:
     query = (
         select(outbox)
         .where(outbox.c.destination == name, _PENDING, outbox.c.page_id == outbox.c.id, outbox.c.due_at <= now)
@@ -121,14 +125,14 @@ def _due_page(connection: Connection, name: str, now: datetime) -> Row[Any] | No
 
 
 def _due_group(connection: Connection, name: str, now: datetime) -> RowMapping | None:
-    """The group that waits longest, of those that have no page on its way."""
-    page = outbox.alias("page")
-    on_its_way = select(page.c.id).where(
-        page.c.destination == name,
-        page.c.group_key == outbox.c.group_key,
-        page.c.page_id == page.c.id,
-        page.c.delivered_at.is_(None),
-        page.c.dead_at.is_(None),
+    """The group that is due the longest, of those with no notification in flight."""
+    earlier = outbox.alias("earlier")
+    in_flight = select(earlier.c.id).where(
+        earlier.c.destination == name,
+        earlier.c.group_key == outbox.c.group_key,
+        earlier.c.page_id == earlier.c.id,
+        earlier.c.delivered_at.is_(None),
+        earlier.c.dead_at.is_(None),
     )
     query = (
         select(outbox.c.group_key, outbox.c.due_at)
@@ -138,7 +142,7 @@ def _due_group(connection: Connection, name: str, now: datetime) -> RowMapping |
             outbox.c.page_id.is_(None),
             outbox.c.group_key.is_not(None),
             outbox.c.due_at <= now,
-            ~on_its_way.exists(),
+            ~in_flight.exists(),
         )
         .order_by(outbox.c.due_at, outbox.c.seq)
         .limit(1)
@@ -146,43 +150,42 @@ def _due_group(connection: Connection, name: str, now: datetime) -> RowMapping |
     return connection.execute(query).mappings().one_or_none()
 
 
-def _form(connection: Connection, name: str, courier: Courier, key: str, now: datetime) -> Row[Any] | None:
-    """Fold what waits for a group into a page, or let it wait on."""
+def _form_notification(connection: Connection, name: str, channel: Channel, key: str, now: datetime) -> Row[Any] | None:
+    """Form a notification of the pending events of a group, or let them wait."""
     query = (
         select(outbox)
         .where(outbox.c.destination == name, outbox.c.group_key == key, _PENDING, outbox.c.page_id.is_(None))
         .order_by(outbox.c.seq)
-        .limit(MOST_ROWS)
+        .limit(MAX_EVENTS)
         .with_for_update(skip_locked=True)
     )
     rows = {row.id: row for row in connection.execute(query)}
-    waiting = [Waiting(r.id, r.alert_id, r.event, r.body["data"]["severity"], r.created_at) for r in rows.values()]
-    last = _last_page(connection, name, key) if courier.policy.interval else None
-    members, until = fold(waiting, courier.policy, now, last)
+    pending = [PendingEvent(r.id, r.alert_id, r.event, r.body["data"]["severity"], r.created_at) for r in rows.values()]
+    last = _last_notification(connection, name, key) if channel.policy.interval else None
+    members, until = next_group(pending, channel.policy, now, last)
     if until is not None:
         connection.execute(update(outbox).where(outbox.c.id.in_(rows)).values(due_at=until))
         return None
-    if not members:  # somebody else has them in hand
+    if not members:  # another loop has locked them
         return None
-    folded = [Folded(m.alert_id, m.event, rows[m.id].body) for m in members]
-    page = make_page(
+    body = notification_body(
         connection,
-        folded,
+        [AlertEvent(member.alert_id, member.event, rows[member.id].body) for member in members],
         name,
         key,
-        grouped=bool(courier.policy.by),
-        links=courier.links,
-        include_text=courier.include_text,
+        grouped=bool(channel.policy.by),
+        links=channel.links,
+        include_text=channel.include_text,
     )
     carrier = members[0].id
-    ids = [m.id for m in members]
+    ids = [member.id for member in members]
     connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(page_id=carrier, formed_at=now))
-    query_back = update(outbox).where(outbox.c.id == carrier).values(page=page).returning(outbox)
+    query_back = update(outbox).where(outbox.c.id == carrier).values(page=body).returning(outbox)
     return connection.execute(query_back).one()
 
 
-def _last_page(connection: Connection, name: str, key: str) -> LastPage | None:
-    """The last page about firing alerts of this group, and the gravest thing that it said."""
+def _last_notification(connection: Connection, name: str, key: str) -> LastNotification | None:
+    """When the group's last notification about firing alerts was formed, and its highest severity."""
     query = (
         select(outbox.c.formed_at, outbox.c.event, outbox.c.page)
         .where(outbox.c.destination == name, outbox.c.group_key == key, outbox.c.page.is_not(None))
@@ -190,61 +193,64 @@ def _last_page(connection: Connection, name: str, key: str) -> LastPage | None:
         .limit(10)
     )
     for row in connection.execute(query):
-        if news_of(row.page["type"]) == "firing":
-            return LastPage(row.formed_at, row.page["data"]["severity"])
+        if kind_of_event(row.page["type"]) == "firing":
+            return LastNotification(row.formed_at, row.page["data"]["severity"])
     return None
 
 
-def _take(connection: Connection, row: Row[Any], now: datetime) -> Claim:
-    taken = uuid.uuid4()
-    values = {"attempts": row.attempts + 1, "due_at": now + LEASE, "claim_id": taken}
+def _claim_row(connection: Connection, row: Row[Any], now: datetime) -> Claim:
+    claim_id = uuid.uuid4()
+    values = {"attempts": row.attempts + 1, "due_at": now + LEASE, "claim_id": claim_id}
     connection.execute(update(outbox).where(outbox.c.id == row.id).values(values))
-    event = Event(row.id, row.destination, row.page["type"], row.page, row.attempts + 1, row.created_at)
-    return Claim(taken, event)
+    attempt = row.attempts + 1
+    return Claim(claim_id, Notification(row.id, row.destination, row.page["type"], row.page, attempt, row.created_at))
 
 
-def renew(connection: Connection, one: Claim, now: datetime) -> bool:
-    """Prolong a claim; False when it is somebody else's by now."""
-    held = and_(outbox.c.id == one.event.id, outbox.c.claim_id == one.id)
-    done = connection.execute(update(outbox).where(held).values(due_at=now + LEASE))
-    return bool(done.rowcount)
+def renew(connection: Connection, claimed: Claim, now: datetime) -> bool:
+    """Extend a claim; False when another loop has the notification by now."""
+    ours = and_(outbox.c.id == claimed.notification.id, outbox.c.claim_id == claimed.id)
+    renewed = connection.execute(update(outbox).where(ours).values(due_at=now + LEASE))
+    return bool(renewed.rowcount)
 
 
-def sent(connection: Connection, one: Claim, now: datetime) -> Result:
-    """It arrived."""
-    answered(connection, one.event.destination)
+def record_sent(connection: Connection, claimed: Claim, now: datetime) -> Result:
+    """The notification was delivered."""
+    mark_reachable(connection, claimed.notification.destination)
     connection.execute(
         update(outbox)
-        .where(outbox.c.page_id == one.event.id, outbox.c.delivered_at.is_(None))
+        .where(outbox.c.page_id == claimed.notification.id, outbox.c.delivered_at.is_(None))
         .values(delivered_at=now, dead_at=None, last_error=None, claim_id=None)
     )
     return "sent"
 
 
-def failed(connection: Connection, one: Claim, courier: Courier, error: DeliveryError, now: datetime) -> Result:
-    """It did not arrive: wait, give up, or stop sending to this destination at all."""
-    name, why = one.event.destination, str(error)[:500]
-    if error.fault == "page":
-        answered(connection, name)
-        until = now + timedelta(seconds=wait_after(one.event.attempts, error.retry_after))
+def record_failure(
+    connection: Connection, claimed: Claim, channel: Channel, error: DeliveryError, now: datetime
+) -> Result:
+    """The attempt failed: retry later, give up, or stop sending to this destination."""
+    notification, message = claimed.notification, str(error)[:500]
+    name = notification.destination
+    if error.fault == "notification":
+        mark_reachable(connection, name)
+        until = now + timedelta(seconds=wait_after(notification.attempts, error.retry_after))
     else:
-        until = refused(connection, name, error, now)
-    held = and_(outbox.c.id == one.event.id, outbox.c.claim_id == one.id, _PENDING)
-    changes: dict[str, Any] = {"due_at": until, "last_error": why, "claim_id": None}
-    if error.fault == "page":
+        until = mark_unreachable(connection, name, error, now)
+    ours = and_(outbox.c.id == notification.id, outbox.c.claim_id == claimed.id, _PENDING)
+    changes: dict[str, Any] = {"due_at": until, "last_error": message, "claim_id": None}
+    if error.fault == "notification":
         changes["refusals"] = outbox.c.refusals + 1
-    row = connection.execute(update(outbox).where(held).values(changes).returning(outbox)).one_or_none()
+    row = connection.execute(update(outbox).where(ours).values(changes).returning(outbox)).one_or_none()
     if error.fault == "gone":
         return "gone"
-    if row is not None and (row.refusals >= MOST_REFUSALS or now - row.formed_at >= courier.give_up):
+    if row is not None and (row.refusals >= MAX_REFUSALS or now - row.formed_at >= channel.give_up):
         dead = update(outbox).where(outbox.c.page_id == row.id, _PENDING)
-        connection.execute(dead.values(dead_at=now, last_error=why))
+        connection.execute(dead.values(dead_at=now, last_error=message))
         return "dead"
     return "retried"
 
 
-def answered(connection: Connection, name: str) -> None:
-    """The destination is there."""
+def mark_reachable(connection: Connection, name: str) -> None:
+    """Reset the failures of a destination that answered."""
     connection.execute(
         update(destinations)
         .where(destinations.c.name == name, destinations.c.failures > 0)
@@ -252,24 +258,24 @@ def answered(connection: Connection, name: str) -> None:
     )
 
 
-def refused(connection: Connection, name: str, error: DeliveryError, now: datetime) -> datetime:
-    """The destination is not there: until when nothing is sent to it. For good, it is disabled."""
+def mark_unreachable(connection: Connection, name: str, error: DeliveryError, now: datetime) -> datetime:
+    """Count a failure of a destination; returns until when nothing is sent to it. One that is gone is disabled."""
     row = connection.execute(select(destinations).where(destinations.c.name == name).with_for_update()).one()
     until = now + timedelta(seconds=wait_after(row.failures + 1, error.retry_after))
     values: dict[str, Any] = {"failures": row.failures + 1, "held_until": until, "last_error": str(error)[:500]}
     if error.fault == "gone":
-        # Pages wait for the day when somebody enables it again.
+        # Its notifications stay pending, until somebody enables it again.
         until = now
         values |= {"disabled_at": now, "held_until": None}
-    _note(connection, name, values)
+    _update_destination(connection, name, values)
     return until
 
 
-def _note(connection: Connection, name: str, values: dict[str, Any]) -> None:
+def _update_destination(connection: Connection, name: str, values: dict[str, Any]) -> None:
     connection.execute(update(destinations).where(destinations.c.name == name).values(values))
 
 
 def database_now(connection: Connection) -> datetime:
     """The database's time: the one clock that all loops share."""
-    found: datetime = connection.execute(select(func.now())).scalar_one()
-    return found
+    now: datetime = connection.execute(select(func.now())).scalar_one()
+    return now

@@ -1,9 +1,10 @@
-"""Telling everything that stands, again and again: what an Alertmanager wants instead of news.
+"""Re-sends all firing alerts on an interval: Alertmanager's push model.
 
-Contract: `current` lists each alert that a destination was told of and that is open or acknowledged, and for
-TELL_ENDED after its end (resolved, or silenced) each that ended, with the time; an alert that got graver has ended at
-its old severity, since severity is part of an Alertmanager's identity of it. `refresh` sends the list when it is time:
-one loop at a time, by the row of the destination. Times are the database's.
+Contract: `current_alerts` lists each alert that a destination was notified of and that is open or acknowledged, and,
+for RESEND_ENDED after its end (resolved, or silenced), each that ended, with the time. When the severity of an alert
+increases, it has ended at its old severity, since severity is one of the labels by which an Alertmanager identifies it.
+`resend` sends the list when it is time: one loop at a time, by a lock on the destination's row. Times are the
+database's.
 """
 
 from __future__ import annotations
@@ -16,99 +17,106 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, update
 
-from alerts.delivery.channel import Courier
+from alerts.delivery.channel import Channel
 from alerts.delivery.lease import Clock
-from alerts.delivery.queue import Claim, Result, answered, open_for_sending, refused
-from alerts.senders.base import DeliveryError, Event
+from alerts.delivery.queue import Claim, Result, mark_reachable, mark_unreachable, may_send
+from alerts.senders.base import DeliveryError, Notification
 from storage.schema import alerts, destinations, outbox
 
-TELL_ENDED = timedelta(minutes=15)
-# Without news for so many refreshes an alert ends by itself, over there.
-MISSED_REFRESHES = 4
-_LEAST_LIFE = timedelta(minutes=5)
-_SHOWN = ("alert_id", "dedup_key", "rule", "kind", "probe", "tenant", "model", "conversation_id", "units")
+RESEND_ENDED = timedelta(minutes=15)
+# An alert that is not sent again for so many intervals ends by itself in the Alertmanager.
+MISSED_RESENDS = 4
+_MIN_LIFE = timedelta(minutes=5)
+_COLUMNS = ("alert_id", "dedup_key", "rule", "kind", "probe", "tenant", "model", "conversation_id", "units")
 
 
-def current(
-    connection: Connection, name: str, courier: Courier, now: datetime, also: Sequence[uuid.UUID] = ()
+def current_alerts(
+    connection: Connection, name: str, channel: Channel, now: datetime, also: Sequence[uuid.UUID] = ()
 ) -> list[dict[str, Any]]:
-    """What stands and what ended lately, and `also` these alerts; oldest first. Each has `starts_at` and `ends_at`."""
-    first = func.min(outbox.c.created_at)
+    """The alerts that fire or ended lately, and `also` these, oldest first. Each has `starts_at` and `ends_at`."""
+    first_notified = func.min(outbox.c.created_at)
     severity = outbox.c.body["data"]["severity"].astext
     query = (
-        select(alerts, severity.label("told"), first.label("told_at"))
+        select(alerts, severity.label("notified_severity"), first_notified.label("notified_at"))
         .join(outbox, outbox.c.alert_id == alerts.c.id)
         .where(
             outbox.c.destination == name,
-            (alerts.c.state != "resolved") | (alerts.c.resolved_at >= now - TELL_ENDED) | alerts.c.id.in_(also),
+            (alerts.c.state != "resolved") | (alerts.c.resolved_at >= now - RESEND_ENDED) | alerts.c.id.in_(also),
         )
         .group_by(alerts.c.id, severity)
-        .order_by(alerts.c.opened_at, first)
+        .order_by(alerts.c.opened_at, first_notified)
     )
-    life = max(_LEAST_LIFE, MISSED_REFRESHES * (courier.refresh or timedelta()))
+    life = max(_MIN_LIFE, MISSED_RESENDS * (channel.resend_every or timedelta()))
     rows = connection.execute(query).all()
-    told_now = {row.id: row.told_at for row in rows if row.told == row.severity}
-    found = []
+    has_its_severity_since = {row.id: row.notified_at for row in rows if row.notified_severity == row.severity}
+    entries = []
     for row in rows:
-        fires = row.state in ("open", "acknowledged") and row.told == row.severity
-        ended = told_now.get(row.id) if row.told != row.severity else row.resolved_at or row.silenced_at
-        ends_at = now + life if fires else ended or now
-        if fires or ends_at >= now - TELL_ENDED or row.id in also:
-            found.append(_entry(row, courier, fires, ends_at))
-    return found
+        same_severity = row.notified_severity == row.severity
+        firing = same_severity and row.state in ("open", "acknowledged")
+        ended = row.resolved_at or row.silenced_at if same_severity else has_its_severity_since.get(row.id)
+        ends_at = now + life if firing else ended or now
+        if firing or ends_at >= now - RESEND_ENDED or row.id in also:
+            entries.append(_entry(row, channel, firing, ends_at))
+    return entries
 
 
-def _entry(row: Any, courier: Courier, fires: bool, ends_at: datetime) -> dict[str, Any]:
+def _entry(row: Any, channel: Channel, firing: bool, ends_at: datetime) -> dict[str, Any]:
     values = {**row._mapping, "alert_id": row.id}
-    data = {name: str(values[name]) if values[name] is not None else None for name in _SHOWN}
+    data = {name: str(values[name]) if values[name] is not None else None for name in _COLUMNS}
     entry: dict[str, Any] = {
         **data,
-        "severity": row.told,
+        "severity": row.notified_severity,
         "state": row.state,
         "count": row.count,
         "score": round(row.top_score, 6),
         "threshold": round(row.threshold, 6),
         "top_message": row.top_message,
-        "firing": fires,
+        "firing": firing,
         "starts_at": row.opened_at.isoformat(),
         "ends_at": max(ends_at, row.opened_at).isoformat(),
     }
-    return entry | {"links": courier.links.of(entry)}
+    return entry | {"links": channel.links.of(entry)}
 
 
-def refresh(engine: Engine, name: str, courier: Courier, clock: Clock) -> Result | None:
-    """Tell what stands when it is time to; None when it is not, or nothing stands."""
-    if courier.refresh is None:
+def resend(engine: Engine, name: str, channel: Channel, clock: Clock) -> Result | None:
+    """Send the current alerts when the interval is over; None when it is not, there are none, or the channel gets each
+    event once."""
+    if channel.resend_every is None:
         return None
     with engine.begin() as connection:
         now = clock(connection)
-        if not open_for_sending(connection, name, courier, now):
+        if not may_send(connection, name, channel, now):
             return None
-        mine = destinations.c.name == name
-        last = connection.execute(select(destinations.c.refreshed_at).where(mine)).scalar_one()
-        if last is not None and last <= now < last + courier.refresh:
+        this_destination = destinations.c.name == name
+        last = connection.execute(select(destinations.c.refreshed_at).where(this_destination)).scalar_one()
+        if last is not None and last <= now < last + channel.resend_every:
             return None
-        connection.execute(update(destinations).where(mine).values(refreshed_at=now))
-        found = current(connection, name, courier, now)
-    if not found:
+        connection.execute(update(destinations).where(this_destination).values(refreshed_at=now))
+        entries = current_alerts(connection, name, channel, now)
+    if not entries:
         return None
-    event = Event(uuid.uuid4(), name, "alerts.standing", {"alerts": found}, 1, now)
+    notification = Notification(uuid.uuid4(), name, "alerts.standing", {"alerts": entries}, 1, now)
     try:
-        courier.sender.send(event)
+        channel.sender.send(notification)
     except DeliveryError as error:
         with engine.begin() as connection:
-            if error.fault == "page":
-                answered(connection, name)
+            if error.fault == "notification":
+                mark_reachable(connection, name)
             else:
-                refused(connection, name, error, clock(connection))
+                mark_unreachable(connection, name, error, clock(connection))
         return "gone" if error.fault == "gone" else "retried"
     with engine.begin() as connection:
-        answered(connection, name)
+        mark_reachable(connection, name)
     return "sent"
 
 
-def as_it_stands(connection: Connection, claim: Claim, name: str, courier: Courier, now: datetime) -> Event:
-    """A page for a destination that wants to know what stands: its own alerts, as they are by now."""
-    query = select(outbox.c.alert_id).where(outbox.c.page_id == claim.event.id).distinct()
-    also = list(connection.execute(query).scalars())
-    return replace(claim.event, body={"alerts": current(connection, name, courier, now, also)})
+def with_current_alerts(connection: Connection, claimed: Claim, channel: Channel, now: datetime) -> Notification:
+    """The claimed notification as this channel gets it: where firing alerts are sent again, its alerts as they are by
+    now, and all others that fire."""
+    notification = claimed.notification
+    if channel.resend_every is None:
+        return notification
+    query = select(outbox.c.alert_id).where(outbox.c.page_id == notification.id).distinct()
+    its_alerts = list(connection.execute(query).scalars())
+    entries = current_alerts(connection, notification.destination, channel, now, its_alerts)
+    return replace(notification, body={"alerts": entries})

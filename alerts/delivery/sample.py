@@ -1,4 +1,4 @@
-"""A made-up alert, to see whether a destination takes alerts: it opens and is resolved."""
+"""Sample notifications (`awry outbox test`): an alert that opens and resolves, to see whether a destination works."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from alerts.delivery.channel import Courier
+from alerts.delivery.channel import Channel
+from alerts.delivery.resend import MISSED_RESENDS
 from alerts.destinations import Destination
-from alerts.senders.base import Event
+from alerts.senders.base import Notification
 
 
-def trial_events(one: Destination, courier: Courier, now: datetime) -> list[Event]:
-    """What the destination would get of an alert that opens and is resolved."""
+def sample_notifications(destination: Destination, channel: Channel, now: datetime) -> list[Notification]:
+    """What the destination gets for an alert that opens and is resolved."""
     alert_id = str(uuid.uuid4())
-    return [_event(one, courier, alert_id, name, now) for name in ("alert.opened", "alert.resolved")]
+    return [_sample(destination.name, channel, alert_id, event, now) for event in ("alert.opened", "alert.resolved")]
 
 
-def _event(one: Destination, courier: Courier, alert_id: str, name: str, now: datetime) -> Event:
+def _sample(destination: str, channel: Channel, alert_id: str, event: str, now: datetime) -> Notification:
     at = now.isoformat(timespec="seconds")
+    opened = event == "alert.opened"
     data: dict[str, Any] = {
         "alert_id": alert_id,
-        "dedup_key": f"trial:{one.name}",
+        "dedup_key": f"trial:{destination}",
         "rule": "trial",
         "kind": "threshold",
-        "state": "open" if name == "alert.opened" else "resolved",
+        "state": "open" if opened else "resolved",
         "severity": "warning",
         "probe": "trial",
         "tenant": None,
@@ -38,11 +40,10 @@ def _event(one: Destination, courier: Courier, alert_id: str, name: str, now: da
         "opened_at": at,
         "last_seen_at": at,
     }
-    links = courier.links.of(data)
-    if courier.refresh is not None:
-        firing = name == "alert.opened"
-        ends = now + courier.refresh * 4 if firing else now
-        entry = {**data, "firing": firing, "starts_at": at, "ends_at": ends.isoformat(), "links": links}
-        return Event(uuid.uuid4(), one.name, name, {"alerts": [entry]}, 1, now)
-    body = {"type": name, "timestamp": at, "data": data | ({"links": links} if links else {})}
-    return Event(uuid.uuid4(), one.name, name, body, 1, now)
+    links = channel.links.of(data)
+    body: dict[str, Any] = {"type": event, "timestamp": at, "data": data | ({"links": links} if links else {})}
+    if channel.resend_every is not None:
+        ends_at = now + channel.resend_every * MISSED_RESENDS if opened else now
+        times = {"firing": opened, "starts_at": at, "ends_at": ends_at.isoformat()}
+        body = {"alerts": [{**data, **times, "links": links}]}
+    return Notification(uuid.uuid4(), destination, event, body, 1, now)

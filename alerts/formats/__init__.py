@@ -1,4 +1,4 @@
-"""Events as other products read them: awry's own page, OCSF, ECS."""
+"""Formats of a notification: awry's own JSON, OCSF, ECS."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from alerts.destinations import Format
 from alerts.formats.ecs import ecs_event
 from alerts.formats.ocsf import detection_finding
-from alerts.senders.base import Event
+from alerts.senders.base import Notification
 
 
-def render(event: Event, form: Format, *, ascii_only: bool = False) -> str:
-    """One event as compact JSON."""
-    body: dict[str, Any] = event.body
+def render(notification: Notification, form: Format, *, ascii_only: bool = False) -> str:
+    """A notification as compact JSON."""
+    body: dict[str, Any] = notification.body
     if form == "ocsf":
-        body = detection_finding(event)
+        body = detection_finding(notification)
     elif form == "ecs":
-        body = ecs_event(event)
+        body = ecs_event(notification)
     return json.dumps(body, separators=(",", ":"), ensure_ascii=ascii_only)

@@ -1,7 +1,7 @@
 """Elastic Common Schema, of the version that `ecs.version` names: an alert of category `intrusion_detection`.
 
-Contract: `event.id` is the event's idempotency key, `rule.uuid` is left out and the alert's id is a label, since ECS
-has no place for a finding's own id. Every field is one of ECS's; what has none is in `labels`, as text.
+Contract: `event.id` is the notification's idempotency key, `rule.uuid` is left out and the alert's id is a label, since
+ECS has no field for a finding's own id. Every field is one of ECS's; the rest is in `labels`, as text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from alerts.formats.ocsf import coordinates
-from alerts.senders.base import Event
+from alerts.senders.base import Notification
 from alerts.text import summary
 
 VERSION = "9.5.0-dev"
@@ -31,16 +31,16 @@ _LABELS = (
 )
 
 
-def ecs_event(event: Event) -> dict[str, Any]:
-    """One event as an ECS document."""
-    data = event.body["data"]
+def ecs_event(notification: Notification) -> dict[str, Any]:
+    """A notification about one event as an ECS document."""
+    data = notification.body["data"]
     links = data.get("links", {})
-    what: dict[str, Any] = {
+    event: dict[str, Any] = {
         "kind": "alert",
         "category": ["intrusion_detection"],
-        "type": [_TYPES.get(event.event, "change")],
-        "id": str(event.id),
-        "action": event.event,
+        "type": [_TYPES.get(notification.event, "change")],
+        "id": str(notification.id),
+        "action": notification.event,
         "module": "awry",
         "dataset": "awry.alert",
         "provider": "awry",
@@ -48,11 +48,11 @@ def ecs_event(event: Event) -> dict[str, Any]:
         "risk_score": float(_SEVERITIES[data["severity"]]),
     }
     if data.get("opened_at"):
-        what["start"] = data["opened_at"]
-    if event.event == "alert.resolved":
-        what["end"] = event.body["timestamp"]
+        event["start"] = data["opened_at"]
+    if notification.event == "alert.resolved":
+        event["end"] = notification.body["timestamp"]
     if "dashboard" in links:
-        what["url"] = links["dashboard"]
+        event["url"] = links["dashboard"]
     rule = {"name": data["rule"], "category": data.get("kind") or "threshold", "ruleset": "awry"}
     if "runbook" in links:
         rule["reference"] = links["runbook"]
@@ -64,10 +64,10 @@ def ecs_event(event: Event) -> dict[str, Any]:
         if data["top_message"].get("id"):
             labels["top_message_id"] = data["top_message"]["id"]
     document: dict[str, Any] = {
-        "@timestamp": event.body["timestamp"],
+        "@timestamp": notification.body["timestamp"],
         "ecs": {"version": VERSION},
         "message": summary(data),
-        "event": what,
+        "event": event,
         "rule": rule,
         "labels": labels,
         "observer": {"vendor": "awry", "product": "awry", "type": "llm-monitor"},
@@ -79,12 +79,12 @@ def ecs_event(event: Event) -> dict[str, Any]:
 
 
 def _gen_ai(data: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if data.get("model"):
-        found["request"] = {"model": data["model"]}
+        fields["request"] = {"model": data["model"]}
     text = data.get("text") or {}
     if text.get("messages"):
-        found["input"] = {"messages": text["messages"]}
+        fields["input"] = {"messages": text["messages"]}
     if text.get("response"):
-        found["output"] = {"messages": [{"role": "assistant", "content": text["response"]}]}
-    return found
+        fields["output"] = {"messages": [{"role": "assistant", "content": text["response"]}]}
+    return fields

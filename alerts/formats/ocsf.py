@@ -1,11 +1,11 @@
 """OCSF Detection Finding (class 2004) with the profile `ai_operation`, of the version that `metadata.version` names.
 
-Contract: an alert is one finding, whose `finding_info.uid` is the alert's id: opened creates it, worse, reopened and
-acknowledged update it, resolved closes it. `metadata.uid` is the event's idempotency key. A field that OCSF has is
-used, everything else is under `unmapped.awry`; what is unknown is left out rather than invented. A prompt's text is
+Contract: an alert is one finding, whose `finding_info.uid` is the alert's id: opened creates it, worsened, reopened and
+acknowledged update it, resolved closes it. `metadata.uid` is the notification's idempotency key. OCSF's own fields are
+used where there are any, everything else is under `unmapped.awry`; unknown values are left out. A prompt's text is
 there only where the destination asks for it and it was stored.
 
-Does not know: who runs the model. `ai_provider`, which OCSF wants with a model's name, is `unknown`.
+Does not know: who runs the model. `ai_provider`, which OCSF requires with a model's name, is `unknown`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from alerts.senders.base import Event
+from alerts.senders.base import Notification
 from alerts.text import summary
 
 VERSION = "1.9.0-dev"
@@ -27,9 +27,9 @@ _ACTIVITIES = {
     "alert.resolved": (3, "Close", 4, "Resolved"),
 }
 _SEVERITIES = {"warning": (3, "Medium"), "error": (4, "High"), "critical": (5, "Critical")}
-# analytic.type_id: a rule counts and measures, a probe was learnt.
+# analytic.type_id: a probe is learned, a rule without one is not.
 _RULE, _LEARNED = (1, "Rule"), (4, "Learning (ML/DL)")
-_KEPT = (
+_UNMAPPED = (
     "dedup_key",
     "kind",
     "conversation_id",
@@ -43,14 +43,14 @@ _KEPT = (
 )
 
 
-def detection_finding(event: Event) -> dict[str, Any]:
-    """One event as a Detection Finding."""
-    data = event.body["data"]
-    activity, activity_name, status, status_name = _ACTIVITIES.get(event.event, (2, "Update", 1, "New"))
+def detection_finding(notification: Notification) -> dict[str, Any]:
+    """A notification about one event as a Detection Finding."""
+    data = notification.body["data"]
+    activity, activity_name, status, status_name = _ACTIVITIES.get(notification.event, (2, "Update", 1, "New"))
     if activity == 2 and data.get("state") == "acknowledged":
         status, status_name = 2, "In Progress"
     severity, severity_name = _SEVERITIES[data["severity"]]
-    at = _milliseconds(event.body["timestamp"])
+    at = _milliseconds(notification.body["timestamp"])
     finding = {
         "activity_id": activity,
         "activity_name": activity_name,
@@ -68,9 +68,9 @@ def detection_finding(event: Event) -> dict[str, Any]:
         "message": summary(data),
         "count": data["count"],
         "is_alert": True,
-        "metadata": _metadata(event, data),
+        "metadata": _metadata(notification, data),
         "finding_info": _finding_info(data, at),
-        "unmapped": {"awry": {name: data[name] for name in _KEPT if data.get(name) is not None}},
+        "unmapped": {"awry": {name: data[name] for name in _UNMAPPED if data.get(name) is not None}},
     }
     if data.get("opened_at"):
         finding["start_time"] = _milliseconds(data["opened_at"])
@@ -85,21 +85,21 @@ def detection_finding(event: Event) -> dict[str, Any]:
     return finding
 
 
-def _metadata(event: Event, data: dict[str, Any]) -> dict[str, Any]:
-    found = {
+def _metadata(notification: Notification, data: dict[str, Any]) -> dict[str, Any]:
+    metadata = {
         "version": VERSION,
-        "uid": str(event.id),
+        "uid": str(notification.id),
         "correlation_uid": data["dedup_key"],
-        "event_code": event.event,
+        "event_code": notification.event,
         "product": {"name": "awry", "vendor_name": "awry", "feature": {"name": data["rule"]}},
         "profiles": ["ai_operation"],
     }
-    return found | ({"tenant_uid": data["tenant"]} if data.get("tenant") else {})
+    return metadata | ({"tenant_uid": data["tenant"]} if data.get("tenant") else {})
 
 
 def _finding_info(data: dict[str, Any], at: int) -> dict[str, Any]:
     type_id, type_name = _LEARNED if data.get("probe") else _RULE
-    found: dict[str, Any] = {
+    finding_info: dict[str, Any] = {
         "uid": data["alert_id"],
         "title": f"{data['rule']}: {data['probe']}" if data.get("probe") else data["rule"],
         "modified_time": at,
@@ -111,9 +111,9 @@ def _finding_info(data: dict[str, Any], at: int) -> dict[str, Any]:
         ("last_seen_time", "last_seen_at"),
     ):
         if data.get(source):
-            found[name] = _milliseconds(data[source])
+            finding_info[name] = _milliseconds(data[source])
     links = data.get("links", {})
-    return found | ({"src_url": links["dashboard"]} if "dashboard" in links else {})
+    return finding_info | ({"src_url": links["dashboard"]} if "dashboard" in links else {})
 
 
 def _evidence(message: dict[str, Any]) -> dict[str, Any]:
@@ -122,18 +122,18 @@ def _evidence(message: dict[str, Any]) -> dict[str, Any]:
 
 def _message_context(data: dict[str, Any]) -> dict[str, Any]:
     message, text = data.get("top_message") or {}, data.get("text") or {}
-    found: dict[str, Any] = {"ai_role_id": 0}
+    context: dict[str, Any] = {"ai_role_id": 0}
     if message.get("id"):
-        found["uid"] = message["id"]
+        context["uid"] = message["id"]
     if text.get("messages"):
-        found["prompt_text"] = "\n".join(f"{turn['role']}: {turn['content']}" for turn in text["messages"])
+        context["prompt_text"] = "\n".join(f"{turn['role']}: {turn['content']}" for turn in text["messages"])
     if text.get("response"):
-        found["response_text"] = str(text["response"])
-    return found
+        context["response_text"] = str(text["response"])
+    return context
 
 
 def coordinates(message: dict[str, Any]) -> str:
-    """A message's coordinates in one word."""
+    """A message's coordinates as one string."""
     return f"{message['source']}/{message['partition']}/{message['offset']}"
 
 

@@ -1,6 +1,6 @@
-"""Who changed what, when, and from where: one row a change, in the transaction that made it.
+"""The audit trail: who changed what, when, and from where; one row a change, in the transaction that made it.
 
-Contract: rows hold states, severities, verdicts, times and comments of people; never a message's text. `at` is the
+Contract: rows hold states, severities, verdicts, times and people's comments; never a message's text. `at` is the
 database's time.
 """
 
@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, insert
 
+from storage.coordinates import clean
 from storage.schema import audit
-from storage.writer import clean
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who does it: a person by the command line, the API or the page, or a rule. `origin` is a machine or address."""
+    """Who changes something: a person by command line, API or page, or a rule. `origin` is a host or address."""
 
     who: str
     via: Literal["cli", "api", "page", "rule"]
@@ -26,11 +26,11 @@ class Actor:
 
 
 def by_rule(name: str) -> Actor:
-    """What awry does by itself."""
+    """The actor of what awry does automatically."""
     return Actor(f"rule {name}", "rule")
 
 
-def leave(
+def write_audit_row(
     connection: Connection,
     actor: Actor,
     action: str,
@@ -41,7 +41,7 @@ def leave(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
-    """Leave the row."""
+    """Insert one row."""
     connection.execute(
         insert(audit).values(
             who=clean(actor.who)[:200],

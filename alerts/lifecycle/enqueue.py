@@ -1,9 +1,9 @@
-"""What leaves the house about an alert, and into whose outbox.
+"""Enqueues events of alerts into the outbox, and knows which destinations were notified of an alert.
 
-Contract: `tell` puts one row a destination into the outbox, in the transaction that changed the alert. A body holds
-ids, scores and names, no prompt text: `type` (the event), `timestamp`, `data`. `data.score` and `data.threshold` are in
-`data.units`; probe, first and top message are null for a rule on the monitor itself. Events: `alert.opened`,
-`alert.worsened`, `alert.reopened` (all three want somebody), `alert.acknowledged`, `alert.resolved` (with `by`).
+Contract: `enqueue` inserts one row for each destination into the outbox, in the transaction that changed the alert. A
+body holds ids, scores and names, no prompt text: `type` (the event), `timestamp`, `data`. `data.score` and
+`data.threshold` are in `data.units`; probe, first and top message are null for a rule on the monitor itself. Events:
+`alert.opened`, `alert.worsened`, `alert.reopened` (these fire), `alert.acknowledged`, `alert.resolved` (with `by`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from storage.schema import alert_messages, outbox
 _TOP = 5
 
 
-def tell(
+def enqueue(
     connection: Connection, alert: Row[Any], event: EventName, destinations: Sequence[str], by: str | None = None
 ) -> None:
-    """One outbox row a destination."""
+    """Insert one outbox row for each destination."""
     if not destinations:
         return
     body = {
@@ -63,20 +63,20 @@ def tell(
     )
 
 
-def told(connection: Connection, alert_id: uuid.UUID, *, resolved: bool = True) -> list[str]:
-    """The destinations that have heard of an alert, or will; without those that last heard that it is `resolved`,
-    where that is False. They hear of its end as well, and no others."""
+def notified_destinations(connection: Connection, alert_id: uuid.UUID, *, resolved: bool = True) -> list[str]:
+    """The destinations with events of an alert in the outbox, sent or pending: those that are notified of its end, and
+    no others. `resolved=False` leaves out those whose last event says that it is resolved."""
     last = func.row_number().over(partition_by=outbox.c.destination, order_by=desc(outbox.c.seq)).label("age")
-    heard = select(outbox.c.destination, outbox.c.event, last).where(outbox.c.alert_id == alert_id).subquery()
-    query = select(heard.c.destination).where(heard.c.age == 1)
+    per_destination = select(outbox.c.destination, outbox.c.event, last).where(outbox.c.alert_id == alert_id).subquery()
+    query = select(per_destination.c.destination).where(per_destination.c.age == 1)
     if not resolved:
-        query = query.where(heard.c.event != "alert.resolved")
+        query = query.where(per_destination.c.event != "alert.resolved")
     return sorted(connection.execute(query).scalars())
 
 
-def news_after_silence(connection: Connection, alert_id: uuid.UUID) -> EventName:
-    """What an alert is to those who could not hear of it while it was silenced."""
-    return "alert.reopened" if told(connection, alert_id) else "alert.opened"
+def event_after_silence(connection: Connection, alert_id: uuid.UUID) -> EventName:
+    """The event that notifies of an alert whose silence is over: reopened where its opening was notified before."""
+    return "alert.reopened" if notified_destinations(connection, alert_id) else "alert.opened"
 
 
 def top_messages(connection: Connection, alert_id: uuid.UUID, limit: int) -> list[dict[str, Any]]:
@@ -88,9 +88,11 @@ def top_messages(connection: Connection, alert_id: uuid.UUID, limit: int) -> lis
         .order_by(alert_messages.c.offset)
         .limit(limit)
     )
-    return [message(r.source, r.partition, r.offset, r.message_id, r.score) for r in connection.execute(query)]
+    return [
+        message_reference(r.source, r.partition, r.offset, r.message_id, r.score) for r in connection.execute(query)
+    ]
 
 
-def message(source: str, partition: int, offset: int, message_id: str | None, score: float) -> dict[str, Any]:
-    """A message as alerts name it."""
+def message_reference(source: str, partition: int, offset: int, message_id: str | None, score: float) -> dict[str, Any]:
+    """A message as alerts refer to it: its coordinates, its id and its score."""
     return {"source": source, "partition": partition, "offset": offset, "id": message_id, "score": round(score, 6)}

@@ -1,8 +1,8 @@
-"""How an alert's state changes: pure, so that the worker, the evaluator and people agree.
+"""The state machine of an alert: pure, so that the worker, the evaluator and people's actions agree.
 
-open -> acknowledged -> resolved; silenced and back; a resolved one may be reopened. `sighting` is what a new breach
-does to an alert, `moved` what a person's or a rule's decision does. Neither knows of tables or time: callers say
-whether a silence is over.
+open -> acknowledged -> resolved; silenced and back; a resolved one may be reopened. `after_breach` is what a new breach
+does to a live alert, `next_state` what an action of a person or a rule does. Neither knows of tables or time: callers
+say whether a silence is over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from alerts.errors import TransitionError
-from alerts.rules.model import worse
+from alerts.rules.model import max_severity
 
 State = Literal["open", "acknowledged", "silenced", "resolved"]
 STATES: tuple[State, ...] = get_args(State)
@@ -28,9 +28,9 @@ _ALLOWED: dict[Action, tuple[State, ...]] = {
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """What became of an alert that was seen: `event` is what is new, None when nothing is; `suppressed` when a silence
-    keeps it from being told."""
+class BreachOutcome:
+    """What a breach made of an alert: `event` is the event to notify, None when nothing changed; `suppressed` when a
+    silence keeps it from being notified."""
 
     state: State
     severity: str
@@ -39,34 +39,34 @@ class Sighting:
     silence_over: bool = False
 
 
-def sighting(
+def after_breach(
     state: State,
     severity: str,
-    seen: str,
+    new_severity: str,
     *,
     acknowledged: bool = False,
     silenced_severity: str | None = None,
     silence_over: bool = False,
-) -> Sighting:
-    """A live alert of this `severity` is in breach again, this time as grave as `seen`."""
-    after = worse(severity, seen)
-    graver = after != severity
+) -> BreachOutcome:
+    """A live alert of this `severity` is in breach again, this time with `new_severity`."""
+    after = max_severity(severity, new_severity)
+    more_severe = after != severity
     if state != "silenced":
-        return Sighting(state, after, "alert.worsened" if graver else None)
-    quiet_up_to = silenced_severity or severity
-    if worse(quiet_up_to, after) != quiet_up_to:
-        return Sighting("open", after, "alert.worsened")
+        return BreachOutcome(state, after, "alert.worsened" if more_severe else None)
+    silenced_up_to = silenced_severity or severity
+    if max_severity(silenced_up_to, after) != silenced_up_to:
+        return BreachOutcome("open", after, "alert.worsened")
     if silence_over:
-        back = _unsilenced(acknowledged)
-        if back == "open":
-            # What went on behind the silence is news.
-            return Sighting(back, after, "alert.reopened", silence_over=True)
-        return Sighting(back, after, "alert.worsened" if graver else None)
-    return Sighting("silenced", after, "alert.worsened" if graver else None, suppressed=graver)
+        unsilenced = _unsilenced(acknowledged)
+        if unsilenced == "open":
+            # The messages that came during the silence are notified now.
+            return BreachOutcome(unsilenced, after, "alert.reopened", silence_over=True)
+        return BreachOutcome(unsilenced, after, "alert.worsened" if more_severe else None)
+    return BreachOutcome("silenced", after, "alert.worsened" if more_severe else None, suppressed=more_severe)
 
 
-def moved(state: State, action: Action, *, acknowledged: bool = False) -> State:
-    """The state after `action`; TransitionError when that cannot be."""
+def next_state(state: State, action: Action, *, acknowledged: bool = False) -> State:
+    """The state after `action`; TransitionError when this state does not allow it."""
     if state not in _ALLOWED[action]:
         raise TransitionError(f"{action}: the alert is {state}; it must be {' or '.join(_ALLOWED[action])}")
     if action == "unsilence":
@@ -80,7 +80,7 @@ def moved(state: State, action: Action, *, acknowledged: bool = False) -> State:
     return after[action]
 
 
-def moves(state: State) -> tuple[Action, ...]:
+def allowed_actions(state: State) -> tuple[Action, ...]:
     """What a person may do to an alert in this state."""
     return tuple(action for action, states in _ALLOWED.items() if state in states and action != "unsilence")
 

@@ -1,11 +1,11 @@
-"""What rules would have done: stored scores run through them again, in memory, in the order in which they were stored.
+"""Backtest of rules: stored scores run through them again, in memory, in the order in which they were stored.
 
-Contract: `rehearse(engine, rules, since, every)` gives one `Rehearsed` a threshold or rate rule. No alert is live when
-it begins and nobody acknowledges, silences or resolves any; a page is an alert that opens, reopens or gets graver, told
-to one destination. Scores that were stored together count as one batch, as they did; rate rules look every `every`.
-Scores of probes in shadow, and replayed ones, are kept apart: `would_page` is what they would have paged. A message
-that names no model has none here, where its worker had a name for it. Rules on the monitor itself are not rehearsed:
-the tables do not hold what they looked at.
+Contract: `backtest(engine, rules, since, every)` gives one `BacktestResult` for each threshold or rate rule. No alert
+is live when it begins and nobody acknowledges, silences or resolves any; a notification is an alert that opens, reopens
+or becomes more severe, at one destination. Scores that were stored together count as one batch, as they did; rate
+rules are evaluated every `every`. Scores of probes in shadow, and replayed ones, are counted apart: `would_notify`. A
+message that names no model has none here, where its worker had a name for it. Rules on the monitor itself are left out:
+the tables do not hold what they measured.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from itertools import groupby
 
 from sqlalchemy import Engine, and_, func, select, true
 
-from alerts.rules.hysteresis import Held, Limits, step
-from alerts.rules.model import SEVERITIES, Flagged, RateRule, Rules, ThresholdRule, worse
+from alerts.rules.hysteresis import ConditionState, Limits, step
+from alerts.rules.model import SEVERITIES, Flagged, RateRule, Rules, ThresholdRule, max_severity
 from alerts.rules.patterns import matches
 from alerts.rules.queries import Subject, subject_key
+from storage.coordinates import Coordinates
 from storage.schema import messages, scores
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredScore:
     """One score as it is stored."""
 
     at: datetime
@@ -36,8 +37,8 @@ class Stored:
 
 
 @dataclass
-class Rehearsed:
-    """What one rule would have done. `messages` are flagged ones that it concerned; `keys` counts pages by key."""
+class BacktestResult:
+    """What one rule would have done. `messages`: flagged ones that it matched; `keys`: notifications by dedup key."""
 
     name: str
     kind: str
@@ -46,55 +47,55 @@ class Rehearsed:
     alerts: int = 0
     resolved: int = 0
     keys: Counter[str] = field(default_factory=Counter)
-    would_page: int = 0
+    would_notify: int = 0
 
     @property
-    def pages(self) -> int:
+    def notifications(self) -> int:
         return self.keys.total()
 
 
 @dataclass
 class _Alert:
-    """An alert of a rehearsal."""
+    """An alert of the backtest."""
 
     live: bool = False
     severity: str = SEVERITIES[0]
-    seen: datetime | None = None
+    last_seen: datetime | None = None
     resolved: datetime | None = None
 
 
-def rehearse(engine: Engine, rules: Rules, since: timedelta, every: timedelta) -> tuple[int, list[Rehearsed]]:
+def backtest(engine: Engine, rules: Rules, since: timedelta, every: timedelta) -> tuple[int, list[BacktestResult]]:
     """Number of scores that were read, and what each rule would have done with them."""
-    parts = [_Threshold(rule) for rule in rules.threshold] + [_Rate(rule, every) for rule in rules.rate]
+    simulations = [_Threshold(rule) for rule in rules.threshold] + [_Rate(rule, every) for rule in rules.rate]
     number = 0
-    for at, batch in groupby(stored_scores(engine, rules, since), key=lambda s: s.at):
-        found = list(batch)
-        number += len(found)
-        for part in parts:
-            part.take(at, found)
+    for at, scores_then in groupby(stored_scores(engine, rules, since), key=lambda score: score.at):
+        batch = list(scores_then)
+        number += len(batch)
+        for simulation in simulations:
+            simulation.add(at, batch)
     with engine.connect() as connection:
         now = connection.execute(select(func.now())).scalar_one()
-    for part in parts:
-        part.end(now)
-    return number, [part.found for part in parts]
+    for simulation in simulations:
+        simulation.end(now)
+    return number, [simulation.result for simulation in simulations]
 
 
-def stored_scores(engine: Engine, rules: Rules, since: timedelta) -> Iterator[Stored]:
-    """Scores in the order in which they were stored; calm ones only where a rule counts them."""
-    calm = any(rule.of is not None for rule in rules.rate)
+def stored_scores(engine: Engine, rules: Rules, since: timedelta) -> Iterator[StoredScore]:
+    """Scores in the order in which they were stored; unflagged ones only where a rule counts them."""
+    unflagged = any(rule.of is not None for rule in rules.rate)
     names = ("source", "partition", "offset", "day")
     same = and_(*(scores.c[n] == messages.c[n] for n in names), messages.c.status.in_(("scored", "truncated")))
     query = (
         select(scores, messages.c.tenant, messages.c.model, messages.c.conversation_id, messages.c.message_id)
         .join_from(scores, messages, same)
-        .where(scores.c.created_at > func.now() - since, true() if calm else scores.c.flagged)
+        .where(scores.c.created_at > func.now() - since, true() if unflagged else scores.c.flagged)
         .order_by(scores.c.created_at, scores.c.source, scores.c.partition, scores.c.offset, scores.c.probe)
     )
     with engine.connect() as connection:
         for r in connection.execution_options(yield_per=2000).execute(query):
-            place = (r.source, r.partition, r.offset)
-            one = Flagged(r.probe, r.score, r.threshold, r.tenant, r.model, place, r.message_id, r.conversation_id)
-            yield Stored(r.created_at, one, r.flagged, bool(r.shadow))
+            at = Coordinates(r.source, r.partition, r.offset)
+            flagged = Flagged(r.probe, r.score, r.threshold, r.tenant, r.model, at, r.message_id, r.conversation_id)
+            yield StoredScore(r.created_at, flagged, r.flagged, bool(r.shadow))
 
 
 class _Threshold:
@@ -103,116 +104,117 @@ class _Threshold:
     def __init__(self, rule: ThresholdRule) -> None:
         self._rule = rule
         self._alerts: dict[tuple[bool, str], _Alert] = {}
-        self.found = Rehearsed(rule.name, "threshold", rule.shadow)
+        self.result = BacktestResult(rule.name, "threshold", rule.shadow)
 
-    def take(self, at: datetime, batch: Iterable[Stored]) -> None:
+    def add(self, at: datetime, batch: Iterable[StoredScore]) -> None:
         groups: dict[tuple[bool, str], str] = {}
-        for one in batch:
-            if one.passed and self._rule.concerns(one.flagged):
-                key = (one.shadow, self._rule.dedup_key(one.flagged))
-                severity: str = self._rule.severity_of(one.flagged)
-                groups[key] = worse(groups.get(key, severity), severity)
-                self.found.messages += not one.shadow
+        for score in batch:
+            if score.passed and self._rule.matches(score.flagged):
+                key = (score.shadow, self._rule.dedup_key(score.flagged))
+                severity: str = self._rule.severity_of(score.flagged)
+                groups[key] = max_severity(groups.get(key, severity), severity)
+                self.result.messages += not score.shadow
         for key, severity in groups.items():
             alert = self._alerts.setdefault(key, _Alert())
-            self._quiet(key, alert, at)
-            _sighted(self.found, key, alert, severity, at, self._rule.reopen_within)
+            self._resolve_quiet(key, alert, at)
+            _record_breach(self.result, key, alert, severity, at, self._rule.reopen_within)
 
     def end(self, now: datetime) -> None:
-        """What has been quiet for long by now is over."""
+        """Resolve what has been quiet for `resolve_after` by now."""
         for key, alert in self._alerts.items():
-            self._quiet(key, alert, now)
+            self._resolve_quiet(key, alert, now)
 
-    def _quiet(self, key: tuple[bool, str], alert: _Alert, at: datetime) -> None:
+    def _resolve_quiet(self, key: tuple[bool, str], alert: _Alert, at: datetime) -> None:
         after = self._rule.resolve_after
-        if alert.live and after is not None and alert.seen is not None and at - alert.seen > after:
-            _resolved(self.found, key, alert, alert.seen + after)
+        if alert.live and after is not None and alert.last_seen is not None and at - alert.last_seen > after:
+            _resolve(self.result, key, alert, alert.last_seen + after)
 
 
 class _Rate:
-    """A rate rule: a window of (time, flagged) a group, looked at in steps."""
+    """A rate rule: a window of (time, flagged) for each group, evaluated in steps."""
 
     def __init__(self, rule: RateRule, every: timedelta) -> None:
         self._rule, self._every = rule, every
         self._limits = Limits(rule.limit, rule.clear_limit, rule.for_, rule.clear_for)
         self._windows: dict[tuple[bool, str], deque[tuple[datetime, bool]]] = {}
-        self._held: dict[tuple[bool, str], Held] = {}
+        self._states: dict[tuple[bool, str], ConditionState] = {}
         self._alerts: dict[tuple[bool, str], _Alert] = {}
         self._next: datetime | None = None
-        self.found = Rehearsed(rule.name, "rate", rule.shadow)
+        self.result = BacktestResult(rule.name, "rate", rule.shadow)
 
-    def take(self, at: datetime, batch: Iterable[Stored]) -> None:
-        self._look_until(at)
-        for one in batch:
-            key = self._key(one)
+    def add(self, at: datetime, batch: Iterable[StoredScore]) -> None:
+        self._evaluate_until(at)
+        for score in batch:
+            key = self._key(score)
             if key is not None:
-                self._windows.setdefault(key, deque()).append((at, one.passed))
-                self.found.messages += one.passed and not one.shadow
+                self._windows.setdefault(key, deque()).append((at, score.passed))
+                self.result.messages += score.passed and not score.shadow
 
     def end(self, now: datetime) -> None:
-        """The looks that are left until now."""
-        self._look_until(now)
+        """The evaluations that are left until now."""
+        self._evaluate_until(now)
 
-    def _key(self, one: Stored) -> tuple[bool, str] | None:
-        whose = {"tenant": one.flagged.tenant, "model": one.flagged.model}
+    def _key(self, score: StoredScore) -> tuple[bool, str] | None:
+        flagged = score.flagged
+        labels = {"tenant": flagged.tenant, "model": flagged.model}
         for patterns, name in (
-            (self._rule.probe, one.flagged.probe),
-            *((getattr(self._rule, part), name) for part, name in whose.items()),
+            (self._rule.probe, flagged.probe),
+            *((getattr(self._rule, label), name) for label, name in labels.items()),
         ):
             if not matches(patterns, name):
                 return None
-        if "conversation" in self._rule.per and one.flagged.conversation_id is None:
+        if "conversation" in self._rule.per and flagged.conversation_id is None:
             return None
-        subject = Subject(one.flagged.probe, **whose, conversation_id=one.flagged.conversation_id)
-        return one.shadow, subject_key(self._rule, subject)
+        subject = Subject(flagged.probe, **labels, conversation_id=flagged.conversation_id)
+        return score.shadow, subject_key(self._rule, subject)
 
-    def _look_until(self, at: datetime) -> None:
-        """All looks before a time; where nothing is in any window, none is needed."""
+    def _evaluate_until(self, at: datetime) -> None:
+        """All evaluations before a time; while every window is empty, none is needed."""
         while self._next is not None and self._next < at and self._windows:
-            self._look(self._next)
+            self._evaluate(self._next)
             self._next += self._every
         if self._next is None or self._next < at:
             self._next = at + self._every
 
-    def _look(self, now: datetime) -> None:
+    def _evaluate(self, now: datetime) -> None:
         for key, window in list(self._windows.items()):
             while window and window[0][0] <= now - self._rule.window:
                 window.popleft()
             of = self._rule.of
             recent = window if of is None else list(window)[-of:]
             value = float(sum(passed for _, passed in recent))
-            held = self._held.pop(key, None)
-            after, event = step(held, value, self._every.total_seconds() if held else 0.0, self._limits)
+            before = self._states.pop(key, None)
+            after, event = step(before, value, self._every.total_seconds() if before else 0.0, self._limits)
             alert = self._alerts.setdefault(key, _Alert())
-            if event == "fired" or (after == Held("firing") and alert.live):
-                _sighted(self.found, key, alert, self._rule.grade(value), now, self._rule.reopen_within)
+            if event == "fired" or (after == ConditionState("firing") and alert.live):
+                _record_breach(self.result, key, alert, self._rule.grade(value), now, self._rule.reopen_within)
             if event == "cleared":
-                _resolved(self.found, key, alert, now)
+                _resolve(self.result, key, alert, now)
             if after is not None:
-                self._held[key] = after
+                self._states[key] = after
             elif not window:
                 del self._windows[key]
 
 
-def _sighted(
-    found: Rehearsed, key: tuple[bool, str], alert: _Alert, severity: str, at: datetime, reopen_within: timedelta
+def _record_breach(
+    result: BacktestResult, key: tuple[bool, str], alert: _Alert, severity: str, at: datetime, reopen_within: timedelta
 ) -> None:
-    shadow, name = key
-    graver = worse(alert.severity, severity) != alert.severity
+    shadow, dedup_key = key
+    more_severe = max_severity(alert.severity, severity) != alert.severity
     if not alert.live:
-        again = alert.resolved is not None and at - alert.resolved < reopen_within
-        found.alerts += not again and not shadow
+        reopens = alert.resolved is not None and at - alert.resolved < reopen_within
+        result.alerts += not reopens and not shadow
         alert.severity = severity
-    elif graver:
+    elif more_severe:
         alert.severity = severity
-    if not alert.live or graver:
+    if not alert.live or more_severe:
         if shadow:
-            found.would_page += 1
+            result.would_notify += 1
         else:
-            found.keys[name] += 1
-    alert.live, alert.seen = True, at
+            result.keys[dedup_key] += 1
+    alert.live, alert.last_seen = True, at
 
 
-def _resolved(found: Rehearsed, key: tuple[bool, str], alert: _Alert, at: datetime) -> None:
+def _resolve(result: BacktestResult, key: tuple[bool, str], alert: _Alert, at: datetime) -> None:
     alert.live, alert.resolved = False, at
-    found.resolved += not key[0]
+    result.resolved += not key[0]

@@ -1,7 +1,7 @@
-"""What a threshold costs in alerts, before anybody is paged: Bayes' rule over a million messages.
+"""What a threshold costs in alerts, before it is used: Bayes' rule over a million messages.
 
 Contract: `budget(prevalence, tpr, fpr)` with rates from 0 to 1. Precision is None where nothing would be flagged. The
-messages are taken one by one: an alert that groups many messages is one page, so these are upper bounds of pages.
+messages are counted one by one: an alert that groups many messages is one notification, so these are upper bounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Budget:
-    """Flagged messages a million, how many of them rightly, how many bad ones go unseen, and the precision."""
+    """Flagged messages, true positives, missed bad messages, and the precision."""
 
     alerts: float
     true_alerts: float
@@ -20,7 +20,7 @@ class Budget:
 
 
 def budget(prevalence: float, tpr: float, fpr: float, messages: float = 1_000_000) -> Budget:
-    """Of so many messages."""
+    """The budget for so many messages."""
     for name, value in (("prevalence", prevalence), ("tpr", tpr), ("fpr", fpr)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: {value:g} is not a rate from 0 to 1")
@@ -35,5 +35,5 @@ def fpr_for(precision: float, prevalence: float, tpr: float) -> float | None:
         raise ValueError(f"precision: {precision:g} is not a rate above 0")
     if prevalence >= 1:
         return None
-    found = prevalence * tpr * (1 - precision) / (precision * (1 - prevalence))
-    return found if found < 1 else None
+    fpr = prevalence * tpr * (1 - precision) / (precision * (1 - prevalence))
+    return fpr if fpr < 1 else None

@@ -1,8 +1,8 @@
-"""Score drift: how far live scores are from those that a probe's threshold was set on.
+"""Score drift: how far live scores are from those that a probe's threshold was calibrated on.
 
 Contract: `psi(quantiles, counts)` is the population stability index between the calibration set, given by its
-quantiles as the probe's card keeps them, and live scores counted between the cuts of `cuts(quantiles)`. 0 is the same;
-by the usual reading 0.1 is a shift and 0.25 a large one. Ties in the calibration scores make fewer, wider bins.
+quantiles in the probe's card, and live scores counted between the edges `cuts(quantiles)`. 0 means no drift; by the
+usual convention 0.1 is a shift and 0.25 a large one. Ties in the calibration scores make fewer, wider bins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Quantiles = Sequence[Sequence[float]]
 
 
 def cuts(quantiles: Quantiles) -> list[float]:
-    """Scores between which live ones are counted: the deciles, each once."""
+    """The edges of the bins: the deciles, each once."""
     return sorted({_at(quantiles, share) for share in _SHARES})
 
 
@@ -28,7 +28,7 @@ def psi(quantiles: Quantiles, counts: Sequence[int]) -> float:
     n, k = sum(counts), len(edges) + 1
     total = 0.0
     for i, count in enumerate(counts):
-        # Half a score more in each bin: an empty one is no infinity.
+        # Half a score is added to each bin, so that an empty one does not give infinity.
         expected = max(below[i + 1] - below[i], 1e-4)
         actual = (count + 0.5) / (n + 0.5 * k)
         total += (actual - expected) * math.log(actual / expected)
@@ -36,10 +36,10 @@ def psi(quantiles: Quantiles, counts: Sequence[int]) -> float:
 
 
 def _at(quantiles: Quantiles, share: float) -> float:
-    """The kept quantile nearest to a share."""
+    """The stored quantile nearest to a share."""
     return float(min(quantiles, key=lambda q: abs(q[0] - share))[1])
 
 
 def _share_below(quantiles: Quantiles, score: float) -> float:
-    """The share of calibration scores under a score, as far as the quantiles tell."""
+    """The share of calibration scores under a score, by the quantiles."""
     return float(quantiles[bisect_left([q[1] for q in quantiles], score)][0])

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: `90s`, `10m`, `1h30m`, `2d`."""
+"""Durations as people write them: `90s`, `10m`, `1h30m`, `2d`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _WRITTEN = re.compile(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?
 
 def parse_duration(written: object) -> timedelta:
     """ValueError says how it is written."""
-    found = _WRITTEN.fullmatch(written) if isinstance(written, str) and written else None
-    if found is None:
+    match = _WRITTEN.fullmatch(written) if isinstance(written, str) and written else None
+    if match is None:
         raise ValueError(f"{written!r} is no duration; write for example 90s, 10m, 1h30m or 2d")
-    return timedelta(**{name: int(n) for n, name in zip(found.groups(), _UNITS.values(), strict=True) if n})
+    return timedelta(**{name: int(n) for n, name in zip(match.groups(), _UNITS.values(), strict=True) if n})
 
 
 def format_duration(value: timedelta) -> str:

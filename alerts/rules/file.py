@@ -1,7 +1,7 @@
-"""Rules out of a TOML file, or every mistake in it by line, rule and field.
+"""Reads rules from a TOML file, or reports every error in it by line, rule and field.
 
-Contract: `load_rules(path)` gives valid rules or a RulesError with one line a mistake, `FILE:LINE: rate "burst":
-window: ...`. A file replaces the built-in rule; kinds that it leaves out have no rules.
+Contract: `load_rules(path)` gives valid rules or a RulesError with one line for each error, `FILE:LINE: rate "burst":
+window: ...`. A file replaces the built-in rule; kinds that it omits have no rules.
 
     [[threshold]]
     name = "threshold"
@@ -49,55 +49,55 @@ def load_rules(path: Path) -> Rules:
 
 
 def parse_rules(text: str, name: str) -> Rules:
-    """The rules in `text`; `name` is what mistakes call the file."""
+    """The rules in `text`; `name` is the file's name in errors."""
     try:
-        found = tomllib.loads(text)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RulesError(f"{name}: not TOML: {error}") from None
-    # By default there is one threshold rule; in a file there are those that it has.
-    given = {"threshold": [], **found}
+    # The default threshold rule applies only without a file.
+    given = {"threshold": [], **document}
     lines = locate(text)
-    mistakes: list[tuple[int, str]] = []
+    errors: list[tuple[int, str]] = []
     rules = None
     try:
         rules = Rules.model_validate(given)
     except ValidationError as error:
-        for one in error.errors(include_url=False, include_input=False):
-            at = tuple(one["loc"])
-            # A mistake of a whole rule names its field itself.
-            named = _said(one).partition(": ")[0].split(".") if len(at) == 2 else []
-            mistakes.append((line_of(lines, (*at, *named)) or 1, _explained(found, at, one)))
-    mistakes += _repeated(found, lines)
-    if rules is None or mistakes:
-        raise RulesError("\n".join(f"{name}:{line}: {said}" for line, said in sorted(mistakes)))
+        for detail in error.errors(include_url=False, include_input=False):
+            at = tuple(detail["loc"])
+            # An error of a whole rule begins with the name of its field.
+            named = _message(detail).partition(": ")[0].split(".") if len(at) == 2 else []
+            errors.append((line_of(lines, (*at, *named)) or 1, _explained(document, at, detail)))
+    errors += _repeated_names(document, lines)
+    if rules is None or errors:
+        raise RulesError("\n".join(f"{name}:{line}: {message}" for line, message in sorted(errors)))
     return rules
 
 
-def _explained(found: dict[str, Any], at: Place, error: Any) -> str:
+def _explained(document: dict[str, Any], at: Place, error: Any) -> str:
     kind = error["type"]
     field = ".".join(str(part) for part in at[2:] if part != "for_")
-    where = f"{_called(found, at)}: " if len(at) > 1 else ""
+    where = f"{_called(document, at)}: " if len(at) > 1 else ""
     if kind == "extra_forbidden" and len(at) == 1:
         return f"{at[0]}: no such kind of rule; there are {', '.join(f'[[{known}]]' for known in KINDS)}"
     if kind == "extra_forbidden":
         return f"{where}{field}: no such field; there are {', '.join(_fields(str(at[0])))}"
-    said = _said(error)
+    message = _message(error)
     if kind == "tuple_type" and len(at) == 1:
-        said = f"write each rule as [[{at[0]}]]"
+        message = f"write each rule as [[{at[0]}]]"
         field = str(at[0])
-    return f"{where}{field}: {said}" if field else f"{where}{said}"
+    return f"{where}{field}: {message}" if field else f"{where}{message}"
 
 
-def _said(error: Any) -> str:
-    """In the words of the rest of awry."""
+def _message(error: Any) -> str:
+    """Pydantic's message in the style of awry's own."""
     if error["type"] == "missing":
         return "is missing"
     return str(error["msg"]).removeprefix("Value error, ").replace("Input should", "must")
 
 
-def _called(found: dict[str, Any], at: Place) -> str:
+def _called(document: dict[str, Any], at: Place) -> str:
     try:
-        name = found[str(at[0])][at[1]]["name"]
+        name = document[str(at[0])][at[1]]["name"]
     except (KeyError, IndexError, TypeError):
         name = None
     return f'{at[0]} "{name}"' if isinstance(name, str) else f"{at[0]} number {int(at[1]) + 1}"
@@ -107,11 +107,11 @@ def _fields(kind: str) -> list[str]:
     return [field.alias or name for name, field in KINDS[kind].model_fields.items()]
 
 
-def _repeated(found: dict[str, Any], lines: dict[Place, int]) -> Iterator[tuple[int, str]]:
+def _repeated_names(document: dict[str, Any], lines: dict[Place, int]) -> Iterator[tuple[int, str]]:
     """Names that two rules share: alerts of one would count for the other."""
     named: list[tuple[int, str, str]] = []
     for kind in KINDS:
-        written = found.get(kind)
+        written = document.get(kind)
         for i, rule in enumerate(written if isinstance(written, list) else []):
             name = rule.get("name", "threshold" if kind == "threshold" else None) if isinstance(rule, dict) else None
             if isinstance(name, str):

@@ -1,8 +1,9 @@
 """When a condition that comes and goes becomes an alert, and when it is over: pure.
 
-Contract: a condition must be above its limit for `for_` before it fires, and at or under its clear limit for
-`clear_for` before it is cleared; in between nothing changes. Only time that was watched counts: callers give the
-seconds since the last look, bounded, so that neither a clock that jumps nor a pause lets a condition have held.
+Contract: the value must be above its limit for `for_` before the condition fires, and at or under its clear limit for
+`clear_for` before it is cleared; in between nothing changes. Only time that was observed counts: callers pass the
+seconds since the last evaluation, bounded, so that neither a clock that jumps nor a pause makes a condition count as
+true.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ Phase = Literal["pending", "firing", "clearing"]
 
 
 @dataclass(frozen=True)
-class Held:
-    """A condition's phase, and for how many seconds it has been in it. None instead: there is nothing to remember."""
+class ConditionState:
+    """A condition's phase, and for how many seconds it has been in it. None instead: the condition is not true."""
 
     phase: Phase
     seconds: float = 0.0
@@ -24,7 +25,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Limits:
-    """When it fires and when it is cleared."""
+    """When a condition fires and when it is cleared."""
 
     limit: float
     clear_limit: float
@@ -33,23 +34,23 @@ class Limits:
 
 
 def step(
-    held: Held | None, value: float, elapsed: float, limits: Limits
-) -> tuple[Held | None, Literal["fired", "cleared"] | None]:
-    """The phase after a look, and what happened."""
-    if held is None or held.phase == "pending":
+    state: ConditionState | None, value: float, elapsed: float, limits: Limits
+) -> tuple[ConditionState | None, Literal["fired", "cleared"] | None]:
+    """The state after an evaluation, and what happened."""
+    if state is None or state.phase == "pending":
         if value <= limits.limit:
             return None, None
-        seconds = 0.0 if held is None else held.seconds + elapsed
+        seconds = 0.0 if state is None else state.seconds + elapsed
         fires = seconds >= limits.for_.total_seconds()
-        return (Held("firing"), "fired") if fires else (Held("pending", seconds), None)
+        return (ConditionState("firing"), "fired") if fires else (ConditionState("pending", seconds), None)
     if value > limits.clear_limit:
-        return Held("firing"), None
-    seconds = 0.0 if held.phase == "firing" else held.seconds + elapsed
-    over = seconds >= limits.clear_for.total_seconds()
-    return (None, "cleared") if over else (Held("clearing", seconds), None)
+        return ConditionState("firing"), None
+    seconds = 0.0 if state.phase == "firing" else state.seconds + elapsed
+    cleared = seconds >= limits.clear_for.total_seconds()
+    return (None, "cleared") if cleared else (ConditionState("clearing", seconds), None)
 
 
-def watched(last: datetime, now: datetime, most: timedelta) -> float:
-    """Seconds between two looks that count: none when the clock went back, at most `most` when it jumped ahead or
-    nobody looked."""
+def observed_seconds(last: datetime, now: datetime, most: timedelta) -> float:
+    """Seconds between two evaluations that count: none when the clock was set back, at most `most` when it jumped ahead
+    or nothing evaluated."""
     return min(max((now - last).total_seconds(), 0.0), most.total_seconds())

@@ -1,12 +1,12 @@
-"""What a rule is: from scores, rates and the monitor's own state to an alert's identity and severity.
+"""The model of a rule: from scores, rates and the monitor's own state to an alert's dedup key and severity.
 
-Contract: three kinds. A threshold rule looks at each flagged score, in the worker's own transaction. A rate rule
-counts flagged messages of one tenant, model or conversation in a window; a monitor rule measures awry itself; both
-are evaluated by `alerts.evaluator` from the tables. Each rule has one alert a dedup key, which is readable on purpose:
-it is what a pager shows. Scores are in class gaps, and rules never see one that its probe did not flag.
+Contract: three kinds. A threshold rule is evaluated on each flagged score, in the worker's own transaction. A rate rule
+counts flagged messages of one tenant, model or conversation in a window; a monitor rule measures awry itself; both are
+evaluated by `alerts.evaluator` from the tables. Each rule has one live alert for each dedup key, which is readable on
+purpose: it is what a pager shows. Scores are in class gaps, and rules never see one that its probe did not flag.
 
-A rule is in breach while its value is above `limit`, and clear again at or under `clear_limit`; what lies between
-keeps it as it was. `Rules()` is what holds without a rules file: one threshold rule.
+A rule is in breach while its value is above `limit`, and clear again at or under `clear_limit`; in between it stays as
+it was. `Rules()` is the default without a rules file: one threshold rule.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from alerts.rules.durations import parse_duration
 from alerts.rules.patterns import ANY, matches
+from storage.coordinates import Coordinates
 
 Severity = Literal["warning", "error", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -51,21 +52,21 @@ _KEY_LENGTH = 255
 
 @dataclass(frozen=True)
 class Flagged:
-    """A score above its threshold, and whose message it was. Coordinates are (source, partition, offset)."""
+    """A score above its threshold, and the labels of its message."""
 
     probe: str
     score: float
     threshold: float
     tenant: str | None
     model: str | None
-    coordinates: tuple[str, int, int]
+    coordinates: Coordinates
     message_id: str | None
     conversation_id: str | None = None
     day: date | None = None
 
 
 def _bands(written: object) -> object:
-    """One severity, or the value from which each holds, gravest last."""
+    """One severity, or the value from which each applies, most severe last."""
     if isinstance(written, str):
         return ((written, None),)
     if isinstance(written, dict):
@@ -108,7 +109,7 @@ class _Rule(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
     severity: Bands = (("error", None),)
     shadow: bool = False
-    # An alert of the same key that was resolved so recently is opened again, instead of another one.
+    # An alert of the same key that was resolved so recently is reopened, instead of opening a new one.
     reopen_within: Duration = timedelta()
 
     @property
@@ -117,13 +118,13 @@ class _Rule(BaseModel):
         raise NotImplementedError
 
     def grade(self, value: float) -> Severity:
-        """The severity of a value; the mildest one holds from the limit on."""
+        """The severity of a value; the least severe applies from the limit on."""
         reached = [name for name, least in self.severity if least is None or value >= least]
         return reached[-1] if reached else self.severity[0][0]
 
     @model_validator(mode="after")
     def _bands_begin_at_the_limit(self) -> Any:
-        # Those that nobody wrote stay what they are: a value above the limit has its severity by them.
+        # The default bands are not checked: a value above the limit gets its severity by them.
         written = self.severity if "severity" in self.model_fields_set else ()
         low = [name for name, least in written if least is not None and least < self.limit]
         if low:
@@ -132,7 +133,7 @@ class _Rule(BaseModel):
 
 
 class ThresholdRule(_Rule):
-    """Speaks of single messages: `above` and the bands are class gaps over the probe's own threshold."""
+    """On single messages: `above` and the bands are class gaps over the probe's own threshold."""
 
     name: str = Field("threshold", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
     probe: Patterns = (ANY,)
@@ -141,16 +142,16 @@ class ThresholdRule(_Rule):
     per: Parts = ("tenant", "model")
     above: float = Field(0.0, ge=0)
     severity: Bands = (("warning", 0.0), ("error", 0.5), ("critical", 1.0))
-    # Resolved by itself after so long without a message.
+    # Resolved automatically after so long without a message.
     resolve_after: Duration | None = None
 
     @property
     def limit(self) -> float:
         return self.above
 
-    def concerns(self, flagged: Flagged) -> bool:
-        """Whether the rule speaks of this score."""
-        # The default must not depend on rounding: what its probe flagged is above 0.
+    def matches(self, flagged: Flagged) -> bool:
+        """Whether the rule applies to this score."""
+        # The default must not depend on rounding: a flagged score is above 0.
         high = self.above == 0 or flagged.score - flagged.threshold > self.above
         names = ((self.probe, flagged.probe), (self.tenant, flagged.tenant), (self.model, flagged.model))
         return high and all(matches(patterns, name) for patterns, name in names)
@@ -164,7 +165,7 @@ class ThresholdRule(_Rule):
         return dedup_key(self.name, flagged.probe, [whose[part] for part in self.per])
 
 
-class _Held(_Rule):
+class _ConditionRule(_Rule):
     """What rate and monitor rules share: a condition that must hold for a time, and be gone for a time."""
 
     for_: Duration = Field(timedelta(), alias="for")
@@ -184,7 +185,7 @@ class _Held(_Rule):
         return self
 
 
-class RateRule(_Held):
+class RateRule(_ConditionRule):
     """At least `flagged` flagged messages, of one probe and of one of each `per`, in `window`; where `of` is given,
     among the last `of` scored ones of it."""
 
@@ -212,7 +213,7 @@ class RateRule(_Held):
         return self
 
 
-class MonitorRule(_Held):
+class MonitorRule(_ConditionRule):
     """On awry itself: `check` says what is measured (`UNITS`), over `window` where it counts something."""
 
     check: Check
@@ -259,21 +260,21 @@ class Rules(BaseModel):
 
 
 def built_in(error_from: float, critical_from: float) -> Rules:
-    """What holds without a rules file."""
+    """The rules without a rules file."""
     bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
     return Rules.model_validate({"threshold": [{"severity": bands}]})
 
 
-def dedup_key(rule: str, what: str | None, whose: Sequence[str | None]) -> str:
+def dedup_key(rule: str, subject: str | None, labels: Sequence[str | None]) -> str:
     """`rule:probe:tenant:model`; a key that would be too long ends in a hash of its whole."""
-    key = ":".join((part or "-").replace(":", "_") for part in (rule, what, *whose))
+    key = ":".join((part or "-").replace(":", "_") for part in (rule, subject, *labels))
     if len(key) <= _KEY_LENGTH:
         return key
     return f"{key[: _KEY_LENGTH - 17]}~{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
-def worse(a: str, b: str) -> str:
-    """The graver of two severities."""
+def max_severity(a: str, b: str) -> str:
+    """The higher of two severities."""
     return max(a, b, key=SEVERITIES.index)
 
 

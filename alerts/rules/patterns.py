@@ -1,7 +1,7 @@
-"""Names matched by patterns with `*`, the same in Python and in PostgreSQL.
+"""Matches names against patterns with `*`, the same in Python and in PostgreSQL.
 
 Contract: a pattern matches a whole name, case and all; `*` stands for any characters, none included, and nothing else
-is special. A name that is not known (None) is matched by `*` alone.
+is special. An unknown name (None) is matched by `*` alone.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     first, *others = (re.escape(part) for part in re.split(r"\*+", pattern))
     if not others:
         return re.compile(first)
-    # Where a part was found first is never given up (an atomic group): the time is that of the name's length for each
-    # part, not a power of it.
+    # Atomic groups, without backtracking: the time is linear in the name's length for each part, not a power of it.
     *middle, last = others
-    found = "".join(f"(?>.*?{part})" for part in middle)
-    return re.compile(f"{first}{found}.*{last}", re.DOTALL)
+    between = "".join(f"(?>.*?{part})" for part in middle)
+    return re.compile(f"{first}{between}.*{last}", re.DOTALL)
 
 
 def matching(patterns: Sequence[str], column: ColumnElement[str]) -> ColumnElement[bool]:

@@ -1,9 +1,9 @@
-"""What rate and monitor rules measure, from the tables.
+"""The queries by which rate and monitor rules are measured.
 
-Contract: each function gives the values that it can tell; a group of a rate rule with nothing flagged is left out, and
-a check that nothing is known of (no worker ever, no score in the window) gives none: silence of the tables is no
-statement. Windows are of the time of storing, by the database's clock, so a producer's timestamps cannot hide a burst.
-Scores of probes in shadow, and replayed ones, do not count.
+Contract: each function returns the values that the tables have; a group of a rate rule with nothing flagged is left
+out, and a check without data (no worker ever, no score in the window) gives no value rather than 0. Windows are of the
+time of storing, by the database's clock, so a producer's timestamps cannot hide a burst. Scores of probes in shadow,
+and replayed ones, do not count.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from alerts.rules.model import MonitorRule, RateRule, dedup_key
 from alerts.rules.patterns import matches, matching
 from storage.schema import alert_messages, alerts, messages, probes, scores, workers
 
-# Messages that one look adds to an alert, and scores that drift is told by.
-_MOST_MESSAGES, _MOST_SCORES = 5000, 20_000
-# Groups that are named in a query; where more are busy, all are read.
-_MOST_GROUPS = 50
-# A worker that has said nothing for so long does not count for lag and delay.
-_PRESENT = timedelta(minutes=2)
+# Messages that one evaluation adds to an alert, and scores that drift is measured on.
+_MAX_MESSAGES, _MAX_SCORES = 5000, 20_000
+# Groups that a query names; when more are busy, it reads all.
+_MAX_GROUPS = 50
+# Lag and delay are those of workers with a heartbeat within this time.
+_HEARTBEAT = timedelta(minutes=2)
 
 _COLUMNS = {"tenant": messages.c.tenant, "model": messages.c.model, "conversation": messages.c.conversation_id}
 _FIELDS = {"tenant": "tenant", "model": "model", "conversation": "conversation_id"}
@@ -49,7 +49,7 @@ _FIELDS = {"tenant": "tenant", "model": "model", "conversation": "conversation_i
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom a value is of; None where a rule does not tell them apart."""
+    """The labels that a value belongs to; None where a rule does not group by it."""
 
     probe: str | None = None
     tenant: str | None = None
@@ -59,7 +59,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """One value of a rule's, and the key of its alert."""
+    """One value of a rule, and the dedup key of its alert."""
 
     dedup_key: str
     subject: Subject
@@ -67,11 +67,11 @@ class Measured:
 
 
 def subject_key(rule: RateRule | MonitorRule, subject: Subject) -> str:
-    """The dedup key of a rule's alert about somebody."""
+    """The dedup key of a rule's alert for a subject."""
     if isinstance(rule, MonitorRule):
         return dedup_key(rule.name, subject.probe or rule.check, ())
-    named = asdict(subject)
-    return dedup_key(rule.name, subject.probe, [named[_FIELDS[part]] for part in rule.per])
+    labels = asdict(subject)
+    return dedup_key(rule.name, subject.probe, [labels[_FIELDS[part]] for part in rule.per])
 
 
 def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
@@ -81,15 +81,15 @@ def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
     groups: list[ColumnElement[Any]] = [scores.c.probe, *parts]
     query = select(*groups, func.count()).join_from(scores, messages, _same_message())
     query = query.where(scores.c.flagged, *_in_window(rule, names)).group_by(*groups)
-    found: list[Any] = list(connection.execute(query))
-    # Among how many matters only where so many are flagged that the rule would not be clear.
-    many = [row for row in found if row[-1] > rule.clear_limit]
+    rows: list[Any] = list(connection.execute(query))
+    # `of` matters only for groups with so many flagged messages that the rule would not be clear.
+    many = [row for row in rows if row[-1] > rule.clear_limit]
     if rule.of is not None:
-        found = list(connection.execute(_among_the_last(rule, names, groups, many))) if many else []
+        rows = list(connection.execute(_among_the_last(rule, names, groups, many))) if many else []
     measured = []
-    for row in found:
-        whose = {_FIELDS[part]: value for part, value in zip(rule.per, row[1:-1], strict=True)}
-        subject = Subject(probe=row[0], **whose)
+    for row in rows:
+        labels = {_FIELDS[part]: value for part, value in zip(rule.per, row[1:-1], strict=True)}
+        subject = Subject(probe=row[0], **labels)
         measured.append(Measured(subject_key(rule, subject), subject, float(row[-1])))
     return measured
 
@@ -97,13 +97,13 @@ def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
 def _among_the_last(
     rule: RateRule, names: Sequence[str], groups: list[ColumnElement[Any]], many: Sequence[Any]
 ) -> Select[Any]:
-    """Flagged ones among the last `of` of each group in `many`."""
+    """The number of flagged scores among the last `of` of each group in `many`."""
     newest = (desc(scores.c.created_at), desc(scores.c.source), desc(scores.c.partition), desc(scores.c.offset))
     age = func.row_number().over(partition_by=groups, order_by=newest).label("age")
     labelled = [group.label(f"g{i}") for i, group in enumerate(groups)]
     scored = select(*labelled, scores.c.flagged, age).join_from(scores, messages, _same_message())
     chosen = (and_(*(g.is_not_distinct_from(v) for g, v in zip(groups, row[:-1], strict=True))) for row in many)
-    these = or_(*chosen) if len(many) <= _MOST_GROUPS else true()
+    these = or_(*chosen) if len(many) <= _MAX_GROUPS else true()
     recent = scored.where(*_in_window(rule, names), these).subquery()
     of = [recent.c[f"g{i}"] for i in range(len(groups))]
     return select(*of, func.count()).where(recent.c.flagged, recent.c.age <= rule.of).group_by(*of)
@@ -116,15 +116,15 @@ def flagged_messages(connection: Connection, rule: RateRule, subject: Subject, k
         alert_messages.c.alert_id.in_(select(alerts.c.id).where(continued)),
         *(alert_messages.c[name] == scores.c[name] for name in ("source", "partition", "offset")),
     )
-    named = asdict(subject)
-    whose = [_COLUMNS[part].is_not_distinct_from(named[_FIELDS[part]]) for part in rule.per]
+    labels = asdict(subject)
+    of_subject = [_COLUMNS[part].is_not_distinct_from(labels[_FIELDS[part]]) for part in rule.per]
     place = (scores.c.source, scores.c.partition, scores.c.offset)
     query = (
         select(*place, scores.c.day, messages.c.message_id, scores.c.score)
         .join_from(scores, messages, _same_message())
-        .where(scores.c.flagged, *_in_window(rule, [str(subject.probe)]), *whose, ~known)
+        .where(scores.c.flagged, *_in_window(rule, [str(subject.probe)]), *of_subject, ~known)
         .order_by(scores.c.created_at, *place)
-        .limit(_MOST_MESSAGES)
+        .limit(_MAX_MESSAGES)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
 
@@ -151,7 +151,7 @@ def _in_window(rule: RateRule, names: Sequence[str]) -> list[ColumnElement[bool]
 
 
 def measure_monitor(connection: Connection, rule: MonitorRule) -> list[Measured]:
-    """The check's value, or one a probe for drift."""
+    """The check's value; for drift, one for each probe."""
     if rule.check == "score_drift":
         return [
             Measured(subject_key(rule, Subject(probe)), Subject(probe), value)
@@ -177,17 +177,17 @@ def _monitor_query(rule: MonitorRule) -> Select[Any]:
     if rule.check in ("no_traffic", "no_worker"):
         last = func.max(workers.c.stored_at if rule.check == "no_traffic" else workers.c.seen_at)
         return select(func.extract("epoch", func.now() - last))
-    present = workers.c.seen_at > func.now() - _PRESENT
+    alive = workers.c.seen_at > func.now() - _HEARTBEAT
     if rule.check == "lag":
-        return select(func.sum(workers.c.lag)).where(present, workers.c.lag_unit == rule.units)
-    return select(func.max(workers.c.oldest_seconds)).where(present)
+        return select(func.sum(workers.c.lag)).where(alive, workers.c.lag_unit == rule.units)
+    return select(func.max(workers.c.oldest_seconds)).where(alive)
 
 
 def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]:
-    """PSI by probe, where the card has quantiles and the window enough scores; of the newest ones."""
+    """PSI by probe, of its newest version, where the card has quantiles and the window enough scores."""
     by_version = select(probes.c.name, probes.c.version, probes.c.card).order_by(probes.c.name, probes.c.version)
     newest = {row.name: row for row in connection.execute(by_version)}
-    found = {}
+    psi_by_probe = {}
     for name, version, card in newest.values():
         quantiles = (card.get("calibration") or {}).get("quantiles") or []
         if not quantiles or not matches(rule.probe, name):
@@ -202,12 +202,12 @@ def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]
                 scores.c.shadow.is_not(True),
             )
             .order_by(desc(scores.c.created_at))
-            .limit(_MOST_SCORES)
+            .limit(_MAX_SCORES)
             .subquery()
         )
         bucket = func.width_bucket(latest.c.score, literal(edges, ARRAY(Double)))
         counted = select(bucket.label("bucket"), func.count()).group_by(column("bucket"))
         counts = dict.fromkeys(range(len(edges) + 1), 0) | {int(b): int(n) for b, n in connection.execute(counted)}
         if sum(counts.values()) >= rule.at_least:
-            found[name] = psi(quantiles, [counts[i] for i in range(len(edges) + 1)])
-    return found
+            psi_by_probe[name] = psi(quantiles, [counts[i] for i in range(len(edges) + 1)])
+    return psi_by_probe

@@ -1,8 +1,9 @@
-"""On which line of a TOML document something stands.
+"""Line numbers in a TOML document.
 
 Contract: `locate(text)` maps a path such as ("rate", 1, "severity", "error") to the line of its key, and a path of a
-table to the line of its header, for a document that `tomllib` has read. It knows headers and keys at the beginning of a
-line, which is how rules are written; what stands deeper within a value is found by the path above it (`line_of`).
+table to the line of its header, for a document that `tomllib` has read. It recognises headers and keys at the
+beginning of a line, which is how rules are written; anything deeper in a value gets the line of the path above it
+(`line_of`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _QUOTES = re.compile(r"\"\"\"|'''")
 
 def locate(text: str) -> dict[Path, int]:
     """Path to line, from 1."""
-    found: dict[Path, int] = {}
+    lines: dict[Path, int] = {}
     counts: dict[Path, int] = {}
     at: Path = ()
     inside: str | None = None
@@ -32,14 +33,14 @@ def locate(text: str) -> dict[Path, int]:
             continue
         header, key = _HEADER.match(line), _KEY.match(line)
         if header is not None and key is None:
-            at = _entered(_parts(header[2]), counts, new=header[1] == "[[")
+            at = _header_path(_parts(header[2]), counts, new=header[1] == "[[")
             for length in range(1, len(at) + 1):
-                found.setdefault(at[:length], number)
+                lines.setdefault(at[:length], number)
         elif key is not None:
             path = at + tuple(_parts(key[1]))
             for length in range(len(at) + 1, len(path) + 1):
-                found.setdefault(path[:length], number)
-    return found
+                lines.setdefault(path[:length], number)
+    return lines
 
 
 def line_of(lines: dict[Path, int], path: Sequence[str | int]) -> int | None:
@@ -48,7 +49,7 @@ def line_of(lines: dict[Path, int], path: Sequence[str | int]) -> int | None:
     return next((lines[whole[:n]] for n in range(len(whole), 0, -1) if whole[:n] in lines), None)
 
 
-def _entered(parts: list[str], counts: dict[Path, int], *, new: bool) -> Path:
+def _header_path(parts: list[str], counts: dict[Path, int], *, new: bool) -> Path:
     """The path of a header: names of arrays of tables are followed by the index of their newest table."""
     at: Path = ()
     for i, part in enumerate(parts):

@@ -1,9 +1,9 @@
-"""Alertmanager, API v2: labels are who it is, annotations what is known of it.
+"""Alertmanager, API v2: labels identify an alert, annotations describe it.
 
-Contract: a post holds alerts as `alerts.delivery.resend` lists them; firing ones end by themselves a few refreshes
-later,
-ended ones carry the time of their end. An Alertmanager takes the same alert any number of times, so nothing needs an
-idempotency key. Of two alerts with the same labels (one was resolved, another opened) the later one is sent.
+Contract: a post holds alerts as `alerts.delivery.resend` lists them. Firing ones have an `endsAt` a few intervals
+ahead, so that they end by themselves when awry is down; ended ones have the time of their end. Alertmanager accepts the
+same alert any number of times, so no idempotency key is needed. Of two alerts with the same labels (one was resolved,
+another opened) the later one is sent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from alerts.senders.base import Event
+from alerts.senders.base import Notification
 from alerts.senders.http import Poster
 from alerts.text import summary, top_message
 
@@ -20,16 +20,16 @@ _CHUNK = 200
 
 
 class AlertmanagerSender:
-    """Posts to one Alertmanager; those of a cluster are a destination each."""
+    """Posts to one Alertmanager; each member of a cluster is a destination of its own."""
 
     def __init__(self, poster: Poster) -> None:
         self._poster = poster
 
-    def send(self, event: Event) -> None:
+    def send(self, notification: Notification) -> None:
         # Oldest first: of equal labels, the last one stays.
-        made = list({_identity(a): a for a in map(_alert, event.body["alerts"])}.values())
-        for start in range(0, len(made), _CHUNK):
-            self._poster.post(json.dumps(made[start : start + _CHUNK]).encode())
+        to_post = list({_identity(a): a for a in map(_alert, notification.body["alerts"])}.values())
+        for start in range(0, len(to_post), _CHUNK):
+            self._poster.post(json.dumps(to_post[start : start + _CHUNK]).encode())
 
 
 def _identity(alert: dict[str, Any]) -> str:
@@ -55,10 +55,10 @@ def _alert(entry: dict[str, Any]) -> dict[str, Any]:
     links = entry["links"]
     if "runbook" in links:
         annotations["runbook_url"] = links["runbook"]
-    made = {
+    alert = {
         "labels": {"alertname": "awry", **labels},
         "annotations": annotations,
         "startsAt": entry["starts_at"],
         "endsAt": entry["ends_at"],
     }
-    return made | ({"generatorURL": links["dashboard"]} if "dashboard" in links else {})
+    return alert | ({"generatorURL": links["dashboard"]} if "dashboard" in links else {})

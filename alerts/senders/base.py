@@ -1,4 +1,4 @@
-"""What every sender shares: the event it gets and the error it raises."""
+"""What every sender shares: the notification that it gets, the kinds of events, and the error that it raises."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-Fault = Literal["destination", "page", "gone"]
+EventKind = Literal["firing", "acknowledged", "resolved", "other"]
+Fault = Literal["destination", "notification", "gone"]
+
+_EVENT_KINDS: dict[str, EventKind] = {
+    "alert.opened": "firing",
+    "alert.reopened": "firing",
+    "alert.worsened": "firing",
+    "alert.acknowledged": "acknowledged",
+    "alert.resolved": "resolved",
+}
+
+
+def kind_of_event(event: str) -> EventKind:
+    """Whether an event says that an alert fires, was acknowledged or was resolved."""
+    return _EVENT_KINDS.get(event, "other")
 
 
 @dataclass(frozen=True)
-class Event:
-    """One page on its way out. `id` is the idempotency key and `body` what it says: the same on every try.
+class Notification:
+    """What is sent to a destination: one or more events of alerts. `id` is the idempotency key; `id` and `body` are the
+    same on every attempt.
 
-    `event` is what happened (`alert.opened`, ...), to the gravest of the alerts where the page is about several.
+    `event` is the name of the event (`alert.opened`, ...), that of the most severe alert where there are several.
     """
 
     id: uuid.UUID
@@ -26,10 +41,10 @@ class Event:
 
 
 class DeliveryError(Exception):
-    """A try that failed.
+    """An attempt that failed.
 
-    `fault` says whose: the destination's (nothing else would arrive either), the page's (it was refused, others may
-    pass), or the destination is gone for good. `retry_after`: seconds that the receiver asked for.
+    `fault`: the destination's (no other notification would arrive either), the notification's (it was rejected, others
+    may be accepted), or the destination is gone for good. `retry_after`: seconds that the receiver asked for.
     """
 
     def __init__(self, message: str, *, fault: Fault = "destination", retry_after: float | None = None) -> None:
@@ -39,6 +54,6 @@ class DeliveryError(Exception):
 
 
 class Sender(Protocol):
-    """Sends one event, or raises DeliveryError. Any other exception is a defect, and counts as a failed try."""
+    """Sends one notification, or raises DeliveryError. Any other exception is a bug, and counts as a failed attempt."""
 
-    def send(self, event: Event) -> None: ...
+    def send(self, notification: Notification) -> None: ...

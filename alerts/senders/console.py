@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from alerts.senders.base import Event
+from alerts.senders.base import Notification
 from alerts.text import printable
 
 
 class ConsoleSender:
-    """One line an event on standard output."""
+    """One line for each notification on standard output."""
 
-    def send(self, event: Event) -> None:
-        data = event.body["data"]
+    def send(self, notification: Notification) -> None:
+        data = notification.body["data"]
         line = (
-            f"{event.body['timestamp']} {data['severity'].upper():8} {event.event} {data['dedup_key']} "
+            f"{notification.body['timestamp']} {data['severity'].upper():8} {notification.event} {data['dedup_key']} "
             f"count={data['count']} score={data['score']:.2f} threshold={data['threshold']:.2f} id={data['alert_id']}"
         )
         sys.stdout.write(printable(line) + "\n")

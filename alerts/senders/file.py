@@ -1,7 +1,7 @@
-"""A file of JSON lines for a SIEM's agent to follow: an event a line.
+"""A file of JSON lines for a SIEM's agent to follow: one notification a line.
 
-Contract: a line is written whole and is on the disk before its event counts as delivered. The file is opened anew each
-time, so that it may be rotated away; a line that was cut off by a full disk is ended before the next one.
+Contract: a line is written whole and is on the disk before its notification counts as delivered. The file is reopened
+each time, so that it may be rotated; a line that was cut off by a full disk is ended before the next one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alerts.destinations import Format
 from alerts.formats import render
-from alerts.senders.base import DeliveryError, Event
+from alerts.senders.base import DeliveryError, Notification
 
 
 class FileSender:
@@ -21,8 +21,8 @@ class FileSender:
         self._path = path
         self._form = form
 
-    def send(self, event: Event) -> None:
-        line = render(event, self._form).encode() + b"\n"
+    def send(self, notification: Notification) -> None:
+        line = render(notification, self._form).encode() + b"\n"
         try:
             with self._path.open("a+b", buffering=0) as file:
                 if file.seek(0, os.SEEK_END) and not _ends_in_newline(file.fileno()):

@@ -1,12 +1,12 @@
-"""Posting JSON to an address that an owner gave: no redirects, one time limit for all of it, no private addresses.
+"""Posts JSON to a configured URL: no redirects, one deadline for the whole exchange, no private addresses (SSRF guard).
 
-Contract: `Poster.post` returns when the answer is 2xx, else it raises DeliveryError, which names the status or the kind
-of failure and nothing of the address. The limit holds for the whole exchange, also where a receiver dribbles. A name
-is looked up once, every address it has is checked, and the connection goes to one of those that were checked: an
-answer of the name server that changes in between changes nothing. Each post has a connection of its own.
+Contract: `Poster.post` returns when the status is 2xx, else it raises DeliveryError, which names the status or the kind
+of failure and nothing of the URL. The deadline covers the whole exchange, also when a receiver sends byte by byte. A
+host name is resolved once, all its addresses are checked, and the connection goes to one of those: DNS that changes in
+between (rebinding) has no effect. Each post has a connection of its own.
 
-Proxies of the environment are not used, since they would go around the check; a destination names its own, and then
-the proxy decides where it may connect to.
+Proxies of the environment are not used, since they would bypass the check; a destination names its own, and then the
+proxy decides where it may connect to.
 """
 
 from __future__ import annotations
@@ -31,22 +31,21 @@ from alerts.senders.base import DeliveryError, Fault
 from alerts.senders.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
-# More of an answer is not read: only its status counts.
-_ANSWER_BYTES = 65536
-# The answers that are about what was sent, not about the receiver.
+# No more of a response is read: only its status counts.
+_RESPONSE_BYTES = 65536
+# Statuses that reject this notification; all others mean that the destination is down.
 _REFUSALS = {400, 405, 406, 409, 411, 413, 414, 415, 422, 431}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# What Python's own tables, which differ by its version, may take for public: site-local addresses, those of protocols,
-# of relays and of documentation.
+# Networks that some versions of Python take for public: site-local, protocol assignments, relays, documentation.
 _NEVER = tuple(map(ipaddress.ip_network, ("fec0::/10", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")))
 
 
 class PrivateAddressError(Exception):
-    """A name has an address that is not of the public internet."""
+    """A host name has an address that is not public."""
 
 
 class Poster:
-    """Posts to one address."""
+    """Posts to one URL."""
 
     def __init__(
         self,
@@ -62,8 +61,8 @@ class Poster:
         self._proxy = proxy
         self._headers = {"user-agent": "awry", "content-type": "application/json", **(headers or {})}
         if self._url.userinfo:
-            given = f"{self._url.username}:{self._url.password}".encode()
-            self._headers.setdefault("authorization", "Basic " + base64.b64encode(given).decode())
+            credentials = f"{self._url.username}:{self._url.password}".encode()
+            self._headers.setdefault("authorization", "Basic " + base64.b64encode(credentials).decode())
         self._ca_file = ca_file
         self._tls: ssl.SSLContext | None = None
 
@@ -91,21 +90,21 @@ class Poster:
         sent = [(b"host", host), (b"content-length", str(len(payload)).encode())]
         sent += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         limits = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
-        # The pool is a context of its own; typed loosely because a proxy's is another class.
+        # Typed loosely because the pool of a proxy is another class.
         with pool.stream(  # type: ignore[attr-defined]
             "POST", url, headers=sent, content=payload, extensions={"timeout": limits}
         ) as response:
             status = int(response.status)
-            found = [value for name, value in response.headers if name.lower() == b"retry-after"]
-            seen = 0
+            retry_after = [value for name, value in response.headers if name.lower() == b"retry-after"]
+            read = 0
             try:
                 for chunk in response.iter_stream():
-                    seen += len(chunk)
-                    if seen > _ANSWER_BYTES:
+                    read += len(chunk)
+                    if read > _RESPONSE_BYTES:
                         break
             except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException):
-                pass  # the status has come, and it is all that counts
-        return status, found[0].decode("latin-1") if found else None
+                pass  # the status is there, and only it counts
+        return status, retry_after[0].decode("latin-1") if retry_after else None
 
     def _pool(self) -> Any:
         if self._tls is None:
@@ -125,7 +124,7 @@ class Poster:
 
 
 class _Backend(httpcore2.NetworkBackend):
-    """Connects to addresses that were checked, and gives every stream the same end."""
+    """Connects to checked addresses only, and gives every stream the same deadline."""
 
     def __init__(self, deadline: float, allow_private: bool) -> None:
         self._deadline = deadline
@@ -136,7 +135,7 @@ class _Backend(httpcore2.NetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 - what is left of the whole counts
+        timeout: float | None = None,  # noqa: ARG002 - the deadline counts
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
@@ -144,32 +143,34 @@ class _Backend(httpcore2.NetworkBackend):
             addresses = checked_addresses(host, port, self._allow_private)
         except (socket.gaierror, UnicodeError):
             raise httpcore2.ConnectError("no such name") from None
-        failed: Exception = httpcore2.ConnectError("no address")
+        failure: Exception = httpcore2.ConnectError("no address")
         for address in addresses:
             try:
-                stream = self._real.connect_tcp(address, port, _left(self._deadline), local_address, socket_options)
+                stream = self._real.connect_tcp(
+                    address, port, _seconds_left(self._deadline), local_address, socket_options
+                )
             except httpcore2.ConnectError as error:
-                failed = error
+                failure = error
             else:
                 return _Stream(stream, self._deadline)
-        raise failed
+        raise failure
 
     def connect_unix_socket(self, path: str, timeout: Any = None, socket_options: Any = None) -> Any:
         raise NotImplementedError
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A stream whose every wait ends at the deadline."""
+    """A stream whose reads and writes end at the deadline."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
         self._stream = stream
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        return self._stream.read(max_bytes, _left(self._deadline))
+        return self._stream.read(max_bytes, _seconds_left(self._deadline))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        self._stream.write(buffer, _left(self._deadline))
+        self._stream.write(buffer, _seconds_left(self._deadline))
 
     def close(self) -> None:
         self._stream.close()
@@ -180,49 +181,51 @@ class _Stream(httpcore2.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _left(self._deadline)), self._deadline)
+        return _Stream(
+            self._stream.start_tls(ssl_context, server_hostname, _seconds_left(self._deadline)), self._deadline
+        )
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise httpcore2.ReadTimeout("the time is over")
-    return left
+def _seconds_left(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise httpcore2.ReadTimeout("the deadline is over")
+    return seconds
 
 
 def checked_addresses(host: str, port: int, allow_private: bool = False) -> list[str]:
-    """Every address of a host, once. PrivateAddressError when one of them is not public and that is not allowed."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    """All addresses of a host. PrivateAddressError when one of them is not public and that is not allowed."""
+    resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in resolved))
     if not allow_private and not all(is_public(address) for address in addresses):
         raise PrivateAddressError
     return addresses
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is of the public internet, also what it is in disguise: mapped, translated or tunnelled."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
-        if found in _NAT64:
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+    """Whether an address is public; an IPv4 address that is mapped, translated or tunnelled counts as what it is."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo or (None, None))[1]
+        if parsed in _NAT64:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    special = found.is_multicast or found.is_reserved or any(found in network for network in _NEVER)
-    return found.is_global and not special
+    special = parsed.is_multicast or parsed.is_reserved or any(parsed in network for network in _NEVER)
+    return parsed.is_global and not special
 
 
 def _fault(status: int) -> Fault:
     if status == 410:
         return "gone"
-    return "page" if status in _REFUSALS else "destination"
+    return "notification" if status in _REFUSALS else "destination"
 
 
 def seconds_of(retry_after: str | None) -> float | None:
-    """A Retry-After header, in seconds from now; None where it says nothing of use."""
+    """A Retry-After header, in seconds from now; None where it is missing or invalid."""
     if retry_after is None:
         return None
     try:

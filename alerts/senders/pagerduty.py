@@ -1,8 +1,9 @@
-"""PagerDuty Events v2: one incident a group of alerts, by its dedup key.
+"""PagerDuty Events v2: one incident for each group of alerts, by its dedup key.
 
-Contract: news of firing alerts triggers; any other news acknowledges once no alert of the group is open, and resolves
-once none is open or acknowledged. Which alerts those are was counted when the page was made (`data.group.standing`),
-and pages of a group go out in order. A trigger that is repeated meets the same incident.
+Contract: a notification about firing alerts triggers; any other acknowledges once no alert of the group is open, and
+resolves once none is open or acknowledged. The alerts were counted when the notification was formed
+(`data.group.standing`), and the notifications of a group are sent in order. A repeated trigger updates the same
+incident.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from alerts.delivery.grouping import news_of
 from alerts.destinations import PAGERDUTY
-from alerts.senders.base import Event
+from alerts.senders.base import Notification, kind_of_event
 from alerts.senders.http import Poster
 from alerts.text import summary, title
 
@@ -24,15 +24,15 @@ _KEY_LENGTH = 255
 
 
 class PagerDutySender:
-    """Speaks for one service, by its integration's routing key."""
+    """Sends to one PagerDuty service, by its integration's routing key."""
 
     def __init__(self, poster: Poster, routing_key: str) -> None:
         self._poster = poster
         self._routing_key = routing_key
 
-    def send(self, event: Event) -> None:
-        data = event.body["data"]
-        action = _action(event)
+    def send(self, notification: Notification) -> None:
+        data = notification.body["data"]
+        action = _action(notification)
         if action is None:
             return
         body: dict[str, Any] = {
@@ -41,27 +41,27 @@ class PagerDutySender:
             "dedup_key": _key(str(data.get("group", {}).get("key") or data["dedup_key"])),
         }
         if action == "trigger":
-            body |= _details(event, data)
+            body |= _details(notification, data)
         self._poster.post(json.dumps(body).encode())
 
 
 def address(base: str) -> str:
-    """Where events go; the base is a setting, for the EU and for tests."""
+    """The URL for events; the base is configurable, for the EU and for tests."""
     return (base or PAGERDUTY).rstrip("/") + PATH
 
 
-def _action(event: Event) -> Action | None:
-    if news_of(event.event) == "firing":
+def _action(notification: Notification) -> Action | None:
+    if kind_of_event(notification.event) == "firing":
         return "trigger"
-    group = event.body["data"].get("group")
-    if group is None:  # the page is about one alert
-        return {"alert.acknowledged": "acknowledge", "alert.resolved": "resolve"}.get(event.event)  # type: ignore[return-value]
+    group = notification.body["data"].get("group")
+    if group is None:  # not grouped: the notification is about one alert
+        return {"alert.acknowledged": "acknowledge", "alert.resolved": "resolve"}.get(notification.event)  # type: ignore[return-value]
     if group["standing"]["open"]:
         return None
     return "acknowledge" if group["standing"]["acknowledged"] else "resolve"
 
 
-def _details(event: Event, data: dict[str, Any]) -> dict[str, Any]:
+def _details(notification: Notification, data: dict[str, Any]) -> dict[str, Any]:
     details = {name: value for name, value in data.items() if name not in ("links", "text")}
     links = data.get("links", {})
     return {
@@ -72,17 +72,17 @@ def _details(event: Event, data: dict[str, Any]) -> dict[str, Any]:
             "summary": summary(data)[:_SUMMARY_LENGTH],
             "source": title(data.get("model") or "awry"),
             "severity": data["severity"],
-            "timestamp": event.body["timestamp"],
+            "timestamp": notification.body["timestamp"],
             "component": data.get("probe") or data["rule"],
             "group": data.get("tenant") or "",
             "class": data["rule"],
-            "custom_details": {**details, "page": str(event.id)},
+            "custom_details": {**details, "page": str(notification.id)},
         },
     }
 
 
 def _key(key: str) -> str:
-    """PagerDuty takes 255 characters; a longer key keeps its beginning and a hash of all of it."""
+    """At most PagerDuty's 255 characters; a longer key is its beginning and a hash of the whole."""
     key = f"awry:{key}"
     if len(key) <= _KEY_LENGTH:
         return key

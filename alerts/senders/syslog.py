@@ -1,8 +1,8 @@
 """Syslog for a SIEM: RFC 5424 over UDP (RFC 5426), TCP (RFC 6587, octet counting) or TLS (RFC 5425).
 
-Contract: a message is the event as JSON, in ASCII, with its ids as structured data. Syslog has no answers: delivered
-means handed to the other side's kernel, for UDP not even that; who needs more uses a file or a webhook. TCP and TLS
-have a connection for each message, whose proper end says that all of it was taken.
+Contract: a message is the notification as JSON, in ASCII, with its ids as structured data. Syslog has no replies:
+delivered means accepted by the other side's kernel, for UDP not even that; use a file or a webhook where that is not
+enough. TCP and TLS use a connection for each message, whose orderly end shows that all of it was received.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 
 from alerts.destinations import SYSLOG_SCHEMES, Format, parts_of
 from alerts.formats import render
-from alerts.senders.base import DeliveryError, Event
+from alerts.senders.base import DeliveryError, Notification
 from alerts.senders.tls import tls_context
 
 TIMEOUT_SECONDS = 15.0
 # local0, and syslog's own severities.
 _FACILITY = 16
 _SEVERITIES = {"warning": 4, "error": 3, "critical": 2}
-# What RFC 5612 keeps for examples; awry has no number of its own.
+# The number that RFC 5612 reserves for examples; awry has none of its own.
 _ENTERPRISE = 32473
 
 
 class SyslogSender:
-    """Speaks to one collector."""
+    """Sends to one collector."""
 
     def __init__(self, url: str, form: Format, ca_file: Path | None = None) -> None:
         parts = parts_of(url)
@@ -37,8 +37,8 @@ class SyslogSender:
         self._form = form
         self._ca_file = ca_file
 
-    def send(self, event: Event) -> None:
-        message = line(event, self._form, datetime.now(UTC)).encode("ascii")
+    def send(self, notification: Notification) -> None:
+        message = line(notification, self._form, datetime.now(UTC)).encode("ascii")
         try:
             if self._scheme == "syslog+udp":
                 self._datagram(message)
@@ -51,22 +51,22 @@ class SyslogSender:
 
     def _datagram(self, message: bytes) -> None:
         family, kind, protocol, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as made:
-            made.settimeout(TIMEOUT_SECONDS)
-            made.connect(address)
-            made.send(message)
+        with socket.socket(family, kind, protocol) as udp:
+            udp.settimeout(TIMEOUT_SECONDS)
+            udp.connect(address)
+            udp.send(message)
 
     def _stream(self, message: bytes) -> None:
         with socket.create_connection((self._host, self._port), TIMEOUT_SECONDS) as plain:
             if self._scheme == "syslog+tcp":
-                _tell(plain, message)
+                _send_framed(plain, message)
                 return
             with tls_context(self._ca_file).wrap_socket(plain, server_hostname=self._host) as secure:
-                _tell(secure, message)
+                _send_framed(secure, message)
                 secure.unwrap()
 
 
-def _tell(connection: socket.socket, message: bytes) -> None:
+def _send_framed(connection: socket.socket, message: bytes) -> None:
     connection.sendall(b"%d %s" % (len(message), message))
     if not isinstance(connection, ssl.SSLSocket):
         connection.shutdown(socket.SHUT_WR)
@@ -74,17 +74,17 @@ def _tell(connection: socket.socket, message: bytes) -> None:
             pass
 
 
-def line(event: Event, form: Format, now: datetime) -> str:
-    """The message as it goes over the wire."""
-    data = event.body["data"]
+def line(notification: Notification, form: Format, now: datetime) -> str:
+    """The message as it is sent."""
+    data = notification.body["data"]
     priority = _FACILITY * 8 + _SEVERITIES[data["severity"]]
     stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    values = {"alert": data["alert_id"], "event": event.id, "severity": data["severity"], "rule": data["rule"]}
+    values = {"alert": data["alert_id"], "event": notification.id, "severity": data["severity"], "rule": data["rule"]}
     structured = " ".join(f'{name}="{_escaped(str(value))}"' for name, value in values.items())
     host = _header(socket.gethostname(), 255)
-    name = _header(event.event, 32)
+    name = _header(notification.event, 32)
     return f"<{priority}>1 {stamp} {host} awry {os.getpid()} {name} [awry@{_ENTERPRISE} {structured}] " + render(
-        event, form, ascii_only=True
+        notification, form, ascii_only=True
     )
 
 

@@ -1,4 +1,4 @@
-"""Checking a receiver's certificate."""
+"""TLS with a check of the receiver's certificate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alerts.senders.base import DeliveryError
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Certificates of the system, or of a file. A file that cannot be read is a failed try: it may be there later."""
+    """CA certificates of the system, or of a file. An unreadable file is a failed attempt: it may be there later."""
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, select
 
 from alerts.lifecycle.lifecycle import Opened, record_flagged
 from alerts.rules.model import Flagged
+from storage.coordinates import Coordinates
 from storage.schema import outbox
 
 
@@ -21,7 +22,7 @@ def flagged(
     model: str | None = "smol",
     threshold: float = 0.5,
 ) -> Flagged:
-    return Flagged(probe, value, threshold, tenant, model, ("topic", 0, offset), f"m{offset}")
+    return Flagged(probe, value, threshold, tenant, model, Coordinates("topic", 0, offset), f"m{offset}")
 
 
 def open_alerts(engine: Engine, found: Sequence[Flagged], destinations: Sequence[str] = ("pager",)) -> list[Opened]:

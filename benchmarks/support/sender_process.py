@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 from unittest.mock import patch
 
-from alerts.delivery import lease, loop, queue
+from alerts.delivery import loop, queue
 from alerts.delivery.channel import Channel
 from alerts.delivery.grouping import Policy
 from alerts.senders.base import Notification, Sender
@@ -26,7 +26,7 @@ def main() -> None:
     destination = to_webhook(sys.argv[2])
     if len(sys.argv) > 3:
         destination = Channel(_Standing(destination.sender), Policy())
-    with patch.object(queue, "LEASE", LEASE), patch.object(lease, "LEASE", LEASE):
+    with patch.object(queue, "LEASE", LEASE):
         loop.run(engine, {"pager": destination}, _never_stop, 0.05, lambda _: None, print)
 
 

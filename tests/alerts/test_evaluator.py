@@ -225,10 +225,10 @@ def test_severity_follows_the_value(engine: Engine) -> None:
     ]
 
 
-def test_a_rule_in_shadow_pages_nobody(engine: Engine) -> None:
+def test_a_rule_in_shadow_notifies_nobody(engine: Engine) -> None:
     quiet = rules(BURST + "shadow = true")
     scored(engine, 0, 3)
-    assert [look(engine, quiet).would for _ in range(3)] == [[("drift", "error")], [], []]
+    assert [look(engine, quiet).would_open for _ in range(3)] == [[("drift", "error")], [], []]
     assert all_alerts(engine) == []
     assert all_outbox(engine) == []
 
@@ -284,15 +284,15 @@ def test_only_one_looks_at_a_time(engine: Engine) -> None:
 
 def test_one_whose_connection_is_gone_ends_its_look(engine: Engine) -> None:
     """As the server does it with a process that was frozen for half a minute."""
-    from alerts.evaluator import _alone
+    from alerts.evaluator import _exclusive
 
-    with _alone(engine) as alone:
-        assert alone
+    with _exclusive(engine) as exclusive:
+        assert exclusive
         others = text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = :key")
         with engine.connect() as connection:
             connection.execute(others, {"key": 0x41575252})
-    with _alone(engine) as alone:
-        assert alone
+    with _exclusive(engine) as exclusive:
+        assert exclusive
 
 
 def test_evaluators_at_once_open_one_alert_a_key(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,12 +460,12 @@ def test_score_drift_is_by_probe(engine: Engine) -> None:
 
 
 def test_threshold_alerts_that_are_quiet_resolve(engine: Engine) -> None:
-    from alerts.lifecycle.lifecycle import record
+    from alerts.lifecycle.lifecycle import record_flagged
     from tests.support.alert_rows import flagged
 
     found = rules('[[threshold]]\nresolve_after = "30m"\n[[threshold]]\nname = "other"')
     with engine.begin() as connection:
-        record(connection, [flagged(1)], ["pager"], found.threshold)
+        record_flagged(connection, [flagged(1)], ["pager"], found.threshold)
     pass_time(engine, 1790)
     assert look(engine, found).resolved == 0
     pass_time(engine, 20)

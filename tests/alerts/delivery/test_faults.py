@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from alerts.delivery import lease, loop, queue
-from alerts.delivery.deliver import Delivered
+from alerts.delivery import loop, queue
+from alerts.delivery.deliver import Delivered, deliver_due
 from benchmarks.support.sender_process import LEASE
 from storage.database import connect
 from tests.conftest import url_of
@@ -111,15 +112,14 @@ def test_a_loop_outlives_a_database_that_is_away(
     own = connect(url_of(engine))
     said: list[str] = []
     done, away = threading.Event(), True
-    real = loop.deliver_due
 
-    def sometimes(*args: object, **more: object) -> Delivered:
+    def sometimes(*args: Any, **more: Any) -> Delivered:
         if away:
             broken = connect(url_of(engine))
             broken.dispose()
             with broken.connect() as connection:
                 connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
-        return real(*args, **more)  # type: ignore[arg-type]
+        return deliver_due(*args, **more)
 
     monkeypatch.setattr(loop, "deliver_due", sometimes)
     open_alerts(engine, [flagged(1)])
@@ -139,15 +139,15 @@ def test_a_loop_outlives_a_database_that_is_away(
     assert len(receiver.received) == 1
 
 
-def test_a_defect_ends_no_loop_and_is_said_once(
+def test_a_bug_ends_no_loop_and_is_reported_once(
     engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, broken = loop.deliver_due, True
+    broken = True
 
-    def sometimes(*args: object, **more: object) -> Delivered:
+    def sometimes(*args: Any, **more: Any) -> Delivered:
         if broken:
             raise KeyError("geheim")
-        return real(*args, **more)  # type: ignore[arg-type]
+        return deliver_due(*args, **more)
 
     monkeypatch.setattr(loop, "deliver_due", sometimes)
     open_alerts(engine, [flagged(1)])
@@ -164,7 +164,7 @@ def test_a_defect_ends_no_loop_and_is_said_once(
     assert said == ["pager: a defect of awry (KeyError); what waits is sent when that is over"]
 
 
-def test_stopping_waits_for_the_page_in_hand(engine: Engine, receiver: Receiver) -> None:
+def test_stopping_waits_for_the_notification_that_is_being_sent(engine: Engine, receiver: Receiver) -> None:
     open_alerts(engine, [flagged(1)])
     receiver.replies = [Reply(seconds=0.5)]
     done = threading.Event()
@@ -178,6 +178,5 @@ def test_stopping_waits_for_the_page_in_hand(engine: Engine, receiver: Receiver)
     assert all_outbox(engine)[0].delivered_at is not None
 
 
-def test_the_lease_is_as_short_as_a_crash_may_delay_a_page() -> None:
-    assert queue.LEASE is lease.LEASE
+def test_the_lease_is_as_short_as_a_crash_may_delay_a_notification() -> None:
     assert queue.LEASE.total_seconds() <= 30

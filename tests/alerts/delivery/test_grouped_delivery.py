@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, update
 
 from alerts.delivery.deliver import Delivered, deliver_due
+from alerts.delivery.notification import MAX_OTHERS
 from alerts.links import Links
-from alerts.delivery.notification import MOST_OTHERS
 from storage.database import connect
 from storage.schema import alerts, messages, outbox
 from storage.writer import BatchRows
@@ -23,9 +23,9 @@ from tests.support.delivery import (
     FakeClock,
     Recorder,
     carriers,
+    channel,
+    channels,
     configured,
-    courier,
-    couriers,
     to_webhook,
 )
 from tests.support.rows import message, write
@@ -83,8 +83,8 @@ def test_a_thousand_messages_of_fifty_tenants_are_one_page(
     data = json.loads(got.body)["data"]
     assert data["severity"] == "critical"
     assert (data["score"], data["count"]) == (1.599, 20)
-    assert (data["group"]["alerts"], data["group"]["left_out"]) == (50, 49 - MOST_OTHERS)
-    assert len(data["group"]["others"]) == MOST_OTHERS
+    assert (data["group"]["alerts"], data["group"]["left_out"]) == (50, 49 - MAX_OTHERS)
+    assert len(data["group"]["others"]) == MAX_OTHERS
     assert {one["count"] for one in data["group"]["others"]} == {20}
     assert data["group"]["standing"] == {"open": 50, "acknowledged": 0, "silenced": 0}
     assert all(r.delivered_at is not None for r in all_outbox(engine))
@@ -95,7 +95,7 @@ def test_what_comes_after_the_page_waits_for_the_interval_and_graver_news_does_n
     engine: Engine, clock: FakeClock
 ) -> None:
     recorder = Recorder()
-    to = couriers("pager", sender=recorder, policy=GROUPED)
+    to = channels("pager", sender=recorder, policy=GROUPED)
     open_alerts(engine, [flagged(1, tenant="a")])
     clock.sleep(10)
     assert deliver_due(engine, to, clock=clock).sent == 1
@@ -117,7 +117,7 @@ def test_what_comes_after_the_page_waits_for_the_interval_and_graver_news_does_n
 def test_an_outage_of_an_hour(engine: Engine, clock: FakeClock) -> None:
     """A minute of alerts each minute, everything down: few tries, nothing lost, all there soon after its return."""
     sender = Down()
-    to = couriers("pager", sender=sender, policy=GROUPED)
+    to = channels("pager", sender=sender, policy=GROUPED)
     for minute in range(60):
         open_alerts(engine, [flagged(minute, tenant=f"t{minute}")])
         if minute % 10 == 9:
@@ -141,7 +141,7 @@ def test_groups_are_apart(engine: Engine, clock: FakeClock) -> None:
     recorder = Recorder()
     open_alerts(engine, [flagged(1, tenant="a"), flagged(2, tenant="b"), flagged(3, probe="other")])
     clock.sleep(10)
-    assert deliver_due(engine, couriers("pager", sender=recorder, policy=GROUPED), clock=clock).sent == 2
+    assert deliver_due(engine, channels("pager", sender=recorder, policy=GROUPED), clock=clock).sent == 2
     assert {e.body["data"]["group"]["key"]: e.body["data"]["group"]["alerts"] for e in recorder.events} == {
         "threshold:drift": 2,
         "threshold:other": 1,
@@ -152,7 +152,7 @@ def test_links_are_made_of_what_the_alert_is(engine: Engine) -> None:
     links = Links("https://wiki.example/{rule}", "https://grafana.example/d/awry?var-tenant={tenant}&id={alert_id}")
     recorder = Recorder()
     open_alerts(engine, [flagged(1, tenant="a&b/ü")])
-    deliver_due(engine, {"pager": courier(recorder, links=links)})
+    deliver_due(engine, {"pager": channel(recorder, links=links)})
     data = recorder.events[0].body["data"]
     assert data["links"] == {
         "runbook": "https://wiki.example/threshold",
@@ -165,7 +165,7 @@ def test_text_goes_out_only_where_it_is_asked_for_and_was_stored(engine: Engine)
     write(engine, BatchRows([message(1, "s1", text=kept), message(2, "s2")], []))
     open_alerts(engine, [flagged(1, tenant="a"), flagged(2, tenant="b")], ("with", "without"))
     asked, other = Recorder(), Recorder()
-    deliver_due(engine, {"with": courier(asked, include_text=True), "without": courier(other)})
+    deliver_due(engine, {"with": channel(asked, include_text=True), "without": channel(other)})
     texts: dict[str, Any] = {e.body["data"]["tenant"]: e.body["data"].get("text") for e in asked.events}
     assert texts == {"a": kept, "b": None}
     assert len(other.events) == 2
@@ -174,7 +174,7 @@ def test_text_goes_out_only_where_it_is_asked_for_and_was_stored(engine: Engine)
         assert connection.execute(select(func.count()).select_from(messages)).scalar() == 2
 
 
-PAGERDUTY = {"name": "pager", "kind": "pagerduty", "routing_key": "k" * 32, "allow_private": True}
+PAGERDUTY: dict[str, Any] = {"name": "pager", "kind": "pagerduty", "routing_key": "k" * 32, "allow_private": True}
 
 
 def said(receiver: Receiver) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.delivery.grouping import LastPage, Policy, Waiting, fold
+from alerts.delivery.grouping import LastNotification, PendingEvent, Policy, next_group
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 BY_PROBE = Policy(("rule", "probe"), wait=10, interval=300)
@@ -20,61 +20,61 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def row(alert: int, event: str = "alert.opened", seconds: float = 0, severity: str = "warning") -> Waiting:
-    return Waiting(uuid.uuid4(), uuid.UUID(int=alert), event, severity, at(seconds))
+def row(alert: int, event: str = "alert.opened", seconds: float = 0, severity: str = "warning") -> PendingEvent:
+    return PendingEvent(uuid.uuid4(), uuid.UUID(int=alert), event, severity, at(seconds))
 
 
 def test_a_burst_is_one_page_after_the_wait() -> None:
     rows = [row(n, seconds=n / 100) for n in range(1000)]
-    assert fold(rows, BY_PROBE, at(9.99)) == ((), at(10))
-    assert fold(rows, BY_PROBE, at(10)) == (rows, None)
+    assert next_group(rows, BY_PROBE, at(9.99)) == ((), at(10))
+    assert next_group(rows, BY_PROBE, at(10)) == (rows, None)
 
 
 def test_the_next_page_waits_for_the_interval() -> None:
-    last = LastPage(at(10), "warning")
-    assert fold([row(1, seconds=20)], BY_PROBE, at(40), last) == ((), at(310))
-    assert len(fold([row(1, seconds=20)], BY_PROBE, at(310), last)[0]) == 1
+    last = LastNotification(at(10), "warning")
+    assert next_group([row(1, seconds=20)], BY_PROBE, at(40), last) == ((), at(310))
+    assert len(next_group([row(1, seconds=20)], BY_PROBE, at(310), last)[0]) == 1
 
 
 def test_what_is_graver_than_the_last_page_does_not() -> None:
     rows = [row(1, seconds=20), row(2, seconds=21, severity="critical")]
-    assert fold(rows, BY_PROBE, at(29), LastPage(at(10), "error")) == ((), at(30))
-    assert fold(rows, BY_PROBE, at(30), LastPage(at(10), "error")) == (rows, None)
-    assert fold(rows, BY_PROBE, at(30), LastPage(at(10), "critical")) == ((), at(310))
+    assert next_group(rows, BY_PROBE, at(29), LastNotification(at(10), "error")) == ((), at(30))
+    assert next_group(rows, BY_PROBE, at(30), LastNotification(at(10), "error")) == (rows, None)
+    assert next_group(rows, BY_PROBE, at(30), LastNotification(at(10), "critical")) == ((), at(310))
 
 
 def test_an_acknowledgement_goes_at_once() -> None:
     rows = [row(1, "alert.acknowledged", 5), row(2, "alert.resolved", 5), row(3, "alert.opened", 5)]
-    assert fold(rows, BY_PROBE, at(5), LastPage(at(0), "warning")) == ([rows[0]], None)
+    assert next_group(rows, BY_PROBE, at(5), LastNotification(at(0), "warning")) == ([rows[0]], None)
 
 
 def test_a_resolution_waits_for_company_and_for_its_own_opening() -> None:
     rows = [row(1, "alert.opened", 20), row(1, "alert.resolved", 25), row(2, "alert.resolved", 26)]
-    held = LastPage(at(10), "warning")
-    assert fold(rows, BY_PROBE, at(30), held) == ((), at(36))
-    assert fold(rows, BY_PROBE, at(36), held) == ([rows[2]], None), "the other alert's does not wait"
-    assert fold(rows, BY_PROBE, at(310), held) == ([rows[0]], None)
+    held = LastNotification(at(10), "warning")
+    assert next_group(rows, BY_PROBE, at(30), held) == ((), at(36))
+    assert next_group(rows, BY_PROBE, at(36), held) == ([rows[2]], None), "the other alert's does not wait"
+    assert next_group(rows, BY_PROBE, at(310), held) == ([rows[0]], None)
 
 
 def test_a_clock_that_was_set_back_holds_nothing() -> None:
     rows = [row(1, seconds=3600), row(2, "alert.resolved", 3601)]
-    assert fold(rows, BY_PROBE, at(0), LastPage(at(3590), "critical")) == ([rows[0]], None)
-    assert fold([row(1, seconds=0)], BY_PROBE, at(10), LastPage(at(3590), "critical"))[1] is None
-    assert fold([row(1, seconds=0.1)], BY_PROBE, at(0)) == ((), at(10.1)), "stored while this look began"
+    assert next_group(rows, BY_PROBE, at(0), LastNotification(at(3590), "critical")) == ([rows[0]], None)
+    assert next_group([row(1, seconds=0)], BY_PROBE, at(10), LastNotification(at(3590), "critical"))[1] is None
+    assert next_group([row(1, seconds=0.1)], BY_PROBE, at(0)) == ((), at(10.1)), "stored while this look began"
 
 
 def test_without_a_group_it_is_a_page_an_event() -> None:
     rows = [row(1), row(1, "alert.worsened"), row(1, "alert.resolved")]
-    assert fold(rows, Policy(), at(0)) == (rows[:1], None)
+    assert next_group(rows, Policy(), at(0)) == (rows[:1], None)
 
 
 def test_for_who_wants_what_stands_all_is_one_page() -> None:
     rows = [row(1), row(2, "alert.resolved")]
-    assert fold(rows, Policy(whole=True), at(0)) == (rows, None)
+    assert next_group(rows, Policy(whole=True), at(0)) == (rows, None)
 
 
 def test_nothing_waits_for_nothing() -> None:
-    assert fold([], BY_PROBE, at(0)) == ((), None)
+    assert next_group([], BY_PROBE, at(0)) == ((), None)
 
 
 def test_a_key_is_what_alerts_have_in_common() -> None:
@@ -98,19 +98,21 @@ waiting = st.lists(
 
 
 @given(waiting, st.sampled_from([BY_PROBE, Policy(), Policy(whole=True), Policy(("probe",))]))
-def test_all_of_it_goes_out_once_and_in_each_alerts_order(rows: list[Waiting], policy: Policy) -> None:
-    left, sent, now, last = list(rows), [], START, None
+def test_all_of_it_goes_out_once_and_in_each_alerts_order(rows: list[PendingEvent], policy: Policy) -> None:
+    left, now = list(rows), START
+    sent: list[PendingEvent] = []
+    last: LastNotification | None = None
     for _ in range(10 * len(rows) + 10):
-        members, until = fold(left, policy, now, last)
+        members, until = next_group(left, policy, now, last)
         if until is not None:
             assert until > now
             now = until
             continue
         if not members:
             break
-        assert policy.whole or len({m.news for m in members}) == 1
-        if members[0].news == "firing":
-            last = LastPage(
+        assert policy.whole or len({m.kind for m in members}) == 1
+        if members[0].kind == "firing":
+            last = LastNotification(
                 now, max(members, key=lambda m: ["warning", "error", "critical"].index(m.severity)).severity
             )
         sent += members
@@ -122,8 +124,8 @@ def test_all_of_it_goes_out_once_and_in_each_alerts_order(rows: list[Waiting], p
 
 
 @given(waiting)
-def test_pages_about_firing_alerts_are_an_interval_apart_unless_graver(rows: list[Waiting]) -> None:
-    last = LastPage(at(2000), "critical")
-    members, until = fold([r for r in rows if r.event in FIRING], BY_PROBE, at(2299), last)
+def test_pages_about_firing_alerts_are_an_interval_apart_unless_graver(rows: list[PendingEvent]) -> None:
+    last = LastNotification(at(2000), "critical")
+    members, until = next_group([r for r in rows if r.event in FIRING], BY_PROBE, at(2299), last)
     assert members == ()
     assert until in (None, at(2300))

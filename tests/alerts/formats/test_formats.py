@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from alerts.formats import ecs, ocsf, render
 from alerts.rules.model import SEVERITIES
-from alerts.senders.base import Event
+from alerts.senders.base import Notification
 from tests.support import ROOT
 
 REF = ROOT / "tests" / "ref"
@@ -28,7 +28,7 @@ NAMES = ("alert.opened", "alert.worsened", "alert.reopened", "alert.acknowledged
 TOP = {"source": "llm.traffic", "partition": 3, "offset": 1204, "id": "m-1204", "score": 1.234567}
 
 
-def event(name: str = "alert.opened", **more: Any) -> Event:
+def event(name: str = "alert.opened", **more: Any) -> Notification:
     """An event with everything that one can have; `more` changes its data."""
     data = {
         "alert_id": "6b3f7c1e-5a52-4d56-9c0b-2f4f6f0f7d11",
@@ -54,11 +54,11 @@ def event(name: str = "alert.opened", **more: Any) -> Event:
     }
     body = {"type": name, "timestamp": "2026-03-01T00:05:01+00:00", "data": data | more}
     at = datetime(2026, 3, 1, 0, 5, 1, tzinfo=UTC)
-    return Event(uuid.UUID("0190a0a0-0000-7000-8000-000000000001"), "siem", name, body, 1, at)
+    return Notification(uuid.UUID("0190a0a0-0000-7000-8000-000000000001"), "siem", name, body, 1, at)
 
 
 TEXT = {"messages": [{"role": "user", "content": "hello"}], "response": "there"}
-BARE = dict.fromkeys(
+BARE: dict[str, Any] = dict.fromkeys(
     (
         "probe",
         "tenant",
@@ -72,7 +72,7 @@ BARE = dict.fromkeys(
     )
 )
 # Name of the golden file, and the event that is in it.
-EVENTS: dict[str, Event] = {
+EVENTS: dict[str, Notification] = {
     **{name.removeprefix("alert."): event(name) for name in NAMES},
     "monitor": event(**BARE, rule="lag", kind="monitor", units="messages", dedup_key="lag", links={}),
     "with_text": event(text=TEXT),

@@ -22,7 +22,7 @@ from alerts.senders.file import FileSender
 from alerts.senders.syslog import SyslogSender
 from tests.alerts.formats.test_formats import event
 from tests.support.alert_rows import flagged, open_alerts
-from tests.support.delivery import configured, courier
+from tests.support.delivery import channel, configured
 
 LOOPBACK = "127.0.0.1"
 # RFC 5424, section 6.
@@ -152,7 +152,7 @@ def test_a_collector_that_is_away_gets_it_later(engine: Engine) -> None:
         free.bind((LOOPBACK, 0))
         port = free.getsockname()[1]
     open_alerts(engine, [flagged(1)], ("siem",))
-    done = deliver_due(engine, {"siem": courier(SyslogSender(f"syslog+tcp://{LOOPBACK}:{port}", "awry"))})
+    done = deliver_due(engine, {"siem": channel(SyslogSender(f"syslog+tcp://{LOOPBACK}:{port}", "awry"))})
     assert (done.sent, done.failed) == (0, 1)
 
 

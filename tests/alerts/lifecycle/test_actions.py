@@ -17,7 +17,7 @@ from alerts.lifecycle import actions
 from alerts.lifecycle.actions import Silenced
 from alerts.lifecycle.audit import Actor
 from alerts.lifecycle.expiry import end_silences
-from alerts.lifecycle.lifecycle import record
+from alerts.lifecycle.lifecycle import record_flagged
 from alerts.rules.model import Rules, ThresholdRule
 from storage.schema import alert_messages
 from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts, set_state
@@ -149,7 +149,7 @@ def test_reopening_waits_for_whoever_opens_the_key(engine: Engine) -> None:
 
     thread = threading.Thread(target=reopen)
     with engine.begin() as connection:
-        record(connection, [flagged(2)], ["pager"])
+        record_flagged(connection, [flagged(2)], ["pager"])
         thread.start()
         wait_until_blocked(engine)
     thread.join()
@@ -206,7 +206,7 @@ def test_find_alert(engine: Engine) -> None:
 # Silences.
 
 
-def silence(engine: Engine, lasting: timedelta = HOUR, severity: Any = "critical", **matchers: str) -> Silenced:
+def silence(engine: Engine, lasting: timedelta = HOUR, severity: Any = "critical", **matchers: Any) -> Silenced:
     made = do(engine, actions.silence, matchers, lasting, ANNA, "planned", severity)
     assert isinstance(made, Silenced)
     return made
@@ -240,7 +240,7 @@ def test_a_silence_covers_what_is_live_and_what_comes(engine: Engine) -> None:
         ({"dedup_key": "*"}, False),
     ],
 )
-def test_matchers(engine: Engine, matchers: dict[str, str], covered: bool) -> None:
+def test_matchers(engine: Engine, matchers: dict[str, Any], covered: bool) -> None:
     opened(engine)
     assert bool(silence(engine, **matchers).alerts) is covered
 
@@ -392,7 +392,7 @@ def test_nothing_opens_between_a_silence_and_its_commit(engine: Engine) -> None:
     thread = threading.Thread(target=silencer)
     with engine.begin() as connection:
         other = flagged(2, tenant="bank")
-        record(connection, [other], ["pager"], [ThresholdRule(name="other")])
+        record_flagged(connection, [other], ["pager"], [ThresholdRule(name="other")])
         thread.start()
         wait_until_blocked(engine)
     thread.join()
@@ -404,7 +404,7 @@ def test_a_worker_that_is_stuck_does_not_hold_a_silencer_up_for_ever(
 ) -> None:
     monkeypatch.setattr("alerts.lifecycle.silences._LOCK_SECONDS", 1)
     with engine.begin() as connection:
-        record(connection, [flagged(1)], ["pager"])
+        record_flagged(connection, [flagged(1)], ["pager"])
         with pytest.raises(TransitionError, match="try again"):
             silence(engine, rule="*")
     assert silence(engine, rule="*").alerts
@@ -418,7 +418,7 @@ def test_workers_and_silencers_never_wait_in_a_ring(engine: Engine) -> None:
         barrier.wait()
         for n in range(25):
             batch = [flagged(n, tenant=t) for t in "abc"][::order]
-            work(lambda c, b=batch: record(c, b, ["pager"]))
+            work(partial(record_flagged, flagged=batch, destinations=["pager"]))
 
     def silencer() -> None:
         barrier.wait()
@@ -450,11 +450,11 @@ def test_workers_and_silencers_never_wait_in_a_ring(engine: Engine) -> None:
 def test_a_threshold_alert_is_reopened_within_its_time(engine: Engine) -> None:
     again = rules('[[threshold]]\nreopen_within = "30m"').threshold
     with engine.begin() as connection:
-        (first,) = record(connection, [flagged(1, 3.0)], ["pager"], again)
+        (first,) = record_flagged(connection, [flagged(1, 3.0)], ["pager"], again)
     do(engine, actions.acknowledge, first.alert_id, ANNA)
     do(engine, actions.resolve, first.alert_id, ANNA)
     with engine.begin() as connection:
-        (second,) = record(connection, [flagged(2)], ["pager"], again)
+        (second,) = record_flagged(connection, [flagged(2)], ["pager"], again)
     assert (second.alert_id, second.event, second.severity) == (first.alert_id, "alert.reopened", "warning")
     found = row(engine)
     assert (found.count, found.reopened, found.acknowledged_at, found.top_score) == (2, 1, None, 3.0)
@@ -462,7 +462,7 @@ def test_a_threshold_alert_is_reopened_within_its_time(engine: Engine) -> None:
     do(engine, actions.resolve, first.alert_id, ANNA)
     pass_time(engine, 1801)
     with engine.begin() as connection:
-        (third,) = record(connection, [flagged(3)], ["pager"], again)
+        (third,) = record_flagged(connection, [flagged(3)], ["pager"], again)
     assert third.event == "alert.opened"
 
 
@@ -470,9 +470,9 @@ def test_two_workers_reopen_it_once(engine: Engine) -> None:
     again = rules('[[threshold]]\nreopen_within = "30m"').threshold
     do(engine, actions.resolve, opened(engine), ANNA)
     told: list[Any] = []
-    thread = threading.Thread(target=lambda: told.extend(do(engine, record, [flagged(3)], ["pager"], again)))
+    thread = threading.Thread(target=lambda: told.extend(do(engine, record_flagged, [flagged(3)], ["pager"], again)))
     with engine.begin() as connection:
-        told += record(connection, [flagged(2)], ["pager"], again)
+        told += record_flagged(connection, [flagged(2)], ["pager"], again)
         thread.start()
         wait_until_blocked(engine)
     thread.join()
@@ -500,7 +500,7 @@ def test_rules_of_a_file_each_have_their_alerts(engine: Engine) -> None:
         '[[threshold]]\nname = "talk"\nper = ["conversation"]\n'
     ).threshold
     with engine.begin() as connection:
-        record(connection, [flagged(1), flagged(2, 1.2)], ["pager"], found)
+        record_flagged(connection, [flagged(1), flagged(2, 1.2)], ["pager"], found)
     assert {r.dedup_key: (r.count, r.severity) for r in all_alerts(engine)} == {
         "all:drift:shop:smol": (2, "error"),
         "high:drift:shop": (1, "critical"),
@@ -512,7 +512,7 @@ def test_prepared_statements_find_the_index(engine: Engine) -> None:
     """After a few executions a statement is planned without its values."""
     with engine.connect() as connection:
         for n in range(15):
-            record(connection, [flagged(n, tenant=f"t{n % 3}")], [])
+            record_flagged(connection, [flagged(n, tenant=f"t{n % 3}")], [])
             connection.commit()
             connection.execute(text("SELECT 1"))
     assert sorted(r.count for r in all_alerts(engine)) == [5, 5, 5]

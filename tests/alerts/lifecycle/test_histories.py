@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, select
 from alerts.errors import AlertsError
 from alerts.lifecycle import actions
 from alerts.lifecycle.expiry import end_silences, resolve_quiet
-from alerts.lifecycle.lifecycle import record
+from alerts.lifecycle.lifecycle import record_flagged
 from alerts.rules.model import SEVERITIES
 from storage.queries.alerts import active_silences
 from storage.schema import alert_messages
@@ -60,7 +60,7 @@ class History:
             self.recorded[f"threshold:drift:{tenant}:smol"] += 1
             found.append(flagged(self.offset, self.draw.choice([0.6, 1.2, 2.0]), tenant=tenant))
         with self.engine.begin() as connection:
-            record(connection, found, ["pager"], FOUND)
+            record_flagged(connection, found, ["pager"], FOUND)
 
     def decide(self) -> None:
         self.on_one(self.draw.choice([actions.acknowledge, actions.resolve, actions.reopen]), ANNA)

@@ -7,8 +7,9 @@ import time
 
 from sqlalchemy import Engine, func, text, update
 
-from alerts.lifecycle.lifecycle import Opened, record
+from alerts.lifecycle.lifecycle import Opened, record_flagged
 from alerts.rules.model import Flagged
+from storage.coordinates import Coordinates
 from storage.database import connect
 from storage.schema import alerts
 from storage.writer import BatchRows, write_batch
@@ -150,7 +151,7 @@ def test_what_leaves_the_house_are_ids_and_scores(engine: Engine) -> None:
 
 
 def test_odd_names_can_be_stored(engine: Engine) -> None:
-    odd = Flagged("drift", 0.6, 0.5, "a\x00\ud800", "m\x00", ("s\x00", 0, 1), "\udfff")
+    odd = Flagged("drift", 0.6, 0.5, "a\x00\ud800", "m\x00", Coordinates("s\x00", 0, 1), "\udfff")
     open_alerts(engine, [odd])
     open_alerts(engine, [odd])
     (row,) = all_alerts(engine)
@@ -164,7 +165,7 @@ def test_redelivered_scores_count_nothing_twice(engine: Engine) -> None:
     def deliver(rows: BatchRows) -> int:
         with engine.begin() as connection:
             new = write_batch(connection, rows).scores
-            record(connection, [flagged(s.at.offset, s.score) for s in new], ["pager"])
+            record_flagged(connection, [flagged(s.at.offset, s.score) for s in new], ["pager"])
             return len(new)
 
     assert deliver(batch) == 3
@@ -176,7 +177,7 @@ def test_redelivered_scores_count_nothing_twice(engine: Engine) -> None:
 
 def test_a_rolled_back_batch_leaves_no_alert(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert len(record(connection, [flagged(1)], ["pager"])) == 1
+        assert len(record_flagged(connection, [flagged(1)], ["pager"])) == 1
         connection.rollback()
     assert all_alerts(engine) == []
     assert all_outbox(engine) == []
@@ -186,7 +187,7 @@ def test_a_connection_that_lives_long(engine: Engine) -> None:
     """After a few executions the driver prepares statements and PostgreSQL plans them without their values."""
     with engine.connect() as connection:
         for n in range(25):
-            assert len(record(connection, [flagged(n, tenant=f"t{n}")], [])) == 1
+            assert len(record_flagged(connection, [flagged(n, tenant=f"t{n}")], [])) == 1
             connection.commit()
     assert len(all_alerts(engine)) == 25
 
@@ -198,7 +199,7 @@ def test_two_workers_that_meet_tell_it_once(engine: Engine) -> None:
     second = threading.Thread(target=lambda: told.extend(open_alerts(engine, [flagged(3, 1.2)])))
     waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
     with engine.connect() as connection, engine.connect() as watcher:
-        told += record(connection, [flagged(2, 1.2)], ["pager"])
+        told += record_flagged(connection, [flagged(2, 1.2)], ["pager"])
         second.start()
         until = time.monotonic() + 20
         while not watcher.execute(waiting, {"name": engine.url.database}).scalar():
@@ -228,7 +229,7 @@ def test_two_workers_and_many_batches_keep_one_live_alert_a_key(engine: Engine) 
                 value = 0.6 if n < 10 else 1.1 if n < 20 else 2.0
                 batch = [flagged(n, value, tenant=t) for t in order]
                 with own.begin() as connection:
-                    opened = record(connection, batch, ["pager", "siem"])
+                    opened = record_flagged(connection, batch, ["pager", "siem"])
                 told.extend((o.dedup_key, o.event, o.severity) for o in opened)
         except Exception as error:
             errors.append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, String, literal, select
 
 from alerts.errors import TransitionError
-from alerts.lifecycle.states import STATES, Action, moved, sighting
+from alerts.lifecycle.states import STATES, Action, State, after_breach, next_state
 from alerts.rules.budget import budget, fpr_for
 from alerts.rules.drift import cuts, psi
 from alerts.rules.durations import format_duration, parse_duration
-from alerts.rules.hysteresis import Limits, step, watched
+from alerts.rules.hysteresis import ConditionState, Limits, observed_seconds, step
 from alerts.rules.model import SEVERITIES
 from alerts.rules.patterns import matches, matching
 
@@ -28,7 +29,7 @@ def test_every_transition_is_allowed_or_refused() -> None:
     for action in get_args(Action):
         for state in STATES:
             try:
-                allowed[state, action] = moved(state, action)
+                allowed[state, action] = next_state(state, action)
             except TransitionError:
                 continue
     assert allowed == {
@@ -43,23 +44,23 @@ def test_every_transition_is_allowed_or_refused() -> None:
         ("silenced", "resolve"): "resolved",
         ("resolved", "reopen"): "open",
     }
-    assert moved("silenced", "unsilence", acknowledged=True) == "acknowledged"
+    assert next_state("silenced", "unsilence", acknowledged=True) == "acknowledged"
 
 
 @given(st.sampled_from(LIVE), severities, severities, st.booleans(), st.none() | severities, st.booleans())
-def test_a_sighting_never_hides_what_is_graver_than_a_silence_knew(
-    state: str, severity: str, seen: str, acknowledged: bool, silenced: str | None, over: bool
+def test_a_breach_notifies_of_what_is_more_severe_than_a_silence_allows(
+    state: State, severity: str, new_severity: str, acknowledged: bool, silenced: str | None, over: bool
 ) -> None:
-    found = sighting(
+    found = after_breach(
         state,
         severity,
-        seen,
+        new_severity,
         acknowledged=acknowledged,
         silenced_severity=silenced,
-        silence_over=over,  # type: ignore[arg-type]
+        silence_over=over,
     )
     rank = SEVERITIES.index
-    assert rank(found.severity) == max(rank(severity), rank(seen))
+    assert rank(found.severity) == max(rank(severity), rank(new_severity))
     known = rank(silenced or severity) if state == "silenced" else rank(severity)
     if rank(found.severity) > known:
         assert (found.event, found.suppressed) == ("alert.worsened", False)
@@ -69,7 +70,7 @@ def test_a_sighting_never_hides_what_is_graver_than_a_silence_knew(
         assert not over
     if state != "silenced":
         assert found.state == state
-        assert (found.event is None) == (rank(seen) <= rank(severity))
+        assert (found.event is None) == (rank(new_severity) <= rank(severity))
 
 
 # Hysteresis.
@@ -77,10 +78,11 @@ def test_a_sighting_never_hides_what_is_graver_than_a_silence_knew(
 MINUTE = timedelta(minutes=1)
 
 
-def run(values: list[float], limits: Limits, every: float = 15.0) -> list[str]:
-    held, events = None, []
+def run(values: Sequence[float], limits: Limits, every: float = 15.0) -> list[str]:
+    state: ConditionState | None = None
+    events: list[str] = []
     for value in values:
-        held, event = step(held, value, every if held else 0.0, limits)
+        state, event = step(state, value, every if state else 0.0, limits)
         events.append(event or "")
     return events
 
@@ -113,7 +115,7 @@ def test_fired_and_cleared_take_turns_and_hold_their_times(values: list[float], 
 @pytest.mark.parametrize(("seconds", "counted"), [(-3600, 0), (0, 0), (15, 15), (60, 60), (61, 60), (10**7, 60)])
 def test_only_what_was_watched_counts(seconds: float, counted: float) -> None:
     then = datetime(2026, 3, 1, tzinfo=UTC)
-    assert watched(then, then + timedelta(seconds=seconds), MINUTE) == counted
+    assert observed_seconds(then, then + timedelta(seconds=seconds), MINUTE) == counted
 
 
 # Patterns: the same in Python and in PostgreSQL.

@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from alerts.lifecycle.lifecycle import record
-from alerts.rules.backtest import Rehearsed, rehearse, stored_scores
+from alerts.lifecycle.lifecycle import record_flagged
+from alerts.rules.backtest import BacktestResult, backtest, stored_scores
 from alerts.rules.model import Flagged, RateRule, Rules
 from alerts.rules.queries import measure_rate
+from storage.coordinates import Coordinates
 from storage.writer import BatchRows
 from tests.support.alert_rows import all_alerts, all_outbox
 from tests.support.alert_scenes import look, pass_time, rules, scored
@@ -21,8 +22,8 @@ DAY = timedelta(days=1)
 EVERY = timedelta(seconds=15)
 
 
-def rehearsed(engine: Engine, found: Rules, since: timedelta = DAY) -> dict[str, Rehearsed]:
-    return {one.name: one for one in rehearse(engine, found, since, EVERY)[1]}
+def rehearsed(engine: Engine, found: Rules, since: timedelta = DAY) -> dict[str, BacktestResult]:
+    return {one.name: one for one in backtest(engine, found, since, EVERY)[1]}
 
 
 def test_pages_of_a_threshold_rule(engine: Engine) -> None:
@@ -33,39 +34,39 @@ def test_pages_of_a_threshold_rule(engine: Engine) -> None:
     scored(engine, 30, value=0.1)
     found = rehearsed(engine, rules('[[threshold]]\n[[threshold]]\nname = "high"\nabove = 0.5\nseverity = "error"'))
     all_of, high = found["threshold"], found["high"]
-    assert (all_of.messages, all_of.alerts, all_of.pages) == (6, 2, 4)
+    assert (all_of.messages, all_of.alerts, all_of.notifications) == (6, 2, 4)
     assert all_of.keys == {"threshold:drift:shop:smol": 3, "threshold:drift:bank:smol": 1}
-    assert (high.messages, high.alerts, high.pages) == (2, 1, 1)
+    assert (high.messages, high.alerts, high.notifications) == (2, 1, 1)
 
 
 def test_what_was_stored_together_is_one_batch(engine: Engine) -> None:
     scored(engine, 0, 3, ago=50)
     with engine.begin() as connection:
         connection.execute(text('UPDATE scores SET score = "offset" + 0.6'))
-    assert rehearsed(engine, Rules())["threshold"].pages == 1
+    assert rehearsed(engine, Rules())["threshold"].notifications == 1
 
 
 def test_quiet_alerts_end_and_come_back(engine: Engine) -> None:
     for n, ago in enumerate((10_000, 7100, 6500, 100)):
         scored(engine, n, ago=ago)
     one = rehearsed(engine, rules('[[threshold]]\nresolve_after = "30m"'))["threshold"]
-    assert (one.alerts, one.pages, one.resolved) == (3, 3, 2)
+    assert (one.alerts, one.notifications, one.resolved) == (3, 3, 2)
     one = rehearsed(engine, rules('[[threshold]]\nresolve_after = "30m"\nreopen_within = "20m"'))["threshold"]
-    assert (one.alerts, one.pages, one.resolved) == (2, 3, 2)
+    assert (one.alerts, one.notifications, one.resolved) == (2, 3, 2)
 
 
 def test_probes_in_shadow_are_kept_apart(engine: Engine) -> None:
     scored(engine, 0, 3, shadow=True, ago=100)
     scored(engine, 10, 1, ago=5)
     found = rehearsed(engine, rules('[[threshold]]\n[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"'))
-    assert (found["threshold"].pages, found["threshold"].would_page, found["threshold"].messages) == (1, 1, 1)
-    assert (found["burst"].pages, found["burst"].would_page) == (0, 1)
+    assert (found["threshold"].notifications, found["threshold"].would_notify, found["threshold"].messages) == (1, 1, 1)
+    assert (found["burst"].notifications, found["burst"].would_notify) == (0, 1)
 
 
 def test_a_rehearsal_changes_nothing(engine: Engine) -> None:
     scored(engine, 0, 5)
     before = (counts(engine), dump(engine))
-    rehearse(engine, rules('[[threshold]]\n[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"'), DAY, EVERY)
+    backtest(engine, rules('[[threshold]]\n[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"'), DAY, EVERY)
     assert (counts(engine), dump(engine)) == before
 
 
@@ -105,8 +106,8 @@ def test_a_rehearsal_pages_as_the_evaluator_does(engine: Engine, rate: str, seed
             scored(engine, 10 * n + i + 1, value=value, tenant=draw.choice("ab"), conversation_id=draw.choice("xy"))
     pass_time(engine, 5)
     again = rehearsed(engine, found)["burst"]
-    assert (again.pages, again.resolved) == (pages, resolved)
-    assert again.pages == len(all_outbox(engine)) - resolved
+    assert (again.notifications, again.resolved) == (pages, resolved)
+    assert again.notifications == len(all_outbox(engine)) - resolved
     assert pages > 1
 
 
@@ -141,7 +142,7 @@ def test_the_built_in_rule_pages_as_the_worker_did(engine: Engine) -> None:
         value, tenant = draw.choice([0.6, 1.1, 2.0]), draw.choice("abc")
         scored(engine, n, value=value, tenant=tenant)
         with engine.begin() as connection:
-            one = Flagged("drift", value, 0.5, tenant, "smol", ("topic", 0, n), f"m{n}")
-            record(connection, [one], ["pager"])
-    assert rehearsed(engine, Rules())["threshold"].pages == len(all_outbox(engine))
+            one = Flagged("drift", value, 0.5, tenant, "smol", Coordinates("topic", 0, n), f"m{n}")
+            record_flagged(connection, [one], ["pager"])
+    assert rehearsed(engine, Rules())["threshold"].notifications == len(all_outbox(engine))
     assert len(all_alerts(engine)) == 3

@@ -34,7 +34,7 @@ def test_the_example_in_the_docstring() -> None:
 
 def test_what_holds_without_a_file_is_what_always_held() -> None:
     assert Rules() == Rules(threshold=(ThresholdRule(),), rate=(), monitor=())
-    assert ThresholdRule().concerns(flagged(value=0.5 + 1e-12, threshold=0.5))
+    assert ThresholdRule().matches(flagged(value=0.5 + 1e-12, threshold=0.5))
 
 
 def test_a_file_replaces_the_built_in_rule() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.rules.model import SEVERITIES, ThresholdRule, built_in, worse
+from alerts.rules.model import SEVERITIES, ThresholdRule, built_in, max_severity
 from tests.support.alert_rows import flagged
 
 
@@ -41,7 +41,7 @@ def test_the_key_fits_a_pager(tenant: str, model: str) -> None:
 
 
 def test_worse() -> None:
-    assert [worse(a, b) for a in SEVERITIES for b in SEVERITIES] == [
+    assert [max_severity(a, b) for a in SEVERITIES for b in SEVERITIES] == [
         "warning",
         "error",
         "critical",

@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import Engine, func, text, update
 
 from alerts.delivery.deliver import deliver_due
+from alerts.delivery.resend import RESEND_ENDED
 from alerts.links import Links
-from alerts.delivery.resend import TELL_ENDED
 from storage.schema import alerts
 from tests.conftest import needs_program
 from tests.monitor.telemetry.test_prometheus import PATIENCE_SECONDS, eventually, free_port
@@ -189,7 +189,7 @@ def test_the_end_is_told_for_a_while_then_no_more(engine: Engine, receiver: Rece
         clock.sleep(61)
         deliver_due(engine, to, clock=clock)
     ended = [json.loads(r.body)[0]["endsAt"] for r in receiver.received[2:]]
-    assert TELL_ENDED.total_seconds() / 61 - 2 < len(ended) < TELL_ENDED.total_seconds() / 61 + 1
+    assert RESEND_ENDED.total_seconds() / 61 - 2 < len(ended) < RESEND_ENDED.total_seconds() / 61 + 1
     assert len(set(ended)) == 1
     assert datetime.fromisoformat(ended[0]) < clock.now
 

@@ -40,9 +40,9 @@ def failure(to: Poster) -> DeliveryError:
         (404, "destination"),
         (429, "destination"),
         (302, "destination"),
-        (400, "page"),
-        (413, "page"),
-        (422, "page"),
+        (400, "notification"),
+        (413, "notification"),
+        (422, "notification"),
         (410, "gone"),
     ],
 )

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from alerts.delivery.channel import make_couriers
+from alerts.delivery.channel import make_channels
 from alerts.delivery.grouping import Policy
 from alerts.destinations import KINDS, Destination
 from alerts.senders.alertmanager import AlertmanagerSender
-from alerts.senders.base import DeliveryError, Event
+from alerts.senders.base import DeliveryError, Notification
 from alerts.senders.chat import ChatSender
 from alerts.senders.console import ConsoleSender
 from alerts.senders.file import FileSender
@@ -102,19 +102,19 @@ GOOD: dict[str, tuple[dict[str, Any], type]] = {
 
 
 def made(kind: str, **more: Any) -> Destination:
-    return Destination(name="d", kind=kind, **GOOD[kind][0] | more)  # type: ignore[arg-type]
+    return Destination(name="d", kind=kind, **GOOD[kind][0] | more)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_has_its_sender(kind: str) -> None:
     one = made(kind)
-    assert isinstance(make_couriers([one])["d"].sender, GOOD[kind][1])
+    assert isinstance(make_channels([one])["d"].sender, GOOD[kind][1])
     for value in GOOD[kind][0].values():
         assert kind == "file" or value not in repr(one)
 
 
 def test_pagers_group_and_who_keeps_events_does_not() -> None:
-    grouped = {kind: make_couriers([made(kind)])["d"].policy for kind in KINDS}
+    grouped = {kind: make_channels([made(kind)])["d"].policy for kind in KINDS}
     pages = Policy(("rule", "probe"), wait=10, interval=300)
     one_each = Policy()
     assert grouped == {
@@ -126,9 +126,9 @@ def test_pagers_group_and_who_keeps_events_does_not() -> None:
         "syslog": one_each,
         "file": one_each,
     }
-    assert make_couriers([made("webhook", format="ecs")])["d"].policy == one_each
-    assert make_couriers([made("webhook", group_by=())])["d"].policy == one_each
-    of_tenants = make_couriers([made("webhook", group_by=["tenant"], group_wait_seconds=3)])["d"].policy
+    assert make_channels([made("webhook", format="ecs")])["d"].policy == one_each
+    assert make_channels([made("webhook", group_by=())])["d"].policy == one_each
+    of_tenants = make_channels([made("webhook", group_by=["tenant"], group_wait_seconds=3)])["d"].policy
     assert of_tenants == Policy(("tenant",), wait=3, interval=300)
 
 
@@ -156,7 +156,7 @@ def test_a_fingerprint_changes_with_every_option_and_quotes_none() -> None:
 
 
 def test_an_address_that_apprise_does_not_know_is_a_failed_try() -> None:
-    sender = make_couriers([made("apprise", url="nosuch://geheim")])["d"].sender
+    sender = make_channels([made("apprise", url="nosuch://geheim")])["d"].sender
     with pytest.raises(DeliveryError, match="url is none that Apprise knows") as found:
         sender.send(event("shop"))
     assert "geheim" not in str(found.value)
@@ -180,7 +180,7 @@ def test_two_destinations_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
-def event(tenant: str) -> Event:
+def event(tenant: str) -> Notification:
     data = {
         "severity": "error",
         "dedup_key": f"threshold:drift:{tenant}:smol",
@@ -190,7 +190,7 @@ def event(tenant: str) -> Event:
         "alert_id": "abc",
     }
     body = {"timestamp": "2026-03-01T00:00:00+00:00", "data": data}
-    return Event(uuid.uuid4(), "console", "alert.opened", body, 1, datetime.now(UTC))
+    return Notification(uuid.uuid4(), "console", "alert.opened", body, 1, datetime.now(UTC))
 
 
 def test_the_console_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
