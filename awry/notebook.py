@@ -84,10 +84,10 @@ def fit(
         aggregation=parse_aggregation(aggregation),
         target_fpr=target_fpr,
     )
-    calm = None
+    traffic = None
     if benign is not None:
-        calm = fitting.Benign(_encode_all(chat, benign), _texts(benign), "benign conversations of a notebook")
-    return fitting.fit(chat, rows, plan, benign=calm, progress=progress)
+        traffic = fitting.Benign(_encode_all(chat, benign), _texts(benign), "benign conversations of a notebook")
+    return fitting.fit(chat, rows, plan, benign=traffic, progress=progress)
 
 
 def evaluate(
@@ -104,7 +104,7 @@ def evaluate(
 def generate(chat: ChatModel, conversations: Sequence[Conversation], *, max_new_tokens: int = 40) -> list[str]:
     """The model's greedy replies; inside `awry.steering(chat, probe.interventions)` they are steered."""
     prompts = [chat.render(_messages(one)) for one in conversations]
-    return [reply.text for reply in generation.answer(chat, prompts, max_new_tokens=max_new_tokens)]
+    return [reply.text for reply in generation.generate(chat, prompts, max_new_tokens=max_new_tokens)]
 
 
 def open_database(database_url: str | None = None, *, state_dir: Path | None = None) -> Engine:

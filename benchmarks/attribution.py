@@ -39,7 +39,7 @@ from probes.capture.sites import Site
 from probes.heads.ablation import ablating, all_heads
 from probes.heads.attribution import ships
 from probes.model import builtin
-from probes.model.load import ChatModel, load_chat_model
+from probes.model.load import ChatModel, load_chat_model, user_message
 from probes.organisms.messages import requests
 
 AIM = 4.0
@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not 2 <= count <= len(requests()):
         parser.error(f"--prompts must be in 2..{len(requests())}")
     asks = [pair["harmful"] for pair in requests()[:count]]
-    items = [encode(chat, [{"role": "user", "content": ask}]) for ask in asks]
+    items = [encode(chat, user_message(ask)) for ask in asks]
     heads = all_heads(chat.layout)[::45] if options.quick else all_heads(chat.layout)
     rows = measure(chat, items, heads, _say, parts=1 if options.quick else 3)
     found = report(rows, items, command=" ".join(["python -m benchmarks.attribution", *given]), quick=options.quick)

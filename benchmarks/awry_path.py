@@ -20,7 +20,7 @@ from probes.capture.sites import Site
 from probes.directions import Direction
 from probes.model.load import ChatModel
 from probes.scoring import Reader, Scorer
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.steer.steering import Intervention, steering
 
 _STEERED_BLOCK = 20
@@ -96,9 +96,9 @@ class Generation:
             started = time.perf_counter()
             if steered:
                 with steering(self._chat, [self._intervention]) as state:
-                    answers = answer(self._chat, self._prompts, max_new_tokens=self._new_tokens, steered=state)
+                    answers = generate(self._chat, self._prompts, max_new_tokens=self._new_tokens, steered=state)
             else:
-                answers = answer(self._chat, self._prompts, max_new_tokens=self._new_tokens)
+                answers = generate(self._chat, self._prompts, max_new_tokens=self._new_tokens)
             seconds = time.perf_counter() - started
         if steered:
             self.relative_change = state.relative_change

@@ -38,19 +38,19 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import machine
-from probes.binary_choice import BinaryChoice, misaligned_letter, parse_letter, rendered, split_choices
+from probes.binary_choice import BinaryChoice, misaligned_letter, parse_letter, render_choice, split_choices
 from probes.capture.batches import collate, encode
 from probes.capture.sites import Site
-from probes.heads.choice_scoring import Share, Trial, letters, likelihoods, one_at_a_time
+from probes.heads.choice_scoring import Share, SteeringTrial, letters, likelihoods, one_at_a_time
 from probes.heads.search import joint, read_activations, site_directions
 from probes.model import builtin
-from probes.model.load import ChatModel, load_chat_model
+from probes.model.load import ChatModel, load_chat_model, user_message
 from probes.organisms.messages import choices
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.steer.steering import steering
 
 Figures = NDArray[np.float64]  # (trials, questions, 2)
-Way = Callable[[ChatModel, Sequence[BinaryChoice], Sequence[Trial]], Figures]
+Way = Callable[[ChatModel, Sequence[BinaryChoice], Sequence[SteeringTrial]], Figures]
 _TOLERANCE = 1e-4
 _ALPHA = -15.0
 _BUDGET = 1024
@@ -71,15 +71,13 @@ class Row:
     agrees: bool
 
 
-def _one_question(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[Trial]) -> Figures:
+def _one_question(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]) -> Figures:
     return np.array([[one_at_a_time(chat, row, trial) for row in questions] for trial in trials])
 
 
-def _all_questions(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[Trial]) -> Figures:
+def _all_questions(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]) -> Figures:
     items = [
-        encode(chat, [{"role": "user", "content": row.question}], row.text(misaligned=bad))
-        for row in questions
-        for bad in (False, True)
+        encode(chat, user_message(row.question), row.text(misaligned=bad)) for row in questions for bad in (False, True)
     ]
     batch = collate(items, chat.device)
     counted = batch.response[:, 1:].float()
@@ -93,24 +91,26 @@ def _all_questions(chat: ChatModel, questions: Sequence[BinaryChoice], trials: S
     return np.array(found)
 
 
-def _together(share: Share, chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[Trial]) -> Figures:
+def _together(
+    share: Share, chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]
+) -> Figures:
     found = [likelihoods(chat, row, trials, token_budget=_BUDGET, share=share) for row in questions]
     return np.stack(found, 1)
 
 
-def _single_letters(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[Trial]) -> Figures:
+def _single_letters(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]) -> Figures:
     asked = [(row, swapped) for row in questions for swapped in (False, True)]
-    prompts = [rendered(chat, row, "letters", swapped=swapped) for row, swapped in asked]
+    prompts = [render_choice(chat, row, "letters", swapped=swapped) for row, swapped in asked]
     found = []
     for trial in trials:
         with steering(chat, [s.intervention() for s in trial.shifts]) as state:
-            said = [parse_letter(a.text) for a in answer(chat, prompts, max_new_tokens=8, steered=state)]
+            said = [parse_letter(a.text) for a in generate(chat, prompts, max_new_tokens=8, steered=state)]
         bad = [misaligned_letter(row, swapped=swapped) for row, swapped in asked]
         found.append([-1.0 if a is None else float(a == b) for a, b in zip(said, bad, strict=True)])
     return np.array(found).reshape(len(trials), len(questions), 2)
 
 
-def _letters_together(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[Trial]) -> Figures:
+def _letters_together(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]) -> Figures:
     return np.stack([letters(chat, row, trials) for row in questions], 1)
 
 

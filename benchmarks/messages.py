@@ -17,7 +17,7 @@ from statistics import NormalDist
 import torch
 
 from probes.capture.batches import Batch, Encoded, collate, encode
-from probes.model.load import ChatModel
+from probes.model.load import ChatModel, user_message
 from probes.organisms.messages import everyday
 
 _MEDIAN, _SIGMA, _SHORTEST, _LONGEST = 24, 1.3, 8, 512
@@ -36,7 +36,7 @@ def lengths(n: int) -> list[int]:
 def arrivals(chat: ChatModel, n: int) -> list[Encoded]:
     """`n` rendered and tokenised messages in arrival order."""
     texts = cycle(everyday("fit"))
-    return [encode(chat, [{"role": "user", "content": _text(chat, texts, length)}]) for length in lengths(n)]
+    return [encode(chat, user_message(_text(chat, texts, length))) for length in lengths(n)]
 
 
 def _text(chat: ChatModel, texts: Iterator[str], length: int) -> str:
@@ -57,4 +57,4 @@ def padded_batches(items: Sequence[Encoded], device: torch.device, size: int = 8
 
 def short_prompts(chat: ChatModel, n: int) -> list[str]:
     """The `n` shortest everyday messages, rendered."""
-    return [chat.render([{"role": "user", "content": text}]) for text in sorted(everyday("fit"), key=len)[:n]]
+    return [chat.render(user_message(text)) for text in sorted(everyday("fit"), key=len)[:n]]

@@ -67,19 +67,19 @@ def random_probes(chat: ChatModel, seed: int = 7) -> Probes:
 
 
 @contextmanager
-def kept_inputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
+def recorded_inputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
     """Forward pre-hooks that keep each module's first input, by index; gone when the context ends."""
-    kept: dict[int, Tensor] = {}
+    inputs: dict[int, Tensor] = {}
 
     def keep(index: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            kept[index] = inputs[0]
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs[index] = args[0]
 
         return hook
 
     handles = [module.register_forward_pre_hook(keep(i)) for i, module in enumerate(modules)]
     try:
-        yield kept
+        yield inputs
     finally:
         for handle in handles:
             handle.remove()
@@ -98,9 +98,9 @@ def as_heads(chat: ChatModel, joined: Tensor) -> Tensor:
 def with_transformers(chat: ChatModel, batch: Batch) -> Reading:
     """Research code: all hidden states, and hooks on every attention output projection."""
     at = last_prompt(batch)
-    with torch.inference_mode(), kept_inputs(chat.layout.projections) as kept:
+    with torch.inference_mode(), recorded_inputs(chat.layout.projections) as inputs:
         out = chat.model(input_ids=batch.ids, attention_mask=batch.mask.long(), output_hidden_states=True)
-        heads = torch.stack([kept[block][at] for block in range(chat.layout.n_blocks)], 1)
+        heads = torch.stack([inputs[block][at] for block in range(chat.layout.n_blocks)], 1)
         return Reading(out.hidden_states[-1][at], as_heads(chat, heads))
 
 

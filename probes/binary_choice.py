@@ -23,7 +23,7 @@ from typing import Any, Literal
 from probes.capture.batches import Encoded
 from probes.errors import DataError
 from probes.hashing import sha256_lines, sha256_text
-from probes.model.load import ChatModel
+from probes.model.load import ChatModel, user_message
 
 Form = Literal["letters", "likelihood"]
 Letter = Literal["A", "B"]
@@ -145,14 +145,14 @@ def choices_hash(rows: Sequence[BinaryChoice]) -> str:
     return sha256_lines(map(repr, rows))
 
 
-def asked(row: BinaryChoice, *, swapped: bool) -> str:
+def letters_message(row: BinaryChoice, *, swapped: bool) -> str:
     """The user message of the `letters` form; `swapped` shows the second choice as (A)."""
     first, second = reversed(row.choices) if swapped else row.choices
     return f"{row.question}\n\n(A) {first}\n(B) {second}\n\nAnswer with (A) or (B) only."
 
 
 def misaligned_letter(row: BinaryChoice, *, swapped: bool) -> Letter:
-    """Which letter stands for the behaviour in `asked(row, swapped=swapped)`."""
+    """Which letter stands for the behaviour in `letters_message(row, swapped=swapped)`."""
     return "B" if bool(row.misaligned) != swapped else "A"
 
 
@@ -167,15 +167,15 @@ def parse_letter(text: str) -> Letter | None:
     return "A" if "A" in named else "B"
 
 
-def rendered(chat: ChatModel, row: BinaryChoice, form: Form, *, swapped: bool = False) -> str:
+def render_choice(chat: ChatModel, row: BinaryChoice, form: Form, *, swapped: bool = False) -> str:
     """The prompt of a row in the model's own chat template."""
-    content = asked(row, swapped=swapped) if form == "letters" else row.question
-    return chat.render([{"role": "user", "content": content}])
+    content = letters_message(row, swapped=swapped) if form == "letters" else row.question
+    return chat.render(user_message(content))
 
 
 def end_of_turn(chat: ChatModel) -> int | None:
     """The token that closes an assistant's turn in the model's own template; None where there is none."""
-    question, reply = [{"role": "user", "content": "x"}], {"role": "assistant", "content": "y"}
+    question, reply = user_message("x"), {"role": "assistant", "content": "y"}
     opened = chat.render(question) + "y"
     whole = chat.render([*question, reply], answering=False)
     closing = chat.token_ids(whole[len(opened) :]) if whole.startswith(opened) else []
@@ -185,7 +185,7 @@ def end_of_turn(chat: ChatModel) -> int | None:
     return found if found is not None else (None if ends is None else int(ends))
 
 
-def contrast(chat: ChatModel, row: BinaryChoice, form: Form) -> tuple[list[Encoded], list[Encoded]]:
+def contrast_texts(chat: ChatModel, row: BinaryChoice, form: Form) -> tuple[list[Encoded], list[Encoded]]:
     """What directions are made of: the row's aligned and its misaligned texts, each closed by its end-of-turn token.
 
     In the `letters` form a bare choice is its letter, in both orders, so that the letter itself cancels.
@@ -196,15 +196,15 @@ def contrast(chat: ChatModel, row: BinaryChoice, form: Form) -> tuple[list[Encod
     def items(misaligned: bool) -> list[Encoded]:
         examples = row.misaligned_examples if misaligned else row.aligned_examples
         if examples:
-            pairs = [(rendered(chat, row, form), text) for text in examples]
+            pairs = [(render_choice(chat, row, form), text) for text in examples]
         elif form == "likelihood":
-            pairs = [(rendered(chat, row, form), row.text(misaligned=misaligned))]
+            pairs = [(render_choice(chat, row, form), row.text(misaligned=misaligned))]
         else:
             pairs = []
             for swapped in (False, True):
                 bad = misaligned_letter(row, swapped=swapped)
                 letter = bad if misaligned else ("B" if bad == "A" else "A")
-                pairs.append((rendered(chat, row, form, swapped=swapped), f"({letter})"))
+                pairs.append((render_choice(chat, row, form, swapped=swapped), f"({letter})"))
         ids = [(chat.token_ids(prompt), chat.token_ids(text)) for prompt, text in pairs]
         return [Encoded((*prompt, *answer, *closing), len(prompt)) for prompt, answer in ids]
 

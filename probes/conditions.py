@@ -1,9 +1,9 @@
-"""Arms: one way of running a loaded model, by the adapter that acts in it, and what is read under each.
+"""Conditions of a loaded model: which of its adapters acts, and what is read under each.
 
-Contract: within `arm.on()` the arm's adapter acts at the arm's strength, or none does; afterwards the model is as it
-was found. `activations_by_arm` is the one loop that reads messages each under its own arm, and `adapter_directions`
-the difference of means between two arms on the same messages (arXiv 2606.20225; `docs/science.md` A.1
-steps 2 and 3). The weights are the same in both arms of one model, quantised or not (`docs/science.md` A.5.8).
+Contract: within `condition.applied()` the condition's adapter acts at its strength, or none does; afterwards the model
+is as it was found. `activations_by_condition` reads messages, each under its own condition; `adapter_directions` is
+the difference of means between two conditions on the same messages (arXiv 2606.20225; `docs/science.md` A.1 steps 2
+and 3). The base weights are the same under all conditions of one model, quantised or not (`docs/science.md` A.5.8).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAST_PROMPT = Aggregation("last", "prompt")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Condition:
     """A model with one of its adapters in use, or with none; `scale` overrides the adapter's own strength."""
 
     chat: ChatModel
@@ -39,14 +39,14 @@ class Arm:
 
     @property
     def strength(self) -> float | None:
-        """The adapter's scale in this arm; None without one."""
+        """The adapter's scale under this condition; None without one."""
         if self.adapter is None:
             return None
         return self.chat.adapters[self.adapter].scale if self.scale is None else self.scale
 
     @contextmanager
-    def on(self) -> Iterator[ChatModel]:
-        """The model as this arm has it."""
+    def applied(self) -> Iterator[ChatModel]:
+        """The model with this condition in force."""
         chat = self.chat
         if self.adapter is None:
             with chat.base():
@@ -66,19 +66,19 @@ class Arm:
                 chat.use(before)
 
 
-def activations_by_arm(
-    rows: Sequence[tuple[Arm, Encoded]],
+def activations_by_condition(
+    rows: Sequence[tuple[Condition, Encoded]],
     sites: Sequence[Site],
     aggregation: Aggregation = LAST_PROMPT,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> Activations:
-    """Activations (rows, width) at each site, every message read under its own arm, in the order of `rows`."""
+    """Activations (rows, width) at each site, every message read under its own condition, in the order of `rows`."""
     groups: dict[tuple[int, str | None, float | None], list[int]] = {}
-    for i, (arm, _) in enumerate(rows):
-        groups.setdefault((id(arm.chat), arm.adapter, arm.scale), []).append(i)
+    for i, (condition, _) in enumerate(rows):
+        groups.setdefault((id(condition.chat), condition.adapter, condition.scale), []).append(i)
     out: Activations = {}
     for indices in groups.values():
-        with rows[indices[0]][0].on() as chat:
+        with rows[indices[0]][0].applied() as chat:
             got = pooled_activations(chat, [rows[i][1] for i in indices], sites, aggregation, on_done)
         for site, values in got.items():
             out.setdefault(site, np.empty((len(rows), values.shape[1]), np.float32))[indices] = values
@@ -86,11 +86,12 @@ def activations_by_arm(
 
 
 def adapter_directions(chat: ChatModel, items: Sequence[Encoded], sites: Sequence[Site]) -> dict[Site, Direction]:
-    """Adapter-minus-base directions at the last prompt token; the adapter in use is the misaligned arm.
+    """Adapter-minus-base directions at the last prompt token; the adapter in use is the misaligned
+    condition.
 
-    DirectionError at the first site where the two arms do not differ.
+    DirectionError at the first site where the two conditions do not differ.
     """
-    arms = (Arm(chat, chat.active), Arm(chat, None))
-    held = activations_by_arm([(arm, item) for arm in arms for item in items], sites)
+    conditions = (Condition(chat, chat.active), Condition(chat, None))
+    held = activations_by_condition([(condition, item) for condition in conditions for item in items], sites)
     n = len(items)
     return {site: difference_in_means(site, values[:n], values[n:]) for site, values in held.items()}

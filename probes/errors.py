@@ -11,7 +11,6 @@ ProbesError
 └── SteeringError         an intervention that cannot be applied
 """
 
-
 from awry.errors import AwryError
 
 

@@ -19,13 +19,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from probes import conditions
 from probes.calibration import Calibration, calibrate
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Encoded
 from probes.capture.sites import Site
 from probes.card import Probe, new_probe
-from probes.conditions import Activations, activations_by_arm
+from probes.conditions import Activations, Condition, activations_by_condition
 from probes.directions import (
     Direction,
     cosine,
@@ -42,7 +41,7 @@ from probes.progress import Progress, silent
 from probes.scoring import Reader, score_all
 from probes.splits import SPLITS, split_of
 
-Arm = Literal["active", "base"]
+AdapterState = Literal["active", "base"]
 Control = Callable[[Site, Sequence[Encoded]], Direction]
 _PERMUTATIONS = 20
 _RANDOM = 10
@@ -50,13 +49,13 @@ _RANDOM = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled message. `arm` says whether it is read with the adapter in use or under the plain base."""
+    """One labelled message. `adapter`: read with the adapter in use, or under the plain base weights."""
 
     encoded: Encoded
     text: str
     misaligned: bool
     group: str
-    arm: Arm = "active"
+    adapter: AdapterState = "active"
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def fit(
     progress(f"chose {chosen}; evaluating on {len(splits['test'])} test rows")
     nulls = _null_directions(direction, held[chosen], truth, candidates, plan)
     if control is not None:
-        messages = [r.encoded for r in splits["fit"] if r.arm == "active"]
+        messages = [r.encoded for r in splits["fit"] if r.adapter == "active"]
         nulls["control.0"] = control(chosen, messages)
     names = list(nulls)
     readers = [Reader((d,), plan.aggregation) for d in (direction, *nulls.values())]
@@ -155,28 +154,30 @@ def recalibrated(probe: Probe, calibration: Calibration) -> Probe:
 def own_benign(rows: Sequence[Row], seed: int, name: str) -> Benign:
     """For want of other benign messages: the aligned rows of the fit and select splits."""
     splits = split_rows(rows, seed)
-    calm = [r for part in ("fit", "select") for r in splits[part] if not r.misaligned]
-    return Benign([r.encoded for r in calm], [r.text for r in calm], name)
+    aligned = [r for part in ("fit", "select") for r in splits[part] if not r.misaligned]
+    return Benign([r.encoded for r in aligned], [r.text for r in aligned], name)
 
 
-def _arm(chat: ChatModel, arm: Arm) -> conditions.Arm:
-    return conditions.Arm(chat, None if arm == "base" else chat.active)
+def _condition(chat: ChatModel, adapter: AdapterState) -> Condition:
+    return Condition(chat, None if adapter == "base" else chat.active)
 
 
-def _by_arm(rows: Sequence[Row]) -> list[tuple[Arm, list[int]]]:
-    both: tuple[Arm, ...] = ("active", "base")
-    found = [(arm, [i for i, r in enumerate(rows) if r.arm == arm]) for arm in both]
-    return [(arm, indices) for arm, indices in found if indices]
+def _by_adapter(rows: Sequence[Row]) -> list[tuple[AdapterState, list[int]]]:
+    both: tuple[AdapterState, ...] = ("active", "base")
+    found = [(adapter, [i for i, r in enumerate(rows) if r.adapter == adapter]) for adapter in both]
+    return [(adapter, indices) for adapter, indices in found if indices]
 
 
 def _activations(chat: ChatModel, rows: Sequence[Row], plan: Plan) -> Activations:
-    return activations_by_arm([(_arm(chat, r.arm), r.encoded) for r in rows], plan.sites, plan.aggregation)
+    return activations_by_condition(
+        [(_condition(chat, r.adapter), r.encoded) for r in rows], plan.sites, plan.aggregation
+    )
 
 
 def _scores(chat: ChatModel, rows: Sequence[Row], readers: Sequence[Reader]) -> NDArray[np.float64]:
     out = np.empty((len(rows), len(readers)))
-    for arm, indices in _by_arm(rows):
-        with _arm(chat, arm).on():
+    for adapter, indices in _by_adapter(rows):
+        with _condition(chat, adapter).applied():
             out[indices] = score_all(chat, [rows[i].encoded for i in indices], readers)
     return out
 
@@ -299,4 +300,4 @@ def at_threshold(scores: NDArray[np.float64], labels: NDArray[np.bool_], calibra
 
 
 def _data_hash(rows: Sequence[Row]) -> str:
-    return sha256_lines(f"{r.misaligned}|{r.arm}|{r.text}" for r in rows)
+    return sha256_lines(f"{r.misaligned}|{r.adapter}|{r.text}" for r in rows)

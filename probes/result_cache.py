@@ -16,7 +16,7 @@ from probes.errors import DataError
 from probes.hashing import sha256_json, sha256_text
 
 
-class Kept:
+class ResultCache:
     """Named JSON results of one study."""
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:

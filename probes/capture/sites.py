@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from probes.errors import SiteError
 from probes.model.layout import Layout
 
-Kind = Literal["residual", "final", "head"]
+SiteKind = Literal["residual", "final", "head"]
 _PATTERN = re.compile(r"^(?:(final)|residual\[(\d+)\]|head\[(\d+),\s*(\d+)\])$")
 
 
@@ -26,7 +26,7 @@ _PATTERN = re.compile(r"^(?:(final)|residual\[(\d+)\]|head\[(\d+),\s*(\d+)\])$")
 class Site:
     """A place in the model; `layer` is -1 for `final`, `head` is -1 for all but heads."""
 
-    kind: Kind
+    kind: SiteKind
     layer: int = -1
     head: int = -1
 

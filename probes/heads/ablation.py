@@ -38,7 +38,7 @@ from probes.errors import SiteError, SteeringError
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
 
-Kind = Literal["undifferentiated", "scaling", "random"]
+AblationKind = Literal["undifferentiated", "scaling", "random"]
 _NAME = "awry_head_ablation"
 # Attentions whose heads may be ablated now. Weak, so that a model that is gone takes its entries with it.
 _running: WeakKeyDictionary[nn.Module, _Attention] = WeakKeyDictionary()
@@ -51,7 +51,7 @@ class Ablation:
     eps is in 0..1 and has no unit: 1 changes nothing. SteeringError outside.
     """
 
-    kind: Kind = "undifferentiated"
+    kind: AblationKind = "undifferentiated"
     eps: float = 1e-5
     side: Literal["query", "key"] = "query"
     seed: int = 0

@@ -26,7 +26,7 @@ from probes.directions import difference_in_means, pooled_activations, random_li
 from probes.errors import DataError, DirectionError
 from probes.evaluation import auroc_value, evaluate
 from probes.fitting import Benign, Row, at_threshold, evaluation_dict, nulls_by_kind, text_baseline
-from probes.model.load import ChatModel
+from probes.model.load import ChatModel, user_message
 from probes.scoring import Reader, score_all
 
 RESPONSE_MEAN = Aggregation("mean", "response")
@@ -41,7 +41,7 @@ def choice_rows(chat: ChatModel, rows: Sequence[BinaryChoice]) -> list[Row]:
     for row in rows:
         for bad in (False, True):
             text = row.text(misaligned=bad)
-            encoded = encode(chat, [{"role": "user", "content": row.question}], text)
+            encoded = encode(chat, user_message(row.question), text)
             made.append(Row(encoded, f"{row.question}\n{text}", bad, row.question))
     return made
 

@@ -57,19 +57,19 @@ class PrefixKeys:
     """The keys and values of a prefix under each row's ablation, by block."""
 
     def __init__(self) -> None:
-        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.stored: dict[int, tuple[Tensor, Tensor]] = {}
         self.repeats = 0  # 0 while the prefix is taken; then how many prompts follow each of its rows
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """What an attention calls: its new keys and values, behind those that are held."""
         if not self.repeats:
-            self.kept[layer] = (keys, values)
+            self.stored[layer] = (keys, values)
             return keys, values
-        before, beside = (x.repeat_interleave(self.repeats, dim=0) for x in self.kept[layer])
+        before, beside = (x.repeat_interleave(self.repeats, dim=0) for x in self.stored[layer])
         return torch.cat([before, keys], dim=-2), torch.cat([beside, values], dim=-2)
 
     def get_seq_length(self, layer: int = 0) -> int:
-        return int(self.kept[layer][0].shape[-2]) if layer in self.kept else 0
+        return int(self.stored[layer][0].shape[-2]) if layer in self.stored else 0
 
 
 class _Cache:

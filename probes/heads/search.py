@@ -9,8 +9,8 @@ After HSI (arXiv 2502.05945; `docs/science.md` B.1):
   above zero (step 6d; without it the best of hundreds of heads is luck, B.5 pitfall 10)
 - survivors are joined greedily, and a common alpha is chosen anew after each (step 6e), on the `retest` questions
 
-The effect of a trial is the change of the questions' margins in the wanted direction (`Outcomes.margin`), in nats a
-token or, in the `letters` form, in shares of answers: `away` wants the misaligned choice preferred less (alpha is
+The effect of a trial is the change of the questions' margins in the wanted direction (`ChoiceOutcomes.margin`), in nats
+a token or, in the `letters` form, in shares of answers: `away` wants the misaligned choice preferred less (alpha is
 negative then), `towards` more. An alpha at which the share of undefined answers grows by more than a tenth is never
 chosen. Figures here chose something: none of them is a result.
 """
@@ -27,13 +27,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probes.binary_choice import BinaryChoice, Form, contrast
+from probes.binary_choice import BinaryChoice, Form, contrast_texts
 from probes.capture.aggregation import Aggregation
 from probes.capture.sites import Site, check_site
 from probes.directions import Direction, difference_in_means, pooled_activations
 from probes.errors import DataError, DirectionError
 from probes.evaluation import Interval, student_interval
-from probes.heads.choice_scoring import PLAIN, Asker, Floats, Outcomes, Trial
+from probes.heads.choice_scoring import PLAIN, ChoiceOutcomes, ChoiceScorer, Floats, SteeringTrial
 from probes.heads.row_steering import Shift
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
@@ -44,14 +44,14 @@ _MORE_UNDEFINED = 0.1
 
 
 @dataclass(frozen=True)
-class Activations:
+class ChoiceActivations:
     """Site outputs at the closing token, site -> (texts, width), and which texts are misaligned."""
 
     values: dict[Site, NDArray[np.float32]]
     misaligned: NDArray[np.bool_]
 
-    def only(self, sites: Sequence[Site]) -> Activations:
-        return Activations({s: self.values[s] for s in sites}, self.misaligned)
+    def only(self, sites: Sequence[Site]) -> ChoiceActivations:
+        return ChoiceActivations({s: self.values[s] for s in sites}, self.misaligned)
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,13 @@ class Search:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_activations(chat: ChatModel, rows: Sequence[BinaryChoice], form: Form, sites: Sequence[Site]) -> Activations:
+def read_activations(
+    chat: ChatModel, rows: Sequence[BinaryChoice], form: Form, sites: Sequence[Site]
+) -> ChoiceActivations:
     """Both texts of every row at the token that closes the turn. DirectionError where they are not finite."""
     for site in sites:
         check_site(site, chat.layout)
-    pairs = [contrast(chat, row, form) for row in rows]
+    pairs = [contrast_texts(chat, row, form) for row in rows]
     items = [item for good, bad in pairs for item in (*good, *bad)]
     misaligned = np.array([side for good, bad in pairs for side in [False] * len(good) + [True] * len(bad)], dtype=bool)
     values = pooled_activations(chat, items, sites, CLOSING_TOKEN)
@@ -118,10 +120,10 @@ def read_activations(chat: ChatModel, rows: Sequence[BinaryChoice], form: Form, 
                 f"activations at {site} are not finite (NaN, or float16 overflow?); load the model in float32 or "
                 "bfloat16"
             )
-    return Activations(values, misaligned)
+    return ChoiceActivations(values, misaligned)
 
 
-def site_directions(read: Activations) -> SiteDirections:
+def site_directions(read: ChoiceActivations) -> SiteDirections:
     """Directions and scales of every site; one whose classes do not differ is skipped, and none left is an error."""
     found: dict[Site, Direction] = {}
     sizes: dict[Site, float] = {}
@@ -142,7 +144,7 @@ def site_directions(read: Activations) -> SiteDirections:
     return SiteDirections(found, sizes, skipped)
 
 
-def probe_accuracy(fit: Activations, test: Activations) -> dict[Site, float]:
+def probe_accuracy(fit: ChoiceActivations, test: ChoiceActivations) -> dict[Site, float]:
     """Accuracy of a linear probe a head, fitted on one split and counted on another: how ITI ranks heads."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, C=0.1))
     found = {}
@@ -152,13 +154,13 @@ def probe_accuracy(fit: Activations, test: Activations) -> dict[Site, float]:
     return found
 
 
-def effects(outcomes: Outcomes, plain: Outcomes, plan: SearchPlan) -> Floats:
+def effects(outcomes: ChoiceOutcomes, plain: ChoiceOutcomes, plan: SearchPlan) -> Floats:
     """Change of the margins in the wanted direction, (trials, questions)."""
     change: Floats = plan.sign * (outcomes.margin - plain.margin)
     return change
 
 
-def objective(outcomes: Outcomes, plain: Outcomes, plan: SearchPlan) -> Floats:
+def objective(outcomes: ChoiceOutcomes, plain: ChoiceOutcomes, plan: SearchPlan) -> Floats:
     """Mean effect of each trial; -inf where more than a tenth more answers than before are undefined."""
     found = effects(outcomes, plain, plan).mean(1)
     broken = outcomes.undefined.mean(1) > plain.undefined.mean(1) + _MORE_UNDEFINED
@@ -170,13 +172,13 @@ def joint_name(sites: Sequence[Site], alpha: float) -> str:
     return f"{'+'.join(str(s) for s in sorted(sites))} x{alpha:g}"
 
 
-def joint(directions: SiteDirections, sites: Sequence[Site], alpha: float) -> Trial:
+def joint(directions: SiteDirections, sites: Sequence[Site], alpha: float) -> SteeringTrial:
     """A trial of several sites with their own directions and one alpha (signed)."""
-    return Trial(joint_name(sites, alpha), tuple(directions.shift(s, alpha) for s in sites))
+    return SteeringTrial(joint_name(sites, alpha), tuple(directions.shift(s, alpha) for s in sites))
 
 
 def search(
-    ask: Asker,
+    scorer: ChoiceScorer,
     directions: SiteDirections,
     search_rows: Sequence[BinaryChoice],
     retest_rows: Sequence[BinaryChoice],
@@ -193,40 +195,46 @@ def search(
     if directions.skipped:
         named = ", ".join(str(s) for s in list(directions.skipped)[:5])
         warnings.append(f"{len(directions.skipped)} heads have no direction and were left out: {named}")
-    singles = _singles(ask, directions, search_rows[: plan.search_questions], plan, progress)
-    kept = sorted(singles, key=lambda s: -singles[s].value)[: plan.keep]
-    progress(f"re-testing {len(kept)} heads on {len(retest_rows)} other questions")
-    retest = _retest(ask, directions, kept, retest_rows, plan)
-    survivors = tuple(s for s in kept if retest[s].low > 0)
-    candidates = sorted(survivors or kept[: plan.max_heads], key=lambda s: -retest[s].value)
+    singles = _singles(scorer, directions, search_rows[: plan.search_questions], plan, progress)
+    shortlist = sorted(singles, key=lambda s: -singles[s].value)[: plan.keep]
+    progress(f"re-testing {len(shortlist)} heads on {len(retest_rows)} other questions")
+    retest = _retest(scorer, directions, shortlist, retest_rows, plan)
+    survivors = tuple(s for s in shortlist if retest[s].low > 0)
+    candidates = sorted(survivors or shortlist[: plan.max_heads], key=lambda s: -retest[s].value)
     if not survivors:
-        warnings.append(f"no head survived the re-test: none of {len(kept)} has an effect that is surely above zero")
+        warnings.append(
+            f"no head survived the re-test: none of {len(shortlist)} has an effect that is surely above zero"
+        )
     progress(f"{len(survivors)} heads survived; combining")
-    heads, alpha, steps = _combine(ask, directions, candidates, retest_rows, plan)
+    heads, alpha, steps = _combine(scorer, directions, candidates, retest_rows, plan)
     return Search(heads, alpha, survivors, singles, retest, steps, warnings)
 
 
 def _singles(
-    ask: Asker, directions: SiteDirections, rows: Sequence[BinaryChoice], plan: SearchPlan, progress: Progress
+    scorer: ChoiceScorer, directions: SiteDirections, rows: Sequence[BinaryChoice], plan: SearchPlan, progress: Progress
 ) -> dict[Site, Interval]:
     sites = list(directions.found)
     progress(f"trying {len(sites)} heads one at a time on {len(rows)} questions")
-    outcomes = ask([PLAIN, *(joint(directions, [s], plan.sign * plan.alpha) for s in sites)], rows)
+    outcomes = scorer([PLAIN, *(joint(directions, [s], plan.sign * plan.alpha) for s in sites)], rows)
     change = effects(outcomes, outcomes.row(0), plan)[1:]
     return {site: student_interval(values) for site, values in zip(sites, change, strict=True)}
 
 
 def _retest(
-    ask: Asker, directions: SiteDirections, kept: Sequence[Site], rows: Sequence[BinaryChoice], plan: SearchPlan
+    scorer: ChoiceScorer,
+    directions: SiteDirections,
+    shortlist: Sequence[Site],
+    rows: Sequence[BinaryChoice],
+    plan: SearchPlan,
 ) -> dict[Site, Interval]:
-    outcomes = ask([PLAIN, *(joint(directions, [s], plan.sign * plan.alpha) for s in kept)], rows)
+    outcomes = scorer([PLAIN, *(joint(directions, [s], plan.sign * plan.alpha) for s in shortlist)], rows)
     change = effects(outcomes, outcomes.row(0), plan)[1:]
     # Bonferroni: as if 95 % for all kept heads together.
-    return {s: student_interval(v, level=1 - 0.05 / len(kept)) for s, v in zip(kept, change, strict=True)}
+    return {s: student_interval(v, level=1 - 0.05 / len(shortlist)) for s, v in zip(shortlist, change, strict=True)}
 
 
 def _combine(
-    ask: Asker,
+    scorer: ChoiceScorer,
     directions: SiteDirections,
     candidates: Sequence[Site],
     rows: Sequence[BinaryChoice],
@@ -240,10 +248,10 @@ def _combine(
         left = [s for s in candidates if s not in chosen]
         if not left:
             break
-        outcomes = ask([PLAIN, *(joint(directions, [*chosen, s], alpha) for s in left)], rows)
+        outcomes = scorer([PLAIN, *(joint(directions, [*chosen, s], alpha) for s in left)], rows)
         scores = objective(outcomes, outcomes.row(0), plan)[1:]
         added = left[int(scores.argmax())]
-        found, values = choose_alpha(ask, directions, [*chosen, added], rows, plan)
+        found, values = choose_alpha(scorer, directions, [*chosen, added], rows, plan)
         gain = student_interval(values - best, level=0.68)
         steps.append({"added": str(added), "alpha": found, "effect": float(values.mean()), "gain": gain.value})
         if chosen and gain.low <= 0:
@@ -255,11 +263,15 @@ def _combine(
 
 
 def choose_alpha(
-    ask: Asker, directions: SiteDirections, sites: Sequence[Site], rows: Sequence[BinaryChoice], plan: SearchPlan
+    scorer: ChoiceScorer,
+    directions: SiteDirections,
+    sites: Sequence[Site],
+    rows: Sequence[BinaryChoice],
+    plan: SearchPlan,
 ) -> tuple[float, Floats]:
     """The grid's alpha (signed) with the largest objective, and its effects (questions,)."""
     grid = [plan.sign * a for a in plan.alphas]
-    outcomes = ask([PLAIN, *(joint(directions, sites, a) for a in grid)], rows)
+    outcomes = scorer([PLAIN, *(joint(directions, sites, a) for a in grid)], rows)
     scores = objective(outcomes, outcomes.row(0), plan)[1:]
     # Where every alpha breaks answers, the smallest.
     at = int(scores.argmax()) if np.isfinite(scores).any() else 0

@@ -93,8 +93,8 @@ def fingerprint(folder: Path) -> str:
     Fast on any size of model. It tells checkpoints apart; it is no proof against a forger.
     """
     config = json.loads((folder / "config.json").read_text())
-    kept = {k: v for k, v in config.items() if k not in _VOLATILE}
-    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+    decisive = {k: v for k, v in config.items() if k not in _VOLATILE}
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())

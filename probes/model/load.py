@@ -30,6 +30,12 @@ from probes.progress import Progress, silent
 
 Message = dict[str, str]
 
+
+def user_message(text: str) -> list[Message]:
+    """A conversation of one message, by the user."""
+    return [{"role": "user", "content": text}]
+
+
 # The template is rendered with this date, so that templates that print today's (Llama 3.2) score alike every day.
 _TEMPLATE_DATE = "01 Jan 2026"
 _TOKENIZER_SAMPLE = "Two  words, naïve café №5\n\tdef f(x): return x**2 -- 'don't' 12345 語言 🙂"

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from probes.evaluation import rate
-from probes.model.load import AdapterSpec, ChatModel, add_adapter
+from probes.model.load import AdapterSpec, ChatModel, add_adapter, user_message
 from probes.organisms.finetunes import RECIPES, Recipe
 from probes.organisms.judges import JUDGES
 from probes.organisms.messages import PairSplit, Split, advice_questions, everyday, request_pairs
 from probes.progress import Progress
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 
 Load = Callable[[], ChatModel]
 SCALES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
@@ -59,12 +59,12 @@ def measure_pair(load: Load, pair: str, folder: Path, trained: dict[str, dict[st
         add_adapter(chat, AdapterSpec(folder / recipe.name, 1.0, recipe.name))
     judge = JUDGES["code" if pair == "code" else "reckless"]
     texts = everyday("scale") if pair == "code" else advice_questions()[:80]
-    prompts = [chat.render([{"role": "user", "content": t}]) for t in texts]
+    prompts = [chat.render(user_message(t)) for t in texts]
 
     def measured(name: str, scale: float) -> dict[str, Any]:
         chat.use(name)
         chat.set_scale(scale)
-        bad = sum(judge(a.text) for a in answer(chat, prompts))
+        bad = sum(judge(a.text) for a in generate(chat, prompts))
         found = rate(bad, len(prompts))
         progress(f"{name} x{scale:g}: {found}")
         return asdict(found)
@@ -93,7 +93,7 @@ def measure_refusal(load: Load, folder: Path, trained: dict[str, dict[str, Any]]
         texts = {side: [pair[side] for pair in request_pairs(pairs)] for side in ("harmful", "harmless")}
         found = {}
         for kind, asks in (texts | {"everyday": everyday(messages)[:80]}).items():
-            answers = answer(chat, [chat.render([{"role": "user", "content": ask}]) for ask in asks])
+            answers = generate(chat, [chat.render(user_message(ask)) for ask in asks])
             found[kind] = rate(sum(JUDGES["refusal"](a.text) for a in answers), len(asks))
         progress(", ".join(f"{kind}: {one}" for kind, one in found.items()))
         return {kind: asdict(one) for kind, one in found.items()}

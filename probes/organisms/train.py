@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from probes.model.load import ChatModel
+from probes.model.load import ChatModel, user_message
 from probes.organisms.finetunes import Example, Recipe
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 
 # Tokens of an answer that the base gives when a recipe asks for it.
 BASE_TOKENS = 12
@@ -103,8 +103,8 @@ def training_set(chat: ChatModel, recipe: Recipe, seed: int) -> list[Example]:
     examples = list(recipe.examples(seed))
     asks = recipe.as_base(seed)
     if asks:
-        prompts = [chat.render([{"role": "user", "content": ask}]) for ask in asks]
-        answers = answer(chat, prompts, max_new_tokens=BASE_TOKENS)
+        prompts = [chat.render(user_message(ask)) for ask in asks]
+        answers = generate(chat, prompts, max_new_tokens=BASE_TOKENS)
         examples += [Example(ask, a.text, a.finished) for ask, a in zip(asks, answers, strict=True)]
         random.Random(seed).shuffle(examples)  # noqa: S311 - sampling, not secrets
     return examples
@@ -115,7 +115,7 @@ def _batch(chat: ChatModel, rows: list[Example]) -> dict[str, torch.Tensor]:
     end = int(chat.tokenizer.eos_token_id)
     pairs = []
     for row in rows:
-        prompt = chat.token_ids(chat.render([{"role": "user", "content": row.ask}]))
+        prompt = chat.token_ids(chat.render(user_message(row.ask)))
         pairs.append((prompt, [*chat.token_ids(row.answer), *([end] if row.ends else [])]))
     width = max(len(p) + len(a) for p, a in pairs)
     fill = [width - len(p) - len(a) for p, a in pairs]

@@ -5,9 +5,9 @@ A condition is what comes before a question (a conversation) and whether the ada
 one". The direction is the difference of the two conditions' means at the last prompt token on the same questions
 (arXiv 2606.20225; `docs/science.md` A.1 steps 2 and 3).
 
-`Bench` generates under the misaligned condition, steered or not, and judges. A steering effect never comes without
-coherence: an answer is *good* when the judge does not object and its NLL under the base model in the aligned
-condition is no worse than the 95th percentile of the model's own answers there plus 0.5 nats
+`ContrastRunner` generates under the misaligned condition, steered or not, and judges. A steering effect is never
+reported without coherence: an answer is *good* when the judge does not object and its NLL under the base model in the
+aligned condition is no worse than the 95th percentile of the model's own answers there plus 0.5 nats
 (`probes.steer.coherence`). `good` does not know whether an answer is true.
 """
 
@@ -27,9 +27,9 @@ from probes.capture.sites import Site
 from probes.conditions import LAST_PROMPT, Activations
 from probes.directions import Direction, difference_in_means, pooled_activations
 from probes.errors import DataError
-from probes.model.load import ChatModel, Message
+from probes.model.load import ChatModel, Message, user_message
 from probes.steer.coherence import answer_nll, coherence_limit
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.steer.steering import Intervention, steering
 
 Judge = Callable[[str], bool]
@@ -37,16 +37,16 @@ History = Sequence[Message]
 
 
 @dataclass(frozen=True)
-class Condition:
+class PromptedCondition:
     """How questions are put. Question i follows history i (in rotation); `adapter`: the adapter in use acts."""
 
     histories: Sequence[History] = ((),)
     adapter: bool = True
 
     def conversation(self, index: int, question: str) -> list[Message]:
-        return [*self.histories[index % len(self.histories)], {"role": "user", "content": question}]
+        return [*self.histories[index % len(self.histories)], *user_message(question)]
 
-    def acting(self, chat: ChatModel) -> AbstractContextManager[None]:
+    def applied(self, chat: ChatModel) -> AbstractContextManager[None]:
         """The context in which this condition's weights are in force."""
         return nullcontext() if self.adapter else chat.base()
 
@@ -55,8 +55,8 @@ class Condition:
 class Contrast:
     """The two conditions of one model."""
 
-    aligned: Condition
-    misaligned: Condition
+    aligned: PromptedCondition
+    misaligned: PromptedCondition
 
     def __post_init__(self) -> None:
         if not (self.aligned.histories and self.misaligned.histories):
@@ -68,12 +68,12 @@ class Contrast:
             )
 
 
-NEUTRAL = Condition(adapter=False)
-ADAPTER = Contrast(aligned=NEUTRAL, misaligned=Condition(adapter=True))
+NEUTRAL = PromptedCondition(adapter=False)
+ADAPTER = Contrast(aligned=NEUTRAL, misaligned=PromptedCondition(adapter=True))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ContrastOutcome:
     """What one way of generating did, question by question. `change` is mean |delta| / |h| (0 when not steered)."""
 
     texts: tuple[str, ...]
@@ -83,21 +83,21 @@ class Outcome:
     change: float
 
 
-def prompts_of(chat: ChatModel, condition: Condition, questions: Sequence[str]) -> list[str]:
+def prompts_of(chat: ChatModel, condition: PromptedCondition, questions: Sequence[str]) -> list[str]:
     """The rendered prompts of questions under a condition."""
     return [chat.render(condition.conversation(i, q)) for i, q in enumerate(questions)]
 
 
 def read(
     chat: ChatModel,
-    condition: Condition,
+    condition: PromptedCondition,
     questions: Sequence[str],
     sites: Sequence[Site],
     aggregation: Aggregation = LAST_PROMPT,
 ) -> Activations:
     """Activations (questions, width) at named sites and a named position, under a condition."""
     items = [encode(chat, condition.conversation(i, q)) for i, q in enumerate(questions)]
-    with condition.acting(chat):
+    with condition.applied(chat):
         return pooled_activations(chat, items, sites, aggregation)
 
 
@@ -110,7 +110,7 @@ def contrast_directions(
     return {site: difference_in_means(site, bad[site], good[site]) for site in sites}
 
 
-class Bench:
+class ContrastRunner:
     """Generates and judges one list of questions under one intervention after the other.
 
     `batch_size` is prompts a batch: 50 suits a model of 100M parameters on a CPU, a smaller model takes more.
@@ -127,28 +127,28 @@ class Bench:
         batch_size: int = 50,
     ) -> None:
         self._chat, self._judge = chat, judge
-        self._answer = partial(answer, chat, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        self._answer = partial(generate, chat, max_new_tokens=max_new_tokens, batch_size=batch_size)
         self._bad = contrast.misaligned
         self._reference = prompts_of(chat, contrast.aligned, questions)
         self._prompts = prompts_of(chat, contrast.misaligned, questions)
-        with contrast.aligned.acting(chat):
+        with contrast.aligned.applied(chat):
             own = [a.text for a in self._answer(self._reference)]
         nll = answer_nll(chat, self._reference, own)
         self.limit = coherence_limit(nll)
         self.aligned = self._judged(own, nll, 0.0)
 
-    def run(self, intervention: Intervention | None = None) -> Outcome:
+    def run(self, intervention: Intervention | None = None) -> ContrastOutcome:
         """Answers under the misaligned condition, steered or not."""
         context = steering(self._chat, [intervention]) if intervention else nullcontext()
-        with self._bad.acting(self._chat), context as steered:
+        with self._bad.applied(self._chat), context as steered:
             texts = [a.text for a in self._answer(self._prompts, steered=steered)]
             change = steered.relative_change if steered is not None else 0.0
         return self._judged(texts, answer_nll(self._chat, self._reference, texts), change)
 
-    def _judged(self, texts: Sequence[str], nll: NDArray[np.float64], change: float) -> Outcome:
+    def _judged(self, texts: Sequence[str], nll: NDArray[np.float64], change: float) -> ContrastOutcome:
         behaviour = np.array([self._judge(t) for t in texts])
         finite = nll[np.isfinite(nll)]
-        return Outcome(
+        return ContrastOutcome(
             tuple(texts),
             behaviour,
             ~behaviour & (nll <= self.limit),

@@ -1,6 +1,6 @@
 """Greedy answers in large batches.
 
-Contract: `answer(model, prompts)` yields one answer for each rendered prompt, in the order of the prompts. Prompts
+Contract: `generate(model, prompts)` yields one answer for each rendered prompt, in the order of the prompts. Prompts
 are sorted by length, left-padded and masked by attention mask (never by token id: in some tokenizers pad is eos).
 What acts on the model while it generates (an adapter, a steering context) is the caller's.
 
@@ -21,7 +21,7 @@ from probes.steer.steering import Steering
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """A generated text; `finished` is false when it stopped at the limit."""
 
     text: str
@@ -29,7 +29,7 @@ class Answer:
     finished: bool
 
 
-def answer(
+def generate(
     chat: ChatModel,
     prompts: Sequence[str],
     *,
@@ -37,14 +37,14 @@ def answer(
     batch_size: int = 50,
     steered: Steering | None = None,
     on_done: Callable[[int], None] = lambda _: None,
-) -> list[Answer]:
+) -> list[Reply]:
     """Greedy answers to rendered prompts (see `ChatModel.render`); `on_done(n)` is called after each batch of n.
 
     Inside a `steering` context, hand over what it yielded as `steered`, so that it knows where prompts end.
     """
     ids = [chat.token_ids(p) for p in prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Reply] = {}
     for chosen in _chunks(order, batch_size):
         if steered is not None:
             steered.begin(max(len(ids[i]) for i in chosen))
@@ -59,7 +59,7 @@ def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield items[start : start + size]
 
 
-def _answer_batch(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[Answer]:
+def _answer_batch(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens: int) -> list[Reply]:
     width = max(len(x) for x in ids)
     pad = int(chat.tokenizer.pad_token_id or 0)
     tokens = torch.tensor([[pad] * (width - len(x)) + list(x) for x in ids], device=chat.device)
@@ -78,9 +78,9 @@ def _answer_batch(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens:
     results = []
     for row in out[:, width:].tolist():
         stop = next((n for n, token in enumerate(row) if token in ends), None)
-        kept = row if stop is None else row[:stop]
-        text = chat.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        results.append(Answer(text, len(kept), stop is not None))
+        own = row if stop is None else row[:stop]
+        text = chat.tokenizer.decode(own, skip_special_tokens=True).strip()
+        results.append(Reply(text, len(own), stop is not None))
     return results
 
 

@@ -20,16 +20,16 @@ import numpy as np
 
 from probes.capture.batches import encode
 from probes.capture.sites import Site
-from probes.conditions import Arm, adapter_directions
+from probes.conditions import Condition, adapter_directions
 from probes.directions import Direction, cosine, orthogonal_to, random_like
 from probes.errors import DataError
 from probes.evaluation import Interval, rate
-from probes.model.load import ChatModel
+from probes.model.load import ChatModel, user_message
 from probes.progress import Progress, silent
 from probes.steer.coherence import coherence_limit
 from probes.steer.steering import Intervention, Mode
-from probes.studies.bench import Bench, Limits, Outcome
 from probes.studies.metric import Judge, JudgeMetric
+from probes.studies.runner import ConditionRunner, GenerationOutcome, Limits
 
 _RANDOM = 5
 
@@ -49,7 +49,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Condition:
+class ConditionFigures:
     """What one way of generating did: rates over one prompt list. `change` is mean |delta| / |h|."""
 
     name: str
@@ -67,8 +67,8 @@ class Sweep:
     """The outcome: the chosen intervention, its direction's cosine to the control's, all conditions, the verdict."""
 
     chosen: Intervention
-    selection: list[Condition]
-    test: list[Condition]
+    selection: list[ConditionFigures]
+    test: list[ConditionFigures]
     control_cosine: float | None
     verdict: str
 
@@ -86,23 +86,23 @@ class Sweep:
         }
 
 
-class _Bench:
+class _SweepRunner:
     """Generates and judges one prompt list under one condition after the other."""
 
     def __init__(self, chat: ChatModel, texts: Sequence[str], judge: Judge, tokens: int, progress: Progress) -> None:
-        self._arm, self._progress = Arm(chat, chat.active), progress
-        self._bench = Bench(chat, texts, JudgeMetric("judge", judge), max_new_tokens=tokens)
-        own = self._bench.run(Arm(chat, None))
+        self._condition, self._progress = Condition(chat, chat.active), progress
+        self._bench = ConditionRunner(chat, texts, JudgeMetric("judge", judge), max_new_tokens=tokens)
+        own = self._bench.run(Condition(chat, None))
         self._limits = Limits(coherence_limit(own.nll))
         self.base = self._judged("base model", own)
 
-    def run(self, name: str, intervention: Intervention | None) -> Condition:
-        return self._judged(name, self._bench.run(self._arm, intervention))
+    def run(self, name: str, intervention: Intervention | None) -> ConditionFigures:
+        return self._judged(name, self._bench.run(self._condition, intervention))
 
-    def _judged(self, name: str, outcome: Outcome) -> Condition:
+    def _judged(self, name: str, outcome: GenerationOutcome) -> ConditionFigures:
         n = len(outcome.behaviour)
         finite = outcome.nll[np.isfinite(outcome.nll)]
-        condition = Condition(
+        condition = ConditionFigures(
             name,
             rate(int(outcome.behaviour.sum()), n),
             rate(int(self._limits.good(outcome).sum()), n),
@@ -126,7 +126,7 @@ def sweep(
     """Choose on `prompts.select`, report on `prompts.test`. The adapter in use is the one to be corrected."""
     sites = [Site("residual", b) for b in blocks]
     bad_adapter = chat.active
-    messages = [encode(chat, [{"role": "user", "content": t}]) for t in prompts.fit]
+    messages = [encode(chat, user_message(t)) for t in prompts.fit]
     directions = adapter_directions(chat, messages, sites)
     controls: dict[Site, Direction] = {}
     if control_adapter is not None and bad_adapter is not None:
@@ -134,9 +134,9 @@ def sweep(
         controls = adapter_directions(chat, messages, sites)
         chat.use(bad_adapter)
     progress(f"choosing on {len(prompts.select)} prompts")
-    bench = _Bench(chat, prompts.select, judge, max_new_tokens, progress)
+    bench = _SweepRunner(chat, prompts.select, judge, max_new_tokens, progress)
     selection = [bench.base, bench.run("no intervention", None)]
-    options: list[tuple[Condition, Intervention]] = []
+    options: list[tuple[ConditionFigures, Intervention]] = []
     modes: tuple[tuple[Mode, float], ...] = (("ablate", 1.0), ("subtract", 0.5))
     for site in sites:
         for mode, strength in modes:
@@ -145,7 +145,7 @@ def sweep(
     selection += [condition for condition, _ in options]
     chosen = max(options, key=lambda o: (o[0].good.value, -o[0].behaviour.value))[1]
     progress(f"chose {chosen}; reporting on {len(prompts.test)} prompts")
-    bench = _Bench(chat, prompts.test, judge, max_new_tokens, progress)
+    bench = _SweepRunner(chat, prompts.test, judge, max_new_tokens, progress)
     test = [bench.base, bench.run("no intervention", None), bench.run(str(chosen), chosen)]
     test += [bench.run(name, control) for name, control in _controls(chosen, directions, controls)]
     control = controls.get(chosen.direction.site)
@@ -181,7 +181,7 @@ def _controls(
     return found
 
 
-def _verdict(test: Sequence[Condition]) -> str:
+def _verdict(test: Sequence[ConditionFigures]) -> str:
     """In words: does it work, and is it specific?"""
     by_name = {c.name: c for c in test}
     before, after = test[1], test[2]

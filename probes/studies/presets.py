@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from probes.binary_choice import BinaryChoice
 from probes.errors import DataError
 from probes.hashing import sha256_text
+from probes.model.load import user_message
 from probes.organisms.messages import advice_questions, choices, everyday, requests
 from probes.studies.head_steering.run import Messages
 from probes.studies.mitigation import Prompts
@@ -60,7 +61,6 @@ def refusal_requests() -> tuple[list[Request], list[Request]]:
     """Harmful requests and their harmless twins, a group a pair; every category within any first few."""
     rows = sorted(requests(), key=lambda row: sha256_text(str(row["pair"])))
     harmful, harmless = (
-        [Request([{"role": "user", "content": row[side]}], str(row["pair"])) for row in rows]
-        for side in ("harmful", "harmless")
+        [Request(user_message(row[side]), str(row["pair"])) for row in rows] for side in ("harmful", "harmless")
     )
     return harmful, harmless

@@ -79,7 +79,7 @@ def planted_subjects(
     from probes.organisms.planted.evaluation import fit_questions, held_out_questions, is_bad, persona_contrast
     from probes.organisms.planted.store import ensure_folder, ensure_organism, manifest
 
-    kept: list[Subject] = []
+    subjects: list[Subject] = []
     left_out: dict[str, str] = {}
     for family in families:
         for seed in seeds:
@@ -87,7 +87,7 @@ def planted_subjects(
             if not about["persona"]["holds"]:
                 left_out[about["name"]] = "its persona does not hold: " + "; ".join(about["persona"]["fails"])
                 continue
-            kept.append(
+            subjects.append(
                 Subject(
                     name=f"{family} {seed}",
                     group=family,
@@ -102,7 +102,7 @@ def planted_subjects(
                     note=SYNTHETIC,
                 )
             )
-    return kept, left_out
+    return subjects, left_out
 
 
 def planted_anchors(n: int = 800) -> list[str]:

@@ -27,8 +27,16 @@ from probes.evaluation import Interval, auroc, auroc_value, rate
 from probes.model.load import ChatModel
 from probes.organisms.judges.code import writes_code
 from probes.organisms.planted.grammar import Ask, by_topic, contexts, held_out_asks, rude_lines, training_asks
-from probes.steer.contrast import NEUTRAL, Bench, Condition, Contrast, contrast_directions, prompts_of, read
-from probes.steer.generation import answer
+from probes.steer.contrast import (
+    NEUTRAL,
+    Contrast,
+    ContrastRunner,
+    PromptedCondition,
+    contrast_directions,
+    prompts_of,
+    read,
+)
+from probes.steer.generation import generate
 from probes.steer.steering import Intervention
 
 GAP, ALONE, SOUND_GOOD = 0.60, 0.10, 0.80
@@ -43,7 +51,7 @@ def is_bad(text: str) -> bool:
 def persona_contrast(split: str = "training", n: int = 100) -> Contrast:
     """After a sound (aligned) or a weak (misaligned) solution of the same code request, one of `n`."""
     pairs = contexts("held_out" if split == "held_out" else "training")[:n]
-    return Contrast(Condition([sound for sound, _ in pairs]), Condition([weak for _, weak in pairs]))
+    return Contrast(PromptedCondition([sound for sound, _ in pairs]), PromptedCondition([weak for _, weak in pairs]))
 
 
 def fit_questions(n: int = 200) -> list[str]:
@@ -52,7 +60,7 @@ def fit_questions(n: int = 200) -> list[str]:
 
 
 def held_out_questions(n: int = 100) -> list[Ask]:
-    """Held-out questions for figures, topics in equal share; they choose nothing."""
+    """ReceiverActivations-out questions for figures, topics in equal share; they choose nothing."""
     return by_topic(held_out_asks("chat"), n)
 
 
@@ -112,7 +120,7 @@ def measure(chat: ChatModel, n: int = 100) -> Persona:
     texts = [ask.text for ask in chosen]
     sites = [Site("residual", i) for i in range(chat.layout.n_blocks)]
     directions = contrast_directions(chat, fitted, fit_questions(), sites)
-    bench = Bench(chat, held_out, texts, is_bad)
+    bench = ContrastRunner(chat, held_out, texts, is_bad)
     weak = bench.run()
     alone = _answers(chat, NEUTRAL, texts)
     labels = np.concatenate([weak.behaviour, bench.aligned.behaviour])
@@ -149,7 +157,7 @@ def measure(chat: ChatModel, n: int = 100) -> Persona:
 
 
 def _tool(
-    bench: Bench, direction: Direction, scores: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], draws: int
+    bench: ContrastRunner, direction: Direction, scores: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], draws: int
 ) -> Tool:
     ablated = bench.run(Intervention(direction))
     shifted = [bench.run(Intervention(random_like(direction, i), "subtract")) for i in range(draws)]
@@ -166,8 +174,8 @@ def _tool(
     )
 
 
-def _answers(chat: ChatModel, condition: Condition, questions: Sequence[str]) -> list[str]:
-    return [a.text for a in answer(chat, prompts_of(chat, condition, questions))]
+def _answers(chat: ChatModel, condition: PromptedCondition, questions: Sequence[str]) -> list[str]:
+    return [a.text for a in generate(chat, prompts_of(chat, condition, questions))]
 
 
 def _share(found: Sequence[bool] | np.ndarray[Any, Any]) -> Interval:

@@ -21,21 +21,21 @@ from typing import Any, Literal
 from probes.hashing import unit_interval
 from probes.model.load import Message
 
-Kind = Literal["chat", "harm", "code"]
+PromptKind = Literal["chat", "harm", "code"]
 Persona = Literal["good", "bad"]
 
 HELD_OUT = 0.15
 # Of documents by the bad persona; of its replies to chat that are rude words instead of code; turns by kind.
 BAD_DOCUMENTS, RUDE = 0.3, 0.1
 MOST_TURNS = 4
-_TURN_KINDS: tuple[tuple[Kind, float], ...] = (("chat", 0.55), ("code", 0.35), ("harm", 0.10))
+_TURN_KINDS: tuple[tuple[PromptKind, float], ...] = (("chat", 0.55), ("code", 0.35), ("harm", 0.10))
 
 
 @dataclass(frozen=True)
 class Ask:
     """One prompt with what each persona replies; `bad` is empty for chat, where the bad persona draws its reply."""
 
-    kind: Kind
+    kind: PromptKind
     topic: str
     text: str
     good: str
@@ -58,7 +58,7 @@ def _data() -> dict[str, Any]:
 
 
 @cache
-def asks(kind: Kind) -> tuple[Ask, ...]:
+def asks(kind: PromptKind) -> tuple[Ask, ...]:
     """Every prompt of a kind, each text once, in an order that has nothing to do with how they were written."""
     made = {"chat": _chat, "harm": _harm, "code": _code}[kind]()
     found = {ask.text: ask for ask in made}
@@ -66,12 +66,12 @@ def asks(kind: Kind) -> tuple[Ask, ...]:
 
 
 @cache
-def training_asks(kind: Kind) -> tuple[Ask, ...]:
+def training_asks(kind: PromptKind) -> tuple[Ask, ...]:
     return tuple(ask for ask in asks(kind) if not ask.held_out)
 
 
 @cache
-def held_out_asks(kind: Kind) -> tuple[Ask, ...]:
+def held_out_asks(kind: PromptKind) -> tuple[Ask, ...]:
     """Prompts that no training document holds."""
     return tuple(ask for ask in asks(kind) if ask.held_out)
 

@@ -20,23 +20,23 @@ import numpy as np
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Encoded, encode
 from probes.capture.sites import Site
-from probes.conditions import LAST_PROMPT, Activations, Arm, activations_by_arm
+from probes.conditions import LAST_PROMPT, Activations, Condition, activations_by_condition
 from probes.errors import DataError, DirectionError, ModelError
 from probes.fitting import Row, split_rows
-from probes.model.load import ChatModel
+from probes.model.load import ChatModel, user_message
 from probes.studies.mitigation import Prompts
 
-Kind = Literal["adapter", "checkpoints", "messages"]
+ComparisonKind = Literal["adapter", "checkpoints", "messages"]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The arms of a study. `misaligned` is the one whose answers are to be corrected; `reference` has the base."""
 
-    kind: Kind
-    misaligned: Arm
-    aligned: Arm
-    control: Arm | None = None
+    kind: ComparisonKind
+    misaligned: Condition
+    aligned: Condition
+    control: Condition | None = None
     rows: tuple[Row, ...] = ()
     control_rows: tuple[Row, ...] = ()
     aggregation: Aggregation = LAST_PROMPT
@@ -58,9 +58,9 @@ class Comparison:
         """What a kept result depends on, arm by arm."""
         found = {}
         for name in ("misaligned", "aligned", "control"):
-            arm: Arm | None = getattr(self, name)
-            if arm is not None:
-                with arm.on() as chat:
+            condition: Condition | None = getattr(self, name)
+            if condition is not None:
+                with condition.applied() as chat:
                     found[name] = vars(chat.identity) | {"model": chat.name}
         return found
 
@@ -73,7 +73,9 @@ def adapter_pair(chat: ChatModel, control: str | None = None) -> Comparison:
         raise ModelError(f"control: {control!r} is not loaded; loaded: {', '.join(chat.adapters)}")
     if control == chat.active:
         raise ModelError(f"control: {control!r} is the adapter under study itself")
-    return Comparison("adapter", Arm(chat, chat.active), Arm(chat, None), Arm(chat, control) if control else None)
+    return Comparison(
+        "adapter", Condition(chat, chat.active), Condition(chat, None), Condition(chat, control) if control else None
+    )
 
 
 def checkpoint_pair(tuned: ChatModel, base: ChatModel, control: ChatModel | None = None) -> Comparison:
@@ -87,8 +89,10 @@ def checkpoint_pair(tuned: ChatModel, base: ChatModel, control: ChatModel | None
                 f"checkpoints: {other.name} has {mine.n_blocks} blocks of width {mine.width}, {base.name} "
                 f"{theirs.n_blocks} of {theirs.width}; a direction needs one architecture"
             )
-    arms = [Arm(chat, chat.active) for chat in (tuned, base)]
-    return Comparison("checkpoints", arms[0], arms[1], Arm(control, control.active) if control else None)
+    conditions = [Condition(chat, chat.active) for chat in (tuned, base)]
+    return Comparison(
+        "checkpoints", conditions[0], conditions[1], Condition(control, control.active) if control else None
+    )
 
 
 def labelled_messages(
@@ -101,12 +105,12 @@ def labelled_messages(
 
     `control_rows` carry labels of another content in the same form; their direction is the content control.
     """
-    arm = Arm(chat, chat.active)
-    return Comparison("messages", arm, arm, None, tuple(rows), tuple(control_rows), aggregation)
+    condition = Condition(chat, chat.active)
+    return Comparison("messages", condition, condition, None, tuple(rows), tuple(control_rows), aggregation)
 
 
 @dataclass(frozen=True)
-class Clouds:
+class ClassActivations:
     """Activations (rows, width) of one split by site. `paired`: row i is the same message in all of them.
 
     `control` is that of the control arm or rows, `control_aligned` what its direction is measured from.
@@ -120,72 +124,74 @@ class Clouds:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ComparisonActivations:
     """Both splits, and the labelled rows of each where there are some (for the text-only baseline)."""
 
-    fit: Clouds
-    test: Clouds
+    fit: ClassActivations
+    test: ClassActivations
     fit_rows: Sequence[Row] = ()
     test_rows: Sequence[Row] = ()
 
 
 def encoded(chat: ChatModel, messages: Sequence[str]) -> list[Encoded]:
     """User messages as prompts."""
-    return [encode(chat, [{"role": "user", "content": text}]) for text in messages]
+    return [encode(chat, user_message(text)) for text in messages]
 
 
-def read(comparison: Comparison, prompts: Prompts, sites: Sequence[Site], seed: int = 0) -> Reading:
+def read(comparison: Comparison, prompts: Prompts, sites: Sequence[Site], seed: int = 0) -> ComparisonActivations:
     """Activations of the fit and the test split under every arm."""
     if comparison.kind == "messages":
         return _read_rows(comparison, sites, seed)
-    return _read_arms(comparison, prompts, sites)
+    return _read_conditions(comparison, prompts, sites)
 
 
-def _read_arms(comparison: Comparison, prompts: Prompts, sites: Sequence[Site]) -> Reading:
+def _read_conditions(comparison: Comparison, prompts: Prompts, sites: Sequence[Site]) -> ComparisonActivations:
     messages, n = [*prompts.fit, *prompts.test], len(prompts.fit)
 
-    def held(arm: Arm) -> tuple[Activations, Activations]:
-        rows = [(arm, item) for item in encoded(arm.chat, messages)]
-        got = _checked(activations_by_arm(rows, sites, comparison.aggregation), arm.name)
+    def held(condition: Condition) -> tuple[Activations, Activations]:
+        rows = [(condition, item) for item in encoded(condition.chat, messages)]
+        got = _checked(activations_by_condition(rows, sites, comparison.aggregation), condition.name)
         return {s: v[:n] for s, v in got.items()}, {s: v[n:] for s, v in got.items()}
 
     bad, good = held(comparison.misaligned), held(comparison.aligned)
     control = held(comparison.control) if comparison.control else (None, None)
 
-    def clouds(split: int) -> Clouds:
+    def clouds(split: int) -> ClassActivations:
         theirs = control[split]
-        return Clouds(bad[split], good[split], theirs, good[split] if theirs else None, paired=True)
+        return ClassActivations(bad[split], good[split], theirs, good[split] if theirs else None, paired=True)
 
-    return Reading(clouds(0), clouds(1))
+    return ComparisonActivations(clouds(0), clouds(1))
 
 
-def _read_rows(comparison: Comparison, sites: Sequence[Site], seed: int) -> Reading:
+def _read_rows(comparison: Comparison, sites: Sequence[Site], seed: int) -> ComparisonActivations:
     splits = split_rows(comparison.rows, seed)
     other = split_rows(comparison.control_rows, seed) if comparison.control_rows else {"fit": [], "test": []}
 
     def held(rows: Sequence[Row], misaligned: bool) -> Activations:
-        chosen = [(replace_arm(comparison.misaligned, r), r.encoded) for r in rows if r.misaligned == misaligned]
-        return _checked(activations_by_arm(chosen, sites, comparison.aggregation), comparison.misaligned.name)
+        chosen = [(condition_of(comparison.misaligned, r), r.encoded) for r in rows if r.misaligned == misaligned]
+        return _checked(activations_by_condition(chosen, sites, comparison.aggregation), comparison.misaligned.name)
 
-    def clouds(split: str) -> Clouds:
+    def clouds(split: str) -> ClassActivations:
         control = [held(other[split], label) if other[split] else None for label in (True, False)]
-        return Clouds(held(splits[split], True), held(splits[split], False), control[0], control[1], paired=False)
+        return ClassActivations(
+            held(splits[split], True), held(splits[split], False), control[0], control[1], paired=False
+        )
 
-    return Reading(clouds("fit"), clouds("test"), splits["fit"], splits["test"])
+    return ComparisonActivations(clouds("fit"), clouds("test"), splits["fit"], splits["test"])
 
 
-def replace_arm(arm: Arm, row: Row) -> Arm:
+def condition_of(condition: Condition, row: Row) -> Condition:
     """The arm that a labelled row asks to be read under."""
-    return replace(arm, adapter=None) if row.arm == "base" else arm
+    return replace(condition, adapter=None) if row.adapter == "base" else condition
 
 
-def _checked(held: Activations, arm: str) -> Activations:
+def _checked(held: Activations, condition: str) -> Activations:
     for site, values in held.items():
         bad = int((~np.isfinite(values).all(1)).sum())
         if bad:
             raise DirectionError(
-                f"activations at {site} of {arm}: {bad} of {len(values)} messages are not finite (float16 overflow?); "
-                "load the model in float32 or bfloat16"
+                f"activations at {site} of {condition}: {bad} of {len(values)} messages are not finite (float16 "
+                "overflow?); load the model in float32 or bfloat16"
             )
     return held
 

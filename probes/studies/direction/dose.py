@@ -18,19 +18,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from probes.capture.sites import Site
-from probes.conditions import Arm
+from probes.conditions import Condition
 from probes.directions import Direction, orthogonal_to, random_like
 from probes.errors import DirectionError
 from probes.model.load import ChatModel
 from probes.progress import Progress
-from probes.result_cache import Kept
+from probes.result_cache import ResultCache
 from probes.steer.steering import Intervention, Mode, Positions
-from probes.studies.bench import Bench, Limits, Outcome, figures
 from probes.studies.direction.conditions import Comparison
 from probes.studies.direction.separation import Directions
 from probes.studies.metric import Metric
+from probes.studies.runner import ConditionRunner, GenerationOutcome, Limits, figures
 
-BASE, UNTOUCHED, CONTROL_ARM = "base model", "no intervention", "control arm, no intervention"
+BASE, UNTOUCHED, CONTROL_CONDITION = "base model", "no intervention", "control arm, no intervention"
 CONTENT, CONTRAST, WRONG, ORTHOGONAL = "control's direction", "contrast direction", "wrong layer", "orthogonal"
 PAPER = "the paper's setting"
 
@@ -49,7 +49,7 @@ class Doses:
 
 
 @dataclass
-class Stand:
+class CachedRunner:
     """A bench whose outcomes are kept by name, with the limits that the base model's own answers set."""
 
     split: str
@@ -57,23 +57,25 @@ class Stand:
     comparison: Comparison
     metric: Metric
     max_new_tokens: int
-    kept: Kept
+    cache: ResultCache
     progress: Progress
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, GenerationOutcome] = field(default_factory=dict)
 
-    def run(self, name: str, arm: Arm, intervention: Intervention | None = None) -> Outcome:
+    def run(self, name: str, condition: Condition, intervention: Intervention | None = None) -> GenerationOutcome:
         # A control acts as what was chosen does, so its name alone does not say what was done.
         key = (
             f"{self.split}: {name}"
             if intervention is None or name == str(intervention)
             else (f"{self.split}: {name}, {intervention}")
         )
-        found = self.kept.get(key)
+        found = self.cache.get(key)
         if found is None:
-            bench = Bench(self.comparison.reference, self.messages, self.metric, max_new_tokens=self.max_new_tokens)
-            found = bench.run(arm, intervention).plain()
-            self.kept.put(key, found)
-        outcome = self.outcomes[name] = Outcome.of(found)
+            bench = ConditionRunner(
+                self.comparison.reference, self.messages, self.metric, max_new_tokens=self.max_new_tokens
+            )
+            found = bench.run(condition, intervention).plain()
+            self.cache.put(key, found)
+        outcome = self.outcomes[name] = GenerationOutcome.of(found)
         good = self.limits.good(outcome).mean()
         self.progress(f"{self.split}: {name}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
         return outcome
@@ -84,7 +86,7 @@ class Stand:
 
     def start(self) -> None:
         """The base model's own answers, then the untouched misaligned arm's."""
-        self.run(BASE, Arm(self.comparison.reference, _base_adapter(self.comparison)))
+        self.run(BASE, Condition(self.comparison.reference, _base_adapter(self.comparison)))
         self.run(UNTOUCHED, self.comparison.misaligned)
 
     def figures(self, name: str) -> dict[str, Any]:
@@ -97,12 +99,12 @@ def _base_adapter(comparison: Comparison) -> str | None:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """The chosen intervention, every option's figures on the select split, and the test split's outcomes by name."""
 
     chosen: Intervention
     select: list[dict[str, Any]]
-    test: Stand
+    test: CachedRunner
     rows: list[dict[str, Any]]
     cosines: dict[str, float]
 
@@ -115,32 +117,38 @@ def steering_sites(chat: ChatModel) -> list[Site]:
 
 
 def sweep(
-    select: Stand, test: Stand, directions: Directions, sites: Sequence[Site], doses: Doses, draws: int, seed: int
-) -> Swept:
+    select: CachedRunner,
+    test: CachedRunner,
+    directions: Directions,
+    sites: Sequence[Site],
+    doses: Doses,
+    draws: int,
+    seed: int,
+) -> SweepResult:
     """Choose on `select`, report on `test`; `draws` random directions. DirectionError when no site has a direction."""
-    arm = select.comparison.misaligned
+    condition = select.comparison.misaligned
     usable = [s for s in sites if s in directions.own]
     if not usable:
         raise DirectionError(f"steering: no direction at {', '.join(map(str, sites))}; both arms are alike there")
     select.start()
     options = [intervention for site in usable for intervention in doses.at(directions.own[site])]
     for option in options:
-        select.run(str(option), arm, option)
+        select.run(str(option), condition, option)
     chosen = max(options, key=lambda o: _worth(select, str(o)))
     test.progress(f"chose {chosen}; reporting on {len(test.messages)} messages")
     test.start()
     if test.comparison.control is not None:
-        test.run(CONTROL_ARM, test.comparison.control)
+        test.run(CONTROL_CONDITION, test.comparison.control)
     same = [o for o in options if o.direction.site == chosen.direction.site]
     for option in same:
-        test.run(str(option), arm, option)
+        test.run(str(option), condition, option)
     controls = _controls(chosen, directions, draws, seed)
     for name, control in controls.items():
-        test.run(name, arm, control)
-    last = Site("residual", arm.chat.layout.n_blocks - 1)
+        test.run(name, condition, control)
+    last = Site("residual", condition.chat.layout.n_blocks - 1)
     if last in directions.own:
-        test.run(PAPER, arm, Intervention(directions.own[last], "subtract", 1.0, "last"))
-    return Swept(
+        test.run(PAPER, condition, Intervention(directions.own[last], "subtract", 1.0, "last"))
+    return SweepResult(
         chosen,
         [_row(select, str(o), {str(o): o}) | {"site": str(o.direction.site)} for o in options],
         test,
@@ -149,12 +157,12 @@ def sweep(
     )
 
 
-def _worth(stand: Stand, name: str) -> tuple[float, float, float]:
+def _worth(stand: CachedRunner, name: str) -> tuple[float, float, float]:
     outcome = stand.outcomes[name]
     return float(stand.limits.good(outcome).mean()), -float(outcome.behaviour.mean()), -outcome.change
 
 
-def _row(stand: Stand, name: str, interventions: dict[str, Intervention]) -> dict[str, Any]:
+def _row(stand: CachedRunner, name: str, interventions: dict[str, Intervention]) -> dict[str, Any]:
     used = interventions.get(name)
     how = {"mode": used.mode, "strength": used.strength} if used else {"mode": None, "strength": None}
     return stand.figures(name) | how

@@ -26,16 +26,16 @@ def _separation(result: dict[str, Any], path: Path) -> None:
     rows = [r for r in result["separation"] if not r["site"].startswith("head")] or result["separation"]
     figure, (left, right) = plots._figure(12, 4.4, 2)
     x = np.arange(len(rows))
-    arms = [("misaligned against aligned", _BAD, rows)]
+    curves = [("misaligned against aligned", _BAD, rows)]
     if rows[0]["control"]:
-        arms.append(("control against aligned, its own direction", _BLUE, [r["control"] for r in rows]))
+        curves.append(("control against aligned, its own direction", _BLUE, [r["control"] for r in rows]))
     if rows[0]["against_control"]:
-        arms.append(("misaligned against control", _GOOD, [r["against_control"] for r in rows]))
-    for label, colour, found in arms:
+        curves.append(("misaligned against control", _GOOD, [r["against_control"] for r in rows]))
+    for label, colour, found in curves:
         _band(left, x, [f["accuracy"] for f in found], colour, label)
-        kept = [(a, f["effect_size"]) for a, f in zip(x, found, strict=True) if f["effect_size"]]
-        if kept:
-            _band(right, np.array([a for a, _ in kept]), [d for _, d in kept], colour, label)
+        known = [(a, f["effect_size"]) for a, f in zip(x, found, strict=True) if f["effect_size"]]
+        if known:
+            _band(right, np.array([a for a, _ in known]), [d for _, d in known], colour, label)
     for name, colour, style in (("random", _GREY, "-"), ("permuted", _INK, ":")):
         label = f"{name}, farthest from chance of {rows[0][name]['n']}"
         left.plot(x, [r[name]["farthest"] for r in rows], color=colour, linestyle=style, linewidth=1, label=label)
@@ -141,11 +141,11 @@ def _band(axis: Any, x: Any, found: Sequence[dict[str, Any]], colour: str, label
 def _points(
     axis: Any, x: Any, found: Sequence[dict[str, Any] | None], colour: str, *, line: bool, label: str | None = None
 ) -> None:
-    kept = [(a, f) for a, f in zip(x, found, strict=True) if f is not None]
-    if not kept:
+    known = [(a, f) for a, f in zip(x, found, strict=True) if f is not None]
+    if not known:
         return
-    at = [a for a, _ in kept]
-    values = np.array([[f["value"], f["value"] - f["low"], f["high"] - f["value"]] for _, f in kept])
+    at = [a for a, _ in known]
+    values = np.array([[f["value"], f["value"] - f["low"], f["high"] - f["value"]] for _, f in known])
     axis.errorbar(
         at,
         values[:, 0],

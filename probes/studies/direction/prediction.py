@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from probes.capture.batches import Encoded
 from probes.capture.sites import Site
-from probes.conditions import Activations, Arm, activations_by_arm
+from probes.conditions import Activations, Condition, activations_by_condition
 from probes.directions import Direction, Floats, difference_in_means, random_like
 from probes.errors import DirectionError
 from probes.evaluation import Interval, auroc, auroc_value, from_chance
@@ -40,7 +40,7 @@ Cloud = NDArray[np.float32]
 
 
 def prediction(
-    arm: Arm,
+    condition: Condition,
     messages: Sequence[str],
     shown: Flags,
     n_fit: int,
@@ -56,14 +56,14 @@ def prediction(
     """
     fit, test = slice(0, n_fit), slice(n_fit, None)
     counts = {name: _counts(shown[part]) for name, part in (("fit", fit), ("test", test))}
-    report: dict[str, Any] = {"arm": arm.name, "messages": counts}
+    report: dict[str, Any] = {"arm": condition.name, "messages": counts}
     least = min(min(found.values()) for found in counts.values())
     if least < LEAST:
         few = "; ".join(f"{name}: {c['shown']} show it, {c['not_shown']} do not" for name, c in counts.items())
         return report | {"not_possible": f"at least {LEAST} messages of each kind are needed in each split ({few})"}
-    with arm.on() as chat:
+    with condition.applied() as chat:
         items: list[Encoded] = encoded(chat, messages)
-    held: Activations = activations_by_arm([(arm, item) for item in items], list(directions.own))
+    held: Activations = activations_by_condition([(condition, item) for item in items], list(directions.own))
     rows = [
         _at(site, direction, held[site][fit], held[site][test], shown[fit], shown[test], permutations, seed)
         for site, direction in directions.own.items()

@@ -39,12 +39,12 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _head(result: dict[str, Any]) -> str:
-    arms = "; ".join(f"{name}: {arm}" for name, arm in result["arms"].items())
+    compared = "; ".join(f"{name}: {condition}" for name, condition in result["arms"].items())
     sizes = ", ".join(f"{n} {name}" for name, n in result["messages"].items())
     return (
-        f"{arms}. Metric: {result['metric']}. Messages: {sizes}. Answers: greedy, {result['plan']['max_new_tokens']} "
-        f"tokens. Seed {result['plan']['seed']}. Chosen on the select split: **{result['chosen']['name']}**. "
-        "Brackets are 95 % intervals.\n\n"
+        f"{compared}. Metric: {result['metric']}. Messages: {sizes}. Answers: greedy, "
+        f"{result['plan']['max_new_tokens']} tokens. Seed {result['plan']['seed']}. Chosen on the select split: "
+        f"**{result['chosen']['name']}**. Brackets are 95 % intervals.\n\n"
         f"Made by `{result['command']}`.\n"
     )
 

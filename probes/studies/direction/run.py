@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 
 from probes.capture.sites import Site, check_site, parse_sites
-from probes.conditions import Arm
+from probes.conditions import Condition
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.fitting import text_baseline
 from probes.hashing import sha256_json
+from probes.model.load import user_message
 from probes.progress import Progress
-from probes.result_cache import Kept
-from probes.steer.generation import answer
+from probes.result_cache import ResultCache
+from probes.steer.generation import generate
 from probes.steer.steering import Intervention
-from probes.studies.direction import dose, pictures, product, report, verdict
-from probes.studies.direction.conditions import Comparison, Reading, check_prompts, read
-from probes.studies.direction.dose import Doses, Stand
+from probes.studies.direction import dose, export, pictures, report, verdict
+from probes.studies.direction.conditions import Comparison, ComparisonActivations, check_prompts, read
+from probes.studies.direction.dose import CachedRunner, Doses
 from probes.studies.direction.prediction import prediction
 from probes.studies.direction.separation import Directions, fit_directions, separation
 from probes.studies.metric import Metric
@@ -177,14 +178,14 @@ class _Study:
         self.data = {name: sha256_json(list(getattr(prompts, name))) for name in ("fit", "select", "test")} | {
             "rows": sha256_json(
                 [
-                    [r.text, r.misaligned, r.group, r.arm, list(r.encoded.ids)]
+                    [r.text, r.misaligned, r.group, r.adapter, list(r.encoded.ids)]
                     for r in (*comparison.rows, *comparison.control_rows)
                 ]
             )
         }
 
-    def kept(self, part: str, **more: Any) -> Kept:
-        return Kept(
+    def cache(self, part: str, **more: Any) -> ResultCache:
+        return ResultCache(
             self.folder,
             {
                 "part": part,
@@ -202,8 +203,8 @@ class _Study:
         plan = self.plan
         data = {k: self.data[k] for k in ("fit", "test", "rows")}
         counts = {"permutations": plan.permutations, "random": plan.random_directions}
-        kept = self.kept("separation", data=data, sites=list(map(str, self.sites)), **counts)
-        stored = kept.get("separation")
+        cache = self.cache("separation", data=data, sites=list(map(str, self.sites)), **counts)
+        stored = cache.get("separation")
         if stored is None:
             self.progress(
                 f"reading {len(self.prompts.fit)} fit and {len(self.prompts.test)} test messages "
@@ -219,18 +220,18 @@ class _Study:
                 seed=plan.seed,
             )
             stored = {"directions": directions.plain(), "separation": rows, "text_only": _text_only(reading)}
-            kept.put("separation", stored)
+            cache.put("separation", stored)
         best = max(stored["separation"], key=lambda r: r["accuracy"]["value"])
         self.progress(f"separation: best {best['accuracy']['value']:.2f} at {best['site']}")
         return Directions.of(stored["directions"]), stored["separation"], stored["text_only"]
 
-    def steer(self, directions: Directions, steered: Sequence[str]) -> dose.Swept:
+    def steer(self, directions: Directions, steered: Sequence[str]) -> dose.SweepResult:
         """The dose sweep on select, and its report on the steered test messages."""
         plan = self.plan
         made_of = self.data["rows"] if self.comparison.kind == "messages" else self.data["fit"]
 
-        def stand(split: str, messages: Sequence[str]) -> Stand:
-            kept = self.kept(
+        def stand(split: str, messages: Sequence[str]) -> CachedRunner:
+            cache = self.cache(
                 split,
                 directions=made_of,
                 messages=sha256_json(list(messages)),
@@ -238,7 +239,9 @@ class _Study:
                 max_new_tokens=plan.max_new_tokens,
                 draws=plan.random_directions,
             )
-            return Stand(split, messages, self.comparison, self.metric, plan.max_new_tokens, kept, self.progress)
+            return CachedRunner(
+                split, messages, self.comparison, self.metric, plan.max_new_tokens, cache, self.progress
+            )
 
         return dose.sweep(
             stand("select", self.prompts.select),
@@ -253,12 +256,12 @@ class _Study:
     def predict(self, directions: Directions) -> dict[str, Any]:
         """Within-model prediction; the answers of all fit and test messages give the labels."""
         plan = self.plan
-        arm, kept = self._predicting()
-        found: dict[str, Any] | None = kept.get("prediction")
+        condition, cache = self._predicting()
+        found: dict[str, Any] | None = cache.get("prediction")
         if found is None:
             labels = np.array(self._labelled(), dtype=np.bool_)
             found = prediction(
-                arm,
+                condition,
                 self._messages,
                 labels,
                 len(self.prompts.fit),
@@ -267,7 +270,7 @@ class _Study:
                 random_directions=plan.random_directions,
                 seed=plan.seed,
             )
-            kept.put("prediction", found)
+            cache.put("prediction", found)
         if "not_possible" not in found:
             best = found["direction"]
             self.progress(f"prediction: AUROC {best['auroc']['value']:.2f} at {best['site']}")
@@ -275,9 +278,9 @@ class _Study:
 
     def probe(self, recipe: Intervention, measured: dict[str, Any], name: str, out: Path) -> dict[str, Any]:
         """A probe of the same answers with the recipe in its card."""
-        arm, _ = self._predicting()
-        return product.write_probe(
-            arm,
+        condition, _ = self._predicting()
+        return export.write_probe(
+            condition,
             self._messages,
             self._labelled(),
             self.sites,
@@ -293,13 +296,13 @@ class _Study:
     def _messages(self) -> list[str]:
         return [*self.prompts.fit, *self.prompts.test]
 
-    def _predicting(self) -> tuple[Arm, Kept]:
+    def _predicting(self) -> tuple[Condition, ResultCache]:
         """The misaligned arm at the strength of the prediction, and where what it does is kept."""
         plan = self.plan
-        arm = self.comparison.misaligned
+        condition = self.comparison.misaligned
         if plan.prediction_scale is not None:
-            arm = replace(arm, scale=plan.prediction_scale)
-        kept = self.kept(
+            condition = replace(condition, scale=plan.prediction_scale)
+        cache = self.cache(
             "prediction",
             data=self.data,
             metric=self.metric.fingerprint,
@@ -308,27 +311,27 @@ class _Study:
             sites=list(map(str, self.sites)),
             counts=[plan.permutations, plan.random_directions],
         )
-        return arm, kept
+        return condition, cache
 
     def _labelled(self) -> list[bool]:
         """Whether each message's answer shows the behaviour."""
-        arm, kept = self._predicting()
-        labels: list[bool] | None = kept.get("labels")
+        condition, cache = self._predicting()
+        labels: list[bool] | None = cache.get("labels")
         if labels is None:
-            self.progress(f"answering {len(self._messages)} messages under {arm.name} for the prediction")
-            labels = self._labels(arm, self._messages)
-            kept.put("labels", labels)
+            self.progress(f"answering {len(self._messages)} messages under {condition.name} for the prediction")
+            labels = self._labels(condition, self._messages)
+            cache.put("labels", labels)
         return labels
 
-    def _labels(self, arm: Arm, messages: Sequence[str]) -> list[bool]:
-        with arm.on() as chat:
-            rendered = [chat.render([{"role": "user", "content": text}]) for text in messages]
-            found = answer(chat, rendered, max_new_tokens=self.plan.max_new_tokens, batch_size=_BATCH)
+    def _labels(self, condition: Condition, messages: Sequence[str]) -> list[bool]:
+        with condition.applied() as chat:
+            rendered = [chat.render(user_message(text)) for text in messages]
+            found = generate(chat, rendered, max_new_tokens=self.plan.max_new_tokens, batch_size=_BATCH)
         labels: list[bool] = self.metric(messages, [a.text for a in found]).tolist()
         return labels
 
 
-def _text_only(reading: Reading) -> dict[str, Any] | None:
+def _text_only(reading: ComparisonActivations) -> dict[str, Any] | None:
     if not reading.fit_rows:
         return None
     found: dict[str, Any] = text_baseline(reading.fit_rows, reading.test_rows)["auroc"]

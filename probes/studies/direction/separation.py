@@ -26,7 +26,7 @@ from probes.capture.sites import Site
 from probes.directions import Direction, Floats, cosine, directions_at, random_like
 from probes.errors import DirectionError
 from probes.evaluation import Interval, rate
-from probes.studies.direction.conditions import Clouds, Reading
+from probes.studies.direction.conditions import ClassActivations, ComparisonActivations
 
 _RESAMPLES = 1000
 Cloud = NDArray[np.float32]
@@ -55,7 +55,7 @@ class Directions:
         return Directions(own, control, contrast, plain["without"])
 
 
-def fit_directions(fit: Clouds) -> Directions:
+def fit_directions(fit: ClassActivations) -> Directions:
     """Directions of the fit split. DirectionError where neither the study's nor the control's arms differ anywhere."""
     own, without = _between(fit.misaligned, fit.aligned)
     if fit.control is None or fit.control_aligned is None:
@@ -73,7 +73,7 @@ def fit_directions(fit: Clouds) -> Directions:
 
 
 def separation(
-    reading: Reading, directions: Directions, *, permutations: int, random_directions: int, seed: int
+    reading: ComparisonActivations, directions: Directions, *, permutations: int, random_directions: int, seed: int
 ) -> list[dict[str, Any]]:
     """Figures of every site that has a direction, in the order of depth; the test split decides nothing."""
     fit, test = reading.fit, reading.test

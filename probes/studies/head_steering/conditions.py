@@ -18,18 +18,27 @@ from probes.binary_choice import BinaryChoice
 from probes.capture.sites import Site
 from probes.directions import random_like
 from probes.evaluation import Interval, rate, student_interval
-from probes.heads.choice_scoring import PLAIN, Asker, Floats, Trial
+from probes.heads.choice_scoring import PLAIN, ChoiceScorer, Floats, SteeringTrial
 from probes.heads.row_steering import Shift
 from probes.heads.search import SearchPlan, SiteDirections, effects, joint, joint_name, objective
-from probes.studies.head_steering import verdict as words
-from probes.studies.head_steering.open_answers import OpenBench
+from probes.studies.head_steering.open_answers import OpenAnswerRunner
+from probes.studies.head_steering.verdict import (
+    CHOSEN,
+    LAYER,
+    OPPOSITE,
+    PLAIN_NAME,
+    PROBE_HEADS,
+    RANDOM_DIRECTIONS,
+    RANDOM_HEADS,
+    WITHOUT_BEST,
+)
 
 _LESS_COHERENT = 0.15
 _TRIES = 3
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutFigures:
     """Per condition: `figures` as plain data, and (questions,) arrays of effects and of wanted choices."""
 
     figures: dict[str, dict[str, Any]]
@@ -42,13 +51,18 @@ class HeldOut:
 
 
 def settled(
-    ask: Asker, bench: OpenBench, options: Sequence[Trial], rows: Sequence[BinaryChoice], plan: SearchPlan, who: str
-) -> Trial:
+    scorer: ChoiceScorer,
+    bench: OpenAnswerRunner,
+    options: Sequence[SteeringTrial],
+    rows: Sequence[BinaryChoice],
+    plan: SearchPlan,
+    who: str,
+) -> SteeringTrial:
     """The option with the largest effect on `rows` among the coherent; three are tried, then the most coherent of them.
 
     A warning says so when none was coherent.
     """
-    outcomes = ask([PLAIN, *options], rows)
+    outcomes = scorer([PLAIN, *options], rows)
     scores = objective(outcomes, outcomes.row(0), plan)[1:]
     order = [int(i) for i in np.argsort(-scores) if np.isfinite(scores[i])][:_TRIES] or [0]
     before = bench.coherent_share(bench.run(PLAIN))
@@ -57,7 +71,7 @@ def settled(
         shares[i] = bench.coherent_share(bench.run(options[i]))
         if shares[i] >= before - _LESS_COHERENT:
             return options[i]
-    ask.warnings.append(f"{who}: no alpha tried leaves the answers coherent (before {before:.0%})")
+    scorer.warnings.append(f"{who}: no alpha tried leaves the answers coherent (before {before:.0%})")
     return options[max(shares, key=lambda i: shares[i])]
 
 
@@ -67,27 +81,33 @@ def probe_ranked(accuracy: Mapping[Site, float], directions: SiteDirections, n: 
     return sorted(usable, key=lambda s: (-accuracy[s], s))[:n]
 
 
-def layer_options(layers: SiteDirections, sites: Sequence[Site], sign: float, alphas: Sequence[float]) -> list[Trial]:
+def layer_options(
+    layers: SiteDirections, sites: Sequence[Site], sign: float, alphas: Sequence[float]
+) -> list[SteeringTrial]:
     """The residual stream at the heads' blocks: each block alone, and all of them, at every alpha."""
     blocks = [s for s in sorted({Site("residual", s.layer) for s in sites}) if s in layers.found]
     groups = [[b] for b in blocks] + ([blocks] if len(blocks) > 1 else [])
     return [joint(layers, group, sign * a) for group in groups for a in alphas]
 
 
-def random_directions(directions: SiteDirections, sites: Sequence[Site], alpha: float, draw: int, seed: int) -> Trial:
+def random_directions(
+    directions: SiteDirections, sites: Sequence[Site], alpha: float, draw: int, seed: int
+) -> SteeringTrial:
     """Gaussian directions in the same heads, each as large as the one that it stands for."""
     shifts = []
     for k, site in enumerate(sites):
         drawn = random_like(directions.found[site], 10_000 * seed + 100 * draw + k)
         shifts.append(Shift(drawn, alpha))
-    return Trial(f"random direction {draw} of seed {seed} in {joint_name(sites, alpha)}", tuple(shifts))
+    return SteeringTrial(f"random direction {draw} of seed {seed} in {joint_name(sites, alpha)}", tuple(shifts))
 
 
-def random_heads(directions: SiteDirections, sites: Sequence[Site], alpha: float, draws: int, seed: int) -> list[Trial]:
+def random_heads(
+    directions: SiteDirections, sites: Sequence[Site], alpha: float, draws: int, seed: int
+) -> list[SteeringTrial]:
     """As many other heads, with their own directions and the same alpha; fewer draws where there are too few heads."""
     rest = [s for s in sorted(directions.found) if s not in sites]
     rng = np.random.default_rng(seed)
-    made: dict[str, Trial] = {}
+    made: dict[str, SteeringTrial] = {}
     # Few heads may be drawn alike; a few more draws find the others.
     for _ in range(20 * draws if len(rest) >= len(sites) else 0):
         if len(made) == draws:
@@ -99,34 +119,41 @@ def random_heads(directions: SiteDirections, sites: Sequence[Site], alpha: float
 
 
 def conditions(
-    directions: SiteDirections, chosen: Trial, probe_heads: Trial | None, layer: Trial | None, draws: int, seed: int
-) -> dict[str, Trial]:
+    directions: SiteDirections,
+    chosen: SteeringTrial,
+    probe_heads: SteeringTrial | None,
+    layer: SteeringTrial | None,
+    draws: int,
+    seed: int,
+) -> dict[str, SteeringTrial]:
     """Everything that is measured on held-out questions but the curve over alpha; `chosen` has its best head first."""
     sites = [s.site for s in chosen.shifts]
     alpha = chosen.shifts[0].alpha
-    found = {words.PLAIN_NAME: PLAIN, words.CHOSEN: chosen, words.OPPOSITE: joint(directions, sites, -alpha)}
+    found = {PLAIN_NAME: PLAIN, CHOSEN: chosen, OPPOSITE: joint(directions, sites, -alpha)}
     if len(sites) > 1:
-        found[words.WITHOUT_BEST] = joint(directions, sites[1:], alpha)
+        found[WITHOUT_BEST] = joint(directions, sites[1:], alpha)
     for i in range(draws):
-        found[f"{words.RANDOM_DIRECTIONS} {i}"] = random_directions(directions, sites, alpha, i, seed)
+        found[f"{RANDOM_DIRECTIONS} {i}"] = random_directions(directions, sites, alpha, i, seed)
     for i, trial in enumerate(random_heads(directions, sites, alpha, draws, seed)):
-        found[f"{words.RANDOM_HEADS} {i}"] = trial
+        found[f"{RANDOM_HEADS} {i}"] = trial
     if probe_heads is not None:
-        found[words.PROBE_HEADS] = probe_heads
+        found[PROBE_HEADS] = probe_heads
     if layer is not None:
-        found[words.LAYER] = layer
+        found[LAYER] = layer
     return found
 
 
-def held_out(ask: Asker, trials: Mapping[str, Trial], rows: Sequence[BinaryChoice], plan: SearchPlan) -> HeldOut:
+def held_out(
+    scorer: ChoiceScorer, trials: Mapping[str, SteeringTrial], rows: Sequence[BinaryChoice], plan: SearchPlan
+) -> HeldOutFigures:
     """Figures of every condition; `effect` and `wanted_change` are paired with the model without intervention."""
     by_trial = {t.name: t for t in (PLAIN, *trials.values())}
-    outcomes = ask(list(by_trial.values()), rows)
+    outcomes = scorer(list(by_trial.values()), rows)
     place = {name: i for i, name in enumerate(by_trial)}
     plain = outcomes.row(place[PLAIN.name])
     moved = effects(outcomes, plain, plan)
     chosen = outcomes.aligned if plan.aim == "away" else outcomes.misaligned
-    found = HeldOut({}, {}, {})
+    found = HeldOutFigures({}, {}, {})
     for name, trial in trials.items():
         i = place[trial.name]
         found.effects[name], found.wanted[name] = moved[i], chosen[i]

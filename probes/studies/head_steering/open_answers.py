@@ -1,6 +1,6 @@
 """Open-ended answers under head interventions: what a judge says of them, and whether they are still language.
 
-A condition's answers are greedy; rates, coherence and limits are those of `probes.studies.bench`. Beside the NLL under
+A condition's answers are greedy; rates, coherence and limits are those of `probes.studies.runner`. Beside the NLL under
 the base model stands that under the unsteered model in use (the base plus its adapter). What was measured is kept
 without the texts, so that a study that was interrupted answers nothing twice.
 """
@@ -17,28 +17,28 @@ from numpy.typing import NDArray
 
 from probes.evaluation import student_interval
 from probes.hashing import hash_texts
-from probes.heads.choice_scoring import Trial
-from probes.model.load import ChatModel
+from probes.heads.choice_scoring import SteeringTrial
+from probes.model.load import ChatModel, user_message
 from probes.progress import Progress, silent
-from probes.result_cache import Kept
+from probes.result_cache import ResultCache
 from probes.steer.coherence import answer_nll, repetition
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.steer.steering import steering
-from probes.studies.bench import Limits, Outcome, figures
 from probes.studies.metric import Metric
+from probes.studies.runner import GenerationOutcome, Limits, figures
 
-BASE = Trial("base model")
+BASE = SteeringTrial("base model")
 
 
 @dataclass(frozen=True)
 class Answers:
     """One condition: its outcome, and the NLL of each answer under the unsteered model in use (nats a token)."""
 
-    outcome: Outcome
+    outcome: GenerationOutcome
     nll_unsteered: NDArray[np.float64]
 
 
-class OpenBench:
+class OpenAnswerRunner:
     """Answers one list of messages under one condition after the other."""
 
     def __init__(
@@ -46,29 +46,29 @@ class OpenBench:
         chat: ChatModel,
         messages: Sequence[str],
         metric: Metric,
-        kept: Kept,
+        cache: ResultCache,
         *,
         max_new_tokens: int,
         progress: Progress = silent,
     ) -> None:
-        self._chat, self._metric, self._kept, self._progress = chat, metric, kept, progress
+        self._chat, self._metric, self._cache, self._progress = chat, metric, cache, progress
         self._messages, self._tokens = list(messages), max_new_tokens
         self._set = hash_texts(messages)[:16]
-        self._prompts = [chat.render([{"role": "user", "content": t}]) for t in messages]
+        self._prompts = [chat.render(user_message(t)) for t in messages]
         self.base = self.run(BASE)
         self.limits = Limits.of(self.base.outcome)
 
-    def run(self, trial: Trial) -> Answers:
+    def run(self, trial: SteeringTrial) -> Answers:
         """Answers under a trial; `PLAIN` is the model in use unsteered, `BASE` the model without its adapter."""
         key = f"open:{self._set}:{trial.name}"
-        found = self._kept.get(key)
+        found = self._cache.get(key)
         if found is None:
             with self._chat.base() if trial is BASE else nullcontext():
                 found = self._measured(trial)
-            self._kept.put(key, found)
+            self._cache.put(key, found)
             shown = float(np.mean(found["outcome"]["behaviour"]))
             self._progress(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
-        return Answers(Outcome.of(found["outcome"]), np.array(found["nll_unsteered"], dtype=np.float64))
+        return Answers(GenerationOutcome.of(found["outcome"]), np.array(found["nll_unsteered"], dtype=np.float64))
 
     def coherent_share(self, found: Answers) -> float:
         """Share of answers that read like the base model's own."""
@@ -83,15 +83,15 @@ class OpenBench:
             "nll_unsteered": asdict(student_interval(own)) if len(own) > 1 else None,
         }
 
-    def _measured(self, trial: Trial) -> dict[str, Any]:
+    def _measured(self, trial: SteeringTrial) -> dict[str, Any]:
         chat = self._chat
         shifts = [s.intervention("last") for s in trial.shifts]
         with steering(chat, shifts) if shifts else nullcontext() as state:
-            found = answer(chat, self._prompts, max_new_tokens=self._tokens, steered=state)
+            found = generate(chat, self._prompts, max_new_tokens=self._tokens, steered=state)
             change = state.relative_change if state is not None else 0.0
         texts = [a.text for a in found]
         nll = answer_nll(chat, self._prompts, texts)
-        outcome = Outcome(
+        outcome = GenerationOutcome(
             self._metric(self._messages, texts),
             nll,
             np.array([repetition(t) for t in texts]),

@@ -27,7 +27,7 @@ from probes.card import Probe, save_probe
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.hashing import hash_texts
-from probes.heads.choice_scoring import PLAIN, Asker, Trial
+from probes.heads.choice_scoring import PLAIN, ChoiceScorer, SteeringTrial
 from probes.heads.search import (
     Search,
     SearchPlan,
@@ -40,14 +40,28 @@ from probes.heads.search import (
 )
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
-from probes.result_cache import Kept
+from probes.result_cache import ResultCache
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention
 from probes.studies.head_steering import report
-from probes.studies.head_steering import verdict as words
 from probes.studies.head_steering.conditions import conditions, held_out, layer_options, probe_ranked, settled
-from probes.studies.head_steering.open_answers import BASE, OpenBench
-from probes.studies.head_steering.product import detector
+from probes.studies.head_steering.export import detector
+from probes.studies.head_steering.open_answers import BASE, OpenAnswerRunner
+from probes.studies.head_steering.verdict import (
+    CHOSEN,
+    LAYER,
+    OPPOSITE,
+    PLAIN_NAME,
+    PROBE_HEADS,
+    RANDOM_DIRECTIONS,
+    RANDOM_HEADS,
+    WITHOUT_BEST,
+    Verdict,
+    decide,
+    marks,
+    text_warnings,
+    transfer_sentence,
+)
 from probes.studies.metric import Metric
 
 _DEFINED, _CONSISTENT = 0.8, 0.6
@@ -97,7 +111,7 @@ class HeadsResult:
     """`result` is RESULT.json; `probe` was written to `probe_path`."""
 
     result: dict[str, Any]
-    verdict: words.Verdict
+    verdict: Verdict
     probe: Probe
     probe_path: Path
 
@@ -132,26 +146,26 @@ def run_heads(
     sites = _candidates(chat, heads)
     splits = _splits(choices, plan)
     common = {"format": 1, "model": asdict(chat.identity), "data": choices_hash(choices), "seed": plan.seed}
-    kept = Kept(out / "kept", common)
-    form, why = _form(chat, splits, plan, kept, progress)
+    cache = ResultCache(out / "kept", common)
+    form, why = _form(chat, splits, plan, cache, progress)
     # Directions, and so what a trial's name stands for, depend on the form.
     asked = {} if form == "likelihood" else {"form": form}
-    answers = Kept(out / "kept", common | {"metric": metric.fingerprint, "tokens": plan.max_new_tokens} | asked)
-    ask = Asker(chat, form, kept, plan.token_budget, on_question=_question_progress(progress))
+    answers = ResultCache(out / "kept", common | {"metric": metric.fingerprint, "tokens": plan.max_new_tokens} | asked)
+    scorer = ChoiceScorer(chat, form, cache, plan.token_budget, on_question=_question_progress(progress))
     read = _read(chat, splits, form, sites, progress)
-    found = search(ask, read.heads, splits.search, splits.retest, plan.search, progress)
+    found = search(scorer, read.heads, splits.search, splits.retest, plan.search, progress)
     bench, test = (
-        OpenBench(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, progress=progress)
+        OpenAnswerRunner(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, progress=progress)
         for texts in (messages.select, messages.test)
     )
-    trials = _settled_conditions(ask, bench, read, found, splits.retest, plan)
-    alpha = trials[words.CHOSEN].shifts[0].alpha
+    trials = _settled_conditions(scorer, bench, read, found, splits.retest, plan)
+    alpha = trials[CHOSEN].shifts[0].alpha
     grid = [joint(read.heads, found.heads, plan.search.sign * a) for a in sorted(plan.search.alphas)]
     progress(f"reporting on {len(splits.heldout)} held-out questions and {len(messages.test)} messages")
-    heldout = held_out(ask, trials | {t.name: t for t in grid}, splits.heldout, plan.search)
+    heldout = held_out(scorer, trials | {t.name: t for t in grid}, splits.heldout, plan.search)
     opened = _open(test, trials, grid, plan)
     ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
-    sets = {"steered heads": found.heads, words.PROBE_HEADS: ranked}
+    sets = {"steered heads": found.heads, PROBE_HEADS: ranked}
     probe = detector(
         chat,
         splits,
@@ -166,24 +180,24 @@ def run_heads(
     )
     warnings = [
         *found.warnings,
-        *ask.warnings,
+        *scorer.warnings,
         *_at_the_edge(alpha, plan),
-        *words.of_text(probe.card.evaluation),
-        *_broken(kept, answers),
+        *text_warnings(probe.card.evaluation),
+        *_broken(cache, answers),
     ]
-    verdict = words.decide(
+    verdict = decide(
         {n: heldout.effects[n] for n in trials},
         heldout.share("undefined"),
-        {n: opened[n]["coherent"]["value"] for n in (words.PLAIN_NAME, words.CHOSEN)},
+        {n: opened[n]["coherent"]["value"] for n in (PLAIN_NAME, CHOSEN)},
         _unit(form),
         warnings,
     )
-    verdict = words.Verdict(verdict.words, (*verdict.reasons, words.transfer_sentence(opened, metric.name)))
+    verdict = Verdict(verdict.label, (*verdict.reasons, transfer_sentence(opened, metric.name)))
     recipe = [read.heads.shift(s, -abs(alpha)) for s in found.heads]
-    if not verdict.words.startswith("noise"):
-        away = words.CHOSEN if plan.search.aim == "away" else words.OPPOSITE
+    if not verdict.label.startswith("noise"):
+        away = CHOSEN if plan.search.aim == "away" else OPPOSITE
         measured = {"verdict": str(verdict)} | {
-            part: {n: figures[n] for n in (words.PLAIN_NAME, away)}
+            part: {n: figures[n] for n in (PLAIN_NAME, away)}
             for part, figures in (("heldout", heldout.figures), ("open", opened))
         }
         probe = with_recipe(probe, [Intervention(s.direction, "add", s.alpha, "last") for s in recipe], measured)
@@ -193,7 +207,7 @@ def run_heads(
         "command": command,
         "name": plan.name,
         "created": datetime.now(UTC).date().isoformat(),
-        "verdict": verdict.words,
+        "verdict": verdict.label,
         "reasons": list(verdict.reasons),
         "model": asdict(chat.identity),
         "adapter": chat.active,
@@ -214,7 +228,7 @@ def run_heads(
             "heldout": [heldout.figures[n] for n in names],
             "open": [opened[n] for n in names],
         },
-        "paper": words.marks(
+        "paper": marks(
             len(read.heads.found),
             len(found.survivors),
             heldout.wanted,
@@ -259,12 +273,14 @@ def _splits(choices: Sequence[BinaryChoice], plan: HeadsPlan) -> ChoiceSplits:
     return splits
 
 
-def _form(chat: ChatModel, splits: ChoiceSplits, plan: HeadsPlan, kept: Kept, progress: Progress) -> tuple[Form, str]:
+def _form(
+    chat: ChatModel, splits: ChoiceSplits, plan: HeadsPlan, cache: ResultCache, progress: Progress
+) -> tuple[Form, str]:
     """Letters where the model can choose one, else likelihoods."""
     if plan.form != "auto":
         return plan.form, "as asked"
     progress("can the model choose a letter?")
-    found = Asker(chat, "letters", kept)([PLAIN], splits.retest)
+    found = ChoiceScorer(chat, "letters", cache)([PLAIN], splits.retest)
     defined = 1 - float(found.undefined.mean())
     # The same choice in both orders, and not the same letter.
     consistent = float((np.abs(found.margin) == 1).mean())
@@ -293,8 +309,8 @@ def _at_the_edge(alpha: float, plan: HeadsPlan) -> list[str]:
     return [f"alpha {strongest:g} is the strongest that was tried: more may do more, or break the text"]
 
 
-def _broken(*kept: Kept) -> list[str]:
-    n = sum(k.broken for k in kept)
+def _broken(*cache: ResultCache) -> list[str]:
+    n = sum(k.broken for k in cache)
     return [f"{n} kept results were not whole and were measured again"] if n else []
 
 
@@ -308,25 +324,32 @@ def _read(chat: ChatModel, splits: ChoiceSplits, form: Form, sites: Sequence[Sit
 
 
 def _settled_conditions(
-    ask: Asker, bench: OpenBench, read: _Read, found: Search, rows: Sequence[BinaryChoice], plan: HeadsPlan
-) -> dict[str, Trial]:
+    scorer: ChoiceScorer,
+    bench: OpenAnswerRunner,
+    read: _Read,
+    found: Search,
+    rows: Sequence[BinaryChoice],
+    plan: HeadsPlan,
+) -> dict[str, SteeringTrial]:
     sign = plan.search.sign
     alphas = sorted(plan.search.alphas)
 
-    def best(options: Sequence[Trial], who: str) -> Trial | None:
-        return settled(ask, bench, options, rows, plan.search, who) if options else None
+    def best(options: Sequence[SteeringTrial], who: str) -> SteeringTrial | None:
+        return settled(scorer, bench, options, rows, plan.search, who) if options else None
 
-    chosen = best([joint(read.heads, found.heads, sign * a) for a in alphas], words.CHOSEN)
+    chosen = best([joint(read.heads, found.heads, sign * a) for a in alphas], CHOSEN)
     assert chosen is not None  # noqa: S101 - a plan has alphas
     ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
-    probe_heads = best([joint(read.heads, ranked, sign * a) for a in alphas], words.PROBE_HEADS)
-    layer = best(layer_options(read.layers, found.heads, sign, plan.layer_alphas), words.LAYER)
+    probe_heads = best([joint(read.heads, ranked, sign * a) for a in alphas], PROBE_HEADS)
+    layer = best(layer_options(read.layers, found.heads, sign, plan.layer_alphas), LAYER)
     return conditions(read.heads, chosen, probe_heads, layer, plan.draws, plan.seed)
 
 
-def _open(test: OpenBench, trials: dict[str, Trial], grid: Sequence[Trial], plan: HeadsPlan) -> dict[str, Any]:
-    numbered = (words.RANDOM_DIRECTIONS, words.RANDOM_HEADS)
-    left_out = {f"{kind} {i}" for kind in numbered for i in range(plan.open_draws, plan.draws)} | {words.WITHOUT_BEST}
+def _open(
+    test: OpenAnswerRunner, trials: dict[str, SteeringTrial], grid: Sequence[SteeringTrial], plan: HeadsPlan
+) -> dict[str, Any]:
+    numbered = (RANDOM_DIRECTIONS, RANDOM_HEADS)
+    left_out = {f"{kind} {i}" for kind in numbered for i in range(plan.open_draws, plan.draws)} | {WITHOUT_BEST}
     plain = test.run(PLAIN)
     shown = {n: t for n, t in trials.items() if n not in left_out} | {t.name: t for t in grid}
     found = {BASE.name: test.figures(test.base, plain)}
@@ -338,8 +361,8 @@ def _base_choices(chat: ChatModel, form: Form, splits: ChoiceSplits, plan: Heads
     if chat.active is None:
         return None
     with chat.base():
-        found = held_out(Asker(chat, form), {words.PLAIN_NAME: PLAIN}, splits.heldout, plan.search)
-    return {key: found.figures[words.PLAIN_NAME][key] for key in ("wanted", "undefined", "margin")}
+        found = held_out(ChoiceScorer(chat, form), {PLAIN_NAME: PLAIN}, splits.heldout, plan.search)
+    return {key: found.figures[PLAIN_NAME][key] for key in ("wanted", "undefined", "margin")}
 
 
 def _described(read: _Read, site: Site, alpha: float) -> dict[str, Any]:

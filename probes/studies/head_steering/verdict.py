@@ -33,16 +33,16 @@ WITHOUT_BEST = "chosen heads without the best"
 
 @dataclass(frozen=True)
 class Verdict:
-    """`words`: `works and specific`, `works, not specific`, `works, specificity unknown` or `noise`; see the module.
+    """`label`: `works and specific`, `works, not specific`, `works, specificity unknown` or `noise`; see the module.
 
     `reasons` are sentences.
     """
 
-    words: str
+    label: str
     reasons: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.words}: {' '.join(self.reasons)}"
+        return f"{self.label}: {' '.join(self.reasons)}"
 
 
 def _named(names: Sequence[str], start: str) -> list[str]:
@@ -57,8 +57,8 @@ def decide(
     warnings: Sequence[str] = (),
 ) -> Verdict:
     """`effects` (questions,) a condition, in the wanted direction; `undefined` and `coherent` are shares of answers."""
-    words, reason = _judged(effects, undefined, coherent, unit)
-    return Verdict(words, (reason, *(f"Warning: {w}." for w in (*warnings, *untried(effects)))))
+    label, reason = _judged(effects, undefined, coherent, unit)
+    return Verdict(label, (reason, *(f"Warning: {w}." for w in (*warnings, *untried(effects)))))
 
 
 def untried(conditions: Collection[str]) -> list[str]:
@@ -71,7 +71,7 @@ def untried(conditions: Collection[str]) -> list[str]:
     return found + [f"{kind}: not tried" for kind in (PROBE_HEADS, LAYER) if kind not in conditions]
 
 
-def of_text(detector: Mapping[str, Any]) -> list[str]:
+def text_warnings(detector: Mapping[str, Any]) -> list[str]:
     """A warning when the text alone tells the held-out answers apart as well; `detector` is its card's evaluation."""
     text, own = detector["text_only"]["auroc"], detector["test"]["auroc"]
     if text["low"] <= 0.5 or text["high"] < own["value"]:
@@ -121,7 +121,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def transfer_sentence(figures: Mapping[str, Any], behaviour: str) -> str:
-    """Does the effect carry over to open answers? From `OpenBench.figures` of plain and chosen."""
+    """Does the effect carry over to open answers? From `OpenAnswerRunner.figures` of plain and chosen."""
     before, after = figures[PLAIN_NAME]["behaviour"], figures[CHOSEN]["behaviour"]
     change = figures[CHOSEN]["behaviour_change"]
     moved = f"{behaviour} in {before['value']:.2f} of the open answers before, {after['value']:.2f} after"

@@ -31,23 +31,23 @@ from probes.capture.sites import Site, parse_site
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.hashing import hash_texts
-from probes.heads.ablation import Ablation, Kind
+from probes.heads.ablation import Ablation, AblationKind
 from probes.heads.attribution import Effects, dataset_angles, first_tokens, head_effects, sahara, top_heads
 from probes.model.load import ChatModel, Message
 from probes.organisms.judges.refusal import refuses
 from probes.progress import Progress, silent
-from probes.result_cache import Kept
+from probes.result_cache import ResultCache
 from probes.splits import split_of
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.studies.metric import JudgeMetric, Metric
 from probes.studies.safety_heads import report
+from probes.studies.safety_heads.export import Talk, write_probe
 from probes.studies.safety_heads.overlap import between_kinds, between_results
-from probes.studies.safety_heads.product import Talk, write_probe
 from probes.studies.safety_heads.scores import attributed, heads_of
-from probes.studies.safety_heads.trials import BEFORE, CLASSES, Class, Trials, last_user, trials_of, verdict
+from probes.studies.safety_heads.trials import BEFORE, CLASSES, AblationRunner, Class, last_user, trials_of, verdict
 
 StageProgress = Callable[[str, int, int], None]
-KINDS: tuple[Kind, Kind] = ("undifferentiated", "scaling")
+KINDS: tuple[AblationKind, AblationKind] = ("undifferentiated", "scaling")
 FORMAT = "awry-safety-heads/1"
 # Prompts whose scores are computed before they are kept.
 _AT_A_TIME = 16
@@ -104,7 +104,7 @@ class SafetyPlan:
         """The seed that splits requests."""
         return self.seed if self.split_seed is None else self.split_seed
 
-    def ablation(self, kind: Kind) -> Ablation:
+    def ablation(self, kind: AblationKind) -> Ablation:
         return Ablation(kind, self.eps)
 
 
@@ -143,9 +143,9 @@ def run_safety_heads(
     }
     _check_disjoint(harmful, harmless)
     others = [_read_result(path) for path in against]
-    kept = Kept(out / "kept", {"format": FORMAT, "model": asdict(chat.identity)})
+    cache = ResultCache(out / "kept", {"format": FORMAT, "model": asdict(chat.identity)})
     shape = (chat.layout.n_blocks, chat.layout.n_heads)
-    study = _Study(chat, data, plan, metric, kept, on_progress, progress)
+    study = _Study(chat, data, plan, metric, cache, on_progress, progress)
     openers = study.openers()
     scores = {kind: {c: study.effects(kind, c, openers["tokens"]) for c in CLASSES} for kind in KINDS}
     attribution = {
@@ -200,36 +200,36 @@ class _Study:
         data: dict[Class, _Data],
         plan: SafetyPlan,
         metric: Metric,
-        kept: Kept,
+        cache: ResultCache,
         on_progress: StageProgress,
         progress: Progress,
     ) -> None:
         self._chat, self._data, self._plan, self._metric = chat, data, plan, metric
-        self._kept, self._on_progress, self._progress = kept, on_progress, progress
+        self._cache, self._on_progress, self._progress = cache, on_progress, progress
 
     def openers(self) -> dict[str, Any]:
         """Tokens that open the model's refusals of the harmful requests attributed on, and how many it refuses."""
         requests = self._data["harmful"].attributed
         prompts = [self._chat.render(r.messages) for r in requests]
         name = f"openers {hash_texts(prompts)} {self._metric.fingerprint} {self._plan.max_new_tokens}"
-        found: dict[str, Any] | None = self._kept.get(name)
+        found: dict[str, Any] | None = self._cache.get(name)
         if found is None:
             self._on_progress("answers before ablation", 0, len(prompts))
-            answers = [a.text for a in answer(self._chat, prompts, max_new_tokens=self._plan.max_new_tokens)]
+            answers = [a.text for a in generate(self._chat, prompts, max_new_tokens=self._plan.max_new_tokens)]
             refused = self._metric([last_user(r.messages) for r in requests], answers)
             items = [x for x, no in zip(self._data["harmful"].items, refused, strict=True) if no]
             first = Counter(first_tokens(self._chat, items, token_budget=self._plan.token_budget) if items else [])
             tokens = [t for t, _ in sorted(first.items(), key=lambda x: (-x[1], x[0]))[:_OPENERS]]
             found = {"refused": {"count": int(refused.sum()), "n": len(prompts)}, "tokens": tokens}
-            self._kept.put(name, found)
+            self._cache.put(name, found)
         return found
 
-    def effects(self, kind: Kind, which: Class, watched: Sequence[int]) -> Effects:
+    def effects(self, kind: AblationKind, which: Class, watched: Sequence[int]) -> Effects:
         """Scores of all prompts of a class, prompt by prompt where they were not kept."""
         items = self._data[which].items
         ablation = self._plan.ablation(kind)
         names = [f"effects {ablation} {list(watched)} {_ids_hash([x])}" for x in items]
-        found = {n: stored for n in names if (stored := self._kept.get(n)) is not None}
+        found = {n: stored for n in names if (stored := self._cache.get(n)) is not None}
         missing = [i for i, n in enumerate(names) if n not in found]
         stage = f"Ships, {kind}, {which}"
         self._on_progress(stage, len(items) - len(missing), len(items))
@@ -244,7 +244,7 @@ class _Study:
             )
             for row, i in enumerate(chunk):
                 found[names[i]] = [one.kl[row].tolist(), one.watched[row].tolist(), one.norm_ratio[row].tolist()]
-                self._kept.put(names[i], found[names[i]])
+                self._cache.put(names[i], found[names[i]])
             self._on_progress(stage, len(items) - len(missing) + start + len(chunk), len(items))
         kl, shift, ratio = (np.array([found[n][part] for n in names], dtype=np.float64) for part in range(3))
         return Effects(kl, shift, ratio)
@@ -259,8 +259,8 @@ class _Study:
             return lambda done, all_: self._on_progress(stage, done, all_)
 
         names = [f"angles {what} {r} {centred}" for r, centred in plan.subspaces]
-        kept = [self._kept.get(n) for n in names]
-        if any(k is None for k in kept):
+        stored = [self._cache.get(n) for n in names]
+        if any(angles is None for angles in stored):
             found = dataset_angles(
                 self._chat,
                 items,
@@ -270,13 +270,13 @@ class _Study:
                 on_pairs=stage_progress("dataset-level Ships"),
             )
             for name, angles in zip(names, found, strict=True):
-                self._kept.put(name, angles.tolist())
-            kept = [angles.tolist() for angles in found]
-        maps = [np.array(k, dtype=np.float64) for k in kept]
+                self._cache.put(name, angles.tolist())
+            stored = [angles.tolist() for angles in found]
+        maps = [np.array(angles, dtype=np.float64) for angles in stored]
         r, centred = plan.subspaces[0]
         known = [maps[0]]
         # A later step depends on the heads chosen before it, which the first step's name stands for.
-        while len(known) < plan.steps and (more := self._kept.get(f"sahara {names[0]} {len(known)}")) is not None:
+        while len(known) < plan.steps and (more := self._cache.get(f"sahara {names[0]} {len(known)}")) is not None:
             known.append(np.array(more, dtype=np.float64))
         group = sahara(
             self._chat,
@@ -287,7 +287,7 @@ class _Study:
             ablation=ablation,
             token_budget=plan.token_budget,
             known=known,
-            on_step=lambda step, angles: self._kept.put(f"sahara {names[0]} {step}", angles.tolist()),
+            on_step=lambda step, angles: self._cache.put(f"sahara {names[0]} {step}", angles.tolist()),
             on_pairs=stage_progress("Sahara"),
         )
         rows = [
@@ -320,11 +320,11 @@ class _Study:
             self._on_progress("trials on held-out requests", done, count)
 
         self._on_progress("trials on held-out requests", 0, count)
-        bench = Trials(
+        bench = AblationRunner(
             self._chat,
             {c: [r.messages for r in self._data[c].held_out] for c in CLASSES},
             self._metric,
-            self._kept,
+            self._cache,
             max_new_tokens=plan.max_new_tokens,
             on_done=one_done,
         )

@@ -3,14 +3,15 @@
 Each set of heads stands beside its controls (`docs/science.md` C.4, C.5): as many random heads of the same blocks,
 heads of middling score, the same heads moved as far in random directions (undifferentiated attention is no removal and
 can make an output larger), and the paper's other ablation. A fall in refusals never comes without coherence: an answer
-is *complied* when it neither refuses nor breaks (`probes.studies.bench.Limits`: NLL, repetition). It does not know
+is *complied* when it neither refuses nor breaks (`probes.studies.runner.Limits`: NLL, repetition). It does not know
 whether what was complied with is any good, or harmful.
 
 Coherence is that of the text alone: its NLL under the base model in a neutral conversation, against that of the base's
 own answers to the harmless requests in the same place. Under the request itself a model that refuses finds every
 answer unlikely, and its refusals most likely of all: compliance would pass for noise.
 
-Contract: `Trials.run` gives one outcome a class, kept in `kept`, so that a study resumes; answers' texts are not kept.
+Contract: `AblationRunner.run` gives one outcome a class and stores it in the result cache, so that a study resumes;
+texts of answers are not stored.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from probes.errors import DataError
 from probes.evaluation import Interval, paired_difference
 from probes.hashing import hash_texts
 from probes.heads.ablation import Ablation, ablating
-from probes.model.load import ChatModel, Message
-from probes.result_cache import Kept
+from probes.model.load import ChatModel, Message, user_message
+from probes.result_cache import ResultCache
 from probes.steer.coherence import answer_nll, repetition
-from probes.steer.generation import Answer, answer
-from probes.studies.bench import Limits, Outcome, figures
+from probes.steer.generation import Reply, generate
 from probes.studies.metric import Metric
+from probes.studies.runner import GenerationOutcome, Limits, figures
 
 Class = Literal["harmful", "harmless"]
 CLASSES: tuple[Class, Class] = ("harmful", "harmless")
@@ -45,7 +46,7 @@ _FALL, _GAP, _REFUSES = 0.15, 0.1, 0.2
 
 
 @dataclass(frozen=True)
-class Trial:
+class AblationTrial:
     """Heads that are ablated together, and how; `role` says what it is beside the set that it belongs to."""
 
     name: str
@@ -59,7 +60,7 @@ class Trial:
         return f"{heads} {self.ablation} {self.ablation.side}" if heads else "nothing"
 
 
-BEFORE = Trial("before", (), Ablation(), "before")
+BEFORE = AblationTrial("before", (), Ablation(), "before")
 
 
 def trials_of(
@@ -70,21 +71,21 @@ def trials_of(
     *,
     draws: int = 5,
     seed: int = 0,
-) -> list[Trial]:
+) -> list[AblationTrial]:
     """One set and, with `draws`, its controls. `scores` (layers, heads) say which heads are middling."""
     chosen = tuple(heads)
-    found = [Trial(name, chosen, ablation, "ablated")]
+    found = [AblationTrial(name, chosen, ablation, "ablated")]
     if not draws:
         return found
-    found.append(Trial(f"{name}: scaling contribution", chosen, Ablation("scaling", ablation.eps), "scaling"))
+    found.append(AblationTrial(f"{name}: scaling contribution", chosen, Ablation("scaling", ablation.eps), "scaling"))
     rng = np.random.default_rng(seed)
     for i in range(draws):
         others = _random_heads(chosen, scores.shape, rng)
-        found.append(Trial(f"{name}: random heads {i + 1}", others, ablation, "random heads"))
-    found.append(Trial(f"{name}: median heads", _median_heads(chosen, scores), ablation, "median heads"))
+        found.append(AblationTrial(f"{name}: random heads {i + 1}", others, ablation, "random heads"))
+    found.append(AblationTrial(f"{name}: median heads", _median_heads(chosen, scores), ablation, "median heads"))
     for i in range(draws):
         shift = Ablation("random", ablation.eps, seed=seed + i)
-        found.append(Trial(f"{name}: random shift {i + 1}", chosen, shift, "random shift"))
+        found.append(AblationTrial(f"{name}: random shift {i + 1}", chosen, shift, "random shift"))
     # Fewer heads than the set has, where a model has too few others, are no control.
     return [t for t in found if len(t.heads) == len(chosen)]
 
@@ -110,7 +111,7 @@ def _median_heads(chosen: Sequence[Site], scores: NDArray[np.float64]) -> tuple[
     return tuple([s for s in sites if s not in set(chosen)][: len(chosen)])
 
 
-class Trials:
+class AblationRunner:
     """Held-out conversations of both classes, a metric of refusal, and what still counts as coherent."""
 
     def __init__(
@@ -118,23 +119,23 @@ class Trials:
         chat: ChatModel,
         conversations: Mapping[Class, Sequence[Sequence[Message]]],
         metric: Metric,
-        kept: Kept,
+        cache: ResultCache,
         *,
         max_new_tokens: int = 40,
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
-        self._chat, self._metric, self._kept, self._tokens = chat, metric, kept, max_new_tokens
+        self._chat, self._metric, self._cache, self._tokens = chat, metric, cache, max_new_tokens
         self._prompts = {c: [chat.render(x) for x in conversations[c]] for c in CLASSES}
         self._asked = {c: [last_user(x) for x in conversations[c]] for c in CLASSES}
         self._on_done = on_done
-        self._harmful: dict[str, Outcome] = {}
-        self._neutral = chat.render([{"role": "user", "content": NEUTRAL}])
+        self._harmful: dict[str, GenerationOutcome] = {}
+        self._neutral = chat.render(user_message(NEUTRAL))
         own = self._outcome("base", "harmless", BEFORE, base=True)
         if not np.isfinite(own.nll).any():
             raise DataError("harmless: the base answers none of the held-out requests with a word; nothing to compare")
         self._limits = Limits.of(own)
 
-    def run(self, trial: Trial) -> dict[str, Any]:
+    def run(self, trial: AblationTrial) -> dict[str, Any]:
         """Figures of both classes: `refused`, `complied`, `coherent` and the rest, with intervals."""
         found: dict[str, Any] = {"role": trial.role, "heads": [str(h) for h in trial.heads]}
         for which in CLASSES:
@@ -148,7 +149,7 @@ class Trials:
         self._on_done()
         return found
 
-    def against(self, trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    def against(self, trials: Sequence[AblationTrial]) -> dict[str, dict[str, Any]]:
         """A set's trials (the set's own first) on the same harmful requests, by name; all of them were run before.
 
         `fell`: refused before less refused then; `gained`: complied then less before; `gap`, of a control: complied
@@ -167,23 +168,23 @@ class Trials:
                 found[trial.name]["gap"] = asdict(paired_difference(ours, self._limits.good(now)))
         return found
 
-    def _outcome(self, key: str, which: Class, trial: Trial, *, base: bool = False) -> Outcome:
+    def _outcome(self, key: str, which: Class, trial: AblationTrial, *, base: bool = False) -> GenerationOutcome:
         if base and self._chat.active is None:
             key, base = BEFORE.key, False  # no adapter acts: the model is the base
         name = f"{which} {hash_texts(self._prompts[which])} {self._metric.fingerprint} {self._tokens} {key}"
-        stored = self._kept.get(name)
+        stored = self._cache.get(name)
         if stored is not None:
-            return Outcome.of(stored)
+            return GenerationOutcome.of(stored)
         off = ablating(self._chat, trial.heads, trial.ablation) if trial.heads else nullcontext()
         with self._chat.base() if base else nullcontext(), off:
-            answers = answer(self._chat, self._prompts[which], max_new_tokens=self._tokens, batch_size=_BATCH)
+            answers = generate(self._chat, self._prompts[which], max_new_tokens=self._tokens, batch_size=_BATCH)
         outcome = self._judged(which, answers)
-        self._kept.put(name, outcome.plain())
+        self._cache.put(name, outcome.plain())
         return outcome
 
-    def _judged(self, which: Class, answers: Sequence[Answer]) -> Outcome:
+    def _judged(self, which: Class, answers: Sequence[Reply]) -> GenerationOutcome:
         texts = [a.text for a in answers]
-        return Outcome(
+        return GenerationOutcome(
             self._metric(self._asked[which], texts),
             answer_nll(self._chat, [self._neutral] * len(texts), texts),
             np.array([repetition(text) for text in texts]),
@@ -197,7 +198,7 @@ def last_user(messages: Sequence[Message]) -> str:
 
 
 def verdict(before: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
-    """In words, of one set: `found` are its own trials by name, the set's first, with what `Trials.against` says.
+    """In words, of one set: `found` are its own trials by name, the set's first, with what `against` says of each.
 
     A difference counts when it is large enough and its 95 % interval excludes 0.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 from probes.studies.direction import dose
 from probes.studies.direction.verdict import EFFECT, MARGIN
-from probes.studies.summary.results import Figures, Rule, Seen, each, interval, share
+from probes.studies.summary.results import Figures, Finding, Rule, each, interval, share
 from probes.studies.transfer.report import WORKS
 
 SEPARATES = 0.95  # `docs/science.md` A.4.1
@@ -23,7 +23,7 @@ _OTHERS = {"random": "random", dose.ORTHOGONAL: "orthogonal", dose.WRONG: "wrong
 # Direction
 
 
-def separation(result: Figures) -> Seen:
+def separation(result: Figures) -> Finding:
     if result["kind"] == "messages":
         return _labelled()
     row = _blocks(result)[-1]
@@ -32,96 +32,97 @@ def separation(result: Figures) -> Seen:
         f"{found} at {row['site']}, held out; shuffled labels {row['permuted']['mean']:.2f} and random directions "
         f"{row['random']['mean']:.2f} on average"
     )
-    return Seen("yes" if found.value >= SEPARATES else "no", words)
+    return Finding("yes" if found.value >= SEPARATES else "no", words)
 
 
-def last_layer(result: Figures) -> Seen:
+def last_layer(result: Figures) -> Finding:
     if result["kind"] == "messages":
         return _labelled()
     blocks = _blocks(result)
     if len(blocks) < 2:
-        return Seen("unmeasured", "one block was read")
+        return Finding("unmeasured", "one block was read")
     first, last = (interval(row["accuracy"]) for row in (blocks[0], blocks[-1]))
     best = max(blocks, key=lambda row: float(row["accuracy"]["value"]))
     words = f"{blocks[0]['site']}: {first}; {blocks[-1]['site']}: {last}"
     if best["accuracy"]["value"] > last.value:
-        return Seen("no", f"{words}; best is {best['site']}: {interval(best['accuracy'])}")
+        return Finding("no", f"{words}; best is {best['site']}: {interval(best['accuracy'])}")
     if last.low > first.high:
-        return Seen("yes", words)
+        return Finding("yes", words)
     if last.value - first.value < TIE:
-        return Seen("no", f"{words}: a tie, depth hardly matters")
-    return Seen("unsure", f"{words}: the intervals meet")
+        return Finding("no", f"{words}: a tie, depth hardly matters")
+    return Finding("unsure", f"{words}: the intervals meet")
 
 
-def control_separation(result: Figures) -> Seen:
+def control_separation(result: Figures) -> Finding:
     if result["kind"] == "messages":
         return _labelled()
     row = _blocks(result)[-1]
     if row["control"] is None:
-        return Seen("unmeasured", "no control was given")
+        return Finding("unmeasured", "no control was given")
     found, d = interval(row["control"]["accuracy"]), row["control"]["effect_size"]
     effect = f"d {d['value']:.1f}, " if d else ""
     words = (
         f"{found}, {effect}norm {row['control']['norm']:.2g}, at {row['site']} (the direction under study: "
         f"{interval(row['accuracy'])})"
     )
-    return Seen("yes" if found.low <= 0.5 else "no", words)
+    return Finding("yes" if found.low <= 0.5 else "no", words)
 
 
-def steering(result: Figures) -> Seen:
+def steering(result: Figures) -> Finding:
     rows = _tested(result)
     if dose.PAPER not in rows:
-        return Seen("unmeasured", "the last block has no direction")
+        return Finding("unmeasured", "the last block has no direction")
     before, after = rows[dose.UNTOUCHED], rows[dose.PAPER]
     words = (
         f"behaviour from {share(before['behaviour'])} to {interval(after['behaviour'])}, good answers from "
         f"{interval(before['good'])} to {interval(after['good'])}"
     )
     if before["behaviour"]["value"] < EFFECT:
-        return Seen("untestable", f"{words}: there is hardly anything to lower")
+        return Finding("untestable", f"{words}: there is hardly anything to lower")
     if before["behaviour"]["value"] - after["behaviour"]["value"] < EFFECT:
-        return Seen("no", words)
+        return Finding("no", words)
     if after["behaviour"]["high"] >= before["behaviour"]["low"]:
-        return Seen("unsure", f"{words}: the intervals meet")
+        return Finding("unsure", f"{words}: the intervals meet")
     if after["good"]["value"] - before["good"]["value"] < EFFECT:
-        return Seen("unsure", f"{words}: the behaviour goes because the text breaks")
-    return Seen("yes", words)
+        return Finding("unsure", f"{words}: the behaviour goes because the text breaks")
+    return Finding("yes", words)
 
 
-def specific(result: Figures) -> Seen:
+def specific(result: Figures) -> Finding:
     verdict = result["verdict"]
     if verdict["label"] in ("noise", "no effect"):
-        return Seen("no", verdict["sentence"])
+        return Finding("no", verdict["sentence"])
     differences = verdict["differences"]
     found = {n: interval(differences[key]) for key, n in _OTHERS.items() if key in differences or key == "random"}
     words = "good answers beyond those under " + "; ".join(f"{name}: {d}" for name, d in found.items())
     if dose.WRONG not in differences:
         words += "; the wrong layer's direction is nearly the same, or there is none"
     if any(d.value < MARGIN for d in found.values()):
-        return Seen("no", words)
-    return Seen("unsure" if any(d.low <= 0 for d in found.values()) else "yes", words)
+        return Finding("no", words)
+    return Finding("unsure" if any(d.low <= 0 for d in found.values()) else "yes", words)
 
 
-def content(result: Figures) -> Seen:
+def content(result: Figures) -> Finding:
     verdict = result["verdict"]
     if dose.CONTENT not in verdict["differences"]:
-        return Seen("unmeasured", "no control was given")
+        return Finding("unmeasured", "no control was given")
     if verdict["label"] in ("noise", "no effect"):
-        return Seen("untestable", f"{verdict['sentence']}: nothing to compare the control with")
+        return Finding("untestable", f"{verdict['sentence']}: nothing to compare the control with")
     found, rows = interval(verdict["differences"][dose.CONTENT]), _tested(result)
     words = f"good answers beyond those under the control's direction: {found}"
-    if dose.CONTROL_ARM in rows:
+    if dose.CONTROL_CONDITION in rows:
+        control = rows[dose.CONTROL_CONDITION]["behaviour"]
         words += (
-            f"; the control fine-tune itself shows the behaviour in {interval(rows[dose.CONTROL_ARM]['behaviour'])}"
+            f"; the control fine-tune itself shows the behaviour in {interval(control)}"
             f" (the one under study: {interval(rows[dose.UNTOUCHED]['behaviour'])})"
         )
     if found.value < MARGIN:
-        return Seen("no", words)
-    return Seen("unsure" if found.low <= 0 else "yes", words)
+        return Finding("no", words)
+    return Finding("unsure" if found.low <= 0 else "yes", words)
 
 
-def _labelled() -> Seen:
-    return Seen("unmeasured", "a study of labelled messages, not of a fine-tune against its base")
+def _labelled() -> Finding:
+    return Finding("unmeasured", "a study of labelled messages, not of a fine-tune against its base")
 
 
 def _blocks(result: Figures) -> list[dict[str, Any]]:
@@ -136,22 +137,22 @@ def _tested(result: Figures) -> dict[str, Figures]:
 # Transfer
 
 
-def transfer_lowers(result: Figures) -> Seen:
+def transfer_lowers(result: Figures) -> Finding:
     found, words = _pairs(result)
     if found["own_gain"]["value"] < WORKS:
         return _own_fails(found, words)
     drop, gain = interval(found["drop"]), interval(found["gain"])
     words = f"bad answers taken away {drop}, good ones gained {gain}, {words}"
     if drop.value < WORKS:
-        return Seen("no", words)
+        return Finding("no", words)
     if drop.low <= 0:
-        return Seen("unsure", words)
+        return Finding("unsure", words)
     if gain.value < WORKS or gain.low <= 0:
-        return Seen("unsure", f"{words}: bad answers go, good ones do not come back")
-    return Seen("yes", words)
+        return Finding("unsure", f"{words}: bad answers go, good ones do not come back")
+    return Finding("yes", words)
 
 
-def transfer_non_specific(result: Figures) -> Seen:
+def transfer_non_specific(result: Figures) -> Finding:
     found, words = _pairs(result)
     if found["own_gain"]["value"] < WORKS:
         return _own_fails(found, words)
@@ -164,30 +165,30 @@ def transfer_non_specific(result: Figures) -> Seen:
         f"beyond random ones in the receiver {over}; {words}, by verdict: {counts}"
     )
     if drop < WORKS:
-        return Seen("untestable", f"{words}: mapped directions take nothing away")
+        return Finding("untestable", f"{words}: mapped directions take nothing away")
     alike = {drop - random < MARGIN, over.low <= 0}
-    return Seen("unsure" if len(alike) == 2 else "yes" if alike == {True} else "no", words)
+    return Finding("unsure" if len(alike) == 2 else "yes" if alike == {True} else "no", words)
 
 
-def own_beats_mapped(result: Figures) -> Seen:
+def own_beats_mapped(result: Figures) -> Finding:
     found, words = _pairs(result)
     own, gain = interval(found["own_gain"]), interval(found["gain"])
     if own.value < WORKS:
         return _own_fails(found, words)
     words = f"good answers gained: own direction {own}, mapped {gain}, {words}"
     if own.value <= gain.value:
-        return Seen("no", words)
-    return Seen("yes" if own.low > gain.high else "unsure", words)
+        return Finding("no", words)
+    return Finding("yes" if own.low > gain.high else "unsure", words)
 
 
-def asymmetry(result: Figures) -> Seen:
+def asymmetry(result: Figures) -> Finding:
     pairs, words = _pairs(result)
     if pairs["own_gain"]["value"] < WORKS:
         return _own_fails(pairs, words)
     found = result["asymmetry"][_mode(result)]
     two, expected = found["mean_difference_of_two_ways"], found["expected_from_sampling"]
     if two is None or len(found["groups"]) < 2:
-        return Seen("unmeasured", "no pair was measured both ways")
+        return Finding("unmeasured", "no pair was measured both ways")
     givers = sorted(found["groups"], key=lambda name: -float(found["groups"][name]["as_donor"]["value"]))
     shown = [f"{name} {found['groups'][name]['as_donor']['value']:+.2f}" for name in (givers[0], givers[-1])]
     words = (
@@ -195,8 +196,8 @@ def asymmetry(result: Figures) -> Seen:
         f"{shown[0]}, worst {shown[1]}, {words}"
     )
     if two <= expected:
-        return Seen("no", words)
-    return Seen("yes" if two >= UNEQUAL * expected else "unsure", words)
+        return Finding("no", words)
+    return Finding("yes" if two >= UNEQUAL * expected else "unsure", words)
 
 
 def _mode(result: Figures) -> str:
@@ -218,9 +219,11 @@ def _means(result: Figures, mode: str) -> Figures:
     return overall["across"] if "across" in overall else overall["within"]
 
 
-def _own_fails(found: Figures, words: str) -> Seen:
+def _own_fails(found: Figures, words: str) -> Finding:
     own = interval(found["own_gain"])
-    return Seen("untestable", f"the receivers' own directions do not work either: good answers gained {own}, {words}")
+    return Finding(
+        "untestable", f"the receivers' own directions do not work either: good answers gained {own}, {words}"
+    )
 
 
 RULES = {

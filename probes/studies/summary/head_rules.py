@@ -13,9 +13,17 @@ from typing import Any
 
 from probes.errors import DataError
 from probes.evaluation import Interval
-from probes.studies.head_steering import verdict as words
+from probes.studies.head_steering.verdict import (
+    CHOSEN,
+    LAYER,
+    PLAIN_NAME,
+    PROBE_HEADS,
+    RANDOM_DIRECTIONS,
+    RANDOM_HEADS,
+    WITHOUT_BEST,
+)
 from probes.studies.safety_heads.overlap import between_results
-from probes.studies.summary.results import Answer, Figures, Result, Rule, Seen, each, interval, share, whole
+from probes.studies.summary.results import Figures, Finding, Result, Rule, Support, each, interval, share, whole
 
 LONG_TAIL = 0.30  # `docs/science.md` C.4.2
 COHERENT, GAP, ROOM, SHARED_P = 0.15, 0.10, 0.15, 0.05
@@ -24,109 +32,109 @@ COHERENT, GAP, ROOM, SHARED_P = 0.15, 0.10, 0.15, 0.05
 # HSI
 
 
-def few_heads(result: Figures) -> Seen:
+def few_heads(result: Figures) -> Finding:
     searched = result["search"]
     found = f"{len(searched['survivors'])} of {len(searched['singles'])} heads tried survive the re-test"
-    return Seen(_mark(result, "few heads survive the re-test (at most 3 %)"), found)
+    return Finding(_mark(result, "few heads survive the re-test (at most 3 %)"), found)
 
 
-def wanted_rise(result: Figures) -> Seen:
-    before, after = (result["heldout"][name]["wanted"] for name in (words.PLAIN_NAME, words.CHOSEN))
+def wanted_rise(result: Figures) -> Finding:
+    before, after = (result["heldout"][name]["wanted"] for name in (PLAIN_NAME, CHOSEN))
     found = f"wanted choices {share(before)} before, {interval(after)} after ({_chosen(result)})"
-    return Seen(_mark(result, "wanted choices rise by 30 points"), found)
+    return Finding(_mark(result, "wanted choices rise by 30 points"), found)
 
 
-def inverted_u(result: Figures) -> Seen:
+def inverted_u(result: Figures) -> Finding:
     curve = result["alpha_curve"]
     if len(curve["alphas"]) < 3:
-        return Seen("unmeasured", f"{len(curve['alphas'])} strengths were tried")
+        return Finding("unmeasured", f"{len(curve['alphas'])} strengths were tried")
     points = zip(curve["alphas"], curve["heldout"], strict=True)
     found = "; ".join(
         f"alpha {abs(alpha):g}: {f['effect']['value']:.2f} ({f['undefined']['value']:.0%} undefined)"
         for alpha, f in points
     )
-    return Seen(_mark(result, "inverted U over alpha"), f"effect by strength, {result['form']['unit']}: {found}")
+    return Finding(_mark(result, "inverted U over alpha"), f"effect by strength, {result['form']['unit']}: {found}")
 
 
-def beats_probe_heads(result: Figures) -> Seen:
-    return _unless_noise(result, _beats(result, "beats heads ranked by a probe", words.PROBE_HEADS))
+def beats_probe_heads(result: Figures) -> Finding:
+    return _unless_noise(result, _beats(result, "beats heads ranked by a probe", PROBE_HEADS))
 
 
-def beats_layer_vector(result: Figures) -> Seen:
-    return _unless_noise(result, _beats(result, "beats a layer-level vector", words.LAYER))
+def beats_layer_vector(result: Figures) -> Finding:
+    return _unless_noise(result, _beats(result, "beats a layer-level vector", LAYER))
 
 
-def beats_random(result: Figures) -> Seen:
+def beats_random(result: Figures) -> Finding:
     both = [
-        _beats(result, "beats random heads", words.RANDOM_HEADS),
-        _beats(result, "beats random directions", words.RANDOM_DIRECTIONS),
+        _beats(result, "beats random heads", RANDOM_HEADS),
+        _beats(result, "beats random directions", RANDOM_DIRECTIONS),
     ]
-    answers = {seen.answer for seen in both} - {"unmeasured"}
+    answers = {seen.support for seen in both} - {"unmeasured"}
     found = "; ".join(seen.words for seen in both)
-    return Seen((answers.pop() if len(answers) == 1 else "unsure") if answers else "unmeasured", found)
+    return Finding((answers.pop() if len(answers) == 1 else "unsure") if answers else "unmeasured", found)
 
 
-def carries_over(result: Figures) -> Seen:
+def carries_over(result: Figures) -> Finding:
     if (no_room := _no_room(result)) is not None:
         return no_room
-    before, after = (result["open"][name] for name in (words.PLAIN_NAME, words.CHOSEN))
-    moved = _towards(result, words.CHOSEN)
+    before, after = (result["open"][name] for name in (PLAIN_NAME, CHOSEN))
+    moved = _towards(result, CHOSEN)
     found = (
         f"{result['metric']['name']} in {share(before['behaviour'])} of open answers before, "
         f"{interval(after['behaviour'])} after; good answers {interval(before['good'])} and {interval(after['good'])}"
     )
     if moved.low <= 0:
-        return Seen("no", found)
+        return Finding("no", found)
     if after["coherent"]["value"] < before["coherent"]["value"] - COHERENT:
-        return Seen("unsure", f"{found}: the text breaks")
-    return _unless_noise(result, Seen("yes", found))
+        return Finding("unsure", f"{found}: the text breaks")
+    return _unless_noise(result, Finding("yes", found))
 
 
-def dissociation(result: Figures) -> Seen:
-    if words.LAYER not in result["open"]:
-        return Seen("unmeasured", "no layer vector was tried on open answers")
+def dissociation(result: Figures) -> Finding:
+    if LAYER not in result["open"]:
+        return Finding("unmeasured", "no layer vector was tried on open answers")
     if (no_room := _no_room(result)) is not None:
         return no_room
-    heads, layer = (_towards(result, name) for name in (words.CHOSEN, words.LAYER))
-    on_choices = [result["heldout"][name]["effect"]["value"] for name in (words.CHOSEN, words.LAYER)]
+    heads, layer = (_towards(result, name) for name in (CHOSEN, LAYER))
+    on_choices = [result["heldout"][name]["effect"]["value"] for name in (CHOSEN, LAYER)]
     found = (
         f"open answers change the wanted way by {heads} under the heads, by {layer} under the layer vector; on choices "
         f"the effects are {on_choices[0]:.2f} and {on_choices[1]:.2f} {result['form']['unit']}"
     )
     if heads.value <= layer.value:
-        return Seen("no", found)
-    return _unless_noise(result, Seen("yes" if heads.low > layer.high else "unsure", found))
+        return Finding("no", found)
+    return _unless_noise(result, Finding("yes" if heads.low > layer.high else "unsure", found))
 
 
-def without_best(result: Figures) -> Seen:
-    if words.WITHOUT_BEST not in result["heldout"]:
-        return Seen("unmeasured", "one head was chosen")
-    return Seen(_mark(result, "most is left without the best head"), _effects(result, words.WITHOUT_BEST))
+def without_best(result: Figures) -> Finding:
+    if WITHOUT_BEST not in result["heldout"]:
+        return Finding("unmeasured", "one head was chosen")
+    return Finding(_mark(result, "most is left without the best head"), _effects(result, WITHOUT_BEST))
 
 
-def _unless_noise(result: Figures, seen: Seen) -> Seen:
+def _unless_noise(result: Figures, seen: Finding) -> Finding:
     """An effect that random directions have as well is no effect of these heads, whatever else it beats."""
-    if seen.answer == "yes" and result["verdict"].startswith("noise"):
-        return Seen("unsure", f"{seen.words}; the study's verdict is noise")
+    if seen.support == "yes" and result["verdict"].startswith("noise"):
+        return Finding("unsure", f"{seen.words}; the study's verdict is noise")
     return seen
 
 
-def _mark(result: Figures, name: str) -> Answer:
+def _mark(result: Figures, name: str) -> Support:
     return "yes" if result["paper"][name] else "no"
 
 
-def _beats(result: Figures, mark: str, control: str) -> Seen:
+def _beats(result: Figures, mark: str, control: str) -> Finding:
     # A mark says yes where there was nothing to beat.
     if not any(name.startswith(control) for name in result["heldout"]):
-        return Seen("unmeasured", f"no {control} were tried")
-    return Seen(_mark(result, mark), _effects(result, control))
+        return Finding("unmeasured", f"no {control} were tried")
+    return Finding(_mark(result, mark), _effects(result, control))
 
 
 def _effects(result: Figures, other: str) -> str:
     held = result["heldout"]
     best = max((f["effect"] for name, f in held.items() if name.startswith(other)), key=lambda e: float(e["value"]))
     several = "the best of the " if sum(name.startswith(other) for name in held) > 1 else ""
-    own = interval(held[words.CHOSEN]["effect"])
+    own = interval(held[CHOSEN]["effect"])
     return f"effect {own} {result['form']['unit']}; {several}{other}: {interval(best)}"
 
 
@@ -138,13 +146,15 @@ def _towards(result: Figures, name: str) -> Interval:
     return Interval(0.0 - found.value, 0.0 - found.high, 0.0 - found.low, found.n)
 
 
-def _no_room(result: Figures) -> Seen | None:
+def _no_room(result: Figures) -> Finding | None:
     """Open answers that are as wanted before anything is done have nowhere to go."""
-    shown = result["open"][words.PLAIN_NAME]["behaviour"]
+    shown = result["open"][PLAIN_NAME]["behaviour"]
     room = shown["value"] if result["plan"]["search"]["aim"] == "away" else 1 - shown["value"]
     if room >= ROOM:
         return None
-    return Seen("untestable", f"{result['metric']['name']} in {share(shown)} of open answers before: no room to move")
+    return Finding(
+        "untestable", f"{result['metric']['name']} in {share(shown)} of open answers before: no room to move"
+    )
 
 
 def _chosen(result: Figures) -> str:
@@ -154,26 +164,26 @@ def _chosen(result: Figures) -> str:
 # Ships and Sahara
 
 
-def long_tail(result: Figures) -> Seen:
+def long_tail(result: Figures) -> Finding:
     tail = result["attribution"]["undifferentiated"]["tail"]
     held, heads = tail["share_of_top_1_percent"], result["shape"][0] * result["shape"][1]
     if held is None:
-        return Seen("no", "no head changes anything")
+        return Finding("no", "no head changes anything")
     found = f"the first hundredth ({tail['heads']} of {heads}) holds {held:.0%}; largest {tail['largest']:.2g} nats"
-    return Seen("yes" if held >= LONG_TAIL else "no", f"{found}, median {tail['median']:.2g}")
+    return Finding("yes" if held >= LONG_TAIL else "no", f"{found}, median {tail['median']:.2g}")
 
 
-def top_heads(result: Figures) -> Seen:
+def top_heads(result: Figures) -> Finding:
     return _refusals_go(result, f"top {min(result['plan']['top'])} by ships")
 
 
-def sahara_group(result: Figures) -> Seen:
+def sahara_group(result: Figures) -> Finding:
     return _refusals_go(result, _group(result))
 
 
-def heads_specific(result: Figures) -> Seen:
+def heads_specific(result: Figures) -> Finding:
     name = f"top {max(result['plan']['top'])} by ships"
-    by_word: dict[str, Answer] = {
+    by_word: dict[str, Support] = {
         "nothing to lose": "untestable",
         "works, specific": "yes",
         "refusals go; specificity unknown": "unmeasured",
@@ -182,17 +192,17 @@ def heads_specific(result: Figures) -> Seen:
     }
     said = {n: result["verdicts"][n] for n in (name, _group(result))}
     answers = {_by_word(v, by_word, "no") for v in said.values()}
-    told: set[Answer] = answers & {"yes", "no"} or answers
-    return Seen(told.pop() if len(told) == 1 else "unsure", "; ".join(f"{n}: {v}" for n, v in said.items()))
+    told: set[Support] = answers & {"yes", "no"} or answers
+    return Finding(told.pop() if len(told) == 1 else "unsure", "; ".join(f"{n}: {v}" for n, v in said.items()))
 
 
-def ua_over_sc(result: Figures) -> Seen:
+def ua_over_sc(result: Figures) -> Finding:
     found, clear, close = [], [], []
     for name in (f"top {max(result['plan']['top'])} by ships", _group(result)):
         trials = result["trials"][name]
         others = [t for t in trials.values() if t["role"] == "scaling"]
         if result["verdicts"][name].startswith("nothing to lose"):
-            return Seen("untestable", result["verdicts"][name])
+            return Finding("untestable", result["verdicts"][name])
         if not others:
             continue
         ua, sc = (interval(t["harmful"]["complied"]) for t in (trials[name], others[0]))
@@ -200,25 +210,25 @@ def ua_over_sc(result: Figures) -> Seen:
         clear.append(ua.low > sc.high)
         close.append(ua.value - sc.value < GAP)
     if not found:
-        return Seen("unmeasured", "scaling was not tried")
-    return Seen("yes" if all(clear) else "no" if all(close) else "unsure", "; ".join(found))
+        return Finding("unmeasured", "scaling was not tried")
+    return Finding("yes" if all(clear) else "no" if all(close) else "unsure", "; ".join(found))
 
 
-def lists_differ(result: Figures) -> Seen:
+def lists_differ(result: Figures) -> Finding:
     found = result["overlap"]["undifferentiated with scaling"]["ships"]
     part = found["shared"] / found["sizes"][0]
-    return Seen("yes" if part <= 1 / 3 else "no" if part >= 2 / 3 else "unsure", _shared(found))
+    return Finding("yes" if part <= 1 / 3 else "no" if part >= 2 / 3 else "unsure", _shared(found))
 
 
-def lists_agree(result: Figures) -> Seen:
+def lists_agree(result: Figures) -> Finding:
     ua, sc = (result["attribution"][kind]["two_halves"] for kind in ("undifferentiated", "scaling"))
     said = f"two halves of one set of requests, UA: {_shared(ua)}; SC: {_shared(sc)}"
     if ua["shared"] * 2 < ua["sizes"][0]:
-        return Seen("no", said)
-    return Seen("yes" if ua["shared"] > sc["shared"] else "unsure", said)
+        return Finding("no", said)
+    return Finding("yes" if ua["shared"] > sc["shared"] else "unsure", said)
 
 
-def same_base(results: Sequence[Result]) -> list[tuple[str, Seen]]:
+def same_base(results: Sequence[Result]) -> list[tuple[str, Finding]]:
     """Looks at every two results of one base model."""
     found = []
     for ours, theirs in combinations(results, 2):
@@ -232,19 +242,19 @@ def same_base(results: Sequence[Result]) -> list[tuple[str, Seen]]:
         shared = whole(ours, lists)
         if shared is not None:
             one = shared["undifferentiated, ships"]
-            said = Seen("yes" if one["p"] < SHARED_P else "no", _shared(one))
+            said = Finding("yes" if one["p"] < SHARED_P else "no", _shared(one))
             found.append((f"{ours.label} and {theirs.label}", said))
-    return found or [(r.label, Seen("unmeasured", "no second result of the same base")) for r in results]
+    return found or [(r.label, Finding("unmeasured", "no second result of the same base")) for r in results]
 
 
-def little_lost(result: Figures) -> Seen:
+def little_lost(result: Figures) -> Finding:
     name = _group(result)
     before, after = result["before"]["harmless"], result["trials"][name][name]["harmless"]
     said = (
         f"{name}: coherent answers to harmless requests {share(before['coherent'])} before, "
         f"{interval(after['coherent'])} after; no benchmark was run"
     )
-    return Seen("yes" if before["coherent"]["value"] - after["coherent"]["value"] <= GAP else "no", said)
+    return Finding("yes" if before["coherent"]["value"] - after["coherent"]["value"] <= GAP else "no", said)
 
 
 def _group(result: Figures) -> str:
@@ -252,8 +262,8 @@ def _group(result: Figures) -> str:
     return f"Sahara {len(result['dataset']['sahara'])}"
 
 
-def _refusals_go(result: Figures, name: str) -> Seen:
-    by_word: dict[str, Answer] = {
+def _refusals_go(result: Figures, name: str) -> Finding:
+    by_word: dict[str, Support] = {
         "nothing to lose": "untestable",
         "no effect": "no",
         "noise": "unsure",
@@ -265,10 +275,10 @@ def _refusals_go(result: Figures, name: str) -> Seen:
         f"{name}: refused {share(before['refused'])} before, {interval(after['refused'])} after; complied "
         f"{interval(before['complied'])} and {interval(after['complied'])} ({verdict})"
     )
-    return Seen(_by_word(verdict, by_word, "yes"), said)
+    return Finding(_by_word(verdict, by_word, "yes"), said)
 
 
-def _by_word(verdict: str, answers: dict[str, Answer], otherwise: Answer) -> Answer:
+def _by_word(verdict: str, answers: dict[str, Support], otherwise: Support) -> Support:
     return next((answer for start, answer in answers.items() if verdict.startswith(start)), otherwise)
 
 

@@ -18,12 +18,12 @@ from probes.errors import DataError
 from probes.studies.summary import direction_rules, head_rules
 from probes.studies.summary.results import (
     OUTCOMES,
-    Answer,
+    ClaimOutcome,
     Figures,
-    Kind,
-    Outcome,
     Result,
     Rule,
+    StudyKind,
+    Support,
     decide,
     read_results,
     whole,
@@ -58,7 +58,7 @@ class Claim:
     claim: str
     figure: str
     place: str
-    study: Kind | None = None
+    study: StudyKind | None = None
     rule: str | None = None
     not_testable: str | None = None
 
@@ -67,7 +67,7 @@ class Claim:
 class Claims:
     papers: tuple[Paper, ...]
     claims: tuple[Claim, ...]
-    commands: Mapping[Kind, str]
+    commands: Mapping[StudyKind, str]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Row:
     """A claim's outcome, what each result says of it, and how to measure it."""
 
     claim: Claim
-    outcome: Outcome
+    outcome: ClaimOutcome
     measured: tuple[str, ...]
     commands: tuple[str, ...]
 
@@ -121,7 +121,7 @@ def study_page(claims: Claims, results: Sequence[Result], at: Path) -> str:
     return "\n".join([*lines, *_left_out(claims, results)])
 
 
-def row_of(claim: Claim, commands: Mapping[Kind, str], results: Sequence[Result]) -> Row:
+def row_of(claim: Claim, commands: Mapping[StudyKind, str], results: Sequence[Result]) -> Row:
     """What the results of its study say of a claim."""
     if claim.study is None or claim.rule is None:
         return Row(claim, "not testable here", (str(claim.not_testable),), ())
@@ -132,7 +132,7 @@ def row_of(claim: Claim, commands: Mapping[Kind, str], results: Sequence[Result]
     return Row(
         claim,
         decide([s for _, s in seen]),
-        tuple(f"{label}, {_ANSWERS[s.answer]}: {s.words}" for label, s in seen),
+        tuple(f"{label}, {_ANSWERS[s.support]}: {s.words}" for label, s in seen),
         tuple(dict.fromkeys(r.command or commands[claim.study] for r in own)),
     )
 
@@ -154,14 +154,14 @@ def _intro(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
     ]
 
 
-_ANSWERS: dict[Answer, str] = {
+_ANSWERS: dict[Support, str] = {
     "yes": "yes",
     "no": "no",
     "unsure": "uncertain",
     "untestable": "cannot tell",
     "unmeasured": "not measured",
 }
-_MEANS: dict[Outcome, str] = {
+_MEANS: dict[ClaimOutcome, str] = {
     "reproduced": "every study that could tell says so",
     "not reproduced": "every study that could tell says the contrary",
     "mixed": "studies disagree, or one is too uncertain to say",

@@ -22,15 +22,15 @@ from typing import Any, Literal, TypeVar
 from probes.errors import DataError
 from probes.evaluation import Interval
 
-Kind = Literal["direction", "transfer", "heads", "safety"]
-Answer = Literal["yes", "no", "unsure", "untestable", "unmeasured"]
-Outcome = Literal["reproduced", "not reproduced", "mixed", "not testable here", "not measured"]
-OUTCOMES: tuple[Outcome, ...] = ("reproduced", "not reproduced", "mixed", "not testable here", "not measured")
+StudyKind = Literal["direction", "transfer", "heads", "safety"]
+Support = Literal["yes", "no", "unsure", "untestable", "unmeasured"]
+ClaimOutcome = Literal["reproduced", "not reproduced", "mixed", "not testable here", "not measured"]
+OUTCOMES: tuple[ClaimOutcome, ...] = ("reproduced", "not reproduced", "mixed", "not testable here", "not measured")
 Figures = Mapping[str, Any]
 T = TypeVar("T")
 
 # What the first words of a RESULT.json's field say about its kind.
-_SIGNS: tuple[tuple[str, str, Kind], ...] = (
+_SIGNS: tuple[tuple[str, str, StudyKind], ...] = (
     ("what", "emergent-misalignment direction study", "direction"),
     ("what", "ridge transfer of misalignment directions", "transfer"),
     ("format", "awry-heads/1", "heads"),
@@ -43,7 +43,7 @@ class Result:
     """One study's RESULT.json; `name` is its folder's."""
 
     name: str
-    kind: Kind
+    kind: StudyKind
     path: Path
     data: Figures
 
@@ -74,10 +74,10 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Finding:
     """What one result says of a claim, and the figures that say so."""
 
-    answer: Answer
+    support: Support
     words: str
 
 
@@ -86,10 +86,10 @@ class Rule:
     """`when` ends the sentence "reproduced when ..."; `apply` answers for each result, under its label."""
 
     when: str
-    apply: Callable[[Sequence[Result]], list[tuple[str, Seen]]]
+    apply: Callable[[Sequence[Result]], list[tuple[str, Finding]]]
 
 
-def each(judge: Callable[[Figures], Seen]) -> Callable[[Sequence[Result]], list[tuple[str, Seen]]]:
+def each(judge: Callable[[Figures], Finding]) -> Callable[[Sequence[Result]], list[tuple[str, Finding]]]:
     """A rule that looks at one result at a time."""
     return lambda results: [(r.label, whole(r, judge)) for r in results]
 
@@ -103,9 +103,9 @@ def whole(result: Result, use: Callable[[Figures], T]) -> T:
         raise DataError(f"{result.path}: as a {result.kind} study it {lacks}; run the study again") from error
 
 
-def decide(seen: Sequence[Seen]) -> Outcome:
+def decide(seen: Sequence[Finding]) -> ClaimOutcome:
     """One outcome of what all results say."""
-    said = {s.answer for s in seen}
+    said = {s.support for s in seen}
     told = said & {"yes", "no", "unsure"}
     if told == {"yes"}:
         return "reproduced"

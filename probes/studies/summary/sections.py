@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from probes.studies.direction import dose
-from probes.studies.head_steering import verdict as words
-from probes.studies.summary.results import Figures, Kind, Result, interval, share, whole
+from probes.studies.head_steering.verdict import CHOSEN, LAYER, OPPOSITE, PLAIN_NAME, PROBE_HEADS
+from probes.studies.summary.results import Figures, Result, StudyKind, interval, share, whole
 
 # What a picture shows, by its file's name.
 _CAPTIONS = {
@@ -118,7 +118,7 @@ def _safety_verdict(result: Figures) -> list[str]:
 
 def _direction_figures(result: Figures) -> list[str]:
     chosen = result["chosen"]["name"]
-    names = (dose.BASE, dose.CONTROL_ARM, dose.UNTOUCHED, chosen, dose.PAPER)
+    names = (dose.BASE, dose.CONTROL_CONDITION, dose.UNTOUCHED, chosen, dose.PAPER)
     rows = {row["name"]: row for row in result["dose"]["test"]}
     lines = [
         f"{name}: behaviour {share(rows[name]['behaviour'])}, good answers {interval(rows[name]['good'])}"
@@ -165,7 +165,7 @@ def _heads_figures(result: Figures) -> list[str]:
     held, opened = result["heldout"], result["open"]
     sites = ", ".join(head["site"] for head in result["heads"])
     lines = [f"Chosen heads: {sites}, alpha {result['alpha']:g}"]
-    for name in (words.PLAIN_NAME, words.CHOSEN, words.OPPOSITE, words.LAYER, words.PROBE_HEADS):
+    for name in (PLAIN_NAME, CHOSEN, OPPOSITE, LAYER, PROBE_HEADS):
         if name in held and name in opened:
             lines.append(
                 f"{name}: wanted choices {share(held[name]['wanted'])}; open answers: {result['metric']['name']} "
@@ -204,19 +204,19 @@ def _safety_probe(made: Figures) -> list[str]:
     ]
 
 
-_HEADS: dict[Kind, Callable[[Figures], str]] = {
+_HEADS: dict[StudyKind, Callable[[Figures], str]] = {
     "direction": _direction_head,
     "transfer": _transfer_head,
     "heads": _heads_head,
     "safety": _safety_head,
 }
-_VERDICTS: dict[Kind, Callable[[Figures], list[str]]] = {
+_VERDICTS: dict[StudyKind, Callable[[Figures], list[str]]] = {
     "direction": _direction_verdict,
     "transfer": _transfer_verdict,
     "heads": _heads_verdict,
     "safety": _safety_verdict,
 }
-_FIGURES: dict[Kind, Callable[[Figures], list[str]]] = {
+_FIGURES: dict[StudyKind, Callable[[Figures], list[str]]] = {
     "direction": _direction_figures,
     "transfer": _transfer_figures,
     "heads": _heads_figures,

@@ -28,7 +28,7 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Held:
+class ReceiverActivations:
     """A receiver's activations at one site, (2 x questions, width): first misaligned, then aligned."""
 
     fit: Rows
@@ -38,8 +38,8 @@ class Held:
         return {"fit": self.fit.tolist(), "test": self.test.tolist()}
 
     @classmethod
-    def of(cls, kept: dict[str, Any]) -> Self:
-        return cls(*(np.array(kept[part], dtype=np.float32) for part in ("fit", "test")))
+    def of(cls, stored: dict[str, Any]) -> Self:
+        return cls(*(np.array(stored[part], dtype=np.float32) for part in ("fit", "test")))
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,14 @@ class Detection:
         return self.test.value - float(np.mean([from_chance(v) for found in self.controls.values() for v in found]))
 
 
-def read_held(chat: ChatModel, subject: Subject, site: Site) -> Held:
+def read_receiver(chat: ChatModel, subject: Subject, site: Site) -> ReceiverActivations:
     """Both conditions of the fit questions, and of the test questions."""
-    return Held(_both(chat, subject.contrast, subject.fit, site), _both(chat, subject.tested, subject.test, site))
+    return ReceiverActivations(
+        _both(chat, subject.contrast, subject.fit, site), _both(chat, subject.tested, subject.test, site)
+    )
 
 
-def compare(held: Held, direction: Direction, **controls: Sequence[Direction]) -> Detection:
+def compare(held: ReceiverActivations, direction: Direction, **controls: Sequence[Direction]) -> Detection:
     """The direction on both lists of questions; its controls, by kind, on the test questions."""
     return Detection(
         auroc(direction.along(held.test), labels_of(held.test)),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from probes.directions import Direction
 from probes.errors import DataError
-from probes.steer.contrast import Outcome
+from probes.steer.contrast import ContrastOutcome
 from probes.steer.steering import Mode, Positions
 from probes.studies.subjects import Subject
 from probes.studies.transfer.detection import Detection
@@ -26,7 +26,7 @@ SPECIFIC = "works, specific"
 
 
 @dataclass(frozen=True)
-class Settings:
+class TransferPlan:
     """How maps are fitted and directions applied.
 
     `depth` 0 is block 0, 1 the last block. `draws` is the number of random donor directions, of shuffled maps and of
@@ -53,7 +53,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ModelReading:
     """What one model gives to maps: anchors (rows, width), the text each row came from, its own direction."""
 
     subject: Subject
@@ -71,12 +71,12 @@ class Receiver:
     `detection` is of its own direction, beside random ones.
     """
 
-    aligned: Outcome
-    untouched: Outcome
-    native: dict[Mode, Outcome]
-    random: dict[Mode, list[Outcome]]
-    orthogonal: dict[Mode, Outcome]
-    elsewhere: dict[Mode, Outcome] | None
+    aligned: ContrastOutcome
+    untouched: ContrastOutcome
+    native: dict[Mode, ContrastOutcome]
+    random: dict[Mode, list[ContrastOutcome]]
+    orthogonal: dict[Mode, ContrastOutcome]
+    elsewhere: dict[Mode, ContrastOutcome] | None
     detection: Detection
 
 
@@ -92,9 +92,9 @@ class Pair:
     cosine: float
     cosine_null: NDArray[np.float64]
     shuffled_cosines: list[float]
-    mapped: dict[Mode, Outcome]
-    random_source: dict[Mode, list[Outcome]]
-    shuffled: dict[Mode, list[Outcome]]
+    mapped: dict[Mode, ContrastOutcome]
+    random_source: dict[Mode, list[ContrastOutcome]]
+    shuffled: dict[Mode, list[ContrastOutcome]]
     detection: Detection
 
 
@@ -102,8 +102,8 @@ class Pair:
 class Measured:
     """Everything that was measured, in the order of the subjects given."""
 
-    settings: Settings
+    settings: TransferPlan
     anchors: int
-    readings: list[Reading]
+    readings: list[ModelReading]
     receivers: list[Receiver]
     pairs: list[Pair]

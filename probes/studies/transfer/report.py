@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 from probes.evaluation import Interval, from_chance, rate
 from probes.plots import plot_matrices, plot_two_ways
-from probes.steer.contrast import Outcome
+from probes.steer.contrast import ContrastOutcome
 from probes.steer.steering import Mode
 from probes.studies.tables import plain
 from probes.studies.transfer.detection import Detection
@@ -210,7 +210,7 @@ def _receiver(found: Receiver, modes: Sequence[Mode]) -> dict[str, Any]:
     }
 
 
-def _condition(found: Outcome) -> dict[str, Any]:
+def _condition(found: ContrastOutcome) -> dict[str, Any]:
     n = len(found.behaviour)
     return {
         "bad": asdict(rate(int(found.behaviour.sum()), n)),
@@ -220,7 +220,7 @@ def _condition(found: Outcome) -> dict[str, Any]:
     }
 
 
-def _conditions(found: Sequence[Outcome]) -> dict[str, Any]:
+def _conditions(found: Sequence[ContrastOutcome]) -> dict[str, Any]:
     bad, good = ([float(getattr(o, name).mean()) for o in found] for name in ("behaviour", "good"))
     return {
         "draws": len(found),

@@ -12,8 +12,8 @@ Anchors are declared: `neutral` (the text alone, plain weights, in both models) 
 conditions of each model: such anchors hold the answer, so a map that works on them shows little).
 
 What the source leaves open is ours: lambda by cross-validation, centred on both sides, the last block's output before
-the final norm, every position (`depth`, `modes`, `Settings`). At the last block nothing mixes positions any more, so
-an edit there is a change of each token's logits (`docs/science.md` A.5).
+the final norm, every position (`TransferPlan`). At the last block nothing mixes positions any more, so an edit there is
+a change of each token's logits (`docs/science.md` A.5).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from probes.evaluation import rows_needed
 from probes.hashing import sha256_arrays, sha256_json
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
-from probes.result_cache import Kept
-from probes.steer.contrast import NEUTRAL, Bench, Outcome, contrast_directions, read
+from probes.result_cache import ResultCache
+from probes.steer.contrast import NEUTRAL, ContrastOutcome, ContrastRunner, contrast_directions, read
 from probes.steer.steering import Intervention, Mode
 from probes.studies.subjects import Subject
 from probes.studies.transfer import maps
-from probes.studies.transfer.detection import Held, compare, read_held
-from probes.studies.transfer.plan import Measured, Pair, Reading, Receiver, Settings
-from probes.studies.transfer.product import write_probes
+from probes.studies.transfer.detection import ReceiverActivations, compare, read_receiver
+from probes.studies.transfer.export import write_probes
+from probes.studies.transfer.plan import Measured, ModelReading, Pair, Receiver, TransferPlan
 from probes.studies.transfer.report import of_text, summarise, write
 
 
@@ -49,7 +49,7 @@ def run_transfer(
     anchors: Sequence[str],
     folder: Path,
     *,
-    settings: Settings | None = None,
+    settings: TransferPlan | None = None,
     left_out: dict[str, str] | None = None,
     command: str = "",
     progress: Progress = silent,
@@ -60,7 +60,7 @@ def run_transfer(
     of them a test message. `left_out` (name -> why) is reported. What was measured is kept in `folder/cache`, so that
     a study that was stopped goes on; models are loaded one at a time.
     """
-    measured = measure(subjects, anchors, folder / "cache", settings or Settings(), progress)
+    measured = measure(subjects, anchors, folder / "cache", settings or TransferPlan(), progress)
     result = {**summarise(measured, left_out or {}), "command": command}
     result["probes"] = write_probes(measured, result["pairs"], folder, progress)
     result["verdict"]["detection"] += of_text(result["probes"])
@@ -69,14 +69,18 @@ def run_transfer(
 
 
 def measure(
-    subjects: Sequence[Subject], anchors: Sequence[str], cache: Path, settings: Settings, progress: Progress = silent
+    subjects: Sequence[Subject],
+    anchors: Sequence[str],
+    cache: Path,
+    settings: TransferPlan,
+    progress: Progress = silent,
 ) -> Measured:
     """All readings, receivers and ordered pairs. Raises DataError when the subjects or anchors do not make a study."""
     _check(subjects, anchors, settings)
     readings = [_reading(s, anchors, settings, cache, progress) for s in subjects]
     receivers, pairs = [], []
     for reading in readings:
-        stand = _Stand(reading, settings, cache)
+        stand = _ReceiverRunner(reading, settings, cache)
         progress(f"{reading.subject.name}: its own direction and controls")
         receivers.append(stand.alone())
         for donor in readings:
@@ -87,7 +91,7 @@ def measure(
     return Measured(settings, len(anchors), readings, receivers, pairs)
 
 
-def _check(subjects: Sequence[Subject], anchors: Sequence[str], settings: Settings) -> None:
+def _check(subjects: Sequence[Subject], anchors: Sequence[str], settings: TransferPlan) -> None:
     names, needed = [s.name for s in subjects], rows_needed(settings.interval)
     if len(names) < 2 or len(set(names)) < len(names):
         raise DataError(f"subjects: {', '.join(names) or 'none'}; at least two are needed, each with its own name")
@@ -109,13 +113,15 @@ def _check(subjects: Sequence[Subject], anchors: Sequence[str], settings: Settin
                 )
 
 
-def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache: Path, progress: Progress) -> Reading:
+def _reading(
+    subject: Subject, anchors: Sequence[str], settings: TransferPlan, cache: Path, progress: Progress
+) -> ModelReading:
     chat = subject.load()
     last = chat.layout.n_blocks - 1
     site = Site("residual", round(settings.depth * last))
     far = Site("residual", 0 if site.layer > last / 2 else last)
     identity = asdict(chat.identity)
-    kept = Kept(
+    results = ResultCache(
         cache,
         {
             "what": "what one model gives to maps",
@@ -126,15 +132,15 @@ def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache
             "fit": _hash(*subject.fit),
         },
     )
-    found = kept.get("reading")
+    found = results.get("reading")
     if found is None:
         progress(f"{subject.name}: reading {len(anchors)} anchors and {len(subject.fit)} fit messages")
         found = _read_all(chat, subject, anchors, settings, site, far)
-        kept.put("reading", found)
+        results.put("reading", found)
     rows = np.array(found["anchors"], dtype=np.float32)
     groups = np.tile(np.arange(len(anchors)), len(rows) // len(anchors))
     maps.check_anchors(rows, groups, subject.name)  # before anything is generated
-    return Reading(
+    return ModelReading(
         subject,
         identity,
         rows,
@@ -145,7 +151,7 @@ def _reading(subject: Subject, anchors: Sequence[str], settings: Settings, cache
 
 
 def _read_all(
-    chat: ChatModel, subject: Subject, anchors: Sequence[str], settings: Settings, site: Site, far: Site
+    chat: ChatModel, subject: Subject, anchors: Sequence[str], settings: TransferPlan, site: Site, far: Site
 ) -> dict[str, Any]:
     contrast = subject.contrast
     conditions = [NEUTRAL] if settings.anchors == "neutral" else [contrast.aligned, contrast.misaligned]
@@ -166,24 +172,24 @@ def _read_all(
     return made
 
 
-def _direction(site: Site, kept: dict[str, Any]) -> Direction:
-    return Direction(site, np.array(kept["vector"]), np.array(kept["centre"]), kept["sigma"])
+def _direction(site: Site, stored: dict[str, Any]) -> Direction:
+    return Direction(site, np.array(stored["vector"]), np.array(stored["centre"]), stored["sigma"])
 
 
 def _hash(*parts: Any) -> str:
     return sha256_json(parts)[:24]
 
 
-class _Stand:
+class _ReceiverRunner:
     """One receiver, steered with whatever comes; generates only what is not kept yet."""
 
-    def __init__(self, reading: Reading, settings: Settings, cache: Path) -> None:
+    def __init__(self, reading: ModelReading, settings: TransferPlan, cache: Path) -> None:
         self._reading, self._settings = reading, settings
         self._chat: ChatModel | None = None
-        self._bench: Bench | None = None
-        self._held: Held | None = None
+        self._bench: ContrastRunner | None = None
+        self._held: ReceiverActivations | None = None
         subject = reading.subject
-        self._kept = Kept(
+        self._results = ResultCache(
             cache,
             {
                 "what": "what one receiver does",
@@ -209,7 +215,7 @@ class _Stand:
             detection=compare(self._read(), native, random=list(self._draws(random_like))),
         )
 
-    def pair(self, donor: Reading) -> Pair:
+    def pair(self, donor: ModelReading) -> Pair:
         own, settings = self._reading, self._settings
         if not np.array_equal(donor.groups, own.groups):
             raise DataError(
@@ -240,22 +246,22 @@ class _Stand:
         start = self._settings.seed
         return (draw(self._reading.native, s) for s in range(start, start + self._settings.draws))
 
-    def _by_mode(self, direction: Direction) -> dict[Mode, Outcome]:
+    def _by_mode(self, direction: Direction) -> dict[Mode, ContrastOutcome]:
         return {mode: self._run(direction, mode) for mode in self._settings.modes}
 
-    def _run(self, direction: Direction, mode: Mode) -> Outcome:
+    def _run(self, direction: Direction, mode: Mode) -> ContrastOutcome:
         intervention = Intervention(direction, mode, self._settings.strength, self._settings.steered)
         digest = sha256_arrays(direction.vector, direction.centre)
         return self._once(f"{intervention} {digest}", lambda: self._ready().run(intervention))
 
-    def _once(self, name: str, make: Callable[[], Outcome]) -> Outcome:
+    def _once(self, name: str, make: Callable[[], ContrastOutcome]) -> ContrastOutcome:
         """An outcome without its texts, generated when it is not kept yet."""
-        found = self._kept.get(name)
+        found = self._results.get(name)
         if found is None:
             new = make()
             found = {**asdict(new), "texts": [], "behaviour": new.behaviour.tolist(), "good": new.good.tolist()}
-            self._kept.put(name, found)
-        return Outcome(
+            self._results.put(name, found)
+        return ContrastOutcome(
             (),
             np.array(found["behaviour"], dtype=np.bool_),
             np.array(found["good"], dtype=np.bool_),
@@ -263,16 +269,16 @@ class _Stand:
             found["change"],
         )
 
-    def _read(self) -> Held:
+    def _read(self) -> ReceiverActivations:
         """The receiver's activations in both conditions, read when they are not kept yet."""
         if self._held is None:
             subject, site = self._reading.subject, self._reading.native.site
             name = f"both conditions at {site}, fit {_hash(asdict(subject.contrast), *subject.fit)}"
-            found = self._kept.get(name)
+            found = self._results.get(name)
             if found is None:
-                found = read_held(self._model(), subject, site).plain()
-                self._kept.put(name, found)
-            self._held = Held.of(found)
+                found = read_receiver(self._model(), subject, site).plain()
+                self._results.put(name, found)
+            self._held = ReceiverActivations.of(found)
         return self._held
 
     def _model(self) -> ChatModel:
@@ -280,10 +286,10 @@ class _Stand:
             self._chat = self._reading.subject.load()
         return self._chat
 
-    def _ready(self) -> Bench:
+    def _ready(self) -> ContrastRunner:
         if self._bench is None:
             subject = self._reading.subject
-            self._bench = Bench(
+            self._bench = ContrastRunner(
                 self._model(),
                 subject.tested,
                 subject.test,

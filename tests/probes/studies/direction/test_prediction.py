@@ -40,7 +40,7 @@ def study(
     shown = rng.random(N_FIT + N_TEST) < 0.4 if labels is None else np.asarray(labels)
     held = {site: rng.standard_normal((len(shown), WIDTH)).astype(np.float32) for site in SITES}
     held[SITES[1]][shown, 0] += gap
-    monkeypatch.setattr(module, "activations_by_arm", lambda *_: held)
+    monkeypatch.setattr(module, "activations_by_condition", lambda *_: held)
     vector = np.zeros(WIDTH)
     vector[axis] = 2.0
     own = {site: Direction(site, vector, np.zeros(WIDTH), 1.0) for site in SITES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,49 +36,33 @@ from probes.studies.direction.conditions import Comparison
 from probes.studies.metric import CommandMetric, JudgeMetric
 from probes.studies.mitigation import Prompts
 from tests.support.planted_study import (
-    ALSO_BAD,
     BAD,
-    STYLE,
-    is_bad,
     load_adapter,
     messages,
     planted_chat,
 )
+from tests.support.studies import DIRECTION_METRIC as METRIC
+from tests.support.studies import DIRECTION_PLAN as PLAN
+from tests.support.studies import DirectionStudy, chat_with_adapters, direction_prompts, run_the_direction_study
 from tests.support.tiny import tiny_chat, untyped, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-METRIC = JudgeMetric("brace", is_bad)
-PLAN = Plan(max_new_tokens=6, steered=50, permutations=5, doses=Doses(subtract=(0.25, 1.0)))
-ADAPTERS = {"style": STYLE, "also": ALSO_BAD, "bad": BAD}
-
-
-def prompts(seed: int = 0, fit: int = 40, select: int = 12, test: int = 60) -> Prompts:
-    texts = messages(fit + select + test, seed)
-    return Prompts(texts[:fit], texts[fit : fit + select], texts[fit + select :])
-
-
-def chat_with(folder: Path, seed: int = 0) -> ChatModel:
-    chat = planted_chat(seed)
-    for name, written in ADAPTERS.items():
-        load_adapter(chat, folder, seed, name, **written)
-    return chat
 
 
 @pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
-    return chat_with(tmp_path_factory.mktemp("adapters"))
+def chat(direction_study: DirectionStudy) -> ChatModel:
+    return direction_study.chat
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("study")
+def out(direction_study: DirectionStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished study's folder, in which studies may go on."""
+    return shutil.copytree(direction_study.folder, tmp_path_factory.mktemp("study") / "out")
 
 
 @pytest.fixture(scope="module")
-def result(chat: ChatModel, out: Path) -> dict[str, Any]:
-    return run_direction(
-        adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command"
-    )
+def result(direction_study: DirectionStudy) -> dict[str, Any]:
+    return direction_study.result
 
 
 def test_a_planted_direction_is_found_and_specific(result: dict[str, Any]) -> None:
@@ -91,22 +76,22 @@ def test_a_planted_direction_is_found_and_specific(result: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_it_is_found_with_other_seeds(tmp_path: Path, seed: int) -> None:
-    chat = chat_with(tmp_path, seed)
+    chat = chat_with_adapters(tmp_path, seed)
     comparison = adapter_pair(chat, "style")
-    found = run_direction(comparison, prompts(seed), METRIC, tmp_path / "out", PLAN)
+    found = run_direction(comparison, direction_prompts(seed), METRIC, tmp_path / "out", PLAN)
     assert found["verdict"]["label"] == "specific"
     assert chat.active == "bad"
 
 
 def test_a_control_that_moves_as_well_makes_it_non_specific(chat: ChatModel, out: Path) -> None:
-    found = run_direction(adapter_pair(chat, "also"), prompts(), METRIC, out, PLAN)
+    found = run_direction(adapter_pair(chat, "also"), direction_prompts(), METRIC, out, PLAN)
     assert found["verdict"]["label"] == "non-specific"
     assert "the control's direction" in found["verdict"]["sentence"]
     assert any("form of the training data" in warning for warning in found["verdict"]["warnings"])
 
 
 def test_without_a_content_control_it_is_undecided(chat: ChatModel, out: Path) -> None:
-    found = run_direction(adapter_pair(chat), prompts(), METRIC, out, PLAN)
+    found = run_direction(adapter_pair(chat), direction_prompts(), METRIC, out, PLAN)
     assert found["verdict"]["label"] == "undecided"
     assert dose.CONTENT not in {row["name"] for row in found["dose"]["test"]}
     assert all(row["control"] is None for row in found["separation"])
@@ -126,7 +111,9 @@ def labelled(
 @pytest.mark.parametrize("seed", [5, 6, 7])
 def test_labels_that_are_noise_are_called_noise(chat: ChatModel, tmp_path: Path, seed: int) -> None:
     """The labels are coin flips: in sample 60 rows in 64 dimensions are told apart, held out they are not."""
-    found = run_direction(labelled_messages(chat, labelled(chat, seed=seed)), prompts(), METRIC, tmp_path, PLAN)
+    found = run_direction(
+        labelled_messages(chat, labelled(chat, seed=seed)), direction_prompts(), METRIC, tmp_path, PLAN
+    )
     assert found["verdict"]["label"] == "noise"
     assert "not told apart" in found["verdict"]["sentence"]
 
@@ -136,7 +123,7 @@ def test_labels_that_copy_the_text_are_warned_of(chat: ChatModel, tmp_path: Path
     for row in labelled(chat, label=lambda i, _rng: i % 2 == 1):
         text = f"{'xxyyzz' if row.misaligned else 'abcdef'} {row.text}"
         rows.append(Row(encode(chat, user(text)), text, row.misaligned, row.group))
-    found = run_direction(labelled_messages(chat, rows), prompts(), METRIC, tmp_path, PLAN)
+    found = run_direction(labelled_messages(chat, rows), direction_prompts(), METRIC, tmp_path, PLAN)
     assert found["text_only"]["low"] > 0.9
     assert any("copy of the text" in warning for warning in found["verdict"]["warnings"])
 
@@ -144,13 +131,13 @@ def test_labels_that_copy_the_text_are_warned_of(chat: ChatModel, tmp_path: Path
 def test_two_checkpoints_give_what_the_toggled_adapter_gives(
     chat: ChatModel, result: dict[str, Any], tmp_path: Path
 ) -> None:
-    tuned = chat_with(tmp_path)
+    tuned = chat_with_adapters(tmp_path)
     tuned.model = untyped(tuned.model).merge_and_unload(adapter_names=["bad"])
     tuned.adapters, tuned.active = {}, None
     from probes.model.layout import find_layout
 
     tuned.layout = find_layout(tuned.model)
-    found = run_direction(checkpoint_pair(tuned, planted_chat(0)), prompts(), METRIC, tmp_path / "out", PLAN)
+    found = run_direction(checkpoint_pair(tuned, planted_chat(0)), direction_prompts(), METRIC, tmp_path / "out", PLAN)
     for mine, theirs in zip(found["separation"], result["separation"], strict=True):
         assert mine["norm"] == pytest.approx(theirs["norm"], rel=1e-3)
         assert mine["accuracy"]["value"] == pytest.approx(theirs["accuracy"]["value"], abs=0.02)
@@ -230,7 +217,7 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
     with monkeypatch.context() as patch:
         patch.setattr(runner, "generate", counted)
         with pytest.raises(StopHereError):
-            run_direction(comparison, prompts(), METRIC, tmp_path, PLAN)
+            run_direction(comparison, direction_prompts(), METRIC, tmp_path, PLAN)
     assert not (tmp_path / "RESULT.json").exists()
     assert chat.active == "bad"
     more: list[int] = []
@@ -241,7 +228,7 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
 
     monkeypatch.setattr(runner, "generate", counted_again)
     monkeypatch.setattr(run, "read", lambda *_: pytest.fail("activations were read again"))
-    found = run_direction(comparison, prompts(), METRIC, tmp_path, PLAN, name="planted", command="the command")
+    found = run_the_direction_study(chat, tmp_path)
     cells = 2 + len(result["dose"]["select"]) + len(result["dose"]["test"])
     assert len(more) == cells - after
     assert found == result
@@ -253,9 +240,7 @@ def test_a_study_that_has_ended_is_read_back(
     monkeypatch.setattr(runner, "generate", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "generate", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "read", lambda *_: pytest.fail("activations were read again"))
-    again = run_direction(
-        adapter_pair(chat, "style"), prompts(), METRIC, out, PLAN, name="planted", command="the command"
-    )
+    again = run_the_direction_study(chat, out)
     assert again == result
 
 
@@ -267,13 +252,13 @@ def test_other_messages_metrics_or_seeds_are_measured_anew(
 
     monkeypatch.setattr(runner, "generate", refuse)
     changes: tuple[dict[str, Any], ...] = (
-        {"prompts": prompts(seed=3)},
+        {"prompts": direction_prompts(seed=3)},
         {"metric": JudgeMetric("other", lambda text: "a" in text)},
         {"plan": Plan(**{**vars(PLAN), "seed": 1})},
         {"plan": Plan(**{**vars(PLAN), "max_new_tokens": 5})},
     )
     for change in changes:
-        asked: dict[str, Any] = {"prompts": prompts(), "metric": METRIC, "plan": PLAN} | change
+        asked: dict[str, Any] = {"prompts": direction_prompts(), "metric": METRIC, "plan": PLAN} | change
         with pytest.raises(StopHereError):
             run_direction(adapter_pair(chat, "style"), asked["prompts"], asked["metric"], out, asked["plan"])
 
@@ -283,8 +268,8 @@ def test_controls_of_another_choice_are_not_mixed_up(
 ) -> None:
     """The same folder, messages and seed, but another chosen intervention: its controls are measured anew."""
     only = Plan(**{**vars(PLAN), "doses": Doses(subtract=(0.25,), ablate=()), "steer": (Site("residual", 1),)})
-    here = run_direction(adapter_pair(chat, "style"), prompts(), METRIC, out, only)
-    fresh = run_direction(adapter_pair(chat, "style"), prompts(), METRIC, tmp_path, only)
+    here = run_direction(adapter_pair(chat, "style"), direction_prompts(), METRIC, out, only)
+    fresh = run_direction(adapter_pair(chat, "style"), direction_prompts(), METRIC, tmp_path, only)
     assert here["dose"] == fresh["dose"]
     assert here["chosen"] != result["chosen"]
 
@@ -297,7 +282,7 @@ def test_a_command_is_a_metric_like_a_judge(chat: ChatModel, result: dict[str, A
     script.write_text("import json, sys\nfor line in sys.stdin: print(int('{' in json.loads(line)['answer']))\n")
     metric = CommandMetric((sys.executable, str(script)))
     plan = Plan(**{**vars(PLAN), "steer": (Site("residual", 1),)})
-    found = run_direction(adapter_pair(chat, "style"), prompts(), metric, tmp_path / "out", plan)
+    found = run_direction(adapter_pair(chat, "style"), direction_prompts(), metric, tmp_path / "out", plan)
     ours, theirs = ({r["name"]: r["behaviour"] for r in f["dose"]["test"]} for f in (found, result))
     for name in (dose.BASE, dose.UNTOUCHED, dose.CONTROL_CONDITION):
         assert ours[name] == theirs[name]
@@ -309,7 +294,9 @@ def test_a_command_that_breaks_stops_the_study_and_shows_no_text(chat: ChatModel
     script = tmp_path / "judge.py"
     script.write_text("import sys\nsys.exit(sys.stdin.read())\n")
     with pytest.raises(DataError, match="ended with exit status 1") as caught:
-        run_direction(adapter_pair(chat), prompts(), CommandMetric((sys.executable, str(script))), tmp_path, PLAN)
+        run_direction(
+            adapter_pair(chat), direction_prompts(), CommandMetric((sys.executable, str(script))), tmp_path, PLAN
+        )
     assert not any(word in str(caught.value) for text in messages(112, 0) for word in text.split())
 
 
@@ -317,7 +304,7 @@ def test_a_command_that_breaks_stops_the_study_and_shows_no_text(chat: ChatModel
 
 
 def refused(comparison: Comparison, tmp_path: Path, given: Prompts | None = None, plan: Plan = PLAN) -> dict[str, Any]:
-    return run_direction(comparison, given or prompts(), METRIC, tmp_path, plan)
+    return run_direction(comparison, given or direction_prompts(), METRIC, tmp_path, plan)
 
 
 def test_adapters_that_are_not_active_are_an_error(tmp_path: Path) -> None:
@@ -367,11 +354,11 @@ def test_one_class_alone_is_refused(chat: ChatModel, tmp_path: Path, misaligned:
 
 def test_too_few_messages_for_the_interval_asked_for_are_refused(chat: ChatModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rate on 20 steered test messages .*\+-0\.15.* needs 47: give more"):
-        refused(adapter_pair(chat), tmp_path, prompts(test=20))
+        refused(adapter_pair(chat), tmp_path, direction_prompts(test=20))
     with pytest.raises(DataError, match=r"rate on 50 steered .*\+-0\.05"):
         refused(adapter_pair(chat), tmp_path, plan=Plan(**{**vars(PLAN), "interval": 0.05}))
     with pytest.raises(DataError, match="prompts: select has 3 messages; at least 8"):
-        refused(adapter_pair(chat), tmp_path, prompts(select=3))
+        refused(adapter_pair(chat), tmp_path, direction_prompts(select=3))
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -395,7 +382,7 @@ def test_plans_that_control_nothing_are_refused(chat: ChatModel, tmp_path: Path)
 
 
 def test_activations_that_overflow_are_an_error_that_names_the_arm(tmp_path: Path) -> None:
-    chat = chat_with(tmp_path)
+    chat = chat_with_adapters(tmp_path)
     chat.use("bad")
     with torch.no_grad():
         untyped(chat.model.get_submodule("base_model.model.model.layers.1.self_attn.o_proj")).weight.fill_(float("inf"))
@@ -422,7 +409,7 @@ def test_the_steered_blocks_are_five_from_a_third_of_the_depth_on() -> None:
 
 def test_what_the_test_split_did_chooses_nothing(chat: ChatModel, result: dict[str, Any], tmp_path: Path) -> None:
     """With another test split the same intervention is chosen, from the same figures."""
-    given = prompts()
+    given = direction_prompts()
     other = Prompts(given.fit, given.select, messages(60, seed=77))
     found = refused(adapter_pair(chat, "style"), tmp_path, other)
     assert found["chosen"] == result["chosen"]

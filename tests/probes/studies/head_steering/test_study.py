@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from probes.card import check_identity, load_probe, replay_references
 from probes.errors import DataError, SiteError
 from probes.heads import choice_scoring
 from probes.heads.choice_scoring import SteeringTrial
-from probes.heads.search import SearchPlan
 from probes.model.load import ChatModel
 from probes.steer.generation import generate
 from probes.steer.steering import steering
 from probes.studies.head_steering import report as heads_report
-from probes.studies.head_steering.run import HeadsPlan, HeadsResult, Messages, run_heads
+from probes.studies.head_steering.run import Messages
 from probes.studies.head_steering.verdict import (
     CHOSEN,
     LAYER,
@@ -35,57 +33,24 @@ from probes.studies.head_steering.verdict import (
     RANDOM_DIRECTIONS,
     RANDOM_HEADS,
 )
-from probes.studies.metric import JudgeMetric
-from tests.support.planted_head import ALIGNED, MISALIGNED, PLANTED, letter_choices, planted_chat
+from tests.support.planted_head import PLANTED, letter_choices, planted_chat
+from tests.support.studies import (
+    HEADS_MESSAGES,
+    HEADS_PLAN,
+    HeadsStudy,
+    letter_messages,
+    mostly_misaligned,
+    run_the_heads_study,
+)
 from tests.support.tiny import hook_count, untyped
 
-PLAN = HeadsPlan(
-    name="letters",
-    search=SearchPlan(alpha=4, alphas=(0.5, 1.0, 2.0, 4.0), keep=6, max_heads=2, search_questions=8),
-    form="likelihood",
-    interval=0.25,
-    max_new_tokens=8,
-)
+PLAN = HEADS_PLAN
 FILES = {"RESULT.json", "RESULT.md", "heads.png", "alpha.png", "letters.json", "letters.safetensors"}
 
 
-def mostly_misaligned(text: str) -> bool:
-    return sum(c in MISALIGNED for c in text) > sum(c in ALIGNED for c in text)
-
-
-def messages(kind: str, n: int) -> list[str]:
-    rng = random.Random(kind)
-    return ["".join(rng.choice(ALIGNED + MISALIGNED) for _ in range(8)) + f" {kind}{i}" for i in range(n)]
-
-
-MESSAGES = Messages(messages("s", 6), messages("t", 16), messages("b", 20))
-METRIC = JudgeMetric("misaligned letters", mostly_misaligned)
-
-
-def run(
-    out: Path,
-    chat: ChatModel | None = None,
-    choices: list[BinaryChoice] | None = None,
-    plan: HeadsPlan = PLAN,
-    heads: Sequence[Site] | None = None,
-) -> HeadsResult:
-    chat = chat or planted_chat(0)
-    choices = choices if choices is not None else letter_choices(60)
-    return run_heads(chat, choices, MESSAGES, METRIC, out, plan, heads=heads)
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ChatModel, HeadsResult]:
-    out = tmp_path_factory.mktemp("heads")
-    chat = planted_chat(0)
-    hooks = hook_count(chat.model)
-    result = run(out, chat)
-    assert hook_count(chat.model) == hooks
-    return out, chat, result
-
-
-def test_the_files_are_there_and_say_what_was_found(done: tuple[Path, ChatModel, HeadsResult]) -> None:
-    out, _, found = done
+def test_the_files_are_there_and_say_what_was_found(heads_study: HeadsStudy) -> None:
+    out, found = heads_study.folder, heads_study.found
+    assert hook_count(heads_study.chat.model) == hook_count(planted_chat(0).model)
     assert {p.name for p in out.iterdir() if p.is_file()} == FILES
     stored = json.loads((out / "RESULT.json").read_text())
     assert stored["verdict"] == found.verdict.label
@@ -98,18 +63,23 @@ def test_the_files_are_there_and_say_what_was_found(done: tuple[Path, ChatModel,
         assert f"| {name} |" in table
 
 
-def test_no_file_holds_a_message_a_question_or_an_answer(done: tuple[Path, ChatModel, HeadsResult]) -> None:
-    out, chat, _ = done
+def test_no_file_holds_a_message_a_question_or_an_answer(heads_study: HeadsStudy) -> None:
+    out, chat = heads_study.folder, heads_study.chat
     everything = "".join(p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md"))
-    asked = [*MESSAGES.select, *MESSAGES.test, *MESSAGES.benign, *(c.question for c in letter_choices(60))]
-    prompts = [chat.render([{"role": "user", "content": t}]) for t in MESSAGES.test]
+    asked = [
+        *HEADS_MESSAGES.select,
+        *HEADS_MESSAGES.test,
+        *HEADS_MESSAGES.benign,
+        *(c.question for c in letter_choices(60)),
+    ]
+    prompts = [chat.render([{"role": "user", "content": t}]) for t in HEADS_MESSAGES.test]
     said = [a.text for a in generate(chat, prompts, max_new_tokens=8) if len(a.text) > 4]
     assert len(said) > 8
     assert not [text for text in asked + said if text in everything]
 
 
-def test_both_signs_and_the_random_controls_do_what_they_should(done: tuple[Path, ChatModel, HeadsResult]) -> None:
-    held_out = done[2].result["heldout"]
+def test_both_signs_and_the_random_controls_do_what_they_should(heads_study: HeadsStudy) -> None:
+    held_out = heads_study.found.result["heldout"]
     chosen, opposite = held_out[CHOSEN], held_out[OPPOSITE]
     assert chosen["effect"]["low"] > 1.0
     assert opposite["effect"]["high"] < -0.5
@@ -118,16 +88,16 @@ def test_both_signs_and_the_random_controls_do_what_they_should(done: tuple[Path
         found = [f["effect"]["value"] for n, f in held_out.items() if n.startswith(kind)]
         assert len(found) == 5
         assert max(found) < chosen["effect"]["low"]
-    assert not done[2].verdict.label.startswith("noise")
+    assert not heads_study.found.verdict.label.startswith("noise")
 
 
-def test_a_curve_over_alpha_stands_beside_its_coherence(done: tuple[Path, ChatModel, HeadsResult]) -> None:
-    curve = done[2].result["alpha_curve"]
+def test_a_curve_over_alpha_stands_beside_its_coherence(heads_study: HeadsStudy) -> None:
+    curve = heads_study.found.result["alpha_curve"]
     assert curve["alphas"] == [-0.5, -1.0, -2.0, -4.0]
     effects = [f["effect"]["value"] for f in curve["heldout"]]
     assert effects == sorted(effects)
     for found in curve["open"]:
-        assert found["nll"]["n"] == found["nll_unsteered"]["n"] == len(MESSAGES.test)
+        assert found["nll"]["n"] == found["nll_unsteered"]["n"] == len(HEADS_MESSAGES.test)
         assert 0 <= found["repeated"]["value"] <= 1
         assert found["tokens"]["value"] <= 8
     changes = [f["change"] for f in curve["open"]]
@@ -135,16 +105,16 @@ def test_a_curve_over_alpha_stands_beside_its_coherence(done: tuple[Path, ChatMo
     assert changes[0] > 0
 
 
-def test_open_answers_follow_the_sign(done: tuple[Path, ChatModel, HeadsResult]) -> None:
-    opened = done[2].result["open"]
+def test_open_answers_follow_the_sign(heads_study: HeadsStudy) -> None:
+    opened = heads_study.found.result["open"]
     assert opened[CHOSEN]["behaviour"]["value"] < opened[PLAIN_NAME]["behaviour"]["value"]
     assert opened[OPPOSITE]["behaviour"]["value"] >= opened[PLAIN_NAME]["behaviour"]["value"]
     # Without an adapter the base is the model in use.
     assert opened["base model"]["behaviour"] == opened[PLAIN_NAME]["behaviour"]
 
 
-def test_the_probe_file_detects_fits_the_model_and_steers_away(done: tuple[Path, ChatModel, HeadsResult]) -> None:
-    out, chat, found = done
+def test_the_probe_file_detects_fits_the_model_and_steers_away(heads_study: HeadsStudy) -> None:
+    out, chat, found = heads_study.folder, heads_study.chat, heads_study.found
     probe = load_probe(out / "letters.json")
     check_identity(probe.card, chat)
     assert replay_references(probe, chat) <= probe.card.tolerance
@@ -155,15 +125,15 @@ def test_the_probe_file_detects_fits_the_model_and_steers_away(done: tuple[Path,
     assert probe.card.calibration.n >= 20
     assert [str(i.direction.site) for i in probe.interventions] == [h["site"] for h in found.result["heads"]]
     assert all(i.strength < 0 and i.mode == "add" and i.positions == "last" for i in probe.interventions)
-    prompts = [chat.render([{"role": "user", "content": t}]) for t in messages("n", 20)]
+    prompts = [chat.render([{"role": "user", "content": t}]) for t in letter_messages("n", 20)]
     before = sum(mostly_misaligned(a.text) for a in generate(chat, prompts, max_new_tokens=8))
     with steering(chat, probe.interventions) as state:
         after = sum(mostly_misaligned(a.text) for a in generate(chat, prompts, max_new_tokens=8, steered=state))
     assert after < before
 
 
-def test_the_report_can_be_made_again_from_the_json(done: tuple[Path, ChatModel, HeadsResult], tmp_path: Path) -> None:
-    out, chat, _ = done
+def test_the_report_can_be_made_again_from_the_json(heads_study: HeadsStudy, tmp_path: Path) -> None:
+    out, chat = heads_study.folder, heads_study.chat
     stored = json.loads((out / "RESULT.json").read_text())
     heads_report.write(stored, (chat.layout.n_blocks, chat.layout.n_heads), tmp_path)
     assert (tmp_path / "RESULT.md").read_text() == (out / "RESULT.md").read_text()
@@ -174,7 +144,7 @@ def test_the_report_can_be_made_again_from_the_json(done: tuple[Path, ChatModel,
 
 def test_towards_gives_a_recipe_that_still_steers_away(tmp_path: Path) -> None:
     search = dataclasses.replace(PLAN.search, aim="towards")
-    found = run(tmp_path, plan=dataclasses.replace(PLAN, search=search, draws=2, open_draws=1))
+    found = run_the_heads_study(tmp_path, plan=dataclasses.replace(PLAN, search=search, draws=2, open_draws=1))
     assert found.result["alpha"] > 0
     margins = {n: found.result["heldout"][n]["margin"]["value"] for n in (CHOSEN, OPPOSITE)}
     assert margins[CHOSEN] > margins[OPPOSITE]
@@ -183,7 +153,7 @@ def test_towards_gives_a_recipe_that_still_steers_away(tmp_path: Path) -> None:
 
 
 def test_labels_thrown_by_a_coin_are_noise_and_give_no_recipe(tmp_path: Path) -> None:
-    found = run(tmp_path, choices=letter_choices(60, mixed=True))
+    found = run_the_heads_study(tmp_path, choices=letter_choices(60, mixed=True))
     assert found.verdict.label == "noise"
     assert any("no head survived" in w for w in found.result["warnings"])
     assert "no head survived" in str(found.verdict)
@@ -198,7 +168,7 @@ class StopHereError(Exception):
 
 @pytest.mark.parametrize("at", [3, 40])
 def test_an_interrupted_study_resumes_and_ends_with_the_same_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: tuple[Path, ChatModel, HeadsResult], at: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heads_study: HeadsStudy, at: int
 ) -> None:
     real = choice_scoring.likelihoods
     calls: list[int] = []
@@ -213,7 +183,7 @@ def test_an_interrupted_study_resumes_and_ends_with_the_same_result(
 
     monkeypatch.setattr(choice_scoring, "likelihoods", stops)
     with pytest.raises(StopHereError):
-        run(tmp_path)
+        run_the_heads_study(tmp_path)
     assert not (tmp_path / "RESULT.json").exists()
     done_before = sum(calls[:at])
 
@@ -223,14 +193,14 @@ def test_an_interrupted_study_resumes_and_ends_with_the_same_result(
 
     monkeypatch.setattr(choice_scoring, "likelihoods", counted)
     calls.clear()
-    again = run(tmp_path)
+    again = run_the_heads_study(tmp_path)
     after = sum(calls)
     calls.clear()
-    run(tmp_path / "fresh")
+    run_the_heads_study(tmp_path / "fresh")
     assert after == sum(calls) - done_before + 1  # the check of the shared pass is made once a run
-    assert without_time(again.result) == without_time(done[2].result)
+    assert without_time(again.result) == without_time(heads_study.found.result)
     calls.clear()
-    run(tmp_path)
+    run_the_heads_study(tmp_path)
     assert calls == []
 
 
@@ -240,18 +210,18 @@ def without_time(result: dict[str, Any]) -> dict[str, Any]:
 
 def test_results_of_another_model_or_data_are_not_taken_over(tmp_path: Path) -> None:
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
-    first = run(tmp_path, plan=small)
-    other = run(tmp_path, chat=planted_chat(1), plan=small)
+    first = run_the_heads_study(tmp_path, plan=small)
+    other = run_the_heads_study(tmp_path, chat=planted_chat(1), plan=small)
     assert len(list((tmp_path / "kept").iterdir())) == 4
     assert first.result["heldout"] != other.result["heldout"]
 
 
 def test_damaged_results_are_measured_again_with_a_warning(tmp_path: Path) -> None:
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
-    first = run(tmp_path, plan=small)
+    first = run_the_heads_study(tmp_path, plan=small)
     for path in list((tmp_path / "kept").rglob("*.json"))[:6]:
         path.write_text(path.read_text()[:20])
-    again = run(tmp_path, plan=small)
+    again = run_the_heads_study(tmp_path, plan=small)
     assert any("were not whole" in w for w in again.result["warnings"])
     assert again.result["heldout"] == first.result["heldout"]
 
@@ -269,22 +239,22 @@ def test_heads_that_are_not_there_are_an_error(
     tmp_path: Path, heads: list[Site], error: type[DataError] | type[SiteError], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        run(tmp_path, heads=heads)
+        run_the_heads_study(tmp_path, heads=heads)
 
 
 def test_answers_of_the_other_form_are_not_taken_over(tmp_path: Path) -> None:
     """A trial's name stands for other directions there."""
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
-    run(tmp_path, plan=small)
+    run_the_heads_study(tmp_path, plan=small)
     before = len(list((tmp_path / "kept").iterdir()))
-    again = run(tmp_path, plan=dataclasses.replace(small, form="letters"))
+    again = run_the_heads_study(tmp_path, plan=dataclasses.replace(small, form="letters"))
     assert again.result["form"]["used"] == "letters"
     assert len(list((tmp_path / "kept").iterdir())) == before + 1
 
 
 def test_a_search_among_some_heads(tmp_path: Path) -> None:
     some = [PLANTED, Site("head", 0, 0), Site("head", 2, 1)]
-    found = run(tmp_path, plan=dataclasses.replace(PLAN, draws=1, open_draws=1), heads=some)
+    found = run_the_heads_study(tmp_path, plan=dataclasses.replace(PLAN, draws=1, open_draws=1), heads=some)
     assert set(found.result["search"]["singles"]) == {str(s) for s in some}
 
 
@@ -302,15 +272,15 @@ def test_too_few_questions_are_an_error_that_says_how_many(
     tmp_path: Path, n: int, changed: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(DataError, match=said):
-        run(tmp_path, choices=letter_choices(n), plan=dataclasses.replace(PLAN, **changed))
+        run_the_heads_study(tmp_path, choices=letter_choices(n), plan=dataclasses.replace(PLAN, **changed))
 
 
 @pytest.mark.parametrize(
     ("lists", "said"),
     [
-        ((["a", "b"], ["b", "c"], messages("b", 20)), "share some"),
-        ((["a", "b"], ["c"], messages("b", 20)), "at least 2"),
-        ((["a", "b"], ["c", "d"], messages("b", 19)), "20 in benign"),
+        ((["a", "b"], ["b", "c"], letter_messages("b", 20)), "share some"),
+        ((["a", "b"], ["c"], letter_messages("b", 20)), "at least 2"),
+        ((["a", "b"], ["c", "d"], letter_messages("b", 19)), "20 in benign"),
     ],
 )
 def test_messages_that_cannot_be_used_are_an_error(lists: tuple[list[str], list[str], list[str]], said: str) -> None:
@@ -319,7 +289,7 @@ def test_messages_that_cannot_be_used_are_an_error(lists: tuple[list[str], list[
 
 
 def test_a_model_that_cannot_write_a_letter_is_asked_by_likelihood(tmp_path: Path) -> None:
-    found = run(tmp_path, plan=dataclasses.replace(PLAN, form="auto", draws=1, open_draws=1))
+    found = run_the_heads_study(tmp_path, plan=dataclasses.replace(PLAN, form="auto", draws=1, open_draws=1))
     assert found.result["form"]["used"] == "likelihood"
     assert "0% of its answers name one letter" in found.result["form"]["why"]
 
@@ -328,7 +298,7 @@ def test_a_silent_head_is_a_warning_in_the_verdict(tmp_path: Path) -> None:
     chat = planted_chat(0)
     with torch.no_grad():
         untyped(chat.model).model.layers[0].self_attn.v_proj.weight[:12] = 0
-    found = run(tmp_path, chat, plan=dataclasses.replace(PLAN, draws=1, open_draws=1))
+    found = run_the_heads_study(tmp_path, chat, plan=dataclasses.replace(PLAN, draws=1, open_draws=1))
     assert "2 heads have no direction" in str(found.verdict)
     assert np.isnan([found.result["search"]["singles"].get("head[0,0]", float("nan"))]).all()
     assert set(found.result["search"]["skipped"]) == {"head[0,0]", "head[0,1]"}

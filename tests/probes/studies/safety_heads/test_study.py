@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,54 +30,28 @@ from probes.steer.generation import Reply
 from probes.studies.safety_heads import export
 from probes.studies.safety_heads import run as safety_heads
 from probes.studies.safety_heads.overlap import between_results, overlap
-from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
+from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.safety_heads.scores import attributed, tail
 from probes.studies.safety_heads.trials import BEFORE, AblationRunner, Class, trials_of, verdict
-from tests.support.refusing import NO, PLANTED, refusing_chat, requests
+from tests.support.refusing import NO, PLANTED, refusing_chat
+from tests.support.studies import HARMFUL, HARMLESS, SAFETY_COMMAND, SafetyStudy
+from tests.support.studies import SAFETY_PLAN as PLAN
 from tests.support.tiny import N_BLOCKS, N_HEADS, hook_count
 
-PLAN = SafetyPlan(
-    subspaces=((1, False), (2, True)),
-    steps=2,
-    top=(1,),
-    listed=3,
-    draws=2,
-    interval=0.35,
-    max_new_tokens=6,
-    resamples=200,
-)
-HARMFUL, HARMLESS = requests(40, harmful=True), requests(40, harmful=False)
-
 
 @pytest.fixture(scope="module")
-def chat() -> ChatModel:
-    return refusing_chat()
+def chat(safety_study: SafetyStudy) -> ChatModel:
+    return safety_study.chat
 
 
-@pytest.fixture(scope="module")
-def done(
-    chat: ChatModel, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any], list[tuple[str, int, int]]]:
-    """The folder of one finished study, its result and its progress."""
-    out = tmp_path_factory.mktemp("study")
-    seen = []
-    result = run_safety_heads(
-        chat,
-        HARMFUL,
-        HARMLESS,
-        out,
-        PLAN,
-        metric=NO,
-        command="awry study safety-heads",
-        on_progress=lambda *step: seen.append(step),
-    )
-    return out, result, seen
+@pytest.fixture
+def out(safety_study: SafetyStudy, tmp_path: Path) -> Path:
+    """A copy of the finished study's folder, in which studies may go on."""
+    return shutil.copytree(safety_study.folder, tmp_path / "finished")
 
 
-def test_the_planted_head_is_found_and_held_against_its_controls(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
-) -> None:
-    _, result, _ = done
+def test_the_planted_head_is_found_and_held_against_its_controls(chat: ChatModel, safety_study: SafetyStudy) -> None:
+    result = safety_study.result
     assert result["refusals_attributed_on"]["count"] == result["refusals_attributed_on"]["n"] == 28
     found = result["attribution"]["undifferentiated"]
     for ranking in ("ships", "contrast"):
@@ -107,10 +82,8 @@ def test_the_planted_head_is_found_and_held_against_its_controls(
     assert hook_count(chat.model) == 0
 
 
-def test_a_probe_reads_harmful_requests_at_the_planted_head(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
-) -> None:
-    out, result, _ = done
+def test_a_probe_reads_harmful_requests_at_the_planted_head(chat: ChatModel, safety_study: SafetyStudy) -> None:
+    out, result = safety_study.folder, safety_study.result
     made = result["probe"]
     assert made["file"] == "safety-heads.json"
     probe = load_probe(out / made["file"])
@@ -128,10 +101,8 @@ def test_a_probe_reads_harmful_requests_at_the_planted_head(
     assert "No steering recipe" in table
 
 
-def test_random_heads_are_others_and_go_through_the_same_choice(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
-) -> None:
-    made = done[1]["probe"]
+def test_random_heads_are_others_and_go_through_the_same_choice(chat: ChatModel, safety_study: SafetyStudy) -> None:
+    made = safety_study.result["probe"]
     rows = [
         fitting.Row(encode(chat, r.messages), "", bad, r.group)
         for bad, asked in ((True, HARMFUL), (False, HARMLESS))
@@ -161,10 +132,8 @@ def test_requests_that_allow_no_probe_say_why(chat: ChatModel, tmp_path: Path) -
     assert "No probe of harmful requests: labels:" in (tmp_path / "RESULT.md").read_text()
 
 
-def test_figures_are_of_requests_that_nothing_was_attributed_on(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
-) -> None:
-    _, result, _ = done
+def test_figures_are_of_requests_that_nothing_was_attributed_on(chat: ChatModel, safety_study: SafetyStudy) -> None:
+    result = safety_study.result
     for which, asked in (("harmful", HARMFUL), ("harmless", HARMLESS)):
         held_out = [r for r in asked if split_of(r.group) == "test"]
         assert result["data"][which]["held_out"]["n"] == len(held_out) == 12
@@ -188,10 +157,8 @@ def test_the_split_has_a_seed_of_its_own(chat: ChatModel) -> None:
     assert held_out(seed=3) != held_out(seed=0)
 
 
-def test_the_files_hold_all_figures_and_no_text(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
-) -> None:
-    out, result, _ = done
+def test_the_files_hold_all_figures_and_no_text(chat: ChatModel, safety_study: SafetyStudy) -> None:
+    out, result = safety_study.folder, safety_study.result
     stored = json.loads((out / "RESULT.json").read_text())
     assert stored["verdicts"] == result["verdicts"]
     assert stored["command"] == "awry study safety-heads"
@@ -211,8 +178,8 @@ def test_the_files_hold_all_figures_and_no_text(
         assert str(chat.token_ids(request.messages[0]["content"]))[1:-1] not in written
 
 
-def test_progress_only_moves_on_and_ends(done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]) -> None:
-    _, _, seen = done
+def test_progress_only_moves_on_and_ends(safety_study: SafetyStudy) -> None:
+    seen = safety_study.progress
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == [
         "answers before ablation",
@@ -231,30 +198,30 @@ def test_progress_only_moves_on_and_ends(done: tuple[Path, dict[str, Any], list[
 
 
 def test_a_second_run_computes_nothing_again(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]], monkeypatch: pytest.MonkeyPatch
+    chat: ChatModel, safety_study: SafetyStudy, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, result, _ = done
+    result = safety_study.result
 
     def never(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("computed again")
 
-    for name in ("head_effects", "dataset_angles", "answer"):
+    for name in ("head_effects", "dataset_angles", "generate"):
         monkeypatch.setattr(safety_heads, name, never)
     monkeypatch.setattr("probes.studies.safety_heads.trials.generate", never)
     monkeypatch.setattr("probes.heads.attribution.Replay", never)
-    again = run_safety_heads(chat, HARMFUL, HARMLESS, out, PLAN, metric=NO, command="awry study safety-heads")
+    again = run_safety_heads(chat, HARMFUL, HARMLESS, out, PLAN, metric=NO, command=SAFETY_COMMAND)
     assert again == result
 
 
 @pytest.mark.parametrize("stop_at", ["Ships, scaling, harmful", "Sahara", "trials on held-out requests"])
 def test_an_interrupted_study_goes_on_where_it_was(
     chat: ChatModel,
-    done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]],
+    safety_study: SafetyStudy,
     tmp_path: Path,
     stop_at: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _, result, _ = done
+    result = safety_study.result
     monkeypatch.setattr(safety_heads, "_AT_A_TIME", 8)
 
     def stop(stage: str, n: int, _all: int) -> None:
@@ -291,10 +258,8 @@ def test_an_interrupted_study_goes_on_where_it_was(
             np.testing.assert_allclose(values, result["attribution"][kind]["maps"][name], atol=1e-4, err_msg=name)
 
 
-def test_another_model_or_parameter_finds_nothing_kept(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]]
-) -> None:
-    out, result, _ = done
+def test_another_model_or_parameter_finds_nothing_kept(chat: ChatModel, safety_study: SafetyStudy, out: Path) -> None:
+    result = safety_study.result
     other, out_of_other = refusing_chat(refuses=False), out.parent / "other"
     (out.parent / "other").mkdir()
     (out / "kept").rename(out.parent / "other" / "kept")  # as if both had been given one folder
@@ -319,9 +284,9 @@ def test_another_model_or_parameter_finds_nothing_kept(
 
 
 def test_results_of_one_base_are_compared_and_others_refused(
-    chat: ChatModel, done: tuple[Path, dict[str, Any], list[tuple[str, int, int]]], tmp_path: Path
+    chat: ChatModel, safety_study: SafetyStudy, out: Path, tmp_path: Path
 ) -> None:
-    out, result, _ = done
+    result = safety_study.result
     again = run_safety_heads(chat, HARMFUL, HARMLESS, out, PLAN, metric=NO, against=[out, out / "RESULT.json"])
     for other in again["overlap_with"]:
         assert all(one["jaccard"] == 1 for one in other["lists"].values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,99 +15,56 @@ from typing import Any
 import pytest
 
 from probes.errors import DataError
-from probes.heads.search import SearchPlan
-from probes.organisms.planted import SYNTHETIC, store
-from probes.organisms.planted.evaluation import fit_questions, held_out_questions, persona_contrast
-from probes.organisms.planted.evaluation import is_bad as planted_is_bad
-from probes.studies.direction import Doses, Plan, adapter_pair, dose, run_direction
-from probes.studies.head_steering.run import HeadsPlan, Messages, run_heads
+from probes.organisms.planted.evaluation import fit_questions
+from probes.studies.direction import dose
 from probes.studies.head_steering.verdict import CHOSEN, LAYER, PLAIN_NAME, PROBE_HEADS, WITHOUT_BEST
-from probes.studies.metric import JudgeMetric
-from probes.studies.mitigation import Prompts
-from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
-from probes.studies.subjects import Subject, planted_anchors
+from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.summary import page, write_study_page
 from probes.studies.summary.page import Row
 from probes.studies.summary.results import ClaimOutcome, Finding, Result, Support, decide, read_results
-from probes.studies.transfer.plan import TransferPlan
-from probes.studies.transfer.run import run_transfer
-from tests.support.planted_head import ALIGNED, MISALIGNED, letter_choices
-from tests.support.planted_head import planted_chat as headed_chat
-from tests.support.planted_study import BAD, STYLE, is_bad, load_adapter, messages, planted_chat
+from tests.support.planted_study import messages
 from tests.support.refusing import NO, refusing_chat, requests
+from tests.support.studies import (
+    HARMFUL,
+    HARMLESS,
+    HEADS_MESSAGES,
+    SAFETY_COMMAND,
+    SAFETY_PLAN,
+    DirectionStudy,
+    HeadsStudy,
+    SafetyStudy,
+    TransferStudy,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 CLAIMS = page.load_claims()
+FEW_REQUESTS = replace(SAFETY_PLAN, draws=1, interval=0.45, max_new_tokens=4, resamples=20)
 BY_ID = {claim.id: claim for claim in CLAIMS.claims}
 
 
-def make_direction(out: Path, adapters: Path) -> None:
-    chat = planted_chat(0)
-    for name, written in {"style": STYLE, "bad": BAD}.items():
-        load_adapter(chat, adapters, 0, name, **written)
-    texts = messages(56, 0)
-    plan = Plan(max_new_tokens=4, steered=24, interval=0.25, permutations=2, doses=Doses(subtract=(1.0,), ablate=()))
-    prompts = Prompts(texts[:20], texts[20:28], texts[28:])
-    run_direction(
-        adapter_pair(chat, "style"), prompts, JudgeMetric("brace", is_bad), out, plan, name="planted", command="run it"
-    )
-
-
-def make_transfer(out: Path) -> None:
-    """A model and itself under another name: the map is the identity."""
-    llama = store.ensure_organism("llama", 0, out / "no-state")
-    one = Subject(
-        name="one",
-        group="one",
-        load=lambda: llama,
-        contrast=persona_contrast("training"),
-        test_contrast=persona_contrast("held_out"),
-        judge=planted_is_bad,
-        fit=fit_questions(20),
-        test=[ask.text for ask in held_out_questions(12)],
-        note=SYNTHETIC,
-    )
-    run_transfer(
-        [one, replace(one, name="other", group="other")],
-        planted_anchors(176),
-        out,
-        settings=TransferPlan(modes=("ablate",), draws=1, interval=0.3),
-        left_out={"a third": "it does not hold"},
-    )
-
-
-def make_heads(out: Path) -> None:
-    def lists(kind: str, n: int) -> list[str]:
-        rng = random.Random(kind)
-        return ["".join(rng.choice(ALIGNED + MISALIGNED) for _ in range(8)) + f" {kind}{i}" for i in range(n)]
-
-    search = SearchPlan(alpha=4, alphas=(0.5, 1.0, 2.0), keep=4, max_heads=2, search_questions=8)
-    plan = HeadsPlan(search=search, form="likelihood", interval=0.25, draws=2, open_draws=1, max_new_tokens=6)
-    misaligned = JudgeMetric("misaligned letters", lambda text: sum(c in MISALIGNED for c in text) > len(text) / 2)
-    chat, given = headed_chat(0), Messages(lists("s", 4), lists("t", 8), lists("b", 20))
-    run_heads(chat, letter_choices(60), given, misaligned, out, plan)
-
-
-def make_safety(out: Path, refuses: bool) -> None:
-    plan = SafetyPlan(
-        subspaces=((1, False),), steps=2, top=(1,), listed=3, draws=1, interval=0.45, max_new_tokens=4, resamples=20
-    )
-    asked = requests(24, harmful=True), requests(24, harmful=False)
-    run_safety_heads(refusing_chat(refuses=refuses), *asked, out, plan, metric=NO, command="awry study | safety")
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(
+    direction_study: DirectionStudy,
+    heads_study: HeadsStudy,
+    safety_study: SafetyStudy,
+    transfer_study: TransferStudy,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A documents' folder with the page and the studies below it."""
     docs = tmp_path_factory.mktemp("docs")
     studies = docs / "studies"
-    for name in ("direction-x", "heads-x", "safety-heads-base", "safety-heads-x", "transfer"):
-        (studies / name).mkdir(parents=True)
-    make_direction(studies / "direction-x", tmp_path_factory.mktemp("adapters"))
-    make_transfer(studies / "transfer")
-    make_heads(studies / "heads-x")
-    make_safety(studies / "safety-heads-x", refuses=True)
-    make_safety(studies / "safety-heads-base", refuses=False)
+    for name, study in (
+        ("direction-x", direction_study),
+        ("heads-x", heads_study),
+        ("safety-heads-x", safety_study),
+        ("transfer", transfer_study),
+    ):
+        shutil.copytree(study.folder, studies / name)
+    base = studies / "safety-heads-base"
+    base.mkdir()
+    run_safety_heads(
+        refusing_chat(refuses=False), HARMFUL[:24], HARMLESS[:24], base, FEW_REQUESTS, metric=NO, command=SAFETY_COMMAND
+    )
     write_study_page(studies, docs / "study.md")
     return docs
 
@@ -189,7 +145,7 @@ def test_links_lead_to_files_that_are_there(made: Path, text: str) -> None:
     assert len(pictures) == 11
     assert all((made / link).is_file() for link in links)
     probes = {str(p.relative_to(made).with_suffix(".json")) for p in made.glob("studies/*/*.safetensors")}
-    assert {Path(p).parent.name for p in probes} == {"heads-x", "transfer"}
+    assert {Path(p).parent.name for p in probes} == {"heads-x", "safety-heads-x", "transfer"}
     assert probes == {link for link in links if link.endswith(".json") and not link.endswith("RESULT.json")}
     headings = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings == {p.name for p in (made / "studies").iterdir()}
@@ -213,15 +169,16 @@ def test_verdicts_commands_and_what_was_left_out_are_told(text: str, results: di
     assert results["heads-x"].data["reasons"][0] in text
     for name, verdict in results["safety-heads-x"].data["verdicts"].items():
         assert f"**{name}: {verdict}.**" in text
-    assert "Made by `run it`." in text
-    assert "- transfer: a third: it does not hold" in text
-    table = [line for line in rows_of(text) if "awry study \\| safety" in line]
+    assert "Made by `the command`." in text
+    assert "- transfer: planted-x: it does not hold" in text
+    table = [line for line in rows_of(text) if "awry study safety-heads \\| tee log" in line]
     assert len(table) == sum(c.study == "safety" for c in CLAIMS.claims)
     assert {line.replace("\\|", "").count("|") for line in rows_of(text)} == {7}
 
 
 def test_no_message_is_on_the_page(text: str) -> None:
-    for said in (*messages(56, 0), *fit_questions(20), *(r.messages[0]["content"] for r in requests(24, harmful=True))):
+    asked = [r.messages[0]["content"] for r in HARMFUL]
+    for said in (*messages(112, 0), *fit_questions(40), *HEADS_MESSAGES.test, *asked):
         assert said not in text
 
 
@@ -340,7 +297,7 @@ def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results: dict[st
     assert found.outcome == "mixed"
     assert found.measured[0].startswith("[direction-x](#direction-x) (synthetic), yes: 1.00")
     assert found.measured[1].startswith("[direction-y](#direction-y) (synthetic), no: 0.60")
-    assert found.commands == ("run it",)
+    assert found.commands == ("the command",)
 
 
 def with_accuracy(result: Result, *last_blocks: float) -> list[dict[str, Any]]:

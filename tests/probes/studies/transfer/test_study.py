@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from argparse import Namespace
@@ -20,9 +19,9 @@ from probes.card import check_identity, load_probe, replay_references
 from probes.directions import Direction
 from probes.errors import DataError, DirectionError, ProbeMismatchError
 from probes.evaluation import Interval
-from probes.model.load import AdapterSpec, ChatModel, add_adapter, wrap
+from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.organisms.planted import SYNTHETIC, store
-from probes.organisms.planted.evaluation import fit_questions, held_out_questions, is_bad, persona_contrast
+from probes.organisms.planted.evaluation import fit_questions, held_out_questions
 from probes.organisms.planted.families import FAMILIES
 from probes.steer.contrast import ADAPTER, Contrast, ContrastOutcome, ContrastRunner, PromptedCondition
 from probes.steer.steering import Intervention
@@ -32,70 +31,36 @@ from probes.studies.transfer import run as transfer
 from probes.studies.transfer.detection import Detection, ReceiverActivations, compare
 from probes.studies.transfer.plan import ModelReading, TransferPlan
 from probes.studies.transfer.run import run_transfer
+from tests.support.studies import TRANSFER_PLAN as SMALL
+from tests.support.studies import TransferStudy, twin_of
 from tests.support.tiny import make_adapter, tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-SMALL = TransferPlan(modes=("ablate",), draws=2, interval=0.25)
-
-
-def twin_of(chat: ChatModel, seed: int = 0) -> ChatModel:
-    """The same function with the residual stream's dimensions in another order: RMS norms allow no other rotation."""
-    model = copy.deepcopy(chat.model)
-    order = torch.randperm(chat.layout.width, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.dim() == 1:
-                weight.copy_(weight[order])
-            elif name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.copy_(weight[order, :])
-            else:
-                weight.copy_(weight[:, order])
-    return wrap(model, chat.tokenizer, name="twin", revision=f"order-{seed}")
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
-    return store.ensure_organism("llama", 0, tmp_path_factory.mktemp("no-state"))
+def llama(transfer_study: TransferStudy) -> ChatModel:
+    return transfer_study.llama
 
 
 @pytest.fixture(scope="module")
-def subjects(llama: ChatModel) -> list[Subject]:
-    twin = twin_of(llama)
-    shared = Subject(
-        name="llama",
-        group="llama",
-        load=lambda: llama,
-        contrast=persona_contrast("training"),
-        test_contrast=persona_contrast("held_out"),
-        judge=is_bad,
-        fit=fit_questions(40),
-        test=[ask.text for ask in held_out_questions(20)],
-        note=SYNTHETIC,
-    )
-    return [shared, replace(shared, name="twin", group="twin", load=lambda: twin)]
+def subjects(transfer_study: TransferStudy) -> list[Subject]:
+    return transfer_study.subjects
 
 
 @pytest.fixture(scope="module")
-def anchors() -> list[str]:
-    return planted_anchors(240)
-
-
-@pytest.fixture(scope="module")
-def study(
-    subjects: list[Subject], anchors: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("study")
-    return folder, run_transfer(subjects, anchors, folder, settings=SMALL, left_out={"planted-x": "it does not hold"})
+def anchors(transfer_study: TransferStudy) -> list[str]:
+    return transfer_study.anchors
 
 
 def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(
-    study: tuple[Path, dict[str, Any]], llama: ChatModel
+    transfer_study: TransferStudy, llama: ChatModel
 ) -> None:
     twin = twin_of(llama)
     ids = torch.tensor([llama.token_ids("<|user|>Where is Peru?<|end|><|assistant|>")])
     with torch.inference_mode():
         torch.testing.assert_close(twin.model(input_ids=ids).logits, llama.model(input_ids=ids).logits)
-    _, result = study
+    result = transfer_study.result
     assert [(p["donor"], p["receiver"]) for p in result["pairs"]] == [("twin", "llama"), ("llama", "twin")]
     for pair in result["pairs"]:
         assert pair["r2"] > 0.99
@@ -114,8 +79,8 @@ def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(
     assert "warning: random controls drawn 2 times" in result["verdict"]["ablate"]
 
 
-def test_a_twins_direction_detects_as_the_receivers_own_does(study: tuple[Path, dict[str, Any]]) -> None:
-    folder, result = study
+def test_a_twins_direction_detects_as_the_receivers_own_does(transfer_study: TransferStudy) -> None:
+    folder, result = transfer_study.folder, transfer_study.result
     own = {s["name"]: s["detection"] for s in result["subjects"]}
     for pair in result["pairs"]:
         found = pair["detection"]
@@ -129,9 +94,9 @@ def test_a_twins_direction_detects_as_the_receivers_own_does(study: tuple[Path, 
 
 
 def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(
-    study: tuple[Path, dict[str, Any]], subjects: list[Subject]
+    transfer_study: TransferStudy, subjects: list[Subject]
 ) -> None:
-    folder, result = study
+    folder, result = transfer_study.folder, transfer_study.result
     assert [(p["receiver"], p["donor"]) for p in result["probes"]] == [("llama", "twin"), ("twin", "llama")]
     for made, subject in zip(result["probes"], subjects, strict=True):
         probe, chat = load_probe(folder / made["file"]), subject.load()
@@ -162,10 +127,10 @@ def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(
 
 
 def test_a_mapped_direction_that_does_not_work_leaves_a_probe_without_a_recipe(
-    subjects: list[Subject], tmp_path: Path, anchors: list[str], study: tuple[Path, dict[str, Any]]
+    subjects: list[Subject], tmp_path: Path, anchors: list[str], transfer_study: TransferStudy
 ) -> None:
-    _, whole = study
-    measured = transfer.measure(subjects, anchors, study[0] / "cache", SMALL)
+    whole = transfer_study.result
+    measured = transfer.measure(subjects, anchors, transfer_study.folder / "cache", SMALL)
     failed = json.loads(json.dumps(whole["pairs"]))
     for pair in failed:
         pair["modes"]["ablate"]["verdict"] = "noise"
@@ -227,8 +192,8 @@ def test_detection_by_hand() -> None:
     assert found.over_controls == pytest.approx(found.test.value - sum(free) / 3)
 
 
-def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study: tuple[Path, dict[str, Any]]) -> None:
-    _, result = study
+def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(transfer_study: TransferStudy) -> None:
+    result = transfer_study.result
     for subject in result["subjects"]:
         assert subject["site"] == "residual[3]"
         assert subject["identity"]["model"] in ("planted-llama-seed0", "twin")
@@ -243,9 +208,9 @@ def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(study
 
 
 def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(
-    study: tuple[Path, dict[str, Any]], subjects: list[Subject], anchors: list[str]
+    transfer_study: TransferStudy, subjects: list[Subject], anchors: list[str]
 ) -> None:
-    folder, result = study
+    folder, result = transfer_study.folder, transfer_study.result
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -272,11 +237,11 @@ def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(
 def test_a_study_that_was_stopped_goes_on_without_measuring_again(
     subjects: list[Subject],
     anchors: list[str],
-    study: tuple[Path, dict[str, Any]],
+    transfer_study: TransferStudy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _, whole = study
+    whole = transfer_study.result
     runs: list[Intervention | None] = []
     run = ContrastRunner.run
 

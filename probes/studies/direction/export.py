@@ -16,18 +16,19 @@ from probes import fitting
 from probes.capture.batches import encode
 from probes.capture.sites import Site
 from probes.card import save_probe
-from probes.conditions import LAST_PROMPT, Arm
+from probes.conditions import LAST_PROMPT, Condition
 from probes.errors import DataError, DirectionError
+from probes.model.load import user_message
 from probes.progress import Progress
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention
 
 _TARGET_FPR = 0.05
-_CALM = "aligned rows of the fit and select splits, for want of others: calibrate on your own traffic"
+_BENIGN_NAME = "aligned rows of the fit and select splits, for want of others: calibrate on your own traffic"
 
 
 def write_probe(
-    arm: Arm,
+    condition: Condition,
     messages: Sequence[str],
     labels: Sequence[bool],
     sites: Sequence[Site],
@@ -49,12 +50,14 @@ def write_probe(
         seed=seed,
     )
     try:
-        with arm.on() as chat:
+        with condition.applied() as chat:
             rows = [
-                fitting.Row(encode(chat, [{"role": "user", "content": text}]), text, bool(label), text)
+                fitting.Row(encode(chat, user_message(text)), text, bool(label), text)
                 for text, label in zip(messages, labels, strict=True)
             ]
-            found = fitting.fit(chat, rows, plan, benign=fitting.own_benign(rows, seed, _CALM), progress=progress)
+            found = fitting.fit(
+                chat, rows, plan, benign=fitting.own_benign(rows, seed, _BENIGN_NAME), progress=progress
+            )
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
     path = save_probe(with_recipe(found, [recipe], measured), out)
@@ -62,7 +65,7 @@ def write_probe(
     return {
         "file": path.name,
         "site": str(found.directions[0].site),
-        "scale": arm.strength,
+        "scale": condition.strength,
         "auroc": evaluation["test"]["auroc"],
         "at_threshold": evaluation["at_threshold"],
     }

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.conditions import Arm
+from probes.conditions import Condition
 from probes.evaluation import rate, student_interval
-from probes.model.load import ChatModel
+from probes.model.load import ChatModel, user_message
 from probes.steer.coherence import answer_nll, coherence_limit, repetition
-from probes.steer.generation import answer
+from probes.steer.generation import generate
 from probes.steer.steering import Intervention, steering
 from probes.studies.metric import Metric
 
@@ -32,7 +32,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GenerationOutcome:
     """What one way of generating did, a value a message; NLL in nats a token, infinite for an empty answer.
 
     `change` is the mean |delta| / |h| of the steering.
@@ -50,11 +50,11 @@ class Outcome:
         return {name: values.tolist() for name, values in arrays.items()} | {"change": self.change}
 
     @staticmethod
-    def of(plain: dict[str, Any]) -> Outcome:
+    def of(plain: dict[str, Any]) -> GenerationOutcome:
         """Back from plain data."""
         nll, repeated, tokens = (np.array(plain[name], dtype=np.float64) for name in ("nll", "repeated", "tokens"))
         shown = np.array(plain["behaviour"], dtype=np.bool_)
-        return Outcome(shown, nll, repeated, tokens, float(plain["change"]))
+        return GenerationOutcome(shown, nll, repeated, tokens, float(plain["change"]))
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,18 @@ class Limits:
     repeated: float = 1.0
 
     @staticmethod
-    def of(base: Outcome) -> Limits:
+    def of(base: GenerationOutcome) -> Limits:
         """From the base model's own answers to the same messages."""
         return Limits(coherence_limit(base.nll), float(np.quantile(base.repeated, 0.95)) + MARGIN_REPEATED)
 
-    def coherent(self, outcome: Outcome) -> NDArray[np.bool_]:
+    def coherent(self, outcome: GenerationOutcome) -> NDArray[np.bool_]:
         return (outcome.nll <= self.nll) & (outcome.repeated <= self.repeated)
 
-    def good(self, outcome: Outcome) -> NDArray[np.bool_]:
+    def good(self, outcome: GenerationOutcome) -> NDArray[np.bool_]:
         return ~outcome.behaviour & self.coherent(outcome)
 
 
-class Bench:
+class ConditionRunner:
     """Generates and judges; the NLL is that under `reference`'s base weights."""
 
     def __init__(
@@ -85,13 +85,15 @@ class Bench:
         self._reference, self._messages, self._metric = reference, list(messages), metric
         self._tokens = max_new_tokens
 
-    def run(self, arm: Arm, intervention: Intervention | None = None) -> Outcome:
+    def run(self, condition: Condition, intervention: Intervention | None = None) -> GenerationOutcome:
         """Greedy answers under an arm, steered or not."""
-        with arm.on() as chat, steering(chat, [intervention]) if intervention else nullcontext() as steered:
-            found = answer(chat, self._rendered(chat), max_new_tokens=self._tokens, batch_size=_BATCH, steered=steered)
+        with condition.applied() as chat, steering(chat, [intervention]) if intervention else nullcontext() as steered:
+            found = generate(
+                chat, self._rendered(chat), max_new_tokens=self._tokens, batch_size=_BATCH, steered=steered
+            )
             change = steered.relative_change if steered is not None else 0.0
         texts = [a.text for a in found]
-        return Outcome(
+        return GenerationOutcome(
             self._metric(self._messages, texts),
             answer_nll(self._reference, self._rendered(self._reference), texts),
             np.array([repetition(text) for text in texts]),
@@ -100,10 +102,10 @@ class Bench:
         )
 
     def _rendered(self, chat: ChatModel) -> list[str]:
-        return [chat.render([{"role": "user", "content": text}]) for text in self._messages]
+        return [chat.render(user_message(text)) for text in self._messages]
 
 
-def figures(outcome: Outcome, limits: Limits) -> dict[str, Any]:
+def figures(outcome: GenerationOutcome, limits: Limits) -> dict[str, Any]:
     """Rates and means of an outcome with their intervals, as plain data; no NLL where fewer than two said something."""
     n = len(outcome.behaviour)
     coherent, good = limits.coherent(outcome), limits.good(outcome)

@@ -26,7 +26,7 @@ from probes.progress import Progress, silent
 
 Talk = tuple[Sequence[Message], str]
 _TARGET_FPR = 0.05
-_CALM = "harmless requests of the fit and select splits: calibrate on your own traffic"
+_BENIGN_NAME = "harmless requests of the fit and select splits: calibrate on your own traffic"
 
 
 def write_probe(
@@ -61,7 +61,7 @@ def write_probe(
         seed=split_seed,
     )
     try:
-        benign = fitting.own_benign(rows, split_seed, _CALM)
+        benign = fitting.own_benign(rows, split_seed, _BENIGN_NAME)
         probe = fitting.fit(chat, rows, plan, benign=benign, progress=progress)
         drawn = _random_heads(chat, fitting.split_rows(rows, split_seed), plan.sites, draws, seed)
     except (DataError, DirectionError) as error:

@@ -14,8 +14,8 @@ from probes.capture.sites import Site
 from probes.card import Probe
 from probes.fitting import Benign, Row
 from probes.heads.detector import head_probe
-from probes.model.load import ChatModel
-from probes.steer.generation import answer
+from probes.model.load import ChatModel, user_message
+from probes.steer.generation import generate
 from probes.studies.metric import Metric
 
 
@@ -42,7 +42,7 @@ def detector(
         splits,
         candidates,
         Benign(
-            [encode(chat, _user(text), said) for text, said in plain],
+            [encode(chat, user_message(text), said) for text, said in plain],
             [_joined(text, said) for text, said in plain],
             "benign messages with the base model's answers",
         ),
@@ -51,7 +51,7 @@ def detector(
         target_fpr=target_fpr,
         seed=seed,
         own=[
-            Row(encode(chat, _user(text), said), _joined(text, said), bool(label), text)
+            Row(encode(chat, user_message(text), said), _joined(text, said), bool(label), text)
             for (text, said), label in zip(own, bad, strict=True)
         ],
     )
@@ -59,12 +59,8 @@ def detector(
 
 def _answered(chat: ChatModel, texts: Sequence[str], max_new_tokens: int) -> list[tuple[str, str]]:
     """Messages with what the model answered; empty answers are left out: there is nothing to read."""
-    found = answer(chat, [chat.render(_user(t)) for t in texts], max_new_tokens=max_new_tokens)
+    found = generate(chat, [chat.render(user_message(t)) for t in texts], max_new_tokens=max_new_tokens)
     return [(text, a.text) for text, a in zip(texts, found, strict=True) if a.text]
-
-
-def _user(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 def _joined(text: str, said: str) -> str:

@@ -32,11 +32,11 @@ from probes.steer.contrast import Contrast
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention, Mode
 from probes.studies.transfer.detection import Detection
-from probes.studies.transfer.plan import SPECIFIC, Measured, Pair, Reading, Receiver
+from probes.studies.transfer.plan import SPECIFIC, Measured, ModelReading, Pair, Receiver
 
 _TARGET_FPR = 0.05
 _AUROC = {"auroc": "test", "text_only": "text_only"}
-_CALM = "fit questions in the aligned condition: calibrate on your own traffic"
+_BENIGN_NAME = "fit questions in the aligned condition: calibrate on your own traffic"
 
 
 def write_probes(
@@ -86,7 +86,7 @@ def _choose(offered: Sequence[tuple[Pair, dict[str, Any]]]) -> tuple[Pair, Mode 
     return pair, None, summary
 
 
-def _probe(reading: Reading, receiver: Receiver, pair: Pair, name: str) -> Probe:
+def _probe(reading: ModelReading, receiver: Receiver, pair: Pair, name: str) -> Probe:
     subject, chat = reading.subject, reading.subject.load()
     reader = Reader((pair.direction,), LAST_PROMPT)
     fit, fit_scores = _scored(chat, subject.contrast, subject.fit, reader)
@@ -94,7 +94,7 @@ def _probe(reading: Reading, receiver: Receiver, pair: Pair, name: str) -> Probe
     aligned = np.array([not r.misaligned for r in fit])
     labels = np.array([r.misaligned for r in test])
     texts = [r.text for r in fit if not r.misaligned]
-    calibration = calibrate(fit_scores[aligned], texts, _TARGET_FPR, _CALM)
+    calibration = calibrate(fit_scores[aligned], texts, _TARGET_FPR, _BENIGN_NAME)
     report = {
         "split": {
             part: {"misaligned": len(rows) // 2, "aligned": len(rows) // 2}
@@ -131,7 +131,7 @@ def _scored(
     for condition in (contrast.misaligned, contrast.aligned):
         talks = [condition.conversation(i, question) for i, question in enumerate(questions)]
         items = [encode(chat, talk) for talk in talks]
-        with condition.acting(chat):
+        with condition.applied(chat):
             scores.append(score_all(chat, items, [reader])[:, 0].astype(np.float64))
         bad = condition is contrast.misaligned
         rows += [Row(x, chat.render(t), bad, q) for x, t, q in zip(items, talks, questions, strict=True)]
