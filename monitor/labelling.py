@@ -6,12 +6,12 @@ model, adapter, scale, prompts and length were answered before. Greedy answers a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from probes.hashing import sha256_json
 from probes.model.load import ChatModel, Message
 from probes.steer.generation import generate
 
@@ -27,8 +27,8 @@ def answer_messages(
 ) -> tuple[list[str], bool]:
     """(answers in order, whether they came from the cache)."""
     prompts = [chat.render(turns) for turns in conversations]
-    key = json.dumps([asdict(chat.identity), prompts, max_new_tokens], sort_keys=True)
-    path = cache / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    key = sha256_json([asdict(chat.identity), prompts, max_new_tokens])[:24]
+    path = cache / "answers" / f"{key}.json"
     if path.is_file() and not fresh:
         return json.loads(path.read_text()), True
     texts = [a.text for a in generate(chat, prompts, max_new_tokens=max_new_tokens, on_done=on_done)]

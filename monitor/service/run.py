@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
@@ -28,6 +29,9 @@ from monitor.telemetry import metrics
 from monitor.telemetry.gpu import watching_gpu
 from probes.progress import Progress
 from storage.database import answers
+
+if TYPE_CHECKING:
+    from monitor.telemetry.health import Check
 
 DEFAULT_LISTEN = "127.0.0.1:9464"
 

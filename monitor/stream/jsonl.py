@@ -2,7 +2,7 @@
 
 Contract: a line is a record once its newline is there; the last line of a file that is not followed counts without
 one. With `follow`, the file is read as it grows; one that shrinks is an error, since its offsets would lie. Memory is
-bounded: of a line over the size limit only the size is kept. Blank lines are passed over.
+bounded: of a line over the size limit only the size is kept. Blank lines are skipped.
 
 `commit` has nothing to do: a second run over the same file finds its rows in the tables.
 """

@@ -1,4 +1,4 @@
-"""Where messages come from, behind one small protocol."""
+"""A record, and the protocol of a source that records are polled from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from storage.coordinates import Coordinates
 
 @dataclass(frozen=True)
 class Record:
-    """One payload and where it came from. `recorded` is the source's own timestamp; JSON lines have none.
+    """One payload and its coordinates. `recorded` is the record's own timestamp; JSON lines have none.
 
-    `payload` is None when it was over the source's size limit; `size` then still says how large it was. `sha256` is
-    the payload's hash where the payload itself is no longer what was sent. `receipt` is the source's own mark.
+    `payload` is None when it was over the source's size limit; `size` is then still its size in bytes. `sha256` is the
+    hash of the original payload where `payload` was made again from the tables. `assignment` is the number of the
+    partition assignment under which a Kafka source took it.
     """
 
     at: Coordinates
@@ -24,11 +25,11 @@ class Record:
     recorded: datetime | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
     sha256: str | None = None
-    receipt: int = 0
+    assignment: int = 0
 
 
 class Source(Protocol):
-    """A stream of records. Nothing is acknowledged but by `commit`."""
+    """A stream of records; only `commit` moves it on for the next run."""
 
     name: str
 
@@ -36,7 +37,7 @@ class Source(Protocol):
         """Up to `limit` records; fewer, or none, when `wait_seconds` pass first."""
 
     def commit(self, records: Sequence[Record]) -> None:
-        """These records are in the tables: they need not come again."""
+        """These records are in the tables: they need not be delivered again."""
 
     @property
     def finished(self) -> bool:
@@ -44,17 +45,17 @@ class Source(Protocol):
 
     @property
     def oldest(self) -> datetime | None:
-        """The own time of the oldest record that was read and is not committed."""
+        """Timestamp of the oldest record that was read and is not committed."""
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can come at the moment (no partitions, ...); None when all is well."""
+        """Why no record can be read at the moment (no partitions, ...); None when all is well."""
 
     @property
     def lag(self) -> int | None:
-        """How much is waiting, in the source's own unit (`lag_unit`); None when it cannot be known."""
+        """How much was not read yet, in the source's own unit (`lag_unit`); None when it cannot be known."""
 
     lag_unit: str
 
     def close(self) -> None:
-        """Let go of the stream."""
+        """Release the stream."""

@@ -1,4 +1,4 @@
-"""From settings to sources and sinks: `kafka:TOPIC`, a file, or `-`."""
+"""Opens the sources and sinks that the settings name: `kafka:TOPIC`, a file, or `-`."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def cluster_of(settings: Settings) -> Cluster:
 
 
 def check_source(settings: Settings) -> None:
-    """What can be known of a source before a model is loaded: that it is there, and where to begin in it."""
+    """Check before a model is loaded that the source exists, and that there is an offset to start from."""
     topics = topics_of(settings)
     if topics:
-        from monitor.stream.kafka.start_offset import nowhere_to_begin, parse_start
+        from monitor.stream.kafka.start_offset import no_start_offset, parse_start
 
         cluster = cluster_of(settings)
         cluster.check_topics(topics, "source")
         if settings.start_from is not None:
             parse_start(settings.start_from)
             return
-        for topic in sorted(set(topics) - cluster.topics_known_to(settings.kafka_group)):
-            raise nowhere_to_begin(settings.kafka_group, topic)
+        for topic in sorted(set(topics) - cluster.topics_with_offsets(settings.kafka_group)):
+            raise no_start_offset(settings.kafka_group, topic)
     elif settings.source != "-" and not Path(settings.source).exists():
         raise SourceError(f"source: there is no file {settings.source}")
 

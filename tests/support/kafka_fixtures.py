@@ -53,7 +53,7 @@ def group() -> str:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the ends and commit more often than a worker would."""
-    monkeypatch.setattr("monitor.stream.kafka.source._ENDS_SECONDS", 0.2)
+    monkeypatch.setattr("monitor.stream.kafka.lag._EVERY_SECONDS", 0.2)
     monkeypatch.setattr("monitor.stream.kafka.source._COMMIT_SECONDS", 0.05)
 
 

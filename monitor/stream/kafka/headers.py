@@ -1,8 +1,8 @@
-"""Header names that are not UTF-8: Kafka and other clients take them, so no record may stop awry with one.
+"""Header names that are not UTF-8: Kafka and other clients accept them, so no record may stop awry with one.
 
-kafka-python 3.0 refuses the whole batch of such a record (CorruptRecordError), for every reader and for ever. After
-`read_any_name()` it reads the name with a ? for each byte that is not ASCII; keys, values and checksums stay as they
-are.
+kafka-python 3.0 rejects the whole batch of such a record (CorruptRecordError), for every consumer and for ever. After
+`accept_any_header_name()` it reads the name with a ? for each byte that is not ASCII; keys, values and checksums stay
+as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kafka.record.util import decode_varint
 _read = DefaultRecordBatch._read_msg
 
 
-def read_any_name() -> None:
+def accept_any_header_name() -> None:
     """From now on, for all consumers of this process."""
     DefaultRecordBatch._read_msg = _read_leniently
 
@@ -24,11 +24,11 @@ def _read_leniently(batch: Any) -> Any:
     try:
         return _read(batch)
     except UnicodeDecodeError:
-        batch._buffer = _mended(bytearray(batch._buffer), batch._pos)
+        batch._buffer = _with_ascii_names(bytearray(batch._buffer), batch._pos)
         return _read(batch)
 
 
-def _mended(buffer: bytearray, pos: int) -> bytearray:
+def _with_ascii_names(buffer: bytearray, pos: int) -> bytearray:
     """The batch with the header names of the record at `pos` in ASCII, each as long as it was."""
     for _ in ("length", "attributes", "time", "offset"):
         _, pos = decode_varint(buffer, pos)

@@ -1,9 +1,9 @@
-"""What a Kafka source holds at each moment: what waits, what the worker has in hand, what may be committed.
+"""In-flight offsets of a Kafka source: records that wait, batches the worker has taken, offsets that may be committed.
 
-Two threads use it: the one that polls Kafka puts records in and asks what to commit; the worker takes batches and says
-which are stored. Contract: an offset may be committed only when every earlier record of its partition that was taken
-is stored; what was taken before a partition went away is never committed for it, even when it came back since (its
-record carries the number of the assignment under which it was taken). Memory is bounded by messages and bytes.
+Two threads use it: the polling thread puts records in and asks what to commit; the worker takes batches and marks them
+as stored. Contract: an offset may be committed only when every earlier record of its partition that was taken is
+stored; a record that was taken under an earlier assignment of its partition is never committed, even when the partition
+was assigned again since (records carry the number of their assignment). Memory is bounded by messages and bytes.
 
 Does not know: Kafka's protocol, clocks, models.
 """
@@ -24,14 +24,14 @@ Partition = tuple[str, int]
 
 @dataclass(frozen=True)
 class _Batch:
-    """What the worker took and has not handed back: the assignment's number of each partition, the oldest record."""
+    """A batch in progress: the partitions with the numbers of their assignments, and the oldest timestamp."""
 
     assignments: frozenset[tuple[Partition, int]]
     oldest: datetime | None
 
 
-class Ledger:
-    """Records by the state that they are in. Thread-safe."""
+class InFlight:
+    """Records and offsets by their state. Thread-safe."""
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
@@ -42,85 +42,85 @@ class Ledger:
         self._taken: deque[_Batch] = deque()
         self._assignments: dict[Partition, int] = {}
         self._number = 0
-        self._storable: dict[Partition, int] = {}
+        self._stored: dict[Partition, int] = {}
         self._committed: dict[Partition, int] = {}
         self._ended = False
 
     # The polling thread.
 
     def assign(self, partitions: Iterable[Partition]) -> None:
-        """These are ours from now on, under a number of their own."""
+        """These were assigned to this consumer; each assignment gets a number of its own."""
         with self._changed:
             for partition in partitions:
                 self._number += 1
                 self._assignments[partition] = self._number
 
-    def release(self, partitions: Collection[Partition]) -> int:
-        """These are no longer ours: what waits is forgotten, what is in hand is abandoned. How many were abandoned
-        batches' partitions."""
+    def unassign(self, partitions: Collection[Partition]) -> int:
+        """These were revoked or lost: waiting records are dropped, those in progress will not be committed. Number of
+        partitions that had records in progress."""
         with self._changed:
-            abandoned = sum(self._in_hand(p) for p in partitions)
-            self._forget(partitions)
+            abandoned = sum(self._in_progress(p) for p in partitions)
+            self._drop_waiting(partitions)
             for partition in partitions:
                 self._assignments.pop(partition, None)
-                self._storable.pop(partition, None)
+                self._stored.pop(partition, None)
                 self._committed.pop(partition, None)
             self._changed.notify_all()
             return abandoned
 
-    def forget(self, partitions: Collection[Partition]) -> None:
-        """Drop what waits of these; what is in hand may still be stored and committed."""
+    def drop_waiting(self, partitions: Collection[Partition]) -> None:
+        """Drop waiting records of these; those in progress may still be stored and committed."""
         with self._changed:
-            self._forget(partitions)
+            self._drop_waiting(partitions)
 
     def put(self, records: Iterable[Record]) -> None:
-        """Records as they came, in order within a partition; those of partitions that are not ours are dropped."""
+        """Records as polled, in order within a partition; those of partitions that are not assigned are dropped."""
         with self._changed:
             for record in records:
                 number = self._assignments.get((record.at.source, record.at.partition))
                 if number is not None:
-                    self._waiting.append(replace(record, receipt=number))
+                    self._waiting.append(replace(record, assignment=number))
                     self._waiting_bytes += record.size
             self._changed.notify_all()
 
     def room(self) -> int:
-        """How many more records may wait; 0 while too many, or too many bytes, wait already."""
+        """How many more records may wait; 0 at either limit."""
         with self._changed:
             return self._room()
 
     def wait_for_room(self, seconds: float) -> None:
-        """Until there is room, or the time is over, or `end` was called."""
+        """Until there is room, the time is over, or `end` was called."""
         with self._changed:
             self._changed.wait_for(lambda: self._room() > 0 or self._ended, seconds)
 
-    def pass_over(self, partition: Partition, offset: int) -> None:
-        """All that there is before `offset` was put in: where nothing of it waits or is in hand, it is stored."""
+    def skip_to(self, partition: Partition, offset: int) -> None:
+        """Every record before `offset` was put in: where none waits or is in progress, all of them are stored."""
         with self._changed:
-            if partition not in self._assignments or self._in_hand(partition):
+            if partition not in self._assignments or self._in_progress(partition):
                 return
             if not any((r.at.source, r.at.partition) == partition for r in self._waiting):
-                self._storable[partition] = max(self._storable.get(partition, 0), offset)
+                self._stored[partition] = max(self._stored.get(partition, 0), offset)
 
     def to_commit(self, partitions: Collection[Partition] | None = None) -> dict[Partition, int]:
         """Next offsets of partitions that have something stored and not committed."""
         with self._changed:
             return {
                 p: offset
-                for p, offset in self._storable.items()
+                for p, offset in self._stored.items()
                 if self._committed.get(p) != offset and (partitions is None or p in partitions)
             }
 
-    def committed(self, offsets: dict[Partition, int]) -> None:
-        """The group has these now."""
+    def mark_committed(self, offsets: dict[Partition, int]) -> None:
+        """These offsets were committed."""
         with self._changed:
             for partition, offset in offsets.items():
                 if partition in self._assignments:
                     self._committed[partition] = offset
 
-    def in_hand(self, partitions: Iterable[Partition]) -> bool:
-        """Whether the worker still has records of these under their present assignment."""
+    def in_progress(self, partitions: Iterable[Partition]) -> bool:
+        """Whether the worker has records of these that were taken under their present assignment."""
         with self._changed:
-            return any(self._in_hand(p) for p in partitions)
+            return any(self._in_progress(p) for p in partitions)
 
     # The worker.
 
@@ -138,73 +138,73 @@ class Ledger:
             self._waiting_bytes -= sum(r.size for r in taken)
             if taken:
                 times = [r.recorded for r in taken if r.recorded is not None]
-                places = frozenset(((r.at.source, r.at.partition), r.receipt) for r in taken)
-                self._taken.append(_Batch(places, min(times, default=None)))
+                assignments = frozenset(((r.at.source, r.at.partition), r.assignment) for r in taken)
+                self._taken.append(_Batch(assignments, min(times, default=None)))
                 self._changed.notify_all()
             return taken
 
-    def store(self, records: Sequence[Record]) -> int:
-        """The oldest batch in hand is in the tables. How many of its records may not be committed any more."""
+    def mark_stored(self, records: Sequence[Record]) -> int:
+        """The oldest batch in progress is in the tables. Number of its records that may not be committed any more."""
         with self._changed:
             if records and self._taken:
                 self._taken.popleft()
             abandoned = 0
             for record in records:
                 partition = (record.at.source, record.at.partition)
-                if self._assignments.get(partition) == record.receipt:
-                    self._storable[partition] = max(self._storable.get(partition, 0), record.at.offset + 1)
+                if self._assignments.get(partition) == record.assignment:
+                    self._stored[partition] = max(self._stored.get(partition, 0), record.at.offset + 1)
                 else:
                     abandoned += 1
             self._changed.notify_all()
             return abandoned
 
     def end(self) -> None:
-        """Nothing more will be put in: a waiting `take` returns."""
+        """No more records will be put in: a waiting `take` returns."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     # Both.
 
-    def position(self, partition: Partition) -> int | None:
-        """The next offset that is not stored; None before anything of this partition was stored or committed."""
+    def next_unstored(self, partition: Partition) -> int | None:
+        """The first offset that is not stored; None before any record of this partition was stored or committed."""
         with self._changed:
-            return self._storable.get(partition, self._committed.get(partition))
+            return self._stored.get(partition, self._committed.get(partition))
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing is in hand."""
+        """No record waits or is in progress."""
         with self._changed:
             return not self._waiting and not self._taken
 
     @property
     def empty(self) -> bool:
-        """Nothing waits."""
+        """No record waits."""
         with self._changed:
             return not self._waiting
 
     @property
     def oldest(self) -> datetime | None:
-        """The oldest record's own time among what waits or is in hand."""
+        """Timestamp of the oldest record that waits or is in progress."""
         with self._changed:
             times = [b.oldest for b in self._taken if b.oldest is not None]
-            heads: dict[Partition, datetime] = {}
+            first: dict[Partition, datetime] = {}
             for record in self._waiting:
                 if record.recorded is not None:
-                    heads.setdefault((record.at.source, record.at.partition), record.recorded)
-                if len(heads) == len(self._assignments):
+                    first.setdefault((record.at.source, record.at.partition), record.recorded)
+                if len(first) == len(self._assignments):
                     break
-            return min([*times, *heads.values()], default=None)
+            return min([*times, *first.values()], default=None)
 
     def _room(self) -> int:
         return 0 if self._waiting_bytes >= self._max_bytes else max(0, self._max_messages - len(self._waiting))
 
-    def _in_hand(self, partition: Partition) -> bool:
-        place = (partition, self._assignments.get(partition, -1))
-        return any(place in batch.assignments for batch in self._taken)
+    def _in_progress(self, partition: Partition) -> bool:
+        assignment = (partition, self._assignments.get(partition, -1))
+        return any(assignment in batch.assignments for batch in self._taken)
 
-    def _forget(self, partitions: Collection[Partition]) -> None:
-        kept = deque(r for r in self._waiting if (r.at.source, r.at.partition) not in partitions)
-        if len(kept) != len(self._waiting):
-            self._waiting = kept
-            self._waiting_bytes = sum(r.size for r in kept)
+    def _drop_waiting(self, partitions: Collection[Partition]) -> None:
+        others = deque(r for r in self._waiting if (r.at.source, r.at.partition) not in partitions)
+        if len(others) != len(self._waiting):
+            self._waiting = others
+            self._waiting_bytes = sum(r.size for r in others)

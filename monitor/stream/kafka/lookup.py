@@ -1,4 +1,4 @@
-"""One message out of the stream by its coordinates, for an investigator who has only its hash in the tables."""
+"""One record of a topic by its coordinates, for an investigator who has only its hash in the tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from monitor.errors import SourceError
 from monitor.stream.kafka.client import Cluster
-from monitor.stream.kafka.headers import read_any_name
+from monitor.stream.kafka.headers import accept_any_header_name
 from storage.coordinates import Coordinates
 
 _SECONDS = 15.0
@@ -25,10 +25,10 @@ def parse_coordinates(text: str) -> Coordinates:
     return Coordinates(topic, int(partition), int(offset))
 
 
-def fetch(cluster: Cluster, at: Coordinates) -> Any:
+def fetch_record(cluster: Cluster, at: Coordinates) -> Any:
     """kafka-python's record at these coordinates. Joins no group and commits nothing. Raises SourceError."""
-    read_any_name()
-    place = TopicPartition(at.source, at.partition)
+    accept_any_header_name()
+    partition = TopicPartition(at.source, at.partition)
     with cluster.explained():
         consumer = KafkaConsumer(
             **cluster.options(),
@@ -41,18 +41,19 @@ def fetch(cluster: Cluster, at: Coordinates) -> Any:
     with closing(consumer), cluster.explained():
         if at.partition not in (consumer.partitions_for_topic(at.source) or set()):
             raise SourceError(f"coordinates: there is no topic {at.source} with a partition {at.partition}")
-        consumer.assign([place])
-        first, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
+        consumer.assign([partition])
+        first = consumer.beginning_offsets([partition])[partition]
+        end = consumer.end_offsets([partition])[partition]
         if not first <= at.offset < end:
             raise SourceError(
                 f"coordinates: {at} is not in the topic any more (it holds {first} to {end - 1})"
                 if at.offset < first
                 else f"coordinates: {at} is not in the topic yet (it ends at {end - 1})"
             )
-        consumer.seek(place, at.offset)
-        until = time.monotonic() + _SECONDS
-        while time.monotonic() < until:
-            for record in consumer.poll(500, max_records=1).get(place, []):
+        consumer.seek(partition, at.offset)
+        deadline = time.monotonic() + _SECONDS
+        while time.monotonic() < deadline:
+            for record in consumer.poll(500, max_records=1).get(partition, []):
                 if record.offset == at.offset:
                     return record
                 raise SourceError(f"coordinates: {at} was removed by compaction, or holds no message")

@@ -1,17 +1,17 @@
-"""A Kafka consumer group as a source; coordinates are (topic, partition, offset), times are the records' own.
+"""A member of a Kafka consumer group as a source; coordinates are (topic, partition, offset).
 
 Contract: a thread of its own polls, so that the group never waits for the model: while enough records wait, partitions
-are paused and polling goes on. There is no auto-commit; `commit` notes what is stored, and the thread commits it soon
-after, and before a partition is given up or the source is closed. When partitions are taken away, what waits of them is
-forgotten, and what the worker has in hand gets `revoke_seconds` to be stored and committed; after that it is abandoned:
-not committed, so that the next owner reads it again. A worker that stores nothing for `stall_seconds` gives its
-partitions up.
+are paused and polling goes on. Auto-commit is off; `commit` marks records as stored, and the thread commits their
+offsets soon after, and before a partition is revoked or the source is closed. When partitions are revoked, waiting
+records of them are dropped, and batches in progress get `revoke_seconds` to be stored and committed; after that they
+are abandoned: not committed, so that the partition's next consumer reads them again. A worker that stores no batch for
+`stall_seconds` leaves the group.
 
-Where a group has no offsets, `start_from` decides, and the beginning is committed at once, so that it is decided once;
-without it the source refuses. Records that retention deleted before they were read are counted, never passed over in
-silence.
+Where a group has no offsets, `start_from` decides, and the start offset is committed at once, so that it is decided
+once; without it the source raises. Records that retention deleted before they were read are counted.
 
-kafka-python's listeners run on its I/O loop, which also sends heartbeats: they only wait by that loop's own sleep.
+kafka-python's rebalance listeners run on its I/O loop, which also sends heartbeats: they only wait by that loop's own
+sleep.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -36,20 +35,20 @@ from kafka.structs import OffsetAndMetadata
 
 from monitor.errors import SourceError
 from monitor.stream.kafka.client import Cluster
-from monitor.stream.kafka.headers import read_any_name
-from monitor.stream.kafka.inflight import Ledger, Partition
-from monitor.stream.kafka.offset_reset import Positions
-from monitor.stream.kafka.start_offset import StartFrom, time_of
+from monitor.stream.kafka.headers import accept_any_header_name
+from monitor.stream.kafka.inflight import InFlight, Partition
+from monitor.stream.kafka.lag import Lag
+from monitor.stream.kafka.offset_reset import OffsetReset
+from monitor.stream.kafka.start_offset import StartFrom, timestamp_of
 from monitor.stream.record import Record
 from monitor.telemetry import logs, metrics
 from storage.coordinates import Coordinates
 
 _POLL_SECONDS = 0.2
 _COMMIT_SECONDS = 0.5
-_ANSWER_SECONDS = 30.0
-_ENDS_SECONDS = 5.0
+_COMMIT_TIMEOUT_SECONDS = 30.0
 _CLOSE_SECONDS = 10.0
-_NAP_SECONDS = 0.02
+_SLEEP_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
 
 
@@ -77,22 +76,17 @@ class KafkaSource:
         self.name = ",".join(topics)
         self._cluster = cluster
         self._topics = list(topics)
-        self._until_end = until_end
         self._max_bytes = max_bytes
         self._revoke_seconds = revoke_seconds
         self._stall_seconds = stall_seconds
-        self._ledger = Ledger(prefetch_messages, prefetch_bytes)
+        self._in_flight = InFlight(prefetch_messages, prefetch_bytes)
         self._closing = threading.Event()
         self._error: Exception | None = None
-        self._at_end = False
-        self._ends: dict[TopicPartition, int] = {}
-        self._ends_due = 0.0
-        self._bases: dict[TopicPartition, int] = {}
         self._commit_due = 0.0
-        self._commit_answer_due = 0.0
+        self._commit_timeout = 0.0
         self._committing = False
         self._progress = time.monotonic()
-        read_any_name()
+        accept_any_header_name()
         cluster.check_topics(self._topics, "source")
         with cluster.explained():
             self._consumer = KafkaConsumer(
@@ -110,33 +104,34 @@ class KafkaSource:
                 session_timeout_ms=int(session_seconds * 1000),
                 heartbeat_interval_ms=int(min(3.0, session_seconds / 3) * 1000),
             )
-        self._positions = Positions(self._consumer, self._ledger, group, start_from, self._commit_now)
+        self._lag = Lag(self._consumer, self._in_flight, until_end=until_end)
+        self._reset = OffsetReset(self._consumer, self._in_flight, group, start_from, self._commit_now)
         self._consumer.subscribe(topics=self._topics, listener=_Listener(self))
         self._thread = threading.Thread(target=self._run, name="awry-kafka", daemon=True)
         self._thread.start()
 
-    # What the worker calls.
+    # The worker's thread.
 
     def poll(self, limit: int, wait_seconds: float) -> list[Record]:
         if self._error is not None:
             raise self._error
-        records = self._ledger.take(limit, wait_seconds)
+        records = self._in_flight.take(limit, wait_seconds)
         self._progress = time.monotonic()
         return records
 
     def commit(self, records: Sequence[Record]) -> None:
-        abandoned = self._ledger.store(records)
+        abandoned = self._in_flight.mark_stored(records)
         self._progress = time.monotonic()
         if abandoned:
             metrics.ABANDONED_MESSAGES.inc(abandoned)
 
     @property
     def finished(self) -> bool:
-        return self._error is None and self._at_end and self._ledger.idle
+        return self._error is None and self._lag.at_end and self._in_flight.idle
 
     @property
     def oldest(self) -> datetime | None:
-        return self._ledger.oldest
+        return self._in_flight.oldest
 
     @property
     def trouble(self) -> str | None:
@@ -146,13 +141,13 @@ class KafkaSource:
 
     @property
     def lag(self) -> int | None:
-        """Messages between what is committed and the end of the assigned partitions, a few seconds old."""
-        return sum(self._lags().values()) if self._ends else None
+        """Messages between the stored offsets and the end of the assigned partitions, a few seconds old."""
+        return self._lag.total
 
     def close(self) -> None:
-        """Commit what is stored and leave the group."""
+        """Commit the stored offsets and leave the group."""
         self._closing.set()
-        self._ledger.end()
+        self._in_flight.end()
         self._thread.join(_CLOSE_SECONDS + _POLL_SECONDS + self._revoke_seconds)
 
     # The polling thread.
@@ -164,76 +159,76 @@ class KafkaSource:
                     self._check_stall()
                     self._commit_stored()
                     self._read()
-                    self._watch_ends()
-                except RetriableError as error:  # a broker that is away comes back; the worker waits for it
+                    self._lag.update()
+                except RetriableError as error:  # a broker that does not answer is waited for
                     logs.logger().warning("kafka does not answer", reason=type(error).__name__)
                     self._closing.wait(_RETRY_SECONDS)
         except Exception as error:
             self._error = self._explain(error)
             logs.logger().error("kafka source stopped", reason=type(error).__name__)
         finally:
-            self._ledger.end()
+            self._in_flight.end()
             self._leave()
 
     def _read(self) -> None:
-        room = self._ledger.room()
+        room = self._in_flight.room()
         assigned = self._consumer.assignment()
         if room == 0:
             self._consumer.pause(*assigned)
-            # A partition that was assigned just now is not paused, and may give one.
-            found = self._poll(0.0, 1)
+            # A partition that was assigned just now is not paused, and may give a record.
+            polled = self._poll(0.0, 1)
         else:
             self._consumer.resume(*(self._consumer.paused() & assigned))
             with metrics.stage("poll"):
-                found = self._poll(_POLL_SECONDS, room)
-        for batch in found.values():
-            self._ledger.put(self._record(one) for one in batch)
+                polled = self._poll(_POLL_SECONDS, room)
+        for consumer_records in polled.values():
+            self._in_flight.put(map(self._record, consumer_records))
         if room == 0:
-            self._ledger.wait_for_room(_POLL_SECONDS)
+            self._in_flight.wait_for_room(_POLL_SECONDS)
 
     def _poll(self, seconds: float, limit: int) -> dict[TopicPartition, list[Any]]:
         if self._consumer._coordinator.rejoining:
             # kafka-python 3.0 forgets a join for new metadata that outlasts one poll: no partitions, no heartbeat.
             self._consumer._coordinator.request_rejoin()
         try:
-            found: dict[TopicPartition, list[Any]] = self._consumer.poll(int(seconds * 1000), max_records=limit)
-            return found
+            polled: dict[TopicPartition, list[Any]] = self._consumer.poll(int(seconds * 1000), max_records=limit)
+            return polled
         except NoOffsetForPartitionError:
-            self._positions.begin()
+            self._reset.to_start()
         except OffsetOutOfRangeError:
-            self._positions.into_range()
+            self._reset.into_range()
         except LogTruncationError as error:
-            self._positions.back(error.divergent_offsets)
+            self._reset.to_divergence(error.divergent_offsets)
         return {}
 
-    def _record(self, one: Any) -> Record:
-        value = one.value if one.value is not None else b""
+    def _record(self, consumer_record: Any) -> Record:
+        value = consumer_record.value if consumer_record.value is not None else b""
         return Record(
-            Coordinates(one.topic, one.partition, one.offset),
+            Coordinates(consumer_record.topic, consumer_record.partition, consumer_record.offset),
             value if len(value) <= self._max_bytes else None,
             len(value),
-            time_of(one.timestamp),
-            tuple(one.headers or ()),
+            timestamp_of(consumer_record.timestamp),
+            tuple(consumer_record.headers or ()),
         )
 
     def _commit_stored(self) -> None:
         now = time.monotonic()
-        if now < self._commit_due or (self._committing and now < self._commit_answer_due):
+        if now < self._commit_due or (self._committing and now < self._commit_timeout):
             return
-        offsets = self._ledger.to_commit()
+        offsets = self._in_flight.to_commit()
         if not offsets:
             return
-        self._commit_due, self._commit_answer_due = now + _COMMIT_SECONDS, now + _ANSWER_SECONDS
+        self._commit_due, self._commit_timeout = now + _COMMIT_SECONDS, now + _COMMIT_TIMEOUT_SECONDS
         self._committing = True
 
         def done(_offsets: Any, result: Any) -> None:
             self._committing = False
             if isinstance(result, Exception):
-                # The group moved on, or the coordinator is away: what is stored is offered again, or read again.
+                # The group rebalanced, or the coordinator is away: the offsets are committed later, or read again.
                 metrics.COMMIT_FAILURES.inc()
                 logs.logger().warning("offset commit failed", reason=type(result).__name__)
             else:
-                self._ledger.committed(offsets)
+                self._in_flight.mark_committed(offsets)
 
         with metrics.stage("commit"):
             self._consumer.commit_async(_kafka(offsets), callback=done)
@@ -241,48 +236,10 @@ class KafkaSource:
     def _commit_now(self, offsets: dict[Partition, int]) -> None:
         if offsets:
             self._consumer.commit(_kafka(offsets), timeout_ms=int(_CLOSE_SECONDS * 1000))
-            self._ledger.committed(offsets)
-
-    def _watch_ends(self) -> None:
-        """How far the partitions reach, every few seconds: for the lag, and for a source that stops at the end."""
-        now = time.monotonic()
-        assigned = self._consumer.assignment()
-        known = self._ends.keys() >= assigned
-        if assigned and (now >= self._ends_due or not known):
-            self._ends_due = now + _ENDS_SECONDS
-            try:
-                # A source that stops at the end stops at the one that it saw first.
-                wanted = [tp for tp in assigned if not (self._until_end and tp in self._ends)]
-                self._ends |= self._consumer.end_offsets(wanted, timeout_ms=2000) if wanted else {}
-                for tp in assigned - self._bases.keys():
-                    self._bases[tp] = self._consumer.committed(tp, timeout_ms=2000) or 0
-            except KafkaError:
-                return
-            for tp in assigned:
-                # The marks of transactions, and what they aborted, have offsets too: they are no lag.
-                self._ledger.pass_over((tp.topic, tp.partition), self._reached(tp))
-            for tp, lag in self._lags().items():
-                metrics.CONSUMER_LAG.labels(tp.topic, str(tp.partition)).set(lag)
-        if self._until_end and assigned and self._ledger.empty:
-            self._at_end = all(self._reached(tp) >= self._ends.get(tp, 1 << 62) for tp in assigned)
-
-    def _reached(self, tp: TopicPartition) -> int:
-        """The offset that is read next; 0 where that is not known yet."""
-        try:
-            return self._consumer.position(tp, timeout_ms=2000) or 0
-        except KafkaError:  # the next poll meets it too, and knows what to do
-            return 0
-
-    def _lags(self) -> dict[TopicPartition, int]:
-        lags = {}
-        for tp in self._consumer.assignment():
-            at = self._ledger.position((tp.topic, tp.partition)) or self._bases.get(tp)
-            if at is not None and tp in self._ends:
-                lags[tp] = max(0, self._ends[tp] - at)
-        return lags
+            self._in_flight.mark_committed(offsets)
 
     def _check_stall(self) -> None:
-        if self._ledger.idle:
+        if self._in_flight.idle:
             self._progress = time.monotonic()
         elif time.monotonic() - self._progress > self._stall_seconds:
             raise SourceError(
@@ -291,7 +248,7 @@ class KafkaSource:
 
     def _leave(self) -> None:
         try:
-            self._commit_now(self._ledger.to_commit())
+            self._commit_now(self._in_flight.to_commit())
         except KafkaError as error:
             metrics.COMMIT_FAILURES.inc()
             logs.logger().warning("last offset commit failed", reason=type(error).__name__)
@@ -312,38 +269,35 @@ class KafkaSource:
 
     def _assigned(self, partitions: Iterable[TopicPartition]) -> None:
         added = [(tp.topic, tp.partition) for tp in partitions]
-        self._ledger.assign(added)
+        self._in_flight.assign(added)
         metrics.PARTITIONS_ASSIGNED.inc(len(added))
         metrics.REBALANCES.labels("assigned").inc()
 
-    async def _revoked(self, partitions: Collection[TopicPartition]) -> None:
-        places = {(tp.topic, tp.partition) for tp in partitions}
-        self._ledger.forget(places)
-        until = time.monotonic() + self._revoke_seconds
-        while self._ledger.in_hand(places) and time.monotonic() < until and not self._closing.is_set():
-            await self._consumer._net.sleep(_NAP_SECONDS)
-        offsets = self._ledger.to_commit(places)
+    async def _revoked(self, revoked: Collection[TopicPartition]) -> None:
+        partitions = {(tp.topic, tp.partition) for tp in revoked}
+        self._in_flight.drop_waiting(partitions)
+        deadline = time.monotonic() + self._revoke_seconds
+        while self._in_flight.in_progress(partitions) and time.monotonic() < deadline and not self._closing.is_set():
+            await self._consumer._net.sleep(_SLEEP_SECONDS)
+        offsets = self._in_flight.to_commit(partitions)
         if offsets:
             try:
                 await self._consumer.commit_async(_kafka(offsets))
             except KafkaError as error:
                 metrics.COMMIT_FAILURES.inc()
                 logs.logger().warning("offset commit before revocation failed", reason=type(error).__name__)
-        self._release(places, "revoked")
+        self._unassign(partitions, "revoked")
 
-    def _release(self, places: Collection[Partition], event: str) -> None:
-        self._ledger.release(places)
-        for topic, partition in places:
-            self._ends.pop(TopicPartition(topic, partition), None)
-            self._bases.pop(TopicPartition(topic, partition), None)
-            with suppress(KeyError):  # no lag was known yet
-                metrics.CONSUMER_LAG.remove(topic, str(partition))
-        metrics.PARTITIONS_ASSIGNED.dec(len(places))
+    def _unassign(self, partitions: Collection[Partition], event: str) -> None:
+        self._in_flight.unassign(partitions)
+        for partition in partitions:
+            self._lag.remove(partition)
+        metrics.PARTITIONS_ASSIGNED.dec(len(partitions))
         metrics.REBALANCES.labels(event).inc()
 
 
 class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
-    """Hands the group's decisions to the source."""
+    """Passes rebalances on to the source."""
 
     def __init__(self, source: KafkaSource) -> None:
         self._source = source
@@ -356,8 +310,8 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             await self._source._revoked(revoked)
 
     async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
-        self._source._release({(tp.topic, tp.partition) for tp in lost}, "lost")
+        self._source._unassign({(tp.topic, tp.partition) for tp in lost}, "lost")
 
 
 def _kafka(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
+    return {TopicPartition(*partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}

@@ -23,7 +23,7 @@ from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Policy, Tally, Worker
 from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
-from monitor.stream.kafka.lookup import fetch, parse_coordinates
+from monitor.stream.kafka.lookup import fetch_record, parse_coordinates
 from monitor.stream.kafka.source import KafkaSource
 from probes.card import Probe, save_probe
 from probes.model.load import ChatModel, load_chat_model
@@ -78,7 +78,7 @@ def test_each_message_of_a_batch_is_found_at_its_own_offset(cluster: Cluster) ->
     """A batch is fetched whole; the one message that was asked for is given."""
     topic = new_topic(cluster, 1)
     produce(cluster, topic, [b"%d" % n for n in range(50)])
-    assert [fetch(cluster, Coordinates(topic, 0, n)).value for n in (0, 17, 49)] == [b"0", b"17", b"49"]
+    assert [fetch_record(cluster, Coordinates(topic, 0, n)).value for n in (0, 17, 49)] == [b"0", b"17", b"49"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Answer:
             self.text = response.read().decode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[HealthServer]:
     with serving("127.0.0.1:0", live=well, ready=well) as running:
         yield running
@@ -234,6 +234,7 @@ def test_a_taken_port_is_a_setting_to_change(server: HealthServer) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_closing_frees_the_port_and_ends_the_thread(fails: bool) -> None:
+    others = {t for t in threading.enumerate() if t.name == "health"}
     with serving("127.0.0.1:0", live=well, ready=well) as running:
         address = running.address
     for _ in range(3):
@@ -247,7 +248,7 @@ def test_closing_frees_the_port_and_ends_the_thread(fails: bool) -> None:
             assert fails
         with pytest.raises(ConnectionRefusedError):
             Answer(again, "/healthz")
-    assert not [t for t in threading.enumerate() if t.name == "health"]
+    assert {t for t in threading.enumerate() if t.name == "health"} == others
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from monitor.stream.kafka.inflight import Ledger, Partition
+from monitor.stream.kafka.inflight import InFlight, Partition
 from monitor.stream.record import Record
 from storage.coordinates import Coordinates
 
@@ -25,12 +25,12 @@ def record(offset: int, partition: Partition = A, size: int = 10) -> Record:
     return Record(Coordinates(*partition, offset), b"x" * size, size, NOON + timedelta(seconds=offset))
 
 
-def holding(*offsets: int, max_messages: int = 100, max_bytes: int = 10_000) -> Ledger:
-    """A ledger with partition A and these records in it."""
-    ledger = Ledger(max_messages, max_bytes)
-    ledger.assign([A])
-    ledger.put([record(n) for n in offsets])
-    return ledger
+def in_flight_with(*offsets: int, max_messages: int = 100, max_bytes: int = 10_000) -> InFlight:
+    """Partition A is assigned, and these records wait."""
+    in_flight = InFlight(max_messages, max_bytes)
+    in_flight.assign([A])
+    in_flight.put([record(n) for n in offsets])
+    return in_flight
 
 
 def offsets(records: list[Record]) -> list[int]:
@@ -46,119 +46,119 @@ def finishes(call: Callable[[], object]) -> bool:
 
 
 def test_batches_come_in_order_and_no_larger_than_asked() -> None:
-    ledger = holding(0, 1, 2, 3, 4)
-    assert [offsets(ledger.take(2, 0.0)) for _ in range(4)] == [[0, 1], [2, 3], [4], []]
+    in_flight = in_flight_with(0, 1, 2, 3, 4)
+    assert [offsets(in_flight.take(2, 0.0)) for _ in range(4)] == [[0, 1], [2, 3], [4], []]
 
 
 def test_what_is_stored_may_be_committed_once() -> None:
-    ledger = holding(5, 6, 7)
-    batch = ledger.take(2, 0.0)
-    assert ledger.to_commit() == {}
-    assert ledger.store(batch) == 0
-    assert ledger.to_commit() == {A: 7}
-    ledger.committed({A: 7})
-    assert ledger.to_commit() == {}
-    assert ledger.position(A) == 7
+    in_flight = in_flight_with(5, 6, 7)
+    batch = in_flight.take(2, 0.0)
+    assert in_flight.to_commit() == {}
+    assert in_flight.mark_stored(batch) == 0
+    assert in_flight.to_commit() == {A: 7}
+    in_flight.mark_committed({A: 7})
+    assert in_flight.to_commit() == {}
+    assert in_flight.next_unstored(A) == 7
 
 
 def test_a_failed_commit_is_offered_again() -> None:
-    ledger = holding(5)
-    ledger.store(ledger.take(1, 0.0))
-    assert ledger.to_commit() == ledger.to_commit() == {A: 6}
+    in_flight = in_flight_with(5)
+    in_flight.mark_stored(in_flight.take(1, 0.0))
+    assert in_flight.to_commit() == in_flight.to_commit() == {A: 6}
 
 
 def test_a_gap_in_the_offsets_is_no_reason_to_wait() -> None:
     """Compaction and transactions leave gaps."""
-    ledger = holding(5, 9)
-    ledger.store(ledger.take(2, 0.0))
-    assert ledger.to_commit() == {A: 10}
+    in_flight = in_flight_with(5, 9)
+    in_flight.mark_stored(in_flight.take(2, 0.0))
+    assert in_flight.to_commit() == {A: 10}
 
 
-def test_what_was_taken_before_the_partition_went_away_is_never_committed() -> None:
-    ledger = holding(5, 6)
-    batch = ledger.take(1, 0.0)
-    assert ledger.release([A]) == 1
-    assert (ledger.store(batch), ledger.to_commit()) == (1, {})
+def test_what_was_taken_before_the_partition_was_revoked_is_never_committed() -> None:
+    in_flight = in_flight_with(5, 6)
+    batch = in_flight.take(1, 0.0)
+    assert in_flight.unassign([A]) == 1
+    assert (in_flight.mark_stored(batch), in_flight.to_commit()) == (1, {})
 
 
 def test_nor_after_the_partition_came_back() -> None:
-    ledger = holding(5, 6)
-    old = ledger.take(2, 0.0)
-    ledger.release([A])
-    ledger.assign([A])
-    ledger.put([record(5)])
-    assert ledger.store(old) == 2
-    assert ledger.to_commit() == {}
-    assert ledger.store(ledger.take(1, 0.0)) == 0
-    assert ledger.to_commit() == {A: 6}
+    in_flight = in_flight_with(5, 6)
+    old = in_flight.take(2, 0.0)
+    in_flight.unassign([A])
+    in_flight.assign([A])
+    in_flight.put([record(5)])
+    assert in_flight.mark_stored(old) == 2
+    assert in_flight.to_commit() == {}
+    assert in_flight.mark_stored(in_flight.take(1, 0.0)) == 0
+    assert in_flight.to_commit() == {A: 6}
 
 
-def test_what_waits_is_forgotten_with_its_partition_and_others_stay() -> None:
-    ledger = holding(1, 2)
-    ledger.assign([B])
-    ledger.put([record(7, B)])
-    ledger.forget([A])
-    assert [r.at for r in ledger.take(10, 0.0)] == [Coordinates(*B, 7)]
+def test_waiting_records_are_dropped_with_their_partition_and_others_stay() -> None:
+    in_flight = in_flight_with(1, 2)
+    in_flight.assign([B])
+    in_flight.put([record(7, B)])
+    in_flight.drop_waiting([A])
+    assert [r.at for r in in_flight.take(10, 0.0)] == [Coordinates(*B, 7)]
 
 
-def test_what_is_in_hand_may_still_be_stored_after_the_rest_was_forgotten() -> None:
-    ledger = holding(1, 2)
-    batch = ledger.take(1, 0.0)
-    ledger.forget([A])
-    assert (ledger.in_hand([A]), ledger.in_hand([B])) == (True, False)
-    ledger.store(batch)
-    assert not ledger.in_hand([A])
-    assert ledger.to_commit([A]) == {A: 2}
-    assert ledger.to_commit([B]) == {}
+def test_what_is_in_progress_may_still_be_stored_after_waiting_records_were_dropped() -> None:
+    in_flight = in_flight_with(1, 2)
+    batch = in_flight.take(1, 0.0)
+    in_flight.drop_waiting([A])
+    assert (in_flight.in_progress([A]), in_flight.in_progress([B])) == (True, False)
+    in_flight.mark_stored(batch)
+    assert not in_flight.in_progress([A])
+    assert in_flight.to_commit([A]) == {A: 2}
+    assert in_flight.to_commit([B]) == {}
 
 
 def test_records_of_partitions_that_are_not_ours_are_dropped() -> None:
-    ledger = holding()
-    ledger.put([record(1, B)])
-    assert (ledger.empty, ledger.take(1, 0.0)) == (True, [])
+    in_flight = in_flight_with()
+    in_flight.put([record(1, B)])
+    assert (in_flight.empty, in_flight.take(1, 0.0)) == (True, [])
 
 
-def test_to_store_nothing_leaves_the_batch_in_hand() -> None:
-    ledger = holding(1)
-    ledger.take(1, 0.0)
-    assert ledger.store([]) == 0
-    assert ledger.in_hand([A])
+def test_to_store_nothing_leaves_the_batch_in_progress() -> None:
+    in_flight = in_flight_with(1)
+    in_flight.take(1, 0.0)
+    assert in_flight.mark_stored([]) == 0
+    assert in_flight.in_progress([A])
 
 
-def test_what_is_passed_over_counts_only_when_nothing_is_open() -> None:
-    ledger = holding(1)
-    ledger.pass_over(A, 5)
-    batch = ledger.take(1, 0.0)
-    ledger.pass_over(A, 5)
-    assert ledger.to_commit() == {}
-    ledger.store(batch)
-    ledger.pass_over(A, 5)
-    ledger.pass_over(A, 4)
-    ledger.pass_over(B, 9)
-    assert ledger.to_commit() == {A: 5}
+def test_a_skipped_offset_counts_only_when_nothing_is_open() -> None:
+    in_flight = in_flight_with(1)
+    in_flight.skip_to(A, 5)
+    batch = in_flight.take(1, 0.0)
+    in_flight.skip_to(A, 5)
+    assert in_flight.to_commit() == {}
+    in_flight.mark_stored(batch)
+    in_flight.skip_to(A, 5)
+    in_flight.skip_to(A, 4)
+    in_flight.skip_to(B, 9)
+    assert in_flight.to_commit() == {A: 5}
 
 
 @pytest.mark.parametrize(
     ("limits", "room"), [({"max_messages": 3}, 0), ({"max_messages": 5}, 2), ({"max_bytes": 30}, 0)]
 )
 def test_room_is_counted_in_messages_and_bytes(limits: dict[str, int], room: int) -> None:
-    ledger = holding(1, 2, 3, **limits)
-    assert ledger.room() == room
-    ledger.take(3, 0.0)
-    assert ledger.room() == limits.get("max_messages", 100)
+    in_flight = in_flight_with(1, 2, 3, **limits)
+    assert in_flight.room() == room
+    in_flight.take(3, 0.0)
+    assert in_flight.room() == limits.get("max_messages", 100)
 
 
 def test_to_wait_for_room_that_is_there_takes_no_time() -> None:
     """Also when it was made before the wait began."""
-    assert finishes(lambda: holding(1).wait_for_room(3600))
+    assert finishes(lambda: in_flight_with(1).wait_for_room(3600))
 
 
 @pytest.mark.parametrize("way", ["take", "end"])
 def test_to_wait_for_room_ends(way: str) -> None:
-    ledger = holding(1, 2, max_messages=2)
-    waiting = threading.Thread(target=lambda: ledger.wait_for_room(3600), daemon=True)
+    in_flight = in_flight_with(1, 2, max_messages=2)
+    waiting = threading.Thread(target=lambda: in_flight.wait_for_room(3600), daemon=True)
     waiting.start()
-    ledger.take(1, 0.0) if way == "take" else ledger.end()
+    in_flight.take(1, 0.0) if way == "take" else in_flight.end()
     waiting.join(20)
     assert not waiting.is_alive()
 
@@ -166,29 +166,29 @@ def test_to_wait_for_room_ends(way: str) -> None:
 @pytest.mark.parametrize("way", ["put", "end", "full"])
 def test_to_wait_for_a_batch_ends(way: str) -> None:
     """When it is full, when nothing more will come, and when no more bytes fit."""
-    ledger = holding(1, max_bytes=1000)
+    in_flight = in_flight_with(1, max_bytes=1000)
     taken: list[Record] = []
-    waiting = threading.Thread(target=lambda: taken.extend(ledger.take(3, 3600)), daemon=True)
+    waiting = threading.Thread(target=lambda: taken.extend(in_flight.take(3, 3600)), daemon=True)
     waiting.start()
     if way == "end":
-        ledger.end()
+        in_flight.end()
     else:
-        ledger.put([record(2), record(3)] if way == "put" else [record(2, size=990)])
+        in_flight.put([record(2), record(3)] if way == "put" else [record(2, size=990)])
     waiting.join(20)
     assert not waiting.is_alive()
     assert offsets(taken) == {"put": [1, 2, 3], "end": [1], "full": [1, 2]}[way]
 
 
-def test_the_oldest_is_of_what_waits_or_is_in_hand() -> None:
-    ledger = holding(5, 6)
-    ledger.assign([B])
-    ledger.put([record(2, B)])
-    assert ledger.oldest == NOON + timedelta(seconds=2)
-    first, second = ledger.take(2, 0.0), ledger.take(1, 0.0)
-    ledger.store(first)
-    assert ledger.oldest == NOON + timedelta(seconds=2)
-    ledger.store(second)
-    assert ledger.oldest is None
+def test_the_oldest_is_of_what_waits_or_is_in_progress() -> None:
+    in_flight = in_flight_with(5, 6)
+    in_flight.assign([B])
+    in_flight.put([record(2, B)])
+    assert in_flight.oldest == NOON + timedelta(seconds=2)
+    first, second = in_flight.take(2, 0.0), in_flight.take(1, 0.0)
+    in_flight.mark_stored(first)
+    assert in_flight.oldest == NOON + timedelta(seconds=2)
+    in_flight.mark_stored(second)
+    assert in_flight.oldest is None
 
 
 # Anything, in any order.
@@ -215,11 +215,11 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(8, 60)
+        self.in_flight = InFlight(8, 60)
         self.logs = {A: _Log(), B: _Log()}
         self.numbers = 0
         self.waiting: list[tuple[Partition, int, int]] = []
-        self.in_hand: list[list[tuple[Record, int]]] = []
+        self.in_progress: list[list[tuple[Record, int]]] = []
 
     @rule(partition=some_partition)
     def assign(self, partition: Partition) -> None:
@@ -227,19 +227,19 @@ class AnyOrder(RuleBasedStateMachine):
         if log.number is None:
             self.numbers += 1
             self.logs[partition] = _Log(log.committed, log.committed, self.numbers)
-            self.ledger.assign([partition])
+            self.in_flight.assign([partition])
 
     @rule(partition=some_partition)
-    def forget(self, partition: Partition) -> None:
+    def drop_waiting(self, partition: Partition) -> None:
         self.logs[partition].leaving = True
         self.waiting = [w for w in self.waiting if w[0] != partition]
-        self.ledger.forget([partition])
+        self.in_flight.drop_waiting([partition])
 
     @rule(partition=some_partition)
-    def release(self, partition: Partition) -> None:
+    def unassign(self, partition: Partition) -> None:
         self.logs[partition].number = None
         self.waiting = [w for w in self.waiting if w[0] != partition]
-        self.ledger.release([partition])
+        self.in_flight.unassign([partition])
 
     @rule(partition=some_partition, gaps=st.lists(st.integers(0, 2), min_size=1, max_size=4))
     def put(self, partition: Partition, gaps: list[int]) -> None:
@@ -248,7 +248,7 @@ class AnyOrder(RuleBasedStateMachine):
             return
         for gap in gaps:
             log.end += gap
-            self.ledger.put([record(log.end, partition)])
+            self.in_flight.put([record(log.end, partition)])
             if log.number is not None:
                 log.put.append(log.end)
                 self.waiting.append((partition, log.end, log.number))
@@ -256,16 +256,16 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 5))
     def take(self, limit: int) -> None:
-        taken = self.ledger.take(limit, 0.0)
+        taken = self.in_flight.take(limit, 0.0)
         expected, self.waiting = self.waiting[:limit], self.waiting[limit:]
         assert [((r.at.source, r.at.partition), r.at.offset) for r in taken] == [w[:2] for w in expected]
         if taken:
-            self.in_hand.append([(r, number) for r, (_, _, number) in zip(taken, expected, strict=True)])
+            self.in_progress.append([(r, number) for r, (_, _, number) in zip(taken, expected, strict=True)])
 
-    @precondition(lambda self: self.in_hand)
+    @precondition(lambda self: self.in_progress)
     @rule()
-    def store(self) -> None:
-        batch = self.in_hand.pop(0)
+    def mark_stored(self) -> None:
+        batch = self.in_progress.pop(0)
         abandoned = 0
         for one, number in batch:
             log = self.logs[one.at.source, one.at.partition]
@@ -273,25 +273,25 @@ class AnyOrder(RuleBasedStateMachine):
                 log.stored.add(one.at.offset)
             else:
                 abandoned += 1
-        assert self.ledger.store([one for one, _ in batch]) == abandoned
+        assert self.in_flight.mark_stored([one for one, _ in batch]) == abandoned
 
     @rule(partition=some_partition)
-    def pass_over(self, partition: Partition) -> None:
+    def skip_to(self, partition: Partition) -> None:
         if not self.logs[partition].leaving:
-            self.ledger.pass_over(partition, self.logs[partition].end)
+            self.in_flight.skip_to(partition, self.logs[partition].end)
 
     @rule(succeeds=st.booleans())
     def commit(self, succeeds: bool) -> None:
-        offered = self.ledger.to_commit()
+        offered = self.in_flight.to_commit()
         if succeeds:
-            self.ledger.committed(offered)
+            self.in_flight.mark_committed(offered)
             for partition, offset in offered.items():
                 self.logs[partition].committed = offset
-            assert self.ledger.to_commit() == {}
+            assert self.in_flight.to_commit() == {}
 
     @invariant()
     def only_what_is_stored_is_offered(self) -> None:
-        for partition, offset in self.ledger.to_commit().items():
+        for partition, offset in self.in_flight.to_commit().items():
             log = self.logs[partition]
             assert log.number is not None
             assert {n for n in log.put if n < offset} <= log.stored
@@ -301,20 +301,20 @@ class AnyOrder(RuleBasedStateMachine):
     def all_that_is_stored_is_offered(self) -> None:
         for partition, log in self.logs.items():
             if log.number is not None and log.stored:
-                assert (self.ledger.position(partition) or 0) > max(log.stored)
+                assert (self.in_flight.next_unstored(partition) or 0) > max(log.stored)
 
     @invariant()
     def nothing_is_held_that_is_not_counted(self) -> None:
-        assert self.ledger.empty == (not self.waiting)
-        assert self.ledger.idle == (not self.waiting and not self.in_hand)
-        assert self.ledger.room() == (0 if len(self.waiting) >= 6 else 8 - len(self.waiting))
+        assert self.in_flight.empty == (not self.waiting)
+        assert self.in_flight.idle == (not self.waiting and not self.in_progress)
+        assert self.in_flight.room() == (0 if len(self.waiting) >= 6 else 8 - len(self.waiting))
         held = {
             (r.at.source, r.at.partition)
-            for batch in self.in_hand
+            for batch in self.in_progress
             for r, number in batch
             if self.logs[r.at.source, r.at.partition].number == number
         }
-        assert {p for p in self.logs if self.ledger.in_hand([p])} == held
+        assert {p for p in self.logs if self.in_flight.in_progress([p])} == held
 
 
 AnyOrder.TestCase.settings = settings(max_examples=200, stateful_step_count=40)

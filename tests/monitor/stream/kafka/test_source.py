@@ -133,7 +133,7 @@ def test_another_topic_of_a_known_group_needs_to_be_told_too(opened: Open, clust
     read(first, 10)
     first.close()
     other = new_topic(cluster, 1)
-    with pytest.raises(SourceError, match=rf"on topic {other}; say where to begin"):
+    with pytest.raises(SourceError, match=rf"on topic {other}; choose where to start"):
         read(opened(topics=[topic, other]), 1)
 
 
@@ -300,7 +300,7 @@ def test_memory_is_bounded_and_all_arrive(
     poll = KafkaSource._poll
 
     def watched(self: KafkaSource, seconds: float, limit: int) -> Any:
-        waiting, held = len(self._ledger._waiting), self._ledger._waiting_bytes
+        waiting, held = len(self._in_flight._waiting), self._in_flight._waiting_bytes
         found = poll(self, seconds, limit)
         new = sum(map(len, found.values()))
         if new > (1 if waiting >= messages or held >= size else messages - waiting):
@@ -311,7 +311,7 @@ def test_memory_is_bounded_and_all_arrive(
     sent = [b"%096d" % n for n in range(2000)]
     produce(cluster, topic, sent)
     source = opened("earliest", prefetch_messages=messages, prefetch_bytes=size)
-    wait_for(lambda: source._ledger.room() == 0)
+    wait_for(lambda: source._in_flight.room() == 0)
     assert payloads(read(source, len(sent), limit=10)) == sent
     assert too_many == []
 
