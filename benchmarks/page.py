@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from alerts.links import Links
 from benchmarks.grafana_queries import host, load
 from benchmarks.scratch import scratch_database
-from monitor.web.ui.app import make_page
+from monitor.web.ui.app import make_ui
 
 
 def measure(browser: TestClient) -> dict[str, dict[str, float]]:
@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with scratch_database() as (engine, _):
         load(engine, arguments.rows, arguments.days)
-        browser = TestClient(make_page(engine, Links(), free=True), base_url="http://localhost")
+        browser = TestClient(make_ui(engine, Links(), loopback_only=True), base_url="http://localhost")
         pages = measure(browser)
     found: dict[str, Any] = {
         "command": f"python -m benchmarks.page --rows {arguments.rows} --days {arguments.days:g}",

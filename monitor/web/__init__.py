@@ -1,4 +1,4 @@
-"""`awry serve`: authentication, the HTTP API and the page on one address."""
+"""`awry serve`: authentication, the HTTP API and the web pages on one address."""
 
 from awry.moved import package_in_place_of
 

@@ -1,1 +1,1 @@
-"""The HTTP API: what the tables say of alerts, and what people do with them, for programs that hold a token."""
+"""The HTTP API, for programs: read alerts, messages, probes and deliveries; act on alerts and silences."""

@@ -1,4 +1,4 @@
-"""Alerts: list, look at, acknowledge, resolve, reopen, judge, silence."""
+"""Alerts: list, show, acknowledge, resolve, reopen, judge, silence."""
 
 from __future__ import annotations
 
@@ -12,80 +12,92 @@ from alerts.errors import UnknownAlertError
 from alerts.lifecycle import actions
 from alerts.lifecycle.enqueue import top_messages
 from alerts.rules.durations import parse_duration
-from monitor.web.api.dependencies import BEARER, Tables, Who, alert_fields, as_alert, errors, writing
+from monitor.web.api.dependencies import (
+    BEARER,
+    ActorDep,
+    DatabaseDep,
+    alert_fields,
+    as_alert,
+    error_responses,
+    write_error_responses,
+)
 from monitor.web.api.pagination import CursorError, alert_page
-from monitor.web.api.requests import AlertSilence, Filters, Judgement
+from monitor.web.api.requests import AlertFilters, AlertSilence, Judgement
 from monitor.web.api.schemas import Alert, AlertDetail, AlertPage, SilenceMade
 from storage.queries.alerts import alert_by_id, alert_deliveries, alert_history
 
 router = APIRouter(prefix="/alerts", tags=["alerts"], dependencies=[BEARER])
 
-_TOP = 10
+_TOP_MESSAGES = 10
 
 
-@router.get("", summary="List alerts, newest first", responses=errors())
-def list_alerts(tables: Tables, asked: Annotated[Filters, Query()]) -> AlertPage:
-    """A page of alerts by when they were opened. Follow `next` for older ones, with the same filters."""
-    named = asked.model_dump(include={"state", "rule", "probe", "tenant", "model", "severity"})
-    with tables.reading() as connection:
+@router.get("", summary="List alerts, newest first", responses=error_responses())
+def list_alerts(database: DatabaseDep, query: Annotated[AlertFilters, Query()]) -> AlertPage:
+    """A page of alerts by opening time. Pass `next` as `cursor` for older ones, with the same filters."""
+    filters = query.model_dump(include={"state", "rule", "probe", "tenant", "model", "severity"})
+    with database.read_only() as connection:
         try:
-            rows, following = alert_page(connection, named, asked.limit, asked.cursor)
+            rows, cursor = alert_page(connection, filters, query.limit, query.cursor)
         except CursorError:
-            wrong = {
+            error = {
                 "type": "value_error",
                 "loc": ("query", "cursor"),
-                "msg": "take `next` of the page before as it is",
+                "msg": "use `next` of the previous page unchanged",
             }
-            raise RequestValidationError([wrong]) from None
-    return AlertPage(alerts=[as_alert(row) for row in rows], next=following)
+            raise RequestValidationError([error]) from None
+    return AlertPage(alerts=[as_alert(row) for row in rows], next=cursor)
 
 
-@router.get("/{id}", summary="One alert with its top messages, history and deliveries", responses=errors(404))
-def show_alert(tables: Tables, id: uuid.UUID) -> AlertDetail:
-    """Messages are named by coordinates and ids."""
-    with tables.reading() as connection:
+@router.get(
+    "/{id}", summary="Show an alert with its top messages, history and deliveries", responses=error_responses(404)
+)
+def show_alert(database: DatabaseDep, id: uuid.UUID) -> AlertDetail:
+    """Messages are given by coordinates and ids, without text."""
+    with database.read_only() as connection:
         row = alert_by_id(connection, id)
         if row is None:
             raise UnknownAlertError("alert: not known")
-        more = {
-            "messages": top_messages(connection, id, _TOP),
+        details = {
+            "messages": top_messages(connection, id, _TOP_MESSAGES),
             "history": alert_history(connection, id),
             "deliveries": alert_deliveries(connection, id),
         }
-    return AlertDetail.model_validate(alert_fields(row) | more)
+    return AlertDetail.model_validate(alert_fields(row) | details)
 
 
-@router.post("/{id}/acknowledge", summary="Somebody has it in hand", responses=writing(404, 409))
-def acknowledge(tables: Tables, who: Who, id: uuid.UUID) -> Alert:
-    """Nothing more is sent, until it gets graver. 409 where somebody else was first, or it is resolved."""
-    with tables.writing() as connection:
-        return as_alert(actions.acknowledge(connection, id, who)._mapping)
+@router.post("/{id}/acknowledge", summary="Acknowledge an alert", responses=write_error_responses(404, 409))
+def acknowledge(database: DatabaseDep, actor: ActorDep, id: uuid.UUID) -> Alert:
+    """No further notifications until the severity increases. 409 if it is already acknowledged, or resolved."""
+    with database.read_write() as connection:
+        return as_alert(actions.acknowledge(connection, id, actor)._mapping)
 
 
-@router.post("/{id}/resolve", summary="It is over", responses=writing(404, 409))
-def resolve(tables: Tables, who: Who, id: uuid.UUID) -> Alert:
-    """Who was told of the alert is told. 409 where it is resolved."""
-    with tables.writing() as connection:
-        return as_alert(actions.resolve(connection, id, who)._mapping)
+@router.post("/{id}/resolve", summary="Resolve an alert", responses=write_error_responses(404, 409))
+def resolve(database: DatabaseDep, actor: ActorDep, id: uuid.UUID) -> Alert:
+    """Notifies every destination that was notified of the alert. 409 if it is already resolved."""
+    with database.read_write() as connection:
+        return as_alert(actions.resolve(connection, id, actor)._mapping)
 
 
-@router.post("/{id}/reopen", summary="It was not over", responses=writing(404, 409))
-def reopen(tables: Tables, who: Who, id: uuid.UUID) -> Alert:
-    """A verdict that it had is dropped. 409 where it is not resolved, or another alert of its key is live."""
-    with tables.writing() as connection:
-        return as_alert(actions.reopen(connection, id, who)._mapping)
+@router.post("/{id}/reopen", summary="Reopen a resolved alert", responses=write_error_responses(404, 409))
+def reopen(database: DatabaseDep, actor: ActorDep, id: uuid.UUID) -> Alert:
+    """Drops its verdict. 409 if it is not resolved, or another alert with its key is live."""
+    with database.read_write() as connection:
+        return as_alert(actions.reopen(connection, id, actor)._mapping)
 
 
-@router.post("/{id}/verdict", summary="Judge an alert", responses=writing(404))
-def judge(tables: Tables, who: Who, id: uuid.UUID, asked: Judgement) -> Alert:
-    """Feeds the measured precision and `awry calibrate`. It may be judged again: the last verdict counts."""
-    with tables.writing() as connection:
-        return as_alert(actions.judge(connection, id, asked.verdict, who, asked.note)._mapping)
+@router.post("/{id}/verdict", summary="Judge an alert", responses=write_error_responses(404))
+def judge(database: DatabaseDep, actor: ActorDep, id: uuid.UUID, body: Judgement) -> Alert:
+    """Used for the measured precision and by `awry calibrate`. It may be repeated: the latest verdict counts."""
+    with database.read_write() as connection:
+        return as_alert(actions.judge(connection, id, body.verdict, actor, body.note)._mapping)
 
 
-@router.post("/{id}/silence", summary="Silence one alert for a while", status_code=201, responses=writing(404, 409))
-def silence_alert(tables: Tables, who: Who, id: uuid.UUID, asked: AlertSilence) -> SilenceMade:
-    """Up to the severity that it has now: what gets graver is sent. 409 where it is resolved."""
-    with tables.writing() as connection:
-        made = actions.silence_alert(connection, id, parse_duration(asked.lasting), who, asked.comment)
-    return SilenceMade(id=made.id, ends_at=made.ends_at, alerts=list(made.alerts))
+@router.post(
+    "/{id}/silence", summary="Silence an alert for a while", status_code=201, responses=write_error_responses(404, 409)
+)
+def silence_alert(database: DatabaseDep, actor: ActorDep, id: uuid.UUID, body: AlertSilence) -> SilenceMade:
+    """Up to its present severity: an increase is notified. 409 if it is resolved."""
+    with database.read_write() as connection:
+        silence = actions.silence_alert(connection, id, parse_duration(body.lasting), actor, body.comment)
+    return SilenceMade(id=silence.id, ends_at=silence.ends_at, alerts=list(silence.alerts))

@@ -1,12 +1,12 @@
-"""The HTTP API as an app to mount: `app.mount("/api/v1", make_api(engine))`.
+"""The HTTP API as an application to mount: `app.mount("/api/v1", make_api(engine))`.
 
-Contract: speaks JSON to who holds a token (`monitor.web.auth.tokens`); its errors are problem+json. Each change is one
-transaction with its audit row, by the token's name and the client's address. No answer, error or log line holds a
-message's text. Limits are of this process and in memory. There is no TLS here: listen on loopback, or behind something
-that has it, whose address is then the client's.
+Contract: JSON for holders of a token (`monitor.web.auth.tokens`); errors are problem+json. Each change is one
+transaction with its audit row: the token's name and the client's address. No response, error or log line holds message
+text. Rate limits are per process and in memory. There is no TLS: listen on loopback, or behind a TLS proxy, whose
+address is then the client's.
 
-The description, /openapi.json, needs no token. There is no page of documentation, which would load its scripts from
-somebody else's server.
+The description, /openapi.json, needs no token. There is no interactive documentation, since FastAPI's loads its scripts
+from a CDN.
 """
 
 from __future__ import annotations
@@ -20,49 +20,53 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 
-from monitor.web.api import alerts as alert_routes
-from monitor.web.api import reading, silences
-from monitor.web.api.envelope import Answers, Bodies
-from monitor.web.api.gate import OPEN, Gate
+from monitor.web.api import alerts, reading, silences
+from monitor.web.api.middleware import (
+    OPENAPI_PATH,
+    AuthenticationMiddleware,
+    BodyLimitMiddleware,
+    ResponseMiddleware,
+)
 from monitor.web.api.problems import Problem, handle_problems
 from monitor.web.auth.rate_limit import Limiter
 
 _DESCRIPTION = (
-    "Alerts of awry, which reads a language model's own activations: list them, acknowledge, silence, resolve and "
-    "judge them, and see what became of a message. Answers hold ids, scores and states, never a message's text."
+    "Alerts from awry, which monitors LLM traffic for misalignment by reading the model's own activations: list, "
+    "acknowledge, silence, resolve and judge them, and look up the status of a message. Responses hold ids, scores and "
+    "states, never message text."
 )
 _TAGS = [
-    {"name": "alerts", "description": "What is wrong, who has it in hand, whether it was right"},
-    {"name": "silences", "description": "Who must not be paged about what, until when"},
-    {"name": "messages", "description": "What became of a message"},
-    {"name": "probes", "description": "What scores them"},
-    {"name": "deliveries", "description": "Whether alerts get out"},
+    {"name": "alerts", "description": "List, acknowledge, resolve, reopen, judge and silence alerts"},
+    {"name": "silences", "description": "Suppress notifications of matching alerts for a while"},
+    {"name": "messages", "description": "Status and scores of a message"},
+    {"name": "probes", "description": "The probes that score messages"},
+    {"name": "deliveries", "description": "Notifications in the outbox, and the state of each destination"},
 ]
 
 
 def make_api(engine: Engine, limiter: Limiter | None = None) -> FastAPI:
-    """The app, on an engine whose schema is at head; `limiter` is its own by default."""
+    """The application, on an engine whose schema is at head; it has a `limiter` of its own by default."""
     app = FastAPI(
         title="awry",
         version=version("awry"),
         description=_DESCRIPTION,
-        openapi_url=OPEN,
+        openapi_url=OPENAPI_PATH,
         openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
         middleware=[
-            Middleware(Answers),
-            Middleware(Gate, engine=engine, limiter=limiter or Limiter()),
-            Middleware(Bodies),
+            Middleware(ResponseMiddleware),
+            Middleware(AuthenticationMiddleware, engine=engine, limiter=limiter or Limiter()),
+            Middleware(BodyLimitMiddleware),
         ],
     )
     app.state.engine = engine
     handle_problems(app)
-    for routes in (alert_routes, silences, reading):
+    for routes in (alerts, silences, reading):
         app.include_router(routes.router)
-    _describe(app)
+    _set_openapi(app)
     return app
 
 
@@ -70,12 +74,12 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def _describe(app: FastAPI) -> None:
-    """Errors are answers of routes, not of functions, so their schema is added here."""
+def _set_openapi(app: FastAPI) -> None:
+    """Adds the schema of error responses, which FastAPI does not see: no route function returns one."""
 
-    def described() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            found = get_openapi(
+            document = get_openapi(
                 title=app.title,
                 version=app.version,
                 description=app.description,
@@ -85,8 +89,8 @@ def _describe(app: FastAPI) -> None:
             )
             template = "#/components/schemas/{model}"
             schema = Problem.model_json_schema(ref_template=template)
-            found["components"]["schemas"] |= schema.pop("$defs", {}) | {"Problem": schema}
-            app.openapi_schema = found
+            document["components"]["schemas"] |= schema.pop("$defs", {}) | {"Problem": schema}
+            app.openapi_schema = document
         return app.openapi_schema
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]

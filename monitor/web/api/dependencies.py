@@ -1,4 +1,4 @@
-"""What routes share: the engine and the actor of a request, and rows of tables as answers."""
+"""FastAPI dependencies and other parts that the routes share: database, actor, error responses, alerts as schemas."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sqlalchemy import Connection, Engine
 
 from alerts.lifecycle.audit import Actor
 from monitor.web.api import schemas
-from monitor.web.api.problems import described
+from monitor.web.api.problems import problem_responses
 
-# The gate lets in; this says so in the description.
+# `middleware` authenticates; this only declares it in the OpenAPI description.
 BEARER = Security(HTTPBearer(auto_error=False, scheme_name="token", description="`awry token create` makes one"))
-_ALWAYS = (401, 408, 413, 422, 429, 500, 503)
+_COMMON = (401, 408, 413, 422, 429, 500, 503)
 
 
-def errors(*more: int) -> dict[int | str, dict[str, Any]]:
-    """The errors of a route: these, and those that any may give."""
-    return described(*_ALWAYS, *more)
+def error_responses(*more: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route that reads: `more`, and those of every route."""
+    return problem_responses(*_COMMON, *more)
 
 
-def writing(*more: int) -> dict[int | str, dict[str, Any]]:
-    """The same for one that changes something."""
-    return errors(403, *more)
+def write_error_responses(*more: int) -> dict[int | str, dict[str, Any]]:
+    """The same of a route that changes something."""
+    return error_responses(403, *more)
 
 
 def _actor(request: Request) -> Actor:
@@ -35,25 +35,25 @@ def _actor(request: Request) -> Actor:
 
 
 class Database:
-    """The engine of the app, a transaction at a time."""
+    """Transactions on the engine of the app."""
 
     def __init__(self, request: Request) -> None:
         self._engine: Engine = request.app.state.engine
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def read_only(self) -> Iterator[Connection]:
         with self._engine.connect() as connection:
-            # Everything in an answer is of one moment.
+            # Everything in a response is from one snapshot.
             yield connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def read_write(self) -> Iterator[Connection]:
         with self._engine.begin() as connection:
             yield connection
 
 
-Tables = Annotated[Database, Depends()]
-Who = Annotated[Actor, Depends(_actor)]
+DatabaseDep = Annotated[Database, Depends()]
+ActorDep = Annotated[Actor, Depends(_actor)]
 
 
 def as_alert(row: Mapping[Any, Any]) -> schemas.Alert:
@@ -62,9 +62,9 @@ def as_alert(row: Mapping[Any, Any]) -> schemas.Alert:
 
 
 def alert_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """What an answer says of a row of `alerts`."""
-    found = {name: row[name] for name in schemas.Alert.model_fields if name in row}
-    return found | {
+    """The fields of `schemas.Alert` out of a row of `alerts`."""
+    fields = {name: row[name] for name in schemas.Alert.model_fields if name in row}
+    return fields | {
         "score": row["top_score"],
         "silenced_until": row["silenced_until"] if row["state"] == "silenced" else None,
     }

@@ -1,7 +1,7 @@
-"""Every error of the API in one shape, RFC 9457 problem+json: `title`, `status`, `detail`, and `errors` by field.
+"""Error responses of the API as RFC 9457 problem+json: `title`, `status`, `detail`, and `errors` by field.
 
-Contract: no answer repeats what a client sent, since a note may hold a message's text; nor what an error says, since
-a library's error may quote its input. What is said of a field is one of the sentences here.
+Contract: no response repeats what a client sent, since a note may hold message text, nor the text of an exception,
+since a library's may quote its input. What is reported about a field is one of the messages here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ RETRY_SECONDS = 5
 
 _logger = logging.getLogger("awry.api")
 
-# What pydantic says of these holds no input. `value_error` is said by validators of ours.
-_SAID = {
+# Error types whose message in pydantic repeats no input. `value_error` is raised by the validators of `requests`.
+_SAFE_TYPES = {
     "literal_error",
     "string_too_long",
     "string_too_short",
@@ -42,10 +42,10 @@ _SAID = {
     "less_than_equal",
     "value_error",
 }
-_WORDS = {
+_MESSAGES = {
     "missing": "is missing",
-    "uuid_parsing": "must be an id: a UUID",
-    "uuid_type": "must be an id: a UUID",
+    "uuid_parsing": "must be a UUID",
+    "uuid_type": "must be a UUID",
     "int_parsing_size": "is too large",
     "string_unicode": "must be valid Unicode",
     "json_invalid": "is not JSON",
@@ -56,40 +56,40 @@ _WORDS = {
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field, and how it is written."""
+    """What is wrong with one field, and how to write it."""
 
-    field: str = Field(description="where it was looked for: path, query or body, and its name")
+    field: str = Field(description="location (path, query or body) and name, such as `body.for`")
     problem: str
 
 
 class Problem(BaseModel):
-    """An error, after RFC 9457."""
+    """An error as RFC 9457 problem details."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
-    errors: list[FieldProblem] | None = Field(None, description="of 422: field by field")
+    errors: list[FieldProblem] | None = Field(None, description="for 422: one entry per invalid field")
 
 
-_DESCRIBED = {
-    401: "No token, or none that is good",
-    403: "The token may only read",
-    404: "Not known",
-    408: "The body did not come in time",
-    409: "What is there cannot change so",
+_DESCRIPTIONS = {
+    401: "No token, or an invalid, expired or revoked one",
+    403: "The token has the scope `read`",
+    404: "Not found",
+    408: "The body did not arrive in time",
+    409: "Not possible in the current state",
     413: "The body is larger than 64 KiB",
-    422: "A field is wrong; `errors` says which, and how it is written",
-    429: "Too many requests; `Retry-After` says how many seconds to wait",
-    500: "A defect of awry; `detail` has the error's class",
-    503: "The database is away or busy; try again",
+    422: "Invalid fields; `errors` lists them with the expected form",
+    429: "Too many requests; wait for `Retry-After` seconds",
+    500: "Internal error; `detail` names the exception's class",
+    503: "The database is unavailable or busy; try again",
 }
 
 
-def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These errors as OpenAPI wants them."""
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These statuses as `responses` of a route, for the OpenAPI description."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _DESCRIBED[status], "content": content} for status in sorted(statuses)}
+    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in sorted(statuses)}
 
 
 def problem(
@@ -99,49 +99,49 @@ def problem(
     errors: Sequence[Mapping[str, str]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The answer."""
+    """An error response."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     body |= {"errors": list(errors)} if errors is not None else {}
     return Response(json.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def defect(error: Exception) -> Response:
-    """What nobody expected: its class goes out, its class and place into the log."""
+def internal_error(error: Exception) -> Response:
+    """An unexpected exception: its class goes to the client, its class and place to the log."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "nowhere"
     _logger.error("unexpected %s at %s", type(error).__name__, place)
     return problem(500, f"unexpected {type(error).__name__}; the service's log says where")
 
 
-def unavailable(error: Exception) -> Response:
-    """The database is away, or somebody holds what is asked for."""
+def database_unavailable(error: Exception) -> Response:
+    """The database does not respond, or a row stayed locked for too long."""
     _logger.error("database: %s", class_of(error))
-    said = "the database is away or busy; nothing was changed"
-    return problem(503, said, headers={"Retry-After": str(RETRY_SECONDS)})
+    detail = "the database is unavailable or busy; nothing was changed"
+    return problem(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 def handle_problems(app: FastAPI) -> None:
-    """Turn what is raised below into problems."""
+    """Turn exceptions of the routes into problem responses."""
 
-    def raised(_: Request, error: Exception) -> Response:
+    def http_error(_: Request, error: Exception) -> Response:
         error = cast(HTTPException, error)
         if error.status_code == 400:
-            # The body could not be read at all: no UTF-8, or nested too deeply.
-            return _invalid([{"field": "body", "problem": _WORDS["json_invalid"]}])
+            # The body could not be decoded: not UTF-8, or nested too deeply.
+            return _invalid([{"field": "body", "problem": _MESSAGES["json_invalid"]}])
         detail = str(error.detail)
         if detail == HTTPStatus(error.status_code).phrase:
-            detail = "there is nothing at this address, or not by this method; see openapi.json"
+            detail = "no such path, or not with this method; see openapi.json"
         return problem(error.status_code, detail, headers=error.headers)
 
     def invalid(_: Request, error: Exception) -> Response:
         return _invalid([_field_problem(one) for one in cast(RequestValidationError, error).errors()])
 
-    app.add_exception_handler(HTTPException, raised)
+    app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(UnknownAlertError, lambda *_: problem(404, "no alert or silence goes by this id"))
+    app.add_exception_handler(UnknownAlertError, lambda *_: problem(404, "no alert or silence has this id"))
     app.add_exception_handler(TransitionError, lambda _, error: problem(409, str(error)))
-    for away in (OperationalError, PoolTimeoutError):
-        app.add_exception_handler(away, lambda _, error: unavailable(error))
+    for database_error in (OperationalError, PoolTimeoutError):
+        app.add_exception_handler(database_error, lambda _, error: database_unavailable(error))
 
 
 def _invalid(errors: Sequence[Mapping[str, str]]) -> Response:
@@ -150,11 +150,11 @@ def _invalid(errors: Sequence[Mapping[str, str]]) -> Response:
 
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
-    kind = error["type"]
-    # JSON's place is a number.
-    names = error["loc"][:1] if kind == "json_invalid" else error["loc"]
-    if kind in _SAID:
-        said = str(error["msg"]).removeprefix("Value error, ")
+    error_type = error["type"]
+    # The location of a syntax error ends with a position in the text.
+    names = error["loc"][:1] if error_type == "json_invalid" else error["loc"]
+    if error_type in _SAFE_TYPES:
+        message = str(error["msg"]).removeprefix("Value error, ")
     else:
-        said = _WORDS.get(kind, "is not valid; see openapi.json")
-    return {"field": ".".join(str(name) for name in names), "problem": said}
+        message = _MESSAGES.get(error_type, "is not valid; see openapi.json")
+    return {"field": ".".join(str(name) for name in names), "problem": message}

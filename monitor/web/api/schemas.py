@@ -1,7 +1,7 @@
-"""What the API answers with: its promise to programs. Only what is named here goes out, so no column slips through.
+"""Response bodies: the API's contract with programs. Only the fields named here are sent, whatever columns are added.
 
-Contract: ids, names, scores, states and times, and what people wrote about alerts; never a message's text. Scores and
-thresholds of probes are in class gaps; an alert says its own `units`.
+Contract: ids, names, scores, states, times, and comments that people wrote about alerts; never message text. Scores and
+thresholds of probes are in class gaps; an alert has its own `units`.
 """
 
 from __future__ import annotations
@@ -21,88 +21,88 @@ Status = Literal["scored", "truncated", "skipped", "invalid", "failed"]
 
 
 class MessageScore(BaseModel):
-    """A message that an alert holds: its coordinates, its id, its score."""
+    """A message of an alert: its coordinates, its id, its score."""
 
     source: str
     partition: int
     offset: int
-    id: str | None = Field(description="the id that the message brought")
+    id: str | None = Field(description="the `id` of the message as it was sent")
     score: float
 
 
 class Alert(BaseModel):
-    """An alert as it is now."""
+    """The present state of an alert."""
 
     id: uuid.UUID
-    dedup_key: str = Field(description="at most one alert of a key is not resolved")
+    dedup_key: str = Field(description="at most one alert with a given key is unresolved")
     rule: str
     kind: Kind
-    probe: str | None = Field(description="null for a rule on the monitor itself, as are the messages")
+    probe: str | None = Field(description="null for a rule about the monitor itself, as are the messages")
     tenant: str | None
     model: str | None
     conversation_id: str | None
     severity: Severity
     state: State
     count: int
-    score: float = Field(description="what was measured at its worst, in `units`")
+    score: float = Field(description="the highest value measured, in `units`")
     threshold: float
     units: str
     first_message: MessageScore | None
-    top_message: MessageScore | None = Field(description="the one with the highest score")
+    top_message: MessageScore | None = Field(description="the message with the highest score")
     opened_at: datetime
     last_seen_at: datetime
     acknowledged_at: datetime | None
     acknowledged_by: str | None
-    silenced_until: datetime | None = Field(description="while it is silenced")
+    silenced_until: datetime | None = Field(description="null unless the alert is silenced")
     resolved_at: datetime | None
     resolved_by: str | None
-    reopened: int = Field(description="how many times")
+    reopened: int = Field(description="number of times it was reopened")
     verdict: Verdict | None
     verdict_at: datetime | None
     verdict_by: str | None
 
 
 class AlertPage(BaseModel):
-    """Some alerts, the newest first."""
+    """A page of alerts, the newest first."""
 
     alerts: list[Alert]
-    next: str | None = Field(description="cursor of the next page; null when there is none")
+    next: str | None = Field(description="cursor of the next page; null on the last page")
 
 
 class Change(BaseModel):
-    """One row of the audit."""
+    """A row of the audit."""
 
     at: datetime
     who: str
-    via: str = Field(description="cli, api, page, or rule for awry itself")
-    origin: str | None = Field(description="a machine, or an address")
+    via: str = Field(description="cli, api, page (the web pages), or rule (awry itself)")
+    origin: str | None = Field(description="host name or address")
     action: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
 
 
 class Delivery(BaseModel):
-    """What was, or will be, sent about an alert."""
+    """An event of an alert in the outbox of one destination."""
 
     destination: str
     event: str
     created_at: datetime
     attempts: int
     delivered_at: datetime | None
-    dead_at: datetime | None = Field(description="when it was given up")
+    dead_at: datetime | None = Field(description="when delivery was given up")
     last_error: str | None
 
 
 class AlertDetail(Alert):
-    """An alert with what belongs to it."""
+    """An alert with its messages, history and deliveries."""
 
-    messages: list[MessageScore] = Field(description="those with the highest scores, ten at most")
+    messages: list[MessageScore] = Field(description="the messages with the highest scores, ten at most")
     history: list[Change] = Field(description="oldest first")
     deliveries: list[Delivery] = Field(description="oldest first")
 
 
 class Silence(BaseModel):
-    """A silence that holds. Matchers are names, or patterns with `*`; null matches all."""
+    """An active silence. Matchers are names, or patterns with `*`; null matches everything."""
 
     id: uuid.UUID
     dedup_key: str | None
@@ -110,7 +110,7 @@ class Silence(BaseModel):
     probe: str | None
     tenant: str | None
     model: str | None
-    up_to: Severity = Field(description="graver alerts are not silenced")
+    up_to: Severity = Field(description="more severe alerts are not silenced")
     starts_at: datetime
     ends_at: datetime
     comment: str
@@ -118,22 +118,22 @@ class Silence(BaseModel):
 
 
 class SilenceMade(BaseModel):
-    """A silence that was made."""
+    """A silence that was created."""
 
     id: uuid.UUID
     ends_at: datetime
-    alerts: list[uuid.UUID] = Field(description="live alerts that it silenced just now")
+    alerts: list[uuid.UUID] = Field(description="live alerts that it silenced")
 
 
 class SilenceEnded(BaseModel):
-    """A silence that is over."""
+    """A silence that was ended."""
 
     id: uuid.UUID
-    alerts: list[uuid.UUID] = Field(description="alerts that no other silence covers: they speak up again")
+    alerts: list[uuid.UUID] = Field(description="alerts that are no longer silenced, as no other silence matches them")
 
 
 class Share(BaseModel):
-    """A share with its exact 95 % binomial interval."""
+    """A share with its exact (Clopper-Pearson) 95 % confidence interval."""
 
     value: float
     low: float
@@ -142,7 +142,7 @@ class Share(BaseModel):
 
 
 class Precision(BaseModel):
-    """How many alerts of one rule and probe were right. Authorised tests are: the probe saw what was there."""
+    """Judged alerts of one rule and probe. Authorised tests count as true positives."""
 
     rule: str
     probe: str | None
@@ -150,7 +150,7 @@ class Precision(BaseModel):
     authorised_test: int
     false: int
     not_judged: int
-    precision: Share | None = Field(description="null when none was judged")
+    precision: Share | None = Field(description="null if none was judged")
 
 
 class ProbeScore(BaseModel):
@@ -164,7 +164,7 @@ class ProbeScore(BaseModel):
 
 
 class HoldingAlert(BaseModel):
-    """An alert that holds a message."""
+    """An alert that counts a message."""
 
     id: uuid.UUID
     dedup_key: str
@@ -174,7 +174,7 @@ class HoldingAlert(BaseModel):
 
 
 class Message(BaseModel):
-    """What became of a message, never what it says. Each message has one status, and why it has no score."""
+    """Status and scores of a message, without its text. `reason` says why it has no score."""
 
     source: str
     partition: int
@@ -190,13 +190,13 @@ class Message(BaseModel):
     sent_at: datetime | None
     ingested_at: datetime
     tokens: int | None
-    conflicts: int = Field(description="other payloads that came at these coordinates: none of them was scored")
+    conflicts: int = Field(description="other payloads received at these coordinates; none of them was scored")
     scores: list[ProbeScore]
     alerts: list[HoldingAlert]
 
 
 class ProbeCard(BaseModel):
-    """A probe that has scored here, with its card but for the reference texts."""
+    """A probe that has scored messages, with its card except the reference texts."""
 
     name: str
     version: int
@@ -205,26 +205,26 @@ class ProbeCard(BaseModel):
 
 
 class Counts(BaseModel):
-    """Events by what became of them."""
+    """Numbers of events by delivery state."""
 
     pending: int
     delivered: int
-    dead: int = Field(description="given up")
+    dead: int = Field(description="delivery was given up")
 
 
 class Destination(BaseModel):
-    """What is known of a destination."""
+    """The delivery state of a destination."""
 
     name: str
     events: Counts
-    failures: int = Field(description="since the last success")
-    held_until: datetime | None = Field(description="nothing is sent before")
-    disabled_at: datetime | None = Field(description="when the receiver said that it is gone")
+    failures: int = Field(description="consecutive failures since the last success")
+    held_until: datetime | None = Field(description="nothing is sent before this time")
+    disabled_at: datetime | None = Field(description="when the receiver answered that it is gone")
     last_error: str | None
 
 
 class Deliveries(BaseModel):
-    """The outbox in numbers."""
+    """The outbox in numbers: all events, and by destination."""
 
     events: Counts
     oldest_pending_seconds: float

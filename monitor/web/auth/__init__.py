@@ -1,1 +1,1 @@
-"""Tokens: who asks, what they may do, and how often."""
+"""API tokens: authentication, scopes and rate limits."""

@@ -1,7 +1,7 @@
-"""Whose a token is, for the API and the page alike; an address that tries wrong ones waits.
+"""Authentication by token, for the HTTP API and the web pages alike; failed attempts are limited by address.
 
-Contract: `find` asks the database only for an address that has not been wrong too often within a minute, or for a
-token that was good before. A wrong token counts against its address, whichever way it came.
+Contract: `Authenticator.authenticate` queries the database only for an address below its limit of failures, or for a
+token that was valid before. An invalid token counts against its address, whichever way it came.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from monitor.web.auth.rate_limit import Limiter
-from monitor.web.auth.tokens import Holder, digest, find
+from monitor.web.auth.tokens import Principal, find, secret_digest
 
 
 @dataclass(frozen=True)
-class Wait:
-    """Too many wrong tokens came from this address; it may ask again in so many seconds."""
+class RetryLater:
+    """Too many invalid tokens came from this address; it may try again in `seconds`."""
 
     seconds: int
 
     def __str__(self) -> str:
-        return f"too many wrong tokens come from this address; try again in {self.seconds} s"
+        return f"too many invalid tokens from this address; try again in {self.seconds} s"
 
 
-class Holders:
-    """Finds who holds a token."""
+class Authenticator:
+    """Turns the secret of a token into its principal."""
 
     def __init__(self, engine: Engine, limiter: Limiter) -> None:
         self._engine = engine
         self._limiter = limiter
 
-    def find(self, secret: str, address: str) -> Holder | Wait | None:
-        """None: it never was a token, has expired or was revoked."""
-        kept = digest(secret)
+    def authenticate(self, secret: str, address: str) -> Principal | RetryLater | None:
+        """None: the token is invalid, expired or revoked."""
+        digest = secret_digest(secret)
         seconds = self._limiter.blocked(address)
-        if seconds is None or self._limiter.known(kept):
+        if seconds is None or self._limiter.known(digest):
             with self._engine.begin() as connection:
-                holder = find(connection, secret)
-            if holder is not None:
-                self._limiter.remember(kept)
-                return holder
-            self._limiter.forget(kept)
-            seconds = self._limiter.fail(address)
-        return None if seconds is None else Wait(seconds)
+                principal = find(connection, secret)
+            if principal is not None:
+                self._limiter.remember(digest)
+                return principal
+            self._limiter.forget(digest)
+            seconds = self._limiter.count_failure(address)
+        return None if seconds is None else RetryLater(seconds)

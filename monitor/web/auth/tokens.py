@@ -114,7 +114,9 @@ def revoke(connection: Connection, name: str, actor: Actor) -> None:
     ).one_or_none()
     if revoked is None:
         raise TokenError("name: no live token has it; see awry token list")
-    write_audit_row(connection, actor, "revoke token", token_id=revoked.id, before={"name": revoked.name, "scope": revoked.scope})
+    write_audit_row(
+        connection, actor, "revoke token", token_id=revoked.id, before={"name": revoked.name, "scope": revoked.scope}
+    )
 
 
 def list_tokens(connection: Connection) -> list[dict[str, Any]]:

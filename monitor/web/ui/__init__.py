@@ -1,2 +1,2 @@
-"""The page of `awry serve`: open alerts, live scores, one message, the probes. Rendered on the server, for browsers
-with or without JavaScript."""
+"""The web pages of `awry serve`: open alerts, live scores, one message, the probes. Rendered on the server, with or
+without JavaScript in the browser."""

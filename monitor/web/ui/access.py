@@ -1,11 +1,11 @@
-"""Who may read the page, and who may change something there.
+"""Access to the web pages: who may read, who may change something.
 
-Contract: reading is free to whoever asks a server that listens on loopback by a loopback name, with no proxy between;
-to everybody else, and to change anything, a token of `awry token create` is needed: to read one of any scope, to act
-one of scope `act`. The browser holds it in a cookie that scripts cannot read and that other sites' requests do not
-carry; a form is taken from this page alone, by the headers in which browsers name where it came from. A name that a
-stranger's DNS points at this machine is no loopback name, so a page elsewhere cannot read this one through a browser.
-Wrong tokens count against their address, as the API's do (`monitor.web.auth.authenticate`).
+Contract: on a server that listens on loopback only, a request by a loopback host name and without a proxy may read
+without a token. Every other request needs a token of `awry token create`: of any scope to read, of scope `act` to
+change anything. The browser keeps it in a cookie that is HttpOnly and SameSite=Strict; forms are accepted from the same
+origin only, by the headers Sec-Fetch-Site or Origin. A foreign DNS name that resolves to this machine is no loopback
+name, which stops DNS rebinding. Invalid tokens count against their address, as the API's do
+(`monitor.web.auth.authenticate`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from alerts.lifecycle.audit import Actor
-from monitor.web.auth.authenticate import Holders, Wait
-from monitor.web.auth.tokens import Holder
+from monitor.web.auth.authenticate import Authenticator, RetryLater
+from monitor.web.auth.tokens import Principal
 
 COOKIE = "awry_token"
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks; `name` is the token's, None without one. `stale`: the browser holds a token that is none any more."""
+    """Who sends a request; `name` is the token's, None without one. `stale`: the cookie holds an invalid token."""
 
     name: str | None
     may_read: bool
@@ -36,24 +36,25 @@ class Viewer:
 
 
 class Access:
-    """`free`: the server listens on loopback only."""
+    """`loopback_only`: the server listens on loopback only, so that local requests may read without a token."""
 
-    def __init__(self, holders: Holders, *, free: bool) -> None:
-        self._holders = holders
-        self._free = free
+    def __init__(self, authenticator: Authenticator, *, loopback_only: bool) -> None:
+        self._authenticator = authenticator
+        self._loopback_only = loopback_only
 
     def viewer(self, request: Request) -> Viewer:
-        """Whose request this is."""
+        """Who sends this request, by its cookie."""
         secret = request.cookies.get(COOKIE, "")
-        found = self.holder(secret, request) if secret else None
-        if isinstance(found, Viewer):
-            return found
-        return Viewer(None, self._free and _local(request), False, stale=bool(secret) and found is None)
+        signed_in = self.authenticate(secret, request) if secret else None
+        if isinstance(signed_in, Viewer):
+            return signed_in
+        may_read = self._loopback_only and _is_local(request)
+        return Viewer(None, may_read, False, stale=bool(secret) and signed_in is None)
 
-    def holder(self, secret: str, request: Request) -> Viewer | Wait | None:
-        """Whose token this is; None where it is nobody's, or not any more."""
-        found = self._holders.find(secret, _address(request) or "unknown")
-        return Viewer(found.name, True, found.may_act) if isinstance(found, Holder) else found
+    def authenticate(self, secret: str, request: Request) -> Viewer | RetryLater | None:
+        """None: the token is invalid, expired or revoked."""
+        principal = self._authenticator.authenticate(secret, _address(request) or "unknown")
+        return Viewer(principal.name, True, principal.may_act) if isinstance(principal, Principal) else principal
 
 
 def actor(request: Request, viewer: Viewer) -> Actor:
@@ -61,8 +62,8 @@ def actor(request: Request, viewer: Viewer) -> Actor:
     return Actor(viewer.name or "nobody", "page", _address(request))
 
 
-def from_here(request: Request) -> bool:
-    """A form came from this page, not from another site. A browser says so in one of two headers."""
+def is_same_origin(request: Request) -> bool:
+    """Whether a form comes from these pages, not from another site: browsers send one of two headers."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -71,19 +72,19 @@ def from_here(request: Request) -> bool:
 
 
 def local_path(path: str) -> str:
-    """Where to go after signing in: a path of this server, else its first page."""
+    """Where to redirect after signing in: a path of this server, else its first page."""
     plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if plain else "/"
 
 
-def remember(response: Response, request: Request, secret: str) -> None:
-    """Until the browser closes."""
+def set_cookie(response: Response, request: Request, secret: str) -> None:
+    """Keeps the token until the browser closes."""
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=secure, path="/")
 
 
 def is_loopback(host: str) -> bool:
-    """A name or address that only this machine can mean."""
+    """Whether a host name or an address always means this machine."""
     name = host.strip("[]").rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -97,8 +98,8 @@ def _address(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
-def _local(request: Request) -> bool:
-    if any(name in request.headers for name in _FORWARDED):
+def _is_local(request: Request) -> bool:
+    if any(name in request.headers for name in _PROXY_HEADERS):
         return False
     try:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname

@@ -1,8 +1,8 @@
-"""The page as an application: routes, who may see them, and the headers that keep it to itself.
+"""The web pages as a Starlette application: routes, access checks and security headers.
 
-Contract: every page reads in one transaction that ends before it is written out. A page that is not there, or may not
-be seen, is an answer in words with its status; a defect is a 500 that names the error's class, since its text may quote
-a row. Nothing is loaded from elsewhere: no fonts, no scripts, no frames.
+Contract: every page is read in one transaction that ends before rendering. Errors are pages with a status and a
+sentence; an unexpected exception is a 500 that names its class, since its text may quote a row. Nothing is loaded from
+other hosts: no fonts, no scripts, no frames.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from alerts.links import Links
 from alerts.errors import AlertsError, UnknownAlertError
 from alerts.lifecycle.states import STATES
+from alerts.links import Links
 from monitor.web.api.pagination import CursorError
-from monitor.web.auth.authenticate import Holders, Wait
+from monitor.web.auth.authenticate import Authenticator, RetryLater
 from monitor.web.auth.rate_limit import Limiter
 from monitor.web.ui import formatting, views
-from monitor.web.ui.access import COOKIE, Access, Viewer, actor, from_here, local_path, remember
+from monitor.web.ui.access import COOKIE, Access, Viewer, actor, is_same_origin, local_path, set_cookie
 from monitor.web.ui.forms import ACTIONS
-from storage.writer import Coordinates, clean
+from storage.coordinates import Coordinates, clean
 
 _HERE = Path(__file__).parent
-# Seconds between two looks of the page at itself.
+# Seconds between two refreshes by live.js.
 REFRESH = 10
 _HEADERS = {
     "Content-Security-Policy": (
@@ -51,36 +51,36 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_LARGEST_FORM = 16_384
-_BIGINT, _INTEGER = 2**63 - 1, 2**31 - 1
+_MAX_FORM_BYTES = 16_384
+_MAX_BIGINT, _MAX_INTEGER = 2**63 - 1, 2**31 - 1
 
 
-def make_page(engine: Engine, links: Links, *, free: bool, limiter: Limiter | None = None) -> Starlette:
-    """The application. `free`: it listens on loopback only, and may be read there without a token.
+def make_ui(engine: Engine, links: Links, *, loopback_only: bool, limiter: Limiter | None = None) -> Starlette:
+    """The application. `loopback_only`: the server listens on loopback only, where pages are read without a token.
 
-    `limiter` is the API's where both are served, so that an address has one count of wrong tokens.
+    `limiter` is shared with the API where both are served, so that failures are counted once per address.
     """
-    page = _Page(engine, links, Access(Holders(engine, limiter or Limiter()), free=free))
+    pages = _Pages(engine, links, Access(Authenticator(engine, limiter or Limiter()), loopback_only=loopback_only))
     return Starlette(
         routes=[
-            Route("/", page.now),
-            Route("/alerts", page.alerts),
-            Route("/alerts/{alert_id:uuid}", page.alert),
-            Route("/alerts/{alert_id:uuid}/{action}", page.act, methods=["POST"]),
-            Route("/messages/{source:path}/{partition:int}/{offset:int}", page.message),
-            Route("/probes", page.probes),
-            Route("/probes/{name:path}", page.probe),
-            Route("/sign-in", page.sign_in, methods=["GET", "POST"]),
-            Route("/sign-out", page.sign_out, methods=["POST"]),
+            Route("/", pages.now),
+            Route("/alerts", pages.alerts),
+            Route("/alerts/{alert_id:uuid}", pages.alert),
+            Route("/alerts/{alert_id:uuid}/{action}", pages.act, methods=["POST"]),
+            Route("/messages/{source:path}/{partition:int}/{offset:int}", pages.message),
+            Route("/probes", pages.probes),
+            Route("/probes/{name:path}", pages.probe),
+            Route("/sign-in", pages.sign_in, methods=["GET", "POST"]),
+            Route("/sign-out", pages.sign_out, methods=["POST"]),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_with_headers)],
         exception_handlers={
-            HTTPException: page.problem,
-            AlertsError: page.refused,
-            OperationalError: page.away,
-            PoolTimeoutError: page.away,
-            Exception: page.problem,
+            HTTPException: pages.problem,
+            AlertsError: pages.alerts_error,
+            OperationalError: pages.database_unavailable,
+            PoolTimeoutError: pages.database_unavailable,
+            Exception: pages.problem,
         },
     )
 
@@ -90,12 +90,12 @@ async def _with_headers(request: Request, call: Callable[[Request], Awaitable[Re
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if getattr(request.state, "stale", False):
-        # Else each look of the page at itself would count as one more wrong token.
+        # Otherwise each refresh by live.js would count as another invalid token.
         response.delete_cookie(COOKIE)
     return response
 
 
-class _Page:
+class _Pages:
     def __init__(self, engine: Engine, links: Links, access: Access) -> None:
         self._engine = engine
         self._links = links
@@ -115,29 +115,29 @@ class _Page:
     async def alerts(self, request: Request) -> Response:
         state = request.query_params.get("state")
         if state and state not in STATES:
-            raise HTTPException(400, f"state: there are {', '.join(STATES)}")
+            raise HTTPException(400, f"state: use one of {', '.join(STATES)}")
         try:
             return await self._read(request, "alerts.html", lambda c: views.alerts(c, request.query_params))
         except CursorError:
-            raise HTTPException(400, "cursor: follow the link to older alerts from the first page again") from None
+            raise HTTPException(400, "cursor: not valid; start again from the first page") from None
 
     async def alert(self, request: Request) -> Response:
         return await self._alert(request, None)
 
     async def _alert(self, request: Request, refusal: str | None, status: int = 200) -> Response:
-        def found(connection: Any) -> dict[str, Any] | None:
-            one = views.alert(connection, request.path_params["alert_id"], self._links)
-            return {**one, "refusal": refusal} if one is not None else None
+        def values(connection: Any) -> dict[str, Any] | None:
+            alert = views.alert(connection, request.path_params["alert_id"], self._links)
+            return {**alert, "refusal": refusal} if alert is not None else None
 
-        return await self._read(request, "alert.html", found, "there is no such alert", status)
+        return await self._read(request, "alert.html", values, "there is no such alert", status)
 
     async def message(self, request: Request) -> Response:
-        asked = request.path_params
-        if asked["partition"] > _INTEGER or asked["offset"] > _BIGINT:
-            raise HTTPException(404, "no message has such coordinates")
-        at = Coordinates(clean(asked["source"]), asked["partition"], asked["offset"])
+        path = request.path_params
+        if path["partition"] > _MAX_INTEGER or path["offset"] > _MAX_BIGINT:
+            raise HTTPException(404, "coordinates: out of range")
+        at = Coordinates(clean(path["source"]), path["partition"], path["offset"])
         return await self._read(
-            request, "message.html", lambda c: views.message(c, at), "awry has seen no message at these coordinates"
+            request, "message.html", lambda c: views.message(c, at), "no message is known at these coordinates"
         )
 
     async def probes(self, request: Request) -> Response:
@@ -150,14 +150,14 @@ class _Page:
 
     async def act(self, request: Request) -> Response:
         viewer = await self._viewer(request)
-        if not from_here(request):
-            raise HTTPException(403, "the form was not sent from this page; open the alert here and send it again")
+        if not is_same_origin(request):
+            raise HTTPException(403, "the form was sent from another site; open the alert here and send it again")
         if not viewer.may_act:
-            why = "this token reads only" if viewer.name else "sign in first"
-            raise HTTPException(403, f"{why}; awry token create NAME --scope act makes a token that may change alerts")
+            why = "the token has the scope read" if viewer.name else "sign in first"
+            raise HTTPException(403, f"{why}; awry token create NAME --scope act creates one that may change alerts")
         alert_id, name = request.path_params["alert_id"], request.path_params["action"]
         if name not in ACTIONS:
-            raise HTTPException(404, f"there is no such action; there are {', '.join(ACTIONS)}")
+            raise HTTPException(404, f"no such action; use one of {', '.join(ACTIONS)}")
         form = await _form(request)
 
         def change() -> None:
@@ -169,31 +169,31 @@ class _Page:
         except UnknownAlertError:
             raise HTTPException(404, "there is no such alert") from None
         except AlertsError as error:
-            # Somebody else was quicker, as a rule: what the alert is now is shown with the reason.
+            # Usually somebody else was quicker: the alert is shown as it is now, with the reason.
             return await self._alert(request, str(error), 409)
         return RedirectResponse(f"/alerts/{alert_id}", 303)
 
     async def sign_in(self, request: Request) -> Response:
         if request.method == "GET":
-            values = {"wrong": False, "next": _next(request)}
-            return self._write(request, "sign_in.html", await self._viewer(request), values)
-        if not from_here(request):
-            raise HTTPException(403, "the form was not sent from this page")
+            values = {"invalid": False, "next": _next_path(request)}
+            return self._render(request, "sign_in.html", await self._viewer(request), values)
+        if not is_same_origin(request):
+            raise HTTPException(403, "the form was sent from another site")
         form = await _form(request)
         back, secret = local_path(form.get("next", "/")), form.get("token", "").strip()
-        holder = await run_in_threadpool(self._access.holder, secret, request) if secret else None
-        if isinstance(holder, Wait):
-            raise HTTPException(429, str(holder), headers={"Retry-After": str(holder.seconds)})
-        if holder is None:
+        signed_in = await run_in_threadpool(self._access.authenticate, secret, request) if secret else None
+        if isinstance(signed_in, RetryLater):
+            raise HTTPException(429, str(signed_in), headers={"Retry-After": str(signed_in.seconds)})
+        if signed_in is None:
             viewer = await self._viewer(request)
-            return self._write(request, "sign_in.html", viewer, {"wrong": True, "next": back}, 401)
+            return self._render(request, "sign_in.html", viewer, {"invalid": True, "next": back}, 401)
         response = RedirectResponse(back, 303)
-        remember(response, request, secret)
+        set_cookie(response, request, secret)
         return response
 
     async def sign_out(self, request: Request) -> Response:
-        if not from_here(request):
-            raise HTTPException(403, "the form was not sent from this page")
+        if not is_same_origin(request):
+            raise HTTPException(403, "the form was sent from another site")
         response = RedirectResponse("/", 303)
         response.delete_cookie(COOKIE)
         return response
@@ -207,68 +207,67 @@ class _Page:
         self,
         request: Request,
         template: str,
-        find: Callable[[Any], dict[str, Any] | None],
+        view: Callable[[Any], dict[str, Any] | None],
         missing: str = "",
         status: int = 200,
     ) -> Response:
         viewer = await self._viewer(request)
         if not viewer.may_read:
-            return RedirectResponse(f"/sign-in?next={quote(_path(request.url))}", 303)
+            return RedirectResponse(f"/sign-in?next={quote(_path_and_query(request.url))}", 303)
 
-        def found() -> dict[str, Any] | None:
+        def read() -> dict[str, Any] | None:
             with self._engine.connect() as connection:
-                return find(connection)
+                return view(connection)
 
-        values = await run_in_threadpool(found)
+        values = await run_in_threadpool(read)
         if values is None:
             raise HTTPException(404, missing)
-        return self._write(request, template, viewer, values, status)
+        return self._render(request, template, viewer, values, status)
 
-    def _write(
+    def _render(
         self, request: Request, template: str, viewer: Viewer, values: dict[str, Any], status: int = 200
     ) -> Response:
-        at = datetime.now(UTC)
+        now = datetime.now(UTC)
         common = {
             "viewer": viewer,
             "here": request.url.path,
-            "path": _path(request.url),
-            "at": at,
+            "path": _path_and_query(request.url),
+            "at": now,
             "refresh": REFRESH,
-            "ago": lambda moment: formatting.ago(moment, at),
+            "ago": lambda moment: formatting.ago(moment, now),
             "changed": formatting.changed,
         }
         return HTMLResponse(self._templates.get_template(template).render(**common, **values), status)
 
     async def problem(self, request: Request, error: Exception) -> Response:
-        """A status in words; a defect by its class, since its text may quote a row."""
+        """An error page; an unexpected exception by its class, since its text may quote a row."""
         status = error.status_code if isinstance(error, HTTPException) else 500
-        said = str(error.detail) if isinstance(error, HTTPException) else type(error).__name__
+        detail = str(error.detail) if isinstance(error, HTTPException) else type(error).__name__
         viewer = Viewer(None, False, False)
-        response = self._write(request, "problem.html", viewer, {"status": status, "said": said}, status)
+        response = self._render(request, "problem.html", viewer, {"status": status, "detail": detail}, status)
         response.headers.update(getattr(error, "headers", None) or {})
         return response
 
-    async def refused(self, request: Request, error: Exception) -> Response:
-        """What awry refuses on purpose."""
+    async def alerts_error(self, request: Request, error: Exception) -> Response:
+        """An error of `alerts`, whose text is made for people."""
         return await self.problem(request, HTTPException(400, str(error)))
 
-    async def away(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - by its class alone
-        """The database cannot be asked."""
-        why = "the database does not answer, or is too busy; alerts go out as before, as soon as it is back"
-        return await self.problem(request, HTTPException(503, why))
+    async def database_unavailable(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - Starlette's signature
+        detail = "the database is unavailable or busy; notifications are sent as soon as it is back"
+        return await self.problem(request, HTTPException(503, detail))
 
 
 async def _form(request: Request) -> dict[str, str]:
     length = request.headers.get("content-length", "")
-    if not length.isdigit() or int(length) > _LARGEST_FORM:
-        raise HTTPException(413, f"the form is larger than {_LARGEST_FORM} bytes")
+    if not length.isdigit() or int(length) > _MAX_FORM_BYTES:
+        raise HTTPException(413, f"the form is larger than {_MAX_FORM_BYTES} bytes")
     async with request.form(max_files=0, max_fields=20) as form:
         return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
-def _next(request: Request) -> str:
+def _next_path(request: Request) -> str:
     return local_path(request.query_params.get("next", "/"))
 
 
-def _path(url: URL) -> str:
+def _path_and_query(url: URL) -> str:
     return url.path + (f"?{url.query}" if url.query else "")

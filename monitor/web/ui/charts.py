@@ -1,8 +1,8 @@
-"""Where the marks of a chart go, in units of its viewBox; the templates draw them.
+"""The layout of charts, in units of their viewBox; the templates draw them as SVG.
 
-Contract: x runs from left to right, y downwards, as in SVG. `timeline` puts score after score at equal distances: the
-scores of a batch have one time. `distribution` sets shares of scores by tenths of a class gap beside those of the
-calibration, and `heads` one cell a head. Empty input gives no chart (None).
+Contract: x runs from left to right, y downwards, as in SVG. `timeline` spaces scores equally, since the scores of a
+batch have one time. `distribution` is a histogram by tenths of a class gap beside that of the calibration, and
+`head_map` has one cell a head. Empty input gives no chart (None).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from storage.queries.overview import Score
 WIDTH, HEIGHT = 900.0, 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 8.0, 22.0
 _CELL = 16.0
-# Of the values themselves: a smaller span is none.
-_LEAST = 1e-9
+# Relative to the values: a smaller range is drawn as a single value.
+_MIN_RANGE = 1e-9
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A line of the grid, or a time below it, and what is written there."""
+    """A grid line or an axis label: its position and its text."""
 
     at: float
     label: str
@@ -33,7 +33,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Dot:
-    """One score. `label` is read out, or shown by a pointer that rests on it."""
+    """One score."""
 
     x: float
     y: float
@@ -42,7 +42,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Timeline:
-    """`threshold` are the points of a line, as SVG wants them."""
+    """`threshold` holds the points of an SVG polyline."""
 
     dots: list[Dot]
     threshold: str
@@ -52,13 +52,13 @@ class Timeline:
 
 
 def timeline(scores: Sequence[Score]) -> Timeline | None:
-    """Scores in their order, with the threshold that each was compared with."""
+    """Scores in their order, each with the threshold that it was compared with."""
     if not scores:
         return None
     values = [s.score for s in scores] + [s.threshold for s in scores]
     low, high = min(values), max(values)
-    # Values that no float tells apart along the axis are drawn as equal ones.
-    margin = 0.06 * (high - low) if high - low > _LEAST * max(1.0, abs(low), abs(high)) else 0.5
+    # Values too close for the axis are drawn as equal.
+    margin = 0.06 * (high - low) if high - low > _MIN_RANGE * max(1.0, abs(low), abs(high)) else 0.5
     up = _scale(low - margin, high + margin, HEIGHT - _BOTTOM, _TOP)
     along = _scale(0, max(1, len(scores) - 1), _LEFT + 6, WIDTH - _RIGHT - 6)
     dots = [Dot(along(i), up(s.score), s) for i, s in enumerate(scores)]
@@ -75,7 +75,7 @@ def timeline(scores: Sequence[Score]) -> Timeline | None:
 
 @dataclass(frozen=True)
 class Bar:
-    """One tenth of a class gap, or an end that holds all beyond it."""
+    """A bin of a tenth of a class gap; the first and the last hold everything beyond."""
 
     x: float
     y: float
@@ -87,7 +87,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Distribution:
-    """`expected` are the points of the calibration's outline; empty where the card has no quantiles."""
+    """`expected` holds the points of the calibration's outline; empty where the card has no quantiles."""
 
     bars: list[Bar]
     expected: str
@@ -132,7 +132,7 @@ def distribution(
 
 @dataclass(frozen=True)
 class Cell:
-    """One head; `strength` is its score's share of the largest, by size, with its sign."""
+    """One head; `strength` is its score divided by the largest absolute score."""
 
     x: float
     y: float
@@ -144,7 +144,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class HeadMap:
-    """Layers upwards, heads to the right; `size` is the side of a cell."""
+    """Layers upwards, heads to the right; `size` is the width of a cell."""
 
     cells: list[Cell]
     rows: list[Tick]
@@ -155,7 +155,7 @@ class HeadMap:
 
 
 def head_map(rows: Sequence[Mapping[str, Any]]) -> HeadMap | None:
-    """Scores by layer and head, in class gaps; only the layers and heads that some probe reads."""
+    """Scores by layer and head, in class gaps; only the layers and heads that a probe reads."""
     if not rows:
         return None
     layers = sorted({row["layer"] for row in rows}, reverse=True)
@@ -189,7 +189,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Any:
 
 
 def _round_steps(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers between two, 1, 2 or 5 times a power of ten apart."""
+    """Round numbers between `low` and `high`, at distances of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / about
     power = 10.0 ** np.floor(np.log10(rough))
     step = float(power * next(m for m in (1, 2, 5, 10) if power * m >= rough * 0.999))
@@ -198,5 +198,5 @@ def _round_steps(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def _spread(n: int, about: int) -> list[int]:
-    """Some indices, the first and the last among them."""
+    """About `about` indices of `n`, the first and the last among them."""
     return sorted({round(i * (n - 1) / max(1, about - 1)) for i in range(about)})

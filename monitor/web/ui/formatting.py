@@ -1,4 +1,4 @@
-"""How times, numbers, names and cards are written on the page. Pure; what comes from traffic is escaped by Jinja."""
+"""Template filters for times, numbers and names. Pure; text from traffic is escaped by Jinja."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def lasting(seconds: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share; one below a tenth of a percent keeps digits that say something."""
+    """A share; below 0.1 % with more digits."""
     if share is None:
         return "none"
     return f"{share:.1%}" if share == 0 or share >= 0.001 else f"{share:.3%}"
 
 
 def place(message: Mapping[str, Any]) -> str:
-    """Coordinates, as `awry show` takes them."""
+    """Coordinates as SOURCE/PARTITION/OFFSET, as `awry show` takes them."""
     return printable(f"{message['source']}/{message['partition']}/{message['offset']}")
 
 
 def place_url(message: Mapping[str, Any]) -> str:
-    """The page of a message."""
+    """The address of a message's page."""
     return f"/messages/{quote(str(message['source']), safe='')}/{message['partition']}/{message['offset']}"
 
 
@@ -54,18 +54,18 @@ def sentence(alert: Mapping[str, Any]) -> str:
 
 
 def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
-    """What a row of the audit says was changed."""
+    """The changed fields of an audit row."""
     old, new = dict(before or {}), dict(after or {})
-    said = [
+    fields = [
         f"{name} {old[name]} → {new[name]}" if name in old and old[name] != new[name] else f"{name} {new[name]}"
         for name in sorted(new)
         if name not in old or old[name] != new[name]
     ]
-    return printable(", ".join(said))
+    return printable(", ".join(fields))
 
 
 def interval(figure: Any) -> str:
-    """A figure of a card with its interval; words where there were too few to say."""
+    """A figure of a card with its interval; `too few` where it has no value."""
     if not isinstance(figure, Mapping) or figure.get("value") is None:
         return "too few"
     n = f", n {figure['n']}" if figure.get("n") is not None else ""

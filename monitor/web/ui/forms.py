@@ -1,4 +1,4 @@
-"""What people do on the page of one alert: acknowledge, silence, resolve, reopen, judge."""
+"""The forms on the page of an alert: acknowledge, silence, resolve, reopen, judge."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alerts.lifecycle import actions
 from alerts.lifecycle.audit import Actor
 from alerts.rules.durations import parse_duration
 
-Do = Callable[[Connection, uuid.UUID, Actor, Mapping[str, str]], Any]
-LONGEST_NOTE = 1000
+Action = Callable[[Connection, uuid.UUID, Actor, Mapping[str, str]], Any]
+MAX_NOTE_CHARS = 1000
 
 
 def _silence(connection: Connection, alert_id: uuid.UUID, actor: Actor, form: Mapping[str, str]) -> None:
@@ -22,17 +22,17 @@ def _silence(connection: Connection, alert_id: uuid.UUID, actor: Actor, form: Ma
         lasting = parse_duration(form.get("for", ""))
     except ValueError as error:
         raise TransitionError(f"for: {error}") from None
-    actions.silence_alert(connection, alert_id, lasting, actor, form.get("comment", "")[:LONGEST_NOTE])
+    actions.silence_alert(connection, alert_id, lasting, actor, form.get("comment", "")[:MAX_NOTE_CHARS])
 
 
 def _judge(connection: Connection, alert_id: uuid.UUID, actor: Actor, form: Mapping[str, str]) -> None:
     verdict = next((v for v in actions.VERDICTS if v == form.get("verdict")), None)
     if verdict is None:
         raise TransitionError(f"verdict: choose one of {', '.join(actions.VERDICTS)}")
-    actions.judge(connection, alert_id, verdict, actor, form.get("note", "")[:LONGEST_NOTE] or None)
+    actions.judge(connection, alert_id, verdict, actor, form.get("note", "")[:MAX_NOTE_CHARS] or None)
 
 
-ACTIONS: dict[str, Do] = {
+ACTIONS: dict[str, Action] = {
     "acknowledge": lambda c, alert_id, actor, _: actions.acknowledge(c, alert_id, actor),
     "resolve": lambda c, alert_id, actor, _: actions.resolve(c, alert_id, actor),
     "reopen": lambda c, alert_id, actor, _: actions.reopen(c, alert_id, actor),

@@ -1,4 +1,4 @@
-"""What each page shows: questions to the tables, in one read-only transaction a page. Nothing here changes a row."""
+"""The data of each page: queries in one transaction a page. Nothing here changes a row."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from urllib.parse import urlencode
 
 from sqlalchemy import Connection
 
-from alerts.links import Links
 from alerts.lifecycle.enqueue import top_messages
-from alerts.lifecycle.states import STATES, moves
+from alerts.lifecycle.states import STATES, allowed_actions
+from alerts.links import Links
 from alerts.rules.model import SEVERITIES
 from monitor.web.api.pagination import alert_page
 from monitor.web.ui import cards, charts
-from storage.queries.alerts import active_silences, alert_by_id, alert_deliveries, alert_history
-from storage.queries.details import histogram, message_detail
-from storage.queries.messages import live_alert_counts, outbox_counts
+from storage.coordinates import Coordinates
+from storage.queries.alerts import active_silences, alert_by_id, alert_deliveries, alert_history, live_alert_counts
+from storage.queries.messages import histogram, message_detail
+from storage.queries.outbox import outbox_counts
 from storage.queries.overview import known_probes, last_hour, latest_scores, live_alerts, recent_workers
-from storage.writer import Coordinates
 
-LATEST = 300
-_LISTED = 100
-_TOP = 20
-FILTERED = ("state", "severity", "rule", "probe", "tenant", "model")
+LATEST_SCORES = 300
+_ALERTS_PER_PAGE = 100
+_TOP_MESSAGES = 20
+ALERT_FILTERS = ("state", "severity", "rule", "probe", "tenant", "model")
 
 
 def now(connection: Connection) -> dict[str, Any]:
-    """Alerts that want somebody, the last hour in numbers, the latest scores of every probe."""
+    """Unresolved alerts, the last hour in numbers, the latest scores of every probe."""
     live = live_alert_counts(connection)
     return {
-        "alerts": live_alerts(connection, _LISTED),
+        "alerts": live_alerts(connection, _ALERTS_PER_PAGE),
         "live": sum(live.values()),
         "open": {severity: live.get(("open", severity), 0) for severity in reversed(SEVERITIES)},
         "hour": last_hour(connection),
@@ -41,44 +41,44 @@ def now(connection: Connection) -> dict[str, Any]:
         "probes": [
             {"name": p["name"], "scored_at": p["scored_at"], "chart": chart}
             for p in known_probes(connection)
-            if (chart := charts.timeline(latest_scores(connection, p["name"], LATEST))) is not None
+            if (chart := charts.timeline(latest_scores(connection, p["name"], LATEST_SCORES))) is not None
         ],
     }
 
 
-def alerts(connection: Connection, asked: Mapping[str, str]) -> dict[str, Any]:
-    """A page of alerts of any state, the last opened first; `asked` are columns and what they must be, and the cursor.
-    Raises CursorError."""
-    wanted = {name: asked[name] for name in FILTERED if asked.get(name)}
-    found, cursor = alert_page(connection, wanted, _LISTED, asked.get("cursor") or None)
-    older = f"/alerts?{urlencode({**wanted, 'cursor': cursor})}" if cursor else None
-    return {"alerts": found, "older": older, "asked": wanted, "states": STATES}
+def alerts(connection: Connection, query: Mapping[str, str]) -> dict[str, Any]:
+    """A page of alerts in any state, the newest first; `query` has filters by column, and the cursor. Raises
+    CursorError."""
+    filters = {name: query[name] for name in ALERT_FILTERS if query.get(name)}
+    rows, cursor = alert_page(connection, filters, _ALERTS_PER_PAGE, query.get("cursor") or None)
+    older = f"/alerts?{urlencode({**filters, 'cursor': cursor})}" if cursor else None
+    return {"alerts": rows, "older": older, "filters": filters, "states": STATES}
 
 
 def alert(connection: Connection, alert_id: uuid.UUID, links: Links) -> dict[str, Any] | None:
-    """One alert: what it is, its messages with the highest scores, what was done about it, who was told."""
+    """One alert: its row, its messages with the highest scores, its history and its notifications."""
     row = alert_by_id(connection, alert_id)
     if row is None:
         return None
     return {
         "alert": row,
         "links": links.of({**row, "alert_id": alert_id}),
-        "messages": top_messages(connection, alert_id, _TOP),
+        "messages": top_messages(connection, alert_id, _TOP_MESSAGES),
         "history": alert_history(connection, alert_id),
         "deliveries": alert_deliveries(connection, alert_id),
-        "moves": moves(row["state"]),
+        "moves": allowed_actions(row["state"]),
     }
 
 
 def message(connection: Connection, at: Coordinates) -> dict[str, Any] | None:
     """One message: its scores by probe and head, its alerts, its answers before and after mitigation."""
-    found = message_detail(connection, at)
-    if found is None:
+    detail = message_detail(connection, at)
+    if detail is None:
         return None
     by_probe: dict[str, list[dict[str, Any]]] = {}
-    for row in found.heads:
+    for row in detail.heads:
         by_probe.setdefault(row["probe"], []).append(row)
-    return {"found": found, "heads": {name: charts.head_map(rows) for name, rows in by_probe.items()}}
+    return {"detail": detail, "heads": {name: charts.head_map(rows) for name, rows in by_probe.items()}}
 
 
 def probes(connection: Connection) -> dict[str, Any]:
@@ -87,14 +87,14 @@ def probes(connection: Connection) -> dict[str, Any]:
 
 
 def probe(connection: Connection, name: str) -> dict[str, Any] | None:
-    """One probe: its card, its latest scores, and those of the last day against its calibration."""
-    found = next((p for p in known_probes(connection) if p["name"] == name), None)
-    if found is None:
+    """One probe: its card, its latest scores, and those of the last day beside the calibration."""
+    row = next((p for p in known_probes(connection) if p["name"] == name), None)
+    if row is None:
         return None
-    card, counts = found["card"], histogram(connection, name, found["version"])
+    card, counts = row["card"], histogram(connection, name, row["version"])
     return {
-        "probe": found,
+        "probe": row,
         "facts": cards.full(card),
-        "chart": charts.timeline(latest_scores(connection, name, LATEST)),
+        "chart": charts.timeline(latest_scores(connection, name, LATEST_SCORES)),
         "distribution": charts.distribution(counts, cards.quantiles(card), cards.threshold(card)),
     }

@@ -128,7 +128,7 @@ def test_it_is_live(chromium: Browser, address: str, stored: Engine) -> None:
     with opened(chromium) as (_, page):
         page.clock.install()
         page.goto(address)
-        assert page.locator("#live-state").inner_text() == f"Live: looks again every {REFRESH} s."
+        assert page.locator("#live-state").inner_text() == f"Live: refreshes every {REFRESH} s."
         page.evaluate("window.before = document.getElementById('alerts').parentElement")
         open_alerts(stored, [flagged(40, 9.0, tenant="hospital")])
         page.clock.run_for((REFRESH + 1) * 1000)
@@ -153,7 +153,7 @@ def test_a_server_that_is_gone_is_told(chromium: Browser, stored: Engine) -> Non
         page.clock.install()
         page.goto(f"http://{address}")
     page.clock.run_for((REFRESH + 1) * 1000)
-    page.get_by_text("awry does not answer: what you see is old.").wait_for()
+    page.get_by_text("awry does not respond: the data shown is out of date.").wait_for()
     context.close()
 
 

@@ -1,5 +1,5 @@
-// Looks at the page again every few seconds and takes over what is marked data-live. Without it the page reads the same;
-// it is only not renewed by itself. A part in which somebody has selected text or set the focus is left as it is.
+// Fetches the page again every few seconds and replaces the elements marked data-live. Without it the page is complete,
+// but does not refresh. An element that holds the focus or a text selection is left as it is.
 "use strict";
 (() => {
   const seconds = Number(document.body.dataset.refresh);
@@ -8,23 +8,26 @@
   if (!seconds || parts().length < 2) return;
 
   const inUse = (part) => {
-    const chosen = document.getSelection();
-    return part.contains(document.activeElement) || (chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode));
+    const selection = document.getSelection();
+    return (
+      part.contains(document.activeElement) ||
+      (selection && !selection.isCollapsed && part.contains(selection.anchorNode))
+    );
   };
 
-  const look = async () => {
+  const refresh = async () => {
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin", redirect: "error" });
-      if (!answer.ok) throw new Error(String(answer.status));
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const response = await fetch(location.href, { credentials: "same-origin", redirect: "error" });
+      if (!response.ok) throw new Error(String(response.status));
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       for (const part of parts()) {
         const next = fresh.getElementById(part.id);
         if (next && next.innerHTML !== part.innerHTML && !inUse(part)) part.replaceWith(document.importNode(next, true));
       }
       document.title = fresh.title;
-      state.textContent = `Live: looks again every ${seconds} s.`;
+      state.textContent = `Live: refreshes every ${seconds} s.`;
     } catch {
-      state.textContent = "awry does not answer: what you see is old.";
+      state.textContent = "awry does not respond: the data shown is out of date.";
       state.className = "severity critical";
       return;
     }
@@ -35,9 +38,9 @@
   setInterval(() => {
     if (!document.hidden && Date.now() >= due) {
       due = Date.now() + seconds * 1000;
-      look();
+      refresh();
     }
   }, 500);
   due = Date.now() + seconds * 1000;
-  state.textContent = `Live: looks again every ${seconds} s.`;
+  state.textContent = `Live: refreshes every ${seconds} s.`;
 })();

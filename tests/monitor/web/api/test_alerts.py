@@ -223,7 +223,7 @@ def test_silenced_up_to_what_it_is_now(engine: Engine, act: Client) -> None:
 def test_an_alert_that_is_not_there(act: Client, method: str, path: str, body: Any) -> None:
     unknown = uuid.uuid4()
     answer = act.ask(method, f"/alerts/{unknown}{path}", 404, json=body).json()
-    assert answer["detail"] == "no alert or silence goes by this id"
+    assert answer["detail"] == "no alert or silence has this id"
 
 
 def test_an_answer_is_of_one_moment(engine: Engine, read: Client) -> None:

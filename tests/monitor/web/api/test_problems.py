@@ -1,4 +1,4 @@
-"""What goes wrong, and what is said of it: the field and the fix, and nothing that a client or an error said."""
+"""Error responses name the field and the fix, and repeat neither the input nor the text of an exception."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from alerts.lifecycle import actions
-from monitor.web.api import envelope
+from monitor.web.api import middleware
 from monitor.web.api.app import make_api
 from tests.support.alert_rows import flagged, open_alerts
 from tests.support.alert_scenes import audit_rows
@@ -81,7 +81,7 @@ def test_a_body_that_is_too_large(engine: Engine, act: Client, chunked: bool) ->
     content = (body[n : n + 1000] for n in range(0, len(body), 1000)) if chunked else body
     answer = act.ask("POST", f"/alerts/{one.alert_id}/verdict", 413, content=content, headers=JSON)
     assert answer.json()["detail"] == "the body is larger than 65536 bytes"
-    # A gate is before that: nobody's bodies are read.
+    # Authentication comes first: no body is read without a token.
     Client(act.app).ask("POST", f"/alerts/{one.alert_id}/verdict", 401, content=body, headers=JSON)
 
 
@@ -120,21 +120,21 @@ def test_a_change_that_breaks_halfway_leaves_nothing(
     engine: Engine, act: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (one,) = open_alerts(engine, [flagged(1)])
-    whole = actions.leave
+    write_audit_row = actions.write_audit_row
     before = dump(engine, without=("api_tokens",))
 
     def broken(*arguments: Any, **more: Any) -> None:
-        whole(*arguments, **more)
+        write_audit_row(*arguments, **more)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(actions, "leave", broken)
+    monkeypatch.setattr(actions, "write_audit_row", broken)
     act.post(f"/alerts/{one.alert_id}/acknowledge", 500)
     act.post(f"/alerts/{one.alert_id}/verdict", 500, {"verdict": "true"})
     act.post("/silences", 500, {"rule": "a"})
     assert dump(engine, without=("api_tokens",)) == before
 
 
-def test_a_database_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_database_that_is_unavailable(caplog: pytest.LogCaptureFixture) -> None:
     app = make_api(create_engine("postgresql+psycopg://u:geheim@127.0.0.1:1/x", hide_parameters=True))
     answer = Client(app, "awry_" + "0" * 64).ask("GET", "/alerts", 503)
     assert answer.headers["retry-after"] == "5"
@@ -153,7 +153,7 @@ def test_a_pool_that_is_empty(engine: Engine, act: Client, monkeypatch: pytest.M
 
 
 def test_a_body_that_does_not_come(engine: Engine, act: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(envelope, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.05)
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -220,7 +220,7 @@ QUERY = st.dictionaries(
 )
 @example("GET", "/alerts", "", {"cursor": FAR[0]}, b"", "text/plain")
 @example("GET", "/alerts", "", {"cursor": FAR[1]}, b"", "text/plain")
-def test_garbage_is_never_a_defect(
+def test_garbage_is_never_an_internal_error(
     wild: tuple[Client, str], method: str, path: str, name: str, query: dict[str, str], body: bytes, kind: str
 ) -> None:
     """Every answer is one that the description promises (the client checks that), and none is a 5xx."""

@@ -19,8 +19,9 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from monitor.web.api.app import make_api
+from storage.coordinates import Coordinates
 from storage.partitions import utc_today
-from storage.writer import BatchRows, Coordinates, MessageRow
+from storage.writer import BatchRows, MessageRow
 from tests.support.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alert_scenes import audit_rows
 from tests.support.api import token

@@ -41,7 +41,7 @@ def test_an_early_end(engine: Engine, act: Client) -> None:
     made = act.post("/silences", 201, {"rule": "threshold"})
     assert act.delete(f"/silences/{made['id']}") == {"id": made["id"], "alerts": [str(one.alert_id)]}
     assert act.get("/silences") == []
-    assert act.delete(f"/silences/{made['id']}", 404)["detail"] == "no alert or silence goes by this id"
+    assert act.delete(f"/silences/{made['id']}", 404)["detail"] == "no alert or silence has this id"
     act.delete(f"/silences/{uuid.uuid4()}", 404)
     found = [(r.action, r.who, r.silence_id is not None) for r in audit_rows(engine) if r.via == "api"]
     assert found == [("silence", "soar", True), ("silence", "soar", True), ("end silence", "soar", True)]
@@ -94,7 +94,7 @@ def test_mistakes_name_the_field_and_the_fix(engine: Engine, act: Client, body: 
 def test_a_worker_that_opens_alerts_for_long(engine: Engine, act: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silences, "_LOCK_SECONDS", 1)
     with engine.begin() as connection:
-        silences.opening(connection)
+        silences.lock_for_opening(connection)
         assert "try again" in act.post("/silences", 409, {"rule": "a"})["detail"]
     act.post("/silences", 201, {"rule": "a"})
 

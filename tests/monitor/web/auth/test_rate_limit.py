@@ -29,38 +29,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_so_many_a_minute_and_no_more(clock: Clock) -> None:
     limiter = Limiter(requests=3)
-    assert [limiter.spend(ONE) for _ in range(3)] == [None] * 3
+    assert [limiter.count_request(ONE) for _ in range(3)] == [None] * 3
     clock.now += 20
-    assert limiter.spend(ONE) == 40
-    assert limiter.spend(OTHER) is None
+    assert limiter.count_request(ONE) == 40
+    assert limiter.count_request(OTHER) is None
     clock.now += 39.5
-    assert limiter.spend(ONE) == 1
+    assert limiter.count_request(ONE) == 1
     clock.now += 1
     # What was refused is not held against it.
-    assert [limiter.spend(ONE) for _ in range(3)] == [None] * 3
+    assert [limiter.count_request(ONE) for _ in range(3)] == [None] * 3
 
 
 def test_the_window_moves(clock: Clock) -> None:
     limiter = Limiter(requests=2)
-    limiter.spend(ONE)
+    limiter.count_request(ONE)
     clock.now += 40
-    limiter.spend(ONE)
+    limiter.count_request(ONE)
     clock.now += 21
-    assert limiter.spend(ONE) is None
-    assert limiter.spend(ONE) == 39
+    assert limiter.count_request(ONE) is None
+    assert limiter.count_request(ONE) == 39
 
 
 def test_looking_does_not_count(clock: Clock) -> None:
     limiter = Limiter(failures=2)
     assert [limiter.blocked("10.0.0.7") for _ in range(5)] == [None] * 5
-    assert [limiter.fail("10.0.0.7") for _ in range(3)] == [None, None, 60]
+    assert [limiter.count_failure("10.0.0.7") for _ in range(3)] == [None, None, 60]
     assert limiter.blocked("10.0.0.7") == 60
     assert limiter.blocked("10.0.0.8") is None
 
 
 def test_threads_share_one_count() -> None:
     limiter = Limiter(requests=50)
-    came = at_once([lambda: [limiter.spend(ONE) for _ in range(25)]] * 4)
+    came = at_once([lambda: [limiter.count_request(ONE) for _ in range(25)]] * 4)
     assert sum(waits.count(None) for waits in came) == 50
 
 
@@ -80,10 +80,10 @@ def test_what_counts_as_one_address(address: str, is_one_of: str) -> None:
 
 
 def test_many_addresses_leave_nothing_behind(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "_KEYS", 100)
+    monkeypatch.setattr(rate_limit, "_MAX_KEYS", 100)
     limiter = Limiter(failures=1)
     for n in range(500):
-        limiter.fail(f"10.0.{n // 250}.{n % 250}")
+        limiter.count_failure(f"10.0.{n // 250}.{n % 250}")
         clock.now += 61
         # The library forgets at leisure, in a thread of its own.
         limiter._storage.timer.join()
@@ -91,7 +91,7 @@ def test_many_addresses_leave_nothing_behind(clock: Clock, monkeypatch: pytest.M
 
 
 def test_of_many_good_tokens_the_latest_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "_KNOWN", 2)
+    monkeypatch.setattr(rate_limit, "_MAX_KNOWN", 2)
     limiter = Limiter()
     for digest in (b"a", b"b", b"a", b"c"):
         limiter.remember(digest)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from monitor.web.auth import tokens
-from monitor.web.auth.tokens import Holder, TokenError
+from monitor.web.auth.tokens import Principal, TokenError
 from storage.database import connect
 from storage.partitions import utc_today
 from storage.retention import retain
@@ -24,7 +24,7 @@ from tests.support.at_once import at_once
 from tests.support.rows import dump, stored
 
 
-def found(engine: Engine, secret: str) -> Holder | None:
+def found(engine: Engine, secret: str) -> Principal | None:
     with engine.begin() as connection:
         return tokens.find(connection, secret)
 

@@ -14,7 +14,7 @@ from monitor.web.api.app import make_api
 from monitor.web.auth import tokens
 from monitor.web.auth.rate_limit import Limiter
 from monitor.web.ui.access import COOKIE, is_loopback, local_path
-from monitor.web.ui.app import make_page
+from monitor.web.ui.app import make_ui
 from tests.support import api as parts
 from tests.support.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alert_scenes import audit_rows
@@ -25,8 +25,8 @@ Client = Callable[..., TestClient]
 
 @pytest.fixture
 def client(engine: Engine) -> Client:
-    def make(*, free: bool = True, host: str = "localhost", limiter: Limiter | None = None) -> TestClient:
-        page = make_page(engine, Links(), free=free, limiter=limiter)
+    def make(*, loopback_only: bool = True, host: str = "localhost", limiter: Limiter | None = None) -> TestClient:
+        page = make_ui(engine, Links(), loopback_only=loopback_only, limiter=limiter)
         return TestClient(page, base_url=f"http://{host}", follow_redirects=False, raise_server_exceptions=False)
 
     return make
@@ -42,7 +42,7 @@ def alert_path(engine: Engine) -> str:
 
 
 @pytest.mark.parametrize(
-    ("free", "host", "headers", "may_read"),
+    ("loopback_only", "host", "headers", "may_read"),
     [
         (True, "localhost", {}, True),
         (True, "127.0.0.1:9464", {}, True),
@@ -59,10 +59,10 @@ def alert_path(engine: Engine) -> str:
     ],
 )
 def test_who_reads_without_a_token(
-    client: Client, engine: Engine, free: bool, host: str, headers: dict[str, str], may_read: bool
+    client: Client, engine: Engine, loopback_only: bool, host: str, headers: dict[str, str], may_read: bool
 ) -> None:
     path = alert_path(engine)
-    browser = client(free=free, host=host)
+    browser = client(loopback_only=loopback_only, host=host)
     for asked in ("/", "/alerts", path, "/messages/topic/0/1", "/probes", "/probes/drift"):
         answer = browser.get(asked, headers=headers)
         if may_read:
@@ -74,7 +74,7 @@ def test_who_reads_without_a_token(
 
 
 def test_signing_in_and_out(client: Client, engine: Engine) -> None:
-    browser = client(free=False)
+    browser = client(loopback_only=False)
     path = alert_path(engine)
     assert browser.get(path).headers["location"] == f"/sign-in?next={path}"
     wrong = browser.post("/sign-in", data={"token": "awry_wrong", "next": path}, headers=HERE)
@@ -93,7 +93,7 @@ def test_signing_in_and_out(client: Client, engine: Engine) -> None:
 
 def test_a_token_that_ends_signs_out(client: Client, engine: Engine) -> None:
     secret = token(engine)
-    browser = client(free=False)
+    browser = client(loopback_only=False)
     browser.cookies.set(COOKIE, secret)
     assert browser.get("/").status_code == 200
     parts.revoke(engine, "anna")
@@ -102,7 +102,7 @@ def test_a_token_that_ends_signs_out(client: Client, engine: Engine) -> None:
 
 def test_an_address_is_wrong_so_often(client: Client, engine: Engine) -> None:
     limiter = Limiter(failures=2)
-    browser, neighbour = client(free=False, limiter=limiter), client(free=False, limiter=limiter)
+    browser, neighbour = client(loopback_only=False, limiter=limiter), client(loopback_only=False, limiter=limiter)
     neighbour.post("/sign-in", data={"token": token(engine)}, headers=HERE)
 
     def sign_in(secret: str) -> Response:
@@ -112,7 +112,7 @@ def test_an_address_is_wrong_so_often(client: Client, engine: Engine) -> None:
     assert [sign_in(f"awry_{n}").status_code for n in range(4)] == [401, 401, 429, 429]
     last, late = sign_in("awry_5"), token(engine, name="late")
     assert 1 <= int(last.headers["retry-after"]) <= 60
-    assert "too many wrong tokens come from this address; try again in" in last.text
+    assert "too many invalid tokens from this address; try again in" in last.text
     assert sign_in(late).status_code == 429
     # Who was in before is not shut out, and the API counts with the page.
     assert neighbour.get("/").status_code == 200
@@ -122,7 +122,7 @@ def test_an_address_is_wrong_so_often(client: Client, engine: Engine) -> None:
 
 def test_a_cookie_of_no_use_is_taken_back_and_counts_once(client: Client, engine: Engine) -> None:
     secret = token(engine)
-    browser = client(free=False, limiter=Limiter(failures=2))
+    browser = client(loopback_only=False, limiter=Limiter(failures=2))
     browser.post("/sign-in", data={"token": secret}, headers=HERE)
     assert "set-cookie" not in browser.get("/").headers
     parts.revoke(engine, "anna")
@@ -136,9 +136,9 @@ def test_a_cookie_of_no_use_is_taken_back_and_counts_once(client: Client, engine
 def test_a_cookie_is_kept_while_its_address_waits(client: Client, engine: Engine) -> None:
     """A restart forgets who was good; a neighbour's guesses must not sign everybody out."""
     secret, limiter = token(engine), Limiter(failures=1)
-    browser = client(free=False, limiter=limiter)
+    browser = client(loopback_only=False, limiter=limiter)
     browser.cookies.set(COOKIE, secret)
-    limiter.fail("testclient")
+    limiter.count_failure("testclient")
     waiting = browser.get("/")
     assert waiting.status_code == 303
     assert "set-cookie" not in waiting.headers
@@ -146,7 +146,7 @@ def test_a_cookie_is_kept_while_its_address_waits(client: Client, engine: Engine
 
 def test_a_reader_changes_nothing(client: Client, engine: Engine) -> None:
     path = alert_path(engine)
-    for secret, why in ((None, "sign in first"), (token(engine, "read"), "this token reads only")):
+    for secret, why in ((None, "sign in first"), (token(engine, "read"), "the token has the scope read")):
         browser = client()
         if secret:
             browser.cookies.set(COOKIE, secret)

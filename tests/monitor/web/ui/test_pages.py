@@ -1,4 +1,4 @@
-"""What the pages say, on a real PostgreSQL: facts, escapes, bad addresses, forms, and what must not leave."""
+"""The content of the pages, on a real PostgreSQL: facts, escaping, invalid addresses, forms, and what must not leak."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, text
 from starlette.testclient import TestClient
 
-from alerts.links import Links
 from alerts.lifecycle import actions
+from alerts.links import Links
 from monitor.web.auth import tokens
 from monitor.web.ui.access import COOKIE
-from monitor.web.ui.app import make_page
+from monitor.web.ui.app import make_ui
 from monitor.web.ui.formatting import place_url
 from storage.partitions import utc_today
 from storage.rollup import roll_up
@@ -49,7 +49,7 @@ CARD = {
 
 
 def browsing(engine: Engine, secret: str | None = None) -> TestClient:
-    page = make_page(engine, LINKS, free=True)
+    page = make_ui(engine, LINKS, loopback_only=True)
     # What the page answers, not what it raises.
     client = TestClient(page, base_url="http://localhost", follow_redirects=False, raise_server_exceptions=False)
     if secret is not None:
@@ -79,7 +79,7 @@ def test_an_empty_database(browser: TestClient) -> None:
     assert "0 critical, open" in said
     assert "0 scores, last hour none of them flagged (0)" in said
     assert "Nothing was scored in the last hour either" in said
-    assert "No worker was heard from" in said
+    assert "No worker heartbeat in the last hour" in said
     assert "No alert." in words(browser.get("/alerts").text)
     assert "No worker has loaded a probe yet" in words(browser.get("/probes").text)
 
@@ -98,7 +98,7 @@ def test_now_counts_what_is_there(engine: Engine, browser: TestClient) -> None:
     assert "8 scores, last hour 75.0% of them flagged (6)" in said
     assert "3 passed unscored (3 invalid)" in said
     assert "deliveries waiting" in said
-    assert said.index("shop") < said.index("bank"), "what nobody has in hand comes first"
+    assert said.index("shop") < said.index("bank"), "open alerts come before acknowledged ones"
     assert browser.get("/").text.count('class="score flagged"') == 6
     assert browser.get("/").text.count('<circle class="score"') == 2
 
@@ -111,7 +111,7 @@ def test_a_burst_of_alerts_is_counted_whole(engine: Engine, browser: TestClient)
     assert "1 critical, open" in words(page)
     assert "104 warning, open" in words(page)
     assert "100 of 105" in words(page)
-    assert "hospital" in page, "the gravest is among those shown"
+    assert "hospital" in page, "the most severe one is shown"
 
 
 def test_a_worker_that_went_silent_says_so(engine: Engine, browser: TestClient) -> None:
@@ -135,7 +135,7 @@ def test_one_alert(engine: Engine, browser: TestClient) -> None:
     said = words(answer.text)
     assert "CRITICAL threshold: drift (tenant shop, model smol): 2 messages, 5.00 over 0.50 class gaps" in said
     assert said.index("m1 topic/0/1") < said.index("m2 topic/0/2")
-    assert "alert.opened pager 0 waits" in said
+    assert "alert.opened pager 0 waiting" in said
     assert "https://runbooks.example/threshold" in answer.text
     assert f"var-alert={opened.alert_id}" in answer.text
     assert f"awry alerts ack {str(opened.alert_id)[:8]}" in said
@@ -177,7 +177,7 @@ def test_what_people_do(engine: Engine, acting: TestClient) -> None:
         ("silence", {}, 409, "is no duration"),
         ("verdict", {"verdict": "maybe"}, 409, "verdict: choose one of true, false, authorised_test"),
         ("reopen", {}, 409, "reopen: the alert is open; it must be resolved"),
-        ("delete", {}, 404, "there is no such action"),
+        ("delete", {}, 404, "no such action; use one of acknowledge, resolve"),
         ("silence", {"for": "2h", "comment": "x" * 20_000}, 413, "the form is larger than"),
     ],
 )
@@ -220,7 +220,7 @@ def test_one_message(engine: Engine, browser: TestClient) -> None:
     assert "&lt;b&gt;brake&lt;/b&gt;?" in answer.text
     assert "You &amp; I" in answer.text
     assert "mitigated answer 12 tokens, drift: ablate Gently." in said
-    assert "1 other message came at the same coordinates" in said
+    assert "1 other message with the same coordinates was not scored" in said
     assert all_alerts(engine)[0].rule in said
 
 
@@ -242,7 +242,7 @@ def test_a_probe_and_its_card(engine: Engine, browser: TestClient) -> None:
     said = words(answer.text)
     assert "0.500, for 1.0% false positives; measured 0.009 [0.001, 0.02], n 320 too few messages" in said
     assert "Bars: 8 scores of the last day" in said
-    assert "Outline: the scores of its calibration" in said
+    assert "Outline: the scores of the calibration" in said
 
 
 @pytest.mark.parametrize(
@@ -277,16 +277,16 @@ def test_sources_with_odd_names_have_a_page(engine: Engine, browser: TestClient)
 @pytest.mark.parametrize(
     ("path", "status", "why"),
     [
-        ("/nothing", 404, "Not there"),
-        ("/alerts/1234", 404, "Not there"),
+        ("/nothing", 404, "Not found"),
+        ("/alerts/1234", 404, "Not found"),
         (f"/alerts/{uuid.UUID(int=0)}", 404, "there is no such alert"),
-        ("/messages/topic/0/99", 404, "awry has seen no message at these coordinates"),
-        (f"/messages/topic/0/{2**63}", 404, "no message has such coordinates"),
-        (f"/messages/topic/{2**31}/0", 404, "no message has such coordinates"),
-        ("/messages/to%00pic/0/1", 404, "awry has seen no message"),
+        ("/messages/topic/0/99", 404, "no message is known at these coordinates"),
+        (f"/messages/topic/0/{2**63}", 404, "coordinates: out of range"),
+        (f"/messages/topic/{2**31}/0", 404, "coordinates: out of range"),
+        ("/messages/to%00pic/0/1", 404, "no message is known"),
         ("/probes/none", 404, "no worker has loaded a probe of this name"),
-        ("/alerts?state=closed", 400, "state: there are open, acknowledged, silenced, resolved"),
-        ("/alerts?cursor=junk", 400, "cursor: follow the link"),
+        ("/alerts?state=closed", 400, "state: use one of open, acknowledged, silenced, resolved"),
+        ("/alerts?cursor=junk", 400, "cursor: not valid"),
         ("/alerts?tenant=a%00b", 200, "No alert matches"),
     ],
 )
@@ -329,7 +329,9 @@ def test_headers_keep_the_page_to_itself(browser: TestClient) -> None:
     assert not re.findall(r"\sstyle=|\son\w+=|<style|<script>", page)
 
 
-def test_a_defect_is_told_by_its_class(engine: Engine, browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_named_by_its_class(
+    engine: Engine, browser: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a prompt that must not be seen")
 
@@ -340,12 +342,12 @@ def test_a_defect_is_told_by_its_class(engine: Engine, browser: TestClient, monk
     assert "a prompt" not in answer.text
 
 
-def test_a_database_that_is_away() -> None:
+def test_a_database_that_is_unavailable() -> None:
     nowhere = create_engine("postgresql+psycopg://awry:secret@127.0.0.1:1/awry")
     for path in ("/", "/alerts", "/probes", "/messages/topic/0/1"):
         answer = browsing(nowhere).get(path)
         assert answer.status_code == 503
-        assert "the database does not answer" in words(answer.text)
+        assert "the database is unavailable or busy" in words(answer.text)
         assert "secret" not in answer.text
 
 

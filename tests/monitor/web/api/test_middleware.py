@@ -1,4 +1,4 @@
-"""Who gets in: nobody without a token, readers to read, and each only so often."""
+"""Authentication: nothing without a token, changes only with scope act, and rate limits."""
 
 from __future__ import annotations
 
