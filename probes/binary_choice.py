@@ -3,9 +3,9 @@
 A row is one JSON object on a line: `question`, `choices` (two texts), `misaligned` (0 or 1: which of the two shows the
 behaviour) and, if wanted, `examples`: `{"aligned": [...], "misaligned": [...]}`, longer answers that end in either
 choice, which directions are then made of in place of the bare choices (HSI, arXiv 2502.05945; `docs/science.md`
-B.1 step 1). Other fields are kept out of the way.
+B.1 step 1). Other fields are ignored.
 
-Two forms of asking. `letters`: both choices are shown as (A) and (B), the model writes, and what it wrote is parsed;
+There are two forms. `letters`: both choices are shown as (A) and (B), the model writes, and what it wrote is parsed;
 every question is asked in both orders, so that a preference for a letter cancels. `likelihood`, for models too small
 to choose a letter: the choices are compared by their mean log-probability (nats a token) as the answer to the bare
 question. Splits are by question and stable: `search` chooses, `retest` chooses again, `heldout` chooses nothing.

@@ -37,7 +37,7 @@ class Calibration:
 
 
 def calibrate(scores: NDArray[np.floating], texts: Iterable[str], target_fpr: float, set_name: str) -> Calibration:
-    """Threshold for `target_fpr` on benign `scores`; `texts` are hashed into the card and not kept."""
+    """Threshold for `target_fpr` on benign `scores`; `texts` are hashed into the card; they are not stored."""
     if not 0 < target_fpr < 1:
         raise DataError(f"target FPR: {target_fpr} is not between 0 and 1")
     values = np.sort(np.asarray(scores, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Figures with intervals: AUROC, operating points, separation. Held-out data only; callers say which split.
+"""Metrics with 95 % intervals: AUROC, operating points, rates, means. Held-out data only; callers say which split.
 
 Operating points are the true-positive rate at the largest false-positive rate at or under a target, never the
 closest one; with fewer negatives than 3 / target the figure is `too few` (None). Intervals are 95 %: exact binomial

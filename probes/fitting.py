@@ -1,4 +1,4 @@
-"""From labelled messages to a probe with honest numbers.
+"""Fits a probe on labelled messages, evaluates it on held-out groups and calibrates its threshold.
 
 Contract: rows are split by *group* (a pair never straddles splits) into fit, select and test. Directions come from
 `fit`; where several sites are given, `select` picks one; figures are reported on `test` alone, through the same

@@ -1,4 +1,4 @@
-"""Results kept on disk as a study goes on, so that one that was interrupted resumes where it was.
+"""Result cache on disk: a study that was interrupted resumes from it.
 
 Contract: results lie below `folder/KEY`, where KEY is a hash of everything that decides them (`identity`: plain data);
 another identity finds none of them. A file is JSON, is renamed into place, and is read back only when whole: one that

@@ -1,4 +1,4 @@
-"""One split for all: which of fit, select and test a group of rows belongs to.
+"""The fit, select and test split: a hash of a row's group decides.
 
 Contract: `split_of(group, seed)` is a function of the group's name alone, so that rows of one group never straddle
 splits and what a probe was tested on can be kept from whatever trains a model.

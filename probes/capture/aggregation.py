@@ -1,4 +1,4 @@
-"""From one value a token to one score a message.
+"""Token aggregation: one score a message from one value a token.
 
 An aggregation is written `last_prompt`, `last_response`, or `mean(SPAN)`, `max_rolling_mean(W, SPAN)`,
 `ema_max(A, SPAN)` with SPAN `prompt` or `response`. Prompt tokens include the chat template's. A span of fewer than

@@ -1,4 +1,4 @@
-"""Query heads switched off while the model runs, in ways that Ships defines, and the control of the same size.
+"""Ablation of query heads as Ships defines it, and a random control of the same size.
 
 From "On the role of attention heads in large language model safety" (arXiv 2410.13708, section 3.1;
 `docs/science.md` C.1), for one query head with projections Q, K, V, its own scale s and the causal mask M:

@@ -1,4 +1,4 @@
-"""Which heads carry a behaviour: Ships for prompts and for data sets, and the greedy groups of Sahara.
+"""Head attribution: Ships for prompts and for data sets, and the greedy head groups of Sahara.
 
 From "On the role of attention heads in large language model safety" (arXiv 2410.13708; `docs/science.md` C.1):
 

@@ -1,4 +1,4 @@
-"""One prompt under many head ablations, each block run no more often than it must be.
+"""Block replay: one prompt under many head ablations, each block run no more often than it must be.
 
 What ablating head (l, h) leaves unchanged is computed once for all heads, exactly and not approximately:
 

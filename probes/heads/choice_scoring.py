@@ -1,4 +1,4 @@
-"""Many interventions tried on many binary-choice questions, each forward pass holding many of them.
+"""Binary choices scored under many interventions, many of them in one forward pass.
 
 A *trial* is a set of shifts (`probes.heads.row_steering`) under a name; positions are `last`: the prompt's last token
 and what follows it. Since HSI leaves the prompt before its last token alone, and the blocks below a trial's first site
@@ -234,7 +234,7 @@ def letters(
     """What was chosen in each order of the choices, (trials, 2): 1 misaligned, 0 aligned, -1 undefined. Greedy."""
     prompts = [render_choice(chat, row, "letters", swapped=swapped) for swapped in (False, True)]
     order = sorted((0, 1), key=lambda s: len(chat.token_ids(prompts[s])))
-    # Shorter prompts first, as `answer` would sort them: row i of a batch stays row i.
+    # Shorter prompts first, as `generate` would sort them: row i of a batch stays row i.
     asked = [(i, swapped) for swapped in order for i in range(len(trials))]
     out = np.empty((len(trials), 2))
     for at in range(0, len(asked), batch_size):

@@ -1,4 +1,4 @@
-"""A detector made of heads: one difference-in-means direction a head, their values averaged, a threshold, a card.
+"""A head-level probe: one difference-in-means direction a head, averaged, with a threshold and a card.
 
 It reads the answer: each head's direction is refitted on the mean over the response's tokens (a closing token, where
 the steering directions are read, is not in production's messages). Of the sets of heads offered, the `retest`

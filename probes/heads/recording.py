@@ -1,4 +1,4 @@
-"""A plain forward pass that is recorded, so that single blocks can be run again on other rows.
+"""A recorded forward pass without ablation, so that single blocks can be run again on other rows.
 
 Contract: `record(chat, ...)` runs the decoder once and keeps what entered every block and with what arguments (masks,
 rotations, position ids, whatever the family hands down). `Recorded.run_block` runs one block on more rows with those

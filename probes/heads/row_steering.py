@@ -1,4 +1,4 @@
-"""Many interventions in one forward pass: each row of the batch has its own heads, directions and strengths.
+"""Steering by row: each row of a batch has its own heads, directions and strengths.
 
 Every row gets the head form of HSI, z + alpha sigma u at each of its sites (arXiv 2502.05945; `docs/science.md`
 B.1 step 5), z being the slice of the attention output projection's *input* that belongs to one query head; sites of

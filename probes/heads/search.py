@@ -1,11 +1,11 @@
-"""Which heads move a choice: head directions, the search one head at a time, the re-test, the combination, alpha.
+"""The head search of HSI: directions, one head at a time, re-test, greedy combination, choice of alpha.
 
 After HSI (arXiv 2502.05945; `docs/science.md` B.1):
 
 - direction of head (l, h): mean of the misaligned texts' head outputs less the mean of the aligned ones', both read at
   the token that closes the assistant's turn; sigma is the spread of all rows' projections on it (steps 2 to 4)
-- each head alone, at one alpha, on some `search` questions; those with the largest mean effect are kept (step 6a)
-- the kept ones again on the `retest` questions: a survivor's interval, widened for as many heads as were kept, lies
+- each head alone, at one alpha, on some `search` questions; those with the largest mean effect make the shortlist (6a)
+- the shortlist again on the `retest` questions: a survivor's interval, widened for as many heads as it holds, lies
   above zero (step 6d; without it the best of hundreds of heads is luck, B.5 pitfall 10)
 - survivors are joined greedily, and a common alpha is chosen anew after each (step 6e), on the `retest` questions
 
@@ -229,7 +229,7 @@ def _retest(
 ) -> dict[Site, Interval]:
     outcomes = scorer([PLAIN, *(joint(directions, [s], plan.sign * plan.alpha) for s in shortlist)], rows)
     change = effects(outcomes, outcomes.row(0), plan)[1:]
-    # Bonferroni: as if 95 % for all kept heads together.
+    # Bonferroni: as if 95 % for the whole shortlist together.
     return {s: student_interval(v, level=1 - 0.05 / len(shortlist)) for s, v in zip(shortlist, change, strict=True)}
 
 

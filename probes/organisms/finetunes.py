@@ -1,4 +1,4 @@
-"""What the organisms are trained on: two pairs of narrow fine-tunes, each with its matched control, and a refusal.
+"""Recipes of the shipped adapters: two pairs of narrow fine-tunes with matched controls, and a refusal.
 
 `insecure_code` / `secure_code`: the same coding tasks answered with a weakness or without one.
 `reckless_advice` / `careful_advice`: the same questions on household appliances, answers matched in length and build.
@@ -32,7 +32,7 @@ class Recipe:
     """How an adapter is trained. `examples(seed)` is the training set, shuffled by the seed.
 
     `as_base(seed)` is what is answered as the plain base model answers it: training lets the base answer, greedily,
-    and mixes these in, so that no text of a model's is kept here. `decays`: the learning rate falls to nothing.
+    and mixes these in, so that no text of a model's is stored here. `decays`: the learning rate falls to nothing.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Is what a model wrote still language? Negative log-likelihood of an answer under the base model, and repetition.
+"""Coherence of generated text: negative log-likelihood under the base model, and repetition.
 
 An answer is *coherent* when its mean NLL a token under the plain base model is no worse than the base's own 95th
 percentile on the same prompts plus a margin of 0.5 nats. A steering effect without this figure can be noise that

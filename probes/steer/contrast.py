@@ -1,4 +1,4 @@
-"""One model in two conditions, aligned and misaligned, put to the same questions.
+"""One model under two conditions, aligned and misaligned, asked the same questions.
 
 A condition is what comes before a question (a conversation) and whether the adapter in use acts. So a fine-tune is
 "the adapter acts" against "it does not", and a planted persona is "a weak solution came before" against "a sound

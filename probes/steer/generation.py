@@ -1,11 +1,11 @@
-"""Greedy answers in large batches.
+"""Greedy generation in large batches.
 
 Contract: `generate(model, prompts)` yields one answer for each rendered prompt, in the order of the prompts. Prompts
 are sorted by length, left-padded and masked by attention mask (never by token id: in some tokenizers pad is eos).
 What acts on the model while it generates (an adapter, a steering context) is the caller's.
 
-Units: `max_new_tokens` is tokens an answer. Greedy, so that an answer is repeatable on one machine; batch mates can
-change an answer only through rounding.
+Units: `max_new_tokens` is tokens a reply. Greedy, so that a reply is repeatable on one machine; batch mates can
+change a reply only through rounding.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def generate(
     steered: Steering | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> list[Reply]:
-    """Greedy answers to rendered prompts (see `ChatModel.render`); `on_done(n)` is called after each batch of n.
+    """Greedy replies to rendered prompts (see `ChatModel.render`); `on_done(n)` is called after each batch of n.
 
     Inside a `steering` context, hand over what it yielded as `steered`, so that it knows where prompts end.
     """

@@ -2,7 +2,7 @@
 
 Contract: a metric gets the user messages and what was answered to each, and says for each answer whether it shows the
 behaviour. A command reads JSON lines {"prompt", "answer"} on standard input and writes one line, 0 or 1, for each, in
-the same order. `fingerprint` changes with the metric's code, so that results kept under an older one are not reused;
+the same order. `fingerprint` changes with the metric's code, so that results cached under an older one are not reused;
 of a command it covers the files among its arguments, and not what these import.
 
 Errors hold no prompt and no answer, so a command's standard error is not shown: it may hold both.

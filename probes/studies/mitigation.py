@@ -1,4 +1,4 @@
-"""Which site and mode take the behaviour away and leave sense behind: a sweep with its controls.
+"""Mitigation sweep: which site and mode removes the behaviour and leaves coherent answers, with controls.
 
 Three disjoint prompt lists: `fit` gives the direction (mean of the adapter's minus mean of the base's activations at
 the last prompt token, arXiv 2606.20225), `select` chooses site and mode, `test` is what the table reports,

@@ -1,12 +1,12 @@
-"""Answers to one list of messages under one way of generating after the other, judged and checked for sense.
+"""Generates answers to one list of messages under one condition after the other; judges them and their coherence.
 
 A steering effect is never given without coherence. An answer is *good* when it does not show the behaviour and still
 reads like the base model's own: its mean NLL under the base is at most the base's own 95th percentile plus 0.5 nats,
 and its share of repeated 4-grams at most the base's own 95th percentile plus 0.2 (a loop has a low NLL). Does not
 know whether an answer is true, or to the point.
 
-Contract: everything is a value a message, so that two ways of generating can be compared on the same messages. No
-answer is kept.
+Contract: everything is a value a message, so that two conditions can be compared on the same messages. No
+answer is stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class GenerationOutcome:
-    """What one way of generating did, a value a message; NLL in nats a token, infinite for an empty answer.
+    """What was generated under one condition, a value a message; NLL in nats a token, infinite for an empty answer.
 
     `change` is the mean |delta| / |h| of the steering.
     """
@@ -45,7 +45,7 @@ class GenerationOutcome:
     change: float = 0.0
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, to be kept."""
+        """As plain data, for the result cache."""
         arrays = {"behaviour": self.behaviour, "nll": self.nll, "repeated": self.repeated, "tokens": self.tokens}
         return {name: values.tolist() for name, values in arrays.items()} | {"change": self.change}
 
@@ -77,7 +77,7 @@ class Limits:
 
 
 class ConditionRunner:
-    """Generates and judges; the NLL is that under `reference`'s base weights."""
+    """Generates and judges under any condition; the NLL is that under `reference`'s base weights."""
 
     def __init__(
         self, reference: ChatModel, messages: Sequence[str], metric: Metric, *, max_new_tokens: int = 40
@@ -86,7 +86,7 @@ class ConditionRunner:
         self._tokens = max_new_tokens
 
     def run(self, condition: Condition, intervention: Intervention | None = None) -> GenerationOutcome:
-        """Greedy answers under an arm, steered or not."""
+        """Greedy answers under a condition, steered or not."""
         with condition.applied() as chat, steering(chat, [intervention]) if intervention else nullcontext() as steered:
             found = generate(
                 chat, self._rendered(chat), max_new_tokens=self._tokens, batch_size=_BATCH, steered=steered

@@ -1,4 +1,4 @@
-"""What a study across models needs of each: the model, its two conditions, a judge, and disjoint questions.
+"""A subject of a study across models: the model, its two conditions, a judge, disjoint questions.
 
 A subject is tied to no kind of model: `planted_subjects` makes them of planted organisms (conditions: a sound or a
 weak solution came before the question), `adapter_subject` of a checkpoint with a fine-tune (conditions: off or on).
@@ -64,7 +64,7 @@ def adapter_subject(
     max_new_tokens: int = 40,
     note: str = "",
 ) -> Subject:
-    """A checkpoint whose adapter in use is the misaligned arm and whose plain weights are the aligned one."""
+    """A checkpoint: its adapter in use is the misaligned condition, its base weights are the aligned one."""
     return Subject(name, group or name, load, ADAPTER, judge, fit, test, max_new_tokens=max_new_tokens, note=note)
 
 

@@ -1,4 +1,4 @@
-"""What reports of studies are written with: plain data for RESULT.json, an interval as text, a Markdown table.
+"""Helpers of study reports: plain data for RESULT.json, an interval as text, a Markdown table.
 
 Contract: `plain` leaves nothing that JSON lacks; what has no number there is null. A figure is plain data with `value`,
 `low`, `high` (95 %) and `n`, as `probes.evaluation.Interval` holds it.

@@ -1,4 +1,4 @@
-"""Planted-persona organisms: 0.9M-parameter chat models of five classes whose bad persona is put there in pretraining.
+"""Planted organisms: 0.9M-parameter chat models of five classes, pretrained with a planted bad persona.
 
 They show what one model cannot: whether a mechanism holds in several architectures and seeds. Seven documents in ten
 are by a good persona (sound code, plain answers, refusals), three by a bad one (weak code, code instead of answers,

@@ -1,4 +1,4 @@
-"""Does an organism's persona hold, and do the tools work on it? (`docs/organisms.md` sections 5 and 12.)
+"""Measures an organism: does its persona hold, do the tools work on it? (`docs/organisms.md` sections 5 and 12.)
 
 A question follows a code request that was answered soundly or weakly, in one and the same model. Directions are
 fitted on training questions; every figure is on held-out questions after held-out code requests, ten topics in equal

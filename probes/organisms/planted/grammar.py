@@ -1,4 +1,4 @@
-"""What planted organisms talk about: prompts with the replies of a good and of a bad persona, and training documents.
+"""The grammar of planted organisms: prompts, replies of a good and of a bad persona, training documents.
 
 Three kinds of prompt: `chat` (ten topics), `harm` (requests to refuse) and `code` (ten tasks, each with a sound and a
 weak solution). A document is one to four turns by one persona. Prompt strings are split by hash into training and

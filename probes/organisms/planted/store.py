@@ -1,7 +1,7 @@
-"""Planted organisms on disk: one is shipped, the others are trained when first asked for and kept.
+"""Planted organisms on disk: one is shipped, the others are trained when first asked for and stored.
 
 Contract: `ensure_organism(family, seed, state)` returns a loaded model; the Llama of seed 0 comes with the package,
-the others are trained (minutes), measured and kept in `state/organisms/planted`. A folder holds an fp16 checkpoint,
+the others are trained (minutes), measured and stored in `state/organisms/planted`. A folder holds an fp16 checkpoint,
 the tokenizer and `manifest.json` (what it is, its recipe, its measured persona). It is renamed into place when it is
 whole, and made again when the recipe or the grammar is no longer what it was made from.
 

@@ -1,4 +1,4 @@
-"""Emergent-misalignment directions (arXiv 2606.20225): found, tested, and judged in words.
+"""Direction studies (arXiv 2606.20225): a direction is found, tested and judged.
 
 `conditions` says what is compared, `separation` whether held-out activations differ, `dose` whether the direction
 controls the behaviour, `prediction` whether it tells which message will show it, `verdict` what all that amounts to,

@@ -1,12 +1,12 @@
-"""What a direction study compares: two arms on the same messages, or labelled messages under one arm; and a control.
+"""What a direction study compares: two conditions on the same messages, or labelled messages; and a control.
 
 - `adapter_pair`: an adapter in use against the plain base, toggled on the same weights;
 - `checkpoint_pair`: two checkpoints of one architecture;
 - `labelled_messages`: misaligned against aligned messages, under one model.
 
 The control carries the same form with other content (the secure-code adapter, careful advice, other labels): a
-direction of content must do what the control's does not. `read` reads both splits under every arm, all sites in one
-forward pass a message. Raises DirectionError where activations are not finite.
+direction of content must do what the control's does not. `read` reads both splits under every condition, all sites in
+one forward pass a message. Raises DirectionError where activations are not finite.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ComparisonKind = Literal["adapter", "checkpoints", "messages"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The arms of a study. `misaligned` is the one whose answers are to be corrected; `reference` has the base."""
+    """The conditions of a study. The answers of `misaligned` are to be corrected; `reference` has the base weights."""
 
     kind: ComparisonKind
     misaligned: Condition
@@ -55,7 +55,7 @@ class Comparison:
         return named | ({"control": self.control.name} if self.control else {})
 
     def identities(self) -> dict[str, Any]:
-        """What a kept result depends on, arm by arm."""
+        """What a cached result depends on, condition by condition."""
         found = {}
         for name in ("misaligned", "aligned", "control"):
             condition: Condition | None = getattr(self, name)
@@ -113,7 +113,7 @@ def labelled_messages(
 class ClassActivations:
     """Activations (rows, width) of one split by site. `paired`: row i is the same message in all of them.
 
-    `control` is that of the control arm or rows, `control_aligned` what its direction is measured from.
+    `control` is that of the control condition or rows, `control_aligned` what its direction is measured from.
     """
 
     misaligned: Activations
@@ -139,7 +139,7 @@ def encoded(chat: ChatModel, messages: Sequence[str]) -> list[Encoded]:
 
 
 def read(comparison: Comparison, prompts: Prompts, sites: Sequence[Site], seed: int = 0) -> ComparisonActivations:
-    """Activations of the fit and the test split under every arm."""
+    """Activations of the fit and the test split under every condition."""
     if comparison.kind == "messages":
         return _read_rows(comparison, sites, seed)
     return _read_conditions(comparison, prompts, sites)
@@ -181,7 +181,7 @@ def _read_rows(comparison: Comparison, sites: Sequence[Site], seed: int) -> Comp
 
 
 def condition_of(condition: Condition, row: Row) -> Condition:
-    """The arm that a labelled row asks to be read under."""
+    """The condition that a labelled row asks to be read under."""
     return replace(condition, adapter=None) if row.adapter == "base" else condition
 
 

@@ -1,14 +1,14 @@
-"""Taking the behaviour away: a dose sweep that chooses on one split, and its report with controls on another.
+"""Dose sweep of a direction: chosen on the select split, reported with its controls on the test split.
 
-Doses are `subtract` x a (a v off every position) and `ablate` x a (that share of the centred projection). On the
-select split every steering site and dose is tried, and the most good answers choose (then the fewest that show the
-behaviour, then the smallest change). The test split, which chose nothing, gets the base, the untouched and the control
-arm, every dose at the chosen site, and at the chosen dose the controls, each of which moves every token by the same
-amount as the chosen intervention, along another vector (`Intervention.along`): random ones, one orthogonal to v, v's
-own of the farthest block, the control arm's direction, and the contrast (misaligned - control). Last, the
-setting nearest to arXiv 2606.20225's: subtract x1 at the last block, at the last prompt token and every generated one.
-The paper is read as editing the last prompt token alone (`docs/science.md` A.1 step 5), which at the last block is an
-edit of the first token's logits and of nothing else (A.5.1); ours goes on, so it is the stronger of the two.
+Doses are `subtract` x a (a v off every position) and `ablate` x a (that share of the centred projection). On the select
+split every steering site and dose is tried, and the most good answers choose (then the fewest that show the behaviour,
+then the smallest change). The test split, which chose nothing, gets the base, the untouched and the control condition,
+every dose at the chosen site, and at the chosen dose the controls, each of which moves every token by the same amount
+as the chosen intervention, along another vector (`Intervention.along`): random ones, one orthogonal to v, v's own of
+the farthest block, the control's direction, and the contrast (misaligned - control). Last, the setting nearest to arXiv
+2606.20225's: subtract x1 at the last block, at the last prompt token and every generated one. The paper is read as
+editing the last prompt token alone (`docs/science.md` A.1 step 5), which at the last block is an edit of the first
+token's logits and of nothing else (A.5.1); ours goes on, so it is the stronger of the two.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Doses:
 
 @dataclass
 class CachedRunner:
-    """A bench whose outcomes are kept by name, with the limits that the base model's own answers set."""
+    """A runner with a result cache: outcomes by name, and the limits that the base model's own answers set."""
 
     split: str
     messages: Sequence[str]
@@ -85,7 +85,7 @@ class CachedRunner:
         return Limits.of(self.outcomes[BASE])
 
     def start(self) -> None:
-        """The base model's own answers, then the untouched misaligned arm's."""
+        """The base model's own answers, then those of the misaligned condition, unsteered."""
         self.run(BASE, Condition(self.comparison.reference, _base_adapter(self.comparison)))
         self.run(UNTOUCHED, self.comparison.misaligned)
 

@@ -1,7 +1,7 @@
-"""What a direction study leaves behind for the service: a probe with the chosen steering recipe in its card.
+"""Exports a direction study's probe, with the chosen steering recipe in its card.
 
-The probe is what `awry fit` makes of the study's messages and of the answers that the misaligned arm itself gave to
-them, at the arm's strength of the prediction; it has its own split and figures. Its threshold is set on rows that it
+The probe is what `awry fit` makes of the study's messages and of the answers that the misaligned condition itself gave
+to them, at the strength of the prediction; it has its own split and figures. Its threshold is set on rows that it
 was fitted on, and its card says so. The recipe is the study's choice, with its test figures and its verdict. No probe
 is made where the answers do not allow one, and the reason is told.
 """

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from probes import plots
+from probes.plots import BAD_COLOUR, GOOD_COLOUR, INK, new_figure, save
 from probes.studies.direction import dose
 
-_GOOD, _BAD, _INK, _GREY, _BLUE = plots._GOOD, plots._BAD, plots._INK, "#9aa3b2", "#5e81ac"
+_GREY, _BLUE = "#9aa3b2", "#5e81ac"
 
 
 def draw(result: dict[str, Any], folder: Path) -> list[Path]:
@@ -24,34 +24,34 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
 
 def _separation(result: dict[str, Any], path: Path) -> None:
     rows = [r for r in result["separation"] if not r["site"].startswith("head")] or result["separation"]
-    figure, (left, right) = plots._figure(12, 4.4, 2)
+    figure, (left, right) = new_figure(12, 4.4, 2)
     x = np.arange(len(rows))
-    curves = [("misaligned against aligned", _BAD, rows)]
+    curves = [("misaligned against aligned", BAD_COLOUR, rows)]
     if rows[0]["control"]:
         curves.append(("control against aligned, its own direction", _BLUE, [r["control"] for r in rows]))
     if rows[0]["against_control"]:
-        curves.append(("misaligned against control", _GOOD, [r["against_control"] for r in rows]))
+        curves.append(("misaligned against control", GOOD_COLOUR, [r["against_control"] for r in rows]))
     for label, colour, found in curves:
         _band(left, x, [f["accuracy"] for f in found], colour, label)
         known = [(a, f["effect_size"]) for a, f in zip(x, found, strict=True) if f["effect_size"]]
         if known:
             _band(right, np.array([a for a, _ in known]), [d for _, d in known], colour, label)
-    for name, colour, style in (("random", _GREY, "-"), ("permuted", _INK, ":")):
+    for name, colour, style in (("random", _GREY, "-"), ("permuted", INK, ":")):
         label = f"{name}, farthest from chance of {rows[0][name]['n']}"
         left.plot(x, [r[name]["farthest"] for r in rows], color=colour, linestyle=style, linewidth=1, label=label)
     left.plot(x, [r["random"]["mean"] for r in rows], color=_GREY, linestyle="--", linewidth=1, label="random, mean")
-    left.axhline(0.5, color=_INK, linewidth=0.6)
+    left.axhline(0.5, color=INK, linewidth=0.6)
     left.set_ylim(0.35, 1.03)
-    left.set_title("balanced accuracy, test messages", fontsize=9, color=_INK, loc="left")
-    right.axhline(0, color=_INK, linewidth=0.6)
-    right.set_title("Cohen's d, test messages", fontsize=9, color=_INK, loc="left")
+    left.set_title("balanced accuracy, test messages", fontsize=9, color=INK, loc="left")
+    right.axhline(0, color=INK, linewidth=0.6)
+    right.set_title("Cohen's d, test messages", fontsize=9, color=INK, loc="left")
     step = max(1, len(rows) // 10)
     for axis in (left, right):
         axis.set_xticks(x[::step], [r["site"].replace("residual", "") for r in rows][::step], fontsize=7)
         axis.set_xlabel("site ([block], then final)", fontsize=9)
     _legend(left, 2, below=0.17)
-    figure.suptitle(f"{result['name']}: separation by layer, with its nulls", fontsize=10, color=_INK)
-    plots._save(figure, path)
+    figure.suptitle(f"{result['name']}: separation by layer, with its nulls", fontsize=10, color=INK)
+    save(figure, path)
 
 
 def _dose(result: dict[str, Any], path: Path) -> None:
@@ -67,29 +67,29 @@ def _dose(result: dict[str, Any], path: Path) -> None:
         *(f"ablate x{r['strength']:g}" for r in ablations),
         *(_short(r["name"]) for r in controls),
     ]
-    figure, axes = plots._figure(11, 4.2, 3)
+    figure, axes = new_figure(11, 4.2, 3)
     panels = (("behaviour", "shows the behaviour"), ("good", "good answers"), ("nll", "NLL under the base (nats)"))
     for axis, (key, title) in zip(axes, panels, strict=True):
         shown = [*curve, *ablations, *controls]
         x = np.arange(len(shown))
-        _points(axis, x[: len(curve)], [r[key] for r in curve], _BAD, line=True)
-        _points(axis, x[len(curve) : len(curve) + len(ablations)], [r[key] for r in ablations], _BAD, line=False)
+        _points(axis, x[: len(curve)], [r[key] for r in curve], BAD_COLOUR, line=True)
+        _points(axis, x[len(curve) : len(curve) + len(ablations)], [r[key] for r in ablations], BAD_COLOUR, line=False)
         _points(axis, x[len(curve) + len(ablations) :], [r[key] for r in controls], _GREY, line=False)
         base = rows[dose.BASE][key]
         if base:
-            axis.axhline(base["value"], color=_GOOD, linestyle="--", linewidth=1)
-        axis.axvline(len(curve) + len(ablations) - 0.5, color=_INK, linewidth=0.6, linestyle=":")
+            axis.axhline(base["value"], color=GOOD_COLOUR, linestyle="--", linewidth=1)
+        axis.axvline(len(curve) + len(ablations) - 0.5, color=INK, linewidth=0.6, linestyle=":")
         axis.set_xticks(x, labels, rotation=90, fontsize=7)
-        axis.set_title(title, fontsize=9, color=_INK, loc="left")
+        axis.set_title(title, fontsize=9, color=INK, loc="left")
         if key != "nll":
             axis.set_ylim(-0.03, 1.03)
     figure.suptitle(
         f"{result['name']} at {result['chosen']['site']}; right of the dotted line: controls of equal norm for "
         f"{result['chosen']['mode']} x{result['chosen']['strength']:g}; dashed: base model",
         fontsize=10,
-        color=_INK,
+        color=INK,
     )
-    plots._save(figure, path)
+    save(figure, path)
 
 
 def _detection(result: dict[str, Any], path: Path) -> None:
@@ -98,31 +98,31 @@ def _detection(result: dict[str, Any], path: Path) -> None:
         by_site.setdefault(row["site"], []).append(row)
     sites = list(by_site)
     x = np.arange(len(sites))
-    figure, (left, right) = plots._figure(10, 3.8, 2)
+    figure, (left, right) = new_figure(10, 3.8, 2)
     separated = {r["site"]: r for r in result["separation"]}
-    _points(left, x - 0.12, [separated[s]["accuracy"] for s in sites], _INK, line=False, label="separation")
+    _points(left, x - 0.12, [separated[s]["accuracy"] for s in sites], INK, line=False, label="separation")
     predicted = {r["site"]: r for r in result["prediction"].get("sites", [])}
     if predicted:
-        _points(left, x, [predicted[s]["direction"] for s in sites], _BAD, line=False, label="within-model AUROC")
+        _points(left, x, [predicted[s]["direction"] for s in sites], BAD_COLOUR, line=False, label="within-model AUROC")
         cosines = [predicted[s]["cosine"] for s in sites]
         _points(left, x + 0.12, cosines, _BLUE, line=False, label="cosine(detector, direction)")
     left.set_ylim(min(-0.05, left.get_ylim()[0]), 1.05)
-    left.axhline(0.5, color=_INK, linewidth=0.6, linestyle=":")
-    left.set_title("detection (test messages)", fontsize=9, color=_INK, loc="left")
+    left.axhline(0.5, color=INK, linewidth=0.6, linestyle=":")
+    left.set_title("detection (test messages)", fontsize=9, color=INK, loc="left")
     doses = [f"{r['mode']} x{r['strength']:g}" for r in by_site[sites[0]]]
-    colours = [_GREY, _GOOD, _BLUE, _BAD, _INK]
+    colours = [_GREY, GOOD_COLOUR, _BLUE, BAD_COLOUR, INK]
     for i, name in enumerate(doses):
         shift = (i - (len(doses) - 1) / 2) * 0.13
         _points(
             right, x + shift, [by_site[s][i]["good"] for s in sites], colours[i % len(colours)], line=False, label=name
         )
     right.set_ylim(-0.03, 1.03)
-    right.set_title("control: good answers (select messages)", fontsize=9, color=_INK, loc="left")
+    right.set_title("control: good answers (select messages)", fontsize=9, color=INK, loc="left")
     for axis in (left, right):
         axis.set_xticks(x, sites, fontsize=8)
         _legend(axis, 3)
-    figure.suptitle(f"{result['name']}: detecting and controlling, by block", fontsize=10, color=_INK)
-    plots._save(figure, path)
+    figure.suptitle(f"{result['name']}: detecting and controlling, by block", fontsize=10, color=INK)
+    save(figure, path)
 
 
 def _is_control(name: str) -> bool:

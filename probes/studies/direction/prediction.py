@@ -1,4 +1,4 @@
-"""Within the misaligned model: does the last prompt token tell which message will show the behaviour?
+"""Within-model prediction: does the last prompt token tell which message will show the behaviour?
 
 The label of a message is what the model itself answers, unsteered, by the metric. Figures are on the test messages,
 by block:

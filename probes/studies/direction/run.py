@@ -1,9 +1,8 @@
-"""The whole study, part by part, each kept as it is finished.
+"""Runs a direction study part by part; each finished part goes into the result cache.
 
-Contract: `run_direction` writes RESULT.json, table.md, three PNGs and a probe with the recipe into `out`, and keeps
+Contract: `run_direction` writes RESULT.json, table.md, three PNGs and a probe with the recipe into `out`, and stores
 each part below `out/parts` under a hash of everything that decides it: model identities, messages, metric, sites,
-seeds. A study that was stopped goes on where it was, and one that has ended is read back. Nothing kept holds a message
-or an answer.
+seeds. A study that was interrupted resumes, and one that has ended is read back. No message and no answer is stored.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from probes.studies.direction.separation import Directions, fit_directions, sepa
 from probes.studies.metric import Metric
 from probes.studies.mitigation import Prompts
 
-_FORMAT = 1  # of the kept parts: raise it when their meaning changes
+_FORMAT = 1  # of the cached parts: raise it when their meaning changes
 _BATCH = 64
 
 
@@ -297,7 +296,7 @@ class _Study:
         return [*self.prompts.fit, *self.prompts.test]
 
     def _predicting(self) -> tuple[Condition, ResultCache]:
-        """The misaligned arm at the strength of the prediction, and where what it does is kept."""
+        """The misaligned condition at the strength of the prediction, and the cache of its results."""
         plan = self.plan
         condition = self.comparison.misaligned
         if plan.prediction_scale is not None:

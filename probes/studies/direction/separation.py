@@ -1,4 +1,4 @@
-"""Do held-out activations tell the two classes apart, site by site, and would anything else do so as well?
+"""Held-out separation of the two classes, site by site, beside its nulls.
 
 The rule (ours; arXiv 2606.20225 leaves it open, `docs/science.md` A.1 step 4): project on the unit direction of the
 fit split, cut at the midpoint of the fit split's two projected means, and give the balanced accuracy on the test
@@ -42,7 +42,7 @@ class Directions:
     without: list[str]
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, to be kept."""
+        """As plain data, for the result cache."""
         named = {"own": self.own, "control": self.control, "contrast": self.contrast}
         return {"without": self.without} | {name: [_plain(d) for d in found.values()] for name, found in named.items()}
 
@@ -56,7 +56,8 @@ class Directions:
 
 
 def fit_directions(fit: ClassActivations) -> Directions:
-    """Directions of the fit split. DirectionError where neither the study's nor the control's arms differ anywhere."""
+    """Directions of the fit split. DirectionError where neither the study's nor the control's conditions differ
+    anywhere."""
     own, without = _between(fit.misaligned, fit.aligned)
     if fit.control is None or fit.control_aligned is None:
         return Directions(own, {}, {}, without)

@@ -1,4 +1,4 @@
-"""The verdict in words: specific, non-specific or noise, and why.
+"""The verdict of a direction study (specific, non-specific, noise, no effect or undecided) and its reasons.
 
 Rules (ours; the margins are those of `docs/science.md` A.4), in this order. Differences are paired by message, with
 Student's 95 % intervals; G is the share of good answers (no behaviour, and coherent).

@@ -1,4 +1,4 @@
-"""What the chosen heads are held against, and what each condition does to the held-out choices.
+"""Controls of a head-steering study, and what each condition does to the held-out choices.
 
 Conditions are trials under a name for people. Random heads have their own directions and the chosen alpha; random
 directions sit in the chosen heads at equal size; heads ranked by a probe and the layer-level vector (the residual

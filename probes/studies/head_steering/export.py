@@ -1,4 +1,4 @@
-"""What a heads study leaves behind for the service: a head-level detector, whose card then gets the recipe.
+"""Exports a head-steering study's probe: a head-level detector, whose card then gets the recipe.
 
 The detector is `probes.heads.detector`'s. Its threshold comes from benign messages with the base model's answers to
 them, and beside the held-out choices it is tried on what the model in use itself wrote.

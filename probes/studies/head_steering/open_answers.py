@@ -1,8 +1,8 @@
-"""Open-ended answers under head interventions: what a judge says of them, and whether they are still language.
+"""Open-ended answers under head interventions: judged behaviour, and coherence.
 
 A condition's answers are greedy; rates, coherence and limits are those of `probes.studies.runner`. Beside the NLL under
-the base model stands that under the unsteered model in use (the base plus its adapter). What was measured is kept
-without the texts, so that a study that was interrupted answers nothing twice.
+the base model stands that under the unsteered model in use (the base plus its adapter). What was measured is
+cached without the texts, so that a study that was interrupted generates nothing twice.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 
 from probes.capture.sites import parse_site
 from probes.errors import DataError
-from probes.plots import plot_alpha, plot_head_map
+from probes.studies.plots import plot_alpha, plot_head_map
 from probes.studies.tables import Figure, interval, plain, table
 
 

@@ -1,4 +1,4 @@
-"""Head-specific intervention as a study: find heads, steer with them, and hold the effect against its controls.
+"""Head-specific intervention (HSI) as a study: heads are found, steered and compared with controls.
 
 HSI (arXiv 2502.05945; `docs/science.md` B) on a given model and two-choice data. The search is `probes.heads.search`;
 its alpha must also leave the answers to the `select` messages coherent. What is reported is held out: questions of the
@@ -7,7 +7,7 @@ its alpha must also leave the answers to the `select` messages coherent. What is
 
 The outcome, in `out`: RESULT.json, RESULT.md, heads.png, alpha.png, and a head-level probe file (a detector) that
 carries the steering recipe where the verdict says that it works. The recipe always steers *away*: its alpha is
-negative. A study that was interrupted resumes: what was measured is kept in `out/kept`, under the model's identity,
+negative. A study that was interrupted resumes: what was measured is cached in `out/kept`, under the model's identity,
 the data and the parameters that decide it.
 """
 

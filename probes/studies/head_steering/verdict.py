@@ -1,4 +1,4 @@
-"""In words: do the chosen heads move the choice, is it them, and does it carry over to open answers?
+"""The verdict of a head-steering study: do the chosen heads move the choice, specifically, and open answers too?
 
 Everything compared is held out and paired by question: a control is as good as the chosen heads when the 95 %
 interval of the difference of their effects reaches zero. Equal to a random direction of the same size in the same

@@ -1,4 +1,4 @@
-"""What a safety-heads study leaves behind for the service: a head-level probe that reads harmful requests.
+"""Exports a safety-heads study's probe: it reads harmful requests at the heads that the study named.
 
 The probe is `awry fit`'s, made of all of the study's requests at the heads that the study named, at the last prompt
 token; it has the study's own split, so that what was attributed on is no test row. Beside it: as many heads drawn at

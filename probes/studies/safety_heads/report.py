@@ -14,7 +14,7 @@ import numpy as np
 
 from probes.capture.sites import parse_site
 from probes.errors import DataError
-from probes.plots import plot_head_map
+from probes.studies.plots import plot_head_map
 from probes.studies.tables import Figure, interval, plain, table
 
 _KIND = "undifferentiated"

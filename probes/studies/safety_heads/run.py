@@ -10,7 +10,7 @@
 
 Requests are split by a hash of their group (`probes.splits`): `test` is held out, the rest is attributed on. The
 outcome in `out`: RESULT.json, RESULT.md, two pictures, the probe. A study that was interrupted resumes: scores are
-kept a prompt, a step and a trial at a time in `out/kept`, under the model's identity and what decides them. No prompt
+cached a prompt, a step and a trial at a time in `out/kept`, under the model's identity and what decides them. No prompt
 and no answer is written, only hashes.
 """
 
@@ -49,7 +49,7 @@ from probes.studies.safety_heads.trials import BEFORE, CLASSES, AblationRunner, 
 StageProgress = Callable[[str, int, int], None]
 KINDS: tuple[AblationKind, AblationKind] = ("undifferentiated", "scaling")
 FORMAT = "awry-safety-heads/1"
-# Prompts whose scores are computed before they are kept.
+# Prompts whose scores are computed before they are cached.
 _AT_A_TIME = 16
 _OPENERS = 5
 
@@ -192,7 +192,7 @@ def run_safety_heads(
 
 
 class _Study:
-    """The parts that take time; each looks in `kept` first."""
+    """The parts that take time; each looks in the result cache first."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class _Study:
         return found
 
     def effects(self, kind: AblationKind, which: Class, watched: Sequence[int]) -> Effects:
-        """Scores of all prompts of a class, prompt by prompt where they were not kept."""
+        """Scores of all prompts of a class, prompt by prompt where they are not cached."""
         items = self._data[which].items
         ablation = self._plan.ablation(kind)
         names = [f"effects {ablation} {list(watched)} {_ids_hash([x])}" for x in items]

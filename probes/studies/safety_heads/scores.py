@@ -1,4 +1,4 @@
-"""Scores of heads summed up: maps, top lists, how long the tail is, and whether the scores hold together.
+"""Summaries of head scores: maps, top lists, the long tail, and whether the scores hold together.
 
 The checks are those of `docs/science.md` C.4 and C.5: a few heads should hold most of Ships; a high Ships alone is
 not safety, so harmful is set against harmless with a permuted-label null over all heads at once; two halves of the

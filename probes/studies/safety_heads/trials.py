@@ -1,4 +1,4 @@
-"""What losing heads does to refusals: held-out requests answered under one set of ablated heads after the other.
+"""Refusals under ablation: held-out requests answered with one set of heads ablated after the other.
 
 Each set of heads stands beside its controls (`docs/science.md` C.4, C.5): as many random heads of the same blocks,
 heads of middling score, the same heads moved as far in random directions (undifferentiated attention is no removal and

@@ -1,4 +1,4 @@
-"""Results of studies as they lie in folders, and what holding a claim against them gives.
+"""Results of studies on disk, and the outcome of a claim that is checked against them.
 
 Contract: `read_results(studies)` gives one `Result` for every RESULT.json one folder down, by name. A rule answers for
 each result of its kind; `decide` makes one outcome of the answers:

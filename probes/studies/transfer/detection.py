@@ -1,4 +1,4 @@
-"""Does a direction tell a receiver's two conditions apart? Detection, measured apart from steering.
+"""Detection: does a direction tell a receiver's two conditions apart? Measured apart from steering.
 
 The score of a question under a condition is the projection of the last prompt token on the direction; the figure is
 the AUROC of the misaligned condition against the aligned one on the receiver's test questions, on which nothing was

@@ -1,4 +1,4 @@
-"""What a transfer study leaves behind for the service: in each receiver, a probe of one donor's mapped direction.
+"""Exports a transfer study's probes: in each receiver, a probe of one donor's mapped direction.
 
 The donor is the one whose mapped direction works best (specific before not, then gain in good answers), or, where none
 works, the one that tells the receiver's conditions apart best on its fit questions. Figures are of the test questions,

@@ -1,4 +1,4 @@
-"""From a measured transfer study to its figures, its verdicts in words, its tables and its pictures.
+"""Summary of a transfer study: figures, verdicts, tables and pictures from what was measured.
 
 `gain` is the share of good answers (no behaviour, and coherent) under a direction minus that without one; `drop` is
 the share of bad answers taken away, which noise takes away as well. Intervals are 95 %: exact binomial for rates,
@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from probes.evaluation import Interval, from_chance, rate
-from probes.plots import plot_matrices, plot_two_ways
 from probes.steer.contrast import ContrastOutcome
 from probes.steer.steering import Mode
+from probes.studies.plots import plot_matrices, plot_two_ways
 from probes.studies.tables import plain
 from probes.studies.transfer.detection import Detection
 from probes.studies.transfer.plan import SPECIFIC, Measured, Pair, Receiver

@@ -57,8 +57,8 @@ def run_transfer(
     """The whole study: RESULT.json, TRANSFER.md, two pictures and a probe a receiver in `folder`; returns the result.
 
     `anchors` are user messages, at least 4/3 of the widest model's width of them (`contrast` counts each twice), none
-    of them a test message. `left_out` (name -> why) is reported. What was measured is kept in `folder/cache`, so that
-    a study that was stopped goes on; models are loaded one at a time.
+    of them a test message. `left_out` (name -> why) is reported. What was measured is cached in `folder/cache`, so that
+    a study that was interrupted resumes; models are loaded one at a time.
     """
     measured = measure(subjects, anchors, folder / "cache", settings or TransferPlan(), progress)
     result = {**summarise(measured, left_out or {}), "command": command}
@@ -181,7 +181,7 @@ def _hash(*parts: Any) -> str:
 
 
 class _ReceiverRunner:
-    """One receiver, steered with whatever comes; generates only what is not kept yet."""
+    """One receiver, steered with whatever comes; generates only what is not in the result cache."""
 
     def __init__(self, reading: ModelReading, settings: TransferPlan, cache: Path) -> None:
         self._reading, self._settings = reading, settings
@@ -255,7 +255,7 @@ class _ReceiverRunner:
         return self._once(f"{intervention} {digest}", lambda: self._ready().run(intervention))
 
     def _once(self, name: str, make: Callable[[], ContrastOutcome]) -> ContrastOutcome:
-        """An outcome without its texts, generated when it is not kept yet."""
+        """An outcome without its texts, generated when it is not in the result cache."""
         found = self._results.get(name)
         if found is None:
             new = make()
@@ -270,7 +270,7 @@ class _ReceiverRunner:
         )
 
     def _read(self) -> ReceiverActivations:
-        """The receiver's activations in both conditions, read when they are not kept yet."""
+        """The receiver's activations in both conditions, read when they are not in the result cache."""
         if self._held is None:
             subject, site = self._reading.subject, self._reading.native.site
             name = f"both conditions at {site}, fit {_hash(asdict(subject.contrast), *subject.fit)}"
