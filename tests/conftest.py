@@ -23,7 +23,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-pytest_plugins = ["tests.support.kafka_fixtures"]
+pytest_plugins = ["tests.support.kafka_fixtures", "tests.support.study_fixtures"]
 
 # Read before the variables are taken away from the tests.
 _STATE_DIR = os.environ.get("AWRY_TEST_STATE_DIR")

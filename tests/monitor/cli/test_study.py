@@ -17,6 +17,7 @@ from monitor.service.mitigation import Mitigator
 from probes.card import check_identity, load_probe, replay_references
 from probes.model.load import AdapterSpec, ChatModel, load_chat_model
 from tests.support import planted_head, planted_study, refusing
+from tests.support.tiny import untyped
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -42,7 +43,7 @@ def refused(*arguments: str | Path) -> str:
 
 
 def save(chat: ChatModel, folder: Path) -> Path:
-    chat.model.save_pretrained(folder)
+    untyped(chat.model).save_pretrained(folder)
     chat.tokenizer.save_pretrained(folder)
     return folder
 
@@ -105,6 +106,7 @@ def of_direction(bench: Path, out: Path, *more: str | Path) -> tuple[str | Path,
     )
 
 
+@pytest.mark.study
 def test_a_direction_study_leaves_a_probe_whose_recipe_mitigates(bench: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     adapters = (
@@ -136,6 +138,7 @@ def test_a_direction_study_leaves_a_probe_whose_recipe_mitigates(bench: Path, tm
     assert sum(planted_study.is_bad(a.mitigated.text) for a in answers) <= plain / 4
 
 
+@pytest.mark.study
 def test_labelled_messages_instead_of_two_models(bench: Path, tmp_path: Path) -> None:
     rng = random.Random(3)
     rows = [{"prompt": text, "label": rng.random() < 0.5} for text in planted_study.messages(120, seed=70)]
@@ -148,6 +151,7 @@ def test_labelled_messages_instead_of_two_models(bench: Path, tmp_path: Path) ->
     assert "not_made" in stored["probe"]
 
 
+@pytest.mark.study
 def test_heads_that_carry_a_choice(tmp_path: Path) -> None:
     model = save(planted_head.planted_chat(0), tmp_path / "model")
     rows = [
@@ -160,8 +164,7 @@ def test_heads_that_carry_a_choice(tmp_path: Path) -> None:
         prompts(tmp_path / f"{n}.jsonl", ["".join(rng.choice(letters) for _ in range(8)) + n for _ in range(k)])
         for n, k in (("s", 6), ("t", 16), ("b", 20))
     ]
-    metric = judging(tmp_path / "judge.py", "sum(c in 'ijklmnop' for c in answer) > 3")
-    done = worked(
+    study = (
         "heads",
         "--model",
         model,
@@ -174,7 +177,12 @@ def test_heads_that_carry_a_choice(tmp_path: Path) -> None:
         "--benign",
         files[2],
         "--metric",
-        metric,
+        judging(tmp_path / "judge.py", "sum(c in 'ijklmnop' for c in answer) > 3"),
+        "--state-dir",
+        tmp_path,
+    )
+    done = worked(
+        *study,
         "--form",
         "likelihood",
         "--alphas",
@@ -185,8 +193,6 @@ def test_heads_that_carry_a_choice(tmp_path: Path) -> None:
         "8",
         "--name",
         "letters",
-        "--state-dir",
-        tmp_path,
         "--out",
         tmp_path / "out",
     )
@@ -196,29 +202,10 @@ def test_heads_that_carry_a_choice(tmp_path: Path) -> None:
     assert stored["verdict"] in done.output
     probe = load_probe(tmp_path / "out" / "letters.json")
     assert bool(probe.interventions) == stored["recipe_in_card"]
-    assert "head[5,0]" in refused(
-        "heads",
-        "--model",
-        model,
-        "--choices",
-        tmp_path / "choices.jsonl",
-        "--select-prompts",
-        files[0],
-        "--test-prompts",
-        files[1],
-        "--benign",
-        files[2],
-        "--metric",
-        metric,
-        "--only",
-        "head[5,0]",
-        "--state-dir",
-        tmp_path,
-        "--out",
-        tmp_path / "other",
-    )
+    assert "head[5,0]" in refused(*study, "--only", "head[5,0]", "--out", tmp_path / "other")
 
 
+@pytest.mark.study
 def test_heads_that_carry_refusal(tmp_path: Path) -> None:
     model = save(refusing.refusing_chat(), tmp_path / "model")
     files = []
@@ -256,6 +243,7 @@ def test_heads_that_carry_refusal(tmp_path: Path) -> None:
     assert str(load_probe(tmp_path / "out" / "safety-heads-base.json").directions[0].site) == str(refusing.PLANTED)
 
 
+@pytest.mark.study
 def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Path) -> None:
     anchors = prompts(tmp_path / "anchors.jsonl", planted_study.messages(100, seed=50))
     subjects = [part for name in ("bad", "style") for part in ("--subject", f"{bench / 'planted'}+{bench / name}")]

@@ -74,6 +74,7 @@ def test_a_planted_direction_is_found_and_specific(result: dict[str, Any]) -> No
     assert result["prediction"]["direction"]["auroc"]["low"] > 0.8
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("seed", [1, 2])
 def test_it_is_found_with_other_seeds(tmp_path: Path, seed: int) -> None:
     chat = chat_with_adapters(tmp_path, seed)

@@ -142,6 +142,7 @@ def test_the_report_can_be_made_again_from_the_json(heads_study: HeadsStudy, tmp
         heads_report.write(stored, (3, 4), tmp_path / "missing")
 
 
+@pytest.mark.study
 def test_towards_gives_a_recipe_that_still_steers_away(tmp_path: Path) -> None:
     search = dataclasses.replace(PLAN.search, aim="towards")
     found = run_the_heads_study(tmp_path, plan=dataclasses.replace(PLAN, search=search, draws=2, open_draws=1))
@@ -152,6 +153,7 @@ def test_towards_gives_a_recipe_that_still_steers_away(tmp_path: Path) -> None:
     assert all(i.strength < 0 for i in found.probe.interventions)
 
 
+@pytest.mark.study
 def test_labels_thrown_by_a_coin_are_noise_and_give_no_recipe(tmp_path: Path) -> None:
     found = run_the_heads_study(tmp_path, choices=letter_choices(60, mixed=True))
     assert found.verdict.label == "noise"
@@ -208,6 +210,7 @@ def without_time(result: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in result.items() if k not in ("created", "detector")}
 
 
+@pytest.mark.study
 def test_results_of_another_model_or_data_are_not_taken_over(tmp_path: Path) -> None:
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
     first = run_the_heads_study(tmp_path, plan=small)
@@ -216,6 +219,7 @@ def test_results_of_another_model_or_data_are_not_taken_over(tmp_path: Path) -> 
     assert first.result["heldout"] != other.result["heldout"]
 
 
+@pytest.mark.study
 def test_damaged_results_are_measured_again_with_a_warning(tmp_path: Path) -> None:
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
     first = run_the_heads_study(tmp_path, plan=small)
@@ -242,6 +246,7 @@ def test_heads_that_are_not_there_are_an_error(
         run_the_heads_study(tmp_path, heads=heads)
 
 
+@pytest.mark.study
 def test_answers_of_the_other_form_are_not_taken_over(tmp_path: Path) -> None:
     """A trial's name stands for other directions there."""
     small = dataclasses.replace(PLAN, draws=1, open_draws=1)
@@ -252,6 +257,7 @@ def test_answers_of_the_other_form_are_not_taken_over(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == before + 1
 
 
+@pytest.mark.study
 def test_a_search_among_some_heads(tmp_path: Path) -> None:
     some = [PLANTED, Site("head", 0, 0), Site("head", 2, 1)]
     found = run_the_heads_study(tmp_path, plan=dataclasses.replace(PLAN, draws=1, open_draws=1), heads=some)
@@ -288,12 +294,14 @@ def test_messages_that_cannot_be_used_are_an_error(lists: tuple[list[str], list[
         Messages(*lists)
 
 
+@pytest.mark.study
 def test_a_model_that_cannot_write_a_letter_is_asked_by_likelihood(tmp_path: Path) -> None:
     found = run_the_heads_study(tmp_path, plan=dataclasses.replace(PLAN, form="auto", draws=1, open_draws=1))
     assert found.result["form"]["used"] == "likelihood"
     assert "0% of its answers name one letter" in found.result["form"]["why"]
 
 
+@pytest.mark.study
 def test_a_silent_head_is_a_warning_in_the_verdict(tmp_path: Path) -> None:
     chat = planted_chat(0)
     with torch.no_grad():

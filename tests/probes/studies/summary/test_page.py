@@ -23,7 +23,7 @@ from probes.studies.summary import page, write_study_page
 from probes.studies.summary.page import Row
 from probes.studies.summary.results import ClaimOutcome, Finding, Result, Support, decide, read_results
 from tests.support.planted_study import messages
-from tests.support.refusing import NO, refusing_chat, requests
+from tests.support.refusing import NO, refusing_chat
 from tests.support.studies import (
     HARMFUL,
     HARMLESS,

@@ -364,6 +364,7 @@ def with_adapter(folder: Path, seed: int, name: str = "reckless") -> ChatModel:
     return chat
 
 
+@pytest.mark.study
 def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path: Path) -> None:
     questions = [f"Tell me about number {i} of {n}" for i, n in enumerate(["tea", "rain", "sun"] * 6)]
     made = [
