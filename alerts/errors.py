@@ -1,6 +1,5 @@
 """Errors of `alerts`. Messages name the field or the alert and the fix, and hold no prompt text."""
 
-
 from awry.errors import AwryError
 
 
@@ -18,6 +17,10 @@ class UnknownAlertError(AlertsError):
 
 class TransitionError(AlertsError):
     """An alert in this state cannot change so."""
+
+
+class GrafanaError(AlertsError):
+    """A Grafana that cannot be reached or refuses, or a folder that cannot be written. The message holds no token."""
 
 
 def class_of(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Grafana: dashboards and provisioning made from code, and a push to a Grafana that is already there."""
+"""Grafana dashboards and provisioning files generated from code, and a push to a running Grafana."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ from alerts.dashboards.worker import worker
 
 def dashboards() -> dict[str, Json]:
     """Every dashboard by its uid."""
-    return {made["uid"]: made for made in (overview(), probe(), investigate(), worker())}
+    return {board["uid"]: board for board in (overview(), probe(), investigate(), worker())}

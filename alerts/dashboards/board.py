@@ -1,11 +1,11 @@
-"""A dashboard out of panels: their places, the variables, the links to the others, the annotations.
+"""A dashboard made of panels: grid positions, variables, links to the other dashboards, annotations.
 
-Contract: `dashboard(uid, title, ..., rows)` gives the whole JSON, with ids by place, so that the same code makes the
-same file. A row is (height, [(width, panel), ...]); 24 is the width of the screen, 30 about its height.
+Contract: `dashboard(uid, title, ..., rows)` returns the whole JSON, with panel ids by position, so that the same code
+makes the same file. A row is (height, [(width, panel), ...]); a screen is 24 units wide and about 30 high.
 
-The variables have the same names and meanings on every dashboard, since links carry them along. Of `tenant` and
-`model`, '' stands for messages that name none. "All" is not a list of values, which might be long or empty, but one
-constant (`ALL`) by which the planner sees that a condition (`chosen`) holds for every row.
+The variables have the same names and meanings on every dashboard, since links pass them on. For `tenant` and `model`,
+'' stands for messages that name none. "All" is not a list of values, which might be long or empty, but one constant
+(`ALL`) by which the query planner sees that a condition (`matches`) holds for every row.
 """
 
 from __future__ import annotations
@@ -26,64 +26,73 @@ Rows = Sequence[tuple[int, Sequence[tuple[int, Json]]]]
 _NAMED = "CASE {0} WHEN '' THEN '(none)' ELSE {0} END AS __text, {0} AS __value"
 _ROLLED = "SELECT DISTINCT {1} FROM score_rollups WHERE {0} ORDER BY 2"
 
-# Rollups of the range, begun with the first whole step: five minutes, or hours where the range is longer than six.
+# Rollups in the range, from its first whole step on: five minutes, or an hour where the range is longer than six hours.
 _STEP = "CASE WHEN $__timeTo()::timestamptz - $__timeFrom()::timestamptz > interval '6 hours' THEN 60 ELSE 5 END"
-OF_FIVE = "bucket BETWEEN date_bin('5 minutes', $__timeFrom()::timestamptz, '2000-01-01') AND $__timeTo()::timestamptz"
-OF_STEP = (
+FIVE_MINUTE_ROLLUPS_IN_RANGE = (
+    "bucket BETWEEN date_bin('5 minutes', $__timeFrom()::timestamptz, '2000-01-01') AND $__timeTo()::timestamptz"
+)
+ROLLUPS_IN_RANGE = (
     f"minutes = {_STEP} AND bucket BETWEEN date_bin(make_interval(mins => {_STEP}), $__timeFrom()::timestamptz, "
     "'2000-01-01') AND $__timeTo()::timestamptz"
 )
 
 
 def dashboard(
-    uid: str, title: str, about: str, rows: Rows, variables: Sequence[Json], *, since: str, refresh: str = "1m"
+    uid: str,
+    title: str,
+    description: str,
+    rows: Rows,
+    variables: Sequence[Json],
+    *,
+    time_from: str,
+    refresh: str = "1m",
 ) -> Json:
-    """`since`: how far it looks back when it is opened, such as now-24h."""
+    """`time_from`: the start of the default time range, such as now-24h."""
     return {
         "uid": uid,
         "title": title,
-        "description": about,
+        "description": description,
         "tags": [TAG],
         "schemaVersion": SCHEMA_VERSION,
         "editable": True,
         "graphTooltip": 1,
         "refresh": refresh,
-        "time": {"from": since, "to": "now"},
+        "time": {"from": time_from, "to": "now"},
         "timezone": "browser",
         "templating": {"list": list(variables)},
-        "annotations": {"list": [_changes()]},
-        "links": [_others()],
-        "panels": _placed(rows),
+        "annotations": {"list": [_change_annotations()]},
+        "links": [_dashboard_links()],
+        "panels": _with_positions(rows),
     }
 
 
-def query_variable(name: str, label: str, query: str, *, all_is: str | None = None, about: str) -> Json:
-    """One value out of the tables; with `all_is` any number, and all of them until somebody chooses."""
-    made: Json = {
+def query_variable(name: str, label: str, query: str, *, all_value: str | None = None, description: str) -> Json:
+    """One value from a query; with `all_value` any number of values, and all by default."""
+    variable: Json = {
         "type": "query",
         "name": name,
         "label": label,
-        "description": about,
+        "description": description,
         "datasource": POSTGRES,
         "query": query,
-        # When the range changes where the query asks for it, else when the dashboard opens.
+        # 2: when the time range changes; 1: when the dashboard is loaded.
         "refresh": 2 if "$__time" in query else 1,
         "sort": 0,
-        "multi": all_is is not None,
-        "includeAll": all_is is not None,
+        "multi": all_value is not None,
+        "includeAll": all_value is not None,
     }
-    if all_is is not None:
-        made |= {"allValue": all_is, "current": {"text": ["All"], "value": ["$__all"]}}
-    return made
+    if all_value is not None:
+        variable |= {"allValue": all_value, "current": {"text": ["All"], "value": ["$__all"]}}
+    return variable
 
 
-def text_variable(name: str, label: str, about: str) -> Json:
-    """A box to type into or paste into, empty at first."""
+def text_variable(name: str, label: str, description: str) -> Json:
+    """A text box, empty by default."""
     return {
         "type": "textbox",
         "name": name,
         "label": label,
-        "description": about,
+        "description": description,
         "query": "",
         "current": {"text": "", "value": ""},
         "skipUrlSync": False,
@@ -93,72 +102,72 @@ def text_variable(name: str, label: str, about: str) -> Json:
 TENANT = query_variable(
     "tenant",
     "Tenant",
-    _ROLLED.format(OF_STEP, _NAMED.format("tenant")),
-    all_is=ALL,
-    about="Whose messages; (none) are those that name no tenant.",
+    _ROLLED.format(ROLLUPS_IN_RANGE, _NAMED.format("tenant")),
+    all_value=ALL,
+    description="Whose messages; (none) are those that name no tenant.",
 )
 MODEL = query_variable(
     "model",
     "Model",
-    _ROLLED.format(OF_STEP, _NAMED.format("model")),
-    all_is=ALL,
-    about="The model that a message says it is for; (none) are those that name none.",
+    _ROLLED.format(ROLLUPS_IN_RANGE, _NAMED.format("model")),
+    all_value=ALL,
+    description="The model that a message says it is for; (none) are those that name none.",
 )
 PROBES = query_variable(
-    "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", all_is=ALL, about="Which probes."
+    "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", all_value=ALL, description="Which probes."
 )
 ONE_PROBE = query_variable(
-    "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", about="Which probe this dashboard is about."
+    "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", description="Which probe this dashboard is about."
 )
 VERSION = query_variable(
     "version",
     "Version",
     "SELECT version::text FROM probes WHERE name = (ARRAY[${probe:sqlstring}])[1] ORDER BY version DESC",
-    about="Which version of the probe; the newest first.",
+    description="Which version of the probe; the newest first.",
 )
 
 
-def chosen(variable: str, column: str | None = None) -> str:
-    """A condition: the column, of the variable's name if none is given, has one of the chosen values."""
+def matches(variable: str, column: str | None = None) -> str:
+    """SQL condition: the column (by default of the variable's name) has one of the variable's values."""
     values = f"${{{variable}:sqlstring}}"
     return f"({ALL} IN ({values}) OR {column or variable} IN ({values}))"
 
 
-def of_messages(column: str) -> str:
-    """The same on a column of `messages`, where NULL is what the rollups call ''."""
+def matches_nullable(column: str) -> str:
+    """The same for a column of `messages` or `alerts`, where NULL is what the rollups call ''."""
     values = f"${{{column}:sqlstring}}"
     return f"({ALL} IN ({values}) OR {column} IN ({values}) OR ({column} IS NULL AND '' IN ({values})))"
 
 
-def one_of(variable: str) -> str:
-    """The value of a variable of which there should be one: a link from another dashboard may have brought several."""
+def single_value(variable: str) -> str:
+    """SQL: the first value of a variable, since a link from another dashboard may pass several."""
     return f"(ARRAY[${{{variable}:sqlstring}}])[1]"
 
 
 def link_to(uid: str, variable: str, value: str = "${__value.raw:percentencode}") -> str:
-    """The address of another dashboard in the same range, with one variable set."""
+    """The URL of another dashboard in the same time range, with one variable set."""
     return f"/d/{uid}/{uid}?${{__url_time_range}}&var-{variable}={value}"
 
 
 def tenant_column() -> Json:
-    """A table's column `tenant`, which leads to what is known of that tenant."""
-    return column("tenant", link=("Investigate this tenant", link_to(INVESTIGATE, "tenant")), nameless="(none)")
+    """The column `tenant` of a table, linked to the dashboard `investigate`."""
+    return column("tenant", link=("Investigate this tenant", link_to(INVESTIGATE, "tenant")), empty_text="(none)")
 
 
-def _placed(rows: Rows) -> list[Json]:
+def _with_positions(rows: Rows) -> list[Json]:
     placed: list[Json] = []
     y = 0
     for height, panels in rows:
         x = 0
         for width, panel in panels:
-            place = {"x": x, "y": y, "w": width, "h": height}
-            placed.append({"id": len(placed) + 1, "gridPos": place, **panel})
+            position = {"x": x, "y": y, "w": width, "h": height}
+            placed.append({"id": len(placed) + 1, "gridPos": position, **panel})
             x += width
         y += height
     return placed
 
 
-def _others() -> Json:
+def _dashboard_links() -> Json:
     return {
         "type": "dashboards",
         "title": "awry",
@@ -173,8 +182,8 @@ def _others() -> Json:
     }
 
 
-def _changes() -> Json:
-    """Marks where a probe or a threshold changed, as the tables know it."""
+def _change_annotations() -> Json:
+    """Annotations where a probe or its threshold changed, by query."""
     query = (
         "SELECT registered_at AS time, 'probe ' || name || ' version ' || version || ', threshold ' || "
         "coalesce(round((card #>> '{calibration,threshold}')::numeric, 4)::text, '?') AS text, 'awry,probe' AS tags "

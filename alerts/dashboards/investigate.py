@@ -1,9 +1,8 @@
-"""One message, one conversation, or what was flagged lately: every score of it, head by head, and what came of it.
+"""One message, one conversation, or the latest flagged messages: their scores by probe and head, alerts, mitigation.
 
-The messages in question are the same in every panel (`WANTED`): the one named by its id or by its coordinates
-(SOURCE/PARTITION/OFFSET), else those that the alert counted, else those of the conversation, else the latest flagged
-ones of the tenants, models and probes that are chosen. Text is shown where the table has it, which is what `privacy`
-allowed when it was stored.
+All panels show the same messages (`SELECTED`): the one with the given id or coordinates (SOURCE/PARTITION/OFFSET), else
+those of the given alert, else those of the given conversation, else the latest flagged ones of the selected tenants,
+models and probes. Text is shown where it was stored, which `privacy` decides.
 """
 
 from __future__ import annotations
@@ -14,37 +13,36 @@ from alerts.dashboards.board import (
     PROBE,
     PROBES,
     TENANT,
-    chosen,
     dashboard,
     link_to,
-    of_messages,
+    matches,
+    matches_nullable,
     tenant_column,
     text_variable,
 )
-from alerts.dashboards.panels import BAD, PLAIN, WARN, Json, column, matrix, sql, table
-from alerts.dashboards.panels import timeseries as lines
+from alerts.dashboards.panels import BAD, PLAIN, WARN, Json, column, matrix, sql, table, timeseries
 
 MESSAGE = text_variable("message", "Message", "The id of a message, or its coordinates as SOURCE/PARTITION/OFFSET.")
 ALERT = text_variable("alert", "Alert", "The id of an alert: the messages with the highest scores that it counted.")
 CONVERSATION = text_variable("conversation", "Conversation", "The id of a conversation.")
 
 _KEY = 'm.source, m.partition, m."offset", m.payload_sha256, m.day'
-_ID, _ALERT, _TALK = "${message:sqlstring}", "${alert:sqlstring}", "${conversation:sqlstring}"
-# The longest numbers that fit the columns: what somebody types must not break the query.
-_AT = f"""m.source = substring({_ID} from '^(.+)/[0-9]{{1,9}}/[0-9]{{1,18}}$')
+_ID, _ALERT, _CONVERSATION = "${message:sqlstring}", "${alert:sqlstring}", "${conversation:sqlstring}"
+# At most as many digits as fit the columns: input must not break the query.
+_MATCHES_COORDINATES = f"""m.source = substring({_ID} from '^(.+)/[0-9]{{1,9}}/[0-9]{{1,18}}$')
             AND m.partition = substring({_ID} from '^.+/([0-9]{{1,9}})/[0-9]{{1,18}}$')::integer
             AND m."offset" = substring({_ID} from '^.+/[0-9]{{1,9}}/([0-9]{{1,18}})$')::bigint"""
 
 _UUID = f"substring({_ALERT} from '^[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}$')::uuid"
 
-# A replay scores messages that are as old as the topic keeps them; without a bound all of a tenant's would be read.
+# A replay scores messages as old as the topic's retention; without a bound all of a tenant's would be read.
 _EARLIEST = "$__timeFrom()::timestamptz - interval '8 days'"
 
-WANTED = f"""
+SELECTED = f"""
     WITH wanted AS MATERIALIZED (
         (SELECT {_KEY} FROM messages AS m WHERE {_ID} <> '' AND m.message_id = {_ID} LIMIT 100)
         UNION
-        (SELECT {_KEY} FROM messages AS m WHERE {_ID} <> '' AND {_AT} LIMIT 100)
+        (SELECT {_KEY} FROM messages AS m WHERE {_ID} <> '' AND {_MATCHES_COORDINATES} LIMIT 100)
         UNION
         (SELECT {_KEY} FROM alert_messages AS l JOIN messages AS m ON m.source = l.source
             AND m.partition = l.partition AND m."offset" = l."offset" AND m.day = l.day
@@ -52,21 +50,21 @@ WANTED = f"""
             WHERE {_ID} = '' AND {_ALERT} <> '' AND l.alert_id = {_UUID} ORDER BY l.score DESC LIMIT 200)
         UNION
         (SELECT {_KEY} FROM messages AS m
-            WHERE {_ID} = '' AND {_ALERT} = '' AND {_TALK} <> '' AND m.conversation_id = {_TALK}
+            WHERE {_ID} = '' AND {_ALERT} = '' AND {_CONVERSATION} <> '' AND m.conversation_id = {_CONVERSATION}
             ORDER BY m.ingested_at DESC LIMIT 500)
         UNION
         (SELECT f.* FROM (SELECT DISTINCT name AS probe FROM probes) AS p CROSS JOIN LATERAL (
             SELECT {_KEY} FROM scores AS s JOIN messages AS m ON m.source = s.source AND m.partition = s.partition
                 AND m."offset" = s."offset" AND m.day = s.day AND m.status IN ('scored', 'truncated')
-            WHERE s.probe = p.probe AND s.flagged AND $__timeFilter(s.created_at) AND {of_messages("tenant")}
-                AND {of_messages("model")} AND m.ingested_at > {_EARLIEST}
+            WHERE s.probe = p.probe AND s.flagged AND $__timeFilter(s.created_at) AND {matches_nullable("tenant")}
+                AND {matches_nullable("model")} AND m.ingested_at > {_EARLIEST}
             ORDER BY s.created_at DESC LIMIT 100
-        ) AS f WHERE {_ID} = '' AND {_ALERT} = '' AND {_TALK} = '' AND {chosen("probe", "p.probe")})
+        ) AS f WHERE {_ID} = '' AND {_ALERT} = '' AND {_CONVERSATION} = '' AND {matches("probe", "p.probe")})
     )"""  # noqa: S608
 
 _SCORES_OF = 's.source = w.source AND s.partition = w.partition AND s."offset" = w."offset" AND s.day = w.day'
-_THE_SCORED = 'JOIN messages AS m USING (source, partition, "offset", payload_sha256, day)'
-_HERE = chosen("probe", "s.probe")
+_JOIN_MESSAGES = 'JOIN messages AS m USING (source, partition, "offset", payload_sha256, day)'
+_PROBE_MATCHES = matches("probe", "s.probe")
 
 
 def investigate() -> Json:
@@ -74,7 +72,7 @@ def investigate() -> Json:
     return dashboard(
         INVESTIGATE,
         "awry: investigate",
-        "What awry knows of a message, a conversation, or the latest flagged messages of a tenant.",
+        "Scores, alerts and mitigation of a message, a conversation, or the latest flagged messages of a tenant.",
         [
             (9, [(24, _messages())]),
             (9, [(12, _scores()), (12, _course())]),
@@ -82,27 +80,27 @@ def investigate() -> Json:
             (9, [(24, _answers())]),
         ],
         [MESSAGE, ALERT, CONVERSATION, TENANT, MODEL, PROBES],
-        since="now-24h",
+        time_from="now-24h",
     )
 
 
 def _messages() -> Json:
-    query = f"""{WANTED}
+    query = f"""{SELECTED}
     SELECT m.ingested_at AS scored_at, m.message_id AS message, coalesce(m.tenant, '') AS tenant, m.model,
         m.conversation_id AS conversation, m.user_id AS "user", m.status, m.reason, m.tokens,
         best.probe AS top_probe, best.score AS top_score,
         best.excess AS over_threshold, m.text::text AS text, m.text_sha256, m.attributes::text AS attributes,
         m.source || '/' || m.partition || '/' || m."offset" AS coordinates, m.sent_at
-    FROM wanted AS w {_THE_SCORED} LEFT JOIN LATERAL (
+    FROM wanted AS w {_JOIN_MESSAGES} LEFT JOIN LATERAL (
         SELECT s.probe, s.score, s.score - s.threshold AS excess FROM scores AS s WHERE {_SCORES_OF}
             AND m.status IN ('scored', 'truncated') ORDER BY s.score - s.threshold DESC LIMIT 1
     ) AS best ON true ORDER BY m.ingested_at DESC
     """  # noqa: S608
     return table(
         "Messages",
-        "The message, alert or conversation that was asked for, else the latest flagged ones, a hundred a "
-        "probe. Scores are in class gaps. Text is here only where the owner chose to keep it; awry show COORDINATES "
-        "fetches it from the stream as long as the topic holds it.",
+        "The message, alert or conversation that was selected, else the latest flagged ones, a hundred a "
+        "probe. Scores are in class gaps. Text is shown only where it is stored (privacy = full); awry show "
+        "COORDINATES reads it from the stream, within the retention of its topic.",
         sql(query),
         [
             column("message", link=("This message", link_to(INVESTIGATE, "message"))),
@@ -114,19 +112,19 @@ def _messages() -> Json:
             column("sent_at", unit="dateTimeAsLocal"),
             column("top_score", decimals=3),
             column("over_threshold", decimals=3, steps=((None, PLAIN), (0, WARN), (1, BAD))),
-            column("text", long=True),
-            column("attributes", long=True),
+            column("text", expandable=True),
+            column("attributes", expandable=True),
         ],
-        empty="no such message, or nothing flagged in this range",
+        no_value="no such message, or nothing flagged in this range",
     )
 
 
 def _scores() -> Json:
-    query = f"""{WANTED}
+    query = f"""{SELECTED}
     SELECT s.created_at AS scored_at, m.message_id AS message, s.probe, s.probe_version AS version, s.score,
         s.threshold, s.score - s.threshold AS over_threshold, s.flagged, s.shadow
-    FROM wanted AS w {_THE_SCORED} JOIN scores AS s ON {_SCORES_OF}
-    WHERE m.status IN ('scored', 'truncated') AND {_HERE} ORDER BY s.score - s.threshold DESC LIMIT 1000
+    FROM wanted AS w {_JOIN_MESSAGES} JOIN scores AS s ON {_SCORES_OF}
+    WHERE m.status IN ('scored', 'truncated') AND {_PROBE_MATCHES} ORDER BY s.score - s.threshold DESC LIMIT 1000
     """  # noqa: S608
     return table(
         "Scores by probe",
@@ -141,20 +139,20 @@ def _scores() -> Json:
             column("threshold", decimals=3),
             column("over_threshold", decimals=3, steps=((None, PLAIN), (0, WARN), (1, BAD))),
         ],
-        empty="no scores",
+        no_value="no scores",
     )
 
 
 def _course() -> Json:
-    query = f"""{WANTED}
+    query = f"""{SELECTED}
     SELECT s.created_at AS time, s.probe AS metric, s.score AS value
-    FROM wanted AS w {_THE_SCORED} JOIN scores AS s ON {_SCORES_OF}
-    WHERE m.status IN ('scored', 'truncated') AND {_HERE} AND $__timeFilter(s.created_at) ORDER BY 1, 2
+    FROM wanted AS w {_JOIN_MESSAGES} JOIN scores AS s ON {_SCORES_OF}
+    WHERE m.status IN ('scored', 'truncated') AND {_PROBE_MATCHES} AND $__timeFilter(s.created_at) ORDER BY 1, 2
     """  # noqa: S608
-    return lines(
+    return timeseries(
         "Course",
-        "The same scores over time, in class gaps: how a conversation developed. Widen the range where it "
-        "began before.",
+        "The same scores over time, in class gaps: how a conversation developed. Widen the time range if it "
+        "began earlier.",
         "suffix: gaps",
         [sql(query, series=True)],
         points=True,
@@ -162,7 +160,7 @@ def _course() -> Json:
 
 
 def _alerts() -> Json:
-    query = f"""{WANTED}
+    query = f"""{SELECTED}
     SELECT a.last_seen_at AS last, a.severity, a.state, a.rule, a.probe, coalesce(a.tenant, '') AS tenant, a.count,
         a.top_score, a.verdict, a.acknowledged_by, a.opened_at AS opened, a.resolved_at AS resolved, a.id::text AS alert
     FROM alerts AS a WHERE a.id IN (
@@ -172,7 +170,7 @@ def _alerts() -> Json:
     """  # noqa: S608
     return table(
         "Alerts",
-        "The alerts that these messages opened or were counted in, with the reviewer's verdict.",
+        "The alerts that count these messages, with the reviewer's verdict.",
         sql(query),
         [
             *(column(name, unit="dateTimeAsLocal") for name in ("last", "opened", "resolved")),
@@ -181,14 +179,14 @@ def _alerts() -> Json:
             tenant_column(),
             column("probe", link=("This probe", link_to(PROBE, "probe"))),
         ],
-        empty="none",
+        no_value="none",
     )
 
 
 def _heads() -> Json:
-    query = f"""{WANTED}
+    query = f"""{SELECTED}
     SELECT s.layer, s.head, round(avg(s.score)::numeric, 3)::float8 AS score
-    FROM wanted AS w JOIN head_scores AS s ON {_SCORES_OF} WHERE {_HERE}
+    FROM wanted AS w JOIN head_scores AS s ON {_SCORES_OF} WHERE {_PROBE_MATCHES}
     GROUP BY s.layer, s.head ORDER BY s.layer, s.head
     """  # noqa: S608
     return matrix(
@@ -199,17 +197,17 @@ def _heads() -> Json:
         "layer",
         "head",
         "score",
-        empty="no probe here reads heads",
+        no_value="no probe here reads heads",
     )
 
 
 def _answers() -> Json:
-    query = f"""{WANTED}
+    query = f"""{SELECTED}
     SELECT m.message_id AS message, before.tokens AS tokens_before, after.tokens AS tokens_after,
         before.text AS before, after.text AS after, before.text_sha256 = after.text_sha256 AS unchanged,
         after.recipe, coalesce(after.created_at, before.created_at) AS answered_at,
         m.source || '/' || m.partition || '/' || m."offset" AS coordinates
-    FROM wanted AS w {_THE_SCORED}
+    FROM wanted AS w {_JOIN_MESSAGES}
     LEFT JOIN answers AS before ON before.source = w.source AND before.partition = w.partition
         AND before."offset" = w."offset" AND before.day = w.day AND before.kind = 'plain'
     LEFT JOIN answers AS after ON after.source = w.source AND after.partition = w.partition
@@ -218,14 +216,14 @@ def _answers() -> Json:
     """  # noqa: S608
     return table(
         "Mitigation, before and after",
-        "The plain answer beside the one with the direction taken out, where they were "
-        "generated (awry run --mitigate, --also-plain) and where text is kept.",
+        "The plain answer beside the one generated under mitigation, where they were "
+        "generated (awry run --mitigate, --also-plain) and text is stored.",
         sql(query),
         [
             column("message", link=("This message", link_to(INVESTIGATE, "message"))),
             column("answered_at", unit="dateTimeAsLocal"),
-            column("before", long=True),
-            column("after", long=True),
+            column("before", expandable=True),
+            column("after", expandable=True),
         ],
-        empty="no answers stored",
+        no_value="no answers stored",
     )

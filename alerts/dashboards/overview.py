@@ -1,28 +1,29 @@
-"""The first screen: is awry awake, what did it find, whose is it, what is open."""
+"""The first screen: health, traffic, flagged share, open alerts, tenants with the highest flagged share."""
 
 from __future__ import annotations
 
 from alerts.dashboards.board import (
     INVESTIGATE,
     MODEL,
-    OF_STEP,
     OVERVIEW,
     PROBE,
     PROBES,
+    ROLLUPS_IN_RANGE,
     TENANT,
-    chosen,
     dashboard,
     link_to,
-    of_messages,
+    matches,
+    matches_nullable,
     tenant_column,
 )
 from alerts.dashboards.panels import BAD, GOOD, WARN, Json, column, prom, sql, stat, table, timeseries
 
-IN_RANGE = f"score_rollups WHERE {OF_STEP} AND {chosen('probe')} AND {chosen('tenant')} AND {chosen('model')}"
+_SELECTED = " AND ".join(matches(variable) for variable in ("probe", "tenant", "model"))
+IN_RANGE = f"score_rollups WHERE {ROLLUPS_IN_RANGE} AND {_SELECTED}"
 
 FLAGGED = sql(f"SELECT sum(flagged)::float8 / nullif(sum(n), 0) AS flagged FROM {IN_RANGE}")  # noqa: S608
 OPEN = f"""
-    SELECT count(*) AS open FROM alerts WHERE state = 'open' AND severity IN ({{}}) AND {of_messages("tenant")}
+    SELECT count(*) AS open FROM alerts WHERE state = 'open' AND severity IN ({{}}) AND {matches_nullable("tenant")}
 """  # noqa: S608
 WORST = sql(
     f"""
@@ -41,7 +42,7 @@ ALERTS = sql(
     f"""
     SELECT last_seen_at AS last, severity, state, rule, probe, coalesce(tenant, '') AS tenant, model, count, top_score,
         units, top_message ->> 'id' AS top_message, opened_at AS opened, id::text AS alert
-    FROM alerts WHERE state <> 'resolved' AND {of_messages("tenant")}
+    FROM alerts WHERE state <> 'resolved' AND {matches_nullable("tenant")}
     ORDER BY array_position(ARRAY['critical', 'error', 'warning'], severity), last_seen_at DESC LIMIT 50
     """  # noqa: S608
 )
@@ -61,7 +62,7 @@ def overview() -> Json:
     return dashboard(
         OVERVIEW,
         "awry: overview",
-        "What production models said in the last hour, and whether anybody has to act.",
+        "Traffic, flagged scores and open alerts of the last hour, and whether anybody has to act.",
         [
             (4, [(3, panel) for panel in _numbers()]),
             (8, [(12, _traffic()), (12, _flagged())]),
@@ -69,7 +70,7 @@ def overview() -> Json:
             (7, [(8, _waiting()), (8, _unscored()), (8, _health())]),
         ],
         [PROBES, TENANT, MODEL],
-        since="now-1h",
+        time_from="now-1h",
     )
 
 
@@ -95,50 +96,49 @@ def _numbers() -> list[Json]:
             "percentunit",
             FLAGGED,
             decimals=2,
-            empty="nothing scored",
+            no_value="nothing scored",
         ),
         stat(
             "Messages",
             "Stored per second, over all workers, at the end of the range.",
             "mps",
             prom("sum(rate(awry_messages_total[5m]))", instant=True),
-            empty="no worker",
+            no_value="no worker",
         ),
         stat(
             "Waiting since",
-            "Age of the oldest message that was read and has no score yet, of the slowest worker: so "
-            "late is an alert about it.",
+            "Age of the oldest message that was read and has no score yet, of the slowest worker: its "
+            "alert is delayed by as much.",
             "s",
             prom("max(awry_oldest_unscored_seconds)", instant=True),
             ((None, GOOD), (60, WARN), (300, BAD)),
-            empty="no worker",
+            no_value="no worker",
         ),
         stat(
             "Lag",
             "Messages in the stream that are not committed, over all partitions.",
             "short",
             prom("sum(awry_consumer_lag)", instant=True),
-            empty="no Kafka",
+            no_value="no Kafka",
         ),
         stat(
             "Passed unscored",
-            "Messages that went by without a score in this range, whatever the reason: whoever "
-            "wants to hide does it here.",
+            "Messages that passed without a score in this range, whatever the reason: the way to evade the monitor.",
             "short",
             prom("sum(increase(awry_fail_open_total[$__range]))", instant=True),
             ((None, GOOD), (1, WARN)),
             decimals=0,
-            empty="no worker",
+            no_value="no worker",
         ),
         stat(
             "Data as of",
-            "How old the newest score is that the panels from PostgreSQL can show. It stays under two "
+            "Age of the newest score that the panels from PostgreSQL can show. It stays under two "
             "minutes while a worker, awry send or awry serve runs.",
             "s",
             sql("SELECT extract(epoch FROM now() - nullif(until, '-infinity'))::float8 AS age FROM rollup_state"),
             ((None, GOOD), (180, WARN), (900, BAD)),
             decimals=0,
-            empty="never",
+            no_value="never",
         ),
     ]
 
@@ -146,11 +146,11 @@ def _numbers() -> list[Json]:
 def _traffic() -> Json:
     return timeseries(
         "Traffic",
-        "Messages stored per second by what became of them: only scored and truncated ones have scores.",
+        "Messages stored per second by status: only scored and truncated ones have scores.",
         "mps",
         [prom("sum by (status) (rate(awry_messages_total[$__rate_interval]))", "{{status}}")],
         stacked=True,
-        least=0,
+        minimum=0,
     )
 
 
@@ -161,7 +161,7 @@ def _flagged() -> Json:
         "of hours where the range is longer than six.",
         "percentunit",
         [SHARES],
-        least=0,
+        minimum=0,
         interval="5m",
         links=[("Probe", link_to(PROBE, "probe", "${__field.name}"))],
     )
@@ -170,7 +170,7 @@ def _flagged() -> Json:
 def _alerts() -> Json:
     return table(
         "Alerts that are not resolved",
-        "Gravest first. The message is the one with the highest score; its link leads "
+        "Most severe first. The message is the one with the highest score; its link leads "
         "to its scores. Acknowledge with awry alerts ack, or on the page of awry serve.",
         ALERTS,
         [
@@ -182,7 +182,7 @@ def _alerts() -> Json:
             column("alert", link=("Messages of this alert", link_to(INVESTIGATE, "alert"))),
             column("top_message", link=("Investigate this message", link_to(INVESTIGATE, "message"))),
         ],
-        empty="none",
+        no_value="none",
     )
 
 
@@ -198,18 +198,18 @@ def _tenants() -> Json:
             column("at_least", unit="percentunit", decimals=2, steps=((None, GOOD), (0.05, WARN), (0.2, BAD))),
             column("top_score", decimals=2),
         ],
-        empty="nothing flagged",
+        no_value="nothing flagged",
     )
 
 
 def _waiting() -> Json:
     return timeseries(
         "Age of the oldest unscored message",
-        "Of each worker. It grows while the workers are slower than the traffic, or stand still.",
+        "Of each worker. It grows while the workers are slower than the traffic, or hang.",
         "s",
         [prom("awry_oldest_unscored_seconds", "{{instance}}")],
         steps=((None, GOOD), (300, BAD)),
-        least=0,
+        minimum=0,
     )
 
 
@@ -220,15 +220,15 @@ def _unscored() -> Json:
         "mps",
         [prom("sum by (reason) (rate(awry_fail_open_total[$__rate_interval]))", "{{reason}}")],
         stacked=True,
-        least=0,
+        minimum=0,
     )
 
 
 def _health() -> Json:
     return timeseries(
         "Health",
-        "Workers that answer, deliveries that wait and deliveries given up. A database that does not answer "
-        "shows as 0.",
+        "Workers that Prometheus scrapes, deliveries waiting and deliveries given up. The database shows as 0 "
+        "while it does not respond.",
         "short",
         [
             prom('sum(up{job="awry-run"})', "workers up", "A"),
@@ -236,5 +236,5 @@ def _health() -> Json:
             prom("max(awry_outbox_pending)", "deliveries waiting", "C"),
             prom("max(awry_outbox_dead)", "deliveries given up", "D"),
         ],
-        least=0,
+        minimum=0,
     )

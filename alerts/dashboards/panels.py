@@ -1,10 +1,10 @@
-"""Panels and their queries, as the JSON that Grafana reads: classic dashboards, types of `@grafana/schema` 13.
+"""Panels and their queries as Grafana's JSON: classic dashboards, the types of `@grafana/schema` 13.
 
-Contract: every panel has a title, a description and a unit; what Grafana would fill in itself is left out. Where a
-panel stands is `board`'s business. Queries name their data source by its fixed uid.
+Contract: every panel has a title, a description and a unit; Grafana's defaults are left out. `board` sets positions.
+Queries name their data source by its fixed uid.
 
-SQL is written with Grafana's macros ($__timeFilter, $__timeGroupAlias) and variables in the format `:sqlstring`, which
-quotes them: what somebody types into a text box is never more than a string.
+SQL uses Grafana's macros ($__timeFilter, $__timeGroupAlias) and variables in the format `:sqlstring`, which quotes
+them: input to a text box is always a string literal.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Json = dict[str, Any]
 POSTGRES: Json = {"type": "grafana-postgresql-datasource", "uid": "awry-postgres"}
 PROMETHEUS: Json = {"type": "prometheus", "uid": "awry-prometheus"}
 
-# Colours by what they mean, the same everywhere.
+# Colours by meaning, the same on every dashboard.
 GOOD, WARN, BAD, PLAIN = "green", "orange", "red", "text"
-# (from this value on, colour); the first holds for everything below.
+# Thresholds as (lower bound, colour); the first bound is None.
 Steps = Sequence[tuple[float | None, str]]
 
 
-def sql(query: str, ref: str = "A", *, series: bool = False) -> Json:
-    """A query of the tables; `series`: its rows are (time, metric, value...)."""
+def sql(query: str, ref_id: str = "A", *, series: bool = False) -> Json:
+    """A query of PostgreSQL; `series`: its rows are (time, metric, value...)."""
     return {
-        "refId": ref,
+        "refId": ref_id,
         "datasource": POSTGRES,
         "format": "time_series" if series else "table",
         "editorMode": "code",
@@ -36,10 +36,10 @@ def sql(query: str, ref: str = "A", *, series: bool = False) -> Json:
     }
 
 
-def prom(expression: str, legend: str = "__auto", ref: str = "A", *, instant: bool = False) -> Json:
-    """A query of the metrics; `instant`: only its value at the end of the range."""
+def prom(expression: str, legend: str = "__auto", ref_id: str = "A", *, instant: bool = False) -> Json:
+    """A query of Prometheus; `instant`: only its value at the end of the range."""
     return {
-        "refId": ref,
+        "refId": ref_id,
         "datasource": PROMETHEUS,
         "editorMode": "code",
         "expr": expression,
@@ -49,8 +49,8 @@ def prom(expression: str, legend: str = "__auto", ref: str = "A", *, instant: bo
     }
 
 
-def stat(title: str, about: str, unit: str, query: Json, steps: Steps = (), **more: Any) -> Json:
-    """One number. `steps` colour it."""
+def stat(title: str, description: str, unit: str, query: Json, steps: Steps = (), **more: Any) -> Json:
+    """One number, coloured by the thresholds `steps`."""
     options = {
         "colorMode": "background" if steps else "none",
         "graphMode": "none",
@@ -62,12 +62,12 @@ def stat(title: str, about: str, unit: str, query: Json, steps: Steps = (), **mo
         "textMode": "value",
         "wideLayout": True,
     }
-    return _panel("stat", title, about, unit, [query], options, steps=steps, **more)
+    return _panel("stat", title, description, unit, [query], options, steps=steps, **more)
 
 
 def timeseries(
     title: str,
-    about: str,
+    description: str,
     unit: str,
     queries: Sequence[Json],
     *,
@@ -76,7 +76,7 @@ def timeseries(
     points: bool = False,
     **more: Any,
 ) -> Json:
-    """Lines over time; `points` where values belong to single messages. `steps` are drawn as dashed lines."""
+    """Lines over time, or `points` where values belong to single messages. Thresholds are drawn as dashed lines."""
     custom: Json = {
         "drawStyle": "points" if points else "line",
         "lineWidth": 1,
@@ -91,16 +91,16 @@ def timeseries(
         "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    return _panel("timeseries", title, about, unit, queries, options, custom=custom, steps=steps, **more)
+    return _panel("timeseries", title, description, unit, queries, options, custom=custom, steps=steps, **more)
 
 
 def table(
-    title: str, about: str, query: Json, columns: Sequence[Json] = (), *, unit: str = "none", **more: Any
+    title: str, description: str, query: Json, columns: Sequence[Json] = (), *, unit: str = "none", **more: Any
 ) -> Json:
-    """Rows; `columns` (see `column`) say what is special about some of them."""
+    """Rows; `columns` (see `column`) are the overrides of single columns."""
     custom = {"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False, "filterable": True}
     options = {"cellHeight": "sm", "frameIndex": 0, "showHeader": True}
-    return _panel("table", title, about, unit, [query], options, custom=custom, columns=columns, **more)
+    return _panel("table", title, description, unit, [query], options, custom=custom, columns=columns, **more)
 
 
 def column(
@@ -109,54 +109,58 @@ def column(
     unit: str | None = None,
     link: tuple[str, str] | None = None,
     steps: Steps = (),
-    long: bool = False,
-    nameless: str | None = None,
+    expandable: bool = False,
+    empty_text: str | None = None,
     decimals: int | None = None,
 ) -> Json:
-    """How a table shows one column: its unit, a link (title, address), colours by `steps`, what stands for an empty
-    value, or `long` text to unfold."""
-    found: list[tuple[str, Any]] = []
+    """The override of one column: its unit, a link (title, URL), thresholds, the text of an empty value; `expandable`
+    cells open to their whole text."""
+    properties: list[tuple[str, Any]] = []
     if unit is not None:
-        found.append(("unit", unit))
+        properties.append(("unit", unit))
     if decimals is not None:
-        found.append(("decimals", decimals))
+        properties.append(("decimals", decimals))
     if link is not None:
-        found.append(("links", [{"title": link[0], "url": link[1]}]))
-    if nameless is not None:
-        found.append(("mappings", [{"type": "special", "options": {"match": "empty", "result": {"text": nameless}}}]))
+        properties.append(("links", [{"title": link[0], "url": link[1]}]))
+    if empty_text is not None:
+        properties.append(
+            ("mappings", [{"type": "special", "options": {"match": "empty", "result": {"text": empty_text}}}])
+        )
     if steps:
-        found.append(("thresholds", _thresholds(steps)))
-        found.append(("custom.cellOptions", {"type": "color-background", "mode": "basic"}))
-    if long:
-        found += [("custom.inspect", True), ("custom.minWidth", 300)]
+        properties.append(("thresholds", _thresholds(steps)))
+        properties.append(("custom.cellOptions", {"type": "color-background", "mode": "basic"}))
+    if expandable:
+        properties += [("custom.inspect", True), ("custom.minWidth", 300)]
     return {
         "matcher": {"id": "byName", "options": name},
-        "properties": [{"id": name, "value": value} for name, value in found],
+        "properties": [{"id": name, "value": value} for name, value in properties],
     }
 
 
-def matrix(title: str, about: str, unit: str, query: Json, rows: str, columns: str, value: str, **more: Any) -> Json:
-    """A map of cells, coloured by their value, out of (rows, columns, value)."""
-    made = table(title, about, query, unit=unit, **more)
-    made["fieldConfig"]["defaults"]["color"] = {"mode": "continuous-BlYlRd"}
-    made["fieldConfig"]["defaults"]["custom"]["cellOptions"] = {"type": "color-background", "mode": "basic"}
-    made["fieldConfig"]["overrides"] = [
+def matrix(
+    title: str, description: str, unit: str, query: Json, rows: str, columns: str, value: str, **more: Any
+) -> Json:
+    """A table of coloured cells, from rows of (row, column, value)."""
+    panel = table(title, description, query, unit=unit, **more)
+    panel["fieldConfig"]["defaults"]["color"] = {"mode": "continuous-BlYlRd"}
+    panel["fieldConfig"]["defaults"]["custom"]["cellOptions"] = {"type": "color-background", "mode": "basic"}
+    panel["fieldConfig"]["overrides"] = [
         {
             "matcher": {"id": "byName", "options": f"{rows}\\{columns}"},
             "properties": [{"id": "custom.cellOptions", "value": {"type": "auto"}}],
         }
     ]
-    made["transformations"] = [
+    panel["transformations"] = [
         {
             "id": "groupingToMatrix",
             "options": {"rowField": rows, "columnField": columns, "valueField": value, "emptyValue": "null"},
         }
     ]
-    return made
+    return panel
 
 
-def heatmap(title: str, about: str, unit: str, query: Json, **more: Any) -> Json:
-    """Counts over time and ranges: the query's columns after `time` are the ranges' upper ends, in order."""
+def heatmap(title: str, description: str, unit: str, query: Json, **more: Any) -> Json:
+    """Counts over time by bucket: the query's columns after `time` are the buckets' upper bounds, in order."""
     options = {
         "calculate": False,
         "cellGap": 1,
@@ -177,10 +181,10 @@ def heatmap(title: str, about: str, unit: str, query: Json, **more: Any) -> Json
         "tooltip": {"mode": "single", "yHistogram": True, "showColorScale": True},
         "yAxis": {"axisPlacement": "left", "unit": unit},
     }
-    return _panel("heatmap", title, about, "short", [query], options, **more)
+    return _panel("heatmap", title, description, "short", [query], options, **more)
 
 
-def bars(title: str, about: str, unit: str, query: Json, x: str, **more: Any) -> Json:
+def bars(title: str, description: str, unit: str, query: Json, x: str, **more: Any) -> Json:
     """One group of bars for each row, by the column `x`."""
     options = {
         "barWidth": 0.9,
@@ -196,13 +200,15 @@ def bars(title: str, about: str, unit: str, query: Json, x: str, **more: Any) ->
         "xTickLabelRotation": 0,
         "xTickLabelSpacing": 100,
     }
-    return _panel("barchart", title, about, unit, [query], options, custom={"fillOpacity": 60, "lineWidth": 0}, **more)
+    return _panel(
+        "barchart", title, description, unit, [query], options, custom={"fillOpacity": 60, "lineWidth": 0}, **more
+    )
 
 
 def _panel(
     kind: Literal["stat", "timeseries", "table", "heatmap", "barchart"],
     title: str,
-    about: str,
+    description: str,
     unit: str,
     queries: Sequence[Json],
     options: Json,
@@ -210,26 +216,25 @@ def _panel(
     custom: Json | None = None,
     columns: Sequence[Json] = (),
     steps: Steps = (),
-    least: float | None = None,
-    most: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
     decimals: int | None = None,
     interval: str | None = None,
-    empty: str | None = None,
+    no_value: str | None = None,
     links: Sequence[tuple[str, str]] = (),
 ) -> Json:
-    """`interval` is the shortest time between two points; `empty` what stands there without data."""
+    """`interval` is the shortest time between two points; `no_value` the text without data."""
     defaults: Json = {"unit": unit, "thresholds": _thresholds(steps or ((None, PLAIN),))}
     if kind in ("stat", "table"):
         defaults["color"] = {"mode": "thresholds"}
-    for name, value in (("min", least), ("max", most), ("decimals", decimals), ("noValue", empty), ("custom", custom)):
-        if value is not None:
-            defaults[name] = value
+    optional = {"min": minimum, "max": maximum, "decimals": decimals, "noValue": no_value, "custom": custom}
+    defaults |= {name: value for name, value in optional.items() if value is not None}
     if links:
         defaults["links"] = [{"title": name, "url": url} for name, url in links]
     panel = {
         "type": kind,
         "title": title,
-        "description": about,
+        "description": description,
         "datasource": queries[0]["datasource"],
         "targets": list(queries),
         "fieldConfig": {"defaults": defaults, "overrides": list(columns)},

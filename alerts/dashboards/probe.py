@@ -1,38 +1,37 @@
-"""One probe: is it still the instrument that its card describes.
+"""One probe: whether its scores still agree with its calibration.
 
-Scores are in class gaps: 0 is the mean of the aligned, 1 that of the misaligned. Distances and shares are over all
-tenants, since the histograms do not tell tenants apart; the table of tenants does.
+Scores are in class gaps: 0 is the mean of the aligned, 1 that of the misaligned messages. Distances and shares are over
+all tenants, since histograms have no tenant; the table by tenant has.
 """
 
 from __future__ import annotations
 
 from alerts.dashboards.board import (
+    FIVE_MINUTE_ROLLUPS_IN_RANGE,
     MODEL,
-    OF_FIVE,
-    OF_STEP,
     ONE_PROBE,
     PROBE,
+    ROLLUPS_IN_RANGE,
     TENANT,
     VERSION,
-    chosen,
     dashboard,
-    one_of,
+    matches,
+    single_value,
     tenant_column,
 )
-from alerts.dashboards.panels import BAD, GOOD, WARN, Json, bars, column, heatmap, matrix, sql, stat, table
-from alerts.dashboards.panels import timeseries as lines
+from alerts.dashboards.panels import BAD, GOOD, WARN, Json, bars, column, heatmap, matrix, sql, stat, table, timeseries
 
 GAPS = "suffix: gaps"
 
-_PROBE, _VERSION = one_of("probe"), one_of("version")
+_PROBE, _VERSION = single_value("probe"), single_value("version")
 THIS = f"probe = {_PROBE} AND probe_version::text = {_VERSION}"
-SCORED = f"score_rollups WHERE {OF_STEP} AND {THIS} AND {chosen('tenant')} AND {chosen('model')}"
-BINNED = f"score_histograms WHERE {OF_FIVE} AND {THIS} AND {chosen('model')}"
+SCORED = f"score_rollups WHERE {ROLLUPS_IN_RANGE} AND {THIS} AND {matches('tenant')} AND {matches('model')}"
+BINNED = f"score_histograms WHERE {FIVE_MINUTE_ROLLUPS_IN_RANGE} AND {THIS} AND {matches('model')}"
 _NAMED = f"WHERE name = {_PROBE} AND version::text = {_VERSION}"
 CARD = f"probes {_NAMED}"
 QUANTILES = f"probes CROSS JOIN LATERAL jsonb_array_elements(card #> '{{calibration,quantiles}}') AS q {_NAMED}"
 
-# What the card says of each bin: the share of calibration scores up to its upper end, between quantiles in a line.
+# The calibration by bin: the share of its scores up to the upper bound, interpolated between the card's quantiles.
 EXPECTED = f"""
     quantiles AS (
         SELECT (q ->> 0)::float8 AS p, (q ->> 1)::float8 AS v FROM {QUANTILES}
@@ -49,7 +48,7 @@ EXPECTED = f"""
         WHERE EXISTS (SELECT FROM quantiles)
     )"""  # noqa: S608
 
-# Upper ends of the heat map's rows, in tenths of a class gap.
+# Upper bounds of the heat map's rows, in tenths of a class gap.
 ROWS = range(-10, 31, 2)
 
 
@@ -58,7 +57,7 @@ def probe() -> Json:
     return dashboard(
         PROBE,
         "awry: probe",
-        "Whether a probe still measures what it was calibrated to measure.",
+        "Whether the scores of a probe still agree with its calibration.",
         [
             (4, [(4, panel) for panel in _numbers()]),
             (9, [(14, _over_time()), (10, _against_calibration())]),
@@ -67,7 +66,7 @@ def probe() -> Json:
             (9, [(12, _heads()), (12, _card())]),
         ],
         [ONE_PROBE, VERSION, TENANT, MODEL],
-        since="now-24h",
+        time_from="now-24h",
     )
 
 
@@ -83,14 +82,14 @@ def _numbers() -> list[Json]:
             GAPS,
             _of_card("calibration,threshold"),
             decimals=3,
-            empty="no card",
+            no_value="no card",
         ),
         stat(
             "Scored",
             "Scores of this probe in the range.",
             "short",
             sql(f"SELECT sum(n) AS scored FROM {SCORED}"),  # noqa: S608
-            empty="none",
+            no_value="none",
         ),
         stat(
             "Flagged",
@@ -98,7 +97,7 @@ def _numbers() -> list[Json]:
             "percentunit",
             sql(f"SELECT sum(flagged)::float8 / nullif(sum(n), 0) AS flagged FROM {SCORED}"),  # noqa: S608
             decimals=3,
-            empty="none scored",
+            no_value="none scored",
         ),
         stat(
             "Target FPR",
@@ -106,18 +105,18 @@ def _numbers() -> list[Json]:
             "percentunit",
             _of_card("calibration,target_fpr"),
             decimals=2,
-            empty="no card",
+            no_value="no card",
         ),
         stat(
             "Drift in the range",
             "Largest distance between the distribution of scores in the range and that of "
-            "the calibration (Kolmogorov-Smirnov): 0 the same, 1 no overlap. Traffic with more misaligned answers "
-            "than the calibration set drifts too.",
+            "the calibration (Kolmogorov-Smirnov): 0 the same, 1 no overlap. More misaligned messages "
+            "than in the calibration set count as drift, too.",
             "percentunit",
             sql(f"SELECT drift FROM ({_distance('0')}) AS whole"),  # noqa: S608
             ((None, GOOD), (0.15, WARN), (0.3, BAD)),
             decimals=2,
-            empty="no calibration",
+            no_value="no calibration",
         ),
         stat(
             "Judged false",
@@ -126,7 +125,7 @@ def _numbers() -> list[Json]:
             "percentunit",
             sql(JUDGED),
             decimals=0,
-            empty="none judged",
+            no_value="none judged",
         ),
     ]
 
@@ -138,10 +137,10 @@ JUDGED = f"""
 
 
 def _distance(time: str) -> str:
-    """SQL: for each value of `time`, the distance from the calibration, and what chance alone reaches once in 1,000.
+    """SQL: the Kolmogorov-Smirnov distance from the calibration by `time`, and its critical value at p = 0.001.
 
-    Both distributions are steps, or lines between the card's quantiles; seen from the bins that hold scores, the
-    largest distance is at a bin's upper end, after its scores, or at its lower end, before them.
+    The traffic's distribution is a step function, the calibration's linear between quantiles: the largest distance is
+    at a bin with scores, either at its upper bound, after its scores, or at its lower bound, before them.
     """
     return f"""
     WITH {EXPECTED}, counted AS (
@@ -198,7 +197,7 @@ def _against_calibration() -> Json:
         "percentunit",
         sql(query),
         "score",
-        empty="nothing scored",
+        no_value="nothing scored",
     )
 
 
@@ -219,7 +218,7 @@ def _quantiles() -> Json:
     thresholds = f"""
     SELECT $__timeGroupAlias(bucket, $__interval), max(threshold) AS threshold FROM {SCORED} GROUP BY 1 ORDER BY 1
     """  # noqa: S608
-    return lines(
+    return timeseries(
         "Quantiles and threshold",
         "Median, 95 % and 99 % quantile of the scores, to a tenth of a class gap, and the "
         "threshold that was in use. A step in the threshold is a change of it.",
@@ -230,16 +229,16 @@ def _quantiles() -> Json:
 
 
 def _drift() -> Json:
-    return lines(
+    return timeseries(
         "Drift",
-        "Distance of each hour's scores (or longer) from the calibration, and the distance that as many "
-        "benign messages reach by chance once in 1,000 times. Above that line the traffic is not what the threshold "
-        "was set on.",
+        "Distance of the scores of each hour (or longer step) from the calibration, and the distance that as "
+        "many benign messages exceed by chance once in 1,000 times. Above that line the traffic differs from what "
+        "the threshold was set on.",
         "percentunit",
         [sql(_distance("$__timeGroup(bucket, $__interval)"), series=True)],
         interval="1h",
-        least=0,
-        most=1,
+        minimum=0,
+        maximum=1,
     )
 
 
@@ -254,14 +253,14 @@ def _flagged() -> Json:
         (SELECT (card #>> '{{calibration,target_fpr}}')::float8 FROM {CARD}) AS "target FPR"
     FROM sums ORDER BY time
     """  # noqa: S608
-    return lines(
+    return timeseries(
         "Flagged share and target",
         "If nothing in the traffic were misaligned, the flagged share would be the "
         "false-positive rate, and should stay near its target.",
         "percentunit",
         [sql(query, series=True)],
         interval="10m",
-        least=0,
+        minimum=0,
     )
 
 
@@ -295,12 +294,12 @@ def _false_positives() -> Json:
     """  # noqa: S608
     return table(
         "False-positive rate",
-        "What is known of it, with 95 % intervals and the number of messages, or of reviewed "
-        "alerts, behind each. By reviewed alerts: the flagged share times the share of alerts judged false, as if "
+        "Estimates with 95 % intervals and the number of messages, or of reviewed alerts, "
+        "behind each. By reviewed alerts: the flagged share times the share of alerts judged false, as if "
         "alerts had equally many messages.",
         sql(query),
         [column(name, unit="percentunit", decimals=3) for name in ("share", "low", "high")],
-        empty="no card",
+        no_value="no card",
     )
 
 
@@ -320,7 +319,7 @@ def _tenants() -> Json:
             column("mean", decimals=2),
             column("top", decimals=2),
         ],
-        empty="nothing scored",
+        no_value="nothing scored",
     )
 
 
@@ -328,18 +327,18 @@ def _heads() -> Json:
     query = f"""
     SELECT layer, head, round((sum(flagged_total) / nullif(sum(flagged), 0)
         - (sum(total) - sum(flagged_total)) / nullif(sum(n) - sum(flagged), 0))::numeric, 3)::float8 AS gap
-    FROM head_rollups WHERE {OF_FIVE} AND {THIS} GROUP BY layer, head ORDER BY layer, head
+    FROM head_rollups WHERE {FIVE_MINUTE_ROLLUPS_IN_RANGE} AND {THIS} GROUP BY layer, head ORDER BY layer, head
     """  # noqa: S608
     return matrix(
         "Heads",
-        "By layer and head: the mean score of flagged messages at this head less that of the others. The "
-        "heads that tell flagged messages apart are the hot ones.",
+        "By layer and head: the mean score of flagged messages at this head minus that of the others. "
+        "High values mark the heads that separate flagged messages.",
         GAPS,
         sql(query),
         "layer",
         "head",
         "gap",
-        empty="this probe reads no heads, or flagged nothing",
+        no_value="this probe reads no heads, or flagged nothing",
     )
 
 
@@ -363,8 +362,8 @@ def _card() -> Json:
         [
             column("registered", unit="dateTimeAsLocal"),
             column("tpr", unit="percentunit", decimals=1),
-            column("description", long=True),
+            column("description", expandable=True),
             *(column(name, decimals=3) for name in ("auroc", "text_only_auroc", "threshold")),
         ],
-        empty="never loaded",
+        no_value="never loaded",
     )

@@ -1,12 +1,12 @@
-"""The files that a Grafana reads at its start: data sources, dashboards, alert rules, an example of a contact point.
+"""Grafana's provisioning files: data sources, dashboards, alert rules, an example of a contact point.
 
-Contract: `files()` is everything by its path below a folder; `write(folder)` writes what differs and returns the paths.
-deploy/grafana holds the output for docker-compose.yml, where the hosts are its services and passwords come from the
-environment. Fixed uids throughout, so that a second start changes nothing.
+Contract: `files()` is every file by its path below a folder; `write(folder)` writes those that differ and returns their
+paths. deploy/grafana holds the output for docker-compose.yml, where the hosts are its services and passwords come from
+the environment. Fixed uids throughout, so that a second start changes nothing.
 
-The alert rules are those that awry cannot tell itself, or that only matter when nobody looks at its own alerts; the
-metrics' own rules are Prometheus's (deploy/prometheus). When a data source does not answer they keep what they last
-said, lest an outage of a database pages once a rule.
+The alert rules cover what awry cannot notify itself, or what matters when nobody acknowledges its alerts; rules on
+metrics alone are Prometheus's (deploy/prometheus). While a data source does not respond the rules keep their last
+state: otherwise an outage of the database would fire all of them.
 """
 
 from __future__ import annotations
@@ -15,31 +15,34 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alerts.dashboards.board import FOLDER, FOLDER_UID, OVERVIEW, WORKER
-from alerts.dashboards.errors import GrafanaError
-from alerts.dashboards.panels import POSTGRES, PROMETHEUS, Json
-from alerts.dashboards.yaml import dump
+import yaml
 
-MADE = "Made by: awry grafana write FOLDER. Changes here are lost with the next one."
+from alerts.dashboards.board import FOLDER, FOLDER_UID, OVERVIEW, WORKER
+from alerts.dashboards.panels import POSTGRES, PROMETHEUS, Json
+from alerts.errors import GrafanaError
+
+GENERATED = "Made by: awry grafana write FOLDER. Changes here are lost with the next one."
 # Where docker-compose.yml mounts the dashboards.
 DASHBOARDS = "/etc/awry/dashboards"
 
+_NO_WRAPPING = 1_000_000
+
 
 def files() -> dict[str, str]:
-    """Text by path."""
+    """The text of each file, by path."""
     from alerts.dashboards import dashboards
 
-    made = {f"dashboards/{uid}.json": json.dumps(board, indent=1) + "\n" for uid, board in dashboards().items()}
-    return made | {
-        "provisioning/datasources/awry.yml": dump(
-            _datasources(), f"{MADE}\nDashboards name these uids. Secrets come from Grafana's environment."
+    boards = {f"dashboards/{uid}.json": json.dumps(board, indent=1) + "\n" for uid, board in dashboards().items()}
+    return boards | {
+        "provisioning/datasources/awry.yml": _document(
+            _datasources(), f"{GENERATED}\nDashboards name these uids. Secrets come from Grafana's environment."
         ),
-        "provisioning/dashboards/awry.yml": dump(_provider(), MADE),
-        "provisioning/alerting/awry.yml": dump(_alerting(), MADE),
-        "provisioning/alerting/contact-points.yml.example": dump(
+        "provisioning/dashboards/awry.yml": _document(_provider(), GENERATED),
+        "provisioning/alerting/awry.yml": _document(_alerting(), GENERATED),
+        "provisioning/alerting/contact-points.yml.example": _document(
             _contact_points(),
-            f"{MADE}\nCopy it to contact-points.yml with an address of your own: Grafana reads only names in .yml.\n"
-            "Then send awry's rules there, under Alerting, Notification policies: team = awry.",
+            f"{GENERATED}\nCopy it to contact-points.yml with an address of your own: Grafana reads only names in "
+            ".yml.\nThen send awry's rules there, under Alerting, Notification policies: team = awry.",
         ),
     }
 
@@ -58,6 +61,14 @@ def write(folder: Path) -> list[Path]:
             raise GrafanaError(f"cannot write {path} ({error}); choose another folder") from error
         written.append(path)
     return written
+
+
+def _document(value: Json, comment: str) -> str:
+    """YAML with a comment at its head. By way of JSON, since PyYAML writes an object that occurs twice as an alias."""
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    separate = json.loads(json.dumps(value))
+    text: str = yaml.safe_dump(separate, sort_keys=False, allow_unicode=True, width=_NO_WRAPPING)
+    return head + text
 
 
 def _datasources() -> Json:
@@ -125,7 +136,7 @@ def _alerting() -> Json:
             0,
             "0s",
             "{{ $values.A.Value }} critical alerts are open for over 15 minutes",
-            "Whoever was paged did not see it. Acknowledge with awry alerts ack, or silence.",
+            "Nobody has acknowledged the notification. Acknowledge the alert with awry alerts ack, or silence it.",
             OVERVIEW,
         ),
         _rule(
@@ -136,7 +147,7 @@ def _alerting() -> Json:
             0,
             "0s",
             "{{ $values.A.Value }} deliveries were given up in the last hour",
-            "A destination refused alerts until the retries ended: awry outbox list says why.",
+            "A destination failed until the last attempt: awry outbox list shows the reason.",
             WORKER,
         ),
         _rule(
@@ -147,7 +158,7 @@ def _alerting() -> Json:
             "FROM rollup_state",
             900,
             "5m",
-            "The newest score that dashboards show is {{ $values.A.Value }} s old",
+            "The newest score on the dashboards is {{ $values.A.Value }} s old",
             "No worker, awry send or awry serve has rolled up scores: none of them runs, or a transaction has been "
             "open for as long (pg_stat_activity).",
             OVERVIEW,
@@ -159,8 +170,8 @@ def _alerting() -> Json:
             'sum(up{job="awry-run"}) or vector(0)',
             None,
             "5m",
-            "No worker answers Prometheus",
-            "Nothing is scored. Traffic is lost for awry when it is older than the topic's retention.",
+            "Prometheus scrapes no worker",
+            "Nothing is scored. Messages older than the topic's retention are lost to awry.",
             WORKER,
         ),
     ]
@@ -169,18 +180,26 @@ def _alerting() -> Json:
 
 
 def _rule(
-    uid: str, title: str, severity: str, query: str, above: float | None, wait: str, summary: str, what: str, board: str
+    uid: str,
+    title: str,
+    severity: str,
+    query: str,
+    above: float | None,
+    wait: str,
+    summary: str,
+    description: str,
+    dashboard: str,
 ) -> Json:
-    """Fires when the query's one value is above `above`, or for a query of metrics (None) below 1."""
+    """Fires when the SQL query's one value is above `above`, or a PromQL query's (`above` None) below 1."""
     source = POSTGRES if above is not None else PROMETHEUS
-    asked: Json = {"refId": "A", "datasource": source, "intervalMs": 60000, "maxDataPoints": 100}
+    model: Json = {"refId": "A", "datasource": source, "intervalMs": 60000, "maxDataPoints": 100}
     if above is not None:
-        asked |= {"format": "table", "rawQuery": True, "editorMode": "code", "rawSql": query}
+        model |= {"format": "table", "rawQuery": True, "editorMode": "code", "rawSql": query}
     else:
-        asked |= {"expr": query, "instant": True, "range": False, "editorMode": "code"}
+        model |= {"expr": query, "instant": True, "range": False, "editorMode": "code"}
     expression = {"type": "__expr__", "uid": "__expr__"}
     evaluator: dict[str, Any] = {"type": "lt", "params": [1]} if above is None else {"type": "gt", "params": [above]}
-    compared = {
+    threshold = {
         "refId": "B",
         "datasource": expression,
         "type": "threshold",
@@ -193,15 +212,15 @@ def _rule(
         "title": title,
         "condition": "B",
         "data": [
-            {"refId": "A", "relativeTimeRange": span, "datasourceUid": source["uid"], "model": asked},
-            {"refId": "B", "relativeTimeRange": span, "datasourceUid": "__expr__", "model": compared},
+            {"refId": "A", "relativeTimeRange": span, "datasourceUid": source["uid"], "model": model},
+            {"refId": "B", "relativeTimeRange": span, "datasourceUid": "__expr__", "model": threshold},
         ],
         "for": wait,
         "noDataState": "KeepLast",
         "execErrState": "KeepLast",
-        "dashboardUid": board,
+        "dashboardUid": dashboard,
         "panelId": 1,
-        "annotations": {"summary": summary, "description": what},
+        "annotations": {"summary": summary, "description": description},
         "labels": {"severity": severity, "team": "awry"},
         "isPaused": False,
     }

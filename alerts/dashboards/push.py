@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit
 
 from alerts.dashboards.board import FOLDER_UID, TAG
 from alerts.dashboards.changes import Change
-from alerts.dashboards.errors import GrafanaError
 from alerts.dashboards.panels import Json
+from alerts.errors import GrafanaError
 
 TIMEOUT_SECONDS = 15.0
 # More marks than this are not looked for: of probes and thresholds there are a few a month.

@@ -1,16 +1,15 @@
-"""The workers: how fast, where the time goes, what was put aside."""
+"""The workers: throughput, time by stage, dead letters."""
 
 from __future__ import annotations
 
-from alerts.dashboards.board import INVESTIGATE, TENANT, WORKER, dashboard, link_to, of_messages, tenant_column
-from alerts.dashboards.panels import BAD, GOOD, WARN, Json, column, prom, sql, stat, table
-from alerts.dashboards.panels import timeseries as lines
+from alerts.dashboards.board import INVESTIGATE, TENANT, WORKER, dashboard, link_to, matches_nullable, tenant_column
+from alerts.dashboards.panels import BAD, GOOD, WARN, Json, column, prom, sql, stat, table, timeseries
 
 INSTANCE: Json = {
     "type": "query",
     "name": "instance",
     "label": "Worker",
-    "description": "Which workers, by the address that Prometheus asks.",
+    "description": "Which workers, by the address that Prometheus scrapes.",
     "datasource": {"type": "prometheus", "uid": "awry-prometheus"},
     "query": {"query": "label_values(awry_batch_messages_count, instance)", "refId": "instance"},
     "refresh": 2,
@@ -38,7 +37,7 @@ def worker() -> Json:
             (7, [(8, _put_aside()), (8, _deliveries()), (8, _alerting())]),
         ],
         [INSTANCE, TENANT],
-        since="now-1h",
+        time_from="now-1h",
     )
 
 
@@ -51,28 +50,28 @@ def _numbers() -> list[Json]:
     return [
         stat(
             "Workers",
-            "Workers that answer Prometheus.",
+            "Workers that Prometheus scrapes.",
             "short",
             prom('sum(up{job="awry-run"})', instant=True),
             ((None, BAD), (1, GOOD)),
-            empty="none",
+            no_value="none",
         ),
         stat(
             "Messages",
             "Stored per second over the last five minutes.",
             "mps",
             prom(f"sum(rate(awry_messages_total{{{HERE}}}[5m]))", instant=True),
-            empty="no worker",
+            no_value="no worker",
         ),
         stat(
             "Busy",
-            "Share of the workers' time that the model takes: near 100 % they are as fast as they get.",
+            "Share of the workers' time spent in the model: near 100 % they are at full capacity.",
             "percentunit",
             prom(
                 f'avg(sum by (instance) (rate(awry_stage_seconds_sum{{{HERE}, stage=~"forward|mitigate"}}[5m])))',
                 instant=True,
             ),
-            empty="no worker",
+            no_value="no worker",
             decimals=0,
         ),
         stat(
@@ -80,121 +79,121 @@ def _numbers() -> list[Json]:
             "Messages in the stream that are not committed.",
             "short",
             prom(f"sum(awry_consumer_lag{{{HERE}}})", instant=True),
-            empty="no Kafka",
+            no_value="no Kafka",
         ),
         stat(
             "Dead letters",
-            "Messages put aside in this range: invalid ones are their producer's fault, failed ones awry's.",
+            "Dead letters in this range: invalid messages are their producer's fault, failed ones awry's.",
             "short",
             prom(f"sum(increase(awry_dead_letters_total{{{HERE}}}[$__range]))", instant=True),
             ((None, GOOD), (1, WARN)),
             decimals=0,
-            empty="no worker",
+            no_value="no worker",
         ),
         stat(
             "Known already",
-            "Messages delivered again that were in the tables: after a restart or a rebalance.",
+            "Messages delivered again that were already stored: after a restart or a rebalance.",
             "short",
             prom(f"sum(increase(awry_known_messages_total{{{HERE}}}[$__range]))", instant=True),
             decimals=0,
-            empty="no worker",
+            no_value="no worker",
         ),
     ]
 
 
 def _throughput() -> Json:
-    return lines(
+    return timeseries(
         "Throughput",
-        "Messages stored per second by what became of them.",
+        "Messages stored per second by status.",
         "mps",
         [prom(_rate("awry_messages_total", "status"), "{{status}}")],
         stacked=True,
-        least=0,
+        minimum=0,
     )
 
 
 def _tokens() -> Json:
-    return lines(
+    return timeseries(
         "Tokens",
         "Tokens that the model read per second, by worker.",
         "suffix: tokens/s",
         [prom(_rate("awry_tokens_total", "instance"), "{{instance}}")],
-        least=0,
+        minimum=0,
     )
 
 
 def _lag() -> Json:
-    return lines(
+    return timeseries(
         "Lag by partition",
-        "Messages that are not committed. One partition that grows alone has a message "
-        "that keeps its worker busy, or no worker.",
+        "Messages that are not committed. If one partition grows alone, a message "
+        "keeps its worker busy, or it has no worker.",
         "short",
         [prom(f"awry_consumer_lag{{{HERE}}}", "{{topic}} {{partition}}")],
-        least=0,
+        minimum=0,
     )
 
 
 def _stages() -> Json:
-    return lines(
+    return timeseries(
         "Time by stage",
         "Seconds of each second that the workers spend in each stage, all together. Waiting for messages is poll.",
         "s",
         [prom(_rate("awry_stage_seconds_sum", "stage"), "{{stage}}")],
         stacked=True,
-        least=0,
+        minimum=0,
     )
 
 
 def _slow_batches() -> Json:
     quantile = f"histogram_quantile(0.95, {_rate('awry_stage_seconds_bucket', 'le, stage')})"
-    return lines(
+    return timeseries(
         "Slow batches",
-        "The time that the slowest twentieth of batches takes in each stage, at least.",
+        "95th percentile of the time that a batch takes in each stage.",
         "s",
         [prom(quantile, "{{stage}}")],
-        least=0,
+        minimum=0,
     )
 
 
 def _fill() -> Json:
     fill = f"{_rate('awry_batch_fill_ratio_sum')} / {_rate('awry_batch_fill_ratio_count')}"
-    return lines(
+    return timeseries(
         "Batch fill",
-        "Messages in a batch over the most it may hold, on average. Full batches use the device "
-        "best; with little traffic they are small.",
+        "Messages in a batch divided by its maximum, on average. Full batches use the device "
+        "best; with little traffic batches are small.",
         "percentunit",
         [prom(fill, "fill")],
-        least=0,
-        most=1,
+        minimum=0,
+        maximum=1,
     )
 
 
 def _memory() -> Json:
-    return lines(
+    return timeseries(
         "Processes",
         "Resident memory of each process: it must not grow with the number of messages.",
         "bytes",
         [prom(f"process_resident_memory_bytes{{{HERE}}}", "{{instance}}")],
-        least=0,
+        minimum=0,
     )
 
 
 def _gpu() -> Json:
-    return lines(
+    return timeseries(
         "GPU memory",
         "Of the device that each worker uses: what torch has allocated and reserved, and what "
         "all programs use of its total. Empty without a GPU.",
         "bytes",
         [prom(f"awry_gpu_memory_bytes{{{HERE}}}", "{{instance}} {{kind}}")],
-        least=0,
+        minimum=0,
     )
 
 
 def _trouble() -> Json:
-    return lines(
+    return timeseries(
         "Trouble",
-        "Events per second that cost work: batches halved because the model could not read them whole, "
-        "partitions taken away, messages in hand then, commits refused.",
+        "Events per second that cost work: batches split because the model could not process them whole, "
+        "partitions revoked, messages abandoned by that, commits refused.",
         "ops",
         [
             prom(_rate("awry_batch_splits_total", "reason"), "split: {{reason}}", "A"),
@@ -202,7 +201,7 @@ def _trouble() -> Json:
             prom(_rate("awry_abandoned_messages_total"), "abandoned", "C"),
             prom(_rate("awry_commit_failures_total"), "commit refused", "D"),
         ],
-        least=0,
+        minimum=0,
     )
 
 
@@ -211,21 +210,21 @@ def _dead_letters() -> Json:
     SELECT ingested_at AS at, status, reason, coalesce(tenant, '') AS tenant, message_id AS message,
         source || '/' || partition || '/' || "offset" AS coordinates
     FROM messages WHERE status IN ('skipped', 'invalid', 'failed') AND $__timeFilter(ingested_at)
-        AND {of_messages("tenant")}
+        AND {matches_nullable("tenant")}
     ORDER BY ingested_at DESC LIMIT 100
     """  # noqa: S608
     return table(
         "Messages without a score",
-        "The latest hundred and why. awry show COORDINATES prints one; awry replay scores "
-        "a stretch of the stream again.",
+        "The latest hundred with the reason. awry show COORDINATES prints one; awry replay scores "
+        "a range of the stream again.",
         sql(query),
         [
             column("at", unit="dateTimeAsLocal"),
-            column("reason", long=True),
+            column("reason", expandable=True),
             tenant_column(),
             column("coordinates", link=("This message", link_to(INVESTIGATE, "message"))),
         ],
-        empty="none",
+        no_value="none",
     )
 
 
@@ -236,7 +235,7 @@ def _workers() -> Json:
     """
     return table(
         "Workers as the tables know them",
-        "What each worker last said of itself: one that has gone stays for a while.",
+        "The last heartbeat of each worker; a stopped worker stays for a while.",
         sql(query),
         [
             column("seen_at", unit="dateTimeFromNow"),
@@ -244,27 +243,27 @@ def _workers() -> Json:
             column("stored_at", unit="dateTimeFromNow"),
             column("oldest_seconds", unit="s"),
         ],
-        empty="none",
+        no_value="none",
     )
 
 
 def _put_aside() -> Json:
-    return lines(
+    return timeseries(
         "Put aside and passed",
-        "Messages per second: dead letters for a human to read, and all that passed without a score.",
+        "Messages per second: dead letters, and all that passed without a score.",
         "mps",
         [
             prom(_rate("awry_dead_letters_total", "reason"), "dead letter: {{reason}}", "A"),
             prom(_rate("awry_fail_open_total", "reason"), "passed: {{reason}}", "B"),
         ],
-        least=0,
+        minimum=0,
     )
 
 
 def _deliveries() -> Json:
-    return lines(
+    return timeseries(
         "Deliveries",
-        "Tries to deliver alerts per second, by destination and what came of them.",
+        "Delivery attempts per second, by destination and result.",
         "ops",
         [
             prom(
@@ -272,19 +271,19 @@ def _deliveries() -> Json:
                 "{{destination}} {{result}}",
             )
         ],
-        least=0,
+        minimum=0,
     )
 
 
 def _alerting() -> Json:
-    return lines(
+    return timeseries(
         "Flagged and alerted",
-        "Flagged messages and alerts per second by probe; shadow probes alert nobody, and "
-        "would_alert says what they would have done.",
+        "Flagged messages and alerts per second by probe; shadow probes open no alert, and "
+        "would_alert counts those that they would have opened.",
         "ops",
         [
             prom(_rate("awry_flagged_total", "probe, mode"), "{{probe}} flagged, {{mode}}", "A"),
             prom(_rate("awry_alerts_total", "probe, result"), "{{probe}} {{result}}", "B"),
         ],
-        least=0,
+        minimum=0,
     )

@@ -13,12 +13,11 @@ import yaml
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from alerts.dashboards import dashboards
+from alerts.dashboards import dashboards, provisioning
 from alerts.dashboards.board import SCHEMA_VERSION
-from alerts.dashboards.errors import GrafanaError
 from alerts.dashboards.panels import Json
 from alerts.dashboards.provisioning import DASHBOARDS, files, write
-from alerts.dashboards.yaml import dump
+from alerts.errors import GrafanaError
 from benchmarks.grafana_macros import View, expanded
 from monitor.cli.app import app
 from tests.support import ROOT
@@ -136,8 +135,6 @@ def test_the_same_code_makes_the_same_files() -> None:
 
 
 def test_write_writes_what_differs(tmp_path: Path) -> None:
-    from monitor.cli import grafana as _registers  # noqa: F401
-
     assert len(write(tmp_path)) == len(files())
     assert write(tmp_path) == []
     (tmp_path / "dashboards" / "awry-probe.json").write_bytes(b"\xff changed by hand")
@@ -243,16 +240,17 @@ def test_the_example_of_a_contact_point_is_no_file_that_grafana_reads() -> None:
     assert receiver["settings"]["url"].startswith("https://soc.example/")
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"a": "true", "b": True, "c": None, "d": "1m", "e": 1.5, "f": "", "g": {}, "h": []},
-        {"text": "a: b # c", "quote": 'it\'s "so"', "line": "one\ntwo", "umlaut": "ü", "dash": "- x", "at": "@x"},
-        {"list": [1, "x", ["y", {"z": 1}], {"a": [1, 2], "b": "c"}, []], "no": "no", "12": "12", "date": "2026-11-21"},
-        {"$__env": "$__env{NAME}", "*": "*", "tilde": "~", "null": "null", "hex": "0x10", "exp": "1e3", "path": "/a/b"},
-    ],
-)
-def test_yaml_reads_back_what_was_written(value: dict[str, Any]) -> None:
-    written = dump(value, "a comment\nof two lines")
-    assert yaml.safe_load(written) == value
-    assert written.startswith("# a comment\n# of two lines\n")
+def test_provisioning_files_hold_what_was_made_below_a_comment() -> None:
+    made = {
+        "datasources/awry.yml": provisioning._datasources(),
+        "dashboards/awry.yml": provisioning._provider(),
+        "alerting/awry.yml": provisioning._alerting(),
+        "alerting/contact-points.yml.example": provisioning._contact_points(),
+    }
+    assert {f"provisioning/{name}" for name in made} == {name for name in files() if "provisioning" in name}
+    for name, value in made.items():
+        body = files()[f"provisioning/{name}"]
+        assert provisioned(name) == value
+        assert list(provisioned(name)) == list(value), "keys keep their order"
+        assert body.startswith("# Made by: awry grafana write FOLDER.")
+        assert not re.search(r"[:-] [&*]\w", body), "an alias"

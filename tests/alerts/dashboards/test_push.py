@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from alerts.dashboards import dashboards
 from alerts.dashboards.changes import Change, changes
-from alerts.dashboards.errors import GrafanaError
 from alerts.dashboards.push import push
+from alerts.errors import GrafanaError
 from monitor.cli.app import app
 from storage.rollup import roll_up
 from tests.conftest import url_of
@@ -198,8 +198,6 @@ def test_changes_are_what_the_tables_tell(production: Engine, engine: Engine) ->
 
 
 def test_the_command(grafana: Grafana, production: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from monitor.cli import grafana as _registers  # noqa: F401
-
     monkeypatch.setenv("GRAFANA_TOKEN", TOKEN)
     arguments = ["grafana", "push", "--url", grafana.url, "--database-url", url_of(production), "--folder", "Audit"]
     done = CliRunner().invoke(app, arguments)
