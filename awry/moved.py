@@ -199,7 +199,9 @@ def package_in_place_of(package: str) -> Callable[[str], object]:
     """The `__getattr__` of a package that stands where a module of its name stood."""
 
     def __getattr__(name: str) -> object:  # noqa: N807 - the module's own
-        if not name.startswith("__") and name in _names_of(MOVED[package]):
+        # `from package import module` asks here before the module is imported.
+        moved = not name.startswith("__") and name in _names_of(MOVED[package])
+        if moved and find_spec(f"{package}.{name}") is None:
             raise ImportError(f"{package}.{name} is now {MOVED[package]}.{name}", name=package)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
