@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -80,6 +80,12 @@ def _below(group: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield f"{name} {sub}", command
         if hasattr(command, "commands"):
             yield from _below(command, f"{name} {sub}")
+
+
+def type_of(parameter: Any) -> object:
+    """The type of an option's value, of each one where it may be given again."""
+    annotation = parameter.type_descriptor.annotation
+    return get_args(annotation)[0] if get_origin(annotation) is list else annotation
 
 
 def parse(words: list[str]) -> Any:

@@ -45,10 +45,10 @@ def run(flags: RunFlags) -> None:
     group that has no offsets yet. Prints progress on standard error; replies, verdicts and dead letters go where their
     flags say.
     """
-    from monitor.service import run as service
+    from monitor.service.run import run as run_worker
     from monitor.settings import load_settings
     from monitor.telemetry.logs import configure
 
     settings = load_settings(**(asdict(flags) | {"probes": tuple(flags.probes or ()) or None}))
     configure()
-    service.run(settings, say)
+    run_worker(settings, say)

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from tests.support.cli import AWRY, all_commands, loaded
+from tests.support.cli import AWRY, all_commands, loaded, type_of
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ TWO_MEANINGS = {"--probe", "--model", "--state"}
 
 
 def test_an_option_is_the_same_everywhere() -> None:
-    variants: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    variants: dict[str, set[tuple[str, object]]] = defaultdict(set)
     for command in all_commands().values():
         for parameter in command.params:
             if parameter.param_type_name == "option":
-                variants[parameter.opts[0]].add((parameter.help, parameter.type.name))
+                variants[parameter.opts[0]].add((parameter.help, type_of(parameter)))
     assert len(variants) > 100
     assert {name for name, found in variants.items() if len(found) > 1} == TWO_MEANINGS
     assert all(len(variants[name]) == 2 for name in TWO_MEANINGS)

@@ -81,7 +81,7 @@ def test_from_a_refusal_to_a_delivery(engine: Engine, postgres_database: str, re
     assert str(dead.id)[:8] not in awry("outbox", "list", "--state", "pending", *at).stdout
 
     assert "name notifications, or say --dead" in refused(awry("outbox", "retry", *at))
-    assert "page: 'abcdef' names none; see awry outbox list" in refused(awry("outbox", "retry", "abcdef", *at))
+    assert "notification: 'abcdef' names none; see awry outbox list" in refused(awry("outbox", "retry", "abcdef", *at))
     receiver.replies = [Reply(200)]
     assert (
         awry("outbox", "retry", str(dead.id)[:8], *at).stderr
