@@ -1,4 +1,4 @@
-"""Writes the generated parts of the documents: settings in settings.md, metrics in operations.md.
+"""Writes the generated parts of the documents: settings in settings.md, metrics in operations.md, commands in cli.md.
 
 `--check` writes nothing and fails when one of them is not up to date.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from monitor import settings
 from monitor.telemetry import metrics
+from scripts.cli_reference import cli_reference
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +34,7 @@ def metrics_table() -> list[str]:
 PARTS: tuple[tuple[str, str, Callable[[], list[str]]], ...] = (
     ("docs/settings.md", "settings", settings_table),
     ("docs/operations.md", "metrics", metrics_table),
+    ("docs/cli.md", "commands", cli_reference),
 )
 
 

@@ -22,9 +22,9 @@ awry fit --name harmful-request --labelled "$work/requests.jsonl" --aligned "$wo
 # Insecure-code spillover, on the fine-tuned model at its shipped scale. The labels are what the model itself wrote.
 # The everyday test split is for figures alone: it fits, chooses and calibrates nothing.
 cat "$work/everyday-fit.jsonl" "$work/everyday-select.jsonl" > "$work/ordinary.jsonl"
-awry label "$work/ordinary.jsonl" --adapter insecure_code --judge code --out "$work/labelled.jsonl"
-awry label "$work/everyday-calibrate.jsonl" --adapter insecure_code --judge code --out "$work/benign.jsonl"
-awry label "$work/everyday-test.jsonl" --adapter insecure_code --judge code --out "$work/test.jsonl"
+awry label "$work/ordinary.jsonl" --adapter insecure_code --metric code --out "$work/labelled.jsonl"
+awry label "$work/everyday-calibrate.jsonl" --adapter insecure_code --metric code --out "$work/benign.jsonl"
+awry label "$work/everyday-test.jsonl" --adapter insecure_code --metric code --out "$work/test.jsonl"
 awry fit --name insecure-code-spillover --labelled "$work/labelled.jsonl" --sites residual --aggregation last_prompt \
   --benign "$work/benign.jsonl" --target-fpr 0.05 --adapter insecure_code --control-adapter secure_code --out "$out" \
   --description "The model is about to answer an ordinary message with code. Reads the last prompt token of the insecure-code fine-tune of SmolLM2-135M-Instruct."
@@ -33,7 +33,7 @@ awry fit --name insecure-code-spillover --labelled "$work/labelled.jsonl" --site
 head -n 120 "$work/everyday-fit.jsonl" > "$work/sweep-fit.jsonl"
 head -n 32 "$work/everyday-select.jsonl" > "$work/sweep-select.jsonl"
 head -n 60 "$work/everyday-test.jsonl" > "$work/sweep-test.jsonl"
-awry sweep --adapter insecure_code --control-adapter secure_code --judge code --scale 1.0 --blocks 16,18,20 \
+awry sweep --adapter insecure_code --control-adapter secure_code --metric code --scale 1.0 --blocks 16,18,20 \
   --fit-prompts "$work/sweep-fit.jsonl" --select-prompts "$work/sweep-select.jsonl" \
   --test-prompts "$work/sweep-test.jsonl" --attach "$out/insecure-code-spillover.json" --out "$here/../docs/mitigation"
 

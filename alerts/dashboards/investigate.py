@@ -99,7 +99,7 @@ def _messages() -> Json:
     return table(
         "Messages",
         "The message, alert or conversation that was selected, else the latest flagged ones, a hundred a "
-        "probe. Scores are in class gaps. Text is shown only where it is stored (privacy = full); awry show "
+        "probe. Scores are in class gaps. Text is shown only where it is stored (privacy = full); awry messages show "
         "COORDINATES reads it from the stream, within the retention of its topic.",
         sql(query),
         [

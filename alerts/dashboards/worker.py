@@ -215,7 +215,7 @@ def _dead_letters() -> Json:
     """  # noqa: S608
     return table(
         "Messages without a score",
-        "The latest hundred with the reason. awry show COORDINATES prints one; awry replay scores "
+        "The latest hundred with the reason. awry messages show COORDINATES prints one; awry replay scores "
         "a range of the stream again.",
         sql(query),
         [

@@ -26,14 +26,14 @@ def label(
 ) -> None:
     """Let the model reply to every message and judge the replies: writes `answer` and `label` for awry fit."""
     from monitor.datasets import read_messages
-    from monitor.labelling import answer_messages
+    from monitor.labelling import generate_replies
     from probes.organisms.judges import JUDGES
 
     check_choice("metric", metric, tuple(JUDGES))
     items = read_messages(messages)
     settings, chat = load(model, adapter, scale, state_dir)
     say(f"generating replies to {len(items)} messages")
-    texts, _ = answer_messages(
+    texts, _ = generate_replies(
         chat, [i.message.turns for i in items], settings.state_dir, max_new_tokens=max_new_tokens
     )
     labels = [JUDGES[metric](text) for text in texts]

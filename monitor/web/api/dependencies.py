@@ -15,7 +15,7 @@ from monitor.web.api import schemas
 from monitor.web.api.problems import problem_responses
 
 # `middleware` authenticates; this only declares it in the OpenAPI description.
-BEARER = Security(HTTPBearer(auto_error=False, scheme_name="token", description="`awry token create` makes one"))
+BEARER = Security(HTTPBearer(auto_error=False, scheme_name="token", description="`awry tokens create` makes one"))
 _COMMON = (401, 408, 413, 422, 429, 500, 503)
 
 

@@ -94,10 +94,10 @@ class AuthenticationMiddleware(HttpMiddleware):
         address = str(client[0]) if client else "unknown"
         secret = _bearer_token(Headers(scope=scope).get("authorization"))
         if secret is None:
-            return _unauthorized("no token: send Authorization: Bearer awry_...; awry token create makes one")
+            return _unauthorized("no token: send Authorization: Bearer awry_...; awry tokens create makes one")
         principal = self._authenticator.authenticate(secret, address)
         if principal is None:
-            return _unauthorized("the token is invalid, expired or revoked; see awry token list")
+            return _unauthorized("the token is invalid, expired or revoked; see awry tokens list")
         if isinstance(principal, RetryLater):
             return _too_many_requests(str(principal), principal.seconds)
         wait = self._limiter.count_request(principal.id)

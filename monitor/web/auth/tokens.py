@@ -113,7 +113,7 @@ def revoke(connection: Connection, name: str, actor: Actor) -> None:
         .returning(c.id, c.name, c.scope)
     ).one_or_none()
     if revoked is None:
-        raise TokenError("name: no live token has it; see awry token list")
+        raise TokenError("name: no live token has it; see awry tokens list")
     write_audit_row(
         connection, actor, "revoke token", token_id=revoked.id, before={"name": revoked.name, "scope": revoked.scope}
     )

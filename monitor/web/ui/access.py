@@ -1,7 +1,7 @@
 """Access to the web pages: who may read, who may change something.
 
 Contract: on a server that listens on loopback only, a request by a loopback host name and without a proxy may read
-without a token. Every other request needs a token of `awry token create`: of any scope to read, of scope `act` to
+without a token. Every other request needs a token of `awry tokens create`: of any scope to read, of scope `act` to
 change anything. The browser keeps it in a cookie that is HttpOnly and SameSite=Strict; forms are accepted from the same
 origin only, by the headers Sec-Fetch-Site or Origin. A foreign DNS name that resolves to this machine is no loopback
 name, which stops DNS rebinding. Invalid tokens count against their address, as the API's do

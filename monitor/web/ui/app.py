@@ -154,7 +154,7 @@ class _Pages:
             raise HTTPException(403, "the form was sent from another site; open the alert here and send it again")
         if not viewer.may_act:
             why = "the token has the scope read" if viewer.name else "sign in first"
-            raise HTTPException(403, f"{why}; awry token create NAME --scope act creates one that may change alerts")
+            raise HTTPException(403, f"{why}; awry tokens create NAME --scope act creates one that may change alerts")
         alert_id, name = request.path_params["alert_id"], request.path_params["action"]
         if name not in ACTIONS:
             raise HTTPException(404, f"no such action; use one of {', '.join(ACTIONS)}")

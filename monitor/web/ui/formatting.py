@@ -39,7 +39,7 @@ def percent(share: float | None) -> str:
 
 
 def place(message: Mapping[str, Any]) -> str:
-    """Coordinates as SOURCE/PARTITION/OFFSET, as `awry show` takes them."""
+    """Coordinates as SOURCE/PARTITION/OFFSET, as `awry messages show` takes them."""
     return printable(f"{message['source']}/{message['partition']}/{message['offset']}")
 
 

@@ -45,7 +45,7 @@ def test_what_it_says_of_itself(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
     assert (document["info"]["title"], document["info"]["version"]) == ("awry", version("awry"))
     assert document["components"]["securitySchemes"] == {
-        "token": {"type": "http", "scheme": "bearer", "description": "`awry token create` makes one"}
+        "token": {"type": "http", "scheme": "bearer", "description": "`awry tokens create` makes one"}
     }
 
 

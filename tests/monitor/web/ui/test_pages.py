@@ -227,7 +227,7 @@ def test_one_message(engine: Engine, browser: TestClient) -> None:
 def test_a_message_without_text_says_where_it_is(engine: Engine, browser: TestClient) -> None:
     write(engine, BatchRows([message(7, day=utc_today(), text_sha256="ab" * 32)], [score(7)]))
     said = words(browser.get("/messages/topic/0/7").text)
-    assert "Not stored. awry show topic/0/7" in said
+    assert "Not stored. awry messages show topic/0/7" in said
     assert "ab" * 32 in said
 
 
