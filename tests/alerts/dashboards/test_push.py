@@ -36,8 +36,10 @@ def grafana() -> Iterator[Grafana]:
         yield state
 
 
-def pushed(grafana: Grafana, folder: str = "awry", found: list[Change] = CHANGES, **sources: str) -> list[str]:
-    return list(push(grafana.url, TOKEN, folder, SOURCES | sources, found))
+def pushed(
+    grafana: Grafana, folder: str = "awry", found: list[Change] = CHANGES, sources: dict[str, str] = SOURCES
+) -> list[str]:
+    return list(push(grafana.url, TOKEN, folder, sources, found))
 
 
 def test_a_push_makes_folder_dashboards_and_annotations(grafana: Grafana) -> None:
@@ -95,7 +97,7 @@ def test_no_call_names_anything_by_a_number_of_grafanas_own(grafana: Grafana) ->
 
 def test_other_data_sources_are_named_in_every_query(grafana: Grafana) -> None:
     grafana.datasources |= {"mine-pg", "mine-prom"}
-    pushed(grafana, **{"awry-postgres": "mine-pg", "awry-prometheus": "mine-prom"})
+    pushed(grafana, sources={"awry-postgres": "mine-pg", "awry-prometheus": "mine-prom"})
 
     def uids(value: Any) -> Iterator[str]:
         if isinstance(value, dict):

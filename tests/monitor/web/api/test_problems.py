@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from alerts.lifecycle import actions
+from alerts.lifecycle import actions, audit
 from monitor.web.api import middleware
 from monitor.web.api.app import make_api
 from tests.support.alert_rows import flagged, open_alerts
@@ -120,7 +120,7 @@ def test_a_change_that_breaks_halfway_leaves_nothing(
     engine: Engine, act: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (one,) = open_alerts(engine, [flagged(1)])
-    write_audit_row = actions.write_audit_row
+    write_audit_row = audit.write_audit_row
     before = dump(engine, without=("api_tokens",))
 
     def broken(*arguments: Any, **more: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -51,8 +52,14 @@ def test_one_judgement_says_little(engine: Engine, act: Client, verdict: str, lo
 
 def test_a_message(engine: Engine, read: Client) -> None:
     day = utc_today()
-    names = {"tenant": "shop", "user_id": "u1", "model": "smol", "conversation_id": "c1", "message_id": "m1"}
-    texts = {"text": {"prompt": CANARY}, "text_sha256": "ab", "attributes": {"note": CANARY}}
+    names: dict[str, Any] = {
+        "tenant": "shop",
+        "user_id": "u1",
+        "model": "smol",
+        "conversation_id": "c1",
+        "message_id": "m1",
+    }
+    texts: dict[str, Any] = {"text": {"prompt": CANARY}, "text_sha256": "ab", "attributes": {"note": CANARY}}
     row = message(1, "aa", day=day, tokens=12, **names, **texts)
     write(engine, BatchRows([row], [score(1, 0.9), score(1, 0.1, "other")]))
     (one,) = open_alerts(engine, [flagged(1, 0.9)])
