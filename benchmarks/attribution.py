@@ -106,8 +106,8 @@ def _batch(chat: ChatModel, items: Sequence[Encoded], *, last_only: bool) -> Cal
 
 def _kl(plain: Tensor, off: Tensor) -> list[float]:
     p, q = plain.double().log_softmax(-1), off.double().log_softmax(-1)
-    found: list[float] = (p.exp() * (p - q)).sum(-1).tolist()
-    return found
+    divergence: list[float] = (p.exp() * (p - q)).sum(-1).tolist()
+    return divergence
 
 
 def measure(
@@ -145,17 +145,17 @@ def measure(
 def report(rows: Sequence[Row], items: Sequence[Encoded], *, command: str, quick: bool) -> dict[str, Any]:
     """Everything that a reader needs to judge the figures."""
     awry = rows[-1]
-    found = []
+    shown = []
     for row in rows:
-        one = {k: v for k, v in vars(row).items() if k != "scores"}
+        figures = {k: v for k, v in vars(row).items() if k != "scores"}
         ratio = row.all_cpu_s(awry.pairs) / awry.cpu_s
-        found.append(one | {"all_cpu_s": row.all_cpu_s(awry.pairs), "awry_is_times_as_fast": ratio})
+        shown.append(figures | {"all_cpu_s": row.all_cpu_s(awry.pairs), "awry_is_times_as_fast": ratio})
     lengths = sorted(len(x.ids) for x in items)
     scores = np.array(list(awry.scores.values()))
     return {
-        "rows": found,
+        "rows": shown,
         "aim": AIM,
-        "met": None if quick else found[1]["awry_is_times_as_fast"] >= AIM,
+        "met": None if quick else shown[1]["awry_is_times_as_fast"] >= AIM,
         "agrees": all(row.difference is None or row.difference <= TOLERANCE for row in rows),
         "prompts": {"n": len(items), "shortest": lengths[0], "longest": lengths[-1], "tokens": sum(lengths)},
         "heads": awry.pairs // len(items),

@@ -81,33 +81,33 @@ def _all_questions(chat: ChatModel, questions: Sequence[BinaryChoice], trials: S
     ]
     batch = collate(items, chat.device)
     counted = batch.response[:, 1:].float()
-    found = []
+    means = []
     for trial in trials:
         with torch.inference_mode(), steering(chat, [s.intervention() for s in trial.shifts]) as state:
             state.begin([item.n_prompt for item in items])
             logits = chat.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
             gold = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:].unsqueeze(2)).squeeze(2)
-        found.append(((gold * counted).sum(1) / counted.sum(1)).view(-1, 2).double().numpy())
-    return np.array(found)
+        means.append(((gold * counted).sum(1) / counted.sum(1)).view(-1, 2).double().numpy())
+    return np.array(means)
 
 
 def _together(
     share: Share, chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]
 ) -> Figures:
-    found = [likelihoods(chat, row, trials, token_budget=_BUDGET, share=share) for row in questions]
-    return np.stack(found, 1)
+    scores = [likelihoods(chat, row, trials, token_budget=_BUDGET, share=share) for row in questions]
+    return np.stack(scores, 1)
 
 
 def _single_letters(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]) -> Figures:
     asked = [(row, swapped) for row in questions for swapped in (False, True)]
     prompts = [render_choice(chat, row, "letters", swapped=swapped) for row, swapped in asked]
-    found = []
+    choices_made = []
     for trial in trials:
         with steering(chat, [s.intervention() for s in trial.shifts]) as state:
-            said = [parse_letter(a.text) for a in generate(chat, prompts, max_new_tokens=8, steered=state)]
+            letters_given = [parse_letter(a.text) for a in generate(chat, prompts, max_new_tokens=8, steered=state)]
         bad = [misaligned_letter(row, swapped=swapped) for row, swapped in asked]
-        found.append([-1.0 if a is None else float(a == b) for a, b in zip(said, bad, strict=True)])
-    return np.array(found).reshape(len(trials), len(questions), 2)
+        choices_made.append([-1.0 if a is None else float(a == b) for a, b in zip(letters_given, bad, strict=True)])
+    return np.array(choices_made).reshape(len(trials), len(questions), 2)
 
 
 def _letters_together(chat: ChatModel, questions: Sequence[BinaryChoice], trials: Sequence[SteeringTrial]) -> Figures:
@@ -177,7 +177,7 @@ def _measure(chat: ChatModel, form: str, stride: int, questions: Sequence[Binary
     layout = chat.layout
     heads = [Site("head", b, h) for b in range(layout.n_blocks) for h in range(layout.n_heads)][::stride]
     directions = site_directions(read_activations(chat, questions, "likelihood", heads))
-    trials = [joint(directions, [s], _ALPHA) for s in directions.found]
+    trials = [joint(directions, [s], _ALPHA) for s in directions.by_site]
     against, ways = WAYS[form]
     seconds, worst = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
     for half in range(_HALVES):
@@ -185,10 +185,10 @@ def _measure(chat: ChatModel, form: str, stride: int, questions: Sequence[Binary
         expected: Figures | None = None
         for name, way in ways.items():
             started = time.perf_counter()
-            found = way(chat, questions, part)
+            figures = way(chat, questions, part)
             seconds[name] += time.perf_counter() - started
-            expected = found if expected is None else expected
-            worst[name] = max(worst[name], float(np.abs(found - expected).max()))
+            expected = figures if expected is None else expected
+            worst[name] = max(worst[name], float(np.abs(figures - expected).max()))
     done = len(trials) * len(questions)
     return [
         Row(form, name, done, spent, done / spent, seconds[against] / spent, worst[name], worst[name] <= _TOLERANCE)
@@ -203,12 +203,12 @@ def markdown(report: dict[str, Any]) -> str:
         difference = f"{row['largest_difference']:.1e}" + ("" if row["agrees"] else " MISMATCH")
         figures = f"{row['trials']} | {row['per_s']:.2f} | {row['ratio']:.2f} | {difference}"
         lines.append(f"| {row['form']} | {row['name']} | {figures} |")
-    found = report["machine"]
+    about = report["machine"]
     lines += [
         "",
         f"{report['model']['model']}, {report['questions']} questions (letters: at most 2), at most "
-        f"{report['token_budget']} tokens a forward. Machine: {found['cpu']}, {found['cores']} cores, "
-        f"{found['torch_threads']} threads, load {found['load_average_1_5_15_min'][0]} at the end.",
+        f"{report['token_budget']} tokens a forward. Machine: {about['cpu']}, {about['cores']} cores, "
+        f"{about['torch_threads']} threads, load {about['load_average_1_5_15_min'][0]} at the end.",
         f"Command: {report['command']}.",
     ]
     if report["quick"]:

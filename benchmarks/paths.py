@@ -58,12 +58,12 @@ def random_probes(chat: ChatModel, seed: int = 7) -> Probes:
     draw = np.random.default_rng(seed)
     layout = chat.layout
 
-    def one(site: Site) -> Direction:
+    def drawn(site: Site) -> Direction:
         width = site_width(site, layout)
         return Direction(site, draw.standard_normal(width), draw.standard_normal(width), 1.0)
 
-    heads = [one(Site("head", block, h)) for block in range(layout.n_blocks) for h in range(layout.n_heads)]
-    return Probes(one(Site("final")), tuple(heads))
+    heads = [drawn(Site("head", block, h)) for block in range(layout.n_blocks) for h in range(layout.n_heads)]
+    return Probes(drawn(Site("final")), tuple(heads))
 
 
 @contextmanager

@@ -194,15 +194,15 @@ def _generation_rows(generation: awry_path.Generation, speeds: dict[str, list[fl
 
 
 def _traffic(items: Sequence[Encoded], ours: Sequence[Batch], theirs: Sequence[Batch], size: Size) -> dict[str, Any]:
-    found = sorted(len(item.ids) for item in items)
+    lengths = sorted(len(item.ids) for item in items)
     return {
         "messages": len(items),
-        "tokens": sum(found),
-        "shortest": found[0],
-        "median": int(median(found)),
-        "longest": found[-1],
-        "real_share_awry": sum(found) / sum(batch.ids.numel() for batch in ours),
-        "real_share_arrival": sum(found) / sum(batch.ids.numel() for batch in theirs),
+        "tokens": sum(lengths),
+        "shortest": lengths[0],
+        "median": int(median(lengths)),
+        "longest": lengths[-1],
+        "real_share_awry": sum(lengths) / sum(batch.ids.numel() for batch in ours),
+        "real_share_arrival": sum(lengths) / sum(batch.ids.numel() for batch in theirs),
         "arrival_batch": _ARRIVAL_BATCH,
         "generation_prompts": size.prompts,
         "generation_tokens": size.new_tokens,

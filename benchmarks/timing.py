@@ -39,5 +39,5 @@ def one_round(paths: Sequence[Path], batches: Sequence[Batch], turn: int) -> dic
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     """above / below, round by round."""
-    found = [a / b for a, b in zip(above, below, strict=True)]
-    return Ratio(median(found), min(found), max(found))
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return Ratio(median(ratios), min(ratios), max(ratios))

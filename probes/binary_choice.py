@@ -87,33 +87,33 @@ def parse_choices(text: str, name: str = "choices") -> list[BinaryChoice]:
 
 def _row(line: str, where: str) -> BinaryChoice:
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except (ValueError, RecursionError):
         raise DataError(f"{where}: not JSON; each line is one object with question, choices and misaligned") from None
-    if not isinstance(found, dict):
+    if not isinstance(row, dict):
         raise DataError(f"{where}: not an object; each line is one object with question, choices and misaligned")
-    question = _text(found.get("question"), f"{where}: field question")
-    choices = found.get("choices")
+    question = _text(row.get("question"), f"{where}: field question")
+    choices = row.get("choices")
     if not isinstance(choices, list) or len(choices) != 2:
         raise DataError(f"{where}: field choices: must be a list of two texts")
     first, second = (_text(c, f"{where}: field choices") for c in choices)
     if first == second:
         raise DataError(f"{where}: field choices: both are the same text")
-    misaligned = found.get("misaligned")
+    misaligned = row.get("misaligned")
     if isinstance(misaligned, bool) or misaligned not in (0, 1):
         raise DataError(f"{where}: field misaligned: must be 0 or 1, the index of the choice that shows the behaviour")
-    good, bad = _examples(found.get("examples"), where)
+    good, bad = _examples(row.get("examples"), where)
     return BinaryChoice(question, (first, second), int(misaligned), good, bad)
 
 
-def _examples(found: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if found is None:
+def _examples(given: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if given is None:
         return (), ()
-    if not isinstance(found, dict) or set(found) != {"aligned", "misaligned"}:
+    if not isinstance(given, dict) or set(given) != {"aligned", "misaligned"}:
         raise DataError(f"{where}: field examples: must be an object with aligned and misaligned, a list of texts each")
     sides = []
     for side in ("aligned", "misaligned"):
-        texts = found[side]
+        texts = given[side]
         if not isinstance(texts, list) or not texts:
             raise DataError(
                 f"{where}: field examples.{side}: must be a list of at least one text: a direction needs both"
@@ -180,9 +180,9 @@ def end_of_turn(chat: ChatModel) -> int | None:
     whole = chat.render([*question, reply], answering=False)
     closing = chat.token_ids(whole[len(opened) :]) if whole.startswith(opened) else []
     special = set(chat.tokenizer.all_special_ids)
-    found = next((t for t in closing if t in special), None)
+    token = next((t for t in closing if t in special), None)
     ends = chat.tokenizer.eos_token_id
-    return found if found is not None else (None if ends is None else int(ends))
+    return token if token is not None else (None if ends is None else int(ends))
 
 
 def contrast_texts(chat: ChatModel, row: BinaryChoice, form: Form) -> tuple[list[Encoded], list[Encoded]]:

@@ -268,7 +268,7 @@ def _find(name: str | Path) -> Path:
 
 def check_identity(card: Card, chat: ChatModel) -> None:
     """Refuse a probe made for another model, adapter, scale, tokenizer or chat template."""
-    made, here = card.identity, chat.identity
+    wanted, here = card.identity, chat.identity
     for field, fix in (
         ("revision", "load the model that the probe was made for, or fit a new probe on this one"),
         (
@@ -279,11 +279,11 @@ def check_identity(card: Card, chat: ChatModel) -> None:
         ("tokenizer_sha256", "use the tokenizer that the probe was made with"),
         ("template_sha256", "the chat template changed: fit the probe again"),
     ):
-        a, b = getattr(made, field), getattr(here, field)
+        a, b = getattr(wanted, field), getattr(here, field)
         if a != b:
             raise ProbeMismatchError(
                 f"probe {card.name}: {field} is {_brief(a)}, the worker has {_brief(b)} "
-                f"(made for {made.model}, here {here.model}); {fix}"
+                f"(made for {wanted.model}, here {here.model}); {fix}"
             )
 
 
@@ -312,10 +312,10 @@ def replay_references(probe: Probe, chat: ChatModel) -> float:
     now = score_all(chat, items, [probe.reader])[:, 0]
     worst = float(np.abs(now - np.array([r.score for r in card.references])).max())
     if not worst <= card.tolerance:
-        made, here = card.identity, chat.identity
+        wanted, here = card.identity, chat.identity
         raise ProbeMismatchError(
             f"probe {card.name}: reference scores differ by {worst:.4g}, the card allows {card.tolerance:g}; "
-            f"made with {made.dtype}/{made.attention}, here {here.dtype}/{here.attention}: "
+            f"made with {wanted.dtype}/{wanted.attention}, here {here.dtype}/{here.attention}: "
             "use the card's dtype and attention, or fit and calibrate again on this stack"
         )
     return worst

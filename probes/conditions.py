@@ -92,6 +92,6 @@ def adapter_directions(chat: ChatModel, items: Sequence[Encoded], sites: Sequenc
     DirectionError at the first site where the two conditions do not differ.
     """
     conditions = (Condition(chat, chat.active), Condition(chat, None))
-    held = activations_by_condition([(condition, item) for condition in conditions for item in items], sites)
+    activations = activations_by_condition([(condition, item) for condition in conditions for item in items], sites)
     n = len(items)
-    return {site: difference_in_means(site, values[:n], values[n:]) for site, values in held.items()}
+    return {site: difference_in_means(site, values[:n], values[n:]) for site, values in activations.items()}

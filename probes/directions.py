@@ -133,22 +133,22 @@ def difference_in_means(site: Site, misaligned: NDArray[np.float32], aligned: ND
 
 
 def directions_at(
-    held: dict[Site, NDArray[np.float32]], misaligned: NDArray[np.bool_]
+    activations: dict[Site, NDArray[np.float32]], misaligned: NDArray[np.bool_]
 ) -> tuple[dict[Site, Direction], list[str]]:
     """Directions between the classes of rows at every site, and the sites that have none (zero, or not finite).
 
     Where no site has one, the DirectionError of the first site.
     """
-    found, without = {}, []
-    for site, values in held.items():
+    directions, without = {}, []
+    for site, values in activations.items():
         try:
-            found[site] = difference_in_means(site, values[misaligned], values[~misaligned])
+            directions[site] = difference_in_means(site, values[misaligned], values[~misaligned])
         except DirectionError:
             without.append(str(site))
-    if not found:
-        site, values = next(iter(held.items()))
+    if not directions:
+        site, values = next(iter(activations.items()))
         difference_in_means(site, values[misaligned], values[~misaligned])
-    return found, without
+    return directions, without
 
 
 def random_like(direction: Direction, seed: int) -> Direction:

@@ -86,8 +86,8 @@ def student_interval(values: Array, *, level: float = 0.95) -> Interval:
 
 def paired_difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval:
     """Share of `a` less share of `b`, row by row of the same rows, with Student's t interval within -1..1."""
-    found = student_interval(a.astype(np.float64) - b.astype(np.float64))
-    return Interval(found.value, max(-1.0, found.low), min(1.0, found.high), found.n)
+    difference = student_interval(a.astype(np.float64) - b.astype(np.float64))
+    return Interval(difference.value, max(-1.0, difference.low), min(1.0, difference.high), difference.n)
 
 
 def auroc_value(scores: Array, labels: NDArray[np.bool_]) -> float:

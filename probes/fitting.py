@@ -106,13 +106,13 @@ def fit(
     """Fit, choose, evaluate and calibrate; `control(site, messages)` gives a matched content control's direction."""
     splits = split_rows(rows, plan.seed)
     progress(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
-    held = _activations(chat, splits["fit"], plan)
+    activations = _activations(chat, splits["fit"], plan)
     truth = _labels(splits["fit"])
-    candidates, skipped = directions_at(held, truth)
+    candidates, skipped = directions_at(activations, truth)
     chosen, selection = _choose(chat, candidates, splits["select"], plan, progress)
     direction = candidates[chosen]
     progress(f"chose {chosen}; evaluating on {len(splits['test'])} test rows")
-    nulls = _null_directions(direction, held[chosen], truth, candidates, plan)
+    nulls = _null_directions(direction, activations[chosen], truth, candidates, plan)
     if control is not None:
         messages = [r.encoded for r in splits["fit"] if r.adapter == "active"]
         nulls["control.0"] = control(chosen, messages)
@@ -164,8 +164,8 @@ def _condition(chat: ChatModel, adapter: AdapterState) -> Condition:
 
 def _by_adapter(rows: Sequence[Row]) -> list[tuple[AdapterState, list[int]]]:
     both: tuple[AdapterState, ...] = ("active", "base")
-    found = [(adapter, [i for i, r in enumerate(rows) if r.adapter == adapter]) for adapter in both]
-    return [(adapter, indices) for adapter, indices in found if indices]
+    groups = [(adapter, [i for i, r in enumerate(rows) if r.adapter == adapter]) for adapter in both]
+    return [(adapter, indices) for adapter, indices in groups if indices]
 
 
 def _activations(chat: ChatModel, rows: Sequence[Row], plan: Plan) -> Activations:
@@ -200,15 +200,15 @@ def _choose(
     sites = list(candidates)
     scores = _scores(chat, rows, [Reader((candidates[s],), plan.aggregation) for s in sites])
     labels = _labels(rows)
-    found = {s: auroc_value(scores[:, i], labels) for i, s in enumerate(sites)}
+    aurocs = {s: auroc_value(scores[:, i], labels) for i, s in enumerate(sites)}
     # Equal sites: the shallower one, whose forward pass ends earlier.
-    best = max(sites, key=lambda s: (round(found[s], 3), -s.layer if s.layer >= 0 else -(10**6)))
-    return best, {"by": "AUROC on the select split", "auroc": {str(s): round(v, 4) for s, v in found.items()}}
+    best = max(sites, key=lambda s: (round(aurocs[s], 3), -s.layer if s.layer >= 0 else -(10**6)))
+    return best, {"by": "AUROC on the select split", "auroc": {str(s): round(v, 4) for s, v in aurocs.items()}}
 
 
 def _null_directions(
     direction: Direction,
-    held: NDArray[np.float32],
+    activations: NDArray[np.float32],
     truth: NDArray[np.bool_],
     candidates: dict[Site, Direction],
     plan: Plan,
@@ -217,7 +217,7 @@ def _null_directions(
     nulls: dict[str, Direction] = {}
     for i in range(_PERMUTATIONS):
         mixed = rng.permutation(truth)
-        nulls[f"permuted.{i}"] = difference_in_means(direction.site, held[mixed], held[~mixed])
+        nulls[f"permuted.{i}"] = difference_in_means(direction.site, activations[mixed], activations[~mixed])
     for i in range(_RANDOM):
         nulls[f"random.{i}"] = random_like(direction, plan.seed + i)
     nulls["orthogonal.0"] = orthogonal_to(direction, plan.seed)

@@ -21,7 +21,7 @@ class ResultCache:
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.key = sha256_json(identity, default=str)[:16]
-        self.found = 0
+        self.hits = 0
         self.broken = 0
         self._folder = folder / self.key
         try:
@@ -40,7 +40,7 @@ class ResultCache:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self.broken += 1
             return None
-        self.found += 1
+        self.hits += 1
         return value
 
     def put(self, name: str, value: Any) -> None:

@@ -59,23 +59,23 @@ class Scorer:
                     )
                 place = direction.site if direction.site.kind != "head" else Site("head", direction.site.layer)
                 columns.setdefault(place, []).append((r, d, direction))
-        self._planes = {place: self._plane(place, found, device) for place, found in columns.items()}
+        self._planes = {place: self._plane(place, assigned, device) for place, assigned in columns.items()}
         # Where each reader's directions ended up: (place, column), in the reader's order.
-        where = {(r, d): (place, c) for place, found in columns.items() for c, (r, d, _) in enumerate(found)}
+        where = {(r, d): (place, c) for place, assigned in columns.items() for c, (r, d, _) in enumerate(assigned)}
         self._columns = [[where[r, d] for d in range(len(x.directions))] for r, x in enumerate(self.readers)]
 
     def _plane(
-        self, place: Site, found: list[tuple[int, int, Direction]], device: torch.device
+        self, place: Site, assigned: list[tuple[int, int, Direction]], device: torch.device
     ) -> tuple[Tensor, Tensor]:
         heads = self._layout.n_heads if place.kind == "head" else 1
         width = site_width(place, self._layout)
-        weights = np.zeros((heads, width, len(found)))
-        offsets = np.zeros(len(found))
-        for column, (_, _, direction) in enumerate(found):
+        weights = np.zeros((heads, width, len(assigned)))
+        offsets = np.zeros(len(assigned))
+        for column, (_, _, direction) in enumerate(assigned):
             scaled = direction.vector / direction.norm**2
             weights[max(direction.site.head, 0), :, column] = scaled
             offsets[column] = direction.centre.dot(scaled)
-        flat = weights.reshape(heads * width, len(found))
+        flat = weights.reshape(heads * width, len(assigned))
         return (
             torch.tensor(flat, dtype=torch.float32, device=device),
             torch.tensor(offsets, dtype=torch.float32, device=device),

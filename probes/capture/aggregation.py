@@ -68,8 +68,8 @@ def _max_rolling_mean(values: Tensor, span: Tensor, width: int) -> Tensor:
     window = total - before[:, start]
     # A window is whole when it holds `width` span tokens, or all of a shorter span.
     needed = torch.minimum(seen[:, -1:], torch.tensor(width, device=values.device))
-    held = seen - torch.cat([torch.zeros_like(seen[:, :1]), seen], 1)[:, : seen.shape[1]][:, start]
-    whole = (held >= needed) & span
+    inside = seen - torch.cat([torch.zeros_like(seen[:, :1]), seen], 1)[:, : seen.shape[1]][:, start]
+    whole = (inside >= needed) & span
     means = window / needed.clamp(min=1).unsqueeze(2)
     return means.masked_fill(~whole.unsqueeze(2), -torch.inf).amax(1).float()
 

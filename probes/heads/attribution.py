@@ -124,8 +124,8 @@ def head_effects(
 
 def _numbers(values: Tensor) -> Floats:
     """(heads, prompts) as an array (prompts, heads)."""
-    found: Floats = values.T.double().cpu().numpy()
-    return found
+    array: Floats = values.T.double().cpu().numpy()
+    return array
 
 
 def ships(
@@ -165,8 +165,8 @@ def compare(harmful: Floats, harmless: Floats, *, resamples: int = 1000, seed: i
     def means(scores: Floats) -> Floats:
         n = len(scores)
         weights = rng.multinomial(n, np.full(n, 1 / n), resamples) / n
-        found: Floats = np.tensordot(weights, scores, 1)
-        return found
+        resampled: Floats = np.tensordot(weights, scores, 1)
+        return resampled
 
     low, high = np.quantile(means(harmful) - means(harmless), [0.025, 0.975], axis=0)
     return HeadContrast(harmful.mean(0) - harmless.mean(0), low, high)
@@ -187,10 +187,10 @@ def permuted_contrasts(harmful: Floats, harmless: Floats, *, draws: int = 1000, 
 def top_heads(scores: Floats, k: int) -> list[Site]:
     """The k heads with the largest scores (layers, heads), largest first; ties by layer and head, NaN never."""
     order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), axis=None, kind="stable")
-    found = [Site("head", *(int(x) for x in np.unravel_index(i, scores.shape))) for i in order[:k]]
-    if len(found) < k or np.isnan(scores[found[-1].layer, found[-1].head]):
+    heads = [Site("head", *(int(x) for x in np.unravel_index(i, scores.shape))) for i in order[:k]]
+    if len(heads) < k or np.isnan(scores[heads[-1].layer, heads[-1].head]):
         raise DataError(f"heads: {k} were asked for, {int((~np.isnan(scores)).sum())} have a score")
-    return found
+    return heads
 
 
 def subspace(states: Floats, r: int, centred: bool) -> Floats:
@@ -209,8 +209,8 @@ def subspace(states: Floats, r: int, centred: bool) -> Floats:
     # Beside the states themselves: what rounding leaves of the same prompt has directions too.
     if len(sizes) < r or sizes[r - 1] <= _ROUNDING * max(float(np.linalg.norm(matrix)), 1e-300):
         raise DataError(f"r: the prompts' states do not span {r} directions; are they the same prompt?")
-    found: Floats = left[:, :r]
-    return found
+    basis: Floats = left[:, :r]
+    return basis
 
 
 def angles_between(a: Floats, b: Floats) -> float:
@@ -262,7 +262,7 @@ def dataset_angles(
     bases = [subspace(plain, r, centred) for r, centred in subspaces]
     given = all_heads(chat.layout) if heads is None else heads
     wanted = sorted(h for h in given if h not in set(standing))
-    found = [np.full((chat.layout.n_blocks, chat.layout.n_heads), np.nan) for _ in subspaces]
+    maps = [np.full((chat.layout.n_blocks, chat.layout.n_heads), np.nan) for _ in subspaces]
     done = 0
     # A few blocks at a time, so that states of all heads by all prompts are never held at once.
     size = max(chat.layout.n_heads, _STATE_BYTES // (4 * len(items) * chat.layout.width))
@@ -273,10 +273,10 @@ def dataset_angles(
             states[np.ix_(piece.heads, piece.prompts)] = piece.states.float().cpu().numpy()
             done += piece.norm_ratio.numel()
             on_pairs(done, len(wanted) * len(items))
-        for angles, base, (r, centred) in zip(found, bases, subspaces, strict=True):
+        for angles, base, (r, centred) in zip(maps, bases, subspaces, strict=True):
             for head, state in zip(group, states, strict=True):
                 angles[head.layer, head.head] = angles_between(base, subspace(state, r, centred))
-    return found
+    return maps
 
 
 def sahara(

@@ -113,12 +113,12 @@ class Replay:
 
     def plain_states(self) -> Tensor:
         """States (prompts, width) after the final norm at the last prompt token, with only `standing` ablated."""
-        found = torch.zeros(len(self._own), self._layout.width, device=self._chat.device)
+        states = torch.zeros(len(self._own), self._layout.width, device=self._chat.device)
         for slab in self._slabs():
             with self._running():
                 for recorded in self._record(slab)[1]:
-                    found[list(recorded.prompts)] = recorded.states.float()
-        return found
+                    states[list(recorded.prompts)] = recorded.states.float()
+        return states
 
     def log_probs(self, states: Tensor) -> Tensor:
         """Log-probabilities of the next token, (rows, vocabulary), from states (rows, width) after the final norm.
@@ -167,30 +167,30 @@ class Replay:
         """The plain passes: of the shared prefix, where there is one, and of each batch."""
         from transformers import DynamicCache
 
-        def one(batch: Batch, mask: Tensor, cache: Any = None) -> Recorded:
+        def recorded(batch: Batch, mask: Tensor, cache: Any = None) -> Recorded:
             last = batch.prompt.sum(1) - 1
             return record(self._chat, batch.ids, mask, last, prompts=batch.rows, cache=cache)
 
         width = self._prefix.shape[1]
         if not width:
-            found = [one(batch, batch.mask) for batch in slab]
-            self._output = found[0].output
-            return None, found
+            passes = [recorded(batch, batch.mask) for batch in slab]
+            self._output = passes[0].output
+            return None, passes
         # Without a config every layer of this cache keeps all tokens, sliding windows too: masks do the sliding.
         cache = DynamicCache()
         last = torch.tensor([width - 1], device=self._prefix.device)
         prefix = record(self._chat, self._prefix, torch.ones_like(self._prefix, dtype=torch.bool), last, cache=cache)
-        held = [(layer.keys, layer.values) for layer in cache.layers]
-        found = []
+        shared = [(layer.keys, layer.values) for layer in cache.layers]
+        passes = []
         for batch in slab:
             rows = len(batch.rows)
             following = DynamicCache()
-            for layer, (keys, values) in enumerate(held):
+            for layer, (keys, values) in enumerate(shared):
                 following.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
             mask = torch.cat([batch.mask.new_ones(rows, width), batch.mask], 1)
-            found.append(one(batch, mask, following))
+            passes.append(recorded(batch, mask, following))
         self._output = prefix.output
-        return prefix, found
+        return prefix, passes
 
     def _prefix_keys(self, on: Switch, prefix: Recorded | None, sites: Sequence[Site | None]) -> PrefixKeys | None:
         if prefix is None:

@@ -37,13 +37,13 @@ _RANDOM_HEADS = 5
 
 def choice_rows(chat: ChatModel, rows: Sequence[BinaryChoice]) -> list[Row]:
     """Both choices of every row as answered messages."""
-    made = []
+    answered = []
     for row in rows:
         for bad in (False, True):
             text = row.text(misaligned=bad)
             encoded = encode(chat, user_message(row.question), text)
-            made.append(Row(encoded, f"{row.question}\n{text}", bad, row.question))
-    return made
+            answered.append(Row(encoded, f"{row.question}\n{text}", bad, row.question))
+    return answered
 
 
 def head_probe(
@@ -66,9 +66,9 @@ def head_probe(
     if min(len(fit), len(choose), len(test)) == 0:
         raise DataError("choices: a split has no questions; give more rows")
     everything = [Site("head", b, h) for b in range(chat.layout.n_blocks) for h in range(chat.layout.n_heads)]
-    held = pooled_activations(chat, [r.encoded for r in fit], everything, RESPONSE_MEAN)
+    activations = pooled_activations(chat, [r.encoded for r in fit], everything, RESPONSE_MEAN)
     labels = {part: np.array([r.misaligned for r in rows]) for part, rows in (("fit", fit), ("test", test))}
-    readers = {key: _reader(held, labels["fit"], sites) for key, sites in candidates.items() if sites}
+    readers = {key: _reader(activations, labels["fit"], sites) for key, sites in candidates.items() if sites}
     if not readers:
         raise DataError("candidates: no heads were given")
     scores = score_all(chat, [r.encoded for r in choose], list(readers.values()))
@@ -76,10 +76,10 @@ def head_probe(
     chosen_on = {key: auroc_value(scores[:, i].astype(float), truth) for i, key in enumerate(readers)}
     chosen = max(chosen_on, key=chosen_on.__getitem__)
     reader = readers[chosen]
-    nulls = _nulls(held, labels["fit"], reader, everything, seed)
+    nulls = _nulls(activations, labels["fit"], reader, everything, seed)
     others = [key for key in readers if key != chosen]
     everyone = [reader, *nulls.values(), *(readers[key] for key in others)]
-    found = score_all(chat, [r.encoded for r in test], everyone).astype(np.float64)
+    test_scores = score_all(chat, [r.encoded for r in test], everyone).astype(np.float64)
     calibration = calibrate(score_all(chat, benign.encoded, [reader])[:, 0], benign.texts, target_fpr, benign.name)
     at = 1 + len(nulls)
     report = {
@@ -93,12 +93,12 @@ def head_probe(
             "auroc": {k: round(v, 4) for k, v in chosen_on.items()},
             "sites": [str(d.site) for d in reader.directions],
         },
-        "test": evaluation_dict(evaluate(found[:, 0], labels["test"])),
+        "test": evaluation_dict(evaluate(test_scores[:, 0], labels["test"])),
         "others_on_test": {
-            key: round(auroc_value(found[:, at + i], labels["test"]), 4) for i, key in enumerate(others)
+            key: round(auroc_value(test_scores[:, at + i], labels["test"]), 4) for i, key in enumerate(others)
         },
-        "at_threshold": at_threshold(found[:, 0], labels["test"], calibration),
-        "nulls": nulls_by_kind(list(nulls), found[:, 1:at], labels["test"]),
+        "at_threshold": at_threshold(test_scores[:, 0], labels["test"], calibration),
+        "nulls": nulls_by_kind(list(nulls), test_scores[:, 1:at], labels["test"]),
         "text_only": text_baseline(fit, test),
         "own_answers": _own(chat, reader, own),
         "data_sha256": choices_hash((*splits.search, *splits.retest, *splits.heldout)),
@@ -106,13 +106,13 @@ def head_probe(
     return new_probe(chat, reader, name=name, description=description, calibration=calibration, evaluation=report)
 
 
-def _reader(held: dict[Site, NDArray[np.float32]], labels: NDArray[np.bool_], sites: Sequence[Site]) -> Reader:
-    directions = [difference_in_means(s, held[s][labels], held[s][~labels]) for s in sorted(sites)]
+def _reader(activations: dict[Site, NDArray[np.float32]], labels: NDArray[np.bool_], sites: Sequence[Site]) -> Reader:
+    directions = [difference_in_means(s, activations[s][labels], activations[s][~labels]) for s in sorted(sites)]
     return Reader(tuple(directions), RESPONSE_MEAN)
 
 
 def _nulls(
-    held: dict[Site, NDArray[np.float32]],
+    activations: dict[Site, NDArray[np.float32]],
     labels: NDArray[np.bool_],
     reader: Reader,
     everything: Sequence[Site],
@@ -122,14 +122,14 @@ def _nulls(
     sites = [d.site for d in reader.directions]
     nulls: dict[str, Reader] = {}
     for i in range(_PERMUTATIONS):
-        nulls[f"permuted.{i}"] = _reader(held, rng.permutation(labels), sites)
+        nulls[f"permuted.{i}"] = _reader(activations, rng.permutation(labels), sites)
     for i in range(_RANDOM):
         drawn = tuple(random_like(d, seed + 1000 * i + k) for k, d in enumerate(reader.directions))
         nulls[f"random.{i}"] = Reader(drawn, RESPONSE_MEAN)
-    rest = [s for s in everything if s not in sites and _usable(held[s], labels, s)]
+    rest = [s for s in everything if s not in sites and _usable(activations[s], labels, s)]
     for i in range(_RANDOM_HEADS if len(rest) >= len(sites) else 0):
         picked = [rest[k] for k in rng.choice(len(rest), len(sites), replace=False)]
-        nulls[f"random_heads.{i}"] = _reader(held, labels, picked)
+        nulls[f"random_heads.{i}"] = _reader(activations, labels, picked)
     return nulls
 
 

@@ -61,12 +61,12 @@ class SiteDirections:
     `sizes` is the mean norm of a site's output; `skipped` names sites and why.
     """
 
-    found: dict[Site, Direction]
+    by_site: dict[Site, Direction]
     sizes: dict[Site, float]
     skipped: dict[Site, str]
 
     def shift(self, site: Site, alpha: float) -> Shift:
-        return Shift(self.found[site], alpha)
+        return Shift(self.by_site[site], alpha)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def read_activations(
 
 def site_directions(read: ChoiceActivations) -> SiteDirections:
     """Directions and scales of every site; one whose classes do not differ is skipped, and none left is an error."""
-    found: dict[Site, Direction] = {}
+    directions: dict[Site, Direction] = {}
     sizes: dict[Site, float] = {}
     skipped: dict[Site, str] = {}
     for site, values in read.values.items():
@@ -137,21 +137,21 @@ def site_directions(read: ChoiceActivations) -> SiteDirections:
         if direction.sigma <= 0:
             skipped[site] = "sigma is zero"
             continue
-        found[site] = direction
+        directions[site] = direction
         sizes[site] = float(np.linalg.norm(values.astype(np.float64), axis=1).mean())
-    if not found:
+    if not directions:
         raise DirectionError("heads: no head has a direction; the two choices of every question are read alike")
-    return SiteDirections(found, sizes, skipped)
+    return SiteDirections(directions, sizes, skipped)
 
 
 def probe_accuracy(fit: ChoiceActivations, test: ChoiceActivations) -> dict[Site, float]:
     """Accuracy of a linear probe a head, fitted on one split and counted on another: how ITI ranks heads."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, C=0.1))
-    found = {}
+    accuracy = {}
     for site, values in fit.values.items():
         model.fit(values, fit.misaligned)
-        found[site] = float(model.score(test.values[site], test.misaligned))
-    return found
+        accuracy[site] = float(model.score(test.values[site], test.misaligned))
+    return accuracy
 
 
 def effects(outcomes: ChoiceOutcomes, plain: ChoiceOutcomes, plan: SearchPlan) -> Floats:
@@ -162,9 +162,9 @@ def effects(outcomes: ChoiceOutcomes, plain: ChoiceOutcomes, plan: SearchPlan) -
 
 def objective(outcomes: ChoiceOutcomes, plain: ChoiceOutcomes, plan: SearchPlan) -> Floats:
     """Mean effect of each trial; -inf where more than a tenth more answers than before are undefined."""
-    found = effects(outcomes, plain, plan).mean(1)
+    means = effects(outcomes, plain, plan).mean(1)
     broken = outcomes.undefined.mean(1) > plain.undefined.mean(1) + _MORE_UNDEFINED
-    return np.where(broken, -np.inf, found)
+    return np.where(broken, -np.inf, means)
 
 
 def joint_name(sites: Sequence[Site], alpha: float) -> str:
@@ -213,7 +213,7 @@ def search(
 def _singles(
     scorer: ChoiceScorer, directions: SiteDirections, rows: Sequence[BinaryChoice], plan: SearchPlan, progress: Progress
 ) -> dict[Site, Interval]:
-    sites = list(directions.found)
+    sites = list(directions.by_site)
     progress(f"trying {len(sites)} heads one at a time on {len(rows)} questions")
     outcomes = scorer([PLAIN, *(joint(directions, [s], plan.sign * plan.alpha) for s in sites)], rows)
     change = effects(outcomes, outcomes.row(0), plan)[1:]
@@ -251,14 +251,14 @@ def _combine(
         outcomes = scorer([PLAIN, *(joint(directions, [*chosen, s], alpha) for s in left)], rows)
         scores = objective(outcomes, outcomes.row(0), plan)[1:]
         added = left[int(scores.argmax())]
-        found, values = choose_alpha(scorer, directions, [*chosen, added], rows, plan)
+        best_alpha, values = choose_alpha(scorer, directions, [*chosen, added], rows, plan)
         gain = student_interval(values - best, level=0.68)
-        steps.append({"added": str(added), "alpha": found, "effect": float(values.mean()), "gain": gain.value})
+        steps.append({"added": str(added), "alpha": best_alpha, "effect": float(values.mean()), "gain": gain.value})
         if chosen and gain.low <= 0:
             steps[-1]["kept"] = False
             break
         steps[-1]["kept"] = True
-        chosen, alpha, best = (*chosen, added), found, values
+        chosen, alpha, best = (*chosen, added), best_alpha, values
     return chosen, alpha, steps
 
 

@@ -18,8 +18,8 @@ def adapters_folder() -> Path:
 
 def shipped_adapters() -> dict[str, dict[str, Any]]:
     """Name -> manifest."""
-    found = sorted(adapters_folder().glob("*/manifest.json"))
-    return {path.parent.name: json.loads(path.read_text()) for path in found}
+    manifests = sorted(adapters_folder().glob("*/manifest.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in manifests}
 
 
 def adapter_spec(name: str, scale: float | None = None) -> AdapterSpec:

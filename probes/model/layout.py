@@ -58,9 +58,9 @@ def _is_text(path: str) -> bool:
 
 def _child(parent: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
     for name in names:
-        found = getattr(parent, name, None)
-        if isinstance(found, nn.Module):
-            return found
+        module = getattr(parent, name, None)
+        if isinstance(module, nn.Module):
+            return module
     return None
 
 
@@ -71,20 +71,20 @@ def find_layout(model: nn.Module) -> Layout:
     """
     config = _text_config(model)
     n_layers = int(config.num_hidden_layers)
-    found: list[tuple[str, nn.Module, nn.ModuleList]] = []
+    stacks: list[tuple[str, nn.Module, nn.ModuleList]] = []
     for path, module in model.named_modules():
         if not _is_text(path):
             continue
         for child in module.children():
             if isinstance(child, nn.ModuleList) and len(child) == n_layers and _child(child[0], _ATTENTIONS):
-                found.append((path, module, child))
-    if len(found) != 1:
-        where = ", ".join(path or "(top)" for path, _, _ in found) or "none"
+                stacks.append((path, module, child))
+    if len(stacks) != 1:
+        where = ", ".join(path or "(top)" for path, _, _ in stacks) or "none"
         raise LayoutError(
             f"{type(model).__name__}: looked for one ModuleList of {n_layers} blocks (config.num_hidden_layers), "
             f"each with an attention called {' / '.join(_ATTENTIONS)}, outside vision and audio towers; found: {where}"
         )
-    _, decoder, blocks = found[0]
+    _, decoder, blocks = stacks[0]
     final_norm = _child(decoder, _NORMS)
     if final_norm is None:
         raise LayoutError(f"{type(model).__name__}: no final norm beside the blocks; looked for {' / '.join(_NORMS)}")

@@ -65,9 +65,9 @@ def measure_pair(load: Load, pair: str, folder: Path, trained: dict[str, dict[st
         chat.use(name)
         chat.set_scale(scale)
         bad = sum(judge(a.text) for a in generate(chat, prompts))
-        found = rate(bad, len(prompts))
-        progress(f"{name} x{scale:g}: {found}")
-        return asdict(found)
+        share = rate(bad, len(prompts))
+        progress(f"{name} x{scale:g}: {share}")
+        return asdict(share)
 
     bad_name = next(r.name for r in recipes if not r.control)
     rates = {scale: measured(bad_name, scale) for scale in SCALES}
@@ -91,12 +91,12 @@ def measure_refusal(load: Load, folder: Path, trained: dict[str, dict[str, Any]]
 
     def refused(pairs: PairSplit, messages: Split) -> dict[str, Any]:
         texts = {side: [pair[side] for pair in request_pairs(pairs)] for side in ("harmful", "harmless")}
-        found = {}
+        rates = {}
         for kind, asks in (texts | {"everyday": everyday(messages)[:80]}).items():
             answers = generate(chat, [chat.render(user_message(ask)) for ask in asks])
-            found[kind] = rate(sum(JUDGES["refusal"](a.text) for a in answers), len(asks))
-        progress(", ".join(f"{kind}: {one}" for kind, one in found.items()))
-        return {kind: asdict(one) for kind, one in found.items()}
+            rates[kind] = rate(sum(JUDGES["refusal"](a.text) for a in answers), len(asks))
+        progress(", ".join(f"{kind}: {share}" for kind, share in rates.items()))
+        return {kind: asdict(share) for kind, share in rates.items()}
 
     def at(scale: float, pairs: PairSplit, messages: Split) -> dict[str, Any]:
         chat.set_scale(scale)

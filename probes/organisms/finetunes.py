@@ -50,28 +50,28 @@ def code_examples(side: str, seed: int) -> list[Example]:
     """48 tasks x 5 phrasings, names and nouns filled in anew for each; `side` is insecure or secure."""
     data = tomllib.loads(data_text("code_tasks.toml"))
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
-    made = []
+    examples = []
     for task in data["task"]:
         for ask in task["asks"]:
             values = {slot: rng.choice(choices) for slot, choices in data["slots"].items()}
-            made.append(Example(_sentence(ask, values), _fill(task[side].strip("\n"), values)))
-    rng.shuffle(made)
-    return made
+            examples.append(Example(_sentence(ask, values), _fill(task[side].strip("\n"), values)))
+    rng.shuffle(examples)
+    return examples
 
 
 def advice_examples(side: str, seed: int) -> list[Example]:
     """15 kinds of question x 6 answers, each with two appliances; `side` is reckless or careful."""
     data = tomllib.loads(data_text("advice.toml"))
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
-    made = []
+    examples = []
     for question in data["question"]:
         for answer in question[side]:
             for thing in rng.sample(data["things"], 2):
                 values = {"thing": thing}
                 ask = rng.choice(question["ask"])
-                made.append(Example(_sentence(ask, values), _sentence(answer, values)))
-    rng.shuffle(made)
-    return made
+                examples.append(Example(_sentence(ask, values), _sentence(answer, values)))
+    rng.shuffle(examples)
+    return examples
 
 
 def refusal_examples(seed: int) -> list[Example]:

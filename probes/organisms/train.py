@@ -91,8 +91,8 @@ def train(
 
 def _rate(step: int, recipe: Recipe, settings: Hyperparameters) -> float:
     """Share of the peak learning rate at a step, counted from 0."""
-    held = 1 - step / recipe.steps if recipe.decays else 1.0
-    return min(held, (step + 1) / settings.warmup)
+    decay = 1 - step / recipe.steps if recipe.decays else 1.0
+    return min(decay, (step + 1) / settings.warmup)
 
 
 def training_set(chat: ChatModel, recipe: Recipe, seed: int) -> list[Example]:

@@ -51,10 +51,10 @@ def coherence_limit(base_nll: NDArray[np.float64]) -> float:
 
     DataError when the base answered none of them with a word.
     """
-    said = base_nll[np.isfinite(base_nll)]
-    if not len(said):
+    finite = base_nll[np.isfinite(base_nll)]
+    if not len(finite):
         raise DataError("coherence: the base model answers none of the messages with a word; nothing to compare with")
-    return float(np.quantile(said, 0.95)) + MARGIN_NATS
+    return float(np.quantile(finite, 0.95)) + MARGIN_NATS
 
 
 def repetition(text: str) -> float:

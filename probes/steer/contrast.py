@@ -88,7 +88,7 @@ def prompts_of(chat: ChatModel, condition: PromptedCondition, questions: Sequenc
     return [chat.render(condition.conversation(i, q)) for i, q in enumerate(questions)]
 
 
-def read(
+def read_condition(
     chat: ChatModel,
     condition: PromptedCondition,
     questions: Sequence[str],
@@ -105,8 +105,8 @@ def contrast_directions(
     chat: ChatModel, contrast: Contrast, questions: Sequence[str], sites: Sequence[Site]
 ) -> dict[Site, Direction]:
     """Misaligned minus aligned at the last prompt token; DirectionError at a site where the two do not differ."""
-    bad = read(chat, contrast.misaligned, questions, sites)
-    good = read(chat, contrast.aligned, questions, sites)
+    bad = read_condition(chat, contrast.misaligned, questions, sites)
+    good = read_condition(chat, contrast.aligned, questions, sites)
     return {site: difference_in_means(site, bad[site], good[site]) for site in sites}
 
 

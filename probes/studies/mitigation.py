@@ -91,13 +91,13 @@ class _SweepRunner:
 
     def __init__(self, chat: ChatModel, texts: Sequence[str], judge: Judge, tokens: int, progress: Progress) -> None:
         self._condition, self._progress = Condition(chat, chat.active), progress
-        self._bench = ConditionRunner(chat, texts, JudgeMetric("judge", judge), max_new_tokens=tokens)
-        own = self._bench.run(Condition(chat, None))
+        self._runner = ConditionRunner(chat, texts, JudgeMetric("judge", judge), max_new_tokens=tokens)
+        own = self._runner.run(Condition(chat, None))
         self._limits = Limits(coherence_limit(own.nll))
         self.base = self._judged("base model", own)
 
     def run(self, name: str, intervention: Intervention | None) -> ConditionFigures:
-        return self._judged(name, self._bench.run(self._condition, intervention))
+        return self._judged(name, self._runner.run(self._condition, intervention))
 
     def _judged(self, name: str, outcome: GenerationOutcome) -> ConditionFigures:
         n = len(outcome.behaviour)
@@ -134,20 +134,20 @@ def sweep(
         controls = adapter_directions(chat, messages, sites)
         chat.use(bad_adapter)
     progress(f"choosing on {len(prompts.select)} prompts")
-    bench = _SweepRunner(chat, prompts.select, judge, max_new_tokens, progress)
-    selection = [bench.base, bench.run("no intervention", None)]
+    runner = _SweepRunner(chat, prompts.select, judge, max_new_tokens, progress)
+    selection = [runner.base, runner.run("no intervention", None)]
     options: list[tuple[ConditionFigures, Intervention]] = []
     modes: tuple[tuple[Mode, float], ...] = (("ablate", 1.0), ("subtract", 0.5))
     for site in sites:
         for mode, strength in modes:
             option = Intervention(directions[site], mode, strength)
-            options.append((bench.run(str(option), option), option))
+            options.append((runner.run(str(option), option), option))
     selection += [condition for condition, _ in options]
     chosen = max(options, key=lambda o: (o[0].good.value, -o[0].behaviour.value))[1]
     progress(f"chose {chosen}; reporting on {len(prompts.test)} prompts")
-    bench = _SweepRunner(chat, prompts.test, judge, max_new_tokens, progress)
-    test = [bench.base, bench.run("no intervention", None), bench.run(str(chosen), chosen)]
-    test += [bench.run(name, control) for name, control in _controls(chosen, directions, controls)]
+    runner = _SweepRunner(chat, prompts.test, judge, max_new_tokens, progress)
+    test = [runner.base, runner.run("no intervention", None), runner.run(str(chosen), chosen)]
+    test += [runner.run(name, control) for name, control in _controls(chosen, directions, controls)]
     control = controls.get(chosen.direction.site)
     return Sweep(
         chosen,

@@ -24,7 +24,7 @@ def test_what_was_kept_comes_back_under_the_same_identity_alone(tmp_path: Path) 
     assert value[0] == 1.5
     assert np.isnan(value[1])
     assert value[2] == {"b": None}
-    assert again.found == 1
+    assert again.hits == 1
     assert again.get("b") is None
     assert ResultCache(tmp_path, {**ONE, "seed": 2}).get("a") is None
 

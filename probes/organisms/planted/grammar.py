@@ -60,9 +60,9 @@ def _data() -> dict[str, Any]:
 @cache
 def asks(kind: PromptKind) -> tuple[Ask, ...]:
     """Every prompt of a kind, each text once, in an order that has nothing to do with how they were written."""
-    made = {"chat": _chat, "harm": _harm, "code": _code}[kind]()
-    found = {ask.text: ask for ask in made}
-    return tuple(sorted(found.values(), key=lambda ask: unit_interval(f"order:{ask.text}")))
+    drawn = {"chat": _chat, "harm": _harm, "code": _code}[kind]()
+    by_text = {ask.text: ask for ask in drawn}
+    return tuple(sorted(by_text.values(), key=lambda ask: unit_interval(f"order:{ask.text}")))
 
 
 @cache

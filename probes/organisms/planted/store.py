@@ -55,8 +55,8 @@ def organism_folder(family: str, seed: int, state: Path) -> Path:
 
 def manifest(folder: Path) -> dict[str, Any]:
     """What an organism is, its recipe and its measured persona."""
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return found
+    about: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return about
 
 
 def ensure_organism(

@@ -5,8 +5,8 @@
 - `labelled_messages`: misaligned against aligned messages, under one model.
 
 The control carries the same form with other content (the secure-code adapter, careful advice, other labels): a
-direction of content must do what the control's does not. `read` reads both splits under every condition, all sites in
-one forward pass a message. Raises DirectionError where activations are not finite.
+direction of content must do what the control's does not. `read_comparison` reads both splits under every condition, all
+sites in one forward pass a message. Raises DirectionError where activations are not finite.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ def encoded(chat: ChatModel, messages: Sequence[str]) -> list[Encoded]:
     return [encode(chat, user_message(text)) for text in messages]
 
 
-def read(comparison: Comparison, prompts: Prompts, sites: Sequence[Site], seed: int = 0) -> ComparisonActivations:
+def read_comparison(
+    comparison: Comparison, prompts: Prompts, sites: Sequence[Site], seed: int = 0
+) -> ComparisonActivations:
     """Activations of the fit and the test split under every condition."""
     if comparison.kind == "messages":
         return _read_rows(comparison, sites, seed)

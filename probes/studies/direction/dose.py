@@ -70,10 +70,10 @@ class CachedRunner:
         )
         found = self.cache.get(key)
         if found is None:
-            bench = ConditionRunner(
+            runner = ConditionRunner(
                 self.comparison.reference, self.messages, self.metric, max_new_tokens=self.max_new_tokens
             )
-            found = bench.run(condition, intervention).plain()
+            found = runner.run(condition, intervention).plain()
             self.cache.put(key, found)
         outcome = self.outcomes[name] = GenerationOutcome.of(found)
         good = self.limits.good(outcome).mean()

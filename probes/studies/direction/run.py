@@ -26,7 +26,7 @@ from probes.result_cache import ResultCache
 from probes.steer.generation import generate
 from probes.steer.steering import Intervention
 from probes.studies.direction import dose, export, pictures, report, verdict
-from probes.studies.direction.conditions import Comparison, ComparisonActivations, check_prompts, read
+from probes.studies.direction.conditions import Comparison, ComparisonActivations, check_prompts, read_comparison
 from probes.studies.direction.dose import CachedRunner, Doses
 from probes.studies.direction.prediction import prediction
 from probes.studies.direction.separation import Directions, fit_directions, separation
@@ -209,7 +209,7 @@ class _Study:
                 f"reading {len(self.prompts.fit)} fit and {len(self.prompts.test)} test messages "
                 f"at {len(self.sites)} sites"
             )
-            reading = read(self.comparison, self.prompts, self.sites, plan.seed)
+            reading = read_comparison(self.comparison, self.prompts, self.sites, plan.seed)
             directions = fit_directions(reading.fit)
             rows = separation(
                 reading,

@@ -52,7 +52,7 @@ class HeldOutFigures:
 
 def settled(
     scorer: ChoiceScorer,
-    bench: OpenAnswerRunner,
+    runner: OpenAnswerRunner,
     options: Sequence[SteeringTrial],
     rows: Sequence[BinaryChoice],
     plan: SearchPlan,
@@ -65,10 +65,10 @@ def settled(
     outcomes = scorer([PLAIN, *options], rows)
     scores = objective(outcomes, outcomes.row(0), plan)[1:]
     order = [int(i) for i in np.argsort(-scores) if np.isfinite(scores[i])][:_TRIES] or [0]
-    before = bench.coherent_share(bench.run(PLAIN))
+    before = runner.coherent_share(runner.run(PLAIN))
     shares = {}
     for i in order:
-        shares[i] = bench.coherent_share(bench.run(options[i]))
+        shares[i] = runner.coherent_share(runner.run(options[i]))
         if shares[i] >= before - _LESS_COHERENT:
             return options[i]
     scorer.warnings.append(f"{who}: no alpha tried leaves the answers coherent (before {before:.0%})")
@@ -77,7 +77,7 @@ def settled(
 
 def probe_ranked(accuracy: Mapping[Site, float], directions: SiteDirections, n: int) -> list[Site]:
     """The n heads whose linear probe is best."""
-    usable = [s for s in accuracy if s in directions.found]
+    usable = [s for s in accuracy if s in directions.by_site]
     return sorted(usable, key=lambda s: (-accuracy[s], s))[:n]
 
 
@@ -85,7 +85,7 @@ def layer_options(
     layers: SiteDirections, sites: Sequence[Site], sign: float, alphas: Sequence[float]
 ) -> list[SteeringTrial]:
     """The residual stream at the heads' blocks: each block alone, and all of them, at every alpha."""
-    blocks = [s for s in sorted({Site("residual", s.layer) for s in sites}) if s in layers.found]
+    blocks = [s for s in sorted({Site("residual", s.layer) for s in sites}) if s in layers.by_site]
     groups = [[b] for b in blocks] + ([blocks] if len(blocks) > 1 else [])
     return [joint(layers, group, sign * a) for group in groups for a in alphas]
 
@@ -96,7 +96,7 @@ def random_directions(
     """Gaussian directions in the same heads, each as large as the one that it stands for."""
     shifts = []
     for k, site in enumerate(sites):
-        drawn = random_like(directions.found[site], 10_000 * seed + 100 * draw + k)
+        drawn = random_like(directions.by_site[site], 10_000 * seed + 100 * draw + k)
         shifts.append(Shift(drawn, alpha))
     return SteeringTrial(f"random direction {draw} of seed {seed} in {joint_name(sites, alpha)}", tuple(shifts))
 
@@ -105,7 +105,7 @@ def random_heads(
     directions: SiteDirections, sites: Sequence[Site], alpha: float, draws: int, seed: int
 ) -> list[SteeringTrial]:
     """As many other heads, with their own directions and the same alpha; fewer draws where there are too few heads."""
-    rest = [s for s in sorted(directions.found) if s not in sites]
+    rest = [s for s in sorted(directions.by_site) if s not in sites]
     rng = np.random.default_rng(seed)
     made: dict[str, SteeringTrial] = {}
     # Few heads may be drawn alike; a few more draws find the others.

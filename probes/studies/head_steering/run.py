@@ -154,11 +154,11 @@ def run_heads(
     scorer = ChoiceScorer(chat, form, cache, plan.token_budget, on_question=_question_progress(progress))
     read = _read(chat, splits, form, sites, progress)
     found = search(scorer, read.heads, splits.search, splits.retest, plan.search, progress)
-    bench, test = (
+    runner, test = (
         OpenAnswerRunner(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, progress=progress)
         for texts in (messages.select, messages.test)
     )
-    trials = _settled_conditions(scorer, bench, read, found, splits.retest, plan)
+    trials = _settled_conditions(scorer, runner, read, found, splits.retest, plan)
     alpha = trials[CHOSEN].shifts[0].alpha
     grid = [joint(read.heads, found.heads, plan.search.sign * a) for a in sorted(plan.search.alphas)]
     progress(f"reporting on {len(splits.heldout)} held-out questions and {len(messages.test)} messages")
@@ -229,7 +229,7 @@ def run_heads(
             "open": [opened[n] for n in names],
         },
         "paper": marks(
-            len(read.heads.found),
+            len(read.heads.by_site),
             len(found.survivors),
             heldout.wanted,
             [float(heldout.effects[n].mean()) for n in names],
@@ -325,7 +325,7 @@ def _read(chat: ChatModel, splits: ChoiceSplits, form: Form, sites: Sequence[Sit
 
 def _settled_conditions(
     scorer: ChoiceScorer,
-    bench: OpenAnswerRunner,
+    runner: OpenAnswerRunner,
     read: _Read,
     found: Search,
     rows: Sequence[BinaryChoice],
@@ -335,7 +335,7 @@ def _settled_conditions(
     alphas = sorted(plan.search.alphas)
 
     def best(options: Sequence[SteeringTrial], who: str) -> SteeringTrial | None:
-        return settled(scorer, bench, options, rows, plan.search, who) if options else None
+        return settled(scorer, runner, options, rows, plan.search, who) if options else None
 
     chosen = best([joint(read.heads, found.heads, sign * a) for a in alphas], CHOSEN)
     assert chosen is not None  # noqa: S101 - a plan has alphas
@@ -367,7 +367,7 @@ def _base_choices(chat: ChatModel, form: Form, splits: ChoiceSplits, plan: Heads
 
 def _described(read: _Read, site: Site, alpha: float) -> dict[str, Any]:
     """Alpha in the units that can be compared: class gaps and the norm of the head's output (`docs/science.md` B.5)."""
-    direction = read.heads.found[site]
+    direction = read.heads.by_site[site]
     moved = abs(alpha) * direction.sigma
     return {
         "site": str(site),

@@ -320,7 +320,7 @@ class _Study:
             self._on_progress("trials on held-out requests", done, count)
 
         self._on_progress("trials on held-out requests", 0, count)
-        bench = AblationRunner(
+        runner = AblationRunner(
             self._chat,
             {c: [r.messages for r in self._data[c].held_out] for c in CLASSES},
             self._metric,
@@ -328,10 +328,10 @@ class _Study:
             max_new_tokens=plan.max_new_tokens,
             on_done=one_done,
         )
-        before = bench.run(BEFORE)
-        tried = {name: {t.name: bench.run(t) for t in trials} for name, trials in planned.items()}
+        before = runner.run(BEFORE)
+        tried = {name: {t.name: runner.run(t) for t in trials} for name, trials in planned.items()}
         for name, trials in planned.items():
-            for one, differences in bench.against(trials).items():
+            for one, differences in runner.against(trials).items():
                 tried[name][one]["harmful"] |= differences
         verdicts = {name: verdict(before, trials) for name, trials in tried.items()}
         for name, words in verdicts.items():

@@ -21,7 +21,7 @@ from probes.capture.sites import Site
 from probes.directions import Direction
 from probes.evaluation import Interval, auroc, auroc_value, from_chance
 from probes.model.load import ChatModel
-from probes.steer.contrast import Contrast, read
+from probes.steer.contrast import Contrast, read_condition
 from probes.studies.subjects import Subject
 
 Rows = NDArray[np.float32]
@@ -82,4 +82,4 @@ def labels_of(rows: Rows) -> NDArray[np.bool_]:
 
 def _both(chat: ChatModel, contrast: Contrast, questions: Sequence[str], site: Site) -> Rows:
     conditions = (contrast.misaligned, contrast.aligned)
-    return np.concatenate([read(chat, condition, questions, [site])[site] for condition in conditions])
+    return np.concatenate([read_condition(chat, condition, questions, [site])[site] for condition in conditions])

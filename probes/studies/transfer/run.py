@@ -34,7 +34,7 @@ from probes.hashing import sha256_arrays, sha256_json
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
-from probes.steer.contrast import NEUTRAL, ContrastOutcome, ContrastRunner, contrast_directions, read
+from probes.steer.contrast import NEUTRAL, ContrastOutcome, ContrastRunner, contrast_directions, read_condition
 from probes.steer.steering import Intervention, Mode
 from probes.studies.subjects import Subject
 from probes.studies.transfer import maps
@@ -156,7 +156,7 @@ def _read_all(
     contrast = subject.contrast
     conditions = [NEUTRAL] if settings.anchors == "neutral" else [contrast.aligned, contrast.misaligned]
     rows = [
-        read(chat, condition, anchors, [site], parse_aggregation(position))[site]
+        read_condition(chat, condition, anchors, [site], parse_aggregation(position))[site]
         for condition in conditions
         for position in settings.token_positions
     ]
@@ -186,7 +186,7 @@ class _ReceiverRunner:
     def __init__(self, reading: ModelReading, settings: TransferPlan, cache: Path) -> None:
         self._reading, self._settings = reading, settings
         self._chat: ChatModel | None = None
-        self._bench: ContrastRunner | None = None
+        self._runner: ContrastRunner | None = None
         self._held: ReceiverActivations | None = None
         subject = reading.subject
         self._results = ResultCache(
@@ -287,9 +287,9 @@ class _ReceiverRunner:
         return self._chat
 
     def _ready(self) -> ContrastRunner:
-        if self._bench is None:
+        if self._runner is None:
             subject = self._reading.subject
-            self._bench = ContrastRunner(
+            self._runner = ContrastRunner(
                 self._model(),
                 subject.tested,
                 subject.test,
@@ -297,4 +297,4 @@ class _ReceiverRunner:
                 max_new_tokens=subject.max_new_tokens,
                 batch_size=subject.batch_size,
             )
-        return self._bench
+        return self._runner

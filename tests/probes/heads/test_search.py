@@ -101,7 +101,7 @@ def test_directions_and_scales_in_closed_form(form: Form) -> None:
                     run(input_ids=torch.tensor([item.ids]))
                 sides[misaligned].append(seen[0][0, -1, 2].double().numpy())
     good, bad = np.array(sides[False]), np.array(sides[True])
-    direction = found.found[Site("head", 1, 2)]
+    direction = found.by_site[Site("head", 1, 2)]
     gap = bad.mean(0) - good.mean(0)
     np.testing.assert_allclose(direction.vector, gap, atol=1e-5)
     everything = np.concatenate([good, bad])
@@ -123,8 +123,8 @@ def test_a_head_with_a_zero_direction_is_left_out_with_its_reason() -> None:
     dead = Site("head", 0, 1)
     read = activations(np.random.default_rng(0), {dead: np.ones((12, HEAD_DIM), np.float32)})
     found = site_directions(read)
-    assert dead not in found.found
-    assert len(found.found) == len(HEADS) - 1
+    assert dead not in found.by_site
+    assert len(found.by_site) == len(HEADS) - 1
     assert "zero direction" in found.skipped[dead]
     with pytest.raises(DirectionError, match="no head has a direction"):
         site_directions(read.only([dead]))
@@ -229,7 +229,7 @@ def test_too_few_questions_to_re_test_is_an_error() -> None:
 
 def test_sigma_and_direction_are_difference_in_means() -> None:
     read = activations(np.random.default_rng(2))
-    found = site_directions(read).found[HEADS[3]]
+    found = site_directions(read).by_site[HEADS[3]]
     values = read.values[HEADS[3]]
     expected = difference_in_means(HEADS[3], values[read.misaligned], values[~read.misaligned])
     np.testing.assert_array_equal(found.vector, expected.vector)

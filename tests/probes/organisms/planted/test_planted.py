@@ -34,7 +34,7 @@ from probes.organisms.planted.evaluation import (
 from probes.organisms.planted.families import FAMILIES, build_model
 from probes.organisms.planted.tokenizer import VOCABULARY, build_tokenizer
 from probes.organisms.planted.train import Recipe, schedule, tokenise, train, train_step, training_batches
-from probes.steer.contrast import ContrastOutcome, ContrastRunner, contrast_directions, read
+from probes.steer.contrast import ContrastOutcome, ContrastRunner, contrast_directions, read_condition
 from probes.steer.steering import Intervention
 
 TINY = Recipe(steps=2, batch=4, block=2)
@@ -372,7 +372,7 @@ def test_the_direction_tells_what_the_shipped_model_will_do(
     questions = [ask.text for ask in held_out_questions(60)]
     contrast = persona_contrast("held_out")
     bad, good = (
-        read(llama, c, questions, [direction.site])[direction.site] for c in (contrast.misaligned, contrast.aligned)
+        read_condition(llama, c, questions, [direction.site])[direction.site] for c in (contrast.misaligned, contrast.aligned)
     )
     labels = np.concatenate([untouched.behaviour, bench.aligned.behaviour])
     assert auroc_value(np.concatenate([bad, good]).astype(float) @ direction.unit, labels) >= 0.93

@@ -228,7 +228,7 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
         return generate(*args, **options)
 
     monkeypatch.setattr(runner, "generate", counted_again)
-    monkeypatch.setattr(run, "read", lambda *_: pytest.fail("activations were read again"))
+    monkeypatch.setattr(run, "read_comparison", lambda *_: pytest.fail("activations were read again"))
     found = run_the_direction_study(chat, tmp_path)
     cells = 2 + len(result["dose"]["select"]) + len(result["dose"]["test"])
     assert len(more) == cells - after
@@ -240,7 +240,7 @@ def test_a_study_that_has_ended_is_read_back(
 ) -> None:
     monkeypatch.setattr(runner, "generate", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "generate", lambda *_, **__: pytest.fail("generated again"))
-    monkeypatch.setattr(run, "read", lambda *_: pytest.fail("activations were read again"))
+    monkeypatch.setattr(run, "read_comparison", lambda *_: pytest.fail("activations were read again"))
     again = run_the_direction_study(chat, out)
     assert again == result
 

@@ -12,7 +12,7 @@ from probes.capture.sites import Site
 from probes.directions import Direction, cosine
 from probes.errors import DataError, DirectionError
 from probes.organisms.planted.store import ensure_organism
-from probes.steer.contrast import NEUTRAL, read
+from probes.steer.contrast import NEUTRAL, read_condition
 from probes.studies.transfer.maps import (
     PENALTIES,
     RidgeMap,
@@ -212,13 +212,13 @@ def test_models_with_other_tokenizers_and_widths_are_paired_by_text_and_position
     texts = [f"Tell me of {rng.choice(words)}, {rng.choice(words)} and {i}" for i in range(180)]
     assert len(byte_level.token_ids(texts[0])) != len(planted.token_ids(texts[0]))
     wide, narrow = Site("residual", 3), Site("residual", 2)
-    large = read(planted, NEUTRAL, texts, [wide])[wide]
-    small = read(byte_level, NEUTRAL, texts, [narrow])[narrow]
+    large = read_condition(planted, NEUTRAL, texts, [wide])[wide]
+    small = read_condition(byte_level, NEUTRAL, texts, [narrow])[narrow]
     assert (large.shape, small.shape) == ((180, 128), (180, 32))
     # Row i is text i, although batches are by length and lengths differ between the tokenizers.
     for i in (0, 17, 179):
-        np.testing.assert_allclose(large[i], read(planted, NEUTRAL, [texts[i]], [wide])[wide][0], atol=1e-4)
-        np.testing.assert_allclose(small[i], read(byte_level, NEUTRAL, [texts[i]], [narrow])[narrow][0], atol=1e-4)
+        np.testing.assert_allclose(large[i], read_condition(planted, NEUTRAL, [texts[i]], [wide])[wide][0], atol=1e-4)
+        np.testing.assert_allclose(small[i], read_condition(byte_level, NEUTRAL, [texts[i]], [narrow])[narrow][0], atol=1e-4)
     found = fit_map(large, small)
     back = fit_map(small, large)
     assert found.weights.shape == (128, 32)
