@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -58,7 +59,8 @@ def test_every_command_and_flag_exists(document: str, fewest: int) -> None:
     found = commands((ROOT / document).read_text())
     assert len(found) >= fewest
     for words in found:
-        command, left = get_command(app), list(words)
+        command: Any = get_command(app)
+        left = list(words)
         while hasattr(command, "commands") and (left or not command.invoke_without_command):
             command = command.commands[left.pop(0)]
         flags = {option for parameter in command.params for option in parameter.opts}
