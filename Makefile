@@ -77,9 +77,14 @@ bench-stream: $(READY)
 bench-delivery: $(READY)
 	@$(BIN)/python -m benchmarks.delivery --out docs/bench-delivery.json
 
-# The tables of settings and metrics are generated.
+# The tables of settings, metrics and commands are generated.
 docs: $(READY)
-	@$(BIN)/python scripts/docs.py
+	@$(BIN)/python -m scripts.docs
+
+# The documentation with its API pages, links checked, in out/site.
+site: $(READY)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev,docs]'
+	@$(BIN)/zensical build --clean --strict
 
 # Random passwords for docker-compose.yml, in .env; one that is there stays.
 env:
