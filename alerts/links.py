@@ -1,4 +1,4 @@
-"""Links that an alert carries: its runbook and its dashboard, made from an owner's templates.
+"""Links of an alert, to its runbook and its dashboard, from the owner's templates.
 
 A template is an address with names in braces, of LINK_FIELDS; their values are quoted, for they come from traffic.
 """
@@ -34,8 +34,8 @@ class Links:
     def of(self, data: Mapping[str, Any]) -> dict[str, str]:
         """The links of one alert."""
         values = {name: quote(str(data.get(name) or "-"), safe="") for name in LINK_FIELDS}
-        found = {
+        urls = {
             "runbook": self.runbook and self.runbook.format_map(values),
             "dashboard": self.dashboard and self.dashboard.format_map(values),
         }
-        return {name: str(url) for name, url in found.items() if url}
+        return {name: str(url) for name, url in urls.items() if url}

@@ -77,16 +77,16 @@ def _bands(written: object) -> object:
         if any(isinstance(v, bool) or not isinstance(v, int | float) for _, v in bands):
             raise ValueError("each severity needs a number: the value from which it holds")
         if sorted(v for _, v in bands) != [v for _, v in bands]:
-            raise ValueError("a graver severity must not begin at a smaller value")
+            raise ValueError("a higher severity must not begin at a smaller value")
         return tuple(bands)
     return written
 
 
 def _patterns(written: object) -> object:
-    found = (written,) if isinstance(written, str) else written
-    if not isinstance(found, list | tuple) or not found or not all(isinstance(p, str) and p for p in found):
+    patterns = (written,) if isinstance(written, str) else written
+    if not isinstance(patterns, list | tuple) or not patterns or not all(isinstance(p, str) and p for p in patterns):
         raise ValueError("write a name, a pattern with *, or a list of them")
-    return tuple(found)
+    return tuple(patterns)
 
 
 def _duration(written: object) -> object:
@@ -161,8 +161,8 @@ class ThresholdRule(_Rule):
 
     def dedup_key(self, flagged: Flagged) -> str:
         """At most 255 characters, as pagers want it."""
-        whose = {"tenant": flagged.tenant, "model": flagged.model, "conversation": flagged.conversation_id}
-        return dedup_key(self.name, flagged.probe, [whose[part] for part in self.per])
+        labels = {"tenant": flagged.tenant, "model": flagged.model, "conversation": flagged.conversation_id}
+        return dedup_key(self.name, flagged.probe, [labels[part] for part in self.per])
 
 
 class _ConditionRule(_Rule):

@@ -1,22 +1,30 @@
-"""Stored scores of past minutes, rules written as TOML, and time that passes without anybody waiting for it."""
+"""Stored scores of past minutes, rules as TOML, actions on alerts, and time that passes without waiting."""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, func, insert, select, text
 
 from alerts.evaluator import Evaluated, evaluate
+from alerts.lifecycle import actions
+from alerts.lifecycle.actions import Silenced
 from alerts.lifecycle.audit import Actor
 from alerts.rules.file import parse_rules
 from alerts.rules.model import Rules
 from storage.partitions import utc_today
-from storage.schema import audit, rule_states
+from storage.schema import audit, rule_states, workers
 from storage.writer import BatchRows, register_probe
+from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts
 from tests.support.rows import message, score, write
 
 ANNA = Actor("anna", "cli", "laptop")
+HOUR = timedelta(hours=1)
+# Three flagged messages of a tenant in ten minutes.
+BURST = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
 # Everything that the evaluator and the lifecycle compare with the clock.
 _TIMES = {
     "scores": ("created_at",),
@@ -63,7 +71,7 @@ def scored(
 
 
 def pass_time(engine: Engine, seconds: float) -> None:
-    """As if everything had happened so much longer ago; with a negative number, as if the clock had gone back."""
+    """As if everything had happened so much earlier; with a negative number, as if the clock was set back."""
     with engine.begin() as connection:
         for table, columns in _TIMES.items():
             changes = ", ".join(f"{column} = {column} - :by" for column in columns)
@@ -85,3 +93,43 @@ def audit_rows(engine: Engine) -> list[Any]:
 def phases(engine: Engine) -> dict[str, str]:
     with engine.connect() as connection:
         return {r.dedup_key: r.phase for r in connection.execute(select(rule_states))}
+
+
+def in_transaction(engine: Engine, action: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """Call `action` with a connection in a transaction of its own."""
+    with engine.begin() as connection:
+        return action(connection, *arguments, **more)
+
+
+def open_one(engine: Engine, **names: Any) -> uuid.UUID:
+    (opened,) = open_alerts(engine, [flagged(1, **names)], ("pager", "siem"))
+    return opened.alert_id
+
+
+def silence_matching(
+    engine: Engine, lasting: timedelta = HOUR, severity: Any = "critical", **matchers: Any
+) -> Silenced:
+    silenced = in_transaction(engine, actions.silence, matchers, lasting, ANNA, "planned", severity)
+    assert isinstance(silenced, Silenced)
+    return silenced
+
+
+def only_alert(engine: Engine) -> Any:
+    """The row of the one alert that there is."""
+    (row,) = all_alerts(engine)
+    return row
+
+
+def event_names(engine: Engine, destination: str = "pager") -> list[str]:
+    """What was enqueued for a destination, without `alert.`."""
+    return [row.event.removeprefix("alert.") for row in all_outbox(engine) if row.destination == destination]
+
+
+def insert_worker(engine: Engine, **values: Any) -> None:
+    row = {"id": uuid.uuid4(), "name": "host:1", "source": "kafka:t", "lag_unit": "messages", **values}
+    with engine.begin() as connection:
+        connection.execute(insert(workers).values(row))
+
+
+def seconds_ago(seconds: float) -> Any:
+    return func.now() - timedelta(seconds=seconds)

@@ -6,26 +6,19 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import pytest
 from sqlalchemy import Engine
 
-from alerts.delivery import loop, queue
-from alerts.delivery.deliver import Delivered, deliver_due
+from alerts.delivery import queue
 from benchmarks.support.sender_process import LEASE
-from storage.database import connect
 from tests.conftest import url_of
 from tests.support import ROOT
 from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
-from tests.support.delivery import Recorder, channels, to_webhook
-
-PATIENCE_SECONDS = 90.0
+from tests.support.delivery import wait_until_delivered
 
 
 @contextmanager
@@ -38,13 +31,6 @@ def sending(engine: Engine, receiver: Receiver, *more: str) -> Iterator[subproce
             process.kill()
 
 
-def wait_until_delivered(engine: Engine) -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while any(row.delivered_at is None for row in all_outbox(engine)):
-        assert time.monotonic() < until, Counter((r.attempts, r.last_error) for r in all_outbox(engine))
-        time.sleep(0.1)
-
-
 def check_repeats(engine: Engine, receiver: Receiver) -> int:
     """Each page arrived, a repeat had the same id and body; returns how many repeats there were."""
     ids = Counter(r.headers["webhook-id"] for r in receiver.received)
@@ -53,7 +39,7 @@ def check_repeats(engine: Engine, receiver: Receiver) -> int:
     return sum(ids.values()) - len(ids)
 
 
-def test_killed_after_sending_and_before_writing_it_down(engine: Engine, receiver: Receiver) -> None:
+def test_killed_after_sending_and_before_recording(engine: Engine, receiver: Receiver) -> None:
     open_alerts(engine, [flagged(1)])
     with sending(engine, receiver, "stand still") as first:
         assert first.stdout is not None
@@ -82,100 +68,6 @@ def test_loops_that_are_killed_at_random(engine: Engine, receiver: Receiver) -> 
         wait_until_delivered(engine)
     refused = sum(1 for n in range(len(receiver.received)) if n % 7 == 3)
     assert check_repeats(engine, receiver) <= refused + 6, "a repeat a failure and a repeat a kill, at most"
-
-
-def test_a_slow_destination_holds_up_no_other(engine: Engine, receiver: Receiver) -> None:
-    open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(5)], ("pager", "siem"))
-    receiver.replies = [Reply(seconds=0.5)]
-    siem, done, told = Recorder(), threading.Event(), Delivered()
-    to = {"pager": to_webhook(receiver.url)} | channels("siem", sender=siem)
-
-    def tell(one: Delivered) -> None:
-        told.by_destination.update(one.by_destination)
-
-    thread = threading.Thread(target=loop.run, args=(engine, to, done.wait, 0.05, tell, print))
-    start = time.monotonic()
-    thread.start()
-    while len(siem.events) < 5:
-        time.sleep(0.02)
-    assert len(receiver.received) <= 3, f"five took {time.monotonic() - start:.1f} s"
-    wait_until_delivered(engine)
-    done.set()
-    thread.join()
-    assert told.by_destination == {("pager", "sent"): 5, ("siem", "sent"): 5}
-
-
-def test_a_loop_outlives_a_database_that_is_away(
-    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It says so once, and goes on where it was."""
-    own = connect(url_of(engine))
-    said: list[str] = []
-    done, away = threading.Event(), True
-
-    def sometimes(*args: Any, **more: Any) -> Delivered:
-        if away:
-            broken = connect(url_of(engine))
-            broken.dispose()
-            with broken.connect() as connection:
-                connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
-        return deliver_due(*args, **more)
-
-    monkeypatch.setattr(loop, "deliver_due", sometimes)
-    open_alerts(engine, [flagged(1)])
-    thread = threading.Thread(
-        target=loop.run, args=(own, {"pager": to_webhook(receiver.url)}, done.wait, 0.05, lambda _: None, said.append)
-    )
-    thread.start()
-    time.sleep(0.8)
-    assert receiver.received == []
-    away = False
-    wait_until_delivered(engine)
-    done.set()
-    thread.join()
-    own.dispose()
-    assert len(said) == 1
-    assert said[0].startswith("pager: the database does not answer (")
-    assert len(receiver.received) == 1
-
-
-def test_a_bug_ends_no_loop_and_is_reported_once(
-    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = True
-
-    def sometimes(*args: Any, **more: Any) -> Delivered:
-        if broken:
-            raise KeyError("geheim")
-        return deliver_due(*args, **more)
-
-    monkeypatch.setattr(loop, "deliver_due", sometimes)
-    open_alerts(engine, [flagged(1)])
-    said: list[str] = []
-    done = threading.Event()
-    to = {"pager": to_webhook(receiver.url)}
-    thread = threading.Thread(target=loop.run, args=(engine, to, done.wait, 0.02, lambda _: None, said.append))
-    thread.start()
-    time.sleep(0.3)
-    broken = False
-    wait_until_delivered(engine)
-    done.set()
-    thread.join()
-    assert said == ["pager: a defect of awry (KeyError); what waits is sent when that is over"]
-
-
-def test_stopping_waits_for_the_notification_that_is_being_sent(engine: Engine, receiver: Receiver) -> None:
-    open_alerts(engine, [flagged(1)])
-    receiver.replies = [Reply(seconds=0.5)]
-    done = threading.Event()
-    to = {"pager": to_webhook(receiver.url)}
-    thread = threading.Thread(target=loop.run, args=(engine, to, done.wait, 0.05, lambda _: None, print))
-    thread.start()
-    while not receiver.received:
-        time.sleep(0.01)
-    done.set()
-    thread.join()
-    assert all_outbox(engine)[0].delivered_at is not None
 
 
 def test_the_lease_is_as_short_as_a_crash_may_delay_a_notification() -> None:

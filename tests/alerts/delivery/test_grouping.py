@@ -24,19 +24,19 @@ def row(alert: int, event: str = "alert.opened", seconds: float = 0, severity: s
     return PendingEvent(uuid.uuid4(), uuid.UUID(int=alert), event, severity, at(seconds))
 
 
-def test_a_burst_is_one_page_after_the_wait() -> None:
+def test_a_burst_is_one_notification_after_the_wait() -> None:
     rows = [row(n, seconds=n / 100) for n in range(1000)]
     assert next_group(rows, BY_PROBE, at(9.99)) == ((), at(10))
     assert next_group(rows, BY_PROBE, at(10)) == (rows, None)
 
 
-def test_the_next_page_waits_for_the_interval() -> None:
+def test_the_next_notification_waits_for_the_interval() -> None:
     last = LastNotification(at(10), "warning")
     assert next_group([row(1, seconds=20)], BY_PROBE, at(40), last) == ((), at(310))
     assert len(next_group([row(1, seconds=20)], BY_PROBE, at(310), last)[0]) == 1
 
 
-def test_what_is_graver_than_the_last_page_does_not() -> None:
+def test_what_is_more_severe_than_the_last_notification_does_not() -> None:
     rows = [row(1, seconds=20), row(2, seconds=21, severity="critical")]
     assert next_group(rows, BY_PROBE, at(29), LastNotification(at(10), "error")) == ((), at(30))
     assert next_group(rows, BY_PROBE, at(30), LastNotification(at(10), "error")) == (rows, None)
@@ -56,19 +56,19 @@ def test_a_resolution_waits_for_company_and_for_its_own_opening() -> None:
     assert next_group(rows, BY_PROBE, at(310), held) == ([rows[0]], None)
 
 
-def test_a_clock_that_was_set_back_holds_nothing() -> None:
+def test_a_clock_that_was_set_back_delays_nothing() -> None:
     rows = [row(1, seconds=3600), row(2, "alert.resolved", 3601)]
     assert next_group(rows, BY_PROBE, at(0), LastNotification(at(3590), "critical")) == ([rows[0]], None)
     assert next_group([row(1, seconds=0)], BY_PROBE, at(10), LastNotification(at(3590), "critical"))[1] is None
     assert next_group([row(1, seconds=0.1)], BY_PROBE, at(0)) == ((), at(10.1)), "stored while this look began"
 
 
-def test_without_a_group_it_is_a_page_an_event() -> None:
+def test_without_grouping_it_is_a_notification_an_event() -> None:
     rows = [row(1), row(1, "alert.worsened"), row(1, "alert.resolved")]
     assert next_group(rows, Policy(), at(0)) == (rows[:1], None)
 
 
-def test_for_who_wants_what_stands_all_is_one_page() -> None:
+def test_for_a_channel_that_resends_all_is_one_notification() -> None:
     rows = [row(1), row(2, "alert.resolved")]
     assert next_group(rows, Policy(whole=True), at(0)) == (rows, None)
 
@@ -124,7 +124,7 @@ def test_all_of_it_goes_out_once_and_in_each_alerts_order(rows: list[PendingEven
 
 
 @given(waiting)
-def test_pages_about_firing_alerts_are_an_interval_apart_unless_graver(rows: list[PendingEvent]) -> None:
+def test_notifications_about_firing_alerts_are_an_interval_apart_unless_more_severe(rows: list[PendingEvent]) -> None:
     last = LastNotification(at(2000), "critical")
     members, until = next_group([r for r in rows if r.event in FIRING], BY_PROBE, at(2299), last)
     assert members == ()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,40 +20,11 @@ from alerts.formats import ecs, ocsf, render
 from alerts.rules.model import SEVERITIES
 from alerts.senders.base import Notification
 from tests.support import ROOT
+from tests.support.delivery import TOP_MESSAGE, full_notification
 
 REF = ROOT / "tests" / "ref"
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ("alert.opened", "alert.worsened", "alert.reopened", "alert.acknowledged", "alert.resolved")
-TOP = {"source": "llm.traffic", "partition": 3, "offset": 1204, "id": "m-1204", "score": 1.234567}
-
-
-def event(name: str = "alert.opened", **more: Any) -> Notification:
-    """An event with everything that one can have; `more` changes its data."""
-    data = {
-        "alert_id": "6b3f7c1e-5a52-4d56-9c0b-2f4f6f0f7d11",
-        "dedup_key": "threshold:drift:shop:smol",
-        "rule": "threshold",
-        "kind": "threshold",
-        "state": {"alert.acknowledged": "acknowledged", "alert.resolved": "resolved"}.get(name, "open"),
-        "severity": "error",
-        "probe": "drift",
-        "tenant": "shop",
-        "model": "smol",
-        "conversation_id": "c-7",
-        "count": 12,
-        "score": 1.234567,
-        "threshold": 0.5,
-        "units": "class gaps",
-        "first_message": {**TOP, "offset": 7, "id": None},
-        "top_message": TOP,
-        "top_messages": [TOP],
-        "opened_at": "2026-03-01T00:00:00+00:00",
-        "last_seen_at": "2026-03-01T00:05:00+00:00",
-        "links": {"runbook": "https://wiki.example/threshold", "dashboard": "https://grafana.example/d/awry"},
-    }
-    body = {"type": name, "timestamp": "2026-03-01T00:05:01+00:00", "data": data | more}
-    at = datetime(2026, 3, 1, 0, 5, 1, tzinfo=UTC)
-    return Notification(uuid.UUID("0190a0a0-0000-7000-8000-000000000001"), "siem", name, body, 1, at)
 
 
 TEXT = {"messages": [{"role": "user", "content": "hello"}], "response": "there"}
@@ -73,9 +43,9 @@ BARE: dict[str, Any] = dict.fromkeys(
 )
 # Name of the golden file, and the event that is in it.
 EVENTS: dict[str, Notification] = {
-    **{name.removeprefix("alert."): event(name) for name in NAMES},
-    "monitor": event(**BARE, rule="lag", kind="monitor", units="messages", dedup_key="lag", links={}),
-    "with_text": event(text=TEXT),
+    **{name.removeprefix("alert."): full_notification(name) for name in NAMES},
+    "monitor": full_notification(**BARE, rule="lag", kind="monitor", units="messages", dedup_key="lag", links={}),
+    "with_text": full_notification(text=TEXT),
 }
 
 
@@ -166,17 +136,17 @@ def test_the_versions_are_those_of_the_tables() -> None:
 
 
 def test_the_checks_would_say_something() -> None:
-    good = json.loads(render(event(), "ocsf"))
+    good = json.loads(render(full_notification(), "ocsf"))
     for bad in ({"severity_id": 9}, {"oops": 1}, {"time": "today"}, {"ai_model": {"name": "smol"}}):
         assert list(validator().iter_errors(good | bad))
-    document = json.loads(render(event(), "ecs"))
+    document = json.loads(render(full_notification(), "ecs"))
     for more in ({"event": {"kind": "page"}}, {"oops": 1}, {"event": {"severity": "high"}}, {"labels": {"n": 1}}):
         with pytest.raises(AssertionError):
             check_ecs(document | more)
 
 
 def test_an_alert_is_one_finding_from_its_opening_to_its_end() -> None:
-    found = [json.loads(render(event(name), "ocsf")) for name in NAMES]
+    found = [json.loads(render(full_notification(name), "ocsf")) for name in NAMES]
     assert len({f["finding_info"]["uid"] for f in found}) == 1
     assert [(f["activity_name"], f["status"]) for f in found] == [
         ("Create", "New"),
@@ -185,7 +155,7 @@ def test_an_alert_is_one_finding_from_its_opening_to_its_end() -> None:
         ("Update", "In Progress"),
         ("Close", "Resolved"),
     ]
-    assert [json.loads(render(event(name), "ecs"))["event"]["type"] for name in NAMES] == [
+    assert [json.loads(render(full_notification(name), "ecs"))["event"]["type"] for name in NAMES] == [
         ["start"],
         ["change"],
         ["change"],
@@ -195,9 +165,9 @@ def test_an_alert_is_one_finding_from_its_opening_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("form", ["ocsf", "ecs"])
-def test_text_is_there_only_when_the_page_has_it(form: Any) -> None:
-    assert "hello" not in render(event(), form)
-    with_text = render(event(text=TEXT), form)
+def test_text_is_there_only_when_the_notification_has_it(form: Any) -> None:
+    assert "hello" not in render(full_notification(), form)
+    with_text = render(full_notification(text=TEXT), form)
     assert "hello" in with_text
     assert "there" in with_text
 
@@ -209,7 +179,9 @@ names = st.text(max_size=60)
 def test_whatever_comes_out_of_traffic_fits_both(
     tenant: str, model: str, severity: str, score: float, count: int, name: str
 ) -> None:
-    top = {**TOP, "source": tenant or "-", "id": model or None}
-    one = event(name, tenant=tenant, model=model, severity=severity, score=score, count=count, top_message=top)
+    top = {**TOP_MESSAGE, "source": tenant or "-", "id": model or None}
+    one = full_notification(
+        name, tenant=tenant, model=model, severity=severity, score=score, count=count, top_message=top
+    )
     assert not list(validator().iter_errors(json.loads(render(one, "ocsf"))))
     check_ecs(json.loads(render(one, "ecs")))

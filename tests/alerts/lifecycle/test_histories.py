@@ -116,7 +116,7 @@ def test_what_the_tables_say_hangs_together(engine: Engine, seed: int) -> None:
     for row in found:
         told = [r.event.removeprefix("alert.") for r in all_outbox(engine) if r.alert_id == row.id]
         check_record(row, [r for r in audit_rows(engine) if r.alert_id == row.id and r.action != "verdict"])
-        check_told(row, told)
+        check_notified(row, told)
 
 
 def check_record(row: Any, changes: list[Any]) -> None:
@@ -129,7 +129,7 @@ def check_record(row: Any, changes: list[Any]) -> None:
     assert row.reopened == sum(c.before is not None and c.before["state"] == "resolved" for c in changes)
 
 
-def check_told(row: Any, told: list[str]) -> None:
+def check_notified(row: Any, told: list[str]) -> None:
     """Nobody hears of the end of what they never heard of, nor twice of its beginning."""
     assert told[:1] in ([], ["opened"], ["worsened"], ["reopened"])
     assert told.count("opened") <= 1

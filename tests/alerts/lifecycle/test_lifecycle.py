@@ -1,21 +1,32 @@
-"""One live alert a key, exact counts, and what is told to whom."""
+"""One live alert a key, exact counts, and which events are enqueued."""
 
 from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
-from sqlalchemy import Engine, func, text, update
+from sqlalchemy import Engine, func, select, text, update
 
+from alerts.lifecycle import actions
 from alerts.lifecycle.lifecycle import Opened, record_flagged
 from alerts.rules.model import Flagged
 from storage.coordinates import Coordinates
 from storage.database import connect
-from storage.schema import alerts
+from storage.schema import alert_messages, alerts
 from storage.writer import BatchRows, write_batch
 from tests.conftest import url_of
 from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts, set_state
-from tests.support.rows import message, score
+from tests.support.alert_scenes import (
+    ANNA,
+    audit_rows,
+    in_transaction,
+    only_alert,
+    open_one,
+    pass_time,
+    rules,
+)
+from tests.support.rows import message, score, wait_until_blocked
 
 
 def test_an_alert_opens_once_and_counts(engine: Engine) -> None:
@@ -39,7 +50,7 @@ def test_keys_are_apart(engine: Engine) -> None:
     }
 
 
-def test_severity_rises_and_is_told_once(engine: Engine) -> None:
+def test_severity_increases_and_is_notified_once(engine: Engine) -> None:
     open_alerts(engine, [flagged(1, 0.6)])
     (worsened,) = open_alerts(engine, [flagged(2, 1.2)])
     assert (worsened.event, worsened.severity) == ("alert.worsened", "error")
@@ -56,7 +67,7 @@ def test_severity_rises_and_is_told_once(engine: Engine) -> None:
     ]
 
 
-def test_it_opens_at_the_severity_of_its_gravest(engine: Engine) -> None:
+def test_it_opens_at_its_highest_severity(engine: Engine) -> None:
     (opened,) = open_alerts(engine, [flagged(1, 0.6), flagged(2, 1.7)])
     assert (opened.event, opened.severity) == ("alert.opened", "critical")
 
@@ -70,7 +81,7 @@ def test_silenced_counts_and_sends_nothing(engine: Engine) -> None:
     assert len(all_outbox(engine)) == 1
 
 
-def test_silenced_pages_anyway_once_it_is_graver(engine: Engine) -> None:
+def test_silenced_notifies_anyway_once_it_is_more_severe(engine: Engine) -> None:
     open_alerts(engine, [flagged(1)])
     set_state(engine, "silenced")
     (worsened,) = open_alerts(engine, [flagged(2, 5.0)])
@@ -83,7 +94,7 @@ def test_silenced_pages_anyway_once_it_is_graver(engine: Engine) -> None:
     ]
 
 
-def test_acknowledged_counts_and_tells_when_it_gets_graver(engine: Engine) -> None:
+def test_acknowledged_counts_and_notifies_when_its_severity_increases(engine: Engine) -> None:
     open_alerts(engine, [flagged(1)])
     set_state(engine, "acknowledged")
     assert open_alerts(engine, [flagged(2)]) == []
@@ -102,14 +113,6 @@ def test_after_it_was_resolved_a_new_one_opens(engine: Engine) -> None:
     assert len(all_outbox(engine)) == 2
 
 
-def test_each_destination_has_a_row_of_its_own(engine: Engine) -> None:
-    open_alerts(engine, [flagged(1)], ("pager", "siem", "console"))
-    rows = all_outbox(engine)
-    assert [r.destination for r in rows] == ["console", "pager", "siem"]
-    assert len({r.id for r in rows}) == 3
-    assert {r.attempts for r in rows} == {0}
-
-
 def test_without_destinations_there_is_only_the_alert(engine: Engine) -> None:
     assert len(open_alerts(engine, [flagged(1)], ())) == 1
     assert all_outbox(engine) == []
@@ -118,36 +121,6 @@ def test_without_destinations_there_is_only_the_alert(engine: Engine) -> None:
 def test_nothing_flagged_opens_nothing(engine: Engine) -> None:
     assert open_alerts(engine, []) == []
     assert all_alerts(engine) == []
-
-
-def test_what_leaves_the_house_are_ids_and_scores(engine: Engine) -> None:
-    open_alerts(engine, [flagged(1, 0.6123456789)])
-    (row,) = all_outbox(engine)
-    assert set(row.body) == {"type", "timestamp", "data"}
-    data = row.body["data"]
-    assert set(data) == {
-        "alert_id",
-        "dedup_key",
-        "rule",
-        "kind",
-        "state",
-        "severity",
-        "probe",
-        "tenant",
-        "model",
-        "conversation_id",
-        "count",
-        "score",
-        "threshold",
-        "units",
-        "first_message",
-        "top_message",
-        "top_messages",
-        "opened_at",
-        "last_seen_at",
-    }
-    assert set(data["top_message"]) == {"source", "partition", "offset", "id", "score"}
-    assert (row.body["type"], data["score"], data["count"]) == ("alert.opened", 0.612346, 1)
 
 
 def test_odd_names_can_be_stored(engine: Engine) -> None:
@@ -192,7 +165,7 @@ def test_a_connection_that_lives_long(engine: Engine) -> None:
     assert len(all_alerts(engine)) == 25
 
 
-def test_two_workers_that_meet_tell_it_once(engine: Engine) -> None:
+def test_two_workers_at_once_notify_once(engine: Engine) -> None:
     """Both find the alert graver at the same moment; the second waits for the first and sees what it did."""
     open_alerts(engine, [flagged(1, 0.6)])
     told: list[Opened] = []
@@ -247,3 +220,77 @@ def test_two_workers_and_many_batches_keep_one_live_alert_a_key(engine: Engine) 
     events = [("alert.opened", "warning"), ("alert.worsened", "error"), ("alert.worsened", "critical")]
     assert sorted(told) == sorted((k, *e) for k in keys for e in events)
     assert len(all_outbox(engine)) == len(keys) * len(events) * 2
+
+
+# Reopening by a rule, and the messages of an alert.
+def test_a_threshold_alert_is_reopened_within_its_time(engine: Engine) -> None:
+    again = rules('[[threshold]]\nreopen_within = "30m"').threshold
+    with engine.begin() as connection:
+        (first,) = record_flagged(connection, [flagged(1, 3.0)], ["pager"], again)
+    in_transaction(engine, actions.acknowledge, first.alert_id, ANNA)
+    in_transaction(engine, actions.resolve, first.alert_id, ANNA)
+    with engine.begin() as connection:
+        (second,) = record_flagged(connection, [flagged(2)], ["pager"], again)
+    assert (second.alert_id, second.event, second.severity) == (first.alert_id, "alert.reopened", "warning")
+    found = only_alert(engine)
+    assert (found.count, found.reopened, found.acknowledged_at, found.top_score) == (2, 1, None, 3.0)
+    assert [r.before for r in audit_rows(engine)][-1] == {"state": "resolved", "severity": "critical"}
+    in_transaction(engine, actions.resolve, first.alert_id, ANNA)
+    pass_time(engine, 1801)
+    with engine.begin() as connection:
+        (third,) = record_flagged(connection, [flagged(3)], ["pager"], again)
+    assert third.event == "alert.opened"
+
+
+def test_two_workers_reopen_it_once(engine: Engine) -> None:
+    again = rules('[[threshold]]\nreopen_within = "30m"').threshold
+    in_transaction(engine, actions.resolve, open_one(engine), ANNA)
+    told: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: told.extend(in_transaction(engine, record_flagged, [flagged(3)], ["pager"], again))
+    )
+    with engine.begin() as connection:
+        told += record_flagged(connection, [flagged(2)], ["pager"], again)
+        thread.start()
+        wait_until_blocked(engine)
+    thread.join()
+    assert [o.event for o in told] == ["alert.reopened"]
+    assert (only_alert(engine).count, only_alert(engine).reopened) == (3, 1)
+
+
+def test_its_messages_are_stored_once_each(engine: Engine) -> None:
+    open_alerts(engine, [flagged(n, 0.6 + n / 100) for n in range(9)])
+    open_alerts(engine, [flagged(20, 2.0), flagged(20, 2.0)])
+    with engine.connect() as connection:
+        kept = connection.execute(select(alert_messages).order_by(alert_messages.c.offset)).all()
+    assert [r.offset for r in kept] == [*range(9), 20]
+    top = all_outbox(engine)[-1].body["data"]["top_messages"]
+    assert [m["id"] for m in top] == ["m20", "m8", "m7", "m6", "m5"]
+    assert set(top[0]) == {"source", "partition", "offset", "id", "score"}
+
+
+def test_rules_of_a_file_each_have_their_alerts(engine: Engine) -> None:
+    found = rules(
+        '[[threshold]]\nname = "all"\n'
+        '[[threshold]]\nname = "high"\nabove = 0.5\nseverity = "critical"\nper = "tenant"\n'
+        '[[threshold]]\nname = "bank"\ntenant = "bank"\n'
+        '[[threshold]]\nname = "quiet"\nshadow = true\n'
+        '[[threshold]]\nname = "talk"\nper = ["conversation"]\n'
+    ).threshold
+    with engine.begin() as connection:
+        record_flagged(connection, [flagged(1), flagged(2, 1.2)], ["pager"], found)
+    assert {r.dedup_key: (r.count, r.severity) for r in all_alerts(engine)} == {
+        "all:drift:shop:smol": (2, "error"),
+        "high:drift:shop": (1, "critical"),
+        "talk:drift:-": (2, "error"),
+    }
+
+
+def test_prepared_statements_find_the_index(engine: Engine) -> None:
+    """After a few executions a statement is planned without its values."""
+    with engine.connect() as connection:
+        for n in range(15):
+            record_flagged(connection, [flagged(n, tenant=f"t{n % 3}")], [])
+            connection.commit()
+            connection.execute(text("SELECT 1"))
+    assert sorted(r.count for r in all_alerts(engine)) == [5, 5, 5]

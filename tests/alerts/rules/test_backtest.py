@@ -26,7 +26,7 @@ def rehearsed(engine: Engine, found: Rules, since: timedelta = DAY) -> dict[str,
     return {one.name: one for one in backtest(engine, found, since, EVERY)[1]}
 
 
-def test_pages_of_a_threshold_rule(engine: Engine) -> None:
+def test_notifications_of_a_threshold_rule(engine: Engine) -> None:
     for n, (value, ago) in enumerate([(0.6, 900), (0.7, 800), (1.2, 700), (0.6, 600), (3.0, 500)]):
         scored(engine, n, value=value, ago=ago)
     scored(engine, 10, tenant="bank", ago=100)
@@ -55,7 +55,7 @@ def test_quiet_alerts_end_and_come_back(engine: Engine) -> None:
     assert (one.alerts, one.notifications, one.resolved) == (2, 3, 2)
 
 
-def test_probes_in_shadow_are_kept_apart(engine: Engine) -> None:
+def test_probes_in_shadow_are_counted_apart(engine: Engine) -> None:
     scored(engine, 0, 3, shadow=True, ago=100)
     scored(engine, 10, 1, ago=5)
     found = rehearsed(engine, rules('[[threshold]]\n[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"'))
@@ -63,7 +63,7 @@ def test_probes_in_shadow_are_kept_apart(engine: Engine) -> None:
     assert (found["burst"].notifications, found["burst"].would_notify) == (0, 1)
 
 
-def test_a_rehearsal_changes_nothing(engine: Engine) -> None:
+def test_a_backtest_changes_nothing(engine: Engine) -> None:
     scored(engine, 0, 5)
     before = (counts(engine), dump(engine))
     backtest(engine, rules('[[threshold]]\n[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"'), DAY, EVERY)
@@ -89,7 +89,7 @@ RATES = [
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_rehearsal_pages_as_the_evaluator_does(engine: Engine, rate: str, seed: int) -> None:
+def test_a_backtest_notifies_as_the_evaluator_does(engine: Engine, rate: str, seed: int) -> None:
     """Ten minutes of traffic, looked at every 15 s as it comes; then all of it at once from the tables."""
     found = rules(f'[[rate]]\nname = "burst"\n{rate}')
     draw = random.Random(seed)
@@ -136,7 +136,7 @@ def test_the_value_of_a_rate_is_a_count(engine: Engine, seed: int) -> None:
         assert values == {key: n for key, n in expected.items() if n}
 
 
-def test_the_built_in_rule_pages_as_the_worker_did(engine: Engine) -> None:
+def test_the_built_in_rule_notifies_as_the_worker_did(engine: Engine) -> None:
     draw = random.Random(3)
     for n in range(30):
         value, tenant = draw.choice([0.6, 1.1, 2.0]), draw.choice("abc")

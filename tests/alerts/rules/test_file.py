@@ -13,7 +13,6 @@ from alerts.errors import RulesError
 from alerts.rules.file import __doc__ as described
 from alerts.rules.file import load_rules, parse_rules
 from alerts.rules.model import Rules, ThresholdRule
-from alerts.rules.toml_lines import line_of, locate
 from tests.support.alert_rows import flagged
 
 
@@ -32,7 +31,7 @@ def test_the_example_in_the_docstring() -> None:
     assert (burst.flagged, burst.of, burst.window, burst.per) == (5, 50, timedelta(minutes=10), ("conversation",))
 
 
-def test_what_holds_without_a_file_is_what_always_held() -> None:
+def test_the_rules_without_a_file_are_the_defaults() -> None:
     assert Rules() == Rules(threshold=(ThresholdRule(),), rate=(), monitor=())
     assert ThresholdRule().matches(flagged(value=0.5 + 1e-12, threshold=0.5))
 
@@ -80,7 +79,7 @@ HEAD = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
         (HEAD.replace("3", "0"), ['r.toml:3: rate "burst": flagged: must be greater than or equal to 1']),
         (
             HEAD + "[rate.severity]\nwarning = 3\ncritical = 2",
-            ['r.toml:5: rate "burst": severity: a graver severity must not begin at a smaller value'],
+            ['r.toml:5: rate "burst": severity: a higher severity must not begin at a smaller value'],
         ),
         (
             HEAD + 'severity = {warning = "x"}',
@@ -123,7 +122,7 @@ def test_a_higher_limit_keeps_the_severities() -> None:
     assert [rule.grade(value) for value in (0.9, 1.0)] == ["error", "critical"]
 
 
-def test_all_mistakes_are_said_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     found = mistakes('[[rate]]\nname = "A b"\nflagged = 0\n[[monitor]]\nname = "x"\n\ncheck = "lag"\nwindow = 5\n')
     assert [line.split(": ", 2)[0] for line in found] == ["r.toml:1", "r.toml:2", "r.toml:3", "r.toml:8"]
 
@@ -137,22 +136,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(b'[[threshold]]\r\nname = "a"\r\nper = "x"\r\n')
     with pytest.raises(RulesError, match=r"r.toml:3: "):
         load_rules(tmp_path / "r.toml")
-
-
-def test_lines_are_found() -> None:
-    text = (
-        '# [[rate]]\n[[rate]]\nname = "[[x]]"\nlong = """\n[[rate]]\nname = 3\n"""\nlist = [\n  "a",\n]\n'
-        '[[rate]]\na.b = 1\n[rate.severity]\n"err or" = 2\n'
-    )
-    found = locate(text)
-    assert found[("rate", 0)] == 2
-    assert found[("rate", 0, "name")] == 3
-    assert found[("rate", 0, "list")] == 8
-    assert found[("rate", 1)] == 11
-    assert found[("rate", 1, "a")] == found[("rate", 1, "a", "b")] == 12
-    assert found[("rate", 1, "severity", "err or")] == 14
-    assert line_of(found, ("rate", 0, "list", 1)) == 8
-    assert line_of(found, ("nothing",)) is None
 
 
 @given(st.text(alphabet="[]= \"'#\n.a1{},\\", max_size=60))

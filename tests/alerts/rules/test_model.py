@@ -22,7 +22,7 @@ def test_bands_can_be_moved() -> None:
     assert rule.severity_of(flagged(value=0.75)) == "critical"
 
 
-def test_the_key_is_readable_and_tells_probes_tenants_and_models_apart() -> None:
+def test_the_key_is_readable_and_differs_by_probe_tenant_and_model() -> None:
     rule = ThresholdRule()
     assert rule.dedup_key(flagged()) == "threshold:drift:shop:smol"
     assert rule.dedup_key(flagged(tenant=None, model=None)) == "threshold:drift:-:-"
@@ -40,7 +40,7 @@ def test_the_key_fits_a_pager(tenant: str, model: str) -> None:
     assert key.startswith("threshold:drift:")
 
 
-def test_worse() -> None:
+def test_max_severity() -> None:
     assert [max_severity(a, b) for a in SEVERITIES for b in SEVERITIES] == [
         "warning",
         "error",

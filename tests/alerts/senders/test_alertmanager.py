@@ -154,11 +154,6 @@ def posted(receiver: Receiver) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def test_firing_alerts_are_sent_again_and_again(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
     to = {"am": configured(name="am", kind="alertmanager", url=receiver.url + "/prefix/")}
     deliver_due(engine, to, clock=clock)
@@ -180,7 +175,7 @@ def test_firing_alerts_are_sent_again_and_again(engine: Engine, receiver: Receiv
     assert all_outbox(engine)[0].attempts == 1
 
 
-def test_the_end_is_told_for_a_while_then_no_more(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
+def test_the_end_is_sent_for_a_while_then_no_more(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
     to = {"am": configured(name="am", kind="alertmanager", url=receiver.url)}
     open_alerts(engine, [flagged(1)], ("am",))
     deliver_due(engine, to, clock=clock)
@@ -194,7 +189,7 @@ def test_the_end_is_told_for_a_while_then_no_more(engine: Engine, receiver: Rece
     assert datetime.fromisoformat(ended[0]) < clock.now
 
 
-def test_what_ended_during_an_outage_is_told_after_it(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
+def test_what_ended_during_an_outage_is_sent_after_it(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
     to = {"am": configured(name="am", kind="alertmanager", url=receiver.url)}
     receiver.replies = [Reply(503)]
     open_alerts(engine, [flagged(1)], ("am",))
@@ -219,7 +214,7 @@ def test_a_thousand_alerts_are_a_few_posts(engine: Engine, receiver: Receiver, c
     assert len(receiver.received) <= 10
 
 
-def test_a_refresh_that_is_refused_holds_nobody_up(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
+def test_a_resend_that_is_rejected_delays_no_other(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
     to = {"am": configured(name="am", kind="alertmanager", url=receiver.url)}
     open_alerts(engine, [flagged(1)], ("am",))
     receiver.replies = [Reply(200), Reply(200), Reply(400), Reply(200)]
@@ -231,7 +226,7 @@ def test_a_refresh_that_is_refused_holds_nobody_up(engine: Engine, receiver: Rec
     assert deliver_due(engine, to, clock=clock).sent == 1
 
 
-def test_of_two_alerts_with_the_same_labels_the_later_one_stands(
+def test_of_two_alerts_with_the_same_labels_the_later_one_is_sent(
     engine: Engine, receiver: Receiver, clock: FakeClock
 ) -> None:
     to = {"am": configured(name="am", kind="alertmanager", url=receiver.url)}

@@ -13,9 +13,8 @@ from alerts.links import Links
 from alerts.senders.base import DeliveryError
 from alerts.senders.chat import ChatSender
 from alerts.text import headline, lines, summary, title
-from tests.alerts.formats.test_formats import event
 from tests.support.alert_rows import Receiver, Reply, flagged, open_alerts
-from tests.support.delivery import FakeClock, carriers, configured, place
+from tests.support.delivery import FakeClock, carriers, configured, full_notification, place
 
 
 def address(receiver: Receiver, more: str = "") -> str:
@@ -44,17 +43,17 @@ def test_a_burst_is_one_message_that_says_what_to_do(engine: Engine, receiver: R
 
 
 @pytest.mark.parametrize("status", [500, 404])
-def test_a_refusal_is_a_failed_try_that_quotes_nothing(
+def test_a_rejection_is_a_failed_attempt_that_quotes_nothing(
     receiver: Receiver, status: int, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     receiver.replies = [Reply(status)]
     with caplog.at_level(logging.DEBUG), pytest.raises(DeliveryError, match="Apprise could not deliver it") as found:
-        ChatSender("chat", address(receiver)).send(event())
+        ChatSender("chat", address(receiver)).send(full_notification())
     out = capsys.readouterr()
     assert "geheim" not in str(found.value) + caplog.text + out.out + out.err
 
 
-def test_names_from_traffic_call_nobody_and_break_no_line() -> None:
+def test_names_from_traffic_mention_nobody_and_break_no_line() -> None:
     hostile = "@everyone\n<!channel> @here <@U123> user@corp.example \x1b[2J"
     said = title(hostile)
     assert "@everyone" not in said
@@ -65,13 +64,13 @@ def test_names_from_traffic_call_nobody_and_break_no_line() -> None:
     assert said.isprintable() or "\u200b" in said
     assert len(said.splitlines()) == 1
     assert len(title("x" * 500)) == 80
-    data = event(tenant=hostile, dedup_key=hostile).body["data"]
+    data = full_notification(tenant=hostile, dedup_key=hostile).body["data"]
     assert len(lines(data)[0].splitlines()) == 1
     assert "@everyone" not in headline("alert.opened", data)
 
 
 def test_a_rule_on_the_monitor_itself_reads_well() -> None:
-    one = event(
+    one = full_notification(
         rule="lag",
         probe=None,
         tenant=None,
@@ -86,17 +85,17 @@ def test_a_rule_on_the_monitor_itself_reads_well() -> None:
 
 
 @pytest.mark.parametrize("more", ["", "?a=b"])
-def test_a_page_that_is_too_long_for_a_chat_is_cut(receiver: Receiver, more: str) -> None:
+def test_a_notification_that_is_too_long_for_a_chat_is_cut(receiver: Receiver, more: str) -> None:
     """Rather than refused for ever."""
     sender = ChatSender("chat", address(receiver, more))
     sender._apprise[0].body_maxlen = 200
-    sender.send(event(group={"alerts": 9, "others": [event().body["data"]] * 8, "left_out": 0}))
+    sender.send(full_notification(group={"alerts": 9, "others": [full_notification().body["data"]] * 8, "left_out": 0}))
     assert len(json.loads(receiver.received[0].body)["message"]) <= 200
     assert len(receiver.received) == 1
 
 
-def test_text_is_in_it_when_the_page_has_it(receiver: Receiver) -> None:
-    ChatSender("chat", address(receiver)).send(event(text={"response": "so it went"}))
-    ChatSender("chat", address(receiver)).send(event())
+def test_text_is_in_it_when_the_notification_has_it(receiver: Receiver) -> None:
+    ChatSender("chat", address(receiver)).send(full_notification(text={"response": "so it went"}))
+    ChatSender("chat", address(receiver)).send(full_notification())
     assert "so it went" in json.loads(receiver.received[0].body)["message"]
     assert "text" not in json.loads(receiver.received[1].body)["message"]

@@ -83,7 +83,7 @@ def test_a_receiver_that_dribbles_is_left(receiver: Receiver, monkeypatch: pytes
     assert time.monotonic() - start < 2
 
 
-def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
+def test_a_response_without_end_is_not_read(receiver: Receiver) -> None:
     receiver.replies = [Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\n" + b"x" * 1_000_000)]
     poster(receiver.url).post(b"{}")
 

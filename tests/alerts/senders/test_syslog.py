@@ -1,9 +1,8 @@
-"""Files and syslog: what a SIEM's agent reads, byte for byte, over real sockets."""
+"""Syslog, byte for byte, over real sockets."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import ssl
@@ -18,13 +17,13 @@ from sqlalchemy import Engine
 from alerts.delivery.deliver import deliver_due
 from alerts.senders import syslog
 from alerts.senders.base import DeliveryError
-from alerts.senders.file import FileSender
 from alerts.senders.syslog import SyslogSender
-from tests.alerts.formats.test_formats import event
 from tests.support.alert_rows import flagged, open_alerts
-from tests.support.delivery import channel, configured
+from tests.support.delivery import channel, full_notification
 
 LOOPBACK = "127.0.0.1"
+
+
 # RFC 5424, section 6.
 MESSAGE = re.compile(
     rb"<(?P<pri>\d{1,3})>1 (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<host>[!-~]{1,255}) awry (?P<pid>\d+) "
@@ -33,50 +32,13 @@ MESSAGE = re.compile(
 )
 
 
-def test_a_file_has_an_event_a_line(engine: Engine, tmp_path: Path) -> None:
-    path = tmp_path / "awry.json"
-    to = {"siem": configured(name="siem", kind="file", path=path, format="ecs")}
-    open_alerts(engine, [flagged(n, tenant=f"t{n}\nü") for n in range(3)], ("siem",))
-    assert deliver_due(engine, to).sent == 3
-    lines = path.read_bytes().splitlines()
-    assert [json.loads(line)["organization"]["id"] for line in lines] == [f"t{n}\nü" for n in range(3)]
-    # Rotated away: the next one makes a new file.
-    path.rename(tmp_path / "awry.json.1")
-    open_alerts(engine, [flagged(9, tenant="late")], ("siem",))
-    deliver_due(engine, to)
-    assert len(path.read_bytes().splitlines()) == 1
-
-
-def test_a_line_that_was_cut_off_is_ended(tmp_path: Path) -> None:
-    path = tmp_path / "awry.json"
-    path.write_bytes(b'{"a": 1}\n{"b": ')
-    FileSender(path, "awry").send(event())
-    lines = path.read_bytes().split(b"\n")
-    assert lines[1] == b'{"b": '
-    assert json.loads(lines[2]) == event().body
-
-
-@pytest.mark.parametrize("place", ["none/awry.json", "."])
-def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path, place: str) -> None:
-    with pytest.raises(DeliveryError, match="the file cannot be written") as found:
-        FileSender(tmp_path / place, "awry").send(event())
-    assert found.value.fault == "destination"
-
-
-def test_a_full_disk_is_no_delivery() -> None:
-    if not os.access("/dev/full", os.W_OK):
-        pytest.skip("no /dev/full")
-    with pytest.raises(DeliveryError):
-        FileSender(Path("/dev/full"), "awry").send(event())
-
-
 def check(message: bytes) -> dict[str, Any]:
     found = MESSAGE.fullmatch(message)
     assert found is not None, message
     assert message.isascii()
     # local0, error.
     assert (found["pri"], found["id"]) == (b"131", b"alert.opened")
-    assert f'alert="{event().body["data"]["alert_id"]}"'.encode() in found["data"]
+    assert f'alert="{full_notification().body["data"]["alert_id"]}"'.encode() in found["data"]
     body: dict[str, Any] = json.loads(found["body"])
     return body
 
@@ -84,7 +46,7 @@ def check(message: bytes) -> dict[str, Any]:
 def test_syslog_over_udp() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as collector:
         collector.bind((LOOPBACK, 0))
-        SyslogSender(f"syslog+udp://{LOOPBACK}:{collector.getsockname()[1]}", "ocsf").send(event())
+        SyslogSender(f"syslog+udp://{LOOPBACK}:{collector.getsockname()[1]}", "ocsf").send(full_notification())
         assert check(collector.recv(65536))["class_uid"] == 2004
 
 
@@ -125,8 +87,8 @@ class Collector:
 
 def test_syslog_over_tcp_is_framed_by_its_length() -> None:
     collector = Collector()
-    SyslogSender(f"syslog+tcp://{LOOPBACK}:{collector.port}", "awry").send(event())
-    assert check(collector.message()) == event().body
+    SyslogSender(f"syslog+tcp://{LOOPBACK}:{collector.port}", "awry").send(full_notification())
+    assert check(collector.message()) == full_notification().body
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -139,15 +101,15 @@ def test_syslog_over_tls_checks_the_certificate(tmp_path: Path, known: bool) -> 
     collector = Collector(context)
     sender = SyslogSender(f"syslog+tls://localhost:{collector.port}", "ecs", file)
     if known:
-        sender.send(event())
+        sender.send(full_notification())
         assert check(collector.message())["ecs"]["version"]
     else:
         with pytest.raises(DeliveryError, match="SSLCertVerificationError"):
-            sender.send(event())
+            sender.send(full_notification())
         assert collector.got == b""
 
 
-def test_a_collector_that_is_away_gets_it_later(engine: Engine) -> None:
+def test_a_collector_that_is_down_gets_it_later(engine: Engine) -> None:
     with socket.socket() as free:
         free.bind((LOOPBACK, 0))
         port = free.getsockname()[1]
@@ -161,11 +123,11 @@ def test_a_collector_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     with socket.create_server((LOOPBACK, 0)) as deaf:
         sender = SyslogSender(f"syslog+tcp://{LOOPBACK}:{deaf.getsockname()[1]}", "awry")
         with pytest.raises(DeliveryError, match=r"no answer within 0\.2 s"):
-            sender.send(event())
+            sender.send(full_notification())
 
 
 def test_structured_data_cannot_be_broken_out_of() -> None:
-    hostile = event(rule='a"]\\ \n[x', alert_id='"] <0>1 forged')
+    hostile = full_notification(rule='a"]\\ \n[x', alert_id='"] <0>1 forged')
     line = syslog.line(hostile, "awry", hostile.created_at)
     assert MESSAGE.fullmatch(line.encode())
     assert r'rule="a\"\]\\ ?[x"' in line

@@ -1,0 +1,45 @@
+"""Events in the outbox: a row for each destination, and what is in it."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from tests.support.alert_rows import all_outbox, flagged, open_alerts
+
+
+def test_each_destination_has_a_row_of_its_own(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1)], ("pager", "siem", "console"))
+    rows = all_outbox(engine)
+    assert [r.destination for r in rows] == ["console", "pager", "siem"]
+    assert len({r.id for r in rows}) == 3
+    assert {r.attempts for r in rows} == {0}
+
+
+def test_an_enqueued_body_has_ids_and_scores(engine: Engine) -> None:
+    open_alerts(engine, [flagged(1, 0.6123456789)])
+    (row,) = all_outbox(engine)
+    assert set(row.body) == {"type", "timestamp", "data"}
+    data = row.body["data"]
+    assert set(data) == {
+        "alert_id",
+        "dedup_key",
+        "rule",
+        "kind",
+        "state",
+        "severity",
+        "probe",
+        "tenant",
+        "model",
+        "conversation_id",
+        "count",
+        "score",
+        "threshold",
+        "units",
+        "first_message",
+        "top_message",
+        "top_messages",
+        "opened_at",
+        "last_seen_at",
+    }
+    assert set(data["top_message"]) == {"source", "partition", "offset", "id", "score"}
+    assert (row.body["type"], data["score"], data["count"]) == ("alert.opened", 0.612346, 1)
