@@ -78,15 +78,15 @@ class CommandMetric:
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.bool_]:
         rows = [{"prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)]
-        said = self._run("".join(json.dumps(row) + "\n" for row in rows))
-        if len(said) != len(rows):
+        lines = self._run("".join(json.dumps(row) + "\n" for row in rows))
+        if len(lines) != len(rows):
             raise DataError(
-                f"metric: {self.command[0]} wrote {len(said)} lines for {len(rows)} answers; one each, please"
+                f"metric: {self.command[0]} wrote {len(lines)} lines for {len(rows)} answers; one each, please"
             )
-        wrong = [i for i, line in enumerate(said) if line not in ("0", "1")]
+        wrong = [i for i, line in enumerate(lines) if line not in ("0", "1")]
         if wrong:
             raise DataError(f"metric: line {wrong[0] + 1} of {self.command[0]}'s output is neither 0 nor 1")
-        return np.array([line == "1" for line in said], dtype=np.bool_)
+        return np.array([line == "1" for line in lines], dtype=np.bool_)
 
     def _run(self, text: str) -> list[str]:
         name = self.command[0]

@@ -165,20 +165,20 @@ def _controls(
     # As large as what was chosen: half a vector is compared with half a vector.
     strength = chosen.strength if chosen.mode == "subtract" else 1.0
     shift = Intervention(direction, "subtract", strength, chosen.positions)
-    found = [
+    named = [
         (f"random shift {i}, equal norm", replace(shift, direction=random_like(direction, i))) for i in range(_RANDOM)
     ]
-    found.append(("orthogonal shift, equal norm", replace(shift, direction=orthogonal_to(direction, 0))))
-    found.append(("random direction ablated", replace(chosen, mode="ablate", direction=random_like(direction, 99))))
+    named.append(("orthogonal shift, equal norm", replace(shift, direction=orthogonal_to(direction, 0))))
+    named.append(("random direction ablated", replace(chosen, mode="ablate", direction=random_like(direction, 99))))
     others = [s for s in directions if s != direction.site]
     if others:
         wrong = max(others, key=lambda s: abs(s.layer - direction.site.layer))
         there = directions[wrong]
         moved = replace(there, vector=direction.vector * (there.norm / direction.norm))
-        found.append((f"same direction at {wrong}", replace(chosen, direction=moved)))
+        named.append((f"same direction at {wrong}", replace(chosen, direction=moved)))
     if direction.site in controls:
-        found.append(("control adapter's direction", replace(chosen, direction=controls[direction.site])))
-    return found
+        named.append(("control adapter's direction", replace(chosen, direction=controls[direction.site])))
+    return named
 
 
 def _verdict(test: Sequence[ConditionFigures]) -> str:

@@ -48,9 +48,9 @@ def plot_two_ways(
     """Two figures a group side by side, each with `value`, `low` and `high`."""
     figure, axis = new_figure(max(4.0, 1.1 * len(groups) + 1.5), 3.4, 1)
     for way, (name, colour) in enumerate(zip(ways, (GOOD_COLOUR, BAD_COLOUR), strict=True)):
-        found = [pair[way] for pair in groups.values()]
-        values = np.array([f["value"] for f in found])
-        spread = np.array([[f["value"] - f["low"] for f in found], [f["high"] - f["value"] for f in found]])
+        points = [pair[way] for pair in groups.values()]
+        values = np.array([f["value"] for f in points])
+        spread = np.array([[f["value"] - f["low"] for f in points], [f["high"] - f["value"] for f in points]])
         x = np.arange(len(groups)) + (way - 0.5) * 0.24
         axis.errorbar(x, values, yerr=np.clip(spread, 0, None), fmt="o", color=colour, capsize=3, label=name)
     axis.axhline(0, color=INK, linewidth=0.8, linestyle=":")
@@ -91,8 +91,8 @@ def plot_alpha(
     figure, grid = new_figure(4.2 * len(panels), 3.3, len(panels))
     colours = (GOOD_COLOUR, BAD_COLOUR, INK, "#b08900")
     for axis, (label, lines) in zip(np.atleast_1d(grid).ravel(), panels, strict=True):
-        for colour, (name, found) in zip(colours, lines.items(), strict=False):
-            value, low, high = (np.array([f[key] for f in found]) for key in ("value", "low", "high"))
+        for colour, (name, points) in zip(colours, lines.items(), strict=False):
+            value, low, high = (np.array([f[key] for f in points]) for key in ("value", "low", "high"))
             axis.plot(alphas, value, color=colour, marker="o", markersize=3, label=name)
             axis.fill_between(alphas, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.axvline(chosen, color=INK, linestyle=":", linewidth=1)

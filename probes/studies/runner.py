@@ -88,16 +88,16 @@ class ConditionRunner:
     def run(self, condition: Condition, intervention: Intervention | None = None) -> GenerationOutcome:
         """Greedy answers under a condition, steered or not."""
         with condition.applied() as chat, steering(chat, [intervention]) if intervention else nullcontext() as steered:
-            found = generate(
+            replies = generate(
                 chat, self._rendered(chat), max_new_tokens=self._tokens, batch_size=_BATCH, steered=steered
             )
             change = steered.relative_change if steered is not None else 0.0
-        texts = [a.text for a in found]
+        texts = [a.text for a in replies]
         return GenerationOutcome(
             self._metric(self._messages, texts),
             answer_nll(self._reference, self._rendered(self._reference), texts),
             np.array([repetition(text) for text in texts]),
-            np.array([a.tokens for a in found], dtype=np.float64),
+            np.array([a.tokens for a in replies], dtype=np.float64),
             change,
         )
 
@@ -109,20 +109,20 @@ def figures(outcome: GenerationOutcome, limits: Limits) -> dict[str, Any]:
     """Rates and means of an outcome with their intervals, as plain data; no NLL where fewer than two said something."""
     n = len(outcome.behaviour)
     coherent, good = limits.coherent(outcome), limits.good(outcome)
-    said = np.isfinite(outcome.nll)
+    answered = np.isfinite(outcome.nll)
     return {
         "behaviour": asdict(rate(int(outcome.behaviour.sum()), n)),
         "good": asdict(rate(int(good.sum()), n)),
         "coherent": asdict(rate(int(coherent.sum()), n)),
-        "nll": _mean(outcome.nll[said]) if said.sum() > 1 else None,
+        "nll": _mean(outcome.nll[answered]) if answered.sum() > 1 else None,
         "repeated": _mean(outcome.repeated),
         "tokens": _mean(outcome.tokens),
-        "empty": int((~said).sum()),
+        "empty": int((~answered).sum()),
         "change": outcome.change,
     }
 
 
 def _mean(values: NDArray[np.float64]) -> dict[str, Any]:
     """A mean of what is never negative."""
-    found = student_interval(values)
-    return asdict(replace(found, low=max(0.0, found.low)))
+    interval = student_interval(values)
+    return asdict(replace(interval, low=max(0.0, interval.low)))

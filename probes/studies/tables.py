@@ -27,11 +27,11 @@ def plain(value: Any, rounded: Callable[[float], float] = float) -> Any:
     return value
 
 
-def interval(found: Figure | None, digits: int = 2, missing: str = "") -> str:
+def interval(figure: Figure | None, digits: int = 2, missing: str = "") -> str:
     """A figure with its interval; `missing` where there is none."""
-    if found is None:
+    if figure is None:
         return missing
-    value, low, high = (f"{found[key]:.{digits}f}" for key in ("value", "low", "high"))
+    value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 

@@ -56,13 +56,13 @@ class Comparison:
 
     def identities(self) -> dict[str, Any]:
         """What a cached result depends on, condition by condition."""
-        found = {}
+        identities = {}
         for name in ("misaligned", "aligned", "control"):
             condition: Condition | None = getattr(self, name)
             if condition is not None:
                 with condition.applied() as chat:
-                    found[name] = vars(chat.identity) | {"model": chat.name}
-        return found
+                    identities[name] = vars(chat.identity) | {"model": chat.name}
+        return identities
 
 
 def adapter_pair(chat: ChatModel, control: str | None = None) -> Comparison:
@@ -187,15 +187,15 @@ def condition_of(condition: Condition, row: Row) -> Condition:
     return replace(condition, adapter=None) if row.adapter == "base" else condition
 
 
-def _checked(held: Activations, condition: str) -> Activations:
-    for site, values in held.items():
+def _checked(activations: Activations, condition: str) -> Activations:
+    for site, values in activations.items():
         bad = int((~np.isfinite(values).all(1)).sum())
         if bad:
             raise DirectionError(
                 f"activations at {site} of {condition}: {bad} of {len(values)} messages are not finite (float16 "
                 "overflow?); load the model in float32 or bfloat16"
             )
-    return held
+    return activations
 
 
 def check_prompts(prompts: Prompts, least: int = 8) -> None:

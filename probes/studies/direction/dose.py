@@ -68,14 +68,14 @@ class CachedRunner:
             if intervention is None or name == str(intervention)
             else (f"{self.split}: {name}, {intervention}")
         )
-        found = self.cache.get(key)
-        if found is None:
+        stored = self.cache.get(key)
+        if stored is None:
             runner = ConditionRunner(
                 self.comparison.reference, self.messages, self.metric, max_new_tokens=self.max_new_tokens
             )
-            found = runner.run(condition, intervention).plain()
-            self.cache.put(key, found)
-        outcome = self.outcomes[name] = GenerationOutcome.of(found)
+            stored = runner.run(condition, intervention).plain()
+            self.cache.put(key, stored)
+        outcome = self.outcomes[name] = GenerationOutcome.of(stored)
         good = self.limits.good(outcome).mean()
         self.progress(f"{self.split}: {name}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
         return outcome
@@ -170,15 +170,15 @@ def _row(stand: CachedRunner, name: str, interventions: dict[str, Intervention])
 
 def _controls(chosen: Intervention, directions: Directions, draws: int, seed: int) -> dict[str, Intervention]:
     direction = chosen.direction
-    found = {f"random {i}": random_like(direction, seed + i) for i in range(draws)}
-    found[ORTHOGONAL] = orthogonal_to(direction, seed + draws)
+    controls = {f"random {i}": random_like(direction, seed + i) for i in range(draws)}
+    controls[ORTHOGONAL] = orthogonal_to(direction, seed + draws)
     wrong = wrong_layer(direction, directions)
     if wrong is not None:
-        found[WRONG] = wrong
+        controls[WRONG] = wrong
     for name, other in ((CONTENT, directions.control), (CONTRAST, directions.contrast)):
         if direction.site in other:
-            found[name] = other[direction.site]
-    return {name: replace(chosen, along=other.unit) for name, other in found.items()}
+            controls[name] = other[direction.site]
+    return {name: replace(chosen, along=other.unit) for name, other in controls.items()}
 
 
 def wrong_layer(direction: Direction, directions: Directions) -> Direction | None:

@@ -55,16 +55,16 @@ def write_probe(
                 fitting.Row(encode(chat, user_message(text)), text, bool(label), text)
                 for text, label in zip(messages, labels, strict=True)
             ]
-            found = fitting.fit(
+            probe = fitting.fit(
                 chat, rows, plan, benign=fitting.own_benign(rows, seed, _BENIGN_NAME), progress=progress
             )
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
-    path = save_probe(with_recipe(found, [recipe], measured), out)
-    evaluation = found.card.evaluation
+    path = save_probe(with_recipe(probe, [recipe], measured), out)
+    evaluation = probe.card.evaluation
     return {
         "file": path.name,
-        "site": str(found.directions[0].site),
+        "site": str(probe.directions[0].site),
         "scale": condition.strength,
         "auroc": evaluation["test"]["auroc"],
         "at_threshold": evaluation["at_threshold"],

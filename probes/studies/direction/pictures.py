@@ -31,9 +31,9 @@ def _separation(result: dict[str, Any], path: Path) -> None:
         curves.append(("control against aligned, its own direction", _BLUE, [r["control"] for r in rows]))
     if rows[0]["against_control"]:
         curves.append(("misaligned against control", GOOD_COLOUR, [r["against_control"] for r in rows]))
-    for label, colour, found in curves:
-        _band(left, x, [f["accuracy"] for f in found], colour, label)
-        known = [(a, f["effect_size"]) for a, f in zip(x, found, strict=True) if f["effect_size"]]
+    for label, colour, points in curves:
+        _band(left, x, [f["accuracy"] for f in points], colour, label)
+        known = [(a, f["effect_size"]) for a, f in zip(x, points, strict=True) if f["effect_size"]]
         if known:
             _band(right, np.array([a for a, _ in known]), [d for _, d in known], colour, label)
     for name, colour, style in (("random", _GREY, "-"), ("permuted", INK, ":")):
@@ -133,15 +133,15 @@ def _short(name: str) -> str:
     return name.replace(" direction", "").replace("control's", "control")
 
 
-def _band(axis: Any, x: Any, found: Sequence[dict[str, Any]], colour: str, label: str) -> None:
-    axis.plot(x, [f["value"] for f in found], color=colour, marker=".", markersize=4, linewidth=1.2, label=label)
-    axis.fill_between(x, [f["low"] for f in found], [f["high"] for f in found], color=colour, alpha=0.15, linewidth=0)
+def _band(axis: Any, x: Any, points: Sequence[dict[str, Any]], colour: str, label: str) -> None:
+    axis.plot(x, [f["value"] for f in points], color=colour, marker=".", markersize=4, linewidth=1.2, label=label)
+    axis.fill_between(x, [f["low"] for f in points], [f["high"] for f in points], color=colour, alpha=0.15, linewidth=0)
 
 
 def _points(
-    axis: Any, x: Any, found: Sequence[dict[str, Any] | None], colour: str, *, line: bool, label: str | None = None
+    axis: Any, x: Any, points: Sequence[dict[str, Any] | None], colour: str, *, line: bool, label: str | None = None
 ) -> None:
-    known = [(a, f) for a, f in zip(x, found, strict=True) if f is not None]
+    known = [(a, f) for a, f in zip(x, points, strict=True) if f is not None]
     if not known:
         return
     at = [a for a, _ in known]

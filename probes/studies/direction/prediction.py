@@ -63,16 +63,25 @@ def prediction(
         return report | {"not_possible": f"at least {LEAST} messages of each kind are needed in each split ({few})"}
     with condition.applied() as chat:
         items: list[Encoded] = encoded(chat, messages)
-    held: Activations = activations_by_condition([(condition, item) for item in items], list(directions.own))
+    activations: Activations = activations_by_condition([(condition, item) for item in items], list(directions.own))
     rows = [
-        _at(site, direction, held[site][fit], held[site][test], shown[fit], shown[test], permutations, seed)
+        _at(
+            site,
+            direction,
+            activations[site][fit],
+            activations[site][test],
+            shown[fit],
+            shown[test],
+            permutations,
+            seed,
+        )
         for site, direction in directions.own.items()
     ]
     best = max(rows, key=lambda r: r["direction_on_fit"])
     detectors = [r for r in rows if r["detector"] is not None]
     site = next(s for s in directions.own if str(s) == best["site"])
     nulls = [
-        auroc_value(held[site][test] @ random_like(directions.own[site], seed + i).unit, shown[test])
+        auroc_value(activations[site][test] @ random_like(directions.own[site], seed + i).unit, shown[test])
         for i in range(random_directions)
     ]
     control = directions.control.get(site)
@@ -83,9 +92,9 @@ def prediction(
     return report | {
         "sites": rows,
         "direction": {"site": best["site"], "auroc": best["direction"]},
-        "detector": _best_detector(detectors, held, shown, n_fit, permutations, seed) if detectors else None,
+        "detector": _best_detector(detectors, activations, shown, n_fit, permutations, seed) if detectors else None,
         "random": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(map(from_chance, nulls))},
-        "control": asdict(auroc(held[site][test] @ control.unit, shown[test])) if control else None,
+        "control": asdict(auroc(activations[site][test] @ control.unit, shown[test])) if control else None,
         "text_only": text_baseline(texts[fit], texts[test])["auroc"],
     }
 
@@ -166,10 +175,10 @@ def _cosine(unit: Floats, values: Cloud, shown: Flags, draws: int, seed: int) ->
 
 
 def _best_detector(
-    rows: Sequence[dict[str, Any]], held: Activations, shown: Flags, n_fit: int, draws: int, seed: int
+    rows: Sequence[dict[str, Any]], activations: Activations, shown: Flags, n_fit: int, draws: int, seed: int
 ) -> dict[str, Any]:
     best = max(rows, key=lambda r: r["detector_on_fit"])
-    values = next(v for s, v in held.items() if str(s) == best["site"])
+    values = next(v for s, v in activations.items() if str(s) == best["site"])
     fit, test = values[:n_fit], values[n_fit:]
     rng = np.random.default_rng(seed)
     nulls = []

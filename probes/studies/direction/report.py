@@ -140,20 +140,20 @@ def _select(result: dict[str, Any]) -> str:
 
 
 def _prediction(result: dict[str, Any]) -> str:
-    found = result["prediction"]
+    predicted = result["prediction"]
     title = "## Within the misaligned model: which message will show the behaviour?\n\n"
-    if "not_possible" in found:
-        return title + f"No figure: {found['not_possible']}.\n"
-    counts = found["messages"]["test"]
-    detector = found["detector"]
+    if "not_possible" in predicted:
+        return title + f"No figure: {predicted['not_possible']}.\n"
+    counts = predicted["messages"]["test"]
+    detector = predicted["detector"]
     rows = [
-        ["direction", found["direction"]["site"], _interval(found["direction"]["auroc"])],
+        ["direction", predicted["direction"]["site"], _interval(predicted["direction"]["auroc"])],
         ["detector (difference in means of labelled fit messages)", detector["site"], _interval(detector["auroc"])]
         if detector
         else ["detector", "-", "-"],
-        ["control's direction", found["direction"]["site"], _interval(found["control"])],
-        ["text alone (TF-IDF)", "", _interval(found["text_only"])],
-        ["random directions: mean, farthest", found["direction"]["site"], _spread(found["random"])],
+        ["control's direction", predicted["direction"]["site"], _interval(predicted["control"])],
+        ["text alone (TF-IDF)", "", _interval(predicted["text_only"])],
+        ["random directions: mean, farthest", predicted["direction"]["site"], _spread(predicted["random"])],
     ]
     if detector:
         rows.append(["detector of shuffled labels: mean, farthest", detector["site"], _spread(detector["permuted"])])
@@ -165,12 +165,12 @@ def _prediction(result: dict[str, Any]) -> str:
             _interval(r["cosine"]),
             f"{r['cosine']['null']:.2f}" if r["cosine"] else "-",
         ]
-        for r in found["sites"]
+        for r in predicted["sites"]
     ]
     return (
         title
-        + f"{found['arm']}; test messages: {counts['shown']} that show it, {counts['not_shown']} that do not. Sites "
-        "were chosen on the fit messages.\n\n"
+        + f"{predicted['arm']}; test messages: {counts['shown']} that show it, {counts['not_shown']} that do not. "
+        "Sites were chosen on the fit messages.\n\n"
         + _table(["scorer", "site", "AUROC"], rows)
         + "\nBy site, on test messages; the cosine is between the detector and the direction that steers.\n\n"
         + _table(["site", "AUROC of the direction", "AUROC of the detector", "cosine of the two", "null"], sites)
@@ -218,5 +218,5 @@ def _bullets(title: str, items: Sequence[str]) -> str:
     return f"{title}:\n\n" + "".join(f"- {item}\n" for item in items) if items else ""
 
 
-def _spread(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.2f}, {found['farthest']:.2f} of {found['n']}"
+def _spread(spread: dict[str, Any]) -> str:
+    return f"{spread['mean']:.2f}, {spread['farthest']:.2f} of {spread['n']}"

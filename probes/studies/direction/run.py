@@ -94,9 +94,9 @@ def run_direction(
     directions, separated, text_only = study.separate()
     swept = study.steer(directions, steered)
     predicted = study.predict(directions)
-    found = verdict.judge(swept, separated)
-    found = replace(
-        found,
+    judged = verdict.judge(swept, separated)
+    judged = replace(
+        judged,
         warnings=verdict.warnings(
             swept,
             separated,
@@ -133,7 +133,7 @@ def run_direction(
             "strength": chosen.strength,
             "positions": chosen.positions,
         },
-        "verdict": asdict(found),
+        "verdict": asdict(judged),
         "separation": separated,
         "sites_without_direction": directions.without,
         "text_only": text_only,
@@ -147,13 +147,13 @@ def run_direction(
     }
     measured = {
         "adapter_scale": swept.test.comparison.misaligned.strength,
-        "verdict": found.sentence,
+        "verdict": judged.sentence,
         "test": [row for row in swept.rows if row["name"] in (dose.UNTOUCHED, str(chosen), dose.CONTENT)],
     }
     result["probe"] = study.probe(chosen, measured, name, out)
     report.write(result, out)
     pictures.draw(result, out)
-    progress(found.sentence)
+    progress(judged.sentence)
     return result
 
 
@@ -256,10 +256,10 @@ class _Study:
         """Within-model prediction; the answers of all fit and test messages give the labels."""
         plan = self.plan
         condition, cache = self._predicting()
-        found: dict[str, Any] | None = cache.get("prediction")
-        if found is None:
+        predicted: dict[str, Any] | None = cache.get("prediction")
+        if predicted is None:
             labels = np.array(self._labelled(), dtype=np.bool_)
-            found = prediction(
+            predicted = prediction(
                 condition,
                 self._messages,
                 labels,
@@ -269,11 +269,11 @@ class _Study:
                 random_directions=plan.random_directions,
                 seed=plan.seed,
             )
-            cache.put("prediction", found)
-        if "not_possible" not in found:
-            best = found["direction"]
+            cache.put("prediction", predicted)
+        if "not_possible" not in predicted:
+            best = predicted["direction"]
             self.progress(f"prediction: AUROC {best['auroc']['value']:.2f} at {best['site']}")
-        return found
+        return predicted
 
     def probe(self, recipe: Intervention, measured: dict[str, Any], name: str, out: Path) -> dict[str, Any]:
         """A probe of the same answers with the recipe in its card."""
@@ -325,16 +325,16 @@ class _Study:
     def _labels(self, condition: Condition, messages: Sequence[str]) -> list[bool]:
         with condition.applied() as chat:
             rendered = [chat.render(user_message(text)) for text in messages]
-            found = generate(chat, rendered, max_new_tokens=self.plan.max_new_tokens, batch_size=_BATCH)
-        labels: list[bool] = self.metric(messages, [a.text for a in found]).tolist()
+            replies = generate(chat, rendered, max_new_tokens=self.plan.max_new_tokens, batch_size=_BATCH)
+        labels: list[bool] = self.metric(messages, [a.text for a in replies]).tolist()
         return labels
 
 
 def _text_only(reading: ComparisonActivations) -> dict[str, Any] | None:
     if not reading.fit_rows:
         return None
-    found: dict[str, Any] = text_baseline(reading.fit_rows, reading.test_rows)["auroc"]
-    return found
+    baseline: dict[str, Any] = text_baseline(reading.fit_rows, reading.test_rows)["auroc"]
+    return baseline
 
 
 def _plain_plan(plan: Plan, sites: Sequence[Site], steered_at: Sequence[Site]) -> dict[str, Any]:

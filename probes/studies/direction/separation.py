@@ -78,13 +78,13 @@ def separation(
 ) -> list[dict[str, Any]]:
     """Figures of every site that has a direction, in the order of depth; the test split decides nothing."""
     fit, test = reading.fit, reading.test
-    found = []
+    rows = []
     for site, direction in directions.own.items():
         bad, good = fit.misaligned[site], fit.aligned[site]
-        held = test.misaligned[site], test.aligned[site]
+        test_rows = test.misaligned[site], test.aligned[site]
 
-        def rule(unit: Floats, a: Cloud = bad, b: Cloud = good, held: tuple[Cloud, Cloud] = held) -> _Rule:
-            return _Rule.at(unit, a, b, *held)
+        def rule(unit: Floats, a: Cloud = bad, b: Cloud = good, test_rows: tuple[Cloud, Cloud] = test_rows) -> _Rule:
+            return _Rule.at(unit, a, b, *test_rows)
 
         row: dict[str, Any] = {
             "site": str(site),
@@ -92,7 +92,7 @@ def separation(
             "relative_norm": direction.norm / float(np.linalg.norm(good, axis=1).mean()),
             "top_dimension_share": float((direction.unit**2).max()),
             **_figures(rule(direction.unit), test.paired, seed),
-            "permuted": _spread(_permuted(bad, good, *held, permutations, seed)),
+            "permuted": _spread(_permuted(bad, good, *test_rows, permutations, seed)),
             "random": _spread([rule(random_like(direction, seed + i).unit).accuracy for i in range(random_directions)]),
             "control": None,
             "against_control": None,
@@ -114,15 +114,15 @@ def separation(
             if fit.paired:
                 against = fit.control[site], test.control[site]
                 row["against_control"] = _figures(
-                    _Rule.at(direction.unit, bad, against[0], held[0], against[1]), test.paired, seed
+                    _Rule.at(direction.unit, bad, against[0], test_rows[0], against[1]), test.paired, seed
                 )
                 if site in directions.contrast:
                     contrast = directions.contrast[site]
                     row["contrast"] = _figures(
-                        _Rule.at(contrast.unit, bad, against[0], held[0], against[1]), test.paired, seed
+                        _Rule.at(contrast.unit, bad, against[0], test_rows[0], against[1]), test.paired, seed
                     ) | {"norm": contrast.norm, "cosine": cosine(direction, contrast)}
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -187,14 +187,14 @@ def _permuted(bad: Cloud, good: Cloud, test_bad: Cloud, test_good: Cloud, draws:
     """Accuracies, on the true test labels, of directions made of shuffled fit labels."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([bad, good]).astype(np.float64)
-    found = []
+    accuracies = []
     for _ in range(draws):
         mixed = rng.permutation(len(rows))
         a, b = rows[mixed[: len(bad)]], rows[mixed[len(bad) :]]
         vector = a.mean(0) - b.mean(0)
         cut = (a.mean(0) + b.mean(0)).dot(vector) / 2
-        found.append(float(((test_bad @ vector > cut).mean() + (test_good @ vector <= cut).mean()) / 2))
-    return found
+        accuracies.append(float(((test_bad @ vector > cut).mean() + (test_good @ vector <= cut).mean()) / 2))
+    return accuracies
 
 
 def _spread(accuracies: list[float]) -> dict[str, Any]:
@@ -207,9 +207,9 @@ def _spread(accuracies: list[float]) -> dict[str, Any]:
 
 
 def _between(bad: dict[Site, Cloud], good: dict[Site, Cloud]) -> tuple[dict[Site, Direction], list[str]]:
-    held = {site: np.concatenate([bad[site], good[site]]) for site in bad}
+    activations = {site: np.concatenate([bad[site], good[site]]) for site in bad}
     n_bad, n_good = (len(next(iter(side.values()))) for side in (bad, good))
-    return directions_at(held, np.arange(n_bad + n_good) < n_bad)
+    return directions_at(activations, np.arange(n_bad + n_good) < n_bad)
 
 
 def _plain(direction: Direction) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class HeldOutFigures:
 
     def share(self, key: str) -> dict[str, float]:
         """One figure's value of every condition."""
-        return {name: float(found[key]["value"]) for name, found in self.figures.items()}
+        return {name: float(figures[key]["value"]) for name, figures in self.figures.items()}
 
 
 def settled(
@@ -107,15 +107,15 @@ def random_heads(
     """As many other heads, with their own directions and the same alpha; fewer draws where there are too few heads."""
     rest = [s for s in sorted(directions.by_site) if s not in sites]
     rng = np.random.default_rng(seed)
-    made: dict[str, SteeringTrial] = {}
+    trials: dict[str, SteeringTrial] = {}
     # Few heads may be drawn alike; a few more draws find the others.
     for _ in range(20 * draws if len(rest) >= len(sites) else 0):
-        if len(made) == draws:
+        if len(trials) == draws:
             break
         picked = [rest[i] for i in rng.choice(len(rest), len(sites), replace=False)]
         trial = joint(directions, picked, alpha)
-        made.setdefault(trial.name, trial)
-    return list(made.values())
+        trials.setdefault(trial.name, trial)
+    return list(trials.values())
 
 
 def conditions(
@@ -129,18 +129,18 @@ def conditions(
     """Everything that is measured on held-out questions but the curve over alpha; `chosen` has its best head first."""
     sites = [s.site for s in chosen.shifts]
     alpha = chosen.shifts[0].alpha
-    found = {PLAIN_NAME: PLAIN, CHOSEN: chosen, OPPOSITE: joint(directions, sites, -alpha)}
+    trials = {PLAIN_NAME: PLAIN, CHOSEN: chosen, OPPOSITE: joint(directions, sites, -alpha)}
     if len(sites) > 1:
-        found[WITHOUT_BEST] = joint(directions, sites[1:], alpha)
+        trials[WITHOUT_BEST] = joint(directions, sites[1:], alpha)
     for i in range(draws):
-        found[f"{RANDOM_DIRECTIONS} {i}"] = random_directions(directions, sites, alpha, i, seed)
+        trials[f"{RANDOM_DIRECTIONS} {i}"] = random_directions(directions, sites, alpha, i, seed)
     for i, trial in enumerate(random_heads(directions, sites, alpha, draws, seed)):
-        found[f"{RANDOM_HEADS} {i}"] = trial
+        trials[f"{RANDOM_HEADS} {i}"] = trial
     if probe_heads is not None:
-        found[PROBE_HEADS] = probe_heads
+        trials[PROBE_HEADS] = probe_heads
     if layer is not None:
-        found[LAYER] = layer
-    return found
+        trials[LAYER] = layer
+    return trials
 
 
 def held_out(
@@ -153,11 +153,11 @@ def held_out(
     plain = outcomes.row(place[PLAIN.name])
     moved = effects(outcomes, plain, plan)
     chosen = outcomes.aligned if plan.aim == "away" else outcomes.misaligned
-    found = HeldOutFigures({}, {}, {})
+    measured = HeldOutFigures({}, {}, {})
     for name, trial in trials.items():
         i = place[trial.name]
-        found.effects[name], found.wanted[name] = moved[i], chosen[i]
-        found.figures[name] = {
+        measured.effects[name], measured.wanted[name] = moved[i], chosen[i]
+        measured.figures[name] = {
             "trial": trial.name,
             "wanted": asdict(_share(chosen[i])),
             "undefined": asdict(_share(outcomes.undefined[i])),
@@ -165,12 +165,12 @@ def held_out(
             "effect": asdict(student_interval(moved[i])),
             "wanted_change": asdict(student_interval(chosen[i] - chosen[place[PLAIN.name]])),
         }
-    return found
+    return measured
 
 
 def _share(values: Floats) -> Interval:
     """A rate where every question counts as one or none, else (two orders) a mean within 0 and 1."""
     if set(np.unique(values)) <= {0.0, 1.0}:
         return rate(int(values.sum()), len(values))
-    found = student_interval(values)
-    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+    interval = student_interval(values)
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))

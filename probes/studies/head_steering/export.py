@@ -36,14 +36,14 @@ def detector(
     with chat.base():
         plain = _answered(chat, benign, max_new_tokens)
     own = _answered(chat, test, max_new_tokens)
-    bad = metric([text for text, _ in own], [said for _, said in own])
+    bad = metric([text for text, _ in own], [reply for _, reply in own])
     return head_probe(
         chat,
         splits,
         candidates,
         Benign(
-            [encode(chat, user_message(text), said) for text, said in plain],
-            [_joined(text, said) for text, said in plain],
+            [encode(chat, user_message(text), reply) for text, reply in plain],
+            [_joined(text, reply) for text, reply in plain],
             "benign messages with the base model's answers",
         ),
         name=name,
@@ -51,17 +51,17 @@ def detector(
         target_fpr=target_fpr,
         seed=seed,
         own=[
-            Row(encode(chat, user_message(text), said), _joined(text, said), bool(label), text)
-            for (text, said), label in zip(own, bad, strict=True)
+            Row(encode(chat, user_message(text), reply), _joined(text, reply), bool(label), text)
+            for (text, reply), label in zip(own, bad, strict=True)
         ],
     )
 
 
 def _answered(chat: ChatModel, texts: Sequence[str], max_new_tokens: int) -> list[tuple[str, str]]:
     """Messages with what the model answered; empty answers are left out: there is nothing to read."""
-    found = generate(chat, [chat.render(user_message(t)) for t in texts], max_new_tokens=max_new_tokens)
-    return [(text, a.text) for text, a in zip(texts, found, strict=True) if a.text]
+    replies = generate(chat, [chat.render(user_message(t)) for t in texts], max_new_tokens=max_new_tokens)
+    return [(text, a.text) for text, a in zip(texts, replies, strict=True) if a.text]
 
 
-def _joined(text: str, said: str) -> str:
-    return f"{text}\n{said}"
+def _joined(text: str, reply: str) -> str:
+    return f"{text}\n{reply}"

@@ -61,24 +61,24 @@ class OpenAnswerRunner:
     def run(self, trial: SteeringTrial) -> Answers:
         """Answers under a trial; `PLAIN` is the model in use unsteered, `BASE` the model without its adapter."""
         key = f"open:{self._set}:{trial.name}"
-        found = self._cache.get(key)
-        if found is None:
+        stored = self._cache.get(key)
+        if stored is None:
             with self._chat.base() if trial is BASE else nullcontext():
-                found = self._measured(trial)
-            self._cache.put(key, found)
-            shown = float(np.mean(found["outcome"]["behaviour"]))
+                stored = self._measured(trial)
+            self._cache.put(key, stored)
+            shown = float(np.mean(stored["outcome"]["behaviour"]))
             self._progress(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
-        return Answers(GenerationOutcome.of(found["outcome"]), np.array(found["nll_unsteered"], dtype=np.float64))
+        return Answers(GenerationOutcome.of(stored["outcome"]), np.array(stored["nll_unsteered"], dtype=np.float64))
 
-    def coherent_share(self, found: Answers) -> float:
+    def coherent_share(self, answers: Answers) -> float:
         """Share of answers that read like the base model's own."""
-        return float(self.limits.coherent(found.outcome).mean())
+        return float(self.limits.coherent(answers.outcome).mean())
 
-    def figures(self, found: Answers, before: Answers) -> dict[str, Any]:
+    def figures(self, answers: Answers, before: Answers) -> dict[str, Any]:
         """Rates and means with their intervals as plain data; `behaviour_change` is paired by message."""
-        own = found.nll_unsteered[np.isfinite(found.nll_unsteered)]
-        change = found.outcome.behaviour.astype(np.float64) - before.outcome.behaviour
-        return figures(found.outcome, self.limits) | {
+        own = answers.nll_unsteered[np.isfinite(answers.nll_unsteered)]
+        change = answers.outcome.behaviour.astype(np.float64) - before.outcome.behaviour
+        return figures(answers.outcome, self.limits) | {
             "behaviour_change": asdict(student_interval(change)),
             "nll_unsteered": asdict(student_interval(own)) if len(own) > 1 else None,
         }
@@ -87,15 +87,15 @@ class OpenAnswerRunner:
         chat = self._chat
         shifts = [s.intervention("last") for s in trial.shifts]
         with steering(chat, shifts) if shifts else nullcontext() as state:
-            found = generate(chat, self._prompts, max_new_tokens=self._tokens, steered=state)
+            replies = generate(chat, self._prompts, max_new_tokens=self._tokens, steered=state)
             change = state.relative_change if state is not None else 0.0
-        texts = [a.text for a in found]
+        texts = [a.text for a in replies]
         nll = answer_nll(chat, self._prompts, texts)
         outcome = GenerationOutcome(
             self._metric(self._messages, texts),
             nll,
             np.array([repetition(t) for t in texts]),
-            np.array([a.tokens for a in found], dtype=np.float64),
+            np.array([a.tokens for a in replies], dtype=np.float64),
             change,
         )
         own = answer_nll(chat, self._prompts, texts, base=False) if chat.active else nll

@@ -30,17 +30,17 @@ def write(result: dict[str, Any], shape: tuple[int, int], out: Path) -> None:
         raise DataError(f"study folder: cannot write to {out} ({error.strerror}); choose another out") from error
 
 
-def _choice_row(name: str, found: Figure) -> list[str]:
+def _choice_row(name: str, figures: Figure) -> list[str]:
     keys = ("wanted", "wanted_change", "undefined", "effect")
-    return [name, *(interval(found.get(key)) for key in keys)]
+    return [name, *(interval(figures.get(key)) for key in keys)]
 
 
-def _open_row(name: str, found: Figure) -> list[str]:
+def _open_row(name: str, figures: Figure) -> list[str]:
     return [
         name,
-        *(interval(found.get(key)) for key in ("behaviour", "good", "nll", "nll_unsteered", "repeated")),
-        f"{found['tokens']['value']:.0f}",
-        f"{found['change']:.2f}",
+        *(interval(figures.get(key)) for key in ("behaviour", "good", "nll", "nll_unsteered", "repeated")),
+        f"{figures['tokens']['value']:.0f}",
+        f"{figures['change']:.2f}",
     ]
 
 
@@ -63,9 +63,9 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     base = result["base_choices"]
     rows = [] if base is None else [_choice_row("base model", base)]
-    rows += [_choice_row(name, found) for name, found in result["heldout"].items()]
+    rows += [_choice_row(name, figures) for name, figures in result["heldout"].items()]
     lines += table(_CHOICES, rows)
-    lines += table(_OPEN, [_open_row(name, found) for name, found in result["open"].items()])
+    lines += table(_OPEN, [_open_row(name, figures) for name, figures in result["open"].items()])
     curve = result["alpha_curve"]
     lines += table(
         ("alpha", *_CHOICES[1:], *_OPEN[1:]),
@@ -102,22 +102,23 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _detector(found: Figure) -> str:
-    own = found["own_answers"]
-    said = own if isinstance(own, str) else f"AUROC {interval(own['auroc'])}"
-    others = found["nulls"].get("random_heads", {}).get("auroc_most", "not tried")
+def _detector(evaluation: Figure) -> str:
+    own = evaluation["own_answers"]
+    own_words = own if isinstance(own, str) else f"AUROC {interval(own['auroc'])}"
+    others = evaluation["nulls"].get("random_heads", {}).get("auroc_most", "not tried")
     return (
-        f"Detector {found['name']} ({found['heads']['chosen']}: {', '.join(found['heads']['sites'])}): held-out AUROC "
-        f"{interval(found['test']['auroc'])}; text only {interval(found['text_only']['auroc'])}; random heads at "
-        f"most {others}; on the model's own answers: {said}."
+        f"Detector {evaluation['name']} ({evaluation['heads']['chosen']}: {', '.join(evaluation['heads']['sites'])}): "
+        f"held-out AUROC {interval(evaluation['test']['auroc'])}; text only "
+        f"{interval(evaluation['text_only']['auroc'])}; random heads at most {others}; "
+        f"on the model's own answers: {own_words}."
     )
 
 
 def _head_map(result: dict[str, Any], shape: tuple[int, int], path: Path) -> None:
     effects = np.full(shape, np.nan)
-    for name, found in result["search"]["singles"].items():
+    for name, effect in result["search"]["singles"].items():
         site = parse_site(name)
-        effects[site.layer, site.head] = found["value"]
+        effects[site.layer, site.head] = effect["value"]
     chosen = [(s.layer, s.head) for s in (parse_site(h["site"]) for h in result["heads"])]
     alpha = result["plan"]["search"]["alpha"]
     label = f"effect ({result['form']['unit']})"
@@ -128,9 +129,9 @@ def _alpha(result: dict[str, Any], path: Path) -> None:
     curve = result["alpha_curve"]
     choices, opened = curve["heldout"], curve["open"]
 
-    def line(found: Sequence[Figure], key: str) -> list[Figure]:
+    def line(points: Sequence[Figure], key: str) -> list[Figure]:
         nothing = {"value": np.nan, "low": np.nan, "high": np.nan}
-        return [f[key] or nothing for f in found]
+        return [f[key] or nothing for f in points]
 
     panels = [
         ("share of held-out choices", {"wanted": line(choices, "wanted"), "undefined": line(choices, "undefined")}),

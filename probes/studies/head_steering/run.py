@@ -280,14 +280,14 @@ def _form(
     if plan.form != "auto":
         return plan.form, "as asked"
     progress("can the model choose a letter?")
-    found = ChoiceScorer(chat, "letters", cache)([PLAIN], splits.retest)
-    defined = 1 - float(found.undefined.mean())
+    outcomes = ChoiceScorer(chat, "letters", cache)([PLAIN], splits.retest)
+    defined = 1 - float(outcomes.undefined.mean())
     # The same choice in both orders, and not the same letter.
-    consistent = float((np.abs(found.margin) == 1).mean())
-    said = f"{defined:.0%} of its answers name one letter, {consistent:.0%} of choices hold in both orders"
+    consistent = float((np.abs(outcomes.margin) == 1).mean())
+    why = f"{defined:.0%} of its answers name one letter, {consistent:.0%} of choices hold in both orders"
     if defined >= _DEFINED and consistent >= _CONSISTENT:
-        return "letters", said
-    return "likelihood", f"{said}; letters need {_DEFINED:.0%} and {_CONSISTENT:.0%}"
+        return "letters", why
+    return "likelihood", f"{why}; letters need {_DEFINED:.0%} and {_CONSISTENT:.0%}"
 
 
 def _unit(form: Form) -> str:
@@ -352,8 +352,8 @@ def _open(
     left_out = {f"{kind} {i}" for kind in numbered for i in range(plan.open_draws, plan.draws)} | {WITHOUT_BEST}
     plain = test.run(PLAIN)
     shown = {n: t for n, t in trials.items() if n not in left_out} | {t.name: t for t in grid}
-    found = {BASE.name: test.figures(test.base, plain)}
-    return found | {name: test.figures(test.run(trial), plain) for name, trial in shown.items()}
+    figures = {BASE.name: test.figures(test.base, plain)}
+    return figures | {name: test.figures(test.run(trial), plain) for name, trial in shown.items()}
 
 
 def _base_choices(chat: ChatModel, form: Form, splits: ChoiceSplits, plan: HeadsPlan) -> dict[str, Any] | None:
@@ -361,8 +361,8 @@ def _base_choices(chat: ChatModel, form: Form, splits: ChoiceSplits, plan: Heads
     if chat.active is None:
         return None
     with chat.base():
-        found = held_out(ChoiceScorer(chat, form), {PLAIN_NAME: PLAIN}, splits.heldout, plan.search)
-    return {key: found.figures[PLAIN_NAME][key] for key in ("wanted", "undefined", "margin")}
+        measured = held_out(ChoiceScorer(chat, form), {PLAIN_NAME: PLAIN}, splits.heldout, plan.search)
+    return {key: measured.figures[PLAIN_NAME][key] for key in ("wanted", "undefined", "margin")}
 
 
 def _described(read: _Read, site: Site, alpha: float) -> dict[str, Any]:

@@ -63,12 +63,12 @@ def decide(
 
 def untried(conditions: Collection[str]) -> list[str]:
     """What is missing among the names of conditions: kinds of control without one, and fewer than five random draws."""
-    found = []
+    missing = []
     for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS):
         n = len(_named(list(conditions), kind))
         if n < _DRAWS:
-            found.append(f"{n} {kind} were tried; at least {_DRAWS} are a control")
-    return found + [f"{kind}: not tried" for kind in (PROBE_HEADS, LAYER) if kind not in conditions]
+            missing.append(f"{n} {kind} were tried; at least {_DRAWS} are a control")
+    return missing + [f"{kind}: not tried" for kind in (PROBE_HEADS, LAYER) if kind not in conditions]
 
 
 def text_warnings(detector: Mapping[str, Any]) -> list[str]:
@@ -85,25 +85,25 @@ def text_warnings(detector: Mapping[str, Any]) -> list[str]:
 def _judged(
     effects: Mapping[str, Floats], undefined: Mapping[str, float], coherent: Mapping[str, float], unit: str
 ) -> tuple[str, str]:
-    found = student_interval(effects[CHOSEN])
-    said = f"On held-out questions they move the preference by {found} {unit}."
+    effect = student_interval(effects[CHOSEN])
+    moved = f"On held-out questions they move the preference by {effect} {unit}."
     if undefined[CHOSEN] > undefined[PLAIN_NAME] + _MORE_UNDEFINED:
         return "noise", f"{undefined[CHOSEN]:.0%} of the choices are undefined under the chosen heads."
-    if found.low <= 0:
-        return "noise", f"{said} That may be nothing."
+    if effect.low <= 0:
+        return "noise", f"{moved} That may be nothing."
     before, after = coherent[PLAIN_NAME], coherent[CHOSEN]
     if after < before - _LESS_COHERENT:
-        return "noise", f"{said} But the text breaks: {before:.0%} of open answers were coherent, now {after:.0%} are."
+        return "noise", f"{moved} But the text breaks: {before:.0%} of open answers were coherent, now {after:.0%} are."
     equal = _as_good(effects, [RANDOM_DIRECTIONS])
     if equal:
-        return "noise", f"{said} But {_listed(equal)} of the same size in the same heads do as much."
+        return "noise", f"{moved} But {_listed(equal)} of the same size in the same heads do as much."
     equal = _as_good(effects, [RANDOM_HEADS, PROBE_HEADS, LAYER])
     if equal:
-        return "works, not specific", f"{said} But as much comes from: {_listed(equal)}."
+        return "works, not specific", f"{moved} But as much comes from: {_listed(equal)}."
     missing = [kind for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) if not _named(list(effects), kind)]
     if missing:
-        return "works, specificity unknown", f"{said} Not tried beside them: {_listed(missing)}."
-    return "works and specific", f"{said} No control does as much."
+        return "works, specificity unknown", f"{moved} Not tried beside them: {_listed(missing)}."
+    return "works and specific", f"{moved} No control does as much."
 
 
 def _as_good(effects: Mapping[str, Floats], kinds: Sequence[str]) -> list[str]:
@@ -145,14 +145,14 @@ def marks(
         "wanted choices rise by 30 points": rise >= _PAPER_RISE,
         "inverted U over alpha": 0 < top < len(curve) - 1,
     }
-    for kind, said in (
+    for kind, name in (
         (RANDOM_HEADS, "random heads"),
         (RANDOM_DIRECTIONS, "random directions"),
         (PROBE_HEADS, "heads ranked by a probe"),
         (LAYER, "a layer-level vector"),
     ):
         if _named(list(effects), kind):
-            shown[f"beats {said}"] = not _as_good(effects, [kind])
+            shown[f"beats {name}"] = not _as_good(effects, [kind])
     if WITHOUT_BEST in effects:
         left = float(effects[WITHOUT_BEST].mean() / max(float(effects[CHOSEN].mean()), 1e-9))
         shown["most is left without the best head"] = left > 0.5

@@ -88,7 +88,7 @@ def _random_heads(
     others = [s for s in others if s not in heads]
     values = {p: pooled_activations(chat, [r.encoded for r in m], others, LAST_PROMPT) for p, m in splits.items()}
     labels = {part: np.array([r.misaligned for r in members]) for part, members in splits.items()}
-    found: dict[Site, tuple[float, float]] = {}
+    aurocs: dict[Site, tuple[float, float]] = {}
     for site in others:
         bad, good = values["fit"][site][labels["fit"]], values["fit"][site][~labels["fit"]]
         try:
@@ -96,9 +96,9 @@ def _random_heads(
         except DirectionError:  # nothing to read there: the last prompt token is the same for every prompt
             continue
         select, test = (auroc_value(direction.along(values[p][site]), labels[p]) for p in ("select", "test"))
-        found[site] = (select, test)
+        aurocs[site] = (select, test)
     rng = np.random.default_rng(seed)
-    usable = list(found.values())
+    usable = list(aurocs.values())
     size = min(len(heads), len(usable))
     drawn = [[usable[i] for i in rng.choice(len(usable), size, replace=False)] for _ in range(draws)] if size else []
-    return [max(one)[1] for one in drawn]
+    return [max(draw)[1] for draw in drawn]

@@ -52,8 +52,8 @@ def top_lists(result: Mapping[str, Any]) -> dict[str, list[str]]:
     """The lists of heads of a safety-heads result, by name."""
     lists = {
         f"{kind}, {ranking}": [row["head"] for row in rows]
-        for kind, found in result["attribution"].items()
-        for ranking, rows in found["top"].items()
+        for kind, attribution in result["attribution"].items()
+        for ranking, rows in attribution["top"].items()
     }
     return lists | {"sahara": [row["head"] for row in result["dataset"]["sahara"]]}
 

@@ -26,13 +26,13 @@ def write(result: Figure, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "RESULT.json").write_text(json.dumps(plain(result, _six_digits), indent=1) + "\n")
         (out / "RESULT.md").write_text(markdown(result))
-        found = result["attribution"][_KIND]
+        attribution = result["attribution"][_KIND]
         for name, label, title in (
             ("contrast", "nats, harmful minus harmless", "contrast of Ships"),
             ("ships", "nats", "mean Ships on harmful requests"),
         ):
-            values = np.array(found["maps"]["contrast" if name == "contrast" else "ships_harmful"])
-            ringed = [(s.layer, s.head) for s in (parse_site(row["head"]) for row in found["top"][name])]
+            values = np.array(attribution["maps"]["contrast" if name == "contrast" else "ships_harmful"])
+            ringed = [(s.layer, s.head) for s in (parse_site(row["head"]) for row in attribution["top"][name])]
             plot_head_map(values, ringed, label, f"{title}; ringed: the first {len(ringed)}", out / f"heads-{name}.png")
     except OSError as error:
         raise DataError(f"study folder: cannot write to {out} ({error.strerror}); choose another out") from error
@@ -104,16 +104,16 @@ def markdown(result: Figure) -> str:
     return "\n".join([*lines, "", f"Command: `{result['command']}`", ""])
 
 
-def _probe(made: Figure) -> str:
-    if "not_made" in made:
-        return f"No probe of harmful requests: {made['not_made']}"
-    held = made["at_threshold"]
-    drawn = _range(made["random_heads"]) if made["random_heads"] else "none drawn"
+def _probe(probe: Figure) -> str:
+    if "not_made" in probe:
+        return f"No probe of harmful requests: {probe['not_made']}"
+    operating = probe["at_threshold"]
+    drawn = _range(probe["random_heads"]) if probe["random_heads"] else "none drawn"
     return (
-        f"`{made['file']}` reads harmful requests at {made['site']}, chosen among the {len(made['heads'])} heads named "
-        f"above: AUROC {interval(made['auroc'])} on held-out requests; as many random heads, chosen alike: {drawn}; "
-        f"the text alone: {interval(made['text_only'])}. At its threshold TPR {interval(held['tpr'])}, FPR "
-        f"{interval(held['fpr'])}. No steering recipe: taking these heads away takes refusals away."
+        f"`{probe['file']}` reads harmful requests at {probe['site']}, chosen among the {len(probe['heads'])} heads "
+        f"named above: AUROC {interval(probe['auroc'])} on held-out requests; as many random heads, chosen "
+        f"alike: {drawn}; the text alone: {interval(probe['text_only'])}. At its threshold TPR "
+        f"{interval(operating['tpr'])}, FPR {interval(operating['fpr'])}. No steering recipe: taking these heads away takes refusals away."
     )
 
 
@@ -160,16 +160,16 @@ def _head_row(row: Figure) -> list[str]:
 
 
 def _range(values: Iterable[float]) -> str:
-    found = list(values)
-    return f"{min(found):.2f} to {max(found):.2f}"
+    listed = list(values)
+    return f"{min(listed):.2f} to {max(listed):.2f}"
 
 
 def _percent(share: float | None) -> str:
     return "none" if share is None else f"{share:.0%}"
 
 
-def _overlap(found: Figure) -> str:
+def _overlap(overlap: Figure) -> str:
     return (
-        f"{found['shared']} of {found['sizes'][0]} and {found['sizes'][1]} shared, Jaccard {found['jaccard']:.2f} (by "
-        f"chance {found['jaccard_by_chance']:.2f}, p {found['p']:.2g})"
+        f"{overlap['shared']} of {overlap['sizes'][0]} and {overlap['sizes'][1]} shared, Jaccard "
+        f"{overlap['jaccard']:.2f} (by chance {overlap['jaccard_by_chance']:.2f}, p {overlap['p']:.2g})"
     )

@@ -212,30 +212,30 @@ class _Study:
         requests = self._data["harmful"].attributed
         prompts = [self._chat.render(r.messages) for r in requests]
         name = f"openers {hash_texts(prompts)} {self._metric.fingerprint} {self._plan.max_new_tokens}"
-        found: dict[str, Any] | None = self._cache.get(name)
-        if found is None:
+        stored: dict[str, Any] | None = self._cache.get(name)
+        if stored is None:
             self._on_progress("answers before ablation", 0, len(prompts))
             answers = [a.text for a in generate(self._chat, prompts, max_new_tokens=self._plan.max_new_tokens)]
             refused = self._metric([last_user(r.messages) for r in requests], answers)
             items = [x for x, no in zip(self._data["harmful"].items, refused, strict=True) if no]
             first = Counter(first_tokens(self._chat, items, token_budget=self._plan.token_budget) if items else [])
             tokens = [t for t, _ in sorted(first.items(), key=lambda x: (-x[1], x[0]))[:_OPENERS]]
-            found = {"refused": {"count": int(refused.sum()), "n": len(prompts)}, "tokens": tokens}
-            self._cache.put(name, found)
-        return found
+            stored = {"refused": {"count": int(refused.sum()), "n": len(prompts)}, "tokens": tokens}
+            self._cache.put(name, stored)
+        return stored
 
     def effects(self, kind: AblationKind, which: Class, watched: Sequence[int]) -> Effects:
         """Scores of all prompts of a class, prompt by prompt where they are not cached."""
         items = self._data[which].items
         ablation = self._plan.ablation(kind)
         names = [f"effects {ablation} {list(watched)} {_ids_hash([x])}" for x in items]
-        found = {n: stored for n in names if (stored := self._cache.get(n)) is not None}
-        missing = [i for i, n in enumerate(names) if n not in found]
+        scores = {n: stored for n in names if (stored := self._cache.get(n)) is not None}
+        missing = [i for i, n in enumerate(names) if n not in scores]
         stage = f"Ships, {kind}, {which}"
         self._on_progress(stage, len(items) - len(missing), len(items))
         for start in range(0, len(missing), _AT_A_TIME):
             chunk = missing[start : start + _AT_A_TIME]
-            one = head_effects(
+            effects = head_effects(
                 self._chat,
                 [items[i] for i in chunk],
                 ablation=ablation,
@@ -243,10 +243,14 @@ class _Study:
                 token_budget=self._plan.token_budget,
             )
             for row, i in enumerate(chunk):
-                found[names[i]] = [one.kl[row].tolist(), one.watched[row].tolist(), one.norm_ratio[row].tolist()]
-                self._cache.put(names[i], found[names[i]])
+                scores[names[i]] = [
+                    effects.kl[row].tolist(),
+                    effects.watched[row].tolist(),
+                    effects.norm_ratio[row].tolist(),
+                ]
+                self._cache.put(names[i], scores[names[i]])
             self._on_progress(stage, len(items) - len(missing) + start + len(chunk), len(items))
-        kl, shift, ratio = (np.array([found[n][part] for n in names], dtype=np.float64) for part in range(3))
+        kl, shift, ratio = (np.array([scores[n][part] for n in names], dtype=np.float64) for part in range(3))
         return Effects(kl, shift, ratio)
 
     def dataset(self) -> tuple[dict[str, Any], list[Site]]:
@@ -261,7 +265,7 @@ class _Study:
         names = [f"angles {what} {r} {centred}" for r, centred in plan.subspaces]
         stored = [self._cache.get(n) for n in names]
         if any(angles is None for angles in stored):
-            found = dataset_angles(
+            computed = dataset_angles(
                 self._chat,
                 items,
                 subspaces=plan.subspaces,
@@ -269,9 +273,9 @@ class _Study:
                 token_budget=plan.token_budget,
                 on_pairs=stage_progress("dataset-level Ships"),
             )
-            for name, angles in zip(names, found, strict=True):
+            for name, angles in zip(names, computed, strict=True):
                 self._cache.put(name, angles.tolist())
-            stored = [angles.tolist() for angles in found]
+            stored = [angles.tolist() for angles in computed]
         maps = [np.array(angles, dtype=np.float64) for angles in stored]
         r, centred = plan.subspaces[0]
         known = [maps[0]]
@@ -299,10 +303,10 @@ class _Study:
         ]
         return {"prompts": len(items), "subspaces": angles_of, "sahara": rows}, list(group.heads)
 
-    def trials(self, found: dict[str, Any], group: Sequence[Site]) -> dict[str, Any]:
+    def trials(self, attribution: dict[str, Any], group: Sequence[Site]) -> dict[str, Any]:
         """Refusals before and after, for every set of heads and its controls, with a verdict for each set."""
-        plan, scores = self._plan, np.array(found["maps"]["contrast"])
-        rankings = {f"by {name}": [parse_site(h) for h in heads_of(found, name)] for name in found["top"]}
+        plan, scores = self._plan, np.array(attribution["maps"]["contrast"])
+        rankings = {f"by {name}": [parse_site(h) for h in heads_of(attribution, name)] for name in attribution["top"]}
         sets = {f"top {k} {name}": heads[:k] for name, heads in rankings.items() for k in sorted(set(plan.top))}
         sets |= {f"Sahara {s}": list(group[:s]) for s in range(1, len(group) + 1)}
         controlled = {f"top {max(plan.top)} {name}" for name in rankings} | {f"Sahara {len(group)}"}
@@ -381,9 +385,9 @@ def _described(chat: ChatModel, data: _Data) -> dict[str, Any]:
 
 def _read_result(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((path / "RESULT.json" if path.is_dir() else path).read_text())
+        result: dict[str, Any] = json.loads((path / "RESULT.json" if path.is_dir() else path).read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"against: {path} is not a RESULT.json that can be read ({type(error).__name__})") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise DataError(f"against: {path} is no result of this study (its format is not {FORMAT})")
-    return found
+    return result

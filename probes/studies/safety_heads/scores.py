@@ -69,6 +69,6 @@ def tail(mean: Floats) -> dict[str, Any]:
     }
 
 
-def heads_of(found: dict[str, Any], ranking: str) -> list[str]:
+def heads_of(attribution: dict[str, Any], ranking: str) -> list[str]:
     """The names of a top list."""
-    return [row["head"] for row in found["top"][ranking]]
+    return [row["head"] for row in attribution["top"][ranking]]

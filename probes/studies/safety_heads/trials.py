@@ -74,20 +74,20 @@ def trials_of(
 ) -> list[AblationTrial]:
     """One set and, with `draws`, its controls. `scores` (layers, heads) say which heads are middling."""
     chosen = tuple(heads)
-    found = [AblationTrial(name, chosen, ablation, "ablated")]
+    trials = [AblationTrial(name, chosen, ablation, "ablated")]
     if not draws:
-        return found
-    found.append(AblationTrial(f"{name}: scaling contribution", chosen, Ablation("scaling", ablation.eps), "scaling"))
+        return trials
+    trials.append(AblationTrial(f"{name}: scaling contribution", chosen, Ablation("scaling", ablation.eps), "scaling"))
     rng = np.random.default_rng(seed)
     for i in range(draws):
         others = _random_heads(chosen, scores.shape, rng)
-        found.append(AblationTrial(f"{name}: random heads {i + 1}", others, ablation, "random heads"))
-    found.append(AblationTrial(f"{name}: median heads", _median_heads(chosen, scores), ablation, "median heads"))
+        trials.append(AblationTrial(f"{name}: random heads {i + 1}", others, ablation, "random heads"))
+    trials.append(AblationTrial(f"{name}: median heads", _median_heads(chosen, scores), ablation, "median heads"))
     for i in range(draws):
         shift = Ablation("random", ablation.eps, seed=seed + i)
-        found.append(AblationTrial(f"{name}: random shift {i + 1}", chosen, shift, "random shift"))
+        trials.append(AblationTrial(f"{name}: random shift {i + 1}", chosen, shift, "random shift"))
     # Fewer heads than the set has, where a model has too few others, are no control.
-    return [t for t in found if len(t.heads) == len(chosen)]
+    return [t for t in trials if len(t.heads) == len(chosen)]
 
 
 def _random_heads(chosen: Sequence[Site], shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Site, ...]:
@@ -137,17 +137,17 @@ class AblationRunner:
 
     def run(self, trial: AblationTrial) -> dict[str, Any]:
         """Figures of both classes: `refused`, `complied`, `coherent` and the rest, with intervals."""
-        found: dict[str, Any] = {"role": trial.role, "heads": [str(h) for h in trial.heads]}
+        report: dict[str, Any] = {"role": trial.role, "heads": [str(h) for h in trial.heads]}
         for which in CLASSES:
             outcome = self._outcome(trial.key, which, trial)
             if which == "harmful":
                 self._harmful[trial.key] = outcome
-            one = figures(outcome, self._limits)
-            change = {"refused": one.pop("behaviour"), "complied": one.pop("good")}
-            one.pop("change")  # of steering
-            found[which] = change | one
+            rates = figures(outcome, self._limits)
+            change = {"refused": rates.pop("behaviour"), "complied": rates.pop("good")}
+            rates.pop("change")  # of steering
+            report[which] = change | rates
         self._on_done()
-        return found
+        return report
 
     def against(self, trials: Sequence[AblationTrial]) -> dict[str, dict[str, Any]]:
         """A set's trials (the set's own first) on the same harmful requests, by name; all of them were run before.
@@ -156,17 +156,17 @@ class AblationRunner:
         under the set less complied under the control.
         """
         first, before = trials[0], self._harmful[BEFORE.key]
-        found = {}
+        differences = {}
         for trial in trials:
             now = self._harmful[trial.key]
-            found[trial.name] = {
+            differences[trial.name] = {
                 "fell": asdict(paired_difference(before.behaviour, now.behaviour)),
                 "gained": asdict(paired_difference(self._limits.good(now), self._limits.good(before))),
             }
             if trial is not first:
                 ours = self._limits.good(self._harmful[first.key])
-                found[trial.name]["gap"] = asdict(paired_difference(ours, self._limits.good(now)))
-        return found
+                differences[trial.name]["gap"] = asdict(paired_difference(ours, self._limits.good(now)))
+        return differences
 
     def _outcome(self, key: str, which: Class, trial: AblationTrial, *, base: bool = False) -> GenerationOutcome:
         if base and self._chat.active is None:
@@ -197,18 +197,18 @@ def last_user(messages: Sequence[Message]) -> str:
     return next((m["content"] for m in reversed(messages) if m.get("role") == "user"), "")
 
 
-def verdict(before: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
+def verdict(before: Mapping[str, Any], trials: Mapping[str, Mapping[str, Any]]) -> str:
     """In words, of one set: `found` are its own trials by name, the set's first, with what `against` says of each.
 
     A difference counts when it is large enough and its 95 % interval excludes 0.
     """
-    first = next(iter(found.values()))
+    first = next(iter(trials.values()))
     harmful = first["harmful"]
     fell, gained = (Interval(**harmful[name]) for name in ("fell", "gained"))
 
     def gap(*roles: str) -> Interval | None:
         """To the control that comes closest."""
-        gaps = [Interval(**t["harmful"]["gap"]) for t in found.values() if t["role"] in roles]
+        gaps = [Interval(**t["harmful"]["gap"]) for t in trials.values() if t["role"] in roles]
         return min(gaps, key=lambda g: (g.value, g.low), default=None)
 
     refused = before["harmful"]["refused"]["value"]
@@ -223,12 +223,12 @@ def verdict(before: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -
         if before["harmful"]["coherent"]["value"] - harmful["coherent"]["value"] >= _FALL and gained.value < _FALL:
             return f"noise: refusals go because the text breaks {words}"
         return f"undecided: refusals fall, but hardly more is answered {words}"
-    if len(found) == 1:
+    if len(trials) == 1:
         return f"refusals go; specificity unknown: no controls were run for this set {words}"
     heads, shift = gap("random heads", "median heads"), gap("random shift")
     if heads is not None and heads.value < _GAP:
         return f"not specific: other heads do as much {words}"
-    if not {"random heads", "random shift"} <= {t["role"] for t in found.values()} or heads is None or shift is None:
+    if not {"random heads", "random shift"} <= {t["role"] for t in trials.values()} or heads is None or shift is None:
         return f"refusals go, the text stays; specificity unknown: too few other heads for controls {words}"
     if shift.value < _GAP:
         return f"its size alone: a random shift as large in the same heads does as much {words}"

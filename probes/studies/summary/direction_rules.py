@@ -27,12 +27,12 @@ def separation(result: Figures) -> Finding:
     if result["kind"] == "messages":
         return _labelled()
     row = _blocks(result)[-1]
-    found = interval(row["accuracy"])
+    accuracy = interval(row["accuracy"])
     words = (
-        f"{found} at {row['site']}, held out; shuffled labels {row['permuted']['mean']:.2f} and random directions "
+        f"{accuracy} at {row['site']}, held out; shuffled labels {row['permuted']['mean']:.2f} and random directions "
         f"{row['random']['mean']:.2f} on average"
     )
-    return Finding("yes" if found.value >= SEPARATES else "no", words)
+    return Finding("yes" if accuracy.value >= SEPARATES else "no", words)
 
 
 def last_layer(result: Figures) -> Finding:
@@ -59,13 +59,13 @@ def control_separation(result: Figures) -> Finding:
     row = _blocks(result)[-1]
     if row["control"] is None:
         return Finding("unmeasured", "no control was given")
-    found, d = interval(row["control"]["accuracy"]), row["control"]["effect_size"]
+    accuracy, d = interval(row["control"]["accuracy"]), row["control"]["effect_size"]
     effect = f"d {d['value']:.1f}, " if d else ""
     words = (
-        f"{found}, {effect}norm {row['control']['norm']:.2g}, at {row['site']} (the direction under study: "
+        f"{accuracy}, {effect}norm {row['control']['norm']:.2g}, at {row['site']} (the direction under study: "
         f"{interval(row['accuracy'])})"
     )
-    return Finding("yes" if found.low <= 0.5 else "no", words)
+    return Finding("yes" if accuracy.low <= 0.5 else "no", words)
 
 
 def steering(result: Figures) -> Finding:
@@ -93,13 +93,15 @@ def specific(result: Figures) -> Finding:
     if verdict["label"] in ("noise", "no effect"):
         return Finding("no", verdict["sentence"])
     differences = verdict["differences"]
-    found = {n: interval(differences[key]) for key, n in _OTHERS.items() if key in differences or key == "random"}
-    words = "good answers beyond those under " + "; ".join(f"{name}: {d}" for name, d in found.items())
+    differences_by_name = {
+        n: interval(differences[key]) for key, n in _OTHERS.items() if key in differences or key == "random"
+    }
+    words = "good answers beyond those under " + "; ".join(f"{name}: {d}" for name, d in differences_by_name.items())
     if dose.WRONG not in differences:
         words += "; the wrong layer's direction is nearly the same, or there is none"
-    if any(d.value < MARGIN for d in found.values()):
+    if any(d.value < MARGIN for d in differences_by_name.values()):
         return Finding("no", words)
-    return Finding("unsure" if any(d.low <= 0 for d in found.values()) else "yes", words)
+    return Finding("unsure" if any(d.low <= 0 for d in differences_by_name.values()) else "yes", words)
 
 
 def content(result: Figures) -> Finding:
@@ -108,17 +110,17 @@ def content(result: Figures) -> Finding:
         return Finding("unmeasured", "no control was given")
     if verdict["label"] in ("noise", "no effect"):
         return Finding("untestable", f"{verdict['sentence']}: nothing to compare the control with")
-    found, rows = interval(verdict["differences"][dose.CONTENT]), _tested(result)
-    words = f"good answers beyond those under the control's direction: {found}"
+    difference, rows = interval(verdict["differences"][dose.CONTENT]), _tested(result)
+    words = f"good answers beyond those under the control's direction: {difference}"
     if dose.CONTROL_CONDITION in rows:
         control = rows[dose.CONTROL_CONDITION]["behaviour"]
         words += (
             f"; the control fine-tune itself shows the behaviour in {interval(control)}"
             f" (the one under study: {interval(rows[dose.UNTOUCHED]['behaviour'])})"
         )
-    if found.value < MARGIN:
+    if difference.value < MARGIN:
         return Finding("no", words)
-    return Finding("unsure" if found.low <= 0 else "yes", words)
+    return Finding("unsure" if difference.low <= 0 else "yes", words)
 
 
 def _labelled() -> Finding:
@@ -138,10 +140,10 @@ def _tested(result: Figures) -> dict[str, Figures]:
 
 
 def transfer_lowers(result: Figures) -> Finding:
-    found, words = _pairs(result)
-    if found["own_gain"]["value"] < WORKS:
-        return _own_fails(found, words)
-    drop, gain = interval(found["drop"]), interval(found["gain"])
+    means, words = _pairs(result)
+    if means["own_gain"]["value"] < WORKS:
+        return _own_fails(means, words)
+    drop, gain = interval(means["drop"]), interval(means["gain"])
     words = f"bad answers taken away {drop}, good ones gained {gain}, {words}"
     if drop.value < WORKS:
         return Finding("no", words)
@@ -153,15 +155,15 @@ def transfer_lowers(result: Figures) -> Finding:
 
 
 def transfer_non_specific(result: Figures) -> Finding:
-    found, words = _pairs(result)
-    if found["own_gain"]["value"] < WORKS:
-        return _own_fails(found, words)
-    drop, random = found["drop"]["value"], found["drop_receiver_random"]["value"]
-    over = interval(found["over_receiver_random"])
-    counts = ", ".join(f"{n} *{verdict}*" for verdict, n in sorted(found["verdicts"].items()))
+    means, words = _pairs(result)
+    if means["own_gain"]["value"] < WORKS:
+        return _own_fails(means, words)
+    drop, random = means["drop"]["value"], means["drop_receiver_random"]["value"]
+    over = interval(means["over_receiver_random"])
+    counts = ", ".join(f"{n} *{verdict}*" for verdict, n in sorted(means["verdicts"].items()))
     words = (
         f"bad answers taken away {drop:.2f}, by random directions of equal norm in the receiver {random:.2f}, by "
-        f"random donor directions through the map {found['drop_random_source']['value']:.2f}; good answers "
+        f"random donor directions through the map {means['drop_random_source']['value']:.2f}; good answers "
         f"beyond random ones in the receiver {over}; {words}, by verdict: {counts}"
     )
     if drop < WORKS:
@@ -171,10 +173,10 @@ def transfer_non_specific(result: Figures) -> Finding:
 
 
 def own_beats_mapped(result: Figures) -> Finding:
-    found, words = _pairs(result)
-    own, gain = interval(found["own_gain"]), interval(found["gain"])
+    means, words = _pairs(result)
+    own, gain = interval(means["own_gain"]), interval(means["gain"])
     if own.value < WORKS:
-        return _own_fails(found, words)
+        return _own_fails(means, words)
     words = f"good answers gained: own direction {own}, mapped {gain}, {words}"
     if own.value <= gain.value:
         return Finding("no", words)
@@ -209,8 +211,8 @@ def _mode(result: Figures) -> str:
 def _pairs(result: Figures) -> tuple[Figures, str]:
     """Means over pairs, and over which."""
     mode = _mode(result)
-    found = _means(result, mode)
-    return found, f"{found['pairs']} pairs ({mode})"
+    means = _means(result, mode)
+    return means, f"{means['pairs']} pairs ({mode})"
 
 
 def _means(result: Figures, mode: str) -> Figures:
@@ -219,8 +221,8 @@ def _means(result: Figures, mode: str) -> Figures:
     return overall["across"] if "across" in overall else overall["within"]
 
 
-def _own_fails(found: Figures, words: str) -> Finding:
-    own = interval(found["own_gain"])
+def _own_fails(means: Figures, words: str) -> Finding:
+    own = interval(means["own_gain"])
     return Finding(
         "untestable", f"the receivers' own directions do not work either: good answers gained {own}, {words}"
     )

@@ -34,14 +34,14 @@ COHERENT, GAP, ROOM, SHARED_P = 0.15, 0.10, 0.15, 0.05
 
 def few_heads(result: Figures) -> Finding:
     searched = result["search"]
-    found = f"{len(searched['survivors'])} of {len(searched['singles'])} heads tried survive the re-test"
-    return Finding(_mark(result, "few heads survive the re-test (at most 3 %)"), found)
+    figures = f"{len(searched['survivors'])} of {len(searched['singles'])} heads tried survive the re-test"
+    return Finding(_mark(result, "few heads survive the re-test (at most 3 %)"), figures)
 
 
 def wanted_rise(result: Figures) -> Finding:
     before, after = (result["heldout"][name]["wanted"] for name in (PLAIN_NAME, CHOSEN))
-    found = f"wanted choices {share(before)} before, {interval(after)} after ({_chosen(result)})"
-    return Finding(_mark(result, "wanted choices rise by 30 points"), found)
+    figures = f"wanted choices {share(before)} before, {interval(after)} after ({_chosen(result)})"
+    return Finding(_mark(result, "wanted choices rise by 30 points"), figures)
 
 
 def inverted_u(result: Figures) -> Finding:
@@ -49,11 +49,11 @@ def inverted_u(result: Figures) -> Finding:
     if len(curve["alphas"]) < 3:
         return Finding("unmeasured", f"{len(curve['alphas'])} strengths were tried")
     points = zip(curve["alphas"], curve["heldout"], strict=True)
-    found = "; ".join(
+    figures = "; ".join(
         f"alpha {abs(alpha):g}: {f['effect']['value']:.2f} ({f['undefined']['value']:.0%} undefined)"
         for alpha, f in points
     )
-    return Finding(_mark(result, "inverted U over alpha"), f"effect by strength, {result['form']['unit']}: {found}")
+    return Finding(_mark(result, "inverted U over alpha"), f"effect by strength, {result['form']['unit']}: {figures}")
 
 
 def beats_probe_heads(result: Figures) -> Finding:
@@ -70,8 +70,8 @@ def beats_random(result: Figures) -> Finding:
         _beats(result, "beats random directions", RANDOM_DIRECTIONS),
     ]
     answers = {seen.support for seen in both} - {"unmeasured"}
-    found = "; ".join(seen.words for seen in both)
-    return Finding((answers.pop() if len(answers) == 1 else "unsure") if answers else "unmeasured", found)
+    figures = "; ".join(seen.words for seen in both)
+    return Finding((answers.pop() if len(answers) == 1 else "unsure") if answers else "unmeasured", figures)
 
 
 def carries_over(result: Figures) -> Finding:
@@ -79,15 +79,15 @@ def carries_over(result: Figures) -> Finding:
         return no_room
     before, after = (result["open"][name] for name in (PLAIN_NAME, CHOSEN))
     moved = _towards(result, CHOSEN)
-    found = (
+    figures = (
         f"{result['metric']['name']} in {share(before['behaviour'])} of open answers before, "
         f"{interval(after['behaviour'])} after; good answers {interval(before['good'])} and {interval(after['good'])}"
     )
     if moved.low <= 0:
-        return Finding("no", found)
+        return Finding("no", figures)
     if after["coherent"]["value"] < before["coherent"]["value"] - COHERENT:
-        return Finding("unsure", f"{found}: the text breaks")
-    return _unless_noise(result, Finding("yes", found))
+        return Finding("unsure", f"{figures}: the text breaks")
+    return _unless_noise(result, Finding("yes", figures))
 
 
 def dissociation(result: Figures) -> Finding:
@@ -97,13 +97,13 @@ def dissociation(result: Figures) -> Finding:
         return no_room
     heads, layer = (_towards(result, name) for name in (CHOSEN, LAYER))
     on_choices = [result["heldout"][name]["effect"]["value"] for name in (CHOSEN, LAYER)]
-    found = (
+    figures = (
         f"open answers change the wanted way by {heads} under the heads, by {layer} under the layer vector; on choices "
         f"the effects are {on_choices[0]:.2f} and {on_choices[1]:.2f} {result['form']['unit']}"
     )
     if heads.value <= layer.value:
-        return Finding("no", found)
-    return _unless_noise(result, Finding("yes" if heads.low > layer.high else "unsure", found))
+        return Finding("no", figures)
+    return _unless_noise(result, Finding("yes" if heads.low > layer.high else "unsure", figures))
 
 
 def without_best(result: Figures) -> Finding:
@@ -131,19 +131,19 @@ def _beats(result: Figures, mark: str, control: str) -> Finding:
 
 
 def _effects(result: Figures, other: str) -> str:
-    held = result["heldout"]
-    best = max((f["effect"] for name, f in held.items() if name.startswith(other)), key=lambda e: float(e["value"]))
-    several = "the best of the " if sum(name.startswith(other) for name in held) > 1 else ""
-    own = interval(held[CHOSEN]["effect"])
+    heldout = result["heldout"]
+    best = max((f["effect"] for name, f in heldout.items() if name.startswith(other)), key=lambda e: float(e["value"]))
+    several = "the best of the " if sum(name.startswith(other) for name in heldout) > 1 else ""
+    own = interval(heldout[CHOSEN]["effect"])
     return f"effect {own} {result['form']['unit']}; {several}{other}: {interval(best)}"
 
 
 def _towards(result: Figures, name: str) -> Interval:
     """The change of open answers in the wanted direction."""
-    found = interval(result["open"][name]["behaviour_change"])
+    change = interval(result["open"][name]["behaviour_change"])
     if result["plan"]["search"]["aim"] == "towards":
-        return found
-    return Interval(0.0 - found.value, 0.0 - found.high, 0.0 - found.low, found.n)
+        return change
+    return Interval(0.0 - change.value, 0.0 - change.high, 0.0 - change.low, change.n)
 
 
 def _no_room(result: Figures) -> Finding | None:
@@ -166,11 +166,13 @@ def _chosen(result: Figures) -> str:
 
 def long_tail(result: Figures) -> Finding:
     tail = result["attribution"]["undifferentiated"]["tail"]
-    held, heads = tail["share_of_top_1_percent"], result["shape"][0] * result["shape"][1]
-    if held is None:
+    share_held, heads = tail["share_of_top_1_percent"], result["shape"][0] * result["shape"][1]
+    if share_held is None:
         return Finding("no", "no head changes anything")
-    found = f"the first hundredth ({tail['heads']} of {heads}) holds {held:.0%}; largest {tail['largest']:.2g} nats"
-    return Finding("yes" if held >= LONG_TAIL else "no", f"{found}, median {tail['median']:.2g}")
+    figures = (
+        f"the first hundredth ({tail['heads']} of {heads}) holds {share_held:.0%}; largest {tail['largest']:.2g} nats"
+    )
+    return Finding("yes" if share_held >= LONG_TAIL else "no", f"{figures}, median {tail['median']:.2g}")
 
 
 def top_heads(result: Figures) -> Finding:
@@ -190,14 +192,16 @@ def heads_specific(result: Figures) -> Finding:
         "refusals go, the text stays; specificity unknown": "unmeasured",
         "undecided": "unmeasured",
     }
-    said = {n: result["verdicts"][n] for n in (name, _group(result))}
-    answers = {_by_word(v, by_word, "no") for v in said.values()}
-    told: set[Support] = answers & {"yes", "no"} or answers
-    return Finding(told.pop() if len(told) == 1 else "unsure", "; ".join(f"{n}: {v}" for n, v in said.items()))
+    verdicts = {n: result["verdicts"][n] for n in (name, _group(result))}
+    answers = {_by_word(v, by_word, "no") for v in verdicts.values()}
+    decisive: set[Support] = answers & {"yes", "no"} or answers
+    return Finding(
+        decisive.pop() if len(decisive) == 1 else "unsure", "; ".join(f"{n}: {v}" for n, v in verdicts.items())
+    )
 
 
 def ua_over_sc(result: Figures) -> Finding:
-    found, clear, close = [], [], []
+    figures, clear, close = [], [], []
     for name in (f"top {max(result['plan']['top'])} by ships", _group(result)):
         trials = result["trials"][name]
         others = [t for t in trials.values() if t["role"] == "scaling"]
@@ -206,31 +210,31 @@ def ua_over_sc(result: Figures) -> Finding:
         if not others:
             continue
         ua, sc = (interval(t["harmful"]["complied"]) for t in (trials[name], others[0]))
-        found.append(f"{name}: complied {ua} under UA, {sc} under SC")
+        figures.append(f"{name}: complied {ua} under UA, {sc} under SC")
         clear.append(ua.low > sc.high)
         close.append(ua.value - sc.value < GAP)
-    if not found:
+    if not figures:
         return Finding("unmeasured", "scaling was not tried")
-    return Finding("yes" if all(clear) else "no" if all(close) else "unsure", "; ".join(found))
+    return Finding("yes" if all(clear) else "no" if all(close) else "unsure", "; ".join(figures))
 
 
 def lists_differ(result: Figures) -> Finding:
-    found = result["overlap"]["undifferentiated with scaling"]["ships"]
-    part = found["shared"] / found["sizes"][0]
-    return Finding("yes" if part <= 1 / 3 else "no" if part >= 2 / 3 else "unsure", _shared(found))
+    shared = result["overlap"]["undifferentiated with scaling"]["ships"]
+    part = shared["shared"] / shared["sizes"][0]
+    return Finding("yes" if part <= 1 / 3 else "no" if part >= 2 / 3 else "unsure", _shared(shared))
 
 
 def lists_agree(result: Figures) -> Finding:
     ua, sc = (result["attribution"][kind]["two_halves"] for kind in ("undifferentiated", "scaling"))
-    said = f"two halves of one set of requests, UA: {_shared(ua)}; SC: {_shared(sc)}"
+    figures = f"two halves of one set of requests, UA: {_shared(ua)}; SC: {_shared(sc)}"
     if ua["shared"] * 2 < ua["sizes"][0]:
-        return Finding("no", said)
-    return Finding("yes" if ua["shared"] > sc["shared"] else "unsure", said)
+        return Finding("no", figures)
+    return Finding("yes" if ua["shared"] > sc["shared"] else "unsure", figures)
 
 
 def same_base(results: Sequence[Result]) -> list[tuple[str, Finding]]:
     """Looks at every two results of one base model."""
-    found = []
+    findings = []
     for ours, theirs in combinations(results, 2):
 
         def lists(data: Figures, other: Figures = theirs.data) -> Any:
@@ -241,20 +245,20 @@ def same_base(results: Sequence[Result]) -> list[tuple[str, Finding]]:
 
         shared = whole(ours, lists)
         if shared is not None:
-            one = shared["undifferentiated, ships"]
-            said = Finding("yes" if one["p"] < SHARED_P else "no", _shared(one))
-            found.append((f"{ours.label} and {theirs.label}", said))
-    return found or [(r.label, Finding("unmeasured", "no second result of the same base")) for r in results]
+            overlap = shared["undifferentiated, ships"]
+            finding = Finding("yes" if overlap["p"] < SHARED_P else "no", _shared(overlap))
+            findings.append((f"{ours.label} and {theirs.label}", finding))
+    return findings or [(r.label, Finding("unmeasured", "no second result of the same base")) for r in results]
 
 
 def little_lost(result: Figures) -> Finding:
     name = _group(result)
     before, after = result["before"]["harmless"], result["trials"][name][name]["harmless"]
-    said = (
+    figures = (
         f"{name}: coherent answers to harmless requests {share(before['coherent'])} before, "
         f"{interval(after['coherent'])} after; no benchmark was run"
     )
-    return Finding("yes" if before["coherent"]["value"] - after["coherent"]["value"] <= GAP else "no", said)
+    return Finding("yes" if before["coherent"]["value"] - after["coherent"]["value"] <= GAP else "no", figures)
 
 
 def _group(result: Figures) -> str:
@@ -271,19 +275,19 @@ def _refusals_go(result: Figures, name: str) -> Finding:
     }
     verdict = result["verdicts"][name]
     before, after = result["before"]["harmful"], result["trials"][name][name]["harmful"]
-    said = (
+    figures = (
         f"{name}: refused {share(before['refused'])} before, {interval(after['refused'])} after; complied "
         f"{interval(before['complied'])} and {interval(after['complied'])} ({verdict})"
     )
-    return Finding(_by_word(verdict, by_word, "yes"), said)
+    return Finding(_by_word(verdict, by_word, "yes"), figures)
 
 
 def _by_word(verdict: str, answers: dict[str, Support], otherwise: Support) -> Support:
     return next((answer for start, answer in answers.items() if verdict.startswith(start)), otherwise)
 
 
-def _shared(found: Figures) -> str:
-    return f"{found['shared']} of {found['sizes'][0]} shared (p {found['p']:.2g} by chance)"
+def _shared(overlap: Figures) -> str:
+    return f"{overlap['shared']} of {overlap['sizes'][0]} shared (p {overlap['p']:.2g} by chance)"
 
 
 def _own_mark(words: str) -> str:

@@ -83,10 +83,10 @@ class Row:
 def load_claims(path: Path = CLAIMS) -> Claims:
     """The claims' file. DataError where a claim has no paper, no rule that exists, or two ways to be decided."""
     try:
-        found = tomllib.loads(path.read_text())
-        papers = tuple(Paper(**{**paper, "left_out": tuple(paper["left_out"])}) for paper in found["paper"])
-        claims = tuple(Claim(**claim) for claim in found["claim"])
-        known = Claims(papers, claims, found["commands"])
+        table = tomllib.loads(path.read_text())
+        papers = tuple(Paper(**{**paper, "left_out": tuple(paper["left_out"])}) for paper in table["paper"])
+        claims = tuple(Claim(**claim) for claim in table["claim"])
+        known = Claims(papers, claims, table["commands"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {type(error).__name__}: {error}") from error
     ids = {p.id for p in papers}

@@ -55,12 +55,12 @@ class Result:
     def models(self) -> list[str]:
         """The models measured, by the name that the study gives them."""
         if self.kind == "direction":
-            found = [arm["model"] for arm in self.data["identities"].values()]
+            models = [arm["model"] for arm in self.data["identities"].values()]
         elif self.kind == "transfer":
-            found = [subject["identity"]["model"] for subject in self.data["subjects"]]
+            models = [subject["identity"]["model"] for subject in self.data["subjects"]]
         else:
-            found = [self.data["model"]["model"]]
-        return list(dict.fromkeys(found))
+            models = [self.data["model"]["model"]]
+        return list(dict.fromkeys(models))
 
     @property
     def synthetic(self) -> bool:
@@ -105,15 +105,15 @@ def whole(result: Result, use: Callable[[Figures], T]) -> T:
 
 def decide(seen: Sequence[Finding]) -> ClaimOutcome:
     """One outcome of what all results say."""
-    said = {s.support for s in seen}
-    told = said & {"yes", "no", "unsure"}
-    if told == {"yes"}:
+    answers = {s.support for s in seen}
+    decisive = answers & {"yes", "no", "unsure"}
+    if decisive == {"yes"}:
         return "reproduced"
-    if told == {"no"}:
+    if decisive == {"no"}:
         return "not reproduced"
-    if told:
+    if decisive:
         return "mixed"
-    return "not testable here" if "untestable" in said else "not measured"
+    return "not testable here" if "untestable" in answers else "not measured"
 
 
 def read_results(studies: Path) -> list[Result]:
@@ -131,9 +131,9 @@ def _read(path: Path) -> Result:
     if isinstance(data, dict):
         for field, start, kind in _SIGNS:
             if str(data.get(field, "")).startswith(start):
-                found = Result(path.parent.name, kind, path, data)
-                _check(found)
-                return found
+                result = Result(path.parent.name, kind, path, data)
+                _check(result)
+                return result
     raise DataError(f"{path}: neither its `what` nor its `format` is that of a study known here")
 
 
@@ -141,11 +141,11 @@ def _check(result: Result) -> None:
     whole(result, lambda _: result.models)
 
 
-def interval(found: Figures) -> Interval:
+def interval(figure: Figures) -> Interval:
     """A figure of a RESULT.json."""
-    return Interval(**{key: found[key] for key in ("value", "low", "high", "n")})
+    return Interval(**{key: figure[key] for key in ("value", "low", "high", "n")})
 
 
-def share(found: Figures) -> str:
+def share(figure: Figures) -> str:
     """A rate with its interval and what it was counted on."""
-    return f"{interval(found)} (n = {found['n']})"
+    return f"{interval(figure)} (n = {figure['n']})"

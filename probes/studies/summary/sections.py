@@ -46,8 +46,8 @@ def section(result: Result, at: Path) -> list[str]:
     probes = [p.with_suffix(".json").name for p in sorted(result.path.parent.glob("*.safetensors"))]
     if probes:
         lines += [f"It left {', '.join(f'[{name}]({folder}/{name})' for name in probes)} for the worker.", ""]
-    made = f"Made by `{result.command}`. " if result.command else ""
-    return [*lines, f"{made}All figures: {', '.join(links)}.", ""]
+    command = f"Made by `{result.command}`. " if result.command else ""
+    return [*lines, f"{command}All figures: {', '.join(links)}.", ""]
 
 
 # What was measured
@@ -125,13 +125,13 @@ def _direction_figures(result: Figures) -> list[str]:
         for name in names
         if name in rows
     ]
-    found = result["prediction"]
-    if "not_possible" in found:
-        return [*lines, f"Which message will show the behaviour: no figure, {found['not_possible']}"]
-    best, detector = found["direction"], found["detector"]
+    predicted = result["prediction"]
+    if "not_possible" in predicted:
+        return [*lines, f"Which message will show the behaviour: no figure, {predicted['not_possible']}"]
+    best, detector = predicted["direction"], predicted["detector"]
     lines.append(
         f"Which message will show the behaviour: AUROC {interval(best['auroc'])} of the direction at {best['site']}, "
-        f"{interval(found['text_only'])} of the text alone"
+        f"{interval(predicted['text_only'])} of the text alone"
     )
     if detector and detector["cosine"]:
         lines.append(
@@ -153,22 +153,22 @@ def _transfer_figures(result: Figures) -> list[str]:
     recipes = [f"{p['donor']} to {p['receiver']} ({p['recipe']})" for p in result["probes"] if p.get("recipe")]
     last = f"Probes that carry a recipe, of {len(result['probes'])} receivers: {', '.join(recipes) or 'none'}"
     lines = [
-        f"{mode}, {names[which]} ({found['pairs']} pairs): "
-        + "; ".join(f"{label} {interval(found[key])}" for key, label in labels.items())
+        f"{mode}, {names[which]} ({figures['pairs']} pairs): "
+        + "; ".join(f"{label} {interval(figures[key])}" for key, label in labels.items())
         for mode, overall in result["overall"].items()
-        for which, found in overall.items()
+        for which, figures in overall.items()
     ]
     return [*lines, last]
 
 
 def _heads_figures(result: Figures) -> list[str]:
-    held, opened = result["heldout"], result["open"]
+    heldout, opened = result["heldout"], result["open"]
     sites = ", ".join(head["site"] for head in result["heads"])
     lines = [f"Chosen heads: {sites}, alpha {result['alpha']:g}"]
     for name in (PLAIN_NAME, CHOSEN, OPPOSITE, LAYER, PROBE_HEADS):
-        if name in held and name in opened:
+        if name in heldout and name in opened:
             lines.append(
-                f"{name}: wanted choices {share(held[name]['wanted'])}; open answers: {result['metric']['name']} "
+                f"{name}: wanted choices {share(heldout[name]['wanted'])}; open answers: {result['metric']['name']} "
                 f"{share(opened[name]['behaviour'])}, good {interval(opened[name]['good'])}"
             )
     test = result["detector"]["test"]["auroc"]
@@ -176,8 +176,8 @@ def _heads_figures(result: Figures) -> list[str]:
 
 
 def _safety_figures(result: Figures) -> list[str]:
-    before, found = result["before"], result["attribution"]["undifferentiated"]
-    first = found["top"]["ships"][0]
+    before, attribution = result["before"], result["attribution"]["undifferentiated"]
+    first = attribution["top"]["ships"][0]
     group = ", ".join(row["head"] for row in result["dataset"]["sahara"])
     return [
         f"Nothing ablated: refused {share(before['harmful']['refused'])} of harmful and "
@@ -193,14 +193,14 @@ def _safety_figures(result: Figures) -> list[str]:
     ]
 
 
-def _safety_probe(made: Figures) -> list[str]:
-    if "not_made" in made:
-        return [f"No probe of harmful requests: {made['not_made']}"]
-    drawn = made["random_heads"]
+def _safety_probe(probe: Figures) -> list[str]:
+    if "not_made" in probe:
+        return [f"No probe of harmful requests: {probe['not_made']}"]
+    drawn = probe["random_heads"]
     spread = f"; as many random heads, chosen alike, {min(drawn):.2f} to {max(drawn):.2f}" if drawn else ""
     return [
-        f"Probe of harmful requests at {made['site']}, held-out AUROC {interval(made['auroc'])}{spread}; the text "
-        f"alone {interval(made['text_only'])}"
+        f"Probe of harmful requests at {probe['site']}, held-out AUROC {interval(probe['auroc'])}{spread}; the text "
+        f"alone {interval(probe['text_only'])}"
     ]
 
 

@@ -63,13 +63,13 @@ def read_receiver(chat: ChatModel, subject: Subject, site: Site) -> ReceiverActi
     )
 
 
-def compare(held: ReceiverActivations, direction: Direction, **controls: Sequence[Direction]) -> Detection:
+def compare(activations: ReceiverActivations, direction: Direction, **controls: Sequence[Direction]) -> Detection:
     """The direction on both lists of questions; its controls, by kind, on the test questions."""
     return Detection(
-        auroc(direction.along(held.test), labels_of(held.test)),
-        auroc_value(direction.along(held.fit), labels_of(held.fit)),
+        auroc(direction.along(activations.test), labels_of(activations.test)),
+        auroc_value(direction.along(activations.fit), labels_of(activations.fit)),
         {
-            kind: [auroc_value(d.along(held.test), labels_of(held.test)) for d in drawn]
+            kind: [auroc_value(d.along(activations.test), labels_of(activations.test)) for d in drawn]
             for kind, drawn in controls.items()
         },
     )

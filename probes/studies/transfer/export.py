@@ -44,16 +44,16 @@ def write_probes(
 ) -> list[dict[str, Any]]:
     """One probe a receiver; `summaries` are the result's pairs. A receiver that allows none says why (`not_made`)."""
     named: dict[str, str] = {}
-    made = []
+    reports = []
     for reading, receiver in zip(measured.readings, measured.receivers, strict=True):
         subject = reading.subject.name
         offered = [(p, s) for p, s in zip(measured.pairs, summaries, strict=True) if p.receiver == subject]
         pair, mode, summary = _choose(offered)
-        told: dict[str, Any] = {"receiver": subject, "donor": pair.donor}
+        report: dict[str, Any] = {"receiver": subject, "donor": pair.donor}
         try:
             probe = _probe(reading, receiver, pair, _name(subject, named))
         except (DataError, DirectionError) as error:
-            made.append(told | {"not_made": str(error)})
+            reports.append(report | {"not_made": str(error)})
             continue
         if mode is not None:
             settings, effect = measured.settings, summary["modes"][mode]
@@ -67,9 +67,9 @@ def write_probes(
             f"{subject}: probe {path.name} from {pair.donor}" + (", with a recipe" if mode else ", without a recipe")
         )
         evaluation = probe.card.evaluation
-        told |= {"file": path.name, "recipe": mode, "at_threshold": evaluation["at_threshold"]}
-        made.append(told | {name: evaluation[part]["auroc"] for name, part in _AUROC.items()})
-    return made
+        report |= {"file": path.name, "recipe": mode, "at_threshold": evaluation["at_threshold"]}
+        reports.append(report | {name: evaluation[part]["auroc"] for name, part in _AUROC.items()})
+    return reports
 
 
 def _choose(offered: Sequence[tuple[Pair, dict[str, Any]]]) -> tuple[Pair, Mode | None, dict[str, Any]]:
@@ -138,8 +138,8 @@ def _scored(
     return rows, np.concatenate(scores)
 
 
-def _nulls(prefix: str, found: Detection) -> dict[str, dict[str, Any]]:
-    return {f"{prefix}_{kind}": null_figures(values) for kind, values in found.controls.items()}
+def _nulls(prefix: str, detection: Detection) -> dict[str, dict[str, Any]]:
+    return {f"{prefix}_{kind}": null_figures(values) for kind, values in detection.controls.items()}
 
 
 def _name(subject: str, named: dict[str, str]) -> str:

@@ -75,15 +75,15 @@ def fit_map(
     own = np.arange(len(source)) if groups is None else np.asarray(groups)
     split = np.random.default_rng(seed).permutation
     names = split(np.unique(own))
-    held = np.isin(own, names[: _held_out(len(names))])
+    held_out = np.isin(own, names[: _held_out(len(names))])
     X, Y = check_anchors(source, own, "the donor"), _finite(target, "the receiver")
-    X_fit, Y_fit = X[~held], Y[~held]
-    folds = np.array_split(split(np.unique(own[~held])), FOLDS)
-    best = int(np.argmin(sum(_errors(X_fit, Y_fit, np.isin(own[~held], fold), penalties) for fold in folds)))
+    X_fit, Y_fit = X[~held_out], Y[~held_out]
+    folds = np.array_split(split(np.unique(own[~held_out])), FOLDS)
+    best = int(np.argmin(sum(_errors(X_fit, Y_fit, np.isin(own[~held_out], fold), penalties) for fold in folds)))
     ridge = _ridge(X_fit, Y_fit)
     weights = ridge.vectors @ ridge.turned_weights(penalties[best])
-    residual = Y[held] - ridge.y_mean - (X[held] - ridge.x_mean) @ weights
-    sse, sst = (residual**2).sum(0), ((Y[held] - ridge.y_mean) ** 2).sum(0)
+    residual = Y[held_out] - ridge.y_mean - (X[held_out] - ridge.x_mean) @ weights
+    sse, sst = (residual**2).sum(0), ((Y[held_out] - ridge.y_mean) ** 2).sum(0)
     if sst.sum() == 0:
         raise DataError("anchors: all alike at the receiver; there is nothing to map to")
     return RidgeMap(
@@ -95,7 +95,7 @@ def fit_map(
         r2=1 - float(sse.sum() / sst.sum()),
         r2_median=float(np.median(1 - sse[sst > 0] / sst[sst > 0])),
         fitted=len(X_fit),
-        held_out=int(held.sum()),
+        held_out=int(held_out.sum()),
     )
 
 
@@ -112,17 +112,17 @@ def shuffled_map(
     return fit_map(source, target[order], groups=groups, seed=seed, penalties=penalties)
 
 
-def mapped_direction(found: RidgeMap, donor: Direction, native: Direction) -> Direction:
+def mapped_direction(ridge: RidgeMap, donor: Direction, native: Direction) -> Direction:
     """`donor` in the receiver: at the native direction's site, with its norm and its centre.
 
     Raises DirectionError when the donor's direction has another width than the map, or nothing of it gets through.
     """
-    if donor.vector.shape != found.source_centre.shape or native.vector.shape != found.target_centre.shape:
+    if donor.vector.shape != ridge.source_centre.shape or native.vector.shape != ridge.target_centre.shape:
         raise DirectionError(
-            f"map: takes {found.weights.shape[0]} dimensions to {found.weights.shape[1]}, the directions have "
+            f"map: takes {ridge.weights.shape[0]} dimensions to {ridge.weights.shape[1]}, the directions have "
             f"{donor.vector.shape[0]} and {native.vector.shape[0]}"
         )
-    vector = donor.vector @ found.weights
+    vector = donor.vector @ ridge.weights
     norm = float(np.linalg.norm(vector))
     if norm < 1e-12 * donor.norm:
         raise DirectionError(
@@ -131,16 +131,16 @@ def mapped_direction(found: RidgeMap, donor: Direction, native: Direction) -> Di
     return native.with_vector(vector * (native.norm / norm))
 
 
-def cosine_null(found: RidgeMap, donor: Direction, native: Direction, *, draws: int = 1000, seed: int = 0) -> Floats:
+def cosine_null(ridge: RidgeMap, donor: Direction, native: Direction, *, draws: int = 1000, seed: int = 0) -> Floats:
     """Cosines to the native direction of random donor directions sent through the same map, (draws,)."""
-    noise = np.random.default_rng(seed).standard_normal((draws, len(donor.vector))) @ found.weights
+    noise = np.random.default_rng(seed).standard_normal((draws, len(donor.vector))) @ ridge.weights
     size: Floats = np.linalg.norm(noise, axis=1)
     return noise @ native.unit / np.where(size > 0, size, 1.0)
 
 
-def random_source(found: RidgeMap, donor: Direction, native: Direction, seed: int) -> Direction:
+def random_source(ridge: RidgeMap, donor: Direction, native: Direction, seed: int) -> Direction:
     """A random donor direction sent through the same map (control)."""
-    return mapped_direction(found, random_like(donor, seed), native)
+    return mapped_direction(ridge, random_like(donor, seed), native)
 
 
 def check_anchors(rows: NDArray[np.floating], groups: NDArray[np.int_], name: str) -> Floats:

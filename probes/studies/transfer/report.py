@@ -149,37 +149,37 @@ def _pair(pair: Pair, receiver: Receiver, modes: Sequence[Mode]) -> dict[str, An
     }
 
 
-def _detection(found: Detection) -> dict[str, Any]:
+def _detection(detection: Detection) -> dict[str, Any]:
     return {
-        "auroc": asdict(found.test),
+        "auroc": asdict(detection.test),
         "controls": {
             kind: {"n": len(v), "mean": float(np.mean(v)), "most": max(map(from_chance, v))}
-            for kind, v in found.controls.items()
+            for kind, v in detection.controls.items()
         },
-        "over_controls": found.over_controls,
+        "over_controls": detection.over_controls,
     }
 
 
 def _effect(pair: Pair, receiver: Receiver, mode: Mode) -> dict[str, Any]:
     mapped, before = pair.mapped[mode], receiver.untouched
     nulls = dict(zip(NULLS, (pair.random_source[mode], pair.shuffled[mode], receiver.random[mode]), strict=True))
-    over = {name: difference(mapped.good, [o.good for o in found]) for name, found in nulls.items()}
-    best = max(float(o.good.mean()) for found in nulls.values() for o in found)
+    over = {name: difference(mapped.good, [o.good for o in outcomes]) for name, outcomes in nulls.items()}
+    best = max(float(o.good.mean()) for outcomes in nulls.values() for o in outcomes)
     gain = difference(mapped.good, [before.good])
     drop = difference(before.behaviour, [mapped.behaviour])
     own = float(receiver.native[mode].good.mean() - before.good.mean())
     return {
         "mapped": _condition(mapped),
-        **{name: _conditions(found) for name, found in nulls.items()},
+        **{name: _conditions(outcomes) for name, outcomes in nulls.items()},
         "gain": asdict(gain),
         "drop": asdict(drop),
         "drop_controls": {
-            name: float(before.behaviour.mean() - np.mean([o.behaviour.mean() for o in found]))
-            for name, found in nulls.items()
+            name: float(before.behaviour.mean() - np.mean([o.behaviour.mean() for o in outcomes]))
+            for name, outcomes in nulls.items()
         },
         "own_gain": own,
         "over": {name: asdict(value) for name, value in over.items()},
-        "over_controls": asdict(difference(mapped.good, [o.good for found in nulls.values() for o in found])),
+        "over_controls": asdict(difference(mapped.good, [o.good for outcomes in nulls.values() for o in outcomes])),
         "best_control_good": best,
         "verdict": _pair_verdict(own, gain, drop, list(over.values()), float(mapped.good.mean()) > best),
     }
@@ -194,39 +194,39 @@ def _pair_verdict(own: float, gain: Interval, drop: Interval, over: Sequence[Int
     return "noise" if drop.value >= WORKS and drop.low > 0 else "no effect"
 
 
-def _receiver(found: Receiver, modes: Sequence[Mode]) -> dict[str, Any]:
+def _receiver(receiver: Receiver, modes: Sequence[Mode]) -> dict[str, Any]:
     return {
-        "aligned": _condition(found.aligned),
-        "untouched": _condition(found.untouched),
+        "aligned": _condition(receiver.aligned),
+        "untouched": _condition(receiver.untouched),
         "modes": {
             mode: {
-                "own": _condition(found.native[mode]),
-                "random": _conditions(found.random[mode]),
-                "orthogonal": _condition(found.orthogonal[mode]),
-                "another_block": _condition(found.elsewhere[mode]) if found.elsewhere else None,
+                "own": _condition(receiver.native[mode]),
+                "random": _conditions(receiver.random[mode]),
+                "orthogonal": _condition(receiver.orthogonal[mode]),
+                "another_block": _condition(receiver.elsewhere[mode]) if receiver.elsewhere else None,
             }
             for mode in modes
         },
     }
 
 
-def _condition(found: ContrastOutcome) -> dict[str, Any]:
-    n = len(found.behaviour)
+def _condition(outcome: ContrastOutcome) -> dict[str, Any]:
+    n = len(outcome.behaviour)
     return {
-        "bad": asdict(rate(int(found.behaviour.sum()), n)),
-        "good": asdict(rate(int(found.good.sum()), n)),
-        "nll": found.nll,
-        "change": found.change,
+        "bad": asdict(rate(int(outcome.behaviour.sum()), n)),
+        "good": asdict(rate(int(outcome.good.sum()), n)),
+        "nll": outcome.nll,
+        "change": outcome.change,
     }
 
 
-def _conditions(found: Sequence[ContrastOutcome]) -> dict[str, Any]:
-    bad, good = ([float(getattr(o, name).mean()) for o in found] for name in ("behaviour", "good"))
+def _conditions(outcomes: Sequence[ContrastOutcome]) -> dict[str, Any]:
+    bad, good = ([float(getattr(o, name).mean()) for o in outcomes] for name in ("behaviour", "good"))
     return {
-        "draws": len(found),
+        "draws": len(outcomes),
         "bad": {"mean": float(np.mean(bad)), "least": min(bad)},
         "good": {"mean": float(np.mean(good)), "most": max(good)},
-        "change": float(np.mean([o.change for o in found])),
+        "change": float(np.mean([o.change for o in outcomes])),
     }
 
 
@@ -274,10 +274,10 @@ def _means(pairs: Sequence[dict[str, Any]], mode: Mode) -> dict[str, Any]:
 
 
 def _nested(pair: dict[str, Any], mode: Mode, path: Sequence[str]) -> float:
-    found = pair["modes"][mode]
+    value = pair["modes"][mode]
     for name in path:
-        found = found[name]
-    return float(found)
+        value = value[name]
+    return float(value)
 
 
 def _spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -305,12 +305,12 @@ def _asymmetry(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mo
         return float(p["modes"][mode]["gain"]["value"])
 
     named = groups if any(groups[p["donor"]] != groups[p["receiver"]] for p in pairs) else {n: n for n in groups}
-    found = {}
+    by_group = {}
     for group in dict.fromkeys(named.values()):
         given = [p for p in across if named[p["donor"]] == group]
         taken = [p for p in across if named[p["receiver"]] == group]
         if given and taken:
-            found[group] = {
+            by_group[group] = {
                 "as_donor": asdict(over_models(given, gain)),
                 "as_receiver": asdict(over_models(taken, gain)),
                 "over_controls_as_donor": asdict(
@@ -321,7 +321,7 @@ def _asymmetry(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mo
     ways = [(gain(p), gain(both[r, d])) for (d, r), p in both.items() if d < r and (r, d) in both]
     noise = [_noise(p, mode) for p in across]
     return {
-        "groups": found,
+        "groups": by_group,
         "mean_difference_of_two_ways": float(np.mean([abs(a - b) for a, b in ways])) if ways else None,
         # What two equal gains would differ by, from the questions alone.
         "expected_from_sampling": float(np.mean(noise)) * 2 / float(np.sqrt(np.pi)),
@@ -336,19 +336,19 @@ def _noise(pair: dict[str, Any], mode: Mode) -> float:
 def _verdict(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mode) -> str:
     """In words, over pairs of different groups (over all pairs when there is one group)."""
     across = [p for p in pairs if groups[p["donor"]] != groups[p["receiver"]]] or list(pairs)
-    found = _means(across, mode)
-    counts = ", ".join(f"{v}: {found['verdicts'].get(v, 0)}" for v in VERDICTS)
-    gain, over = (Interval(**found[name]) for name in ("gain", "over_controls"))
-    if found["own_gain"]["value"] < WORKS:
+    means = _means(across, mode)
+    counts = ", ".join(f"{v}: {means['verdicts'].get(v, 0)}" for v in VERDICTS)
+    gain, over = (Interval(**means[name]) for name in ("gain", "over_controls"))
+    if means["own_gain"]["value"] < WORKS:
         words = "nothing can be said: the receivers' own directions do not work either"
     elif gain.value < WORKS or gain.low <= 0:
-        drop = Interval(**found["drop"])
+        drop = Interval(**means["drop"])
         words = "mapped directions do not transfer" + (
             ": bad answers go, good ones do not come back" if drop.low > 0 else ""
         )
     elif over.low <= 0:
         words = "mapped directions work, and no better than controls through the same map: not specific"
-    elif found["verdicts"].get(SPECIFIC, 0) * 2 >= len(across):
+    elif means["verdicts"].get(SPECIFIC, 0) * 2 >= len(across):
         words = "mapped directions work and are specific in most pairs"
     else:
         words = "mapped directions work better than controls on average, and are specific in a minority of pairs"
@@ -373,8 +373,8 @@ def _detections(measured: Measured, groups: dict[str, str]) -> dict[str, Any]:
     return {"pairs": len(ends), **{name: asdict(over_models(ends, itemgetter(name))) for name in figures}}
 
 
-def _detection_verdict(found: dict[str, Any]) -> str:
-    mapped, own, over = (Interval(**found[name]) for name in ("mapped", "own", "over_controls"))
+def _detection_verdict(figures: dict[str, Any]) -> str:
+    mapped, own, over = (Interval(**figures[name]) for name in ("mapped", "own", "over_controls"))
     if own.value < DETECTS:
         words = "nothing can be said: the receivers' own directions do not tell their conditions apart either"
     elif mapped.value < DETECTS:
@@ -383,16 +383,16 @@ def _detection_verdict(found: dict[str, Any]) -> str:
         words = "mapped directions tell the receivers' conditions apart, no better than controls: not specific"
     else:
         words = "mapped directions tell the receivers' conditions apart, better than controls do"
-    return f"{words} (AUROC {mapped}, over controls {over}, receivers' own {own}; {found['pairs']} pairs)"
+    return f"{words} (AUROC {mapped}, over controls {over}, receivers' own {own}; {figures['pairs']} pairs)"
 
 
 def of_text(probes: Sequence[dict[str, Any]]) -> str:
     """A warning where the receivers' conversations, without any model, tell the conditions apart as well."""
-    made = [p for p in probes if "text_only" in p]
-    alike = [p for p in made if p["text_only"]["value"] >= p["auroc"]["value"]]
+    probed = [p for p in probes if "text_only" in p]
+    alike = [p for p in probed if p["text_only"]["value"] >= p["auroc"]["value"]]
     if not alike:
         return ""
-    return f"; warning: the text alone tells the conditions apart as well in {len(alike)} of {len(made)} receivers"
+    return f"; warning: the text alone tells the conditions apart as well in {len(alike)} of {len(probed)} receivers"
 
 
 def _few(draws: int) -> str:
@@ -402,7 +402,7 @@ def _few(draws: int) -> str:
 def _matrix(
     result: dict[str, Any], names: Sequence[str], value: Callable[[dict[str, Any]], float]
 ) -> NDArray[np.float64]:
-    made = np.full((len(names), len(names)), np.nan)
+    matrix = np.full((len(names), len(names)), np.nan)
     for pair in result["pairs"]:
-        made[names.index(pair["donor"]), names.index(pair["receiver"])] = value(pair)
-    return made
+        matrix[names.index(pair["donor"]), names.index(pair["receiver"])] = value(pair)
+    return matrix

@@ -132,12 +132,12 @@ def _reading(
             "fit": _hash(*subject.fit),
         },
     )
-    found = results.get("reading")
-    if found is None:
+    stored = results.get("reading")
+    if stored is None:
         progress(f"{subject.name}: reading {len(anchors)} anchors and {len(subject.fit)} fit messages")
-        found = _read_all(chat, subject, anchors, settings, site, far)
-        results.put("reading", found)
-    rows = np.array(found["anchors"], dtype=np.float32)
+        stored = _read_all(chat, subject, anchors, settings, site, far)
+        results.put("reading", stored)
+    rows = np.array(stored["anchors"], dtype=np.float32)
     groups = np.tile(np.arange(len(anchors)), len(rows) // len(anchors))
     maps.check_anchors(rows, groups, subject.name)  # before anything is generated
     return ModelReading(
@@ -145,8 +145,8 @@ def _reading(
         identity,
         rows,
         groups,
-        _direction(site, found["native"]),
-        _direction(far, found["elsewhere"]) if found["elsewhere"] else None,
+        _direction(site, stored["native"]),
+        _direction(far, stored["elsewhere"]) if stored["elsewhere"] else None,
     )
 
 
@@ -160,16 +160,20 @@ def _read_all(
         for condition in conditions
         for position in settings.token_positions
     ]
-    made: dict[str, Any] = {"anchors": np.concatenate(rows).tolist(), "elsewhere": None}
+    plain: dict[str, Any] = {"anchors": np.concatenate(rows).tolist(), "elsewhere": None}
     for name, at in (("native", site), ("elsewhere", far)):
         try:
-            found = contrast_directions(chat, contrast, subject.fit, [at])[at]
+            direction = contrast_directions(chat, contrast, subject.fit, [at])[at]
         except DirectionError as error:
             if name == "native":
                 raise DirectionError(f"{subject.name}: {error}") from None
             continue  # a block where both conditions look alike has no direction to be wrong with
-        made[name] = {"vector": found.vector.tolist(), "centre": found.centre.tolist(), "sigma": found.sigma}
-    return made
+        plain[name] = {
+            "vector": direction.vector.tolist(),
+            "centre": direction.centre.tolist(),
+            "sigma": direction.sigma,
+        }
+    return plain
 
 
 def _direction(site: Site, stored: dict[str, Any]) -> Direction:
@@ -222,19 +226,19 @@ class _ReceiverRunner:
                 f"anchors: {donor.subject.name} has {len(donor.groups)} and {own.subject.name} {len(own.groups)} rows"
             )
         seeds = range(settings.seed, settings.seed + settings.draws)
-        found = maps.fit_map(donor.anchors, own.anchors, groups=own.groups, seed=settings.seed)
+        ridge = maps.fit_map(donor.anchors, own.anchors, groups=own.groups, seed=settings.seed)
         mixed = [maps.shuffled_map(donor.anchors, own.anchors, groups=own.groups, seed=s) for s in seeds]
-        direction = maps.mapped_direction(found, donor.native, own.native)
-        noise = [maps.random_source(found, donor.native, own.native, s) for s in seeds]
+        direction = maps.mapped_direction(ridge, donor.native, own.native)
+        noise = [maps.random_source(ridge, donor.native, own.native, s) for s in seeds]
         shuffled = [maps.mapped_direction(m, donor.native, own.native) for m in mixed]
         return Pair(
             donor=donor.subject.name,
             receiver=own.subject.name,
-            map=found,
+            map=ridge,
             direction=direction,
             shuffled_r2=[m.r2 for m in mixed],
             cosine=cosine(direction, own.native),
-            cosine_null=maps.cosine_null(found, donor.native, own.native, seed=settings.seed),
+            cosine_null=maps.cosine_null(ridge, donor.native, own.native, seed=settings.seed),
             shuffled_cosines=[cosine(d, own.native) for d in shuffled],
             mapped=self._by_mode(direction),
             random_source={m: [self._run(d, m) for d in noise] for m in settings.modes},
@@ -256,17 +260,17 @@ class _ReceiverRunner:
 
     def _once(self, name: str, make: Callable[[], ContrastOutcome]) -> ContrastOutcome:
         """An outcome without its texts, generated when it is not in the result cache."""
-        found = self._results.get(name)
-        if found is None:
+        stored = self._results.get(name)
+        if stored is None:
             new = make()
-            found = {**asdict(new), "texts": [], "behaviour": new.behaviour.tolist(), "good": new.good.tolist()}
-            self._results.put(name, found)
+            stored = {**asdict(new), "texts": [], "behaviour": new.behaviour.tolist(), "good": new.good.tolist()}
+            self._results.put(name, stored)
         return ContrastOutcome(
             (),
-            np.array(found["behaviour"], dtype=np.bool_),
-            np.array(found["good"], dtype=np.bool_),
-            found["nll"],
-            found["change"],
+            np.array(stored["behaviour"], dtype=np.bool_),
+            np.array(stored["good"], dtype=np.bool_),
+            stored["nll"],
+            stored["change"],
         )
 
     def _read(self) -> ReceiverActivations:
@@ -274,11 +278,11 @@ class _ReceiverRunner:
         if self._held is None:
             subject, site = self._reading.subject, self._reading.native.site
             name = f"both conditions at {site}, fit {_hash(asdict(subject.contrast), *subject.fit)}"
-            found = self._results.get(name)
-            if found is None:
-                found = read_receiver(self._model(), subject, site).plain()
-                self._results.put(name, found)
-            self._held = ReceiverActivations.of(found)
+            stored = self._results.get(name)
+            if stored is None:
+                stored = read_receiver(self._model(), subject, site).plain()
+                self._results.put(name, stored)
+            self._held = ReceiverActivations.of(stored)
         return self._held
 
     def _model(self) -> ChatModel:

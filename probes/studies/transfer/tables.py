@@ -68,11 +68,11 @@ def _cells(cells: Sequence[dict[str, Any]]) -> list[str]:
     at = {(c["donor"], c["receiver"]): c for c in cells}
 
     def cell(donor: str, receiver: str) -> str:
-        found = at.get((donor, receiver))
-        if found is None:
+        figures = at.get((donor, receiver))
+        if figures is None:
             return ""
-        gain, over = found["gain"]["value"], found["over_controls"]["value"]
-        return f"{found['r2']['value']:.2f}, {found['cosine']['value']:.2f}, **{gain:+.2f}** ({over:+.2f})"
+        gain, over = figures["gain"]["value"], figures["over_controls"]["value"]
+        return f"{figures['r2']['value']:.2f}, {figures['cosine']['value']:.2f}, **{gain:+.2f}** ({over:+.2f})"
 
     rows = [[donor, *(cell(donor, receiver) for receiver in groups)] for donor in groups]
     legend = "R2, cosine to the receiver's own, **gain** (gain over the mean control); same group: other members."
@@ -94,25 +94,27 @@ def _overall(overall: dict[str, Any]) -> list[str]:
         "drop_shuffled": "... shuffled pairs",
         "drop_receiver_random": "... random in the receiver",
     }
-    rows = [[label, *(interval(found[key]) for found in overall.values())] for key, label in figures.items()]
+    rows = [
+        [label, *(interval(correlations[key]) for correlations in overall.values())] for key, label in figures.items()
+    ]
     correlation = "rank correlation of {} with the gain over controls"
     for name, label in (("r2", "R2"), ("cosine", "cosine")):
-        found = [o["rank_correlation_with_over_controls"][name] for o in overall.values()]
-        rows.append([correlation.format(label), *("too few" if v is None else f"{v:.2f}" for v in found)])
+        correlations = [o["rank_correlation_with_over_controls"][name] for o in overall.values()]
+        rows.append([correlation.format(label), *("too few" if v is None else f"{v:.2f}" for v in correlations)])
     return _table(["", *(f"{names[k]} ({v['pairs']} pairs)" for k, v in overall.items())], rows)
 
 
-def _asymmetry(found: dict[str, Any]) -> list[str]:
+def _asymmetry(asymmetry: dict[str, Any]) -> list[str]:
     rows = [
         [name, interval(g["as_donor"]), interval(g["as_receiver"]), interval(g["over_controls_as_donor"])]
-        for name, g in found["groups"].items()
+        for name, g in asymmetry["groups"].items()
     ]
     lines = _table(["group", "gain as donor", "gain as receiver", "gain over controls as donor"], rows)
-    if found["mean_difference_of_two_ways"] is not None:
+    if asymmetry["mean_difference_of_two_ways"] is not None:
         lines += [
             "",
-            f"The two ways of a pair differ by {found['mean_difference_of_two_ways']:.2f} on average; equal ways would "
-            f"differ by {found['expected_from_sampling']:.2f} from the choice of questions alone.",
+            f"The two ways of a pair differ by {asymmetry['mean_difference_of_two_ways']:.2f} on average; equal ways "
+            f"would differ by {asymmetry['expected_from_sampling']:.2f} from the choice of questions alone.",
         ]
     return lines
 
@@ -139,19 +141,19 @@ def _detection(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _spread(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.2f} ({found['most']:.2f})"
+def _spread(controls: dict[str, Any]) -> str:
+    return f"{controls['mean']:.2f} ({controls['most']:.2f})"
 
 
-def _probe(made: dict[str, Any]) -> str:
-    if "not_made" in made:
-        return f"- {made['receiver']}: no probe, {made['not_made']}"
-    recipe = f"with a recipe ({made['recipe']})" if made["recipe"] else "without a recipe: no mapped direction works"
-    held = made["at_threshold"]
+def _probe(probe: dict[str, Any]) -> str:
+    if "not_made" in probe:
+        return f"- {probe['receiver']}: no probe, {probe['not_made']}"
+    recipe = f"with a recipe ({probe['recipe']})" if probe["recipe"] else "without a recipe: no mapped direction works"
+    operating = probe["at_threshold"]
     return (
-        f"- {made['receiver']}: `{made['file']}`, {made['donor']}'s direction, {recipe}; AUROC "
-        f"{interval(made['auroc'])} (the text alone: {interval(made['text_only'])}), at its threshold TPR "
-        f"{interval(held['tpr'])}, FPR {interval(held['fpr'])}"
+        f"- {probe['receiver']}: `{probe['file']}`, {probe['donor']}'s direction, {recipe}; AUROC "
+        f"{interval(probe['auroc'])} (the text alone: {interval(probe['text_only'])}), at its threshold TPR "
+        f"{interval(operating['tpr'])}, FPR {interval(operating['fpr'])}"
     )
 
 
@@ -165,11 +167,11 @@ def _pairs(pairs: Sequence[dict[str, Any]], modes: Sequence[str]) -> list[str]:
             f"{pair['cosine']:.2f} [{null['low']:.2f}, {null['high']:.2f}]",
         ]
         for mode in modes:
-            found = pair["modes"][mode]
+            effect = pair["modes"][mode]
             row += [
-                _both(found["mapped"]),
-                f"{found['random_source']['good']['most']:.2f}, {found['shuffled']['good']['most']:.2f}",
-                found["verdict"],
+                _both(effect["mapped"]),
+                f"{effect['random_source']['good']['most']:.2f}, {effect['shuffled']['good']['most']:.2f}",
+                effect["verdict"],
             ]
         rows.append(row)
     head = ["pair", "R2 (shuffled)", "cosine [random donor directions]"]
