@@ -113,7 +113,8 @@ def _probe(probe: Figure) -> str:
         f"`{probe['file']}` reads harmful requests at {probe['site']}, chosen among the {len(probe['heads'])} heads "
         f"named above: AUROC {interval(probe['auroc'])} on held-out requests; as many random heads, chosen "
         f"alike: {drawn}; the text alone: {interval(probe['text_only'])}. At its threshold TPR "
-        f"{interval(operating['tpr'])}, FPR {interval(operating['fpr'])}. No steering recipe: taking these heads away takes refusals away."
+        f"{interval(operating['tpr'])}, FPR {interval(operating['fpr'])}. No steering "
+        "recipe: taking these heads away takes refusals away."
     )
 
 
