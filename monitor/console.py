@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def make_console(*, stderr: bool = False, markup: bool = False, width: int | None = None) -> Console:
+def make_console(*, stderr: bool = False, markup: bool = False) -> Console:
     """A console that prints `threshold:gem:fire:m` and `[bold]` as they are.
 
-    `markup` is for text of awry's own, where all data is escaped. `width` is that of a console which is no terminal,
-    where rich would take 80 columns and break words.
+    `markup` is for text of awry's own, where all data is escaped.
     """
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    wide = None if stream.isatty() else width
-    return Console(stderr=stderr, markup=markup, emoji=False, highlight=False, width=wide)
+    return Console(stderr=stderr, markup=markup, emoji=False, highlight=False)

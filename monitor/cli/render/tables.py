@@ -1,46 +1,72 @@
-"""Tables of data: nothing in a cell is read as markup or as an emoji code, and words stay whole when piped.
+"""Tables of data: words stay whole, nothing in a cell is read as markup or as an emoji code.
 
-On a terminal a table is as wide as the terminal and long cells are folded, never cut. Elsewhere it is as wide as its
-cells are.
+A table is as wide as its cells are. On a terminal that is narrower each row becomes lines of name and value, as in
+psql's expanded display; piped it stays one line a row.
 """
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from rich.table import Table
-from rich.text import Text
+import typer
+from rich.cells import cell_len
 
 from alerts.text import printable
-from monitor.console import make_console
-
-# Of a console that is no terminal: wider than any row.
-_PIPED_WIDTH = 100_000
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", note: str = "", header: bool = True
 ) -> None:
     """A table with its title above and a note below."""
-    table = Table(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, name in enumerate(columns):
-        table.add_column(name, overflow="fold", style="bold" if not header and not number else None)
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
-    console = make_console(width=_PIPED_WIDTH)
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    lines = _aligned([columns, *cells] if header else cells)
     if title:
-        console.print(Text(printable(title), style="bold"))
-    console.print(table)
+        _print_bold(title)
+    if len(columns) > 2 and _too_wide(lines):
+        for row in cells:
+            _print_expanded(columns, row)
+    else:
+        for number, line in enumerate(lines):
+            (_print_bold if header and not number else typer.echo)(line)
     if note:
-        console.print(Text(note))
+        print_line(note)
 
 
 def print_line(text: str = "") -> None:
-    """One line of text that is not broken by awry."""
-    make_console(width=_PIPED_WIDTH).print(Text(printable(text)), soft_wrap=True)
+    """One line of text, which the terminal breaks where it must."""
+    typer.echo(printable(text))
 
 
 def utc(at: datetime | None) -> str:
     """A time, whatever zone the database's server is in; empty where there is none."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if at is not None else ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Each row as a line, with two spaces between columns and none at its end."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cell_len(cell))
+
+
+def _too_wide(lines: Sequence[str]) -> bool:
+    return sys.stdout.isatty() and max(map(cell_len, lines)) > shutil.get_terminal_size().columns
+
+
+def _print_expanded(columns: Sequence[str], row: Sequence[str]) -> None:
+    """A line for each cell that holds something, and an empty one."""
+    width = max(map(cell_len, columns))
+    for name, cell in zip(columns, row, strict=True):
+        if cell:
+            typer.echo(f"{typer.style(_padded(name, width), bold=True)}  {cell}")
+    typer.echo()
+
+
+def _print_bold(text: str) -> None:
+    typer.secho(printable(text), bold=True)
