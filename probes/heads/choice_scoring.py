@@ -252,7 +252,7 @@ def letters(
 
 @dataclass
 class ChoiceScorer:
-    """Measures trials on questions in one form; what `kept` holds of a question is not measured again."""
+    """Measures trials on questions in one form; what `cache` holds of a question is not measured again."""
 
     chat: ChatModel
     form: Form
@@ -265,7 +265,7 @@ class ChoiceScorer:
     _checked: bool = False
 
     def __call__(self, trials: Sequence[SteeringTrial], questions: Sequence[BinaryChoice]) -> ChoiceOutcomes:
-        """ChoiceOutcomes (trials, questions). DataError when the plain model itself gives no finite figure."""
+        """Outcomes, arrays (trials, questions). DataError when the plain model itself gives no finite figure."""
         names = [t.name for t in trials]
         if len(set(names)) != len(names):
             raise DataError("trials: two have the same name")
@@ -285,7 +285,7 @@ class ChoiceScorer:
         return _by_letter(raw) if self.form == "letters" else _by_likelihood(raw, plain)
 
     def _measured(self, trials: Sequence[SteeringTrial], row: BinaryChoice) -> dict[str, list[float]]:
-        key = f"{self.form}:{_digest(row)}"
+        key = f"{self.form}:{sha256_text(repr(row))[:24]}"
         measured: dict[str, list[float]] = (self.cache.get(key) if self.cache else None) or {}
         missing = [t for t in trials if t.name not in measured]
         if missing:
@@ -333,10 +333,6 @@ def one_at_a_time(chat: ChatModel, row: BinaryChoice, trial: SteeringTrial) -> F
     with steering(chat, [s.intervention("last") for s in trial.shifts]) as state:
         state.begin(len(chat.token_ids(prompts[0])))
         return -answer_nll(chat, prompts, texts, base=False)
-
-
-def _digest(row: BinaryChoice) -> str:
-    return sha256_text(repr(row))[:24]
 
 
 def _by_letter(raw: Floats) -> ChoiceOutcomes:
