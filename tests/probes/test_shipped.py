@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from monitor.datasets import Labelled, rows_of
-from monitor.labelling import answer_messages
+from monitor.labelling import generate_replies
 from monitor.stream.wire import WireMessage
 from probes.card import check_identity, load_probe, replay_references, shipped_probes
 from probes.errors import ModelError, ProbeMismatchError
@@ -155,7 +155,7 @@ def test_from_a_file_to_rows_and_an_alert_and_no_second_time(
     tuned: ChatModel, state: Path, postgres_database: str, tmp_path: Path
 ) -> None:
     texts = everyday("demo")[:24]
-    answers, _ = answer_messages(tuned, [[{"role": "user", "content": t}] for t in texts], tmp_path, max_new_tokens=16)
+    answers, _ = generate_replies(tuned, [[{"role": "user", "content": t}] for t in texts], tmp_path, max_new_tokens=16)
     traffic = tmp_path / "traffic.jsonl"
     lines = [{"id": f"m{i}", "tenant": "t", "prompt": text, "response": answers[i]} for i, text in enumerate(texts)]
     traffic.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{broken\n")

@@ -161,7 +161,7 @@ def test_the_files_hold_all_figures_and_no_text(chat: ChatModel, safety_study: S
     out, result = safety_study.folder, safety_study.result
     stored = json.loads((out / "RESULT.json").read_text())
     assert stored["verdicts"] == result["verdicts"]
-    assert stored["command"] == "awry study safety-heads"
+    assert stored["command"] == SAFETY_COMMAND
     assert stored["model"]["model"] == "refusing-llama"
     assert stored["shape"] == [N_BLOCKS, N_HEADS]
     for kind in ("undifferentiated", "scaling"):
