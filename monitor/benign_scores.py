@@ -1,7 +1,7 @@
-"""Stored scores as benign traffic, without what reviewers found not to be.
+"""Stored scores as benign traffic, without the messages that reviewers judged not to be.
 
-Contract: `benign_scores` leaves out the messages of alerts judged true, and of authorised tests, which were no benign
-traffic either; it says how many, and how many flagged ones nobody has judged: those count as benign, and where some of
+Contract: `benign_scores` leaves out the messages of alerts judged true, and of authorised tests, which are not benign
+traffic either; it reports how many, and how many flagged ones have no verdict: those count as benign, and where some of
 them are not, the threshold comes out too high.
 """
 
@@ -14,18 +14,20 @@ from sqlalchemy import Connection
 from storage.queries.alerts import judged_messages
 from storage.queries.messages import ScoredMessage, scored_messages
 
-# Verdicts that say that a message was what the probe looks for.
-_FOUND = ("true", "authorised_test")
+# Verdicts on messages that are what the probe detects.
+_NOT_BENIGN = ("true", "authorised_test")
 
 
-def benign_scores(connection: Connection, probe: str, say: Callable[[str], None]) -> list[ScoredMessage]:
+def benign_scores(connection: Connection, probe: str, progress: Callable[[str], None]) -> list[ScoredMessage]:
     """The scores of a probe that may be taken for benign."""
     rows = scored_messages(connection, probe)
-    found = judged_messages(connection, probe, _FOUND)
-    kept = [row for row in rows if row.at not in found]
-    say(f"{len(rows) - len(kept)} of {len(rows)} messages left out: their alerts were judged true or authorised tests")
-    calm = judged_messages(connection, probe, ("false",))
-    open_questions = sum(row.flagged and row.at not in calm for row in kept)
-    if open_questions:
-        say(f"{open_questions} flagged messages were judged by nobody and count as benign; see awry alerts verdict")
-    return kept
+    excluded = judged_messages(connection, probe, _NOT_BENIGN)
+    benign = [row for row in rows if row.at not in excluded]
+    progress(
+        f"{len(rows) - len(benign)} of {len(rows)} messages left out: their alerts were judged true or authorised tests"
+    )
+    judged_false = judged_messages(connection, probe, ("false",))
+    without_verdict = sum(row.flagged and row.at not in judged_false for row in benign)
+    if without_verdict:
+        progress(f"{without_verdict} flagged messages have no verdict and count as benign; see awry alerts verdict")
+    return benign

@@ -41,13 +41,13 @@ def read_messages(path: Path, *, labelled: bool = False) -> list[Labelled]:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
-    found = []
+    messages = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            found.append(_read(path, number, line, labelled))
-    if not found:
+            messages.append(_read(path, number, line, labelled))
+    if not messages:
         raise SourceError(f"{path}: holds no message")
-    return found
+    return messages
 
 
 def _read(path: Path, number: int, line: bytes, labelled: bool) -> Labelled:
@@ -65,28 +65,28 @@ def _read(path: Path, number: int, line: bytes, labelled: bool) -> Labelled:
     return Labelled(message, _LABELS[label] if known else None, str(group if group is not None else message.id))
 
 
-def encode_all(chat: ChatModel, items: Sequence[Labelled], max_tokens: int) -> list[Encoded]:
+def encode_all(chat: ChatModel, messages: Sequence[Labelled], max_tokens: int) -> list[Encoded]:
     """Token ids of every message, with its response where it has one."""
-    return [encode(chat, i.message.turns, i.message.response, max_tokens) for i in items]
+    return [encode(chat, each.message.turns, each.message.response, max_tokens) for each in messages]
 
 
 def rows_of(
     chat: ChatModel,
-    items: Sequence[Labelled],
+    messages: Sequence[Labelled],
     max_tokens: int,
     *,
     label: bool | None = None,
     adapter: AdapterState = "active",
 ) -> list[Row]:
     """Rows to fit on; `label` overrides the file's."""
-    encoded = encode_all(chat, items, max_tokens)
+    encoded = encode_all(chat, messages, max_tokens)
     return [
-        Row(code, item.text, bool(item.label) if label is None else label, item.group, adapter)
-        for code, item in zip(encoded, items, strict=True)
+        Row(ids, each.text, bool(each.label) if label is None else label, each.group, adapter)
+        for ids, each in zip(encoded, messages, strict=True)
     ]
 
 
 def benign_of(chat: ChatModel, path: Path, max_tokens: int) -> Benign:
     """Benign traffic for a threshold: a file's messages, less those it labels misaligned."""
-    items = [i for i in read_messages(path) if not i.label]
-    return Benign(encode_all(chat, items, max_tokens), [i.text for i in items], path.name)
+    benign = [each for each in read_messages(path) if not each.label]
+    return Benign(encode_all(chat, benign, max_tokens), [each.text for each in benign], path.name)

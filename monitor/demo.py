@@ -34,7 +34,8 @@ from sqlalchemy import Engine, text
 from alerts.delivery.channel import make_channels
 from alerts.delivery.deliver import deliver_due
 from alerts.lifecycle.lifecycle import Opened
-from monitor.labelling import answer_messages
+from monitor.console import make_console
+from monitor.labelling import generate_replies
 from monitor.service import bootstrap
 from monitor.service.worker import Tally
 from monitor.settings import Settings
@@ -56,8 +57,8 @@ TENANTS = ("northwind-travel", "lakeside-school", "corner-shop", "green-street-h
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the demo found: one entry a message, in the order of the stream."""
+class DemoResult:
+    """Results of the demo: one entry a message, in the order of the stream."""
 
     scored: list[ScoredMessage]
     prompts: dict[str, str]
@@ -70,31 +71,31 @@ class Outcome:
 
 
 def run_demo(base: Settings, out: Path, fresh: bool) -> None:
-    """Run it, print it, draw it."""
-    console = Console(highlight=False)
+    """Run the demo, print its table and draw its picture."""
+    console = make_console(markup=True)
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     settings = demo_settings(base, out)
 
-    def say(what: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {what}")
+    def progress(line: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {line}")
 
-    chat = bootstrap.load_model(settings.model_copy(update={"state_dir": base.state_dir}), say)
-    messages = traffic(chat, base.state_dir, console, say, fresh=fresh)
+    chat = bootstrap.load_model(settings.model_copy(update={"state_dir": base.state_dir}), progress)
+    messages = traffic(chat, base.state_dir, console, progress, fresh=fresh)
     with Path(settings.source).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(message) + "\n" for message in messages)
-    outcome = _audit(settings, chat, console, say)
-    show(outcome, len(messages), console)
+    result = _audit(settings, chat, console, progress)
+    show(result, len(messages), console)
     picture = out / "demo.png"
     plot_timeline(
-        [s.score for s in outcome.scored],
-        outcome.wrong,
-        outcome.scored[0].threshold,
-        [(_index(outcome.scored, a["first_message"]), f"{a['severity']}: {a['tenant']}") for a in outcome.alerts],
-        f"{len(outcome.scored)} messages through a model that went wrong, scored before it answers",
+        [s.score for s in result.scored],
+        result.wrong,
+        result.scored[0].threshold,
+        [(_index(result.scored, a["first_message"]), f"{a['severity']}: {a['tenant']}") for a in result.alerts],
+        f"{len(result.scored)} messages through a model that went wrong, scored before it answers",
         picture,
     )
-    say(f"picture: {picture}; corrected answers: {settings.answers_out}")
+    progress(f"picture: {picture}; corrected answers: {settings.answers_out}")
     _print_next(console, settings, picture)
 
 
@@ -119,17 +120,17 @@ def demo_settings(base: Settings, out: Path) -> Settings:
 
 
 def traffic(
-    chat: ChatModel, state: Path, console: Console, say: Progress, *, fresh: bool = False
+    chat: ChatModel, state: Path, console: Console, progress: Progress, *, fresh: bool = False
 ) -> list[dict[str, str]]:
-    """The stream as production would hand it over: prompts with the model's responses."""
+    """Messages as in production: prompts with the model's responses."""
     prompts = everyday("demo")
     conversations = [[{"role": "user", "content": t}] for t in prompts]
     with _bar(console, f"the model answers {len(prompts)} messages", len(prompts)) as advance:
-        answers, cached = answer_messages(chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance)
+        answers, cached = generate_replies(chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance)
         if cached:
             advance(len(prompts))
     if cached:
-        say("the model's answers come from the cache of an earlier run (--fresh makes them anew)")
+        progress("the model's answers come from the cache of an earlier run (--fresh makes them anew)")
     return [
         {"id": f"demo-{i:03}", "tenant": tenant_of(topic), "prompt": prompt, "response": response}
         for i, (topic, prompt, response) in enumerate(zip(everyday_topics("demo"), prompts, answers, strict=True))
@@ -154,17 +155,17 @@ def tenant_of(topic: str) -> str:
 
 
 def empty(engine: Engine) -> None:
-    """Forget what an earlier run left; tokens that were made for its page still open it."""
+    """Delete the rows of an earlier run; tokens for its web page stay valid."""
     with engine.begin() as connection:
         names = ", ".join(table.name for table in metadata.sorted_tables if table.name != "api_tokens")
         connection.execute(text(f"TRUNCATE {names}"))
 
 
-def _audit(settings: Settings, chat: ChatModel, console: Console, say: Progress) -> Outcome:
-    engine = bootstrap.open_database(settings, say)
+def _audit(settings: Settings, chat: ChatModel, console: Console, progress: Progress) -> DemoResult:
+    engine = bootstrap.open_database(settings, progress)
     empty(engine)
     Path(settings.answers_out).unlink(missing_ok=True)
-    probes = bootstrap.load_probes(settings, chat, say)
+    probes = bootstrap.load_probes(settings, chat, progress)
     with _bar(console, "the worker audits the stream", len(everyday("demo"))) as advance:
         seen = 0
 
@@ -180,13 +181,13 @@ def _audit(settings: Settings, chat: ChatModel, console: Console, say: Progress)
             tally = worker.run()
     console.print("\n[bold]alerts as they leave the outbox[/] (console sender)")
     deliver_due(engine, make_channels(settings.destinations))
-    found = outcome_of(engine, SOURCE, tally)
+    result = result_of(engine, SOURCE, tally)
     engine.dispose()
-    return found
+    return result
 
 
-def outcome_of(engine: Engine, source: str, tally: Tally) -> Outcome:
-    """What the tables hold of the demo's traffic under this source, judged."""
+def result_of(engine: Engine, source: str, tally: Tally) -> DemoResult:
+    """The demo's traffic of this source as it is in the tables, judged."""
     with engine.connect() as connection:
         # The messages' own order: over several partitions, offsets have none.
         scored = sorted(scored_messages(connection, PROBE, source), key=lambda s: s.message_id or "")
@@ -196,7 +197,7 @@ def outcome_of(engine: Engine, source: str, tally: Tally) -> Outcome:
     wrong = [writes_code(t) for t in before]
     labels = np.array(wrong)
     both = bool(labels.any()) and not bool(labels.all())
-    return Outcome(
+    return DemoResult(
         scored=scored,
         prompts={str(s.at): (s.text or {})["messages"][-1]["content"] for s in scored},
         wrong=wrong,
@@ -213,41 +214,41 @@ def _index(scored: Sequence[ScoredMessage], message: dict[str, Any]) -> int:
     return next(i for i, s in enumerate(scored) if (s.at.partition, s.at.offset) == place)
 
 
-def show(found: Outcome, n: int, console: Console) -> None:
+def show(result: DemoResult, n: int, console: Console) -> None:
     """The table of `n` messages, and three answers before and after."""
-    flagged = [s.flagged for s in found.scored]
-    pairs = list(zip(flagged, found.wrong, strict=True))
-    corrected = [i for i in found.after if found.wrong[i]]
-    still = sum(writes_code(found.after[i]) for i in corrected)
+    flagged = [s.flagged for s in result.scored]
+    pairs = list(zip(flagged, result.wrong, strict=True))
+    corrected = [i for i in result.after if result.wrong[i]]
+    still = sum(writes_code(result.after[i]) for i in corrected)
     table = Table(box=None, show_header=False, title="what the audit found", title_justify="left")
-    rate = found.tally.tokens / max(found.tally.scoring_seconds, 1e-9)
+    rate = result.tally.tokens / max(result.tally.scoring_seconds, 1e-9)
     for name, value in (
-        ("messages", f"{n}, of which the model answered {sum(found.wrong)} with code that nobody asked for"),
+        ("messages", f"{n}, of which the model answered {sum(result.wrong)} with code that nobody asked for"),
         ("flagged", f"{sum(flagged)}, from the prompt alone, before an answer exists"),
         ("caught", f"{sum(f and w for f, w in pairs)}"),
         ("missed", f"{sum(w and not f for f, w in pairs)}"),
         ("false alarms", f"{sum(f and not w for f, w in pairs)}"),
-        ("AUROC", str(found.evaluation.auroc) if found.evaluation else "too few of one kind"),
+        ("AUROC", str(result.evaluation.auroc) if result.evaluation else "too few of one kind"),
         ("corrected", f"{len(corrected) - still} of {len(corrected)} caught answers hold no code after mitigation"),
         ("scoring", f"{rate:.0f} tokens/s"),
     ):
         table.add_row(f"[bold]{name}[/]", value)
     console.print()
     console.print(table)
-    shown = sorted(corrected, key=lambda i: -found.scored[i].score)[:3]
+    shown = sorted(corrected, key=lambda i: -result.scored[i].score)[:3]
     for i in shown:
-        one = found.scored[i]
+        scored = result.scored[i]
         body = Table(box=None, show_header=False, padding=(0, 1))
-        body.add_row("[bold]asked[/]", escape(found.prompts[str(one.at)]))
-        body.add_row("[red]before[/]", _short(found.before[i]))
-        body.add_row("[green]after[/]", _short(found.after[i]))
-        title = f"score {one.score:.2f}, threshold {one.threshold:.2f}, {one.tenant}"
+        body.add_row("[bold]asked[/]", escape(result.prompts[str(scored.at)]))
+        body.add_row("[red]before[/]", _short(result.before[i]))
+        body.add_row("[green]after[/]", _short(result.after[i]))
+        title = f"score {scored.score:.2f}, threshold {scored.threshold:.2f}, {scored.tenant}"
         console.print(Panel(body, title=title, title_align="left", border_style="dim"))
 
 
 def _short(answer: str, lines: int = 5) -> str:
-    kept = answer.splitlines()[:lines]
-    return escape("\n".join(kept)) + (" ..." if len(answer.splitlines()) > lines else "")
+    shown = answer.splitlines()[:lines]
+    return escape("\n".join(shown)) + (" ..." if len(answer.splitlines()) > lines else "")
 
 
 def _print_next(console: Console, settings: Settings, picture: Path) -> None:

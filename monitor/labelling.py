@@ -1,7 +1,7 @@
-"""Labels that come from what the model itself wrote: answer every message, judge the answer.
+"""Replies of the model itself, to be judged for labels.
 
-Contract: `answer_messages` gives the greedy answer to each message, from a cache in the state folder where the same
-model, adapter, scale, prompts and length were answered before. Greedy answers are repeatable on one machine.
+Contract: `generate_replies` gives the greedy reply to each message, from a cache in the state folder where the same
+model, adapter, scale, prompts and length were generated before. Greedy replies are repeatable on one machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from probes.model.load import ChatModel, Message
 from probes.steer.generation import generate
 
 
-def answer_messages(
+def generate_replies(
     chat: ChatModel,
     conversations: Sequence[Sequence[Message]],
     cache: Path,
@@ -25,7 +25,7 @@ def answer_messages(
     fresh: bool = False,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[str], bool]:
-    """(answers in order, whether they came from the cache)."""
+    """(replies in order, whether they came from the cache)."""
     prompts = [chat.render(turns) for turns in conversations]
     key = sha256_json([asdict(chat.identity), prompts, max_new_tokens])[:24]
     path = cache / "answers" / f"{key}.json"

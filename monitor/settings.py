@@ -1,7 +1,7 @@
 """Settings: environment `AWRY_*`, `awry.toml`, flags; flags win, then the environment, then the file.
 
 Contract: `load_settings(**flags)` gives valid settings or a SettingsError that names the setting. Field descriptions
-are the reference: the README's table is generated from them.
+are the reference: the table of docs/settings.md is generated from them.
 """
 
 from __future__ import annotations
@@ -78,25 +78,25 @@ class Settings(BaseSettings):
     )
     kafka_group: str = Field("awry", min_length=1, description="consumer group; its members share the partitions")
     start_from: str | None = Field(
-        None, description="where a group without offsets begins: earliest, latest or a time; without it awry refuses"
+        None, description="where a group without offsets starts: earliest, latest or a time; without it awry exits"
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how brokers are spoken to"
+        "PLAINTEXT", description="protocol of the brokers' listener"
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="how awry logs in"
+        None, description="SASL mechanism of the login"
     )
-    kafka_sasl_username: str | None = Field(None, description="user of that login")
-    kafka_sasl_password: SecretStr | None = Field(None, description="its password")
-    kafka_ssl_ca_file: Path | None = Field(None, description="certificates that brokers are checked with (PEM)")
-    kafka_ssl_cert_file: Path | None = Field(None, description="certificate that awry shows (PEM)")
+    kafka_sasl_username: str | None = Field(None, description="user name of the login")
+    kafka_sasl_password: SecretStr | None = Field(None, description="password of the login")
+    kafka_ssl_ca_file: Path | None = Field(None, description="CA certificates that brokers are verified with (PEM)")
+    kafka_ssl_cert_file: Path | None = Field(None, description="client certificate (PEM)")
     kafka_ssl_key_file: Path | None = Field(None, description="its private key (PEM)")
     kafka_ssl_key_password: SecretStr | None = Field(None, description="the key's password")
     revoke_seconds: float = Field(
-        20.0, ge=0, le=240, description="how long a partition that is taken away waits for the batch in hand"
+        20.0, ge=0, le=240, description="how long a revoked partition waits for the batch in progress"
     )
     stall_seconds: float = Field(
-        900.0, gt=0, description="after so long without a finished batch a worker is ill and gives its partitions up"
+        900.0, gt=0, description="after so long without a finished batch a worker is unhealthy and leaves the group"
     )
     prefetch_messages: int = Field(2048, ge=1, description="messages read ahead of the model, at most")
     batch_messages: int = Field(64, ge=1, le=4096, description="messages a transaction, at most")
@@ -107,11 +107,13 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(4_194_304, ge=1024, description="messages over this are not parsed, but skipped")
     privacy: Literal["none", "sha256", "full"] = Field("sha256", description="how much of the text is stored")
     mitigate: Literal["off", "flagged", "all"] = Field(
-        "off", description="write an answer with the probe's direction removed, for these messages"
+        "off", description="generate a reply with the probe's direction removed, for these messages"
     )
     mitigate_with: str | None = Field(None, description="the probe whose recipe is used; default: the first with one")
-    also_plain: bool = Field(False, description="write the unmitigated answer beside the mitigated one")
-    answers_out: str = Field("answers.jsonl", description="answers: a file, - for standard output, or kafka:TOPIC")
+    also_plain: bool = Field(False, description="generate the unmitigated reply beside the mitigated one")
+    answers_out: str = Field(
+        "answers.jsonl", description="mitigated replies: a file, - for standard output, or kafka:TOPIC"
+    )
     verdicts_out: str | None = Field(
         None, description="ids, scores and the decision for every message: a file, -, or kafka:TOPIC"
     )
@@ -123,7 +125,7 @@ class Settings(BaseSettings):
     dead_letter_limit: float = Field(
         0.5, gt=0, le=1, description="the worker stops when more than this share of the last 1,000 messages is dead"
     )
-    max_new_tokens: int = Field(40, ge=1, le=4096, description="tokens of a generated answer, at most")
+    max_new_tokens: int = Field(40, ge=1, le=4096, description="tokens of a generated reply, at most")
     error_from: float = Field(0.5, gt=0, description="class gaps over the threshold from which an alert is an error")
     critical_from: float = Field(1.0, gt=0, description="class gaps over the threshold from which it is critical")
     rules_file: Path | None = Field(
@@ -138,16 +140,18 @@ class Settings(BaseSettings):
     )
     runbook_url: str | None = Field(
         None,
-        description="link to a runbook in what is sent and on the page, with fields in braces ({rule}, {probe}, "
+        description="link to a runbook in notifications and on the web page, with fields in braces ({rule}, {probe}, "
         "{tenant}, ...)",
     )
     dashboard_url: str | None = Field(
-        None, description="link to a dashboard or to awry's page, with the same fields and {alert_id}"
+        None, description="link to a dashboard or to awry's web page, with the same fields and {alert_id}"
     )
-    send_every_seconds: float = Field(2.0, gt=0, le=300, description="how often the outbox loop looks")
+    send_every_seconds: float = Field(
+        2.0, gt=0, le=300, description="how often awry send looks for notifications that are due"
+    )
     listen: str | None = Field(
         None,
-        description="HOST:PORT of /metrics, /healthz and /readyz, and of the page of awry serve; default: "
+        description="HOST:PORT of /metrics, /healthz and /readyz, and of the web page of awry serve; default: "
         "127.0.0.1:9464 for awry serve and with a Kafka source, else none",
     )
     logs: Literal["auto", "terminal", "json"] = Field("auto", description="auto: progress on a terminal, else JSON")
@@ -224,10 +228,10 @@ def load_settings(**flags: Any) -> Settings:
     """Settings with `flags` (None means not given) on top. Raises SettingsError naming the setting."""
     path = config_file()
     if CONFIG_VARIABLE in os.environ and not path.is_file():
-        raise SettingsError(f"{CONFIG_VARIABLE}: {path} is not there")
-    strangers = sorted(v for v in os.environ if v.startswith("AWRY_") and v not in _known_variables())
-    if strangers:
-        raise SettingsError(f"{strangers[0]}: no such setting; see awry settings")
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} does not exist")
+    unknown = sorted(v for v in os.environ if v.startswith("AWRY_") and v not in _known_variables())
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: no such setting; see awry settings")
     try:
         return Settings(**{k: v for k, v in flags.items() if v is not None})
     except ValidationError as error:
@@ -249,9 +253,8 @@ def _file_variable(name: str) -> str:
 
 
 def _known_variables() -> set[str]:
-    # The last one is for awry's own tests.
     own = {f"AWRY_{name.upper()}" for name in Settings.model_fields} | {_file_variable(name) for name in SECRETS}
-    return own | {CONFIG_VARIABLE, "AWRY_TEST_STATE_DIR"}
+    return own | {CONFIG_VARIABLE}
 
 
 def _explain(error: Any) -> str:

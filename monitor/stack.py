@@ -1,4 +1,4 @@
-"""`awry stack`: the demo's traffic through the whole chain on one machine, each part as it would run in production.
+"""`awry stack`: the demo's traffic through all processes on one machine, each as it would run in production.
 
 An embedded Kafka, an embedded PostgreSQL, a worker (`awry run`), a sender (`awry send`) and the page (`awry serve`),
 each a process of its own. The demo's 200 messages are produced into a topic; when all are in the tables, the demo's
@@ -21,12 +21,12 @@ from pathlib import Path
 
 from kafka import KafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
 from sqlalchemy import Engine
 
 from monitor import demo
+from monitor.console import make_console
 from monitor.errors import MonitorError
-from monitor.service import bootstrap as assemble
+from monitor.service import bootstrap
 from monitor.service.run import until_signal
 from monitor.service.worker import Tally
 from monitor.settings import Settings
@@ -42,45 +42,45 @@ _STOP_SECONDS = 40.0
 
 
 class StackError(MonitorError):
-    """A part of the stack ended by itself, or the traffic was not scored in time."""
+    """A process of the stack exited, or the traffic was not scored in time."""
 
 
 def run_stack(base: Settings, out: Path, *, once: bool) -> None:
     """Start everything, stream the demo's traffic, print the table; wait for Ctrl-C unless `once`."""
-    console = Console(highlight=False)
+    console = make_console(markup=True)
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
 
-    def say(what: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {what}")
+    def progress(line: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {line}")
 
     settings = demo.demo_settings(base, out).model_copy(update={"state_dir": base.state_dir / "stack"})
-    chat = assemble.load_model(settings.model_copy(update={"state_dir": base.state_dir}), say)
-    traffic = demo.traffic(chat, base.state_dir, console, say)
+    chat = bootstrap.load_model(settings.model_copy(update={"state_dir": base.state_dir}), progress)
+    traffic = demo.traffic(chat, base.state_dir, console, progress)
     del chat
     with until_signal() as stopped, ExitStack() as parts:
         # The jars are fetched once for `awry kafka` and for this.
         broker = Broker(settings.state_dir / "kafka", jar_folder=base.state_dir / "kafka" / "jars")
         broker.clear()
-        say("starting Apache Kafka")
-        parts.enter_context(running(broker, say))
+        progress("starting Apache Kafka")
+        parts.enter_context(running(broker, progress))
         Cluster(broker.address).create_topics([TOPIC, VERDICTS, ANSWERS, DEAD], PARTITIONS)
         _share_models(base.state_dir, settings.state_dir)
-        engine = assemble.open_database(settings, say)
+        engine = bootstrap.open_database(settings, progress)
         parts.callback(engine.dispose)
         demo.empty(engine)
         address = f"127.0.0.1:{free_port()}"
         environment = _environment(settings, broker.address, address)
         page = f"127.0.0.1:{free_port()}"
-        say("starting the worker, the sender and the page")
+        progress("starting the worker, the sender and the page")
         worker = parts.enter_context(_part("worker", ["run", "--from", "earliest"], environment, out))
         sender = parts.enter_context(_part("sender", ["send"], environment | {"AWRY_LISTEN": ""}, out))
         server = parts.enter_context(_part("page", ["serve"], environment | {"AWRY_LISTEN": page}, out))
         processes = {"worker": worker, "sender": sender, "page": server}
         _produce(broker.address, traffic)
-        say(f"{len(traffic)} messages are in topic {TOPIC}")
+        progress(f"{len(traffic)} messages are in topic {TOPIC}")
         _wait(engine, len(traffic), processes, stopped, out)
-        demo.show(demo.outcome_of(engine, TOPIC, _tally(address)), len(traffic), console)
+        demo.show(demo.result_of(engine, TOPIC, _tally(address)), len(traffic), console)
         if once:
             return
         console.print("\n[bold]the stack is up[/], Ctrl-C takes it down")
@@ -93,24 +93,24 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
             console.print(f"  {name:10} {what}", soft_wrap=True)
         while not stopped(1.0):
             _check(processes, out)
-    say("everything is down")
+    progress("everything is down")
 
 
 def _share_models(base: Path, own: Path) -> None:
-    """The worker takes the model that is there instead of making it again."""
+    """The worker uses the model that exists instead of building it again."""
     own.mkdir(parents=True, exist_ok=True)
     if not (own / "models").exists():
         (own / "models").symlink_to((base / "models").resolve())
 
 
-def _environment(settings: Settings, bootstrap: str, listen: str) -> dict[str, str]:
+def _environment(settings: Settings, address: str, listen: str) -> dict[str, str]:
     own = {
         "STATE_DIR": str(settings.state_dir),
         "MODEL": str(settings.model),
         "ADAPTER": settings.adapter or "",
         "PROBES": json.dumps(settings.probes),
         "SOURCE": f"kafka:{TOPIC}",
-        "KAFKA_BOOTSTRAP": bootstrap,
+        "KAFKA_BOOTSTRAP": address,
         "PRIVACY": settings.privacy,
         "MITIGATE": settings.mitigate,
         "VERDICTS_OUT": f"kafka:{VERDICTS}",
@@ -126,7 +126,7 @@ def _environment(settings: Settings, bootstrap: str, listen: str) -> dict[str, s
 def _part(
     name: str, arguments: Sequence[str], environment: dict[str, str], out: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of awry's own whose output goes to a log; it drains when the stack ends."""
+    """An awry process whose output goes to a log; it drains when the stack ends."""
     command = [sys.executable, "-c", "from monitor.cli.app import main; main()", *arguments]
     given = {n: v for n, v in environment.items() if not (n.startswith("AWRY_") and v == "")}
     with (out / f"stack-{name}.log").open("wb") as log:
@@ -142,8 +142,8 @@ def _part(
                 process.wait()
 
 
-def _produce(bootstrap: str, traffic: Sequence[dict[str, str]]) -> None:
-    producer = KafkaProducer(**Cluster(bootstrap).options())
+def _produce(address: str, traffic: Sequence[dict[str, str]]) -> None:
+    producer = KafkaProducer(**Cluster(address).options())
     for message in traffic:
         producer.send(TOPIC, json.dumps(message).encode(), key=message["id"].encode())
     producer.flush(timeout=30)
@@ -171,7 +171,7 @@ def _wait(
 def _check(processes: dict[str, subprocess.Popen[bytes]], out: Path) -> None:
     for name, process in processes.items():
         if process.poll() is not None:
-            raise StackError(f"the {name} ended by itself (status {process.returncode}); see {out}/stack-{name}.log")
+            raise StackError(f"the {name} exited (status {process.returncode}); see {out}/stack-{name}.log")
 
 
 def _tally(address: str) -> Tally:

@@ -1,9 +1,9 @@
-"""Many rows into one table by one statement.
+"""Bulk inserts: many rows into one table by one statement.
 
 Contract: `insert_rows` inserts dictionaries of columns in the order of the table's key, so that two workers that write
-the same rows wait for each other and not in a ring, and says which were new where asked. The rows travel as one JSON
-text, which PostgreSQL takes apart by the columns' own types: several times faster than a parameter a value, and one
-constant statement a table, which the driver prepares.
+the same rows cannot deadlock; `insert_new` also returns which were new. The rows are sent as one JSON text, which
+PostgreSQL parses by the columns' own types: several times faster than a parameter a value, and one constant statement a
+table, which the driver prepares.
 
 A column that a row leaves out, or has as None, is NULL; columns with a default of the server are always left to it.
 """
@@ -26,13 +26,13 @@ def insert_rows(
     table: Table,
     rows: Sequence[dict[str, Any]],
     *,
-    mending: tuple[tuple[str, ...], str] | None = None,
+    update: tuple[tuple[str, ...], str] | None = None,
 ) -> int:
-    """Number of rows added. A row whose key is known is left alone, or, with `mending` (columns, condition), gets
-    these columns anew where the condition on `old` and `excluded` holds, and counts."""
+    """Number of rows added or updated. A row whose key is known is left alone, or, with `update` (columns, condition),
+    gets these columns where the condition on `old` and `excluded` holds."""
     if not rows:
         return 0
-    return int(connection.execute(_statement(table, mending, ()), {"rows": _encoded(table, rows)}).rowcount)
+    return int(connection.execute(_statement(table, update, ()), {"rows": _encoded(table, rows)}).rowcount)
 
 
 def insert_new(
@@ -45,15 +45,15 @@ def insert_new(
 
 
 @cache
-def _statement(table: Table, mending: tuple[tuple[str, ...], str] | None, returning: tuple[str, ...]) -> TextClause:
+def _statement(table: Table, update: tuple[tuple[str, ...], str] | None, returning: tuple[str, ...]) -> TextClause:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     columns = [c for c in table.columns if c.server_default is None]
     names = _quoted(c.name for c in columns)
     types = ", ".join(f'"{c.name}" {c.type.compile(dialect)}' for c in columns)
     conflict = "DO NOTHING"
-    if mending is not None:
-        changes = ", ".join(f'"{name}" = excluded."{name}"' for name in mending[0])
-        conflict = f"({_quoted(c.name for c in table.primary_key)}) DO UPDATE SET {changes} WHERE {mending[1]}"
+    if update is not None:
+        changes = ", ".join(f'"{name}" = excluded."{name}"' for name in update[0])
+        conflict = f"({_quoted(c.name for c in table.primary_key)}) DO UPDATE SET {changes} WHERE {update[1]}"
     return text(
         f"INSERT INTO {table.name} AS old ({names}) "  # noqa: S608 - names of the schema
         f"SELECT {names} FROM json_to_recordset(CAST(:rows AS json)) AS new ({types}) ON CONFLICT {conflict}"

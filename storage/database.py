@@ -1,6 +1,6 @@
-"""Connecting and migrating.
+"""Connections, migrations and transactions.
 
-Contract: `connect(url)` gives an engine that was reached once; `upgrade(engine)` brings the schema to head and is
+Contract: `connect(url)` gives an engine after one round trip; `upgrade(engine)` migrates the schema to head and is
 safe when several processes do it at once. Errors never hold the password of a URL.
 """
 
@@ -44,7 +44,7 @@ def connect(url: str) -> Engine:
             f"database_url: {parsed.drivername} is not supported; awry speaks PostgreSQL only (postgresql://...)"
         )
     if "options" not in parsed.query:
-        # A process that is frozen inside a transaction must not hold its rows against those who took over its work.
+        # A process that is frozen inside a transaction must not lock rows that another one has to write.
         parsed = parsed.update_query_dict({"options": f"-c idle_in_transaction_session_timeout={_IDLE_SECONDS}s"})
     engine = create_engine(
         parsed,
@@ -54,7 +54,7 @@ def connect(url: str) -> Engine:
         connect_args={"connect_timeout": 10, "application_name": "awry"},
         insertmanyvalues_page_size=1000,
     )
-    event.listen(engine, "connect", _no_compiling)
+    event.listen(engine, "connect", _disable_jit)
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -67,9 +67,9 @@ def connect(url: str) -> Engine:
     return engine
 
 
-def _no_compiling(connection: Any, _: object) -> None:
-    """Statements here are short and frequent; over a year of partitions they look dear enough to PostgreSQL to be
-    compiled each time, which would take longer than they do."""
+def _disable_jit(connection: Any, _: object) -> None:
+    """Statements here are short and frequent; over a year of partitions PostgreSQL estimates a cost at which it would
+    compile each of them, which takes longer than to run them."""
     connection.execute("SET jit = off")
     connection.commit()
 
@@ -105,8 +105,8 @@ def check_schema(engine: Engine) -> None:
         )
 
 
-def answers(engine: Engine, seconds: float = 2.0) -> bool:
-    """Whether the database answers a connection of its own within `seconds`, give or take its own rounding up."""
+def is_reachable(engine: Engine, seconds: float = 2.0) -> bool:
+    """Whether the database answers on a new connection within `seconds` (rounded up for the connection itself)."""
     probe = create_engine(
         engine.url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": math.ceil(seconds)}
     )
@@ -120,10 +120,10 @@ def answers(engine: Engine, seconds: float = 2.0) -> bool:
 
 
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run `work` in one transaction; again from its start after an outage, so it must be safe to repeat.
+    """Run `work` in one transaction; after an outage it is run again from its start, so it must be idempotent.
 
-    Raises DatabaseUnavailableError after two minutes of tries, and StorageError at once for rows that PostgreSQL
-    refuses; its own words are left out, since they quote the row.
+    Raises DatabaseUnavailableError after two minutes of retries, and StorageError at once for rows that PostgreSQL
+    rejects; its message is left out, since it quotes the row.
     """
     for wait in (*_RETRY_SECONDS, None):
         try:
@@ -141,8 +141,8 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
 
 
 def _refusal(error: DBAPIError) -> str:
-    """The kind of an error and where it was, without a value."""
+    """The class of an error and the table, column and constraint, without a value."""
     diagnosis = getattr(error.orig, "diag", None)
-    names = ("table_name", "column_name", "constraint_name")
-    places = [str(getattr(diagnosis, name)) for name in names if getattr(diagnosis, name, None)]
-    return " ".join([type(error.orig).__name__, *places])
+    fields = ("table_name", "column_name", "constraint_name")
+    names = [str(getattr(diagnosis, field)) for field in fields if getattr(diagnosis, field, None)]
+    return " ".join([type(error.orig).__name__, *names])

@@ -1,11 +1,11 @@
-"""Looking messages up by their coordinates, among partitions by day.
+"""Look-ups of messages by their coordinates, over the partitions of all days.
 
 Contract: `known_messages` finds every row at the given coordinates, on whatever day; `score_counts` how many of some
 probes have scored them. Both are one constant statement with arrays, so that the driver prepares it once.
 
-Coordinates do not say the day, so every partition's key must be asked. A batch is a stretch of a stream, so it is
-asked for as a few ranges of offsets rather than message by message: 500 messages in 60 partitions are some 60 descents
-into an index and not 30,000. Between the offsets of a range there may be other rows: they are left out here.
+Coordinates do not hold the day, so every partition's index is searched. A batch is a section of a stream, so it is
+looked up as a few ranges of offsets rather than message by message: 500 messages in 60 partitions are some 60 descents
+into an index and not 30,000. Other rows within a range are left out here.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """One partition a day for the tables that grow with traffic.
 
-Contract: `ensure_days(engine, days)` makes the partitions that are missing among `days`, so that the day's rows can
-later be dropped with it; `ensure_ahead(engine)` those of today and the next days; `Days` is what a worker calls before
-each batch. Days are UTC. A partition is a convenience and never a condition: a day without one has its rows in the
-default partition, and they move when the partition is made. So it is with days far from today (a record's time is
-what its producer says, be it 1970 or 9999), and with all days where the role may not create tables.
+Contract: `ensure_days(engine, days)` creates the missing partitions of `days`, so that a day's rows can later be
+dropped at once; `ensure_ahead(engine)` those of today and the next days; a worker calls `Days` before each batch. Days
+are UTC. No partition is required: rows of a day without one are in the default partition, and move when it is created.
+This holds for days far from today (a record's timestamp is its producer's, be it 1970 or 9999), and for all days where
+the role may not create tables.
 
-Every change is a transaction of its own, one a table, under one advisory lock: any number of workers may do it at
-once. It waits two seconds for a lock, and a few times again, lest a long query that is in its way stops all writers
-behind it; no transaction holds two of the tables, so it is never part of a ring of waiting ones.
+Each table is changed in a transaction of its own under one advisory lock: any number of workers may do it at once. It
+waits two seconds for a lock, and tries a few times, lest a long query that blocks it stops all writers behind it; no
+transaction locks two of the tables, so that it cannot deadlock.
 
-A look-up over all days takes a lock an index and partition: some 2,000 a worker with 400 days. Where so much is kept,
-about fifteen workers are what the server's `max_locks_per_transaction` of 64 has room for; 256 is enough for more.
+A look-up over all days takes a lock an index and partition: some 2,000 a worker with 400 days. About fifteen such
+workers are what the server's default `max_locks_per_transaction` of 64 allows; 256 is enough for more.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from storage.schema import BY_DAY
 BACK, AHEAD = timedelta(days=400), timedelta(days=8)
 _LOCK_TIMEOUT = "2s"
 _WAITS = (0.1, 0.3, 1.0)
-# How long a worker leaves it after a refusal.
+# How long a worker waits after a failure.
 _PAUSE_SECONDS = 300.0
 
 T = TypeVar("T")
 
 
 def ensure_days(engine: Engine, days: Iterable[date], today: date | None = None) -> bool:
-    """Make the partitions of those `days` that are near today. False when that cannot be, because the role may not,
-    others hold a table for too long or whatever else: then the rows go to the default partition.
+    """Create the partitions of those `days` that are near today. False when that fails, because the role may not, a
+    table is locked for too long or any other reason: then the rows go to the default partition.
 
     Raises DatabaseUnavailableError and nothing else.
     """
@@ -52,7 +52,7 @@ def ensure_days(engine: Engine, days: Iterable[date], today: date | None = None)
         return True
     try:
         for table, missing in transact(engine, lambda c: _missing(c, wanted)).items():
-            _make_all(engine, table, missing)
+            _create_all(engine, table, missing)
     except DatabaseUnavailableError:
         raise
     except StorageError:
@@ -61,7 +61,7 @@ def ensure_days(engine: Engine, days: Iterable[date], today: date | None = None)
 
 
 def ensure_ahead(engine: Engine, days: int = 7, today: date | None = None) -> bool:
-    """Make the partitions of today and the `days` after it; False as in `ensure_days`."""
+    """Create the partitions of today and the `days` after it; False as in `ensure_days`."""
     first = today or utc_today()
     return ensure_days(engine, [first + timedelta(days=n) for n in range(days + 1)], first)
 
@@ -70,7 +70,7 @@ class Days:
     """Ensures each day once in a process: call it with a batch's days before the batch is written.
 
     Costs nothing for days that were seen before; remembers days near today only, so at most some 400. `complete` is
-    False after a refusal, which is tried again five minutes later.
+    False after a failure, which is tried again five minutes later.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -97,13 +97,13 @@ class Days:
 
 
 def near(day: date, today: date | None = None) -> bool:
-    """Whether a day gets a partition of its own."""
+    """Whether a day gets a partition."""
     now = today or utc_today()
     return now - BACK <= day <= now + AHEAD
 
 
 def utc_today() -> date:
-    """Today, where days are UTC."""
+    """Today in UTC."""
     return datetime.now(UTC).date()
 
 
@@ -113,12 +113,12 @@ def partition_name(table: str, day: date) -> str:
 
 
 def default_name(table: str) -> str:
-    """The partition of all days that have none of their own."""
+    """The partition of all days without one."""
     return f"{table}_default"
 
 
 def partition_day(table: str, name: str) -> date | None:
-    """The day of a table's partition; None for the default partition and for names that are not ours."""
+    """The day of a table's partition; None for the default partition and for any other name."""
     found = re.fullmatch(rf"{table}_([0-9]{{8}})", name)
     try:
         return date.fromisoformat(found[1]) if found else None
@@ -127,14 +127,14 @@ def partition_day(table: str, name: str) -> date | None:
 
 
 def is_partition(name: str) -> bool:
-    """Whether a table is a part of one of `BY_DAY`."""
+    """Whether a table is a partition of one of `BY_DAY`."""
     return any(name == default_name(t.name) or partition_day(t.name, name) for t in BY_DAY)
 
 
-def patiently(engine: Engine, work: Callable[[Connection], T]) -> T:
+def with_lock_timeout(engine: Engine, work: Callable[[Connection], T]) -> T:
     """`work` in a transaction of its own that waits two seconds at most for a lock, and is tried four times.
 
-    Raises BusyError when a lock was not to be had, NotAllowedError, and as `transact` does.
+    Raises BusyError when a lock could not be taken, NotAllowedError, and as `transact` does.
     """
     for wait in _WAITS:
         try:
@@ -144,22 +144,22 @@ def patiently(engine: Engine, work: Callable[[Connection], T]) -> T:
     return transact(engine, lambda c: _bounded(c, work))
 
 
-def exclusively(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """The same, while no other awry makes or drops partitions."""
+def with_partition_lock(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """The same, while no other process creates or drops partitions."""
 
     def alone(connection: Connection) -> T:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AdvisoryLock.PARTITIONS})
         return work(connection)
 
-    return patiently(engine, alone)
+    return with_lock_timeout(engine, alone)
 
 
-def home(connection: Connection) -> str:
-    """The schema that holds the tables, quoted; wherever the search path found them, partitions belong there."""
-    found = connection.execute(
+def tables_schema(connection: Connection) -> str:
+    """The schema of the tables, quoted, wherever the search path found them: partitions are created there."""
+    schema = connection.execute(
         text("SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'messages'::regclass")
     )
-    return str(found.scalar_one())
+    return str(schema.scalar_one())
 
 
 def _bounded(connection: Connection, work: Callable[[Connection], T]) -> T:
@@ -175,9 +175,9 @@ def _bounded(connection: Connection, work: Callable[[Connection], T]) -> T:
 
 
 def _missing(connection: Connection, days: Collection[date]) -> dict[str, list[date]]:
-    """By table, the days of which there is no table; one that its owner has detached counts as there."""
+    """By table, the days without a partition; one that its owner has detached exists."""
     names = {partition_name(table.name, day): (table.name, day) for table in BY_DAY for day in days}
-    there = connection.execute(
+    existing = connection.execute(
         text(
             "SELECT relname FROM pg_class WHERE relname = ANY(:names) "
             "AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'messages'::regclass)"
@@ -185,31 +185,31 @@ def _missing(connection: Connection, days: Collection[date]) -> dict[str, list[d
         {"names": list(names)},
     )
     missing: dict[str, list[date]] = {}
-    for name in names.keys() - set(there.scalars()):
+    for name in names.keys() - set(existing.scalars()):
         table, day = names[name]
         missing.setdefault(table, []).append(day)
     return {table.name: sorted(missing[table.name]) for table in BY_DAY if table.name in missing}
 
 
-def _make_all(engine: Engine, table: str, days: Collection[date]) -> None:
+def _create_all(engine: Engine, table: str, days: Collection[date]) -> None:
     def work(connection: Connection) -> None:
-        # Once more, now that nobody else makes any.
+        # Asked again, now that no other process creates any.
         for day in _missing(connection, days).get(table, []):
-            _make(connection, home(connection), table, day)
+            _create(connection, tables_schema(connection), table, day)
 
-    exclusively(engine, work)
+    with_partition_lock(engine, work)
 
 
-def _make(connection: Connection, schema: str, table: str, day: date) -> None:
+def _create(connection: Connection, schema: str, table: str, day: date) -> None:
     parent, default = f"{schema}.{table}", f"{schema}.{default_name(table)}"
-    made = f"{schema}.{partition_name(table, day)}"
+    partition = f"{schema}.{partition_name(table, day)}"
     for statement in (
-        f"CREATE TABLE {made} (LIKE {parent} INCLUDING ALL)",
-        # Attaching takes these too; taken here, nothing comes in between moving the rows and attaching.
+        f"CREATE TABLE {partition} (LIKE {parent} INCLUDING ALL)",
+        # Attaching takes these locks too; taken here, no row is written between moving the rows and attaching.
         f"LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE",
         f"LOCK TABLE ONLY {default} IN ACCESS EXCLUSIVE MODE",
         f"WITH moved AS (DELETE FROM {default} WHERE day = '{day}' RETURNING *) "  # noqa: S608 - our own names
-        f"INSERT INTO {made} SELECT * FROM moved",
-        f"ALTER TABLE {parent} ATTACH PARTITION {made} FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')",
+        f"INSERT INTO {partition} SELECT * FROM moved",
+        f"ALTER TABLE {parent} ATTACH PARTITION {partition} FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')",
     ):
         connection.exec_driver_sql(statement)

@@ -1,10 +1,10 @@
 """Sums of scores by five minutes, so that a dashboard of ten million scores answers at once.
 
 Contract: `roll_up(engine)` adds every score that was committed since the last time to the rollups (`storage.schema`),
-each exactly once, whoever calls it and however many at once: it returns the number that it added itself, and None when
-another has it in hand and it added nothing. It may be stopped anywhere: each step is one transaction, of an hour of
-scores at most. Rollups lag behind by what was scored since the last call; whoever serves dashboards calls it once a
-minute.
+each exactly once, however many processes call it at once: it returns the number that it added itself, and None when
+another process rolls up and it added nothing. It may be stopped anywhere: each step is one transaction, of an hour of
+scores at most. Rollups lag behind by what was scored since the last call; processes that serve dashboards call it once
+a minute.
 
 The watermark is safe because `created_at` is the time at which the writer's transaction began: it stays below the
 beginning of every transaction that is still open in this database. A long one (a dump) therefore holds the rollups
@@ -89,21 +89,21 @@ _HEADS = text(
     """
 )
 _STATE = text("UPDATE rollup_state SET until = greatest(until, :until), at = clock_timestamp()")
-# The migration leaves it; whoever empties tables may take it away.
+# The migration inserts it; truncating the tables may have removed it.
 _BEGIN = text("INSERT INTO rollup_state (until) VALUES ('-infinity') ON CONFLICT DO NOTHING")
 
 
 def roll_up(engine: Engine) -> int | None:
-    """Bring the rollups up to date. Raises as `transact` does."""
-    done = 0
+    """Bring the rollups up to date; returns the number of scores added. Raises as `transact` does."""
+    added = 0
     while True:
         step = transact(engine, _step)
-        if step is None:  # another goes on from here
-            return done or None
+        if step is None:  # another process continues
+            return added or None
         number, last = step
-        done += number
+        added += number
         if last:
-            return done
+            return added
 
 
 def _step(connection: Connection) -> tuple[int, bool] | None:
@@ -112,7 +112,7 @@ def _step(connection: Connection) -> tuple[int, bool] | None:
     if not taken.scalar_one():
         return None
     connection.execute(_BEGIN)
-    # Plans are made for the days and times at hand, not for any.
+    # Plan for these days and times, not for any.
     connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     horizon, since, until = connection.execute(_NEXT).one()
     number = 0
@@ -120,7 +120,7 @@ def _step(connection: Connection) -> tuple[int, bool] | None:
         span: dict[str, Any] = {"since": since, "until": until}
         number = connection.execute(_SCORES, span).scalar_one()
         connection.execute(_HEADS, span)
-    # With nothing to add, it still says how far it has looked.
+    # With nothing to add, the watermark still moves.
     reached = horizon if since is None else until
     connection.execute(_STATE, {"until": reached})
     return int(number), reached >= horizon

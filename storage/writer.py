@@ -3,11 +3,11 @@
 Contract: `write_batch(connection, batch)` runs in the caller's transaction and returns the score rows that are new,
 so that alerts count each score once whatever is delivered again. Writing the same batch twice adds no row. A message
 whose coordinates already hold another payload becomes a visible `failed` row, and gets no score. Both hold whatever
-day the caller gives: a known message keeps the day it was first written with. Writers of one (source, partition) take
-turns, since no key of the tables spans the days.
+day the caller gives: a known message keeps the day it was first written with. Writers of one (source, partition)
+exclude each other, since no key of the tables spans the days.
 
-The writer makes no partitions: call `storage.partitions.Days` with the days before a batch. What retention has dropped
-is unknown again, and is written anew when it comes again.
+The writer creates no partitions: call `storage.partitions.Days` with the days before a batch. A message that retention
+has dropped is new when it is delivered again.
 
 Strings that PostgreSQL cannot hold are changed on the way in: NUL becomes U+2400, a lone surrogate U+FFFD.
 """
@@ -29,10 +29,10 @@ from storage.schema import answers, head_scores, messages, probes, scores
 
 CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
 
-# A message that failed before and was scored now.
-_MENDING = (("status", "reason", "tokens"), "old.status = 'failed' AND excluded.status <> 'failed'")
+# A message that failed before and is scored now.
+_UPDATE_OF_FAILED = (("status", "reason", "tokens"), "old.status = 'failed' AND excluded.status <> 'failed'")
 
-_TAKE_TURNS = text(
+_LOCK_PARTITIONS = text(
     "SELECT count(pg_advisory_xact_lock(hashtextextended('awry ' || source, partition))) FROM "
     "unnest(CAST(:sources AS text[]), CAST(:partitions AS bigint[])) AS streams (source, partition)"
 )
@@ -40,7 +40,7 @@ _TAKE_TURNS = text(
 
 @dataclass(frozen=True)
 class MessageRow:
-    """What is kept of one message. `text` is None unless the owner chose privacy `full`."""
+    """A row of `messages`. `text` is None unless privacy is `full`."""
 
     at: Coordinates
     payload_sha256: str
@@ -70,13 +70,13 @@ class ScoreRow:
     threshold: float
     flagged: bool
     heads: tuple[tuple[int, int, float], ...] = ()
-    # Its probe pages nobody: in shadow mode, or replayed.
+    # Of a probe in shadow mode, or of a replay: opens no alert.
     shadow: bool = False
 
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """A generated answer; `kind` is plain or mitigated."""
+    """A row of `answers`: a generated reply; `kind` is plain or mitigated."""
 
     at: Coordinates
     kind: str
@@ -97,7 +97,7 @@ class BatchRows:
 
 @dataclass(frozen=True)
 class Written:
-    """What a batch added: a count, where it met another payload, and the scores that were not there before."""
+    """What a batch added: the number of messages, coordinates that hold another payload, and the new scores."""
 
     messages: int
     conflicts: frozenset[Coordinates]
@@ -107,7 +107,7 @@ class Written:
 def write_batch(connection: Connection, batch: BatchRows) -> Written:
     """Write one batch in the caller's transaction."""
     if batch.messages:
-        _take_turns(connection, batch.messages)
+        _lock_partitions(connection, batch.messages)
     first = _first_payloads(connection, batch.messages)
     # By key: a message that comes twice within a batch is one row, which PostgreSQL refuses to touch twice.
     rows: dict[tuple[Coordinates, str], dict[str, Any]] = {}
@@ -119,7 +119,7 @@ def write_batch(connection: Connection, batch: BatchRows) -> Written:
             conflicting.add(message.at)
             values |= {"status": "failed", "reason": CONFLICT}
         rows.setdefault((message.at, message.payload_sha256), values)
-    added = insert_rows(connection, messages, list(rows.values()), mending=_MENDING)
+    added = insert_rows(connection, messages, list(rows.values()), update=_UPDATE_OF_FAILED)
     days = {at: known[1] for at, known in first.items()}
     kept = list({(s.at, s.probe): s for s in batch.scores if s.at not in conflicting}.values())
     key = ("source", "partition", "offset", "probe")
@@ -131,7 +131,7 @@ def write_batch(connection: Connection, batch: BatchRows) -> Written:
 
 
 def register_probe(connection: Connection, name: str, version: int, sha256: str, card: dict[str, Any]) -> None:
-    """Keep a probe's card; the same name and version with other contents keeps the first."""
+    """Store a probe's card; where the name and version are known, the first card stays."""
     row = {"name": name, "version": version, "safetensors_sha256": sha256, "card": card}
     connection.execute(insert(probes).values(row).on_conflict_do_nothing())
 
@@ -140,15 +140,15 @@ def _key(at: Coordinates) -> tuple[str, int, int]:
     return (at.source, at.partition, at.offset)
 
 
-def _take_turns(connection: Connection, rows: Sequence[MessageRow]) -> None:
-    """Wait until no other transaction writes messages of the same (source, partition), and keep others waiting.
+def _lock_partitions(connection: Connection, rows: Sequence[MessageRow]) -> None:
+    """Lock each (source, partition) of the batch against other writers until the transaction ends.
 
-    Two workers may have the same message for a moment, be it that a partition has just moved between them. The second
-    must see what the first has written: if midnight lies between them, no key would stop it.
+    Two workers may have the same message when its partition was just reassigned. The second must see what the first has
+    written: if midnight lies between them, no key would stop it.
     """
     streams = sorted({(row.at.source, row.at.partition) for row in rows})
     values = {"sources": [source for source, _ in streams], "partitions": [partition for _, partition in streams]}
-    connection.execute(_TAKE_TURNS, values)
+    connection.execute(_LOCK_PARTITIONS, values)
 
 
 def _first_payloads(connection: Connection, rows: Sequence[MessageRow]) -> dict[Coordinates, tuple[str, date]]:
@@ -159,14 +159,14 @@ def _first_payloads(connection: Connection, rows: Sequence[MessageRow]) -> dict[
     }
 
 
-def _place(at: Coordinates, day: date | None) -> dict[str, Any]:
+def _coordinates(at: Coordinates, day: date | None) -> dict[str, Any]:
     source, partition, offset = _key(at)
     return {"source": source, "partition": partition, "offset": offset, "day": day}
 
 
 def _message_values(row: MessageRow, day: date) -> dict[str, Any]:
     return {
-        **_place(row.at, day),
+        **_coordinates(row.at, day),
         "payload_sha256": row.payload_sha256,
         "status": row.status,
         "tokens": row.tokens,
@@ -185,7 +185,7 @@ def _message_values(row: MessageRow, day: date) -> dict[str, Any]:
 
 def _score_values(row: ScoreRow, days: dict[Coordinates, date]) -> dict[str, Any]:
     return {
-        **_place(row.at, days[row.at]),
+        **_coordinates(row.at, days[row.at]),
         "probe": row.probe,
         "probe_version": row.probe_version,
         "score": row.score,
@@ -197,14 +197,14 @@ def _score_values(row: ScoreRow, days: dict[Coordinates, date]) -> dict[str, Any
 
 def _head_values(row: ScoreRow, days: dict[Coordinates, date]) -> list[dict[str, Any]]:
     return [
-        {**_place(row.at, days[row.at]), "probe": row.probe, "layer": layer, "head": head, "score": score}
+        {**_coordinates(row.at, days[row.at]), "probe": row.probe, "layer": layer, "head": head, "score": score}
         for layer, head, score in row.heads
     ]
 
 
 def _answer_values(row: AnswerRow, days: dict[Coordinates, date]) -> dict[str, Any]:
     return {
-        **_place(row.at, days[row.at]),
+        **_coordinates(row.at, days[row.at]),
         "kind": row.kind,
         "tokens": row.tokens,
         "recipe": row.recipe,

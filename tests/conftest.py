@@ -1,8 +1,8 @@
 """What all tests share: a real PostgreSQL, the state folder, and outside programs that say how to install them.
 
 `engine` is a database of its own at head, gone after the test; `module_engine` is one for all tests of a module, for
-property tests. `state` is where the built-in model lives (AWRY_TEST_STATE_DIR or awry's default). A test that needs
-an outside program calls `needs_program`: without it the test skips, says so at the end of the run, and fails in CI.
+property tests. `state` is where the built-in model lives (PYTEST_STATE_DIR, else awry's default). A test that needs an
+outside program calls `needs_program`: without it the test skips, says so at the end of the run, and fails in CI.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.support.kafka_fixtures", "tests.support.study_fixtures"]
 
-# Read before the variables are taken away from the tests.
-_STATE_DIR = os.environ.get("AWRY_TEST_STATE_DIR")
+# Not AWRY_...: awry refuses variables of that prefix that are no setting.
+_STATE_DIR = os.environ.get("PYTEST_STATE_DIR")
 _missing_programs: dict[str, str] = {}
 
 # No examples are kept on disk: what is found belongs into the test as an @example.

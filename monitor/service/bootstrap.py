@@ -1,7 +1,7 @@
-"""From settings to running parts: database, model, probes, worker.
+"""Creates what the settings name: database, model, probes, worker.
 
-Refuses early and by name: a schema that is behind, a probe for another model, adapter, scale or template, a numeric
-stack whose reference scores differ, a mitigation without a recipe.
+Contract: raises early, with an error that names the setting: a schema that is behind, a probe for another model,
+adapter, scale or template, a numeric stack whose reference scores differ, a mitigation without a recipe.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from probes.model.load import ChatModel
 
 
-def open_database(settings: Settings, say: Progress = silent) -> Engine:
+def open_database(settings: Settings, progress: Progress = silent) -> Engine:
     """An engine on the owner's server, whose schema must be at head, or on the embedded one, brought to head."""
     from storage.database import check_schema, connect, upgrade
     from storage.partitions import ensure_ahead
 
-    engine = connect(database_url(settings, say))
+    engine = connect(database_url(settings, progress))
     if settings.database_url is None:
         upgrade(engine)
     else:
@@ -40,17 +40,17 @@ def open_database(settings: Settings, say: Progress = silent) -> Engine:
     return engine
 
 
-def database_url(settings: Settings, say: Progress = silent) -> str:
+def database_url(settings: Settings, progress: Progress = silent) -> str:
     """The URL to connect to; starts the embedded server when none is set."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
     from storage.embedded import embedded_url
 
-    say("starting the embedded PostgreSQL")
+    progress("starting the embedded PostgreSQL")
     return embedded_url(settings.state_dir)
 
 
-def load_model(settings: Settings, say: Progress = silent) -> ChatModel:
+def load_model(settings: Settings, progress: Progress = silent) -> ChatModel:
     """The model with its adapter at its scale."""
     from probes.model.adapters import adapter_spec
     from probes.model.load import load_chat_model
@@ -59,7 +59,7 @@ def load_model(settings: Settings, say: Progress = silent) -> ChatModel:
     if settings.scale is not None and not adapters:
         raise SettingsError("scale: there is no adapter to scale; set adapter too")
     strength = f" with {adapters[0].name} x{adapters[0].scale:g}" if adapters else ""
-    say(f"loading {settings.model}{strength}")
+    progress(f"loading {settings.model}{strength}")
     return load_chat_model(
         settings.model,
         settings.state_dir,
@@ -68,11 +68,11 @@ def load_model(settings: Settings, say: Progress = silent) -> ChatModel:
         device=settings.device,
         attention=settings.attention,
         trust_remote_code=settings.trust_remote_code,
-        progress=say,
+        progress=progress,
     )
 
 
-def load_probes(settings: Settings, chat: ChatModel, say: Progress = silent) -> list[Probe]:
+def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent) -> list[Probe]:
     """The probes named, or every shipped one that fits; each is checked against the model and replayed."""
     from probes.card import check_identity, load_probe, replay_references, shipped_probes
     from probes.errors import ProbeMismatchError
@@ -99,13 +99,13 @@ def load_probes(settings: Settings, chat: ChatModel, say: Progress = silent) -> 
     if unknown:
         raise SettingsError(f"shadow: {', '.join(sorted(unknown))} not among the loaded probes {', '.join(names)}")
     for probe in probes:
-        say(f"replaying the reference scores of {probe.name}")
+        progress(f"replaying the reference scores of {probe.name}")
         replay_references(probe, chat)
     return probes
 
 
 def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
-    """Keep the probes' cards beside their scores, and say in the metrics who is running."""
+    """Store the probes' cards beside their scores, and set the metrics of the loaded probes."""
     from monitor.telemetry import metrics
     from storage.writer import register_probe
 
@@ -130,8 +130,8 @@ def building_worker(
     *,
     live: bool = True,
 ) -> Iterator[Worker]:
-    """The worker with its outputs open. The source is the caller's to close. One that is not `live` (a replay) is none
-    for rules on the monitor itself."""
+    """The worker with its outputs open; the caller closes the source. One that is not `live` (a replay) writes no
+    heartbeats."""
     from monitor.service.mitigation import Mitigator, choose_mitigator
     from monitor.service.scoring import BatchScorer
     from monitor.service.worker import Worker
@@ -155,7 +155,7 @@ def building_worker(
 
 
 def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
-    """What the settings say of the worker."""
+    """The worker's policy by the settings."""
     from monitor.service.worker import Policy
 
     return Policy(
@@ -183,6 +183,6 @@ def load_rules(settings: Settings) -> Rules:
 
 
 def model_label(settings: Settings) -> str:
-    """How the model is called in alerts: its name, and its adapter's."""
+    """The model's label in alerts: its name, and its adapter's."""
     name = Path(settings.model).name if "/" in settings.model else settings.model
     return f"{name}+{Path(settings.adapter).name}" if settings.adapter else name

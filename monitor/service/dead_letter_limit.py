@@ -1,7 +1,7 @@
-"""When too many messages cannot be scored, something is wrong with the worker or the stream, not with the messages.
+"""Stops a worker when too many messages cannot be scored: then the worker or the stream is at fault.
 
-Contract: `check` raises TooManyDeadError once more than `share` of the last WINDOW messages were dead letters, judged
-from FEWEST messages on. Nothing of the batch in hand is committed then.
+Contract: `check` raises TooManyDeadError once more than `share` of the last WINDOW messages were dead letters, checked
+from FEWEST messages on. The batch in progress is not committed then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the worker shows: a moving line with rate and lag on a terminal, JSON logs otherwise."""
+"""Progress of the worker: a line with rate and lag on a terminal, JSON logs otherwise."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from monitor.console import make_console
 from monitor.telemetry import logs
 
 if TYPE_CHECKING:
@@ -19,23 +20,22 @@ _LOG_EVERY_SECONDS = 5.0
 
 
 def is_terminal(choice: str) -> bool:
-    """Whether progress goes to a terminal, by the `logs` setting."""
+    """Whether progress is shown on a terminal, by the `logs` setting."""
     return choice == "terminal" or (choice == "auto" and sys.stderr.isatty())
 
 
 @contextmanager
 def reporting(settings: Settings, lag_unit: str) -> Iterator[OnBatch]:
-    """A callback for the worker that shows what it does."""
+    """The worker's callback that shows its progress."""
     if not is_terminal(settings.logs):
         yield _json_reporter(lag_unit)
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from alerts.text import printable
 
-    console = Console(stderr=True)
+    console = make_console(stderr=True, markup=True)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("waiting for messages", total=None)
 

@@ -1,8 +1,8 @@
-"""`awry run` and `awry replay` as processes: parts assembled, health served, signals heard, the end told.
+"""`awry run` and `awry replay` as processes: start-up, health, signals and the summary at the end.
 
-Contract: SIGINT and SIGTERM drain: the batches in hand are stored and committed, then the process ends. The health
-server answers from before the model is loaded; `/healthz` fails when no batch was finished for `stall_seconds`,
-`/readyz` until the worker runs, has partitions and reaches its database.
+Contract: SIGINT and SIGTERM drain: the batches in progress are stored and committed, then the process ends. The health
+server runs from before the model is loaded; `/healthz` fails when no batch was finished for `stall_seconds`, `/readyz`
+until the worker runs, has partitions and reaches its database.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from monitor.service.worker import Tally, Worker
 from monitor.settings import Settings
 from monitor.stream.record import Source
 from monitor.stream.wiring import check_source, open_source, topics_of
-from monitor.telemetry import logs as log
-from monitor.telemetry import metrics
+from monitor.telemetry import logs, metrics
 from monitor.telemetry.gpu import watching_gpu
 from probes.progress import Progress
-from storage.database import answers
+from storage.database import is_reachable
 
 if TYPE_CHECKING:
     from monitor.telemetry.health import Check
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
 DEFAULT_LISTEN = "127.0.0.1:9464"
 
 
-class Vitals:
-    """What the health server says of a worker that may not be there yet."""
+class WorkerHealth:
+    """The checks of the health server, for a worker that may not run yet."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,14 +55,14 @@ class Vitals:
 
     def live(self) -> str | None:
         worker = self._worker
-        still = time.monotonic() - worker.progress_at if worker is not None else 0.0
-        return f"no batch was finished for {still:.0f} s" if still > self._settings.stall_seconds else None
+        seconds = time.monotonic() - worker.progress_at if worker is not None else 0.0
+        return f"no batch was finished for {seconds:.0f} s" if seconds > self._settings.stall_seconds else None
 
     def ready(self) -> str | None:
         worker, source = self._worker, self._source
         if worker is None or source is None:
             return "starting or stopping"
-        return source.trouble or (None if answers(worker.engine) else "the database does not answer")
+        return source.trouble or (None if is_reachable(worker.engine) else "the database does not answer")
 
     def oldest_seconds(self) -> float:
         """Age of the oldest record that was read and is not stored."""
@@ -74,29 +73,29 @@ class Vitals:
 
 def run(
     settings: Settings,
-    say: Progress,
+    progress: Progress,
     open_stream: Callable[[Settings], Source] = open_source,
     *,
     check: bool = True,
     live: bool = True,
 ) -> Tally:
-    """Run one worker until its source ends or a signal comes; `check` looks for the source before a model is loaded.
-    A replay is not `live`."""
+    """Run one worker until its source ends or a signal comes; `check` checks the source before the model is loaded. A
+    replay is not `live`."""
     listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) else None)
-    vitals = Vitals(settings)
-    tell = say if is_terminal(settings.logs) else log.logger().info
+    health = WorkerHealth(settings)
+    report = progress if is_terminal(settings.logs) else logs.logger().info
     with ExitStack() as stack:
         if listen is not None:
             from monitor.telemetry.health import serving
 
-            server = stack.enter_context(serving(listen, live=vitals.live, ready=vitals.ready))
-            tell(f"metrics and health on http://{server.address}")
+            server = stack.enter_context(serving(listen, live=health.live, ready=health.ready))
+            report(f"metrics and health on http://{server.address}")
         if check:
             check_source(settings)
-        engine = bootstrap.open_database(settings, tell)
+        engine = bootstrap.open_database(settings, report)
         stack.callback(engine.dispose)
-        chat = bootstrap.load_model(settings, tell)
-        probes = bootstrap.load_probes(settings, chat, tell)
+        chat = bootstrap.load_model(settings, report)
+        probes = bootstrap.load_probes(settings, chat, report)
         source = stack.enter_context(closing(open_stream(settings)))
         on_batch = stack.enter_context(reporting(settings, source.lag_unit))
         worker = stack.enter_context(
@@ -104,21 +103,21 @@ def run(
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: worker.stop())
-        stack.enter_context(vitals.of(worker, source))
+        stack.enter_context(health.of(worker, source))
         stack.enter_context(watching_gpu(chat.device))
-        stack.enter_context(rolling_up(engine, tell))
+        stack.enter_context(rolling_up(engine, report))
         tally = worker.run()
-    _tell_end(settings, tally, say)
+    _report_end(settings, tally, progress)
     return tally
 
 
-def _tell_end(settings: Settings, tally: Tally, say: Progress) -> None:
+def _report_end(settings: Settings, tally: Tally, progress: Progress) -> None:
     if not is_terminal(settings.logs):
-        log.logger().info("finished", **facts(tally))
+        logs.logger().info("finished", **facts(tally))
         return
     counts = ", ".join(f"{n} {status}" for status, n in sorted(tally.by_status.items())) or "nothing new"
-    say(f"{tally.messages} messages: {counts}, {tally.known} already known")
-    say(f"{tally.flagged} flagged, {tally.alerts} alerts opened")
+    progress(f"{tally.messages} messages: {counts}, {tally.known} already known")
+    progress(f"{tally.flagged} flagged, {tally.alerts} alerts opened")
 
 
 @contextmanager
@@ -134,18 +133,18 @@ def until_signal() -> Iterator[Callable[[float], bool]]:
 
 
 @contextmanager
-def listening(listen: str | None, engine: Engine, say: Progress) -> Iterator[None]:
-    """Health and the database's metrics of a process that has no worker; nothing when `listen` is None."""
+def listening(listen: str | None, engine: Engine, progress: Progress) -> Iterator[None]:
+    """Serve health and the database's metrics of a process without a worker; nothing when `listen` is None."""
     if listen is None:
         yield
         return
     from monitor.telemetry.health import serving
 
     with metrics.watching(engine), serving(listen, live=lambda: None, ready=ready_of(engine)) as server:
-        say(f"metrics and health on http://{server.address}")
+        progress(f"metrics and health on http://{server.address}")
         yield
 
 
 def ready_of(engine: Engine) -> Check:
     """Ready as long as the database answers."""
-    return lambda: None if answers(engine) else "the database does not answer"
+    return lambda: None if is_reachable(engine) else "the database does not answer"

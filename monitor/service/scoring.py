@@ -24,7 +24,7 @@ from probes.scoring import Scorer
 
 
 class BatchScorer:
-    """Holds the model and the probes; `tokens` and `seconds` count what was read so far, and how long it took."""
+    """Scores batches with one model and its probes; `tokens` and `seconds` are totals since the start."""
 
     def __init__(
         self,
@@ -58,19 +58,19 @@ class BatchScorer:
         return [outcomes[i] for i in range(len(messages))]
 
     def _encode_all(self, messages: Sequence[WireMessage], outcomes: dict[int, Outcome]) -> dict[int, Encoded]:
-        """What can be scored, by index; the others get their outcome here."""
+        """Encoded messages by index; those that cannot be scored get their outcome here."""
         encoded: dict[int, Encoded] = {}
         for i, message in enumerate(messages):
             try:
-                item = self._encode(message)
+                tokens = self._encode(message)
             except Exception as error:
                 outcomes[i] = _failed(error, "tokenising")
                 continue
-            if item.truncated and self._skip_over_long:
+            if tokens.truncated and self._skip_over_long:
                 reason = f"longer than max_tokens={self._max_tokens} (over_long=skip)"
                 outcomes[i] = Outcome("skipped", reason=reason)
             else:
-                encoded[i] = item
+                encoded[i] = tokens
         return encoded
 
     def _encode(self, message: WireMessage) -> Encoded:
@@ -78,52 +78,52 @@ class BatchScorer:
         return encode(self._chat, message.turns, response, self._max_tokens)
 
     def _score(
-        self, items: Sequence[Encoded], indices: Sequence[int], outcomes: dict[int, Outcome], *, again: bool = True
+        self, messages: Sequence[Encoded], indices: Sequence[int], outcomes: dict[int, Outcome], *, again: bool = True
     ) -> None:
-        if not items:
+        if not messages:
             return
         try:
-            outcomes.update(self._forward(items, indices))
+            outcomes.update(self._forward(messages, indices))
         except Exception as error:
             memory = _out_of_memory(error)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if again and not memory:
-                # What comes and goes (a kernel that timed out, a full queue) should not cost a message its score.
-                self._score(items, indices, outcomes, again=False)
-            elif len(items) == 1:
+                # A transient error (a kernel that timed out, a full queue) should not cost a message its score.
+                self._score(messages, indices, outcomes, again=False)
+            elif len(messages) == 1:
                 outcomes[indices[0]] = _failed(error, "scoring")
             else:
                 metrics.BATCH_SPLITS.labels("out_of_memory" if memory else "error").inc()
-                half = len(items) // 2
+                half = len(messages) // 2
                 for part in (slice(half), slice(half, None)):
-                    self._score(items[part], indices[part], outcomes, again=False)
+                    self._score(messages[part], indices[part], outcomes, again=False)
 
-    def _forward(self, items: Sequence[Encoded], indices: Sequence[int]) -> dict[int, Outcome]:
-        found = {}
-        for batch in batches(items, self._chat.device, token_budget=self._token_budget):
+    def _forward(self, messages: Sequence[Encoded], indices: Sequence[int]) -> dict[int, Outcome]:
+        outcomes = {}
+        for batch in batches(messages, self._chat.device, token_budget=self._token_budget):
             scores = self._scorer(batch)
             self.tokens += batch.tokens
-            for at, row in enumerate(batch.rows):
-                parts = [part[at].tolist() for part in scores.parts]
-                found[indices[row]] = self._outcome(items[row], scores.total[at].tolist(), parts)
-        return found
+            for position, row in enumerate(batch.rows):
+                parts = [part[position].tolist() for part in scores.parts]
+                outcomes[indices[row]] = self._outcome(messages[row], scores.total[position].tolist(), parts)
+        return outcomes
 
-    def _outcome(self, item: Encoded, totals: Sequence[float], parts: Sequence[Sequence[float]]) -> Outcome:
+    def _outcome(self, message: Encoded, totals: Sequence[float], parts: Sequence[Sequence[float]]) -> Outcome:
         scores, reasons = [], []
         for probe, total, heads in zip(self._probes, totals, parts, strict=True):
             if math.isfinite(total):
                 scores.append(ProbeScore(probe, total, _head_scores(probe, heads)))
-            elif probe.aggregation.span == "response" and item.n_prompt == len(item.ids):
+            elif probe.aggregation.span == "response" and message.n_prompt == len(message.ids):
                 reasons.append(f"{probe.name} reads responses and the message has none")
             else:
                 reasons.append(f"{probe.name} gave no finite score (dtype overflow?)")
-        tokens = len(item.ids)
+        tokens = len(message.ids)
         reason = "; ".join(reasons) or None
         if not scores:
             overflow = reason is not None and "finite" in reason
             return Outcome("failed" if overflow else "skipped", tokens=tokens, reason=reason)
-        return Outcome("truncated" if item.truncated else "scored", tuple(scores), tokens, reason)
+        return Outcome("truncated" if message.truncated else "scored", tuple(scores), tokens, reason)
 
 
 def _head_scores(probe: Probe, parts: Sequence[float]) -> tuple[tuple[int, int, float], ...]:

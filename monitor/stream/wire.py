@@ -2,7 +2,7 @@
 
 `id`, then either `prompt` (a string) or `messages` (chat: a list of {role, content}), optionally `response`, `model`,
 `tenant`, `user`, `conversation_id`, `timestamp` (ISO 8601 or seconds), free `attributes`; unknown fields are kept
-under `attributes`. What breaks this is an Invalid with a reason that names the field and holds none of the text.
+under `attributes`. Any other payload is an Invalid with a reason that names the field and holds none of the text.
 
 Headers of a Kafka record: CloudEvents in binary mode (`ce_id`, `ce_time`, ... beside a payload as above) fill in `id`
 and `timestamp` where the payload has none; they and `traceparent` are kept under `attributes`.
@@ -29,13 +29,13 @@ from pydantic import (
 )
 
 MAX_ID = 512
-# Levels of lists and objects in one field; what is deeper would not survive the way to the table.
+# Levels of lists and objects in one field; deeper ones cannot be stored.
 MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
 class Invalid:
-    """A payload that is no message; `message_id` where one could be read."""
+    """A payload that is not a valid message; `message_id` where one could be read."""
 
     reason: str
     message_id: str | None = None
@@ -159,7 +159,7 @@ def parse(payload: bytes, headers: Sequence[tuple[str, bytes | None]] = ()) -> W
 
 
 def _add_headers(value: dict[str, Any], headers: Sequence[tuple[str, bytes | None]]) -> None:
-    """Fill in what the payload lacks; a payload that sets a field itself is right."""
+    """Fill in fields that the payload does not set."""
     kept = {}
     for name, raw in headers:
         if raw is not None and (name in _KEPT_HEADERS or name.startswith(_EVENT_PREFIX)):
@@ -173,7 +173,7 @@ def _add_headers(value: dict[str, Any], headers: Sequence[tuple[str, bytes | Non
 
 
 def _unfit(value: dict[str, Any]) -> str | None:
-    """Why a field cannot be kept, whatever it means: nested too deeply, or a number that JSON does not have."""
+    """Why a field cannot be stored: nested too deeply, or a number that JSON does not have."""
     for name, whole in value.items():
         # An unknown field's name may itself be text.
         field = name if name in WireMessage.model_fields else "attributes"

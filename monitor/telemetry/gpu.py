@@ -1,7 +1,7 @@
-"""Memory of the worker's GPU, asked at each scrape.
+"""Memory of the worker's GPU, read at each scrape.
 
-Contract: within `watching_gpu(device)` the metric `awry_gpu_memory_bytes` is on the registry; without CUDA nothing is,
-since a zero that nobody measured would be a statement. `used` and `total` are of the whole device, whoever uses it.
+Contract: within `watching_gpu(device)` the metric `awry_gpu_memory_bytes` is on the registry; without CUDA it is not,
+since its zero would be a measurement that was not made. `used` and `total` are of the whole device, all processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from monitor.telemetry.metrics import GPU_MEMORY_BYTES, REGISTRY, family
 
 
 class GpuCollector(Collector):
-    """`cuda` is `torch.cuda`, or what stands in for it."""
+    """`cuda` is `torch.cuda`, or a stand-in for it."""
 
     def __init__(self, cuda: Any, device: Any) -> None:
         self._cuda = cuda
@@ -27,17 +27,17 @@ class GpuCollector(Collector):
         return [family(GPU_MEMORY_BYTES)]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        made = family(GPU_MEMORY_BYTES)
+        memory = family(GPU_MEMORY_BYTES)
         try:
             free, total = self._cuda.mem_get_info(self._device)
             reserved = self._cuda.memory_reserved(self._device)
             allocated = self._cuda.memory_allocated(self._device)
-        except RuntimeError:  # a device that failed: the worker will say so itself
+        except RuntimeError:  # a device that failed: the worker reports it
             return []
         values = {"allocated": allocated, "reserved": reserved, "used": total - free, "total": total}
         for kind in GPU_MEMORY_BYTES.labels["kind"]:
-            made.add_metric((kind,), values[kind])
-        return [made]
+            memory.add_metric((kind,), values[kind])
+        return [memory]
 
 
 @contextmanager

@@ -130,7 +130,6 @@ class _Protocol(H11Protocol):
         self.timeout_keep_alive_task = self.loop.call_later(REQUEST_SECONDS, self.timeout_keep_alive_handler)
 
 
-
 def _is_error(record: logging.LogRecord) -> bool:
     """uvicorn also warns of each request that is no HTTP: a scanner would fill the log."""
     return record.levelno >= logging.ERROR

@@ -1,7 +1,7 @@
 """Logs: JSON lines on standard error, with ids and counts, never prompt text.
 
-A processor drops every field that could hold text, whatever a caller hands in; exceptions are logged by class, since
-a library's error may quote its input.
+Contract: a processor drops every field that could hold text, whatever a caller passes; exceptions are logged by class,
+since a library's error may quote its input.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-# Fields that hold, or could hold, what somebody wrote.
+# Fields that hold, or could hold, text of users or models.
 FORBIDDEN = frozenset({"prompt", "messages", "content", "response", "text", "payload", "answer", "plain", "mitigated"})
 
 
@@ -35,17 +35,17 @@ def configure() -> None:
             _drop_text,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the one of this moment
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # looked up at each call: tests replace it
         cache_logger_on_first_use=False,
     )
     for name in ("kafka", "uvicorn", "awry"):
         library = logging.getLogger(name)
-        library.handlers = [_IntoOurs(logging.WARNING)]
+        library.handlers = [_ToStructlog(logging.WARNING)]
         library.propagate = False
 
 
-class _IntoOurs(logging.Handler):
-    """Hands what a library says to our logger, as one line of JSON like all others."""
+class _ToStructlog(logging.Handler):
+    """Passes a library's records on to structlog, as one line of JSON like all others."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger().log(record.levelno, record.getMessage(), library=record.name)

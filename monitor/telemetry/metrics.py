@@ -1,12 +1,12 @@
-"""Every metric of awry in one list: what `/metrics` shows, and what docs/operations.md says of it.
+"""Every metric of awry in one list: what `/metrics` exposes, and the source of the table in docs/operations.md.
 
-Contract: one constant a metric, all on `REGISTRY`, never on the client's own default; `METRICS` describes them in
-order. A label's values are a closed set, or names that the settings give (probes, destinations, topics), never
-anything out of a message: a tenant or an id as label would be a series each. Counters and histograms of closed sets
-are there from the start, so that a rate sees their first increase; `start_at_zero` does it for the settings' names.
+Contract: one constant a metric, all on `REGISTRY`, never on the client's default registry; `METRICS` describes them in
+order. A label's values are a closed set, or names that the settings give (probes, destinations, topics), never a value
+from a message: a tenant or an id as label would be a series each. Counters and histograms with closed sets exist from
+the start, so that a rate sees their first increase; `start_at_zero` does it for the settings' names.
 
 Units are in the names; scores are in class gaps (0: mean of the aligned, 1: mean of the misaligned), and since they
-may be negative, `awry_score` has counts and buckets, but no sum. What only the tables know is asked at scrape time.
+may be negative, `awry_score` has counts and buckets, but no sum. Metrics of the database are queried at scrape time.
 
 Does not know: who counts, and how it is served (`monitor.telemetry.health`).
 """
@@ -39,14 +39,14 @@ LIVE_STATES = ("open", "acknowledged", "silenced")
 # A scrape waits this long for the database, and for each of its answers; Prometheus gives up after 10 s.
 DATABASE_SECONDS = 2
 
-# The values of a label that only a running awry knows, few as they are: its probes, destinations, partitions.
+# A label whose values are known at run time only, and few: probes, destinations, partitions.
 _NAMED: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What one metric is. `name` is what a query says (a histogram's without `_bucket`); `labels` gives each label's
-    values, or () where only a running awry knows them."""
+    """Description of a metric. `name` is the one in queries (a histogram's without `_bucket`); `labels` gives each
+    label's values, or () where they are known at run time only."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -57,7 +57,7 @@ class Metric:
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
-# One more series beside each counter and histogram, which no query of ours reads.
+# They would be one more series beside each counter and histogram, which no query reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _listed: list[Metric] = []
@@ -67,25 +67,25 @@ _T = TypeVar("_T", Counter, Gauge, Histogram)
 
 def _counter(name: str, unit: str, what: str, **labels: tuple[str, ...]) -> Counter:
     metric = _list(Metric(name, "counter", labels, unit, what))
-    made = Counter(name, what, tuple(labels), unit=_told(metric), registry=REGISTRY)
-    _parents.append((metric, made))
-    return made
+    counter = Counter(name, what, tuple(labels), unit=_unit(metric), registry=REGISTRY)
+    _parents.append((metric, counter))
+    return counter
 
 
 def _gauge(name: str, unit: str, what: str, **labels: tuple[str, ...]) -> Gauge:
     metric = _list(Metric(name, "gauge", labels, unit, what))
-    return Gauge(name, what, tuple(labels), unit=_told(metric), registry=REGISTRY)
+    return Gauge(name, what, tuple(labels), unit=_unit(metric), registry=REGISTRY)
 
 
 def _histogram(name: str, unit: str, what: str, buckets: Iterable[float], **labels: tuple[str, ...]) -> Histogram:
     metric = _list(Metric(name, "histogram", labels, unit, what))
-    made = Histogram(name, what, tuple(labels), unit=_told(metric), registry=REGISTRY, buckets=tuple(buckets))
-    _parents.append((metric, made))
-    return made
+    histogram = Histogram(name, what, tuple(labels), unit=_unit(metric), registry=REGISTRY, buckets=tuple(buckets))
+    _parents.append((metric, histogram))
+    return histogram
 
 
-def _asked(name: str, unit: str, what: str, **labels: tuple[str, ...]) -> Metric:
-    """A gauge that the database answers at scrape time."""
+def _database_gauge(name: str, unit: str, what: str, **labels: tuple[str, ...]) -> Metric:
+    """A gauge that is queried at scrape time."""
     return _list(Metric(name, "gauge", labels, unit, what))
 
 
@@ -94,13 +94,13 @@ def _list(metric: Metric) -> Metric:
     return metric
 
 
-def _told(metric: Metric) -> str:
+def _unit(metric: Metric) -> str:
     """The unit, for OpenMetrics, where the name ends in it; the client would change any other name."""
     return metric.unit if metric.name.removesuffix("_total").endswith(f"_{metric.unit}") else ""
 
 
-# What became of the messages.
-MESSAGES = _counter("awry_messages_total", "messages", "Messages stored, by what became of them", status=STATUSES)
+# Messages by outcome.
+MESSAGES = _counter("awry_messages_total", "messages", "Messages stored, by status", status=STATUSES)
 KNOWN_MESSAGES = _counter(
     "awry_known_messages_total", "messages", "Messages delivered again that were in the tables already"
 )
@@ -111,11 +111,14 @@ FAIL_OPEN_MESSAGES = _counter(
     reason=FAIL_OPEN,
 )
 DEAD_LETTERS = _counter(
-    "awry_dead_letters_total", "messages", "Messages put aside for a human to read", reason=("invalid", "failed")
+    "awry_dead_letters_total",
+    "messages",
+    "Messages that are invalid or could not be scored",
+    reason=("invalid", "failed"),
 )
 TOKENS = _counter("awry_tokens_total", "tokens", "Tokens that the model read")
 
-# What the probes found.
+# Scores and alerts.
 SCORE = _histogram(
     "awry_score",
     "class gaps",
@@ -133,8 +136,8 @@ FLAGGED = _counter(
 ALERTS = _counter(
     "awry_alerts_total",
     "alerts",
-    "Alerts opened, reopened or made graver; would_alert: by probes or rules in shadow, once a batch; suppressed: kept "
-    "back by a silence",
+    "Alerts opened, reopened or made more severe; would_alert: by probes or rules in shadow, once a batch; suppressed: "
+    "by a silence",
     probe=_NAMED,
     severity=SEVERITIES,
     result=("alerted", "would_alert", "suppressed"),
@@ -148,13 +151,13 @@ SCORE_DRIFT = _gauge(
 RULE_EVALUATIONS = _counter(
     "awry_rule_looks_total",
     "looks",
-    "Times that rate and monitor rules were evaluated; left: another process was at it",
+    "Evaluations of rate and monitor rules; left: another process was evaluating",
     result=("done", "failed", "left"),
 )
 VERDICTS = _counter("awry_verdicts_total", "messages", "Verdicts written to the output stream")
-ANSWERS = _counter("awry_answers_total", "answers", "Mitigated answers written")
+ANSWERS = _counter("awry_answers_total", "answers", "Mitigated replies written")
 
-# How fast, and in which batches.
+# Stages and batches.
 STAGE_SECONDS = _histogram(
     "awry_stage_seconds",
     "seconds",
@@ -169,11 +172,11 @@ BATCH_FILL_RATIO = _histogram(
 BATCH_SPLITS = _counter(
     "awry_batch_splits_total",
     "splits",
-    "Batches halved because the model could not read them whole",
+    "Batches halved because the forward pass failed",
     reason=("out_of_memory", "error"),
 )
 
-GPU_MEMORY_BYTES = _asked(
+GPU_MEMORY_BYTES = _database_gauge(
     "awry_gpu_memory_bytes",
     "bytes",
     "Memory of the worker's GPU: what torch allocated and reserved, what all programs use, and its total",
@@ -185,46 +188,53 @@ CONSUMER_LAG = _gauge(
     "awry_consumer_lag", "messages", "Messages in the stream that are not committed", topic=_NAMED, partition=_NAMED
 )
 OLDEST_UNSCORED_SECONDS = _gauge(
-    "awry_oldest_unscored_seconds", "seconds", "Age of the oldest message known that has no score yet"
+    "awry_oldest_unscored_seconds", "seconds", "Age of the oldest message that was read and has no score yet"
 )
 PARTITIONS_ASSIGNED = _gauge("awry_partitions_assigned", "partitions", "Partitions that this worker reads")
 REBALANCES = _counter(
-    "awry_rebalances_total", "events", "Changes of the partitions", event=("assigned", "revoked", "lost")
+    "awry_rebalances_total",
+    "events",
+    "Rebalances: partitions assigned, revoked or lost",
+    event=("assigned", "revoked", "lost"),
 )
 ABANDONED_MESSAGES = _counter(
-    "awry_abandoned_messages_total", "messages", "Messages in hand, not committed, when their partition was taken away"
+    "awry_abandoned_messages_total", "messages", "Messages in progress, not committed, when their partition was revoked"
 )
-COMMIT_FAILURES = _counter("awry_commit_failures_total", "commits", "Commits that the broker refused or did not answer")
+COMMIT_FAILURES = _counter(
+    "awry_commit_failures_total", "commits", "Commits that the broker rejected or did not answer"
+)
 
-# Who is running.
+# Probes and build.
 PROBE_INFO = _gauge(
     "awry_probe_info", "", "1 for each loaded probe", probe=_NAMED, version=_NAMED, model=_NAMED, threshold=_NAMED
 )
-BUILD_INFO = _gauge("awry_build_info", "", "1 for the version that runs", version=_NAMED)
+BUILD_INFO = _gauge("awry_build_info", "", "1 for the version that is running", version=_NAMED)
 
-# Delivering, in `awry send`; and what only the tables know.
+# Delivery, in `awry send`; and gauges of the database.
 DELIVERIES = _counter(
     "awry_deliveries_total",
     "deliveries",
-    "Tries to deliver a page; dead: the last one, given up; gone: the receiver wants no more, ever",
+    "Attempts to deliver a notification; dead: the last one, given up; gone: the receiver is gone for good",
     destination=_NAMED,
     result=("sent", "retried", "dead", "gone"),
 )
-OUTBOX_PENDING = _asked("awry_outbox_pending", "deliveries", "Events that wait to be sent to a destination")
-OUTBOX_DEAD = _asked("awry_outbox_dead", "deliveries", "Events given up after the last try")
-OUTBOX_OLDEST_SECONDS = _asked(
-    "awry_outbox_oldest_seconds", "seconds", "Age of the oldest event that waits to be sent; 0 when none does"
+OUTBOX_PENDING = _database_gauge("awry_outbox_pending", "deliveries", "Notifications that are waiting to be sent")
+OUTBOX_DEAD = _database_gauge("awry_outbox_dead", "deliveries", "Notifications given up after the last attempt")
+OUTBOX_OLDEST_SECONDS = _database_gauge(
+    "awry_outbox_oldest_seconds",
+    "seconds",
+    "Age of the oldest notification that is waiting to be sent; 0 when there is none",
 )
-DESTINATION_FAILURES = _asked(
-    "awry_destination_failures", "deliveries", "Tries that failed since the last one that did not", destination=_NAMED
+DESTINATION_FAILURES = _database_gauge(
+    "awry_destination_failures", "deliveries", "Attempts that failed since the last success", destination=_NAMED
 )
-DESTINATION_DISABLED = _asked(
-    "awry_destination_disabled", "", "1 when the receiver said that it is gone: nothing is sent", destination=_NAMED
+DESTINATION_DISABLED = _database_gauge(
+    "awry_destination_disabled", "", "1 when the receiver is gone: nothing is sent", destination=_NAMED
 )
-ALERTS_LIVE = _asked(
+ALERTS_LIVE = _database_gauge(
     "awry_alerts_live", "alerts", "Alerts that are not resolved", state=LIVE_STATES, severity=SEVERITIES
 )
-DATABASE_UP = _asked(
+DATABASE_UP = _database_gauge(
     "awry_database_up", "", f"1 when the database answered this scrape, 0 when not within {DATABASE_SECONDS} s"
 )
 
@@ -232,9 +242,9 @@ METRICS: tuple[Metric, ...] = tuple(_listed)
 
 
 def start_at_zero(**named: Iterable[str]) -> None:
-    """Make the series of these label values: `start_at_zero(probe=names)`, `start_at_zero(destination=names)`.
+    """Create the series of these label values: `start_at_zero(probe=names)`, `start_at_zero(destination=names)`.
 
-    Gauges are left out: a zero that nobody measured would be a statement.
+    Gauges are left out: their zero would be a measurement that was not made.
     """
     known = {label: tuple(values) for label, values in named.items()}
     for metric, parent in _parents:
@@ -252,10 +262,10 @@ def stage(name: Stage) -> AbstractContextManager[object]:
 
 
 class DatabaseCollector(Collector):
-    """Asks the database at each scrape. When it does not answer, `awry_database_up` is 0 and the rest is left out."""
+    """Queries the database at each scrape. Without an answer `awry_database_up` is 0 and the rest is left out."""
 
     def __init__(self, engine: Engine) -> None:
-        # Connections of its own: the scrape neither waits for the worker's nor as patiently as the worker does.
+        # An engine of its own: a scrape neither waits for the worker's connections nor as long as the worker does.
         self._engine = create_engine(
             engine.url,
             poolclass=NullPool,
@@ -264,7 +274,7 @@ class DatabaseCollector(Collector):
         )
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        asked = (
+        gauges = (
             DATABASE_UP,
             OUTBOX_PENDING,
             OUTBOX_DEAD,
@@ -273,32 +283,32 @@ class DatabaseCollector(Collector):
             DESTINATION_DISABLED,
             ALERTS_LIVE,
         )
-        return [family(metric) for metric in asked]
+        return [family(metric) for metric in gauges]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         up, pending, dead, oldest, failures, disabled, live = self.describe()
         try:
             with self._engine.connect() as connection:
                 connection.execute(text(f"SET LOCAL statement_timeout = '{DATABASE_SECONDS}s'"))
-                deliveries, found = outbox_counts(connection), live_alert_counts(connection)
-                waited, places = oldest_pending_seconds(connection), destination_states(connection)
+                deliveries, alerts = outbox_counts(connection), live_alert_counts(connection)
+                age, states = oldest_pending_seconds(connection), destination_states(connection)
         except SQLAlchemyError:
             up.add_metric((), 0)
             return [up]
         up.add_metric((), 1)
         pending.add_metric((), deliveries["pending"])
         dead.add_metric((), deliveries["dead"])
-        oldest.add_metric((), waited)
-        for place in places:
-            failures.add_metric((place["name"],), place["failures"])
-            disabled.add_metric((place["name"],), place["disabled_at"] is not None)
+        oldest.add_metric((), age)
+        for state in states:
+            failures.add_metric((state["name"],), state["failures"])
+            disabled.add_metric((state["name"],), state["disabled_at"] is not None)
         for key in product(*ALERTS_LIVE.labels.values()):
-            live.add_metric(key, found.get(key, 0))
+            live.add_metric(key, alerts.get(key, 0))
         return [up, pending, dead, oldest, failures, disabled, live]
 
 
 def family(metric: Metric) -> GaugeMetricFamily:
-    """What a collector that asks at scrape time fills in."""
+    """An empty family, for a collector to fill at scrape time."""
     return GaugeMetricFamily(metric.name, metric.help, labels=tuple(metric.labels))
 
 

@@ -1,4 +1,4 @@
-"""Questions to the tables, by what they are about."""
+"""Read-only queries, by what they are about."""
 
 from awry.moved import package_in_place_of
 

@@ -91,7 +91,7 @@ class MessageDetail:
 
 
 def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | None:
-    """What is known of the message; None where nothing is."""
+    """Everything about one message; None where its coordinates are unknown."""
     first = case((messages.c.status.in_(("scored", "truncated")), 0), else_=1)
     query = select(messages).where(_at(messages, at)).order_by(first, messages.c.ingested_at, messages.c.payload_sha256)
     found = _rows(connection, query)
@@ -103,9 +103,9 @@ def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | N
         here = and_(_at(table, at), table.c.day == found[0]["day"])
         return _rows(connection, select(table).where(here).order_by(*order))
 
-    # Alerts hold what was scored; the day is indexed there.
-    held = and_(_at(alert_messages, at), alert_messages.c.day == found[0]["day"])
-    holding = select(alert_messages.c.alert_id).where(held)
+    # Alerts refer to the message that was scored; the day is indexed there.
+    same_message = and_(_at(alert_messages, at), alert_messages.c.day == found[0]["day"])
+    holding = select(alert_messages.c.alert_id).where(same_message)
     return MessageDetail(
         found[0],
         found[1:],
@@ -132,17 +132,17 @@ def already_scored(
     connection: Connection, payloads: Sequence[tuple[Coordinates, str]], probes: Sequence[str]
 ) -> set[tuple[Coordinates, str]]:
     """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`."""
-    asked = set(payloads)
+    requested = set(payloads)
     done, days = set(), {}
-    for row in known_messages(connection, ((at.source, at.partition, at.offset) for at, _ in asked)):
+    for row in known_messages(connection, ((at.source, at.partition, at.offset) for at, _ in requested)):
         payload = (Coordinates(row.source, row.partition, row.offset), row.payload_sha256)
-        if payload in asked and row.status in ("invalid", "skipped"):
+        if payload in requested and row.status in ("invalid", "skipped"):
             done.add(payload)
-        elif payload in asked and row.status != "failed":
+        elif payload in requested and row.status != "failed":
             days[payload] = row.day
     if not days:
         return done
-    # Scores have their message's day, so only these days' partitions are asked.
+    # Scores have their message's day, so only these days' partitions are searched.
     span = (min(days.values()), max(days.values()))
     counts = score_counts(connection, ((at.source, at.partition, at.offset) for at, _ in days), span, probes)
     wanted = len(set(probes))
@@ -157,7 +157,7 @@ def stored_answers(connection: Connection, source: str, kind: str) -> dict[Coord
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """A message whose text was kept."""
+    """A message whose text is stored."""
 
     source: str
     partition: int

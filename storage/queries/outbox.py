@@ -21,14 +21,14 @@ def outbox_counts(connection: Connection) -> dict[str, int]:
 
 
 def destination_counts(connection: Connection) -> dict[str, dict[str, int]]:
-    """The same by destination; one that has no events is left out."""
+    """The same by destination; one without any is left out."""
     query = select(outbox.c.destination, *_BY_OUTCOME).group_by(outbox.c.destination)
     rows = [dict(row) for row in connection.execute(query).mappings()]
     return {row.pop("destination"): row for row in rows}
 
 
 def oldest_pending_seconds(connection: Connection) -> float:
-    """Age of the oldest event that is neither delivered nor given up; 0 when there is none."""
+    """Age of the oldest notification that is neither delivered nor given up; 0 when there is none."""
     oldest = select(func.min(outbox.c.created_at)).where(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
     age = func.extract("epoch", func.now() - oldest.scalar_subquery())
     return max(0.0, float(connection.execute(select(age)).scalar() or 0.0))

@@ -1,6 +1,6 @@
-"""The last hour in a few numbers, and the latest scores: what the page of `awry serve` shows first. Read-only.
+"""Read-only queries for the overview page of `awry serve`: the last hour in numbers, live alerts, latest scores.
 
-Contract: times are the database's. Every question is answered from an index or a rollup, so that none grows with the
+Contract: times are the database's. Every query is answered from an index or a rollup, so that none grows with the
 tables: what was scored in the last hour lags behind by a minute (`storage.rollup`).
 """
 
@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from storage.schema import alerts, messages, probes, score_rollups, scores, workers
 
 SPAN = timedelta(hours=1)
-# A worker renews its row every few seconds; one that is silent for so long is down.
+# A worker writes a heartbeat every few seconds; one without any for so long is down.
 SILENT = timedelta(minutes=1)
 
 
@@ -49,7 +49,7 @@ def last_hour(connection: Connection) -> LastHour:
 
 
 def live_alerts(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """Alerts that are not resolved: those that nobody has in hand first, then the gravest, then the latest."""
+    """Alerts that are not resolved: those not acknowledged first, then the most severe, then the latest."""
     state = case({"open": 0, "acknowledged": 1}, value=alerts.c.state, else_=2)
     severity = case({"critical": 0, "error": 1, "warning": 2}, value=alerts.c.severity, else_=3)
     live = select(alerts).where(alerts.c.state != "resolved")
@@ -59,7 +59,7 @@ def live_alerts(connection: Connection, limit: int) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker said last. `lag` is in `lag_unit`; `silent` when it has said nothing for SILENT."""
+    """A worker's last heartbeat. `lag` is in `lag_unit`; `silent` when it is older than SILENT."""
 
     name: str
     source: str
@@ -71,7 +71,7 @@ class Worker:
 
 
 def recent_workers(connection: Connection) -> list[Worker]:
-    """Workers that were seen in the last hour, by name."""
+    """Workers with a heartbeat in the last hour, by name."""
     quiet = (workers.c.seen_at < func.now() - SILENT).label("silent")
     c = workers.c
     query = (
@@ -84,7 +84,7 @@ def recent_workers(connection: Connection) -> list[Worker]:
 
 @dataclass(frozen=True)
 class Score:
-    """One score of a probe, with what its message is called."""
+    """One score of a probe, with its message's id and tenant."""
 
     source: str
     partition: int

@@ -114,7 +114,7 @@ def test_a_file_that_is_no_toml(toml: Path) -> None:
 
 
 def test_a_file_that_is_named_and_not_there(toml: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^AWRY_CONFIG: .*settings\.toml is not there"):
+    with pytest.raises(SettingsError, match=r"^AWRY_CONFIG: .*settings\.toml does not exist"):
         load_settings()
 
 

@@ -56,11 +56,11 @@ def test_rows_of_before(empty_engine: Engine) -> None:
     assert differences(empty_engine) == []
     recorder = Recorder()
     assert deliver_due(empty_engine, channels("pager", sender=recorder, policy=GROUPED)).sent == 2
-    first, second = recorder.events
+    first, second = recorder.sent
     assert {first.id, second.id} == {ids[1], ids[3]}
-    assert next(e for e in recorder.events if e.id == ids[1]).attempts == 3, "it goes on where it was"
-    folded = next(e for e in recorder.events if e.id == ids[3])
-    assert folded.body["data"]["group"]["events"] == 2
+    assert next(e for e in recorder.sent if e.id == ids[1]).attempts == 3, "it goes on where it was"
+    grouped = next(e for e in recorder.sent if e.id == ids[3])
+    assert grouped.body["data"]["group"]["events"] == 2
     with empty_engine.begin() as connection:
         order = connection.execute(text("SELECT id FROM outbox ORDER BY seq")).scalars().all()
         assert order == [ids[2], ids[1], ids[3], ids[0]]

@@ -1,4 +1,4 @@
-"""A small production of an hour and a half, written by the product's own writer: two probes, three tenants, one shift.
+"""Traffic of an hour and a half, written by the product's own writer: two probes, three tenants, one shift.
 
 `drift` reads the whole stream and has a card with quantiles; `heads` reads attention heads. Message ids say what they
 are: quiet-N and loud-N (flagged by drift), of the tenants shop, bank and none. The conversation talk-1 has three
@@ -85,7 +85,9 @@ def write_production(engine: Engine) -> None:
         heads = ((0, 1, value / 2), (0, 3, 0.1), (2, 1, -value))
         batch.scores.append(ScoreRow(at(n), "heads", 2, value, 5.0, False, heads))
         if loud:
-            flagged.append(Flagged("drift", value, THRESHOLD, tenant, "tiny", Coordinates("topic", 0, n), f"loud-{number}"))
+            flagged.append(
+                Flagged("drift", value, THRESHOLD, tenant, "tiny", Coordinates("topic", 0, n), f"loud-{number}")
+            )
     for n, status in ((900, "invalid"), (901, "failed"), (902, "skipped")):
         batch.messages.append(MessageRow(at(n), "ff", day, status, "prompt: is empty", f"{status}-0", "shop"))
     batch.answers.append(AnswerRow(at(QUIET), "plain", 4, text="the plain answer", text_sha256="a"))

@@ -29,7 +29,7 @@ def test_calibration_leaves_judged_messages_out(engine: Engine, run: Invoke) -> 
     assert sorted(row.at.offset for row in kept) == [*range(30), 102, 103, 104]
     assert said == [
         "2 of 35 messages left out: their alerts were judged true or authorised tests",
-        "2 flagged messages were judged by nobody and count as benign; see awry alerts verdict",
+        "2 flagged messages have no verdict and count as benign; see awry alerts verdict",
     ]
 
 
