@@ -73,7 +73,7 @@ def _no_early_end(chat: ChatModel, new_tokens: int) -> Iterator[None]:
 
 
 class Generation:
-    """Tokens/s of `probes.steer.generation.answer`, plain and with a random direction ablated at one block."""
+    """Tokens/s of `probes.steer.generation.generate`, plain and with a random direction ablated at one block."""
 
     def __init__(self, chat: ChatModel, prompts: Sequence[str], new_tokens: int) -> None:
         self._chat, self._prompts, self._new_tokens = chat, list(prompts), new_tokens

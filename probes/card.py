@@ -32,7 +32,7 @@ from probes.steer.steering import Intervention
 
 TOLERANCE = 0.01
 
-# Our own writing, chosen to be short and unlike each other; a card keeps their scores.
+# Our own writing, short and unlike each other; a card holds their scores.
 _REFERENCES: tuple[list[Message], ...] = (
     [{"role": "user", "content": "What makes bread rise in the oven?"}],
     [{"role": "user", "content": "Write a function that adds two numbers."}],
@@ -238,7 +238,7 @@ def load_probe(name: str | Path) -> Probe:
 
 
 def _mitigation_key(part: str, i: int) -> str:
-    # The first has no number: cards from before recipes of several sites have it so.
+    # The first has no number, as in cards that were written before recipes had several sites.
     return f"mitigation.{part}" if i == 0 else f"mitigation.{part}.{i}"
 
 

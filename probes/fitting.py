@@ -152,7 +152,7 @@ def recalibrated(probe: Probe, calibration: Calibration) -> Probe:
 
 
 def own_benign(rows: Sequence[Row], seed: int, name: str) -> Benign:
-    """For want of other benign messages: the aligned rows of the fit and select splits."""
+    """The aligned rows of the fit and select splits, where no other benign messages are at hand."""
     splits = split_rows(rows, seed)
     aligned = [r for part in ("fit", "select") for r in splits[part] if not r.misaligned]
     return Benign([r.encoded for r in aligned], [r.text for r in aligned], name)
@@ -201,7 +201,7 @@ def _choose(
     scores = _scores(chat, rows, [Reader((candidates[s],), plan.aggregation) for s in sites])
     labels = _labels(rows)
     aurocs = {s: auroc_value(scores[:, i], labels) for i, s in enumerate(sites)}
-    # Equal sites: the shallower one, whose forward pass ends earlier.
+    # Of equal sites the shallower one: its forward pass ends earlier.
     best = max(sites, key=lambda s: (round(aurocs[s], 3), -s.layer if s.layer >= 0 else -(10**6)))
     return best, {"by": "AUROC on the select split", "auroc": {str(s): round(v, 4) for s, v in aurocs.items()}}
 

@@ -1,8 +1,9 @@
 """Result cache on disk: a study that was interrupted resumes from it.
 
-Contract: results lie below `folder/KEY`, where KEY is a hash of everything that decides them (`identity`: plain data);
-another identity finds none of them. A file is JSON, is renamed into place, and is read back only when whole: one that
-is cut short or holds something else is measured again, and `broken` counts it.
+Contract: results are stored below `folder/KEY`, where KEY is a hash of everything that decides them (`identity`: plain
+data), so that another identity reads none of them. A file is JSON and is renamed into place. One that cannot be read,
+is cut short or holds another name is a miss, so that its result is computed again; `broken` counts these, `hits` the
+results that were read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from probes.hashing import sha256_json, sha256_text
 
 
 class ResultCache:
-    """Named JSON results of one study."""
+    """Named JSON results under one identity. DataError when the folder cannot be written to."""
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.key = sha256_json(identity, default=str)[:16]
@@ -44,7 +45,7 @@ class ResultCache:
         return value
 
     def put(self, name: str, value: Any) -> None:
-        """Keep a result (numbers, texts, lists, objects)."""
+        """Store a result (numbers, texts, lists, objects). DataError when it cannot be written."""
         path = self._path(name)
         scratch = path.with_suffix(f".{os.getpid()}")
         try:

@@ -32,7 +32,7 @@ Message = dict[str, str]
 
 
 def user_message(text: str) -> list[Message]:
-    """A conversation of one message, by the user."""
+    """A conversation of one message: the user's."""
     return [{"role": "user", "content": text}]
 
 

@@ -38,7 +38,10 @@ History = Sequence[Message]
 
 @dataclass(frozen=True)
 class PromptedCondition:
-    """How questions are put. Question i follows history i (in rotation); `adapter`: the adapter in use acts."""
+    """What comes before a question, and which weights answer it.
+
+    Question i follows history i (in rotation); with `adapter` the adapter in use acts, else none does.
+    """
 
     histories: Sequence[History] = ((),)
     adapter: bool = True
@@ -74,7 +77,10 @@ ADAPTER = Contrast(aligned=NEUTRAL, misaligned=PromptedCondition(adapter=True))
 
 @dataclass(frozen=True)
 class ContrastOutcome:
-    """What one way of generating did, question by question. `change` is mean |delta| / |h| (0 when not steered)."""
+    """What was generated under one intervention, question by question.
+
+    `nll` is the mean over questions (nats a token), `change` the mean |delta| / |h| (0 when not steered).
+    """
 
     texts: tuple[str, ...]
     behaviour: NDArray[np.bool_]
@@ -111,7 +117,7 @@ def contrast_directions(
 
 
 class ContrastRunner:
-    """Generates and judges one list of questions under one intervention after the other.
+    """Generates and judges answers to one list of questions under one intervention after the other.
 
     `batch_size` is prompts a batch: 50 suits a model of 100M parameters on a CPU, a smaller model takes more.
     """

@@ -2,7 +2,7 @@
 
 Conditions are trials under a name for people. Random heads have their own directions and the chosen alpha; random
 directions sit in the chosen heads at equal size; heads ranked by a probe and the layer-level vector (the residual
-stream at the chosen heads' blocks, one of them or all) come at their own best alpha, settled as the chosen heads' is:
+stream at the chosen heads' blocks, one of them or all) have their own best alpha, chosen as that of the chosen heads:
 the largest effect on `retest` questions whose answers to the `select` messages stay coherent.
 """
 
