@@ -1,7 +1,7 @@
-"""What Grafana makes of a query before its data source sees it: variables, and the macros of PostgreSQL.
+"""Expands a query as Grafana does before it reaches the data source: variables, and the macros of PostgreSQL.
 
-Written after Grafana's documentation, for tests and measurements: there is no Grafana here. Knows the formats and the
-macros that the dashboards use, and refuses all others by name.
+Written after Grafana's documentation, for tests and measurements without a Grafana. Knows the formats and macros that
+the dashboards use, and refuses all others by name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALL = "$__all"
 
 @dataclass(frozen=True)
 class View:
-    """What somebody has chosen on a dashboard: a range, values of variables (`ALL` for all), points in the range."""
+    """The state of a dashboard: time range, values of variables (`ALL` for all), points in the range."""
 
     since: datetime
     until: datetime
@@ -25,7 +25,7 @@ class View:
     points: int = 1000
 
     def interval(self, least: str | None) -> timedelta:
-        """Time between two points, not shorter than the panel's own least."""
+        """Time between two points, not shorter than the panel's minimum."""
         step = (self.until - self.since) / self.points
         return max(step, timedelta(seconds=seconds(least or "1s")))
 
@@ -49,7 +49,7 @@ def targets(dashboard: Mapping[str, Any], kind: str) -> Iterator[tuple[dict[str,
 
 
 def expanded(query: str, dashboard: Mapping[str, Any], view: View, least: str | None = None) -> str:
-    """SQL or PromQL as the data source gets it. Raises ValueError for what is not known here."""
+    """SQL or PromQL as the data source receives it. Raises ValueError for an unknown format or macro."""
     variables = {one["name"]: one for one in dashboard["templating"]["list"]}
     step = max(1, round(view.interval(least).total_seconds()))
 
@@ -76,7 +76,7 @@ def _value(variable: Mapping[str, Any], chosen: str | Sequence[str] | None, how:
     if chosen is None:
         chosen = ALL if variable.get("includeAll") else ""
     if chosen == ALL:
-        # SQL or a pattern of the dashboard's own: Grafana does not quote it.
+        # SQL or a pattern of the dashboard: Grafana does not quote it.
         return str(variable["allValue"])
     values = [chosen] if isinstance(chosen, str) else list(chosen)
     if how == "sqlstring":

@@ -1,4 +1,4 @@
-"""What six panels of the dashboard *probe* get from PostgreSQL for a made-up day, drawn without Grafana.
+"""Six panels of the dashboard *probe* for a made-up day, from PostgreSQL, drawn without Grafana.
 
 How to run: `python -m benchmarks.grafana_picture [--out docs/dashboard.png]`; a minute. It is the dashboard's own SQL
 on a real PostgreSQL; only the drawing is matplotlib's. The day: 60,000 messages of 12 tenants whose scores are those of
@@ -46,7 +46,7 @@ _FACTS = """
     SELECT n, CAST(:begin AS timestamptz) + n * make_interval(secs => CAST(:gap AS float8)) AS at,
         'tenant-' || n % 12 AS tenant, :changed AS changed,
         0.2 * sqrt(-2 * ln((abs(hashint8(n)) + 1) / 2147483649.0))
-            * cos(2 * pi() * abs(hashint8(n + 7)) / 2147483648.0) AS calm,
+            * cos(2 * pi() * abs(hashint8(n + 7)) / 2147483648.0) AS benign,
         hashint8(n + 11) % 3 = 0 AS odd FROM generate_series(0, CAST(:messages AS int) - 1) AS n
 """
 _MESSAGES = f"""
@@ -57,7 +57,7 @@ _MESSAGES = f"""
 _SCORES = f"""
     INSERT INTO scores (source, partition, "offset", probe, probe_version, day, score, threshold, flagged, created_at)
     SELECT 'made-up', 0, n, 'drift', 1, (at AT TIME ZONE 'UTC')::date, score, :threshold, score > :threshold, at FROM (
-        SELECT *, calm + CASE WHEN tenant = 'tenant-3' AND at > changed AND odd THEN 0.9 ELSE 0 END AS score
+        SELECT *, benign + CASE WHEN tenant = 'tenant-3' AND at > changed AND odd THEN 0.9 ELSE 0 END AS score
         FROM ({_FACTS}) AS f
     ) AS g
 """  # noqa: S608
@@ -74,8 +74,8 @@ def fill(engine: Engine, until: datetime) -> None:
     roll_up(engine)
 
 
-def asked(engine: Engine, title: str, until: datetime, ref: str = "A") -> list[dict[str, Any]]:
-    """What the panel's data source answers."""
+def panel_rows(engine: Engine, title: str, until: datetime, ref: str = "A") -> list[dict[str, Any]]:
+    """The rows that the panel gets from its data source."""
     board = dashboards()[BOARD]
     panel, target = next((p, t) for p, t in targets(board, POSTGRES) if (p["title"], t["refId"]) == (title, ref))
     view = View(until - timedelta(days=1), until, {"probe": "drift", "version": "1"})
@@ -131,12 +131,12 @@ def draw(engine: Engine, until: datetime, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(3, 2, figsize=(11, 8.4), layout="constrained")
-    over_time(axes[0, 0], asked(engine, "Scores over time", until))
-    bars(axes[0, 1], asked(engine, "Against the calibration", until))
-    lines(axes[1, 0], asked(engine, "Quantiles and threshold", until))
-    lines(axes[1, 1], asked(engine, "Drift", until), percent=True)
-    lines(axes[2, 0], asked(engine, "Flagged share and target", until), percent=True)
-    table(axes[2, 1], asked(engine, "By tenant", until))
+    over_time(axes[0, 0], panel_rows(engine, "Scores over time", until))
+    bars(axes[0, 1], panel_rows(engine, "Against the calibration", until))
+    lines(axes[1, 0], panel_rows(engine, "Quantiles and threshold", until))
+    lines(axes[1, 1], panel_rows(engine, "Drift", until), percent=True)
+    lines(axes[2, 0], panel_rows(engine, "Flagged share and target", until), percent=True)
+    table(axes[2, 1], panel_rows(engine, "By tenant", until))
     titles = (
         "Scores over time",
         "Against the calibration",

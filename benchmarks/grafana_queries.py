@@ -99,7 +99,7 @@ CARD = {
 
 
 def load(engine: Engine, rows: int, days: float) -> dict[str, float]:
-    """Fill the tables; seconds by what was done."""
+    """Fill the tables; returns the seconds of each step."""
     numbers, until = rows // 2, datetime.now(UTC)
     begin = until - timedelta(days=days)
     assert ensure_days(engine, [(begin + timedelta(days=n)).date() for n in range(int(days) + 2)])
@@ -136,7 +136,7 @@ def load(engine: Engine, rows: int, days: float) -> dict[str, float]:
 
 
 def choices(engine: Engine) -> dict[str, dict[str, Any]]:
-    """By name, the variables that somebody has set."""
+    """The values of the variables, by the name of the case."""
     with engine.connect() as connection:
         last = connection.execute(
             text(

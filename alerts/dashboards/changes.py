@@ -1,4 +1,4 @@
-"""When a probe or its threshold changed, as the tables tell: what annotations mark."""
+"""Changes of probes and thresholds, from the tables, for annotations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-# The hours are enough: a threshold changes with a new card, when workers start again.
+# Hourly rollups are enough: a threshold changes with a new card, when workers restart.
 _CHANGES = text(
     """
     SELECT registered_at AS at, name AS probe, version, (card #>> '{calibration,threshold}')::float8 AS threshold,
@@ -25,7 +25,7 @@ _CHANGES = text(
 
 @dataclass(frozen=True)
 class Change:
-    """`key` is the same for the same change however often it is asked for."""
+    """A change of a probe; `key` identifies it across calls."""
 
     at: datetime
     probe: str
@@ -47,5 +47,5 @@ class Change:
 
 
 def changes(connection: Connection) -> list[Change]:
-    """Every change that is known, oldest first."""
+    """All changes, oldest first."""
     return [Change(r.at, r.probe, r.version, r.threshold, r.registered) for r in connection.execute(_CHANGES)]

@@ -1,13 +1,12 @@
-"""Folder, dashboards and annotations into a Grafana that runs, through the package `grafana-api`.
+"""Pushes folder, dashboards and annotations to a running Grafana, through the package `grafana-api`.
 
-Contract: `push(url, token, folder, sources, changes)` brings them up to date and says line by line what it did; it may
-be repeated: folder and dashboards are known by fixed uids, an annotation by a tag of its own. It refuses before it
-changes anything when a data source that the dashboards need is not there. Raises GrafanaError, which names the fix and
-holds no token.
+Contract: `push(url, token, folder, sources, changes)` brings them up to date and yields a line for each step. It is
+idempotent: folder and dashboards have fixed uids, an annotation a tag of its own. It fails before any change when a
+data source of the dashboards is missing. Raises GrafanaError, which names the fix and holds no token.
 
-The package is no longer maintained. Used of it are its session with its errors, and those of its methods that name
-things by uid; it knows no uid of data sources, and sends numeric ids with annotations, which Grafana 13 has switched
-off: there its raw request method is used. A redirect is refused: it would carry the token elsewhere.
+The package is no longer maintained. Only its session with its errors and its methods by uid are used; it has none for
+data sources by uid, and sends numeric ids with annotations, which Grafana 13 refuses: for these its raw request method
+is used. Redirects are refused: they would carry the token to another host.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from alerts.dashboards.panels import Json
 from alerts.errors import GrafanaError
 
 TIMEOUT_SECONDS = 15.0
-# More marks than this are not looked for: of probes and thresholds there are a few a month.
-MOST_MARKS = 5000
+# At most this many annotations are read: there are a few changes a month.
+MAX_ANNOTATIONS = 5000
 
 
 def push(
     url: str, token: str, folder: str, sources: Mapping[str, str], changes: Sequence[Change] = ()
 ) -> Iterator[str]:
-    """`sources`: by the uid that the dashboards name, the uid of the data source there."""
+    """`sources`: from the uid in the dashboards to the uid of the data source in that Grafana."""
     from alerts.dashboards import dashboards
 
     api = _Api(url, token)
@@ -45,11 +44,11 @@ def push(
     for board in dashboards().values():
         yield _dashboard(api, _with_sources(board, sources))
     if changes:
-        yield _marks(api, changes)
+        yield _annotations(api, changes)
 
 
 class _Api:
-    """The package's client; its errors and those below it become GrafanaError."""
+    """The package's client; its errors and those of `requests` become GrafanaError."""
 
     def __init__(self, url: str, token: str) -> None:
         from grafana_api.grafana_face import GrafanaFace
@@ -81,7 +80,7 @@ class _Api:
         return self.call(lambda: getattr(self._face.api, method)(path, json=body), path, missing_ok=missing_ok)
 
     def call(self, work: Any, what: str, *, missing_ok: bool = False) -> Any:
-        """What `work` answers; None for 404 where that is `missing_ok`."""
+        """The result of `work`; None for 404 if `missing_ok`."""
         from grafana_api.grafana_api import GrafanaException
         from requests import RequestException, TooManyRedirects
 
@@ -90,7 +89,7 @@ class _Api:
         except GrafanaException as error:
             if error.status_code == 404 and missing_ok:
                 return None
-            raise GrafanaError(f"{self._url}{_fix(error.status_code, what)} ({_said(error.response)})") from None
+            raise GrafanaError(f"{self._url}{_fix(error.status_code, what)} ({_message(error.response)})") from None
         except TooManyRedirects:
             raise GrafanaError(f"{self._url} redirects: give the address that it redirects to") from None
         except RequestException as error:
@@ -112,24 +111,24 @@ def _folder(api: _Api, title: str) -> str:
 
 def _dashboard(api: _Api, board: Json) -> str:
     known = api.call(lambda: api.face.dashboard.get_dashboard(board["uid"]), "dashboard", missing_ok=True)
-    if known is not None and _same(known.get("dashboard", {}), board) and _place(known) == FOLDER_UID:
+    if known is not None and _is_same(known.get("dashboard", {}), board) and _folder_uid(known) == FOLDER_UID:
         return f"dashboard {board['title']}: is up to date"
     body = {"dashboard": board, "folderUid": FOLDER_UID, "overwrite": True, "message": "awry grafana push"}
     api.call(lambda: api.face.dashboard.update_dashboard(body), "dashboard")
     return f"dashboard {board['title']}: {'made' if known is None else 'updated'}"
 
 
-def _same(there: Json, board: Json) -> bool:
-    """Grafana adds an id and a version of its own."""
-    return {k: v for k, v in there.items() if k not in ("id", "version")} == board
+def _is_same(pushed: Json, board: Json) -> bool:
+    """Grafana adds an id and a version."""
+    return {k: v for k, v in pushed.items() if k not in ("id", "version")} == board
 
 
-def _place(known: Json) -> Any:
+def _folder_uid(known: Json) -> Any:
     return known.get("meta", {}).get("folderUid")
 
 
 def _with_sources(value: Any, sources: Mapping[str, str]) -> Any:
-    """The dashboard with the data sources' uids there."""
+    """The dashboard with the uids of that Grafana's data sources."""
     if isinstance(value, dict):
         return {
             k: sources.get(v, v) if k == "uid" and isinstance(v, str) else _with_sources(v, sources)
@@ -138,10 +137,10 @@ def _with_sources(value: Any, sources: Mapping[str, str]) -> Any:
     return [_with_sources(one, sources) for one in value] if isinstance(value, list) else value
 
 
-def _marks(api: _Api, changes: Sequence[Change]) -> str:
-    """Annotations of the organisation, so that any dashboard can show them: by the tag awry."""
-    there = api.ask("GET", f"/annotations?type=annotation&tags={TAG}&limit={MOST_MARKS}")
-    known = {tag: one for one in there for tag in one.get("tags", []) if str(tag).startswith(f"{TAG}:")}
+def _annotations(api: _Api, changes: Sequence[Change]) -> str:
+    """Annotations of the organisation with the tag awry, so that any dashboard can show them."""
+    existing = api.ask("GET", f"/annotations?type=annotation&tags={TAG}&limit={MAX_ANNOTATIONS}")
+    known = {tag: one for one in existing for tag in one.get("tags", []) if str(tag).startswith(f"{TAG}:")}
     made = changed = 0
     for change in changes:
         body: Json = {
@@ -169,6 +168,6 @@ def _fix(status: int, what: str) -> str:
     return f": {what} failed with status {status}"
 
 
-def _said(response: Any) -> str:
-    said = response.get("message") if isinstance(response, dict) else response
-    return " ".join(str(said).split())[:200]
+def _message(response: Any) -> str:
+    message = response.get("message") if isinstance(response, dict) else response
+    return " ".join(str(message).split())[:200]

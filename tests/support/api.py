@@ -1,4 +1,4 @@
-"""A client that holds every answer against the API's own description, and tokens for it."""
+"""A client that checks every response against the OpenAPI description, and tokens for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def revoke(engine: Engine, name: str) -> None:
 
 
 def expire(engine: Engine, name: str) -> None:
-    """As if the token's time were over."""
+    """Moves the token's expiry into the past."""
     with engine.begin() as connection:
         change = (
             "UPDATE api_tokens SET expires_at = now() - interval '1 second' WHERE name = :name AND revoked_at IS NULL"
@@ -41,7 +41,7 @@ def expire(engine: Engine, name: str) -> None:
 
 
 def operation(app: FastAPI, method: str, path: str) -> dict[str, Any] | None:
-    """What the description says of a request; None where it knows of none."""
+    """The operation of a request in the description; None if there is none."""
     for template, operations in app.openapi()["paths"].items():
         pattern = re.sub(r"\\\{(\w+)\\\}", lambda m: ".+" if m[1] == "source" else "[^/]+", re.escape(template))
         if re.fullmatch(pattern, path, re.DOTALL) and method.lower() in operations:
@@ -51,17 +51,17 @@ def operation(app: FastAPI, method: str, path: str) -> dict[str, Any] | None:
 
 
 def check(app: FastAPI, answer: httpx2.Response, method: str, path: str) -> None:
-    """The answer is one that the description promises, with the headers that all have."""
+    """The response matches the description, and has the headers of all responses."""
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
     kind = answer.headers["content-type"]
     assert kind == ("application/json" if answer.is_success else "application/problem+json")
-    promised = operation(app, method, path)
-    if promised is None:
+    described = operation(app, method, path)
+    if described is None:
         assert answer.status_code in (401, 403, 404, 405, 408, 413, 429), (method, path, answer.status_code)
         schema: dict[str, Any] = {"$ref": "#/components/schemas/Problem"}
     else:
-        schema = promised["responses"][str(answer.status_code)]["content"][kind]["schema"]
+        schema = described["responses"][str(answer.status_code)]["content"][kind]["schema"]
     if method != "HEAD":
         whole = {"components": app.openapi()["components"], **schema}
         Draft202012Validator(whole, format_checker=FormatChecker(["uuid"])).validate(answer.json())
@@ -70,7 +70,7 @@ def check(app: FastAPI, answer: httpx2.Response, method: str, path: str) -> None
 
 
 class Client:
-    """Speaks for one token from one address. Every answer is checked."""
+    """Requests with one token from one address. Every response is checked."""
 
     def __init__(self, app: FastAPI, secret: str | None = None, address: str = ADDRESS) -> None:
         self.app = app
@@ -94,6 +94,6 @@ class Client:
         return self.ask("DELETE", path, expect).json()
 
 
-def generous(engine: Engine) -> FastAPI:
-    """The API for a test that asks very often."""
+def unlimited(engine: Engine) -> FastAPI:
+    """The API without rate limits in practice."""
     return make_api(engine, Limiter(requests=1_000_000, failures=1_000_000))

@@ -1,4 +1,4 @@
-"""A Grafana of the HTTP API's own description: it keeps state, and refuses with 400 whatever the description lacks.
+"""A stand-in for Grafana with state, which refuses with 400 whatever the description of its HTTP API lacks.
 
 Paths, methods, query parameters, fields, their types and the required ones are those of tests/ref; a status that an
 endpoint does not have is a mistake of this server and raises. Only a bearer token that it knows is let in.

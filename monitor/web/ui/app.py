@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -243,6 +244,8 @@ class _Pages:
         """An error page; an unexpected exception by its class, since its text may quote a row."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         detail = str(error.detail) if isinstance(error, HTTPException) else type(error).__name__
+        if detail == HTTPStatus(status).phrase:
+            detail = "there is no such page, or not with this method"
         viewer = Viewer(None, False, False)
         response = self._render(request, "problem.html", viewer, {"status": status, "detail": detail}, status)
         response.headers.update(getattr(error, "headers", None) or {})

@@ -1,4 +1,4 @@
-"""`awry grafana push` against a server that holds it to Grafana 13's own description of its HTTP API."""
+"""`awry grafana push` against a server that checks requests against the description of Grafana 13's HTTP API."""
 
 from __future__ import annotations
 

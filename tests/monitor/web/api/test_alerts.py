@@ -163,7 +163,7 @@ def test_another_of_the_key_is_live(engine: Engine, act: Client) -> None:
     assert act.post(f"/alerts/{first}/reopen", 409)["detail"] == f"reopen: {second} is live under the same key"
 
 
-def test_two_acknowledge_at_once_and_one_is_told(engine: Engine, app: FastAPI) -> None:
+def test_of_two_who_acknowledge_at_once_one_gets_a_conflict(engine: Engine, app: FastAPI) -> None:
     """Both are held at the alert's row before either may go on."""
     (one,) = opened(engine)
     clients = [Client(app, token(engine, name)) for name in ("anna", "bob")]
@@ -232,6 +232,6 @@ def test_an_answer_is_of_one_moment(engine: Engine, read: Client) -> None:
     found = read.get(f"/alerts/{one}")
     assert len(found["history"]) == 1
     with engine.connect() as connection:
-        # What a reading connection was told does not stay with the pool.
+        # The options of a read-only transaction do not stay with the pooled connection.
         assert connection.execute(text("SHOW transaction_isolation")).scalar_one() == "read committed"
         assert connection.execute(text("SHOW transaction_read_only")).scalar_one() == "off"

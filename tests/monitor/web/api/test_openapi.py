@@ -1,4 +1,4 @@
-"""The description: whole, valid, and true of what is answered (every other test here holds its answers against it)."""
+"""The OpenAPI description: complete and valid; `tests.support.api.Client` checks every response against it."""
 
 from __future__ import annotations
 

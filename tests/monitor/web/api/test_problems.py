@@ -21,7 +21,7 @@ from monitor.web.api import middleware
 from monitor.web.api.app import make_api
 from tests.support.alert_rows import flagged, open_alerts
 from tests.support.alert_scenes import audit_rows
-from tests.support.api import Client, generous, token
+from tests.support.api import Client, token, unlimited
 from tests.support.rows import dump
 
 CANARY = "CANARYTEXT"
@@ -173,7 +173,7 @@ def test_a_body_that_does_not_come(engine: Engine, act: Client, monkeypatch: pyt
 @pytest.fixture(scope="module")
 def wild(module_engine: Engine) -> tuple[Client, str]:
     """A client that may ask as often as it likes, and an alert."""
-    app: FastAPI = generous(module_engine)
+    app: FastAPI = unlimited(module_engine)
     (one,) = open_alerts(module_engine, [flagged(1)])
     return Client(app, token(module_engine, "wild")), str(one.alert_id)
 

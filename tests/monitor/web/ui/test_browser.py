@@ -115,7 +115,7 @@ def test_everything_can_be_read_without_scripts(chromium: Browser, address: str,
         assert re.search(r"/messages/topic/0/3\d$", page.url)
 
 
-def test_it_is_live(chromium: Browser, address: str, stored: Engine) -> None:
+def test_it_refreshes_by_itself(chromium: Browser, address: str, stored: Engine) -> None:
     with opened(chromium) as (_, page):
         page.clock.install()
         page.goto(address)
@@ -137,7 +137,7 @@ def test_it_is_live(chromium: Browser, address: str, stored: Engine) -> None:
         page.get_by_text("harbour").wait_for()
 
 
-def test_a_server_that_is_gone_is_told(chromium: Browser, stored: Engine) -> None:
+def test_a_server_that_stops_is_shown(chromium: Browser, stored: Engine) -> None:
     context = chromium.new_context()
     page = context.new_page()
     with serving("127.0.0.1:0", stored, Links(), lambda: None) as address:
@@ -186,7 +186,7 @@ def test_it_can_be_read_in_both_colour_schemes(chromium: Browser, address: str, 
             assert contrast >= 4.5, (path, where)
 
 
-def test_it_fits_a_telephone(chromium: Browser, address: str, stored: Engine) -> None:
+def test_it_fits_a_small_screen(chromium: Browser, address: str, stored: Engine) -> None:
     with opened(chromium, viewport={"width": 390, "height": 800}) as (_, page):
         for path in paths(stored):
             page.goto(address + path)

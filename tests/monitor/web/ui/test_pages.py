@@ -277,7 +277,7 @@ def test_sources_with_odd_names_have_a_page(engine: Engine, browser: TestClient)
 @pytest.mark.parametrize(
     ("path", "status", "why"),
     [
-        ("/nothing", 404, "Not found"),
+        ("/nothing", 404, "there is no such page"),
         ("/alerts/1234", 404, "Not found"),
         (f"/alerts/{uuid.UUID(int=0)}", 404, "there is no such alert"),
         ("/messages/topic/0/99", 404, "no message is known at these coordinates"),
