@@ -28,7 +28,7 @@ from tests.support.kafka import committed, new_topic, produce, wait_for
 from tests.support.rows import stored
 from tests.support.worker import scores_of
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.timeout(900)]
 AWRY = [sys.executable, "-c", "from monitor.cli.app import main; main()"]
 
 

@@ -26,7 +26,7 @@ from tests.support.at_once import at_once
 from tests.support.rows import dump, message
 
 
-def differences(engine: Engine) -> list[Any]:
+def differences(engine: Engine) -> Any:
     with engine.connect() as connection:
         options = {
             "compare_type": True,

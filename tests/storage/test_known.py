@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import psycopg
@@ -41,7 +42,7 @@ def test_what_is_known_is_what_is_there(
         counts = score_counts(connection, asked, (DAY, DAY + timedelta(days=2)), ["drift", "drift", "other"])
     assert sorted(tuple(r[:3]) for r in found) == sorted(there & set(asked))
     of_place = dict(zip(places, days, strict=True))
-    assert all(r.day == of_place[Coordinates(*r[:3])] for r in found)
+    assert all(r.day == of_place[Coordinates(r.source, r.partition, r.offset)] for r in found)
     assert {k: n for k, n in counts.items() if k in asked} == dict.fromkeys(there & set(asked), 1)
 
 
@@ -81,7 +82,7 @@ THEIR_SCORES = """
 """
 
 
-def plan(engine: Engine, statement: TextClause, values: list[object], mode: str) -> list[str]:
+def plan(engine: Engine, statement: TextClause, values: Sequence[object], mode: str) -> list[str]:
     """The scans of a statement as the driver's prepared one has them."""
     names = list(statement.compile().params)
     numbered = str(statement)
@@ -110,7 +111,7 @@ def test_look_ups_read_no_partition_whole(engine: Engine, analysed: bool, mode: 
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE messages, scores"))
     ranges = known._ranges([("topic", 0, 17000 + i) for i in range(200)])
-    days = [DAY, DAY + timedelta(days=9), ["drift"]]
+    days: list[object] = [DAY, DAY + timedelta(days=9), ["drift"]]
     for statement, values in ((known._MESSAGES, [*ranges.values()]), (known._SCORES, [*ranges.values(), *days])):
         scans = plan(engine, statement, values, mode)
         # Whether the default partition, which has never held a row, is read by its key is no matter.

@@ -47,11 +47,11 @@ def fill(engine: Engine, days: list[date]) -> None:
 def contents(engine: Engine) -> dict[str, list[Any]]:
     with engine.connect() as connection:
         return {
-            table: connection.execute(
-                text(f'SELECT to_jsonb(t) FROM {table} AS t ORDER BY source, partition, "offset"')  # noqa: S608
+            table: list(
+                connection.execute(
+                    text(f'SELECT to_jsonb(t) FROM {table} AS t ORDER BY source, partition, "offset"')  # noqa: S608
+                ).scalars()
             )
-            .scalars()
-            .all()
             for table in TABLES
         }
 

@@ -265,8 +265,8 @@ def test_another_payload_on_another_day_is_a_failed_row(engine: Engine) -> None:
     write(engine, batch(1))
     other = BatchRows([message(0, "other", day=NEXT)], [score(0, 3.0)])
     first, again = write(engine, other), write(engine, other)
-    assert (first.messages, first.conflicts, first.scores) == (1, {at(0)}, ())
-    assert (again.messages, again.conflicts, again.scores) == (0, {at(0)}, ())
+    assert (first.messages, first.conflicts, first.scores) == (1, frozenset({at(0)}), ())
+    assert (again.messages, again.conflicts, again.scores) == (0, frozenset({at(0)}), ())
     rows = {r["payload_sha256"]: r for r in stored(engine, schema.messages)}
     assert (rows["other"]["status"], rows["other"]["reason"], rows["other"]["day"]) == ("failed", CONFLICT, DAY)
     assert counts(engine)["scores"] == 1

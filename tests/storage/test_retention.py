@@ -208,9 +208,8 @@ def test_writers_write_on_while_old_days_go(engine: Engine) -> None:
     assert going == {partition_name(table, day): 2 for table in TABLES for day in old}
     for table in schema.BY_DAY:
         with engine.connect() as connection:
-            days = dict(
-                connection.execute(select(table.c.day, func.count()).group_by(table.c.day)).all()  # type: ignore[arg-type]
-            )
+            query = select(table.c.day, func.count()).group_by(table.c.day)
+            days = {day: int(number) for day, number in connection.execute(query)}
         assert set(days) == set(young)
         assert sum(days.values()) == sum(written)
 

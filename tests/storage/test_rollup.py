@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -124,12 +125,16 @@ def test_a_transaction_that_is_open_is_waited_for(engine: Engine) -> None:
     assert roll_up(engine) == 1
 
 
+def _roll_up_five_times(engine: Engine) -> int:
+    return sum(roll_up(engine) or 0 for _ in range(5))
+
+
 def test_many_at_once_count_each_score_once(engine: Engine) -> None:
     write(engine, BatchRows([message(n) for n in range(50)], [score(n) for n in range(50)]))
     with engine.begin() as connection:
         connection.execute(text('UPDATE scores SET created_at = now() - make_interval(mins => 1 + "offset"::int * 30)'))
     engines = [connect(url_of(engine)) for _ in range(4)]
-    done = at_once([lambda own=own: sum(roll_up(own) or 0 for _ in range(5)) for own in engines])
+    done = at_once([partial(_roll_up_five_times, own) for own in engines])
     for own in engines:
         own.dispose()
     assert [n for _, n, _, _ in totals(engine)] == [50, 50]

@@ -89,7 +89,7 @@ def test_another_payload_at_known_coordinates_is_a_failed_row_without_a_score(en
     after = counts(engine)
     assert after["scores"] == 1
     again = write(engine, other)
-    assert (again.messages, again.conflicts, again.scores) == (0, {at(0)}, ())
+    assert (again.messages, again.conflicts, again.scores) == (0, frozenset({at(0)}), ())
     assert counts(engine) == after
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import text
@@ -21,6 +22,10 @@ from tests.support.servers import OwnPostgres
 SESSION = 2.0
 
 
+def _stored(scenario: Scenario, goal: int) -> bool:
+    return scenario.stored() >= min(goal, len(scenario.sent))
+
+
 def kills(scenario: Scenario, rounds: int, seed: int, each: int = 60) -> Audit:
     """kill -9 of the worker at random points, while messages keep coming."""
     draw = random.Random(seed)
@@ -28,7 +33,7 @@ def kills(scenario: Scenario, rounds: int, seed: int, each: int = 60) -> Audit:
         scenario.produce(each, seed + n)
         worker = scenario.start_worker(delay=0.003, session_seconds=SESSION, batch_messages=draw.choice((3, 10, 40)))
         goal = scenario.stored() + draw.randrange(1, each)
-        wait_for(lambda goal=goal: scenario.stored() >= min(goal, len(scenario.sent)), 90)
+        wait_for(partial(_stored, scenario, goal), 90)
         time.sleep(draw.uniform(0, 0.2))
         worker.kill()
         worker.wait()

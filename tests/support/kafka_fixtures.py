@@ -19,6 +19,14 @@ from tests.support.kafka import new_topic, unique
 Open = Callable[..., KafkaSource]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that starts a broker, or uses the session's: nothing else needs the jars."""
+    for item in items:
+        if "jar_folder" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.kafka)
+
+
 @pytest.fixture(scope="session")
 def jar_folder() -> Path:
     """Kafka's jars, fetched once (44 MB) and kept for all sessions."""

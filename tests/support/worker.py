@@ -86,7 +86,7 @@ def scores_of(chat: ChatModel, probe: Probe, prompts: Sequence[str]) -> list[flo
     return [float(score_all(chat, [item], [probe.reader])[0, 0]) for item in items]
 
 
-def wire(message_id: str = "m", prompt: str = "hello", **more: Any) -> dict[str, Any]:
+def wire(message_id: str = "m", prompt: str | None = "hello", **more: Any) -> dict[str, Any]:
     return {"id": message_id, "prompt": prompt, **more}
 
 

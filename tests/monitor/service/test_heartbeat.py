@@ -122,7 +122,8 @@ def test_scores_of_probes_in_shadow_say_so(engine: Engine, chat: ChatModel, tmp_
     found = [make_probe(chat, "loud", threshold=-1e6), make_probe(chat, "quiet", threshold=-1e6)]
     run_worker(engine, chat, found, path, shadow=frozenset({"quiet"}))
     with engine.connect() as connection:
-        assert dict(connection.execute(select(scores.c.probe, scores.c.shadow)).all()) == {"loud": None, "quiet": True}  # type: ignore[arg-type]
+        stored = {row.probe: row.shadow for row in connection.execute(select(scores.c.probe, scores.c.shadow))}
+    assert stored == {"loud": None, "quiet": True}
     assert [r.probe for r in all_alerts(engine)] == ["loud"]
 
 

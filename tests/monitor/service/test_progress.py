@@ -44,7 +44,7 @@ def test_who_gets_a_terminal() -> None:
 @pytest.mark.parametrize("kind", ["terminal", "json"])
 def test_names_from_the_stream_are_shown_as_they_are(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure()
-    with reporting(Settings(logs=kind), "bytes") as report:  # type: ignore[arg-type]
+    with reporting(Settings(logs=kind), "bytes") as report:
         report(tally(), [Opened(uuid.uuid4(), "alert.opened", NASTY, "error", "drift")], 0)
     said = capsys.readouterr().err
     if kind == "json":

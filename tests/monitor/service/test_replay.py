@@ -1,4 +1,4 @@
-"""`awry messages show` gives a message back; `awry replay` scores what went by beside what is live, without touching it."""
+"""`awry messages show` prints a message; `awry replay` scores past traffic without touching live offsets and alerts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from sqlalchemy import Engine
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from monitor.cli.app import app, known_error
 from monitor.errors import SettingsError
@@ -44,7 +43,8 @@ LIVE = "live-group"
 
 
 def show(cluster: Cluster, coordinates: object) -> Result:
-    return CliRunner(env={"AWRY_KAFKA_BOOTSTRAP": cluster.bootstrap}).invoke(app, ["messages", "show", str(coordinates)])
+    runner = CliRunner(env={"AWRY_KAFKA_BOOTSTRAP": cluster.bootstrap})
+    return runner.invoke(app, ["messages", "show", str(coordinates)])
 
 
 def refused(done: Result) -> str:
@@ -225,7 +225,7 @@ def test_a_replay_scores_beside_the_live_probe_and_touches_nothing_else(
     assert found == {f"m{n}": pytest.approx(score, abs=1e-4) for n, score in enumerate(expected)}
 
     # The same words find their place; other words read all again and know it all.
-    kafka = {"source": source, "kafka_bootstrap": cluster.bootstrap}
+    kafka: dict[str, Any] = {"source": source, "kafka_bootstrap": cluster.bootstrap}
     assert replay(folder, engine, "earliest", **kafka).messages == 0
     again = replay(folder, engine, "2020-01-01", **kafka)
     assert (again.messages, again.known) == (13, 13)

@@ -28,7 +28,7 @@ from storage.coordinates import Coordinates
 from storage.database import connect
 from storage.errors import DatabaseUnavailableError
 from storage.queries.messages import status_counts
-from storage.writer import CONFLICT
+from storage.writer import CONFLICT, write_batch
 from tests.conftest import url_of
 from tests.support.rows import counts, dump, stored
 from tests.support.tiny import hook_count, user
@@ -511,18 +511,16 @@ def test_a_lost_connection_in_the_middle_is_survived(
     monkeypatch.setattr(database, "_RETRY_SECONDS", (0.01, 0.01, 0.01))
     from sqlalchemy import text
 
-    from monitor.service import worker as module
-
-    write_batch, lost = module.write_batch, []
+    lost: list[int] = []
 
     def losing(connection: Any, batch: Any) -> Any:
         found = write_batch(connection, batch)
         if not lost:
-            lost.append(True)
+            lost.append(1)
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return found
 
-    monkeypatch.setattr(module, "write_batch", losing)
+    monkeypatch.setattr("monitor.service.worker.write_batch", losing)
     run = run_worker(engine, chat, [make_probe(chat, threshold=-1e6)], traffic(tmp_path / "t"))
     assert lost
     assert (run.tally.messages, counts(engine)["messages"], counts(engine)["scores"]) == (12, 12, 12)

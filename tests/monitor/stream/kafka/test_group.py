@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def of(records: list[Record], wanted: set[int]) -> list[Record]:
     return [r for r in records if r.at.partition in wanted]
 
 
+def _has_partitions(source: KafkaSource) -> bool:
+    return source.trouble is None
+
+
 def test_to_join_may_take_longer_than_one_poll(
     opened: Open, cluster: Cluster, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +55,7 @@ def test_to_join_may_take_longer_than_one_poll(
     produce(cluster, topic, THIRTY)
     for _ in range(3):
         source = opened("earliest")
-        wait_for(lambda source=source: source.trouble is None)
+        wait_for(partial(_has_partitions, source))
         source.close()
 
 
