@@ -104,7 +104,7 @@ def test_a_notification_that_is_rejected_dies_and_delays_no_other(
     assert (place(engine).failures, place(engine).held_until) == (0, None)
     receiver.replies = [Reply(200)]
     open_alerts(engine, [flagged(2, tenant="bank")])
-    assert deliver_due(engine, to, clock=clock) == delivered(sent=1), "the next page does not wait"
+    assert deliver_due(engine, to, clock=clock) == delivered(sent=1), "the next notification does not wait"
     receiver.replies = [Reply(status)]
     for n in range(2, MAX_REFUSALS):
         clock.sleep(200)

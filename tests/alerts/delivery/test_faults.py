@@ -32,7 +32,7 @@ def sending(engine: Engine, receiver: Receiver, *more: str) -> Iterator[subproce
 
 
 def check_repeats(engine: Engine, receiver: Receiver) -> int:
-    """Each page arrived, a repeat had the same id and body; returns how many repeats there were."""
+    """Each notification arrived, a repeat had the same id and body; returns how many repeats there were."""
     ids = Counter(r.headers["webhook-id"] for r in receiver.received)
     assert set(ids) == {f"msg_{row.id.hex}" for row in all_outbox(engine)}
     assert len({(r.headers["webhook-id"], r.body) for r in receiver.received}) == len(ids)
@@ -44,7 +44,7 @@ def test_killed_after_sending_and_before_recording(engine: Engine, receiver: Rec
     with sending(engine, receiver, "stand still") as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "taken\n"
-        # As long as it lives the page is its own, however long it takes.
+        # As long as it lives the claim is its own, however long it takes.
         with sending(engine, receiver):
             time.sleep(3 * LEASE.total_seconds())
             assert len(receiver.received) == 1

@@ -1,4 +1,4 @@
-"""What goes together: a burst is one page, nothing is lost, nothing overtakes."""
+"""Grouping: a burst is one notification, nothing is lost, nothing overtakes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tests.support.delivery import (
 
 
 def test_a_lease_outlasts_a_receiver_that_is_slower_than_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two loops, ten pages, each taking twice the lease: nothing is sent twice."""
+    """Two loops, six notifications, each taking twice the lease: nothing is sent twice."""
     monkeypatch.setattr(queue, "LEASE", timedelta(seconds=0.3))
     open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(6)])
 

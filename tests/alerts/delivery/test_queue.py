@@ -32,7 +32,7 @@ from tests.support.delivery import (
 
 
 def test_an_event_never_overtakes_an_earlier_one_of_its_alert(engine: Engine, clock: FakeClock) -> None:
-    """The first page fails; the second of the same alert waits for it, another alert's does not."""
+    """The first notification fails; the second of the same alert waits for it, another alert's does not."""
     open_alerts(engine, [flagged(1, 0.6)])
     open_alerts(engine, [flagged(2, 1.2)])
     open_alerts(engine, [flagged(3, tenant="bank")])
@@ -135,7 +135,7 @@ def test_a_clock_that_jumps_loses_nothing(engine: Engine, clock: FakeClock) -> N
 
 
 def test_a_clock_that_is_set_back_delays_no_notification(engine: Engine, clock: FakeClock) -> None:
-    """By a day, while one page waits for its group's interval, another for a retry, and a destination is held."""
+    """By a day, while one notification waits for its group's interval, another for a retry, and a destination is paused."""
     open_alerts(engine, [flagged(1)], ("grouped", "retried"))
     recorder, failing = Recorder(), Recorder(DeliveryError("status 503", retry_after=3000))
     to = {"grouped": channel(recorder, GROUPED), "retried": channel(failing)}
@@ -237,7 +237,7 @@ def test_an_outage_of_an_hour(engine: Engine, clock: FakeClock) -> None:
             act_on_alert(engine, f"t{minute}", "alert.resolved", "resolved")
         deliver_due(engine, to, clock=clock)
         clock.sleep(60)
-    assert len(sender.attempts) < 40, "the destination is asked, not each page"
+    assert len(sender.attempts) < 40, "the destination is tried, not each notification"
     sender.away = False
     for _ in range(40):
         deliver_due(engine, to, clock=clock)

@@ -114,9 +114,9 @@ def test_what_the_tables_say_hangs_together(engine: Engine, seed: int) -> None:
         held = connection.execute(select(alert_messages.c.alert_id, func.count()).group_by(alert_messages.c.alert_id))
         assert {alert: n for alert, n in held} == {row.id: row.count for row in found}  # noqa: C416 - a row is no pair
     for row in found:
-        told = [r.event.removeprefix("alert.") for r in all_outbox(engine) if r.alert_id == row.id]
+        notified = [r.event.removeprefix("alert.") for r in all_outbox(engine) if r.alert_id == row.id]
         check_record(row, [r for r in audit_rows(engine) if r.alert_id == row.id and r.action != "verdict"])
-        check_notified(row, told)
+        check_notified(row, notified)
 
 
 def check_record(row: Any, changes: list[Any]) -> None:
@@ -129,12 +129,12 @@ def check_record(row: Any, changes: list[Any]) -> None:
     assert row.reopened == sum(c.before is not None and c.before["state"] == "resolved" for c in changes)
 
 
-def check_notified(row: Any, told: list[str]) -> None:
+def check_notified(row: Any, notified: list[str]) -> None:
     """Nobody hears of the end of what they never heard of, nor twice of its beginning."""
-    assert told[:1] in ([], ["opened"], ["worsened"], ["reopened"])
-    assert told.count("opened") <= 1
-    for earlier, later in pairwise(told):
+    assert notified[:1] in ([], ["opened"], ["worsened"], ["reopened"])
+    assert notified.count("opened") <= 1
+    for earlier, later in pairwise(notified):
         if earlier == "resolved":
             assert later in ("reopened", "worsened")
-    if row.state == "resolved" and told:
-        assert told[-1] == "resolved"
+    if row.state == "resolved" and notified:
+        assert notified[-1] == "resolved"

@@ -166,13 +166,13 @@ def test_a_connection_that_lives_long(engine: Engine) -> None:
 
 
 def test_two_workers_at_once_notify_once(engine: Engine) -> None:
-    """Both find the alert graver at the same moment; the second waits for the first and sees what it did."""
+    """Both increase the severity at the same moment; the second waits for the first and sees its change."""
     open_alerts(engine, [flagged(1, 0.6)])
-    told: list[Opened] = []
-    second = threading.Thread(target=lambda: told.extend(open_alerts(engine, [flagged(3, 1.2)])))
+    notified: list[Opened] = []
+    second = threading.Thread(target=lambda: notified.extend(open_alerts(engine, [flagged(3, 1.2)])))
     waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = :name")
     with engine.connect() as connection, engine.connect() as watcher:
-        told += record_flagged(connection, [flagged(2, 1.2)], ["pager"])
+        notified += record_flagged(connection, [flagged(2, 1.2)], ["pager"])
         second.start()
         until = time.monotonic() + 20
         while not watcher.execute(waiting, {"name": engine.url.database}).scalar():
@@ -181,16 +181,16 @@ def test_two_workers_at_once_notify_once(engine: Engine) -> None:
             time.sleep(0.02)
         connection.commit()
         second.join()
-    assert [o.event for o in told] == ["alert.worsened"]
+    assert [o.event for o in notified] == ["alert.worsened"]
     assert [(r.count, r.severity) for r in all_alerts(engine)] == [(3, "error")]
     assert len(all_outbox(engine)) == 2
 
 
 def test_two_workers_and_many_batches_keep_one_live_alert_a_key(engine: Engine) -> None:
-    """Real transactions at once, over the same keys in opposite orders, growing graver on the way."""
+    """Real transactions at once, over the same keys in opposite orders, with increasing severity."""
     rounds, tenants = 30, ("a", "b", "c")
     barrier = threading.Barrier(2)
-    told: list[tuple[str, str, str]] = []
+    notified: list[tuple[str, str, str]] = []
     errors: list[Exception] = []
 
     def work(worker: int) -> None:
@@ -203,7 +203,7 @@ def test_two_workers_and_many_batches_keep_one_live_alert_a_key(engine: Engine) 
                 batch = [flagged(n, value, tenant=t) for t in order]
                 with own.begin() as connection:
                     opened = record_flagged(connection, batch, ["pager", "siem"])
-                told.extend((o.dedup_key, o.event, o.severity) for o in opened)
+                notified.extend((o.dedup_key, o.event, o.severity) for o in opened)
         except Exception as error:
             errors.append(error)
         own.dispose()
@@ -218,7 +218,7 @@ def test_two_workers_and_many_batches_keep_one_live_alert_a_key(engine: Engine) 
     assert {r.severity for r in all_alerts(engine)} == {"critical"}
     keys = [f"threshold:drift:{t}:smol" for t in tenants]
     events = [("alert.opened", "warning"), ("alert.worsened", "error"), ("alert.worsened", "critical")]
-    assert sorted(told) == sorted((k, *e) for k in keys for e in events)
+    assert sorted(notified) == sorted((k, *e) for k in keys for e in events)
     assert len(all_outbox(engine)) == len(keys) * len(events) * 2
 
 
@@ -245,16 +245,16 @@ def test_a_threshold_alert_is_reopened_within_its_time(engine: Engine) -> None:
 def test_two_workers_reopen_it_once(engine: Engine) -> None:
     again = rules('[[threshold]]\nreopen_within = "30m"').threshold
     in_transaction(engine, actions.resolve, open_one(engine), ANNA)
-    told: list[Any] = []
+    notified: list[Any] = []
     thread = threading.Thread(
-        target=lambda: told.extend(in_transaction(engine, record_flagged, [flagged(3)], ["pager"], again))
+        target=lambda: notified.extend(in_transaction(engine, record_flagged, [flagged(3)], ["pager"], again))
     )
     with engine.begin() as connection:
-        told += record_flagged(connection, [flagged(2)], ["pager"], again)
+        notified += record_flagged(connection, [flagged(2)], ["pager"], again)
         thread.start()
         wait_until_blocked(engine)
     thread.join()
-    assert [o.event for o in told] == ["alert.reopened"]
+    assert [o.event for o in notified] == ["alert.reopened"]
     assert (only_alert(engine).count, only_alert(engine).reopened) == (3, 1)
 
 

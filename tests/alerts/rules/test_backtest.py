@@ -1,4 +1,4 @@
-"""Stored scores through other rules: the pages there would have been are those that there are."""
+"""Backtests: the notifications that there would have been are those that there are."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_real_one_shows_them_firing_and_resolved(engine: Engine, tmp_path: Pat
     with receiving() as hook, running(tmp_path, hook.url) as manager:
         to = {"am": configured(LINKS, name="am", kind="alertmanager", url=manager.url, resend_seconds=1)}
         open_alerts(engine, [flagged(1, tenant="shop"), flagged(2, 1.2, tenant="bank")], ("am",))
-        assert deliver_due(engine, to).sent == 2, "the news, and what stands"
+        assert deliver_due(engine, to).sent == 2, "the event, and all firing alerts"
         until(lambda: set(manager.firing()) == {"warning shop", "error bank"}, "both fire")
         shop = manager.firing()["warning shop"]
         assert shop["labels"] == {
@@ -131,13 +131,13 @@ def test_a_real_one_shows_them_firing_and_resolved(engine: Engine, tmp_path: Pat
         # Graver: it fires as what it is now, and no longer as what it was.
         open_alerts(engine, [flagged(3, 2.0, tenant="shop")], ("am",))
         deliver_due(engine, to)
-        until(lambda: set(manager.firing()) == {"critical shop", "error bank"}, "the graver one fires alone")
+        until(lambda: set(manager.firing()) == {"critical shop", "error bank"}, "the more severe one fires alone")
 
         resolve(engine, "shop")
         time.sleep(1.1)
         deliver_due(engine, to)
         until(lambda: set(manager.firing()) == {"error bank"}, "one is resolved")
-        # What it told its own receiver.
+        # What it sent to its own receiver.
         until(lambda: any(_resolved(r.body, "critical", "shop") for r in hook.received), "it tells of the end")
 
 
