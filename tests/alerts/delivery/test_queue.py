@@ -135,7 +135,7 @@ def test_a_clock_that_jumps_loses_nothing(engine: Engine, clock: FakeClock) -> N
 
 
 def test_a_clock_that_is_set_back_delays_no_notification(engine: Engine, clock: FakeClock) -> None:
-    """By a day, while one notification waits for its group's interval, another for a retry, and a destination is paused."""
+    """By a day, while one notification waits for its group's interval, another for a retry; a destination is paused."""
     open_alerts(engine, [flagged(1)], ("grouped", "retried"))
     recorder, failing = Recorder(), Recorder(DeliveryError("status 503", retry_after=3000))
     to = {"grouped": channel(recorder, GROUPED), "retried": channel(failing)}
