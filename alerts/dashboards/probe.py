@@ -11,42 +11,25 @@ from alerts.dashboards.board import (
     MODEL,
     ONE_PROBE,
     PROBE,
-    ROLLUPS_IN_RANGE,
     TENANT,
     VERSION,
     dashboard,
-    matches,
-    single_value,
     tenant_column,
 )
 from alerts.dashboards.panels import BAD, GOOD, WARN, Json, bars, column, heatmap, matrix, sql, stat, table, timeseries
+from alerts.dashboards.probe_sql import (
+    BINNED,
+    CARD,
+    EXPECTED,
+    JUDGED,
+    PROBE_NAME,
+    QUANTILES,
+    SCORED,
+    THIS,
+    distance,
+)
 
 GAPS = "suffix: gaps"
-
-_PROBE, _VERSION = single_value("probe"), single_value("version")
-THIS = f"probe = {_PROBE} AND probe_version::text = {_VERSION}"
-SCORED = f"score_rollups WHERE {ROLLUPS_IN_RANGE} AND {THIS} AND {matches('tenant')} AND {matches('model')}"
-BINNED = f"score_histograms WHERE {FIVE_MINUTE_ROLLUPS_IN_RANGE} AND {THIS} AND {matches('model')}"
-_NAMED = f"WHERE name = {_PROBE} AND version::text = {_VERSION}"
-CARD = f"probes {_NAMED}"
-QUANTILES = f"probes CROSS JOIN LATERAL jsonb_array_elements(card #> '{{calibration,quantiles}}') AS q {_NAMED}"
-
-# The calibration by bin: the share of its scores up to the upper bound, interpolated between the card's quantiles.
-EXPECTED = f"""
-    quantiles AS (
-        SELECT (q ->> 0)::float8 AS p, (q ->> 1)::float8 AS v FROM {QUANTILES}
-    ), expected AS (
-        SELECT bin, CASE
-            WHEN edge < (SELECT min(v) FROM quantiles) THEN 0
-            WHEN edge >= (SELECT max(v) FROM quantiles) THEN 1
-            ELSE (
-                SELECT low.p + (high.p - low.p) * (edge - low.v) / (high.v - low.v)
-                FROM (SELECT p, v FROM quantiles WHERE v <= edge ORDER BY v DESC, p DESC LIMIT 1) AS low,
-                    (SELECT p, v FROM quantiles WHERE v > edge ORDER BY v, p LIMIT 1) AS high
-            ) END AS upto
-        FROM (SELECT bin, (bin + 1) / 10.0::float8 AS edge FROM generate_series(-51, 99) AS bin) AS edges
-        WHERE EXISTS (SELECT FROM quantiles)
-    )"""  # noqa: S608
 
 # Upper bounds of the heat map's rows, in tenths of a class gap.
 ROWS = range(-10, 31, 2)
@@ -113,7 +96,7 @@ def _numbers() -> list[Json]:
             "the calibration (Kolmogorov-Smirnov): 0 the same, 1 no overlap. More misaligned messages "
             "than in the calibration set count as drift, too.",
             "percentunit",
-            sql(f"SELECT drift FROM ({_distance('0')}) AS whole"),  # noqa: S608
+            sql(f"SELECT drift FROM ({distance('0')}) AS whole"),  # noqa: S608
             ((None, GOOD), (0.15, WARN), (0.3, BAD)),
             decimals=2,
             no_value="no calibration",
@@ -128,33 +111,6 @@ def _numbers() -> list[Json]:
             no_value="none judged",
         ),
     ]
-
-
-JUDGED = f"""
-    SELECT count(*) FILTER (WHERE verdict = 'false')::float8 / nullif(count(*), 0) AS false_alarms FROM alerts
-    WHERE probe = {_PROBE} AND verdict IN ('true', 'false') AND $__timeFilter(verdict_at)
-"""  # noqa: S608
-
-
-def _distance(time: str) -> str:
-    """SQL: the Kolmogorov-Smirnov distance from the calibration by `time`, and its critical value at p = 0.001.
-
-    The traffic's distribution is a step function, the calibration's linear between quantiles: the largest distance is
-    at a bin with scores, either at its upper bound, after its scores, or at its lower bound, before them.
-    """
-    return f"""
-    WITH {EXPECTED}, counted AS (
-        SELECT {time} AS time, bin, sum(n) AS n FROM {BINNED} GROUP BY 1, 2
-    ), found AS (
-        SELECT time, bin, n, sum(n) OVER (PARTITION BY time) AS all_n,
-            sum(n) OVER (PARTITION BY time ORDER BY bin) AS upto FROM counted
-    )
-    SELECT found.time, max(greatest(abs(found.upto / all_n - here.upto), abs((found.upto - n) / all_n - below.upto)))
-            AS drift,
-        1.95 * sqrt(1.0 / max(all_n) + 1.0 / (SELECT (card #>> '{{calibration,n}}')::float8 FROM {CARD})) AS chance
-    FROM found JOIN expected AS here ON here.bin = found.bin JOIN expected AS below ON below.bin = found.bin - 1
-    GROUP BY 1 ORDER BY 1
-    """  # noqa: S608
 
 
 def _over_time() -> Json:
@@ -235,7 +191,7 @@ def _drift() -> Json:
         "many benign messages exceed by chance once in 1,000 times. Above that line the traffic differs from what "
         "the threshold was set on.",
         "percentunit",
-        [sql(_distance("$__timeGroup(bucket, $__interval)"), series=True)],
+        [sql(distance("$__timeGroup(bucket, $__interval)"), series=True)],
         interval="1h",
         minimum=0,
         maximum=1,
@@ -271,7 +227,7 @@ def _false_positives() -> Json:
     judged AS (
         SELECT count(*)::float8 AS n, count(*) FILTER (WHERE verdict = 'false') / nullif(count(*), 0)::float8 AS share
         FROM alerts
-        WHERE probe = {_PROBE} AND verdict IN ('true', 'false') AND $__timeFilter(verdict_at)
+        WHERE probe = {PROBE_NAME} AND verdict IN ('true', 'false') AND $__timeFilter(verdict_at)
     ), rates AS (
         SELECT 1 AS place, 'target' AS what, (c ->> 'target_fpr')::float8 AS share, NULL::float8 AS low,
             NULL::float8 AS high, NULL::float8 AS n FROM card
@@ -352,7 +308,7 @@ def _card() -> Json:
         card #>> '{{calibration,set_name}}' AS calibrated_on,
         (card #>> '{{calibration,n}}')::integer AS n, (card #>> '{{calibration,enough}}')::boolean AS enough,
         (card #>> '{{calibration,threshold}}')::float8 AS threshold, card ->> 'description' AS description
-    FROM probes WHERE name = {_PROBE} ORDER BY version DESC
+    FROM probes WHERE name = {PROBE_NAME} ORDER BY version DESC
     """  # noqa: S608
     return table(
         "Cards",
