@@ -179,10 +179,7 @@ def test_transact_tries_again_after_a_lost_connection(engine: Engine, monkeypatc
         calls += 1
         connection.execute(text("INSERT INTO probes VALUES ('p', :v, 'h', '{}')"), {"v": calls})
         if calls == 1:
-            own = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-            with engine.connect() as other:
-                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
-            _wait_until_gone(engine, own)
+            _cut_off(engine, connection)
         connection.execute(text("SELECT 1"))
         return calls
 
@@ -200,22 +197,22 @@ def test_transact_tries_again_when_the_commit_is_lost(engine: Engine, monkeypatc
         calls += 1
         connection.execute(text("INSERT INTO probes VALUES ('p', :v, 'h', '{}')"), {"v": calls})
         if calls == 1:
-            own = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-            with engine.connect() as other:
-                other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
-            _wait_until_gone(engine, own)
+            _cut_off(engine, connection)
         return calls
 
     assert transact(engine, work) == 2
     assert "(p,1," not in dump(engine)
 
 
-def _wait_until_gone(engine: Engine, pid: int) -> None:
+def _cut_off(engine: Engine, connection: Connection) -> None:
+    """The connection's server process ends, and the connection does not know it yet."""
+    pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
     until = time.monotonic() + 10
-    with engine.connect() as connection:
-        while connection.execute(text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}).first():
+    with engine.connect() as other:
+        other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        while other.execute(text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}).first():
             assert time.monotonic() < until
-            connection.rollback()
+            other.rollback()
             time.sleep(0.02)
 
 
