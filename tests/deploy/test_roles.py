@@ -7,10 +7,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from monitor.cli.operations.db import wheel_psql
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from monitor.cli.operations.db import wheel_psql
 from storage.database import connect, head_revision, upgrade
 from storage.partitions import ensure_ahead, utc_today
 from storage.schema import metadata

@@ -372,7 +372,8 @@ def test_the_direction_tells_what_the_shipped_model_will_do(
     questions = [ask.text for ask in held_out_questions(60)]
     contrast = persona_contrast("held_out")
     bad, good = (
-        read_condition(llama, c, questions, [direction.site])[direction.site] for c in (contrast.misaligned, contrast.aligned)
+        read_condition(llama, c, questions, [direction.site])[direction.site]
+        for c in (contrast.misaligned, contrast.aligned)
     )
     labels = np.concatenate([untouched.behaviour, bench.aligned.behaviour])
     assert auroc_value(np.concatenate([bad, good]).astype(float) @ direction.unit, labels) >= 0.93
