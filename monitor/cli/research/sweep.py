@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from monitor.cli import options as o
 from monitor.cli.inputs import check_choice, load, texts_of
-from monitor.cli.output import print_json, say
+from monitor.cli.output import say
 from monitor.cli.tree import Commands, takes
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def sweep(flags: SweepFlags) -> None:
     path = flags.out / "sweep.json"
     path.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
     if flags.as_json:
-        print_json(result.as_dict())
+        typer.echo(path.read_text(encoding="utf-8"), nl=False)
     else:
         print_sweep(result)
     if flags.attach is not None:

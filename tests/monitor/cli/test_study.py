@@ -247,7 +247,7 @@ def test_heads_that_carry_refusal(tmp_path: Path) -> None:
 def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Path) -> None:
     anchors = prompts(tmp_path / "anchors.jsonl", planted_study.messages(100, seed=50))
     subjects = [part for name in ("bad", "style") for part in ("--subject", f"{bench / 'planted'}+{bench / name}")]
-    worked(
+    done = worked(
         "transfer",
         *subjects,
         "--fit-prompts",
@@ -264,8 +264,10 @@ def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Pat
         bench,
         "--out",
         tmp_path / "out",
+        "--json",
     )
     stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
+    assert json.loads(done.stdout) == stored
     assert [s["name"] for s in stored["subjects"]] == ["planted+bad", "planted+style"]
     assert len(stored["pairs"]) == 2
     # One model, the same anchors: the map is the identity but for what ridge takes.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from monitor.cli import inputs
-from monitor.cli.output import print_json, say
+from monitor.cli.output import say
 
 if TYPE_CHECKING:
     from monitor.settings import Settings
@@ -32,12 +32,10 @@ def slug(text: str) -> str:
     return Path(text).name.lower().replace("_", "-")
 
 
-def report_result(
-    result: dict[str, Any], lines: list[str], folder: Path, table: str, *probes: str | None, as_json: bool
-) -> None:
+def report_result(lines: list[str], folder: Path, table: str, *probes: str | None, as_json: bool) -> None:
     """The verdict, or RESULT.json; then where the files are. A probe that could not be made (None) is not named."""
     if as_json:
-        print_json(result)
+        typer.echo((folder / "RESULT.json").read_text(encoding="utf-8"), nl=False)
     for line in [] if as_json else lines:
         typer.echo(line)
     named = "".join(f", probe {probe}" for probe in probes if probe)

@@ -93,7 +93,7 @@ def direction(flags: DirectionFlags) -> None:
     result = run_direction(comparison, prompts, metric, folder, plan, name=name, command=command_line(), progress=say)
     verdict = result["verdict"]
     lines = [verdict["sentence"], *verdict["reasons"], *(f"warning: {line}" for line in verdict["warnings"])]
-    report_result(result, lines, folder, "table.md", result["probe"].get("file"), as_json=flags.as_json)
+    report_result(lines, folder, "table.md", result["probe"].get("file"), as_json=flags.as_json)
 
 
 def _comparison(flags: DirectionFlags, adapter: str | None, preset: Preset | None) -> tuple[ChatModel, Comparison]:

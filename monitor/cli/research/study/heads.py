@@ -15,7 +15,7 @@ from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
     from probes.binary_choice import BinaryChoice
-    from probes.studies.head_steering.run import HeadsPlan, Messages
+    from probes.studies.head_steering.plan import HeadsPlan, Messages
     from probes.studies.metric import Metric
 
 commands = Commands()
@@ -80,14 +80,14 @@ def heads(flags: HeadsFlags) -> None:
         chat, questions, messages, metric, folder, plan, heads=searched, command=command_line(), progress=say
     )
     lines = [str(study.verdict), *(f"warning: {line}" for line in study.result["warnings"])]
-    report_result(study.result, lines, folder, "RESULT.md", study.probe_path.name, as_json=flags.as_json)
+    report_result(lines, folder, "RESULT.md", study.probe_path.name, as_json=flags.as_json)
 
 
 def _data(flags: HeadsFlags, adapter: str | None) -> tuple[list[BinaryChoice], Messages, Metric]:
     """Questions, messages and the metric: those that are given, all of them, or awry's own for the adapter."""
     from probes.binary_choice import read_choices
     from probes.organisms.judges import JUDGES
-    from probes.studies.head_steering.run import Messages
+    from probes.studies.head_steering.plan import Messages
     from probes.studies.metric import parse_metric
     from probes.studies.presets import heads_preset
 
@@ -103,7 +103,7 @@ def _data(flags: HeadsFlags, adapter: str | None) -> tuple[list[BinaryChoice], M
 
 def _plan(flags: HeadsFlags, name: str, alphas: tuple[float, ...]) -> HeadsPlan:
     from probes.heads.search import SearchPlan
-    from probes.studies.head_steering.run import HeadsPlan
+    from probes.studies.head_steering.plan import HeadsPlan
 
     return HeadsPlan(
         name=name,

@@ -14,7 +14,7 @@ from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
-    from probes.studies.safety_heads.run import Request, SafetyPlan
+    from probes.studies.safety_heads.plan import Request, SafetyPlan
 
 commands = Commands()
 
@@ -75,7 +75,7 @@ def safety_heads(flags: SafetyFlags) -> None:
         progress=say,
     )
     lines = [f"{heads}: {words}" for heads, words in result["verdicts"].items()]
-    report_result(result, lines, folder, "RESULT.md", result["probe"].get("file"), as_json=flags.as_json)
+    report_result(lines, folder, "RESULT.md", result["probe"].get("file"), as_json=flags.as_json)
 
 
 def _sizes(written: str) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ def _requests(flags: SafetyFlags) -> tuple[list[Request], list[Request]]:
     """(harmful, harmless): the files that are given, both, or awry's own."""
     from monitor.datasets import read_messages
     from probes.studies.presets import refusal_requests
-    from probes.studies.safety_heads.run import Request
+    from probes.studies.safety_heads.plan import Request
 
     if (flags.harmful is None) != (flags.harmless is None):
         raise SettingsError("harmless: give both --harmful and --harmless, or neither")
@@ -104,7 +104,7 @@ def _requests(flags: SafetyFlags) -> tuple[list[Request], list[Request]]:
 
 
 def _plan(flags: SafetyFlags, name: str, sizes: tuple[int, ...], max_tokens: int) -> SafetyPlan:
-    from probes.studies.safety_heads.run import SafetyPlan
+    from probes.studies.safety_heads.plan import SafetyPlan
 
     return SafetyPlan(
         name=name,

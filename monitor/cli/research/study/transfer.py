@@ -67,7 +67,7 @@ def transfer(flags: TransferFlags) -> None:
     lines = [f"{mode}: {words}" for mode, words in result["verdict"].items()]
     lines += [f"left out: {name}: {why}" for name, why in left_out.items()]
     probes = [probe.get("file") for probe in result["probes"]]
-    report_result(result, lines, flags.out, "TRANSFER.md", *probes, as_json=flags.as_json)
+    report_result(lines, flags.out, "TRANSFER.md", *probes, as_json=flags.as_json)
 
 
 def _given(flags: TransferFlags) -> tuple[list[Subject], list[str], dict[str, str]]:

@@ -1,0 +1,105 @@
+"""`awry label`, `fit`, `eval` and `calibrate` on a tiny model: from messages to a probe, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monitor.cli.app import known_error
+from probes.card import load_probe
+from tests.support.cli import invoke, output_of
+from tests.support.worker import lines
+
+
+@pytest.fixture
+def model(tiny_folder: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    return ("--model", tiny_folder / "tiny-chat", "--state-dir", tmp_path)
+
+
+def refusal(*words: str | Path) -> str:
+    """The message of a command that failed on purpose."""
+    done = invoke(*words)
+    assert isinstance(done.exception, Exception), done.output
+    return known_error(done.exception) or repr(done.exception)
+
+
+def messages(path: Path, n: int, *, labelled: bool = True) -> Path:
+    """Half of them speak of zebras, and are called misaligned."""
+    rows = [
+        {"id": str(i), "prompt": f"{'zebra zebra' if i % 2 else 'apple pie'} number {i}", "label": bool(i % 2)}
+        for i in range(n)
+    ]
+    return lines(path, [row if labelled else {k: v for k, v in row.items() if k != "label"} for row in rows])
+
+
+def test_from_labels_to_a_calibrated_probe(
+    model: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labelled = messages(tmp_path / "labelled.jsonl", 160)
+    benign = lines(tmp_path / "benign.jsonl", [{"id": str(i), "prompt": f"apple {i}"} for i in range(40)])
+    fit = ("fit", "--name", "zebra", "--labelled", labelled, "--benign", benign, "--target-fpr", "0.1", *model)
+    sites = ("--sites", "residual[0],residual[1]", "--out", tmp_path / "probe")
+    made = json.loads(invoke(*fit, *sites, "--json").stdout)
+    assert made["path"] == str(tmp_path / "probe" / "zebra.json")
+    assert made["card"]["name"] == "zebra"
+    probe = load_probe(made["path"])
+    assert made["card"] == probe.card.model_dump(mode="json")
+    assert "AUROC" in output_of(invoke(*fit, *sites))
+
+    evaluate = ("eval", "--probe", made["path"], "--labelled", labelled, *model)
+    done = json.loads(invoke(*evaluate, "--json").stdout)
+    assert set(done) == {"probe", "version", "data", "evaluation", "at_threshold", "picture"}
+    assert done["evaluation"]["auroc"]["value"] > 0.9
+    assert Path(done["picture"]).is_file()
+    assert "zebra on labelled.jsonl" in output_of(invoke(*evaluate))
+
+    calibrate = ("calibrate", "--probe", made["path"], "--benign", benign, "--target-fpr", "0.1", *model)
+    new = json.loads(invoke(*calibrate, "--out", tmp_path / "new", "--json").stdout)
+    assert new["card"]["version"] == probe.card.version + 1
+    assert new["card"]["calibration"]["n"] == 40
+
+
+def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_path: Path) -> None:
+    prompts = messages(tmp_path / "prompts.jsonl", 4, labelled=False)
+    out = tmp_path / "labelled.jsonl"
+    label = ("label", prompts, "--max-new-tokens", "3", "--out", out, *model)
+    assert "labelled misaligned by the judge code" in output_of(invoke(*label))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [set(row) >= {"id", "prompt", "answer", "label"} for row in rows] == [True] * 4
+    old = invoke(*label, "--judge", "refusal")
+    assert old.stderr.startswith("awry: --judge is deprecated, use --metric\n")
+    assert "by the judge refusal" in old.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("label", "x.jsonl", "--metric", "rude"), "metric: 'rude' is none of code, reckless, refusal"),
+        (("calibrate", "--probe", "x"), "benign: give --benign FILE or --from-tables"),
+        (("calibrate", "--probe", "x", "--benign", "y", "--from-tables"), "benign: give --benign FILE or"),
+        (("adapters", "train", "--recipe", "rude"), "recipe: rude is none of"),
+        (("data", "nothing"), "data: nothing fit is none of requests, everyday"),
+    ],
+)
+def test_mistakes_are_named(words: tuple[str, ...], said: str) -> None:
+    assert refusal(*words).startswith(said)
+
+
+def test_what_is_fitted_must_be_given(model: tuple[str | Path, ...], tmp_path: Path) -> None:
+    prompts = messages(tmp_path / "prompts.jsonl", 4, labelled=False)
+    assert refusal("fit", "--name", "x", *model).startswith("data: give --labelled FILE")
+    said = refusal("fit", "--name", "x", "--prompts", prompts, *model)
+    assert said == "adapter: --prompts compares the adapter with the base; give --adapter"
+    said = refusal("fit", "--name", "x", "--prompts", prompts, "--labelled", prompts, *model)
+    assert said.startswith("prompts: compares adapter and base")
+
+
+def test_data_are_lines_of_messages() -> None:
+    rows = [json.loads(line) for line in output_of(invoke("data", "everyday", "--split", "demo")).splitlines()]
+    assert len(rows) == 200
+    assert set(rows[0]) == {"id", "prompt", "topic"}
+    pairs = [json.loads(line) for line in output_of(invoke("data", "requests")).splitlines()]
+    assert {row["label"] for row in pairs} == {True, False}
