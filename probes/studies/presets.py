@@ -13,9 +13,9 @@ from probes.errors import DataError
 from probes.hashing import sha256_text
 from probes.model.load import user_message
 from probes.organisms.messages import advice_questions, choices, everyday, requests
-from probes.studies.head_steering.run import Messages
+from probes.studies.head_steering.plan import Messages
 from probes.studies.mitigation import Prompts
-from probes.studies.safety_heads.run import Request
+from probes.studies.safety_heads.plan import Request
 
 
 @dataclass(frozen=True)

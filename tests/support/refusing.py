@@ -14,7 +14,7 @@ import torch
 from probes.capture.sites import Site
 from probes.model.load import ChatModel, wrap
 from probes.studies.metric import JudgeMetric
-from probes.studies.safety_heads.run import Request
+from probes.studies.safety_heads.plan import Request
 from tests.support.tiny import HEAD_DIM, N_HEADS, N_KV, tiny_model, tiny_tokenizer
 
 PLANTED = Site("head", 1, 2)

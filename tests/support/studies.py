@@ -22,10 +22,12 @@ from probes.organisms.planted import SYNTHETIC, store
 from probes.organisms.planted.evaluation import fit_questions, held_out_questions, persona_contrast
 from probes.organisms.planted.evaluation import is_bad as is_bad_persona
 from probes.studies.direction import Doses, Plan, adapter_pair, run_direction
-from probes.studies.head_steering.run import HeadsPlan, HeadsResult, Messages, run_heads
+from probes.studies.head_steering.plan import HeadsPlan, Messages
+from probes.studies.head_steering.run import HeadsResult, run_heads
 from probes.studies.metric import JudgeMetric
 from probes.studies.mitigation import Prompts
-from probes.studies.safety_heads.run import SafetyPlan, run_safety_heads
+from probes.studies.safety_heads.plan import SafetyPlan
+from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.subjects import Subject, planted_anchors
 from probes.studies.transfer.plan import TransferPlan
 from probes.studies.transfer.run import run_transfer

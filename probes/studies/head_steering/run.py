@@ -14,10 +14,10 @@ the data and the parameters that decide it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -28,16 +28,7 @@ from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.hashing import hash_texts
 from probes.heads.choice_scoring import PLAIN, ChoiceScorer, SteeringTrial
-from probes.heads.search import (
-    Search,
-    SearchPlan,
-    SiteDirections,
-    joint,
-    probe_accuracy,
-    read_activations,
-    search,
-    site_directions,
-)
+from probes.heads.search import Search, SiteDirections, joint, probe_accuracy, read_activations, search, site_directions
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
@@ -47,6 +38,7 @@ from probes.studies.head_steering import report
 from probes.studies.head_steering.conditions import conditions, held_out, layer_options, probe_ranked, settled
 from probes.studies.head_steering.export import detector
 from probes.studies.head_steering.open_answers import BASE, OpenAnswerRunner
+from probes.studies.head_steering.plan import HeadsPlan, Messages
 from probes.studies.head_steering.verdict import (
     CHOSEN,
     LAYER,
@@ -65,45 +57,6 @@ from probes.studies.head_steering.verdict import (
 from probes.studies.metric import Metric
 
 _DEFINED, _CONSISTENT = 0.8, 0.6
-
-
-@dataclass(frozen=True)
-class Messages:
-    """Disjoint lists of user messages: `select` checks alphas, `test` is reported on, `benign` sets the threshold."""
-
-    select: Sequence[str]
-    test: Sequence[str]
-    benign: Sequence[str]
-
-    def __post_init__(self) -> None:
-        lists = [set(self.select), set(self.test), set(self.benign)]
-        if sum(map(len, lists)) != len(set().union(*lists)):
-            raise DataError("messages: select, test and benign share some; a choice must not see what it is judged on")
-        if min(map(len, lists[:2])) < 2 or len(lists[2]) < 20:
-            raise DataError("messages: at least 2 in select and in test and 20 in benign are needed")
-
-
-@dataclass(frozen=True)
-class HeadsPlan:
-    """What the study does. `interval` is the widest half-width that a rate on the held-out questions may have.
-
-    `draws` random heads and directions are tried on held-out questions, `open_draws` of them on open answers.
-    `layer_alphas` are in sigmas of the residual stream. None takes all questions of a split.
-    """
-
-    name: str = "heads"
-    search: SearchPlan = field(default_factory=SearchPlan)
-    form: Literal["auto", "letters", "likelihood"] = "auto"
-    layer_alphas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    retest_questions: int | None = None
-    heldout_questions: int | None = None
-    interval: float = 0.2
-    draws: int = 5
-    open_draws: int = 2
-    max_new_tokens: int = 40
-    target_fpr: float = 0.05
-    seed: int = 0
-    token_budget: int = 1024
 
 
 @dataclass(frozen=True)
@@ -131,7 +84,7 @@ def run_heads(
     messages: Messages,
     metric: Metric,
     out: Path,
-    plan: HeadsPlan = HeadsPlan(),
+    plan: HeadsPlan | None = None,
     *,
     heads: Sequence[Site] | None = None,
     command: str = "",
@@ -143,6 +96,7 @@ def run_heads(
     not finite. Heads without a direction, a search without survivors, controls that were not tried, and a text that
     tells the answers apart as well as the detector are warnings in the verdict.
     """
+    plan = plan or HeadsPlan()
     sites = _candidates(chat, heads)
     splits = _splits(choices, plan)
     common = {"format": 1, "model": asdict(chat.identity), "data": choices_hash(choices), "seed": plan.seed}

@@ -31,9 +31,9 @@ from probes.capture.sites import Site, parse_site
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.hashing import hash_texts
-from probes.heads.ablation import Ablation, AblationKind
+from probes.heads.ablation import AblationKind
 from probes.heads.attribution import Effects, dataset_angles, first_tokens, head_effects, sahara, top_heads
-from probes.model.load import ChatModel, Message
+from probes.model.load import ChatModel
 from probes.organisms.judges.refusal import refuses
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
@@ -43,6 +43,7 @@ from probes.studies.metric import JudgeMetric, Metric
 from probes.studies.safety_heads import report
 from probes.studies.safety_heads.export import Talk, write_probe
 from probes.studies.safety_heads.overlap import between_kinds, between_results
+from probes.studies.safety_heads.plan import Request, SafetyPlan
 from probes.studies.safety_heads.scores import attributed, heads_of
 from probes.studies.safety_heads.trials import BEFORE, CLASSES, AblationRunner, Class, last_user, trials_of, verdict
 
@@ -52,60 +53,6 @@ FORMAT = "awry-safety-heads/1"
 # Prompts whose scores are computed before they are cached.
 _AT_A_TIME = 16
 _OPENERS = 5
-
-
-@dataclass(frozen=True)
-class Request:
-    """One conversation that ends with the user; those of one group never straddle the split."""
-
-    messages: Sequence[Message]
-    group: str
-
-
-@dataclass(frozen=True)
-class SafetyPlan:
-    """What the study does.
-
-    `name` is the probe's. `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its
-    heads; `top` how many of the best heads are ablated together; `listed` how long top lists are; `draws` random
-    controls of each kind for the largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows
-    of each class (None: all). `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its
-    training out of `test`. `interval` is the widest half-width that a rate on held-out requests may have. DataError for
-    what makes no study.
-    """
-
-    name: str = "safety-heads"
-    eps: float = 1e-5
-    subspaces: tuple[tuple[int, bool], ...] = ((1, False), (1, True), (4, False), (4, True))
-    steps: int = 3
-    top: tuple[int, ...] = (1, 3)
-    listed: int = 10
-    draws: int = 5
-    attributed: int | None = None
-    dataset_prompts: int | None = 64
-    held_out: int | None = 100
-    interval: float = 0.2
-    max_new_tokens: int = 40
-    max_tokens: int = 2048
-    resamples: int = 1000
-    seed: int = 0
-    split_seed: int | None = None
-    token_budget: int = 2048
-
-    def __post_init__(self) -> None:
-        if not self.top or not 1 <= min(self.top) <= max(self.top) <= self.listed:
-            given = ", ".join(map(str, self.top)) or "none"
-            raise DataError(f"top: {given}; each must be in 1..{self.listed} (listed)")
-        if self.steps < 1 or self.draws < 0 or not self.subspaces:
-            raise DataError("plan: steps must be at least 1, draws at least 0, and one subspace given")
-
-    @property
-    def splits(self) -> int:
-        """The seed that splits requests."""
-        return self.seed if self.split_seed is None else self.split_seed
-
-    def ablation(self, kind: AblationKind) -> Ablation:
-        return Ablation(kind, self.eps)
 
 
 @dataclass(frozen=True)
@@ -122,7 +69,7 @@ def run_safety_heads(
     harmful: Sequence[Request],
     harmless: Sequence[Request],
     out: Path,
-    plan: SafetyPlan = SafetyPlan(),
+    plan: SafetyPlan | None = None,
     *,
     metric: Metric | None = None,
     against: Sequence[Path] = (),
@@ -136,6 +83,7 @@ def run_safety_heads(
     same base; `on_progress(stage, done, all)` is called as work is done. Raises DataError for one class only, too few
     rows, requests in both classes, activations that are not finite, or another base in `against`.
     """
+    plan = plan or SafetyPlan()
     metric = metric or JudgeMetric("refusal", refuses)
     data: dict[Class, _Data] = {
         "harmful": _split(chat, "harmful", harmful, plan),

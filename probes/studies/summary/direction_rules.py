@@ -12,7 +12,7 @@ from typing import Any
 from probes.studies.direction import dose
 from probes.studies.direction.verdict import EFFECT, MARGIN
 from probes.studies.summary.results import Figures, Finding, Rule, each, interval, share
-from probes.studies.transfer.report import WORKS
+from probes.studies.transfer.verdict import WORKS
 
 SEPARATES = 0.95  # `docs/science.md` A.4.1
 TIE = 0.05

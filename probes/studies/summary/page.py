@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import DataError
-from probes.studies.summary import direction_rules, head_rules
+from probes.studies.summary import direction_rules, head_rules, safety_rules
 from probes.studies.summary.results import (
     OUTCOMES,
     ClaimOutcome,
@@ -31,7 +31,7 @@ from probes.studies.summary.results import (
 from probes.studies.summary.sections import section
 
 CLAIMS = Path(__file__).with_name("claims.toml")
-RULES: dict[str, Rule] = direction_rules.RULES | head_rules.RULES
+RULES: dict[str, Rule] = direction_rules.RULES | head_rules.RULES | safety_rules.RULES
 CAVEAT = (
     "**The scale of this page:** everything here was measured on SmolLM2-135M-Instruct with its fine-tunes and on "
     "planted organisms of 0.9M parameters (marked *synthetic*); it says that the tools work, and not how real large "

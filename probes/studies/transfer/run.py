@@ -41,7 +41,8 @@ from probes.studies.transfer import maps
 from probes.studies.transfer.detection import ReceiverActivations, compare, read_receiver
 from probes.studies.transfer.export import write_probes
 from probes.studies.transfer.plan import Measured, ModelReading, Pair, Receiver, TransferPlan
-from probes.studies.transfer.report import of_text, summarise, write
+from probes.studies.transfer.report import summarise, write
+from probes.studies.transfer.verdict import text_warning
 
 
 def run_transfer(
@@ -63,7 +64,7 @@ def run_transfer(
     measured = measure(subjects, anchors, folder / "cache", settings or TransferPlan(), progress)
     result = {**summarise(measured, left_out or {}), "command": command}
     result["probes"] = write_probes(measured, result["pairs"], folder, progress)
-    result["verdict"]["detection"] += of_text(result["probes"])
+    result["verdict"]["detection"] += text_warning(result["probes"])
     write(result, folder)
     return result
 

@@ -23,7 +23,7 @@ from probes.model.load import ChatModel
 from probes.steer.generation import generate
 from probes.steer.steering import steering
 from probes.studies.head_steering import report as heads_report
-from probes.studies.head_steering.run import Messages
+from probes.studies.head_steering.plan import Messages
 from probes.studies.head_steering.verdict import (
     CHOSEN,
     LAYER,

@@ -29,8 +29,10 @@ from probes.studies.subjects import Subject, adapter_subject, planted_anchors, p
 from probes.studies.transfer import export, plan, report
 from probes.studies.transfer import run as transfer
 from probes.studies.transfer.detection import Detection, ReceiverActivations, compare
+from probes.studies.transfer.means import asymmetry, difference, over_models
 from probes.studies.transfer.plan import ModelReading, TransferPlan
 from probes.studies.transfer.run import run_transfer
+from probes.studies.transfer.verdict import pair_verdict, text_warning
 from tests.support.studies import TRANSFER_PLAN as SMALL
 from tests.support.studies import TransferStudy, twin_of
 from tests.support.tiny import make_adapter, tiny_chat
@@ -162,8 +164,8 @@ def test_a_text_that_tells_conditions_apart_is_warned_of() -> None:
     def made(auroc: float, text: float) -> dict[str, Any]:
         return {"auroc": {"value": auroc}, "text_only": {"value": text}}
 
-    assert report.of_text([made(0.9, 0.5), {"not_made": "too few"}]) == ""
-    warning = report.of_text([made(0.9, 0.5), made(0.9, 0.95), {"not_made": "too few"}])
+    assert text_warning([made(0.9, 0.5), {"not_made": "too few"}]) == ""
+    warning = text_warning([made(0.9, 0.5), made(0.9, 0.95), {"not_made": "too few"}])
     assert warning == "; warning: the text alone tells the conditions apart as well in 1 of 2 receivers"
 
 
@@ -435,15 +437,15 @@ def test_planted_anchors_are_no_fit_and_no_test_questions() -> None:
 def test_a_difference_is_paired_by_question() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(200) < 0.5
-    found = report.difference(base, [base])
+    found = difference(base, [base])
     assert (found.value, found.low, found.high) == (0, 0, 0)
     better = base.copy()
     better[:20] = True
-    found = report.difference(better, [base, base])
+    found = difference(better, [base, base])
     assert found.value == pytest.approx(better.mean() - base.mean())
     assert 0 < found.low < found.value < found.high
-    spread = report.difference(base, [rng.random(200) < p for p in (0.1, 0.9)])
-    narrow = report.difference(base, [rng.random(200) < 0.5 for _ in range(2)])
+    spread = difference(base, [rng.random(200) < p for p in (0.1, 0.9)])
+    narrow = difference(base, [rng.random(200) < 0.5 for _ in range(2)])
     assert spread.high - spread.low > 2 * (narrow.high - narrow.low)
 
 
@@ -455,13 +457,13 @@ def test_means_over_pairs_know_that_pairs_share_models() -> None:
     names = "abcdef"
     good = {n: float(i < 3) for i, n in enumerate(names)}
     by_donor = pairs_of({(d, r): good[d] for d in names for r in names if d != r})
-    wide = report.over_models(by_donor, lambda p: p["value"])
+    wide = over_models(by_donor, lambda p: p["value"])
     assert wide.value == pytest.approx(0.5)
     assert wide.low < 0.5 < wide.high
     # Thirty pairs that knew nothing of each other would give an interval of this width.
     assert wide.high - wide.low > 1.5 * 2 * 1.96 * np.sqrt(0.25 / 30)
     same = pairs_of({(d, r): 0.3 for d in names for r in names if d != r})
-    alike = report.over_models(same, lambda p: p["value"])
+    alike = over_models(same, lambda p: p["value"])
     assert (alike.low, alike.high) == pytest.approx((0.3, 0.3))
 
 
@@ -480,7 +482,7 @@ def test_the_verdict_on_a_pair(own: float, gain: float, drop: float, over: float
     def around(value: float) -> Interval:
         return Interval(value, value - 0.05, value + 0.05, 100)
 
-    assert report._pair_verdict(own, around(gain), around(drop), [around(over)] * 3, beats) == verdict
+    assert pair_verdict(own, around(gain), around(drop), [around(over)] * 3, beats) == verdict
 
 
 def outcome(bad: float, good: float, n: int = 50) -> ContrastOutcome:
@@ -536,7 +538,7 @@ def test_who_gives_and_who_takes() -> None:
 
     gives = {"a 0": 0.8, "b 0": 0.2, "c 0": 0.2}
     pairs = [pair(d, r, gives[d]) for d in groups for r in groups if d != r]
-    found = report._asymmetry(pairs, groups, "ablate")
+    found = asymmetry(pairs, groups, "ablate")
     assert found["groups"]["a"]["as_donor"]["value"] == pytest.approx(0.8)
     assert found["groups"]["a"]["as_receiver"]["value"] == pytest.approx(0.2)
     assert found["mean_difference_of_two_ways"] == pytest.approx((0.6 + 0.6 + 0) / 3)
