@@ -91,7 +91,7 @@ messages = Table(
     # Of a tenant, or a conversation, the latest.
     Index(None, "tenant", "ingested_at"),
     Index(None, "conversation_id", "ingested_at", postgresql_where=text("conversation_id IS NOT NULL")),
-    # What went by without a score: few, and what rules on the monitor itself count.
+    # Messages without a score: few, and counted by rules on the monitor itself.
     Index(
         "ix_messages_unscored",
         "ingested_at",
@@ -110,11 +110,11 @@ scores = Table(
     Column("score", Double, nullable=False),
     Column("threshold", Double, nullable=False),
     Column("flagged", Boolean, nullable=False),
-    # True where the probe paged nobody (shadow mode, a replay): rate rules look away. NULL says not.
+    # True where the probe opened no alerts (shadow mode, a replay): rate rules skip the row. NULL is false.
     Column("shadow", Boolean),
     _now("created_at"),
     Index(None, "probe", "created_at"),
-    # Where the flagged ones of a time are, without a look at the table.
+    # Finds the flagged scores of a time range in the index alone.
     Index(
         "ix_scores_flagged",
         "probe",
@@ -190,7 +190,7 @@ alerts = Table(
     _now("last_seen_at"),
     Column("acknowledged_at", DateTime(timezone=True)),
     Column("acknowledged_by", Text),
-    # A silenced alert speaks up when it gets graver than this, or when the time is over.
+    # A silenced alert notifies again when it becomes more severe than this, or when the silence expires.
     Column("silenced_at", DateTime(timezone=True)),
     Column("silenced_until", DateTime(timezone=True)),
     Column("silenced_severity", Text),
@@ -206,7 +206,7 @@ alerts = Table(
     # One alert a dedup key that is not resolved, whatever the number of workers.
     Index("ix_alerts_one_live", "dedup_key", unique=True, postgresql_where=text("state <> 'resolved'")),
     Index(None, "opened_at"),
-    # The last one of a key, for reopening.
+    # The last alert of a key, for reopening.
     Index(None, "dedup_key", "resolved_at"),
 )
 
@@ -233,7 +233,7 @@ silences = Table(
     Column("probe", Text),
     Column("tenant", Text),
     Column("model", Text),
-    # Alerts graver than this are not silenced.
+    # Alerts more severe than this are not silenced.
     Column("severity", Text, nullable=False),
     _now("starts_at"),
     Column("ends_at", DateTime(timezone=True), nullable=False),
@@ -243,7 +243,7 @@ silences = Table(
     Index(None, "ends_at"),
 )
 
-# Who changed what, when, and from where. Outlives the alert, so it refers to nothing.
+# Who changed what, when, and from where. Outlives the alert, so there is no foreign key.
 audit = Table(
     "audit",
     metadata,
@@ -263,15 +263,15 @@ audit = Table(
     Index(None, "at"),
 )
 
-# Who may use the HTTP API. The secret itself is nowhere: its SHA-256 is enough, since 256 random bits are not guessed
-# from their hash; salts and slow hashes are for what people choose. Dashboards must not read this table.
+# Tokens of the HTTP API. The secret is not stored: its SHA-256 is enough, since 256 random bits cannot be guessed from
+# their hash; salts and slow hashes are for passwords. Dashboards must not read this table.
 api_tokens = Table(
     "api_tokens",
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("secret_sha256", LargeBinary, nullable=False),
-    # `act` may read, too.
+    # `act` includes reading.
     Column("scope", Text, nullable=False),
     _now("created_at"),
     Column("created_by", Text, nullable=False),
@@ -281,11 +281,11 @@ api_tokens = Table(
     Column("last_used_at", DateTime(timezone=True)),
     CheckConstraint("scope IN ('read', 'act')", name="scope"),
     Index("ix_api_tokens_secret", "secret_sha256", unique=True),
-    # One live token a name. PostgreSQL knows no time in an index: whoever takes the name of one that expired marks it.
+    # One live token a name. An index predicate cannot use the time: taking the name of an expired token marks that one.
     Index("ix_api_tokens_live_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
 )
 
-# How long the condition of a rate or monitor rule has held, by dedup key; times are the database's.
+# Since when a rate or monitor rule is in breach, by dedup key; times are the database's.
 rule_states = Table(
     "rule_states",
     metadata,
@@ -300,7 +300,7 @@ rule_states = Table(
     Column("evaluated_at", DateTime(timezone=True), nullable=False),
 )
 
-# What each worker last said of itself: rules on the monitor read it.
+# The last heartbeat of each worker: rules on the monitor read it.
 workers = Table(
     "workers",
     metadata,
@@ -309,7 +309,7 @@ workers = Table(
     Column("source", Text, nullable=False),
     _now("started_at"),
     _now("seen_at"),
-    # When it last stored a message that was new.
+    # When it last stored a new message.
     Column("stored_at", DateTime(timezone=True)),
     # In the source's own unit (messages of a topic, bytes of a file); NULL when it cannot be known.
     Column("lag", BigInteger),
@@ -321,8 +321,8 @@ workers = Table(
 _PENDING = "delivered_at IS NULL AND dead_at IS NULL"
 _WAITING = f"page_id IS NULL AND group_key IS NOT NULL AND {_PENDING}"
 
-# What is told of an alert to one destination. Rows are folded into pages: `page_id` is the row that carries the page
-# (its own id there), whose id is the idempotency key and whose `page` is what goes out, the same on every try.
+# Events of alerts for one destination. Rows are grouped into notifications: `page_id` is the row that carries the
+# notification (its own id there), whose id is the idempotency key and whose `page` is its body, the same on every try.
 outbox = Table(
     "outbox",
     metadata,
@@ -334,7 +334,7 @@ outbox = Table(
     Column("event", Text, nullable=False),
     Column("body", JSONB, nullable=False),
     _now("created_at"),
-    # Not before; for a page in hand, the end of its lease.
+    # The next attempt, not before; for a claimed notification, the end of its lease.
     _now("due_at"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("delivered_at", DateTime(timezone=True)),
@@ -353,8 +353,8 @@ outbox = Table(
         "due_at",
         postgresql_where=text(_PENDING),
     ),
-    # For the questions of a sending loop, whose answers must not take longer the more waits: rows without a group, the
-    # group that waits longest, its rows, the page that is due, and whether a group has a page on its way.
+    # For the queries of a sending loop, which must not slow down with the number of rows: rows without a group, the
+    # group that waits longest, its rows, the notification that is due, and whether a group has one in progress.
     Index("ix_outbox_unsorted", "destination", "seq", postgresql_where=text(f"group_key IS NULL AND {_PENDING}")),
     Index("ix_outbox_waiting", "destination", "due_at", "seq", postgresql_where=text(_WAITING)),
     Index("ix_outbox_groups", "destination", "group_key", "seq", postgresql_where=text(_WAITING)),
@@ -365,26 +365,26 @@ outbox = Table(
     Index(None, "alert_id"),
 )
 
-# What the sending loops remember of a destination; its configuration is a setting.
+# State of a destination in the sending loops; its configuration is a setting.
 destinations = Table(
     "destinations",
     metadata,
     Column("name", Text, primary_key=True),
-    # Hash of the configuration: a changed one takes back what was held against the old one.
+    # Hash of the configuration: a changed one resets failures and `disabled_at`.
     Column("fingerprint", Text, nullable=False),
     # Failures since the last success, and until when nothing is sent.
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("held_until", DateTime(timezone=True)),
     Column("last_error", Text),
-    # The receiver said that it is gone for good.
+    # The receiver is gone for good.
     Column("disabled_at", DateTime(timezone=True)),
-    # When everything that stands was last told, to receivers that want it again and again.
+    # When all firing alerts were last sent again, for receivers that want it (Alertmanager).
     Column("refreshed_at", DateTime(timezone=True)),
 )
 
-# What dashboards read instead of millions of scores (`storage.rollup`): five minutes of `created_at` a bucket, begun at
-# `bucket`; those by tenant once more by the hour (`minutes` is 5 or 60), for long ranges. A tenant or model that the
-# message does not name is ''.
+# Rollups, which dashboards read instead of millions of scores (`storage.rollup`): buckets of five minutes of
+# `created_at` that start at `bucket`; those by tenant by the hour as well (`minutes` is 5 or 60), for long ranges. A
+# tenant or model that the message does not name is ''.
 score_rollups = Table(
     "score_rollups",
     metadata,

@@ -40,7 +40,7 @@ class RuleEvaluation:
             metrics.RULE_EVALUATIONS.labels("failed").inc()
             self._report_new({f"rules: not evaluated, the database does not answer ({type(error).__name__})"})
             return None
-        except Exception as error:  # a thread that ended would leave rules that nobody evaluates
+        except Exception as error:  # a thread that ended would leave rules unevaluated
             metrics.RULE_EVALUATIONS.labels("failed").inc()
             self._report_new({f"rules: not evaluated, a defect of awry ({type(error).__name__})"})
             return None

@@ -135,7 +135,7 @@ class Worker:
         metrics.start_at_zero(probe=policy.probe_names)
 
     def stop(self) -> None:
-        """Finish the batches in hand, commit them and return from `run`."""
+        """Finish the batches in progress, commit them and return from `run`."""
         self._stopping = True
 
     def run(self) -> Tally:

@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus, `/healthz` and `/readyz` for whoever restarts awry.
+"""`/metrics` for Prometheus, `/healthz` and `/readyz` for liveness and readiness probes.
 
 Contract: within `serving("HOST:PORT", live=..., ready=...)` a server of its own answers them; `routes` are the same for
 an application that serves more. `live` and `ready` give None when all is well, else a short reason without prompt text,

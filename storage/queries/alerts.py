@@ -43,10 +43,10 @@ def verdict_counts(connection: Connection) -> dict[tuple[str, str | None], dict[
 
 
 def judged_messages(connection: Connection, probe: str, verdicts: tuple[str, ...]) -> set[Coordinates]:
-    """Messages of this probe's alerts that were judged so; what came to an alert after its verdict was not judged."""
-    place = (alert_messages.c.source, alert_messages.c.partition, alert_messages.c.offset)
+    """Messages of this probe's alerts with one of `verdicts`, without those added after the verdict."""
+    coordinates = (alert_messages.c.source, alert_messages.c.partition, alert_messages.c.offset)
     query = (
-        select(*place)
+        select(*coordinates)
         .join(alerts, alerts.c.id == alert_messages.c.alert_id)
         .where(alerts.c.probe == probe, alerts.c.verdict.in_(verdicts))
         .where(alert_messages.c.added_at <= alerts.c.verdict_at)

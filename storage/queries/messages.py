@@ -80,7 +80,7 @@ def scored_messages(connection: Connection, probe: str, source: str | None = Non
 
 @dataclass(frozen=True)
 class MessageDetail:
-    """Rows as mappings of their columns; `others` is content that came later at the same place, and was not scored."""
+    """Rows as mappings of their columns; `others` are later payloads at the same coordinates, which were not scored."""
 
     message: dict[str, Any]
     others: list[dict[str, Any]]

@@ -67,7 +67,7 @@ def jars(folder: Path) -> list[Path]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """A free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -217,7 +217,7 @@ class Broker:
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
             "log.dirs": self._folder / "data",
             "num.partitions": self._partitions,
-            # One broker has nobody to replicate to.
+            # A single broker has no replicas.
             "offsets.topic.replication.factor": 1,
             "offsets.topic.num.partitions": 4,
             "transaction.state.log.replication.factor": 1,

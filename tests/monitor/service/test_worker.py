@@ -18,7 +18,7 @@ from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Policy, Worker
 from monitor.settings import Settings
 from monitor.stream.record import Record
-from monitor.telemetry import logs
+from monitor.telemetry import logs, metrics
 from probes.capture.batches import encode
 from probes.capture.sites import observing
 from probes.model.load import ChatModel
@@ -30,6 +30,8 @@ from storage.errors import DatabaseUnavailableError
 from storage.queries.messages import status_counts
 from storage.writer import CONFLICT, write_batch
 from tests.conftest import url_of
+from tests.support.alert_rows import all_alerts
+from tests.support.alert_scenes import rules
 from tests.support.rows import counts, dump, stored
 from tests.support.tiny import hook_count, user
 from tests.support.worker import MAX_TOKENS, lines, make_probe, run_worker, scores_of, wire
@@ -525,3 +527,21 @@ def test_a_lost_connection_in_the_middle_is_survived(
     assert lost
     assert (run.tally.messages, counts(engine)["messages"], counts(engine)["scores"]) == (12, 12, 12)
     assert [a["count"] for a in stored(engine, schema.alerts)] == [12]
+
+
+def test_scores_of_probes_in_shadow_are_marked(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
+    path = lines(tmp_path / "t", [wire("m1")])
+    probes = [make_probe(chat, "loud", threshold=-1e6), make_probe(chat, "quiet", threshold=-1e6)]
+    run_worker(engine, chat, probes, path, shadow=frozenset({"quiet"}))
+    assert {row["probe"]: row["shadow"] for row in stored(engine, schema.scores)} == {"loud": None, "quiet": True}
+    assert [r.probe for r in all_alerts(engine)] == ["loud"]
+
+
+def test_alerts_of_rules_in_shadow_are_counted_as_would_alert(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
+    path = lines(tmp_path / "t", [wire("m1", tenant="a"), wire("m2", tenant="b"), wire("m3", tenant="a")])
+    probe = make_probe(chat, "shadowed-rule", threshold=-1e6)
+    shadowed = rules('[[threshold]]\nshadow = true\nseverity = "error"\nper = "tenant"').threshold
+    run_worker(engine, chat, [probe], path, rules=shadowed)
+    assert all_alerts(engine) == []
+    counted = metrics.ALERTS.labels("shadowed-rule", "error", "would_alert")
+    assert counted._value.get() == 2
