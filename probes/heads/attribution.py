@@ -24,18 +24,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import subspace_angles
 from torch import Tensor
 
 from probes.capture.batches import Encoded
 from probes.capture.sites import Site
+from probes.directions import Floats
 from probes.errors import DataError
 from probes.heads.ablation import Ablation, all_heads
 from probes.heads.block_replay import Replay
 from probes.model.load import ChatModel
 
-Floats = NDArray[np.float64]
 # (head by prompt) pairs that are done, and how many there are.
 OnPairs = Callable[[int, int], None]
 # Rows of log-probabilities at a time: float64 over the vocabulary.

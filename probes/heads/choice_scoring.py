@@ -22,11 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from probes.binary_choice import BinaryChoice, Form, misaligned_letter, parse_letter, render_choice
 from probes.capture.sites import hidden_of
+from probes.directions import Floats
 from probes.errors import DataError, ModelError
 from probes.hashing import sha256_text
 from probes.heads.row_steering import Shift, steering_rows
@@ -37,7 +37,6 @@ from probes.steer.coherence import answer_nll
 from probes.steer.generation import generate
 from probes.steer.steering import steering
 
-Floats = NDArray[np.float64]
 # What all trials of a question have in common: nothing, the prompt, or the prompt and the blocks below.
 Share = Literal["nothing", "prompt", "depth"]
 # Tokens from which a forward pass is worth closing where the next trial starts deeper.

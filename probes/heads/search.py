@@ -30,10 +30,10 @@ from sklearn.preprocessing import StandardScaler
 from probes.binary_choice import BinaryChoice, Form, contrast_texts
 from probes.capture.aggregation import Aggregation
 from probes.capture.sites import Site, check_site
-from probes.directions import Direction, difference_in_means, pooled_activations
+from probes.directions import Direction, Floats, difference_in_means, pooled_activations
 from probes.errors import DataError, DirectionError
 from probes.evaluation import Interval, student_interval
-from probes.heads.choice_scoring import PLAIN, ChoiceOutcomes, ChoiceScorer, Floats, SteeringTrial
+from probes.heads.choice_scoring import PLAIN, ChoiceOutcomes, ChoiceScorer, SteeringTrial
 from probes.heads.row_steering import Shift
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent

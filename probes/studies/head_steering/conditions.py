@@ -16,9 +16,9 @@ import numpy as np
 
 from probes.binary_choice import BinaryChoice
 from probes.capture.sites import Site
-from probes.directions import random_like
+from probes.directions import Floats, random_like
 from probes.evaluation import Interval, rate, student_interval
-from probes.heads.choice_scoring import PLAIN, ChoiceScorer, Floats, SteeringTrial
+from probes.heads.choice_scoring import PLAIN, ChoiceScorer, SteeringTrial
 from probes.heads.row_steering import Shift
 from probes.heads.search import SearchPlan, SiteDirections, effects, joint, joint_name, objective
 from probes.studies.head_steering.open_answers import OpenAnswerRunner

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from probes.directions import Floats
 from probes.evaluation import Interval, student_interval
 
-Floats = NDArray[np.float64]
 _MORE_UNDEFINED = 0.1
 _LESS_COHERENT = 0.15
 _PAPER_RISE = 0.30

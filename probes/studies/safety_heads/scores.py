@@ -11,13 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probes.capture.sites import Site
+from probes.directions import Floats
 from probes.heads.attribution import Effects, compare, permuted_contrasts, top_heads
 from probes.studies.safety_heads.overlap import overlap
-
-Floats = NDArray[np.float64]
 
 
 def attributed(

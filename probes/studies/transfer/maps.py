@@ -22,10 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.directions import Direction, random_like
+from probes.directions import Direction, Floats, random_like
 from probes.errors import DataError, DirectionError
-
-Floats = NDArray[np.float64]
 
 # Multiples of the mean eigenvalue of X'X.
 PENALTIES: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-12, 5))
