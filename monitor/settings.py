@@ -201,13 +201,13 @@ class _SecretFiles(PydanticBaseSettingsSource):
         raise NotImplementedError  # asked for by the base class; __call__ does the work
 
     def __call__(self) -> dict[str, Any]:
-        found = {}
+        values = {}
         for name in SECRETS:
             path = os.environ.get(_file_variable(name))
             if path is not None:
                 try:
                     text = Path(path).read_text(encoding="utf-8").strip()
-                    found[name] = json.loads(text) if name == "destinations" else text
+                    values[name] = json.loads(text) if name == "destinations" else text
                 except json.JSONDecodeError as error:
                     raise SettingsError(
                         f"{_file_variable(name)}: {path} is not JSON (line {error.lineno}, column {error.colno})"
@@ -216,7 +216,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
                     raise SettingsError(
                         f"{_file_variable(name)}: cannot read {path} ({type(error).__name__})"
                     ) from None
-        return found
+        return values
 
 
 def config_file() -> Path:

@@ -178,12 +178,12 @@ def _tally(address: str) -> Tally:
     """What the worker counted, from its metrics."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
         text = response.read().decode()
-    found = {
+    samples = {
         (sample.name, sample.labels.get("stage")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
     return Tally(
-        tokens=int(found.get(("awry_tokens_total", None), 0)),
-        scoring_seconds=found.get(("awry_stage_seconds_sum", "forward"), 0.0),
+        tokens=int(samples.get(("awry_tokens_total", None), 0)),
+        scoring_seconds=samples.get(("awry_stage_seconds_sum", "forward"), 0.0),
     )

@@ -70,11 +70,11 @@ def score_counts(
 
 def _ranges(keys: Iterable[Key]) -> dict[str, list[Any]]:
     """The keys as ranges of offsets (both ends included), one list a column."""
-    found: list[tuple[str, int, int, int]] = []
+    ranges: list[tuple[str, int, int, int]] = []
     for source, partition, offset in sorted(keys):
-        if found and found[-1][:2] == (source, partition) and offset - found[-1][3] <= _GAP:
-            found[-1] = (*found[-1][:3], offset)
+        if ranges and ranges[-1][:2] == (source, partition) and offset - ranges[-1][3] <= _GAP:
+            ranges[-1] = (*ranges[-1][:3], offset)
         else:
-            found.append((source, partition, offset, offset))
-    columns = zip(*found, strict=True)
+            ranges.append((source, partition, offset, offset))
+    columns = zip(*ranges, strict=True)
     return dict(zip(("sources", "partitions", "lows", "highs"), map(list, columns), strict=True))

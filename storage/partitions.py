@@ -119,9 +119,9 @@ def default_name(table: str) -> str:
 
 def partition_day(table: str, name: str) -> date | None:
     """The day of a table's partition; None for the default partition and for any other name."""
-    found = re.fullmatch(rf"{table}_([0-9]{{8}})", name)
+    match = re.fullmatch(rf"{table}_([0-9]{{8}})", name)
     try:
-        return date.fromisoformat(found[1]) if found else None
+        return date.fromisoformat(match[1]) if match else None
     except ValueError:  # eight digits that are no day
         return None
 

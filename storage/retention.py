@@ -56,14 +56,14 @@ def retain(engine: Engine, keep_days: int, today: date | None = None) -> Dropped
 
 
 def _partitions(connection: Connection, parent: str) -> list[str]:
-    found = connection.execute(
+    names = connection.execute(
         text(
             "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
             "WHERE inhparent = CAST(:parent AS regclass) ORDER BY relname"
         ),
         {"parent": parent},
     )
-    return list(found.scalars())
+    return list(names.scalars())
 
 
 def _drop(connection: Connection, parent: str, name: str) -> int | None:

@@ -121,10 +121,10 @@ def write_batch(connection: Connection, batch: BatchRows) -> Written:
         rows.setdefault((message.at, message.payload_sha256), values)
     added = insert_rows(connection, messages, list(rows.values()), update=_UPDATE_OF_FAILED)
     days = {at: known[1] for at, known in first.items()}
-    kept = list({(s.at, s.probe): s for s in batch.scores if s.at not in conflicting}.values())
+    valid = list({(s.at, s.probe): s for s in batch.scores if s.at not in conflicting}.values())
     key = ("source", "partition", "offset", "probe")
-    new = {tuple(r) for r in insert_new(connection, scores, [_score_values(s, days) for s in kept], key)}
-    fresh = tuple(s for s in kept if (*_key(s.at), s.probe) in new)
+    new = {tuple(r) for r in insert_new(connection, scores, [_score_values(s, days) for s in valid], key)}
+    fresh = tuple(s for s in valid if (*_key(s.at), s.probe) in new)
     insert_rows(connection, head_scores, [v for s in fresh for v in _head_values(s, days)])
     insert_rows(connection, answers, [_answer_values(a, days) for a in batch.answers if a.at not in conflicting])
     return Written(added, frozenset(conflicting), fresh)
@@ -153,9 +153,9 @@ def _lock_partitions(connection: Connection, rows: Sequence[MessageRow]) -> None
 
 def _first_payloads(connection: Connection, rows: Sequence[MessageRow]) -> dict[Coordinates, tuple[str, date]]:
     """Payload hash and day of the coordinates that are already known; the first one written wins."""
-    found = known_messages(connection, (_key(r.at) for r in rows))
+    known = known_messages(connection, (_key(r.at) for r in rows))
     return {
-        Coordinates(r.source, r.partition, r.offset): (r.payload_sha256, r.day) for r in found if r.reason != CONFLICT
+        Coordinates(r.source, r.partition, r.offset): (r.payload_sha256, r.day) for r in known if r.reason != CONFLICT
     }
 
 

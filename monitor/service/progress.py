@@ -40,10 +40,9 @@ def reporting(settings: Settings, lag_unit: str) -> Iterator[OnBatch]:
         task = bar.add_task("waiting for messages", total=None)
 
         def on_batch(tally: Tally, opened: Sequence[Opened], lag: int | None) -> None:
-            for one in opened:
-                console.print(
-                    f"[bold]{one.severity.upper()}[/] {one.event} {escape(printable(one.dedup_key))}", highlight=False
-                )
+            for alert in opened:
+                key = escape(printable(alert.dedup_key))
+                console.print(f"[bold]{alert.severity.upper()}[/] {alert.event} {key}", highlight=False)
             bar.update(task, description=describe(tally, lag, lag_unit))
 
         yield on_batch
@@ -65,8 +64,8 @@ def _json_reporter(lag_unit: str) -> OnBatch:
 
     def on_batch(tally: Tally, opened: Sequence[Opened], lag: int | None) -> None:
         nonlocal last
-        for one in opened:
-            log.warning(one.event, alert_id=str(one.alert_id), dedup_key=one.dedup_key, severity=one.severity)
+        for alert in opened:
+            log.warning(alert.event, alert_id=str(alert.alert_id), dedup_key=alert.dedup_key, severity=alert.severity)
         now = time.monotonic()
         if now - last >= _LOG_EVERY_SECONDS:
             last = now

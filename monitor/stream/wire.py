@@ -124,8 +124,8 @@ class WireMessage(BaseModel):
         return hashlib.sha256(json.dumps(self.stored_text, sort_keys=True).encode()).hexdigest()
 
 
-# What is kept of a record's headers; others are the transport's own.
-_KEPT_HEADERS = ("traceparent", "tracestate")
+# Headers of a record that are stored; others are the transport's own.
+_COPIED_HEADERS = ("traceparent", "tracestate")
 _EVENT_PREFIX = "ce_"
 
 
@@ -147,9 +147,9 @@ def parse(payload: bytes, headers: Sequence[tuple[str, bytes | None]] = ()) -> W
         return Invalid(f"payload: a JSON {_kind(value)}, not an object")
     if headers:
         _add_headers(value, headers)
-    unfit = _unfit(value)
-    if unfit is not None:
-        return Invalid(unfit, _readable_id(value))
+    unstorable = _unstorable(value)
+    if unstorable is not None:
+        return Invalid(unstorable, _readable_id(value))
     try:
         return WireMessage.model_validate(value)
     except ValidationError as error:
@@ -160,19 +160,19 @@ def parse(payload: bytes, headers: Sequence[tuple[str, bytes | None]] = ()) -> W
 
 def _add_headers(value: dict[str, Any], headers: Sequence[tuple[str, bytes | None]]) -> None:
     """Fill in fields that the payload does not set."""
-    kept = {}
+    copied = {}
     for name, raw in headers:
-        if raw is not None and (name in _KEPT_HEADERS or name.startswith(_EVENT_PREFIX)):
-            kept[name] = raw.decode("utf-8", "replace")[:MAX_ID]
-    if kept.get("ce_specversion"):
+        if raw is not None and (name in _COPIED_HEADERS or name.startswith(_EVENT_PREFIX)):
+            copied[name] = raw.decode("utf-8", "replace")[:MAX_ID]
+    if copied.get("ce_specversion"):
         for field, name in (("id", "ce_id"), ("timestamp", "ce_time")):
-            if value.get(field) is None and name in kept:
-                value[field] = kept[name]
-    if kept and isinstance(value.setdefault("attributes", {}), dict):
-        value["attributes"] = {**kept, **value["attributes"]}
+            if value.get(field) is None and name in copied:
+                value[field] = copied[name]
+    if copied and isinstance(value.setdefault("attributes", {}), dict):
+        value["attributes"] = {**copied, **value["attributes"]}
 
 
-def _unfit(value: dict[str, Any]) -> str | None:
+def _unstorable(value: dict[str, Any]) -> str | None:
     """Why a field cannot be stored: nested too deeply, or a number that JSON does not have."""
     for name, whole in value.items():
         # An unknown field's name may itself be text.
@@ -197,8 +197,8 @@ def _reason(error: ValidationError) -> str:
 
 
 def _readable_id(value: dict[str, Any]) -> str | None:
-    found = value.get("id")
-    return found[:MAX_ID] if isinstance(found, str) else None
+    message_id = value.get("id")
+    return message_id[:MAX_ID] if isinstance(message_id, str) else None
 
 
 def _kind(value: object) -> str:

@@ -103,7 +103,7 @@ def opened_outputs(settings: Settings) -> Iterator[Outputs]:
     from monitor.stream.sinks import Outputs
     from monitor.stream.sinks.jsonl import JsonLinesSink
 
-    made: list[Sink] = []
+    sinks: list[Sink] = []
     producer = None
 
     def sink(out: str | None, setting: str) -> Sink | None:
@@ -111,15 +111,15 @@ def opened_outputs(settings: Settings) -> Iterator[Outputs]:
         if out is None or out == "none":
             return None
         if not out.startswith(_PREFIX):
-            made.append(JsonLinesSink(out, setting))
-            return made[-1]
+            sinks.append(JsonLinesSink(out, setting))
+            return sinks[-1]
         from monitor.stream.sinks.kafka import TopicSink, connect_producer
 
         topic, cluster = out.removeprefix(_PREFIX), cluster_of(settings)
         cluster.check_topics([topic], setting)
         producer = producer or connect_producer(cluster)
-        made.append(TopicSink(producer, topic, setting))
-        return made[-1]
+        sinks.append(TopicSink(producer, topic, setting))
+        return sinks[-1]
 
     topics = topics_of(settings)
     dead = settings.dead_letters_out or (f"{_PREFIX}{topics[0]}.dead-letters" if topics else None)
@@ -130,7 +130,7 @@ def opened_outputs(settings: Settings) -> Iterator[Outputs]:
             dead_letters=sink(dead, "dead_letters_out"),
         )
     finally:
-        for one in made:
-            one.close()
+        for each in sinks:
+            each.close()
         if producer is not None:
             producer.close(timeout=10)

@@ -35,11 +35,11 @@ def live_alert_counts(connection: Connection) -> dict[tuple[str, ...], int]:
 def verdict_counts(connection: Connection) -> dict[tuple[str, str | None], dict[str | None, int]]:
     """By (rule, probe): number of alerts by verdict; None: not judged."""
     query = select(alerts.c.rule, alerts.c.probe, alerts.c.verdict, func.count())
-    found: dict[tuple[str, str | None], dict[str | None, int]] = {}
+    counts: dict[tuple[str, str | None], dict[str | None, int]] = {}
     grouped = query.group_by(alerts.c.rule, alerts.c.probe, alerts.c.verdict).order_by(alerts.c.rule, alerts.c.probe)
     for rule, probe, verdict, n in connection.execute(grouped):
-        found.setdefault((rule, probe), {})[verdict] = int(n)
-    return found
+        counts.setdefault((rule, probe), {})[verdict] = int(n)
+    return counts
 
 
 def judged_messages(connection: Connection, probe: str, verdicts: tuple[str, ...]) -> set[Coordinates]:

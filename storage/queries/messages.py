@@ -94,21 +94,21 @@ def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | N
     """Everything about one message; None where its coordinates are unknown."""
     first = case((messages.c.status.in_(("scored", "truncated")), 0), else_=1)
     query = select(messages).where(_at(messages, at)).order_by(first, messages.c.ingested_at, messages.c.payload_sha256)
-    found = _rows(connection, query)
-    if not found:
+    rows = _rows(connection, query)
+    if not rows:
         return None
 
     def of(table: Table, *order: Any) -> list[dict[str, Any]]:
         # The day names the partition.
-        here = and_(_at(table, at), table.c.day == found[0]["day"])
+        here = and_(_at(table, at), table.c.day == rows[0]["day"])
         return _rows(connection, select(table).where(here).order_by(*order))
 
     # Alerts refer to the message that was scored; the day is indexed there.
-    same_message = and_(_at(alert_messages, at), alert_messages.c.day == found[0]["day"])
+    same_message = and_(_at(alert_messages, at), alert_messages.c.day == rows[0]["day"])
     holding = select(alert_messages.c.alert_id).where(same_message)
     return MessageDetail(
-        found[0],
-        found[1:],
+        rows[0],
+        rows[1:],
         of(scores, (scores.c.score - scores.c.threshold).desc()),
         of(head_scores, head_scores.c.probe, head_scores.c.layer, head_scores.c.head),
         of(answers, answers.c.kind.desc()),

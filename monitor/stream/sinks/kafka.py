@@ -46,7 +46,7 @@ class TopicSink:
         if not lines:
             return
         try:
-            sent = [
+            futures = [
                 self._producer.send(
                     self._topic,
                     json.dumps(line.value, separators=(",", ":")).encode(),
@@ -56,8 +56,8 @@ class TopicSink:
                 for line in lines
             ]
             self._producer.flush(timeout=_DELIVERY_SECONDS + 10)
-            for one in sent:
-                one.get(timeout=1)
+            for future in futures:
+                future.get(timeout=1)
         except KafkaError as error:
             raise OutputError(f"{self._setting}: topic {self._topic} took no lines ({type(error).__name__})") from None
 

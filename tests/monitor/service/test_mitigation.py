@@ -1,4 +1,4 @@
-"""Mitigated answers: a recipe of several heads acts at all of them."""
+"""Mitigation: a recipe of several heads acts at all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thread that keeps the rollups up to date: it does, it complains once, and it ends with its block."""
+"""The rollup loop: it keeps the rollups up to date, reports an error once, and ends with its block."""
 
 from __future__ import annotations
 

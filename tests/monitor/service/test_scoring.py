@@ -1,4 +1,4 @@
-"""A batch that breaks: what comes and goes is tried again, memory halves it, and the bad message stands alone."""
+"""A batch that breaks: transient errors are tried again, memory halves it, and the bad message stands alone."""
 
 from __future__ import annotations
 
