@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from monitor.cli.app import app
+from monitor.cli.app import app, known_error
 
 Invoke = Callable[..., Result]
 AWRY = str(Path(sys.executable).with_name("awry"))
@@ -61,6 +61,14 @@ def output_of(result: Result) -> str:
     """All that a command printed that succeeded."""
     assert result.exit_code == 0, result.output + repr(result.exception)
     return result.output
+
+
+def message_of(result: Result) -> str:
+    """The message of a command that failed on purpose in this process."""
+    assert isinstance(result.exception, Exception), result.output
+    message = known_error(result.exception)
+    assert message is not None, repr(result.exception)
+    return message
 
 
 def loaded(arguments: list[str], extra: str = "") -> set[str]:

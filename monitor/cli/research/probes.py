@@ -9,11 +9,6 @@ from monitor.cli.tree import Commands
 commands = Commands("Probes that ship with awry.")
 
 
-@commands.callback()
-def _group() -> None:
-    """Keeps `list` a command of its own while there is no other."""
-
-
 @commands.command("list")
 def list_probes(as_json: o.Json = False) -> None:
     """Shipped probes with their held-out figures and their mitigation. With --json their cards."""

@@ -7,22 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from monitor.cli.app import known_error
 from probes.card import load_probe
-from tests.support.cli import invoke, output_of
+from tests.support.cli import invoke, message_of, output_of
 from tests.support.worker import lines
 
 
 @pytest.fixture
 def model(tiny_folder: Path, tmp_path: Path) -> tuple[str | Path, ...]:
     return ("--model", tiny_folder / "tiny-chat", "--state-dir", tmp_path)
-
-
-def refusal(*words: str | Path) -> str:
-    """The message of a command that failed on purpose."""
-    done = invoke(*words)
-    assert isinstance(done.exception, Exception), done.output
-    return known_error(done.exception) or repr(done.exception)
 
 
 def messages(path: Path, n: int, *, labelled: bool = True) -> Path:
@@ -85,15 +77,15 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
     ],
 )
 def test_mistakes_are_named(words: tuple[str, ...], said: str) -> None:
-    assert refusal(*words).startswith(said)
+    assert message_of(invoke(*words)).startswith(said)
 
 
 def test_what_is_fitted_must_be_given(model: tuple[str | Path, ...], tmp_path: Path) -> None:
     prompts = messages(tmp_path / "prompts.jsonl", 4, labelled=False)
-    assert refusal("fit", "--name", "x", *model).startswith("data: give --labelled FILE")
-    said = refusal("fit", "--name", "x", "--prompts", prompts, *model)
+    assert message_of(invoke("fit", "--name", "x", *model)).startswith("data: give --labelled FILE")
+    said = message_of(invoke("fit", "--name", "x", "--prompts", prompts, *model))
     assert said == "adapter: --prompts compares the adapter with the base; give --adapter"
-    said = refusal("fit", "--name", "x", "--prompts", prompts, "--labelled", prompts, *model)
+    said = message_of(invoke("fit", "--name", "x", "--prompts", prompts, "--labelled", prompts, *model))
     assert said.startswith("prompts: compares adapter and base")
 
 

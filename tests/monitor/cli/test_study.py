@@ -10,36 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from monitor.cli.app import app, known_error
 from monitor.service.mitigation import Mitigator
 from probes.card import check_identity, load_probe, replay_references
 from probes.model.load import AdapterSpec, ChatModel, load_chat_model
 from tests.support import planted_head, planted_study, refusing
+from tests.support.cli import invoke, message_of
 from tests.support.tiny import untyped
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 
-def awry(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["study", *map(str, arguments)])
-
-
 def worked(*arguments: str | Path) -> Result:
-    done = awry(*arguments)
+    done = invoke("study", *arguments)
     if done.exception is not None:
         raise done.exception
     return done
 
 
 def refused(*arguments: str | Path) -> str:
-    """The message of a command that failed on purpose."""
-    done = awry(*arguments)
-    assert isinstance(done.exception, Exception), done.output
-    message = known_error(done.exception)
-    assert message is not None, repr(done.exception)
-    return message
+    return message_of(invoke("study", *arguments))
 
 
 def save(chat: ChatModel, folder: Path) -> Path:
