@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections import defaultdict
 
 import pytest
 
+from tests.support import ROOT
 from tests.support.cli import AWRY, all_commands, loaded, type_of
 
 
@@ -44,6 +46,20 @@ def test_an_option_is_the_same_everywhere() -> None:
     assert len(variants) > 100
     assert {name for name, found in variants.items() if len(found) > 1} == TWO_MEANINGS
     assert all(len(variants[name]) == 2 for name in TWO_MEANINGS)
+
+
+def test_options_are_declared_in_one_module() -> None:
+    declaring = [
+        path.name
+        for path in (ROOT / "monitor" / "cli").rglob("*.py")
+        if re.search(r"\b(Option|Argument)\(", path.read_text())
+    ]
+    assert declaring == ["options.py"]
+
+
+def test_commands_do_not_import_the_root() -> None:
+    for path in (ROOT / "monitor" / "cli").rglob("*.py"):
+        assert "monitor.cli.app" not in path.read_text(), path
 
 
 def test_paragraphs_of_help_are_not_broken_where_the_source_is() -> None:
