@@ -1,6 +1,5 @@
 """Errors of the service. Messages name the setting and the fix, and hold no prompt text."""
 
-
 from awry.errors import AwryError
 
 

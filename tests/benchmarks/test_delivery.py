@@ -11,6 +11,8 @@ from benchmarks.support.alerts import all_outbox, flagged, open_alerts
 from benchmarks.support.destinations import to_webhook
 from benchmarks.support.receiver import Reply, receiving
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_burst_is_counted_in_requests(engine: Engine) -> None:
     found = delivery.pages_of_a_burst(engine, 100)

@@ -16,6 +16,8 @@ from probes.heads.choice_scoring import SteeringTrial
 from probes.model.load import ChatModel
 from tests.support.tiny import tiny_chat
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = [BinaryChoice(f"Which way, {i}?", ("Left.", "Right, please."), i % 2) for i in range(3)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
@@ -9,6 +10,8 @@ from alerts.links import Links
 from benchmarks.grafana_queries import load
 from benchmarks.page import measure
 from monitor.web.ui.app import make_ui
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_page_is_measured(engine: Engine) -> None:

@@ -60,6 +60,7 @@ def names(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z_]+=", line))
 
 
+@pytest.mark.slow
 def test_docker_compose_reads_it(tmp_path: Path) -> None:
     found = configured(made_env(tmp_path))
     assert set(found) == set(services())

@@ -20,6 +20,8 @@ from tests.support.embedded import embedded_postgres
 from tests.support.rows import message
 from tests.support.rows import write as write_rows
 
+pytestmark = pytest.mark.slow
+
 SQL = ROOT / "deploy" / "postgres" / "roles.sql"
 # What a shell, psql or a URL would trip over, except in a URL's own way of writing it.
 PASSWORD = 'it\'s \\a $HOME "pass" word:/@'

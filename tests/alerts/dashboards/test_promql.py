@@ -27,6 +27,8 @@ from tests.support.alert_rows import flagged, open_alerts
 from tests.support.tiny import tiny_chat
 from tests.support.worker import lines, make_probe, run_worker, wire
 
+pytestmark = pytest.mark.slow
+
 KNOWN = {metric.name: metric for metric in METRICS}
 # Of Prometheus itself, and of its client.
 OTHERS = {"up": "gauge", "process_resident_memory_bytes": "gauge"}

@@ -18,6 +18,8 @@ from alerts.dashboards import dashboards
 from alerts.dashboards.panels import Json
 from tests.conftest import needs_program
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "types"
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from sqlalchemy import Engine
 
 from alerts.delivery import queue
@@ -19,6 +20,8 @@ from tests.conftest import url_of
 from tests.support import ROOT
 from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
 from tests.support.delivery import wait_until_delivered
+
+pytestmark = pytest.mark.slow
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_
 from tests.support.delivery import Recorder, channels, to_webhook, wait_until_delivered
 
 
+@pytest.mark.slow
 def test_a_slow_destination_delays_no_other(engine: Engine, receiver: Receiver) -> None:
     open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(5)], ("pager", "siem"))
     receiver.replies = [Reply(seconds=0.5)]

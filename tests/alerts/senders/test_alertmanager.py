@@ -107,6 +107,7 @@ def resolve(engine: Engine, tenant: str, ago: str = "0 s") -> None:
         connection.execute(update(alerts).where(alerts.c.tenant == tenant).values(changes))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a Unix program")
 def test_a_real_one_shows_them_firing_and_resolved(engine: Engine, tmp_path: Path) -> None:
     with receiving() as hook, running(tmp_path, hook.url) as manager:
@@ -205,6 +206,7 @@ def test_what_ended_during_an_outage_is_sent_after_it(engine: Engine, receiver: 
     assert place(engine, "am").failures == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_alerts_are_a_few_posts(engine: Engine, receiver: Receiver, clock: FakeClock) -> None:
     to = {"am": configured(name="am", kind="alertmanager", url=receiver.url)}
     open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(1000)], ("am",))

@@ -121,6 +121,7 @@ def test_what_came_after_a_verdict_was_not_judged(engine: Engine, run: Invoke) -
         assert judged_messages(connection, "other", ("true",)) == set()
 
 
+@pytest.mark.slow
 def test_the_list_of_alerts_by_state(engine: Engine, postgres_database: str) -> None:
     open_alerts(engine, [flagged(1, tenant="shop"), flagged(2, 3.0, tenant="bank")])
     listed = awry("alerts", "--state", "open", "--database-url", postgres_database)

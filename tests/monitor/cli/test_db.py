@@ -16,6 +16,7 @@ from tests.support.cli import awry, refused
 from tests.support.rows import counts, partitions, write
 
 
+@pytest.mark.slow
 def test_upgrade_makes_the_next_days(empty_engine: Engine) -> None:
     before = utc_today()
     done = awry("db", "upgrade", "--database-url", url_of(empty_engine))
@@ -26,6 +27,7 @@ def test_upgrade_makes_the_next_days(empty_engine: Engine) -> None:
     assert awry("db", "upgrade", "--database-url", url_of(empty_engine)).returncode == 0
 
 
+@pytest.mark.slow
 def test_retain_says_what_went(engine: Engine) -> None:
     today = utc_today()
     ensure_days(engine, [today - timedelta(days=5), today])
@@ -72,6 +74,7 @@ def test_unreachable_database() -> None:
     assert "geheim" not in line
 
 
+@pytest.mark.slow
 def test_a_schema_that_is_behind(empty_engine: Engine) -> None:
     assert "run awry db upgrade" in refused(awry("alerts", "--database-url", url_of(empty_engine)))
     done = awry("db", "upgrade", "--database-url", url_of(empty_engine))

@@ -14,6 +14,8 @@ from tests.support.alert_rows import SECRET, Receiver, Reply, all_outbox, flagge
 from tests.support.cli import awry, refused
 from tests.support.delivery import carriers, place
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -69,6 +69,7 @@ def test_mistakes_are_named(run: Invoke, arguments: tuple[str, ...], said: str) 
     assert str(failed.exception).startswith(said)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_of_a_process(postgres_database: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('[[rate]]\nname = "a"\nwindow = "1h"\n')
     assert refused(awry("rules", "check", tmp_path / "r.toml")).endswith('r.toml:1: rate "a": flagged: is missing')

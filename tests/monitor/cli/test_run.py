@@ -8,12 +8,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine
 
 from storage import schema
 from tests.support.cli import AWRY, awry, environment, refused
 from tests.support.rows import counts, dump, stored
 from tests.support.worker import lines, wire
+
+pytestmark = pytest.mark.slow
 
 CANARY = "CANARYTEXT"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine
 
 from tests.support.alert_scenes import scored
 from tests.support.cli import awry
 
 
+@pytest.mark.slow
 def test_the_sender_evaluates_rules_and_sends_what_they_find(
     engine: Engine, postgres_database: str, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_mistakes_are_named_and_make_no_secret(run: CliRunner, arguments: tuple[
     assert failed.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_of_a_process(postgres_database: str) -> None:
     line = refused(awry("tokens", "revoke", "nobody", "--database-url", postgres_database))
     assert line == "awry: name: no live token has it; see awry tokens list"

@@ -65,6 +65,7 @@ def test_a_defect_is_told_once_and_does_not_end_it(engine: Engine, monkeypatch: 
     assert said == ["dashboards: scores are not rolled up (KeyError)"]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_does_not_delay_the_end() -> None:
     engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
     started = time.monotonic()

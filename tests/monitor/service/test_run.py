@@ -67,6 +67,7 @@ def an_alert(engine: Engine) -> None:
     assert open_alerts(engine, [flagged(1, 5.0)], ("console",))[0].severity == "critical"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["send", "serve"])
 def test_a_service_of_the_compose_file(service: str, engine: Engine, tmp_path: Path) -> None:
     an_alert(engine)
@@ -86,6 +87,7 @@ def test_a_service_of_the_compose_file(service: str, engine: Engine, tmp_path: P
         assert process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_a_database_that_went_away_shows(engine: Engine, tmp_path: Path) -> None:
     with running("serve", engine, tmp_path) as (_process, address):
         wait_for(lambda: get(address, "/readyz")[0] == 200)

@@ -148,6 +148,7 @@ def test_a_slow_client_keeps_nobody_waiting(server: HealthServer) -> None:
         assert Answer(server, "/healthz").status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("complete", [b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
 @pytest.mark.parametrize("incomplete", [b"", b"GET /metrics"])
 def test_a_client_that_sends_no_whole_request_loses_its_connection(
@@ -184,6 +185,7 @@ def test_a_slow_check_keeps_nobody_waiting() -> None:
         assert not waiting.is_alive()
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_a_check_that_hangs() -> None:
     entered, release = threading.Event(), threading.Event()
 

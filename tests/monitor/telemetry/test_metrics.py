@@ -380,6 +380,7 @@ def test_a_database_that_is_down_does_not_fail_the_scrape() -> None:
     assert "awry_outbox_pending" not in everything
 
 
+@pytest.mark.slow
 def test_a_database_that_says_nothing_is_not_waited_for(black_hole: int) -> None:
     started = time.monotonic()
     assert exposed(asked(elsewhere(black_hole))) == DOWN
@@ -390,6 +391,7 @@ def test_a_database_without_our_tables_is_down(empty_engine: Engine) -> None:
     assert exposed(asked(empty_engine)) == DOWN
 
 
+@pytest.mark.slow
 def test_a_query_that_hangs_is_cut_and_the_next_scrape_tries_again(engine: Engine) -> None:
     registry = asked(engine)
     with engine.begin() as connection:

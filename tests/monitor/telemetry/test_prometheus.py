@@ -24,6 +24,8 @@ from monitor.telemetry.metrics import REGISTRY
 from tests.conftest import needs_program
 from tests.support.alert_rows import flagged, open_alerts
 
+pytestmark = pytest.mark.slow
+
 INSTALL = "apt-get install prometheus"
 PATIENCE_SECONDS = 60.0
 CONFIG = """

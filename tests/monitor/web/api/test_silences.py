@@ -99,6 +99,7 @@ def test_a_worker_that_opens_alerts_for_long(engine: Engine, act: Client, monkey
     act.post("/silences", 201, {"rule": "a"})
 
 
+@pytest.mark.slow
 def test_an_alert_that_somebody_holds_is_a_503_and_no_half_silence(engine: Engine, act: Client) -> None:
     open_alerts(engine, [flagged(1)])
     answers = []

@@ -79,6 +79,7 @@ def test_what_counts_as_one_address(address: str, is_one_of: str) -> None:
     assert network(address) == is_one_of
 
 
+@pytest.mark.slow
 def test_many_addresses_leave_nothing_behind(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "_MAX_KEYS", 100)
     limiter = Limiter(failures=1)

@@ -212,6 +212,7 @@ def test_an_unknown_family_is_named() -> None:
         build_model("gpt5", 0)
 
 
+@pytest.mark.slow
 def test_training_is_repeatable_and_lowers_the_loss(tokenizer: Any) -> None:
     losses = []
     recipe = Recipe(steps=12, batch=8, warmup=3, block=2)
