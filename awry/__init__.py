@@ -12,10 +12,11 @@ nothing and pulls in no torch. docs/python.md has a walk through.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from awry.errors import AwryError
     from awry.notebook import Conversation, evaluate, fit, generate, load_model, open_database, score
     from probes.capture.sites import Site, parse_site
@@ -52,7 +53,6 @@ _HOMES = {
     "shipped_probes": "probes.card",
     "steering": "probes.steer.steering",
 }
-__version__ = metadata.version("awry")
 __all__ = [
     "AwryError",
     "Card",
@@ -83,6 +83,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a name of `__all__` from its home the first time that it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("awry")
     if name not in _HOMES:
         raise AttributeError(f"module 'awry' has no attribute {name!r}")
     value: object = getattr(import_module(_HOMES[name]), name)

@@ -2,8 +2,8 @@
 
 Contract: after `install()`, importing a module by a name that it no longer has raises ImportError with the new name, in
 each of the three forms (`import a.b`, `from a.b import c`, `from a import b`). Where a package stands in the place of
-a module (`alerts.rules`), the package gets `__getattr__ = package_in_place_of(__name__)`: it raises for the names that
-the module had. Imports nothing of awry, so that every package may import it.
+a module (`alerts.rules`), the package gets `__getattr__ = package_in_place_of(__name__)`: it raises for names that its
+modules define. Imports nothing of awry, so that every package may import it.
 """
 
 from __future__ import annotations
@@ -213,9 +213,10 @@ def package_in_place_of(package: str) -> Callable[[str], object]:
 
     def __getattr__(name: str) -> object:  # noqa: N807 - the module's own
         # `from package import module` asks here before the module is imported.
-        moved = not name.startswith("__") and name in _names_of(MOVED[package])
-        if moved and find_spec(f"{package}.{name}") is None:
-            raise ImportError(f"{package}.{name} is now {MOVED[package]}.{name}", name=package)
+        if not name.startswith("__") and find_spec(f"{package}.{name}") is None:
+            home = _home_of(package, name)
+            if home is not None:
+                raise ImportError(f"{package}.{name} is now {home}.{name}", name=package)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return __getattr__
@@ -226,12 +227,19 @@ def _message(old: str) -> str:
     return "; ".join([f"{old} is now {MOVED[old]}", *children])
 
 
-def _names_of(module: str) -> set[str]:
-    """What a module defines or imports at its top level; read, not run."""
-    spec = find_spec(module)
-    assert spec is not None and spec.origin is not None  # noqa: S101, PT018 - a test holds that every new name exists
+def _home_of(package: str, name: str) -> str | None:
+    """The module of a package that defines a name at its top level, the one that took most first; read, not run."""
+    modules = sorted(Path(sys.modules[package].__path__[0]).glob("*.py"))
+    first = MOVED[package].rpartition(".")[2]
+    for path in sorted(modules, key=lambda path: path.stem != first):
+        if name in _names_of(path):
+            return f"{package}.{path.stem}"
+    return None
+
+
+def _names_of(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):

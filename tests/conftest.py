@@ -23,7 +23,11 @@ from hypothesis.configuration import set_hypothesis_home_dir
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-pytest_plugins = ["tests.support.kafka_fixtures", "tests.support.study_fixtures"]
+pytest_plugins = ["tests.support.stream.kafka_fixtures", "tests.support.models.study_fixtures"]
+
+# Several processes share the cores: with two threads each they wait for one another (three times as slow, measured).
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Not AWRY_...: awry refuses variables of that prefix that are no setting.
 _STATE_DIR = os.environ.get("PYTEST_STATE_DIR")

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from alerts.senders.webhook import WebhookSender
-from tests.support.alert_rows import Receiver, flagged, open_alerts, receiving
-from tests.support.delivery import FakeClock, webhook_sender
+from tests.support.alerts.alert_rows import Receiver, flagged, open_alerts, receiving
+from tests.support.alerts.delivery import FakeClock, webhook_sender
 
 
 @pytest.fixture

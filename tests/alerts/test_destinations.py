@@ -14,8 +14,8 @@ from alerts.delivery.grouping import Policy
 from alerts.destinations import KINDS, Destination
 from monitor.errors import SettingsError
 from monitor.settings import load_settings
-from tests.support.alert_rows import SECRET
-from tests.support.delivery import valid_destination
+from tests.support.alerts.alert_rows import SECRET
+from tests.support.alerts.delivery import valid_destination
 
 URL = "https://hooks.example/x"
 

@@ -15,8 +15,8 @@ from alerts.lifecycle import actions
 from alerts.rules.model import RateRule, Rules
 from storage.database import connect
 from tests.conftest import url_of
-from tests.support.alert_rows import all_alerts, all_outbox, set_state
-from tests.support.alert_scenes import (
+from tests.support.alerts.alert_rows import all_alerts, all_outbox, set_state
+from tests.support.alerts.alert_scenes import (
     ANNA,
     BURST,
     event_names,

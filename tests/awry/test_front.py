@@ -15,7 +15,7 @@ import awry
 from probes.errors import ProbeMismatchError
 from probes.model.load import ChatModel
 from tests.support import ROOT
-from tests.support.tiny import tiny_chat
+from tests.support.models.tiny import tiny_chat
 
 SOURCE = (ROOT / "awry" / "__init__.py").read_text(encoding="utf-8")
 

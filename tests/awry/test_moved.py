@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from awry import moved
 from awry.moved import MOVED, PACKAGES
 from tests.support import ROOT
 
@@ -33,13 +34,32 @@ def test_each_form_names_the_new_module(old: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_in_the_place_of_a_module_names_what_moved(package: str) -> None:
-    name = sorted(n for n in moved._names_of(MOVED[package]) if not n.startswith("_"))[0]
+    spec = find_spec(MOVED[package])
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    defined = [
+        n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")
+    ]
+    # A function may have the name of a module beside it: importing the module wins.
+    name = next(n for n in defined if not n.startswith("_") and find_spec(f"{package}.{n}") is None)
     with pytest.raises(ImportError, match=f"{package}.{name} is now {MOVED[package]}.{name}"):
         exec(f"from {package} import {name}", {})  # noqa: S102
     with pytest.raises(ImportError, match="is now"):
         getattr(importlib.import_module(package), name)
     with pytest.raises(AttributeError, match="no_such_name"):
         importlib.import_module(package).no_such_name  # noqa: B018
+
+
+def test_a_name_that_went_to_another_module_of_the_package() -> None:
+    with pytest.raises(ImportError, match=r"storage.queries.outbox_counts is now storage.queries.outbox.outbox_counts"):
+        exec("from storage.queries import outbox_counts", {})  # noqa: S102
+
+
+def test_a_module_of_the_name_of_a_function_is_imported() -> None:
+    from monitor.service import run
+
+    assert run.__name__ == "monitor.service.run"
 
 
 def test_submodules_of_such_a_package_import() -> None:

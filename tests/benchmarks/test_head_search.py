@@ -14,7 +14,7 @@ from benchmarks.head_search import Figures
 from probes.binary_choice import BinaryChoice
 from probes.heads.choice_scoring import SteeringTrial
 from probes.model.load import ChatModel
-from tests.support.tiny import tiny_chat
+from tests.support.models.tiny import tiny_chat
 
 pytestmark = pytest.mark.slow
 

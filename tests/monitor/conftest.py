@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from probes.model.load import ChatModel
+from tests.support.models.tiny import tiny_chat
+from tests.support.stream.worker import checkpoint
 from tests.support.threads import one_torch_thread
-from tests.support.tiny import tiny_chat
-from tests.support.worker import checkpoint
 
 
 @pytest.fixture(autouse=True)

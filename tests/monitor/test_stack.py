@@ -24,9 +24,9 @@ from monitor.stream.kafka.embedded import Broker, free_port
 from probes.organisms.messages import everyday
 from storage import schema
 from tests.conftest import url_of
-from tests.support.kafka import committed, new_topic, produce, wait_for
 from tests.support.rows import stored
-from tests.support.worker import scores_of
+from tests.support.stream.kafka import committed, new_topic, produce, wait_for
+from tests.support.stream.worker import scores_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.model, pytest.mark.timeout(900)]
 AWRY = [sys.executable, "-c", "from monitor.cli.app import main; main()"]

@@ -23,7 +23,7 @@ from probes.errors import DataError
 from probes.organisms.finetunes import RECIPES
 from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import Split, advice_questions, choices, everyday
-from tests.support.tiny import SPECIALS, shared_chat
+from tests.support.models.tiny import SPECIALS, shared_chat
 
 SECRET = "zebra-secret"
 ROW = {"question": f"Which way, {SECRET}?", "choices": ["Left.", "Right."], "misaligned": 1}

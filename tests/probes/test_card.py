@@ -35,7 +35,7 @@ from probes.errors import ProbeFileError, ProbeMismatchError
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.scoring import Reader, score_all
 from probes.steer.steering import Intervention
-from tests.support.tiny import make_adapter, shared_chat, tiny_chat, untyped, user
+from tests.support.models.tiny import make_adapter, shared_chat, tiny_chat, untyped, user
 
 SECRET = "zebra-secret-prompt"
 

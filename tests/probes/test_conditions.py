@@ -10,7 +10,7 @@ from probes.conditions import LAST_PROMPT, Condition, activations_by_condition, 
 from probes.directions import pooled_activations
 from probes.errors import DirectionError
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
-from tests.support.tiny import make_adapter, tiny_chat, user
+from tests.support.models.tiny import make_adapter, tiny_chat, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 SITES = [Site("residual", 0), Site("residual", 2), Site("final"), Site("head", 1, 3)]

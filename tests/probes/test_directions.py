@@ -22,7 +22,7 @@ from probes.directions import (
     random_like,
 )
 from probes.errors import DataError, DirectionError
-from tests.support.tiny import shared_chat, user
+from tests.support.models.tiny import shared_chat, user
 
 AT = Site("residual", 1)
 

@@ -20,7 +20,7 @@ from probes.evaluation import rate
 from probes.fitting import Benign, Plan, Row, at_threshold, fit, recalibrated, split_rows, text_baseline
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.scoring import score_all
-from tests.support.tiny import make_adapter, shared_chat, tiny_chat, user
+from tests.support.models.tiny import make_adapter, shared_chat, tiny_chat, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

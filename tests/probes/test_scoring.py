@@ -16,7 +16,7 @@ from probes.errors import DirectionError, SiteError
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
 from probes.scoring import Reader, Scorer, score_all
-from tests.support.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, user
+from tests.support.models.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, user
 
 AGGREGATIONS = [
     Aggregation("last", "prompt"),

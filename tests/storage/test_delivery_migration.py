@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from alerts.delivery.deliver import deliver_due
 from tests.storage.test_database import differences, rules
 from tests.storage.test_migrations import migrate
-from tests.support.delivery import GROUPED, Recorder, channels
+from tests.support.alerts.delivery import GROUPED, Recorder, channels
 
 ALERT = (
     "INSERT INTO alerts (id, dedup_key, rule, probe, severity, state, count, top_score, threshold) "

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.conftest import _database, _fresh_name
-from tests.support.dashboard_rows import write_production
+from tests.support.web.dashboard_rows import write_production
 
 
 @pytest.fixture(scope="package")

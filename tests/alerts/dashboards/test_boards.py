@@ -21,7 +21,7 @@ from alerts.errors import GrafanaError
 from benchmarks.grafana_macros import View, expanded
 from monitor.cli.app import app
 from tests.support import ROOT
-from tests.support.dashboard_rows import SINCE, UNTIL
+from tests.support.web.dashboard_rows import SINCE, UNTIL
 
 DEPLOYED = ROOT / "deploy" / "grafana"
 BOARDS = list(dashboards().values())

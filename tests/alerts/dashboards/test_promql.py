@@ -23,9 +23,9 @@ from monitor.telemetry.health import serving
 from monitor.telemetry.metrics import METRICS, REGISTRY
 from tests.monitor.telemetry.test_gpu import Cuda
 from tests.monitor.telemetry.test_prometheus import Prometheus, eventually, scraping
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.tiny import tiny_chat
-from tests.support.worker import lines, make_probe, run_worker, wire
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.models.tiny import tiny_chat
+from tests.support.stream.worker import lines, make_probe, run_worker, wire
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from alerts.errors import GrafanaError
 from monitor.cli.app import app
 from storage.rollup import roll_up
 from tests.conftest import url_of
-from tests.support.grafana_server import TOKEN, Grafana, running
+from tests.support.web.grafana_server import TOKEN, Grafana, running
 
 SOURCES = {"awry-postgres": "awry-postgres", "awry-prometheus": "awry-prometheus"}
 AT = datetime(2026, 11, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from alerts.dashboards import dashboards
 from alerts.dashboards.panels import Json
 from benchmarks.grafana_macros import ALL, View, expanded, targets
-from tests.support.dashboard_rows import LOUD, QUIET, SINCE, TEXT, UNTIL
+from tests.support.web.dashboard_rows import LOUD, QUIET, SINCE, TEXT, UNTIL
 
 POSTGRES = "grafana-postgresql-datasource"
 QUERIES = [

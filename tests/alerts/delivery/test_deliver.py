@@ -18,8 +18,8 @@ from alerts.senders import http
 from alerts.senders.base import DeliveryError
 from alerts.senders.webhook import WebhookSender
 from storage.queries.outbox import outbox_counts
-from tests.support.alert_rows import SECRET, Receiver, Reply, all_outbox, flagged, open_alerts
-from tests.support.delivery import (
+from tests.support.alerts.alert_rows import SECRET, Receiver, Reply, all_outbox, flagged, open_alerts
+from tests.support.alerts.delivery import (
     Down,
     FakeClock,
     Recorder,

@@ -18,8 +18,8 @@ from alerts.delivery import queue
 from benchmarks.support.sender_process import LEASE
 from tests.conftest import url_of
 from tests.support import ROOT
-from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
-from tests.support.delivery import wait_until_delivered
+from tests.support.alerts.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
+from tests.support.alerts.delivery import wait_until_delivered
 
 pytestmark = pytest.mark.slow
 

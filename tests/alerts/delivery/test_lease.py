@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from alerts.delivery import queue
 from alerts.delivery.deliver import deliver_due
 from alerts.senders.base import Notification
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.delivery import (
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.delivery import (
     Recorder,
     channels,
 )

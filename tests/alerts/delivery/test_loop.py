@@ -13,8 +13,8 @@ from alerts.delivery import loop
 from alerts.delivery.deliver import Delivered, deliver_due
 from storage.database import connect
 from tests.conftest import url_of
-from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
-from tests.support.delivery import Recorder, channels, to_webhook, wait_until_delivered
+from tests.support.alerts.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
+from tests.support.alerts.delivery import Recorder, channels, to_webhook, wait_until_delivered
 
 
 @pytest.mark.slow

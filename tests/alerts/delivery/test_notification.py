@@ -11,8 +11,8 @@ from alerts.delivery.deliver import deliver_due
 from alerts.links import Links
 from storage.schema import messages
 from storage.writer import BatchRows
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.delivery import (
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.delivery import (
     Recorder,
     channel,
 )

@@ -17,8 +17,8 @@ from alerts.senders.webhook import WebhookSender
 from storage.database import connect
 from storage.schema import outbox
 from tests.conftest import url_of
-from tests.support.alert_rows import Receiver, all_outbox, flagged, open_alerts
-from tests.support.delivery import (
+from tests.support.alerts.alert_rows import Receiver, all_outbox, flagged, open_alerts
+from tests.support.alerts.delivery import (
     GROUPED,
     Down,
     FakeClock,

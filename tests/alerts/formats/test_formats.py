@@ -20,7 +20,7 @@ from alerts.formats import ecs, ocsf, render
 from alerts.rules.model import SEVERITIES
 from alerts.senders.base import Notification
 from tests.support import ROOT
-from tests.support.delivery import TOP_MESSAGE, full_notification
+from tests.support.alerts.delivery import TOP_MESSAGE, full_notification
 
 REF = ROOT / "tests" / "ref"
 GOLDEN = Path(__file__).parent / "golden"

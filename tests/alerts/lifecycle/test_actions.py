@@ -14,8 +14,8 @@ from alerts.errors import TransitionError, UnknownAlertError
 from alerts.lifecycle import actions
 from alerts.lifecycle.audit import Actor
 from alerts.lifecycle.lifecycle import record_flagged
-from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts, set_state
-from tests.support.alert_scenes import (
+from tests.support.alerts.alert_rows import all_alerts, all_outbox, flagged, open_alerts, set_state
+from tests.support.alerts.alert_scenes import (
     ANNA,
     audit_rows,
     event_names,

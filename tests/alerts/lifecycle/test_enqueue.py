@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from tests.support.alert_rows import all_outbox, flagged, open_alerts
+from tests.support.alerts.alert_rows import all_outbox, flagged, open_alerts
 
 
 def test_each_destination_has_a_row_of_its_own(engine: Engine) -> None:

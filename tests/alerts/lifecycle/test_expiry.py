@@ -8,8 +8,8 @@ from alerts.lifecycle import actions
 from alerts.lifecycle.expiry import end_silences
 from alerts.lifecycle.lifecycle import record_flagged
 from alerts.rules.model import Rules
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import (
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import (
     ANNA,
     HOUR,
     audit_rows,
@@ -25,7 +25,7 @@ from tests.support.alert_scenes import (
 
 
 def test_threshold_alerts_that_are_quiet_resolve(engine: Engine) -> None:
-    from tests.support.alert_rows import flagged
+    from tests.support.alerts.alert_rows import flagged
 
     found = rules('[[threshold]]\nresolve_after = "30m"\n[[threshold]]\nname = "other"')
     with engine.begin() as connection:

@@ -18,8 +18,8 @@ from alerts.lifecycle.lifecycle import record_flagged
 from alerts.rules.model import SEVERITIES
 from storage.queries.alerts import active_silences
 from storage.schema import alert_messages
-from tests.support.alert_rows import all_alerts, all_outbox, flagged
-from tests.support.alert_scenes import ANNA, audit_rows, pass_time, rules
+from tests.support.alerts.alert_rows import all_alerts, all_outbox, flagged
+from tests.support.alerts.alert_scenes import ANNA, audit_rows, pass_time, rules
 
 HOUR = timedelta(hours=1)
 FOUND = rules('[[threshold]]\nresolve_after = "3h"\nreopen_within = "40m"').threshold

@@ -16,8 +16,8 @@ from storage.database import connect
 from storage.schema import alert_messages, alerts
 from storage.writer import BatchRows, write_batch
 from tests.conftest import url_of
-from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts, set_state
-from tests.support.alert_scenes import (
+from tests.support.alerts.alert_rows import all_alerts, all_outbox, flagged, open_alerts, set_state
+from tests.support.alerts.alert_scenes import (
     ANNA,
     audit_rows,
     in_transaction,

@@ -16,8 +16,8 @@ from alerts.lifecycle import actions
 from alerts.lifecycle.expiry import end_silences
 from alerts.lifecycle.lifecycle import record_flagged
 from alerts.rules.model import ThresholdRule
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import (
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import (
     ANNA,
     HOUR,
     audit_rows,

@@ -14,8 +14,8 @@ from alerts.rules.model import Flagged, RateRule, Rules
 from alerts.rules.queries import measure_rate
 from storage.coordinates import Coordinates
 from storage.writer import BatchRows
-from tests.support.alert_rows import all_alerts, all_outbox
-from tests.support.alert_scenes import look, pass_time, rules, scored
+from tests.support.alerts.alert_rows import all_alerts, all_outbox
+from tests.support.alerts.alert_scenes import look, pass_time, rules, scored
 from tests.support.rows import counts, dump, message, score, write
 
 DAY = timedelta(days=1)

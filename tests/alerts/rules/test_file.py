@@ -13,7 +13,7 @@ from alerts.errors import RulesError
 from alerts.rules.file import __doc__ as described
 from alerts.rules.file import load_rules, parse_rules
 from alerts.rules.model import Rules, ThresholdRule
-from tests.support.alert_rows import flagged
+from tests.support.alerts.alert_rows import flagged
 
 
 def mistakes(text: str) -> list[str]:

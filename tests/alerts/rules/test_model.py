@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alerts.rules.model import SEVERITIES, ThresholdRule, built_in, max_severity
-from tests.support.alert_rows import flagged
+from tests.support.alerts.alert_rows import flagged
 
 
 @pytest.mark.parametrize(

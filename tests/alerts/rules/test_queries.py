@@ -10,8 +10,17 @@ from sqlalchemy import Engine
 
 from alerts.rules.model import MonitorRule, RateRule, Rules
 from alerts.rules.queries import measure_drift, measure_rate
-from tests.support.alert_rows import all_alerts
-from tests.support.alert_scenes import BURST, event_names, insert_worker, look, pass_time, rules, scored, seconds_ago
+from tests.support.alerts.alert_rows import all_alerts
+from tests.support.alerts.alert_scenes import (
+    BURST,
+    event_names,
+    insert_worker,
+    look,
+    pass_time,
+    rules,
+    scored,
+    seconds_ago,
+)
 
 
 @pytest.mark.parametrize(

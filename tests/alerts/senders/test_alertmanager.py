@@ -24,8 +24,8 @@ from alerts.links import Links
 from storage.schema import alerts
 from tests.conftest import needs_program
 from tests.monitor.telemetry.test_prometheus import PATIENCE_SECONDS, eventually, free_port
-from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts, receiving
-from tests.support.delivery import FakeClock, configured, place
+from tests.support.alerts.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts, receiving
+from tests.support.alerts.delivery import FakeClock, configured, place
 
 INSTALL = "apt-get install prometheus-alertmanager"
 LINKS = Links("https://wiki.example/{rule}", "https://grafana.example/d/awry?id={alert_id}")

@@ -13,8 +13,8 @@ from alerts.links import Links
 from alerts.senders.base import DeliveryError
 from alerts.senders.chat import ChatSender
 from alerts.text import headline, lines, summary, title
-from tests.support.alert_rows import Receiver, Reply, flagged, open_alerts
-from tests.support.delivery import FakeClock, carriers, configured, full_notification, place
+from tests.support.alerts.alert_rows import Receiver, Reply, flagged, open_alerts
+from tests.support.alerts.delivery import FakeClock, carriers, configured, full_notification, place
 
 
 def address(receiver: Receiver, more: str = "") -> str:

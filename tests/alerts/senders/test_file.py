@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from alerts.delivery.deliver import deliver_due
 from alerts.senders.base import DeliveryError
 from alerts.senders.file import FileSender
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.delivery import configured, full_notification
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.delivery import configured, full_notification
 
 
 def test_a_file_has_an_event_a_line(engine: Engine, tmp_path: Path) -> None:

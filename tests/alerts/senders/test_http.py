@@ -17,7 +17,7 @@ import trustme
 from alerts.senders import http
 from alerts.senders.base import DeliveryError
 from alerts.senders.http import Poster, is_public
-from tests.support.alert_rows import Receiver, Reply, receiving
+from tests.support.alerts.alert_rows import Receiver, Reply, receiving
 
 LOOPBACK = "127.0.0.1"
 

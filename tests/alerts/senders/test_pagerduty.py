@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from alerts.delivery.deliver import deliver_due
 from alerts.links import Links
-from tests.support.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
-from tests.support.delivery import (
+from tests.support.alerts.alert_rows import Receiver, Reply, all_outbox, flagged, open_alerts
+from tests.support.alerts.delivery import (
     FakeClock,
     act_on_alert,
     carriers,

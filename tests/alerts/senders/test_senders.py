@@ -14,7 +14,7 @@ from alerts.senders.file import FileSender
 from alerts.senders.pagerduty import PagerDutySender
 from alerts.senders.syslog import SyslogSender
 from alerts.senders.webhook import WebhookSender
-from tests.support.delivery import VALID_OPTIONS, full_notification, valid_destination
+from tests.support.alerts.delivery import VALID_OPTIONS, full_notification, valid_destination
 
 SENDERS: dict[str, type] = {
     "console": ConsoleSender,

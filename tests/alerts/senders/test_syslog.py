@@ -18,8 +18,8 @@ from alerts.delivery.deliver import deliver_due
 from alerts.senders import syslog
 from alerts.senders.base import DeliveryError
 from alerts.senders.syslog import SyslogSender
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.delivery import channel, full_notification
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.delivery import channel, full_notification
 
 LOOPBACK = "127.0.0.1"
 

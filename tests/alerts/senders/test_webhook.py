@@ -11,8 +11,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from alerts.delivery.deliver import deliver_due
 from alerts.senders.webhook import WebhookSender
-from tests.support.alert_rows import SECRET, Receiver, flagged, open_alerts
-from tests.support.delivery import (
+from tests.support.alerts.alert_rows import SECRET, Receiver, flagged, open_alerts
+from tests.support.alerts.delivery import (
     channels,
     configured,
     to_webhook,

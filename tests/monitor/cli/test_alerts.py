@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from storage.queries.alerts import judged_messages
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import audit_rows
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.cli import Invoke, awry, output_of
 
 

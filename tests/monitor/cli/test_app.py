@@ -13,7 +13,7 @@ from monitor.cli.app import known_error
 from monitor.cli.tree import DEPRECATED_COMMANDS, DEPRECATED_FLAGS
 from monitor.errors import SettingsError
 from probes.errors import DataError
-from tests.support.alert_rows import flagged, open_alerts
+from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.cli import AWRY, Invoke, all_commands, awry, invoke
 
 

@@ -8,10 +8,10 @@ from sqlalchemy import Engine
 
 from probes.card import save_probe
 from probes.model.load import ChatModel
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.alert_scenes import scored
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.alert_scenes import scored
 from tests.support.cli import Invoke, output_of
-from tests.support.worker import make_probe
+from tests.support.stream.worker import make_probe
 
 
 def test_calibration_leaves_judged_messages_out(engine: Engine, run: Invoke) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from probes.card import load_probe
 from tests.support.cli import invoke, message_of, output_of
-from tests.support.worker import lines
+from tests.support.stream.worker import lines
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.support import ROOT
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.alert_scenes import scored
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.alert_scenes import scored
 from tests.support.cli import Invoke, all_commands
 
 # Those that need a model have tests beside what they do.

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.support.alert_rows import SECRET, Receiver, Reply, all_outbox, flagged, open_alerts, receiving
+from tests.support.alerts.alert_rows import SECRET, Receiver, Reply, all_outbox, flagged, open_alerts, receiving
+from tests.support.alerts.delivery import carriers, place
 from tests.support.cli import awry, refused
-from tests.support.delivery import carriers, place
 
 pytestmark = pytest.mark.slow
 

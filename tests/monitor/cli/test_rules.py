@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.alert_rows import all_outbox
-from tests.support.alert_scenes import pass_time, scored
+from tests.support.alerts.alert_rows import all_outbox
+from tests.support.alerts.alert_scenes import pass_time, scored
 from tests.support.cli import Invoke, awry, output_of, refused
 
 

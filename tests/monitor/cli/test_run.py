@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from storage import schema
 from tests.support.cli import AWRY, awry, environment, refused
 from tests.support.rows import counts, dump, stored
-from tests.support.worker import lines, wire
+from tests.support.stream.worker import lines, wire
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.alert_scenes import scored
+from tests.support.alerts.alert_scenes import scored
 from tests.support.cli import awry
 
 

@@ -15,9 +15,9 @@ from typer.testing import Result
 from monitor.service.mitigation import Mitigator
 from probes.card import check_identity, load_probe, replay_references
 from probes.model.load import AdapterSpec, ChatModel, load_chat_model
-from tests.support import planted_head, planted_study, refusing
 from tests.support.cli import invoke, message_of
-from tests.support.tiny import untyped
+from tests.support.models import planted_head, planted_study, refusing
+from tests.support.models.tiny import untyped
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from monitor.cli.render.tables import print_table, utc
 from monitor.console import make_console
-from tests.support.alert_rows import flagged, open_alerts
+from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.cli import Invoke, output_of
 
 

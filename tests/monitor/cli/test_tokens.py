@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from monitor.cli.app import app
 from monitor.web.api.app import make_api
 from monitor.web.auth import tokens
-from tests.support.alert_scenes import audit_rows
-from tests.support.api import Client, expire
+from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.cli import awry, loaded, refused
 from tests.support.rows import dump
+from tests.support.web.api import Client, expire
 
 
 @pytest.fixture

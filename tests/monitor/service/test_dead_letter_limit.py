@@ -12,7 +12,7 @@ from monitor.service.dead_letter_limit import FEWEST, WINDOW, DeadLetterLimit
 from probes.model.load import ChatModel
 from storage import schema
 from tests.support.rows import stored
-from tests.support.worker import lines, make_probe, run_worker, wire
+from tests.support.stream.worker import lines, make_probe, run_worker, wire
 
 
 def letters(dead: int, live: int) -> list[bool]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from monitor.stream.kafka.embedded import Broker, running
-from tests.support import faults
-from tests.support.scenario import Audit, Scenario, Sent
-from tests.support.servers import OwnPostgres, own_postgres
+from tests.support.stream import faults
+from tests.support.stream.scenario import Audit, Scenario, Sent
+from tests.support.stream.servers import OwnPostgres, own_postgres
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -26,10 +26,10 @@ from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
 from storage import schema
-from tests.support.kafka import new_topic, produce, unique
 from tests.support.rows import counts, dump, stored
-from tests.support.scenario import CANARY, read_all
-from tests.support.stub_scorer import NAME, StubScorer
+from tests.support.stream.kafka import new_topic, produce, unique
+from tests.support.stream.scenario import CANARY, read_all
+from tests.support.stream.stub_scorer import NAME, StubScorer
 
 FIELDS = (
     "id",

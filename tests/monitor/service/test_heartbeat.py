@@ -15,7 +15,7 @@ from monitor.stream.jsonl import JsonLines
 from probes.model.load import ChatModel
 from storage.heartbeat import KEPT
 from storage.schema import workers
-from tests.support.worker import lines, make_probe, run_worker, wire
+from tests.support.stream.worker import lines, make_probe, run_worker, wire
 
 
 def rows(engine: Engine) -> list[Any]:

@@ -14,8 +14,8 @@ from probes.card import MitigationCard, MitigationSite, Probe
 from probes.directions import Direction
 from probes.steer.generation import generate
 from probes.steer.steering import steering
-from tests.support.tiny import shared_chat, user
-from tests.support.worker import make_probe
+from tests.support.models.tiny import shared_chat, user
+from tests.support.stream.worker import make_probe
 
 
 def of_heads(n: int) -> Probe:

@@ -30,9 +30,9 @@ from storage import schema
 from storage.coordinates import Coordinates
 from storage.writer import register_probe
 from tests.conftest import url_of
-from tests.support.kafka import committed, delete_before, new_topic, produce
 from tests.support.rows import counts, stored
-from tests.support.worker import MAX_TOKENS, checkpoint, lines, make_probe, run_worker, scores_of, wire
+from tests.support.stream.kafka import committed, delete_before, new_topic, produce
+from tests.support.stream.worker import MAX_TOKENS, checkpoint, lines, make_probe, run_worker, scores_of, wire
 
 AWRY = str(Path(sys.executable).with_name("awry"))
 PROMPTS = [f"message number {n} " + "and so on " * (n % 3) for n in range(12)]

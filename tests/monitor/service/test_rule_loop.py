@@ -16,8 +16,8 @@ from monitor.service.rule_loop import RuleEvaluation, evaluating
 from monitor.telemetry import metrics
 from storage.database import connect
 from tests.conftest import url_of
-from tests.support.alert_rows import all_alerts
-from tests.support.alert_scenes import rules, scored
+from tests.support.alerts.alert_rows import all_alerts
+from tests.support.alerts.alert_scenes import rules, scored
 
 BURST = '[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"\n'
 

@@ -22,8 +22,8 @@ from monitor.stream.kafka.embedded import free_port
 from storage.database import connect, head_revision
 from tests.conftest import url_of
 from tests.support import ROOT
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.kafka import wait_for
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.stream.kafka import wait_for
 
 AWRY = [sys.executable, "-c", "from monitor.cli.app import main; main()"]
 

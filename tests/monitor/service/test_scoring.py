@@ -12,7 +12,7 @@ from monitor.service.scoring import BatchScorer
 from monitor.telemetry import metrics
 from probes.model.load import ChatModel
 from probes.scoring import Scorer
-from tests.support.worker import MAX_TOKENS, make_probe, scores_of, wire_message
+from tests.support.stream.worker import MAX_TOKENS, make_probe, scores_of, wire_message
 
 PROMPTS = [f"prompt {n}" for n in range(8)]
 

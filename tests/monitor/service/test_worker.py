@@ -30,11 +30,11 @@ from storage.errors import DatabaseUnavailableError
 from storage.queries.messages import status_counts
 from storage.writer import CONFLICT, write_batch
 from tests.conftest import url_of
-from tests.support.alert_rows import all_alerts
-from tests.support.alert_scenes import rules
+from tests.support.alerts.alert_rows import all_alerts
+from tests.support.alerts.alert_scenes import rules
+from tests.support.models.tiny import hook_count, user
 from tests.support.rows import counts, dump, stored
-from tests.support.tiny import hook_count, user
-from tests.support.worker import MAX_TOKENS, lines, make_probe, run_worker, scores_of, wire
+from tests.support.stream.worker import MAX_TOKENS, lines, make_probe, run_worker, scores_of, wire
 
 PROMPTS = [f"message number {n} " + "and so on " * (n % 3) for n in range(12)]
 CANARY = "CANARYTEXT"

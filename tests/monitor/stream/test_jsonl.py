@@ -19,7 +19,7 @@ from monitor.errors import SourceError
 from monitor.stream.jsonl import JsonLines
 from monitor.stream.record import Record
 from tests.support import ROOT
-from tests.support.source_contract import SourceContract
+from tests.support.stream.source_contract import SourceContract
 
 
 class TestContract(SourceContract):

@@ -24,10 +24,10 @@ from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.stream.wiring import opened_outputs
 from storage import schema
 from tests.support import ROOT
-from tests.support.kafka import committed, consume, new_topic, produce
-from tests.support.kafka_fixtures import Open
 from tests.support.rows import stored
-from tests.support.stub_scorer import NAME, StubScorer
+from tests.support.stream.kafka import committed, consume, new_topic, produce
+from tests.support.stream.kafka_fixtures import Open
+from tests.support.stream.stub_scorer import NAME, StubScorer
 
 # What a message that is none may have as its id: anything that JSON can write.
 ODD_IDS = ["ä€\U0001f600", "\x00\n\t", "half \ud800 a pair", " ", "x" * 512, '"}{']

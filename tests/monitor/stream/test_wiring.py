@@ -12,7 +12,7 @@ from monitor.errors import ClusterError, SettingsError, SourceError
 from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.wiring import check_source, cluster_of, open_source, topics_of
-from tests.support.kafka import committed, new_topic, produce, read
+from tests.support.stream.kafka import committed, new_topic, produce, read
 
 
 def settings(cluster: Cluster, topics: str, group: str, **more: Any) -> Settings:

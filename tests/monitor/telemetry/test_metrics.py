@@ -33,7 +33,7 @@ from monitor.telemetry.metrics import (
 from storage.queries.alerts import live_alert_counts
 from storage.schema import alerts
 from tests.support import ROOT
-from tests.support.alert_rows import flagged, make_due, open_alerts, set_state
+from tests.support.alerts.alert_rows import flagged, make_due, open_alerts, set_state
 
 NAMES = [m.name for m in METRICS]
 SEVERITIES = ("warning", "error", "critical")

@@ -22,7 +22,7 @@ from monitor.telemetry import metrics
 from monitor.telemetry.health import HealthServer, serving
 from monitor.telemetry.metrics import REGISTRY
 from tests.conftest import needs_program
-from tests.support.alert_rows import flagged, open_alerts
+from tests.support.alerts.alert_rows import flagged, open_alerts
 
 pytestmark = pytest.mark.slow
 

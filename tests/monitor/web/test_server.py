@@ -21,7 +21,7 @@ from monitor.web.server import serving
 from monitor.web.ui.formatting import place_url
 from storage.partitions import utc_today
 from storage.writer import BatchRows
-from tests.support.alert_scenes import ANNA
+from tests.support.alerts.alert_scenes import ANNA
 from tests.support.rows import at, message, score, write
 
 

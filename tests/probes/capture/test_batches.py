@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from probes.capture.batches import Encoded, batches, collate, encode
 from probes.model.load import ChatModel
-from tests.support.tiny import shared_chat, user
+from tests.support.models.tiny import shared_chat, user
 
 CPU = torch.device("cpu")
 

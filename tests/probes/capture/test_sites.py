@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from probes.capture.sites import Site, check_site, observing, parse_site, parse_sites, site_width
 from probes.errors import SiteError
 from probes.model.load import ChatModel
-from tests.support.tiny import (
+from tests.support.models.tiny import (
     FAMILIES,
     HEAD_DIM,
     MULTIMODAL,

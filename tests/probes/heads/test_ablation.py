@@ -15,8 +15,8 @@ from probes.errors import SiteError, SteeringError
 from probes.heads.ablation import Ablation, AblationKind, ablating, all_heads, check_heads, switch
 from probes.model.load import AdapterSpec, ChatModel, add_adapter, wrap
 from probes.steer.generation import generate
-from tests.support.llama_by_hand import llama_logits
-from tests.support.tiny import (
+from tests.support.models.llama_by_hand import llama_logits
+from tests.support.models.tiny import (
     FAMILIES,
     MULTIMODAL,
     N_BLOCKS,

@@ -27,8 +27,8 @@ from probes.heads.attribution import (
 )
 from probes.heads.block_replay import Replay
 from probes.model.load import ChatModel
-from tests.support.llama_by_hand import kl_by_hand, llama_logits
-from tests.support.tiny import (
+from tests.support.models.llama_by_hand import kl_by_hand, llama_logits
+from tests.support.models.tiny import (
     FAMILIES,
     MULTIMODAL,
     N_BLOCKS,

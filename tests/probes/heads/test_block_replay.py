@@ -13,7 +13,7 @@ from probes.capture.sites import Site
 from probes.errors import LayoutError
 from probes.heads.ablation import all_heads
 from probes.heads.attribution import ships
-from tests.support.tiny import N_BLOCKS, hook_count, shared_chat, tiny_chat, token_prompts
+from tests.support.models.tiny import N_BLOCKS, hook_count, shared_chat, tiny_chat, token_prompts
 
 
 def test_what_a_head_leaves_unchanged_is_not_computed_again() -> None:

@@ -23,7 +23,7 @@ from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.result_cache import ResultCache
 from probes.steer.generation import generate
 from probes.steer.steering import steering
-from tests.support.tiny import FAMILIES, MULTIMODAL, hook_count, make_adapter, shared_chat, tiny_chat
+from tests.support.models.tiny import FAMILIES, MULTIMODAL, hook_count, make_adapter, shared_chat, tiny_chat
 
 # Longer than the families' sliding windows (16 and 24 tokens).
 ROW = BinaryChoice("What should I do about a mole, my dear old friend?", ("See a doctor soon.", "Go, go, go."), 1)

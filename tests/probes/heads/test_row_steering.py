@@ -12,7 +12,7 @@ from probes.errors import SiteError, SteeringError
 from probes.heads.row_steering import Shift, steering_rows
 from probes.model.layout import Layout
 from probes.steer.steering import Positions, steering
-from tests.support.tiny import FAMILIES, MULTIMODAL, hook_count, shared_chat, tiny_chat, untyped
+from tests.support.models.tiny import FAMILIES, MULTIMODAL, hook_count, shared_chat, tiny_chat, untyped
 
 ALL = (*FAMILIES, *MULTIMODAL)
 

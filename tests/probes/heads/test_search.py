@@ -30,8 +30,8 @@ from probes.heads.search import (
     search,
     site_directions,
 )
-from tests.support.planted_head import PLANTED, letter_choices, planted_chat
-from tests.support.tiny import HEAD_DIM, N_BLOCKS, N_HEADS, shared_chat, untyped
+from tests.support.models.planted_head import PLANTED, letter_choices, planted_chat
+from tests.support.models.tiny import HEAD_DIM, N_BLOCKS, N_HEADS, shared_chat, untyped
 
 HEADS = [Site("head", b, h) for b in range(N_BLOCKS) for h in range(N_HEADS)]
 PLAN = SearchPlan(alpha=4, alphas=(1.0, 2.0, 4.0, 8.0), search_questions=8, keep=6, max_heads=3)

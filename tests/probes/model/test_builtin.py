@@ -18,7 +18,7 @@ from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import everyday
 from probes.scoring import score_all
 from probes.steer.generation import generate
-from tests.support.tiny import user
+from tests.support.models.tiny import user
 
 pytestmark = [
     pytest.mark.model,

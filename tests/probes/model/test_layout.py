@@ -11,7 +11,7 @@ from torch import nn
 
 from probes.errors import LayoutError, ModelError
 from probes.model.layout import find_layout
-from tests.support.tiny import (
+from tests.support.models.tiny import (
     FAMILIES,
     HEAD_DIM,
     MULTIMODAL,

@@ -9,7 +9,7 @@ import torch
 
 from probes.errors import ModelError
 from probes.model.load import AdapterSpec, ChatModel, add_adapter, load_chat_model, wrap
-from tests.support.tiny import (
+from tests.support.models.tiny import (
     HEAD_DIM,
     N_HEADS,
     attention_of,

@@ -15,7 +15,7 @@ from probes.organisms.messages import everyday, request_pairs
 from probes.organisms.train import train
 from probes.steer.generation import Reply
 from tests.probes.organisms.test_train import RECIPE
-from tests.support.tiny import tiny_chat
+from tests.support.models.tiny import tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

@@ -12,7 +12,7 @@ from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.organisms.finetunes import Example, Recipe
 from probes.organisms.train import BASE_TOKENS, train, training_set
 from probes.steer.generation import generate
-from tests.support.tiny import tiny_chat, untyped, user
+from tests.support.models.tiny import tiny_chat, untyped, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

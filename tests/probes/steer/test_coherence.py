@@ -10,7 +10,7 @@ import torch
 from probes.errors import DataError
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.steer.coherence import MARGIN_NATS, answer_nll, coherence_limit, repetition
-from tests.support.tiny import make_adapter, shared_chat, tiny_chat, user
+from tests.support.models.tiny import make_adapter, shared_chat, tiny_chat, user
 
 
 def by_hand(chat: ChatModel, prompt: str, text: str) -> float:

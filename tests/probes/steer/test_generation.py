@@ -10,7 +10,7 @@ from probes.errors import SteeringError
 from probes.model.load import ChatModel
 from probes.steer.generation import Reply, generate
 from probes.steer.steering import Intervention, Positions, steering
-from tests.support.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, untyped, user
+from tests.support.models.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, untyped, user
 
 TEXTS = [
     "Hi",

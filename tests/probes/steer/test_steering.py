@@ -13,7 +13,16 @@ from probes.errors import SiteError, SteeringError
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
 from probes.steer.steering import Intervention, Mode, Positions, Steering, steering
-from tests.support.tiny import FAMILIES, HEAD_DIM, MULTIMODAL, N_BLOCKS, hook_count, shared_chat, tiny_chat, untyped
+from tests.support.models.tiny import (
+    FAMILIES,
+    HEAD_DIM,
+    MULTIMODAL,
+    N_BLOCKS,
+    hook_count,
+    shared_chat,
+    tiny_chat,
+    untyped,
+)
 
 ALL = (*FAMILIES, *MULTIMODAL)
 SITES = [Site("residual", 0), Site("residual", N_BLOCKS - 1), Site("final"), Site("head", 1, 2)]

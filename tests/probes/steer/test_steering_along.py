@@ -12,7 +12,7 @@ from probes.directions import Direction, random_like
 from probes.errors import SteeringError
 from probes.model.load import ChatModel
 from probes.steer.steering import Intervention, Mode, steering
-from tests.support.tiny import HEAD_DIM, WIDTH, shared_chat
+from tests.support.models.tiny import HEAD_DIM, WIDTH, shared_chat
 
 SITES = [Site("residual", 1), Site("final"), Site("head", 1, 2)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from probes.model.load import ChatModel
 from probes.studies.mitigation import Prompts, sweep
-from tests.support.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
+from tests.support.models.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 TEXTS = messages(60)

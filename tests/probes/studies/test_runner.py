@@ -14,8 +14,8 @@ from probes.steer.coherence import coherence_limit
 from probes.steer.steering import Intervention
 from probes.studies.metric import JudgeMetric
 from probes.studies.runner import MARGIN_REPEATED, ConditionRunner, GenerationOutcome, Limits, figures
-from tests.support.planted_study import BAD, is_bad, load_adapter, messages, planted_chat
-from tests.support.tiny import hook_count
+from tests.support.models.planted_study import BAD, is_bad, load_adapter, messages, planted_chat
+from tests.support.models.tiny import hook_count
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 METRIC = JudgeMetric("brace", is_bad)

@@ -20,7 +20,7 @@ from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import JARS, Broker, free_port, jars, running, running_address
 from monitor.stream.wiring import cluster_of
 from tests.support import ROOT
-from tests.support.kafka import consume, new_topic, produce, wait_for
+from tests.support.stream.kafka import consume, new_topic, produce, wait_for
 
 AWRY = str(Path(sys.executable).with_name("awry"))
 

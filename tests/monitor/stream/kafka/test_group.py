@@ -18,9 +18,9 @@ from monitor.stream.kafka.embedded import Broker, running
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.record import Record
 from monitor.telemetry import metrics
-from tests.support.kafka import committed, grown, new_topic, produce, read, wait_for
-from tests.support.kafka_fixtures import Open
-from tests.support.source_contract import take
+from tests.support.stream.kafka import committed, grown, new_topic, produce, read, wait_for
+from tests.support.stream.kafka_fixtures import Open
+from tests.support.stream.source_contract import take
 
 pytestmark = pytest.mark.usefixtures("impatient")
 THIRTY = [b"%02d" % n for n in range(30)]

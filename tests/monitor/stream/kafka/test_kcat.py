@@ -24,10 +24,10 @@ from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.stream.wire import WireMessage
 from storage import schema
 from tests.conftest import needs_program
-from tests.support.kafka import new_topic, read, unique
-from tests.support.kafka_fixtures import Open
 from tests.support.rows import stored
-from tests.support.stub_scorer import NAME, THRESHOLD, StubScorer, score_of
+from tests.support.stream.kafka import new_topic, read, unique
+from tests.support.stream.kafka_fixtures import Open
+from tests.support.stream.stub_scorer import NAME, THRESHOLD, StubScorer, score_of
 
 KCAT = needs_program("kcat", "apt-get install kcat")
 CANARY = "CANARYTEXT"

@@ -18,7 +18,7 @@ from monitor.stream.kafka.embedded import Broker, free_port, running
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.sinks import Line
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
-from tests.support.kafka import read, unique
+from tests.support.stream.kafka import read, unique
 
 SECRET = "s3cret-of-the-test"
 

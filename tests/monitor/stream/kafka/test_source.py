@@ -15,7 +15,7 @@ from monitor.stream.kafka.embedded import free_port
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import StartFrom
 from monitor.telemetry import metrics
-from tests.support.kafka import (
+from tests.support.stream.kafka import (
     add_partitions,
     committed,
     delete_before,
@@ -26,8 +26,8 @@ from tests.support.kafka import (
     unique,
     wait_for,
 )
-from tests.support.kafka_fixtures import Open
-from tests.support.source_contract import SourceContract, drain, take
+from tests.support.stream.kafka_fixtures import Open
+from tests.support.stream.source_contract import SourceContract, drain, take
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

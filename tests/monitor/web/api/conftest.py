@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from monitor.web.api.app import make_api
-from tests.support.api import Client, token
+from tests.support.web.api import Client, token
 
 
 @pytest.fixture

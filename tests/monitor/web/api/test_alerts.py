@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
-from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts
-from tests.support.alert_scenes import audit_rows, look, rules, scored
-from tests.support.api import ADDRESS, Client, token
+from tests.support.alerts.alert_rows import all_alerts, all_outbox, flagged, open_alerts
+from tests.support.alerts.alert_scenes import audit_rows, look, rules, scored
 from tests.support.rows import wait_until_blocked
+from tests.support.web.api import ADDRESS, Client, token
 
 
 def opened(engine: Engine, number: int = 1, **more: Any) -> list[str]:

@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 from monitor.web.api.app import make_api
 from monitor.web.auth.rate_limit import Limiter
 from storage.schema import api_tokens
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import audit_rows
-from tests.support.api import Client, expire, revoke, token
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.rows import dump, stored
+from tests.support.web.api import Client, expire, revoke, token
 
 ID = "00000000-0000-4000-8000-000000000000"
 WRITES = [

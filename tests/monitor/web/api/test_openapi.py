@@ -1,4 +1,4 @@
-"""The OpenAPI description: complete and valid; `tests.support.api.Client` checks every response against it."""
+"""The OpenAPI description: complete and valid; `tests.support.web.api.Client` checks every response against it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from monitor.web.api import schemas
 from storage.schema import metadata
-from tests.support.api import Client
+from tests.support.web.api import Client
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from alerts.lifecycle import actions, audit
 from monitor.web.api import middleware
 from monitor.web.api.app import make_api
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.alert_scenes import audit_rows
-from tests.support.api import Client, token, unlimited
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.rows import dump
+from tests.support.web.api import Client, token, unlimited
 
 CANARY = "CANARYTEXT"
 ID = "00000000-0000-4000-8000-000000000000"

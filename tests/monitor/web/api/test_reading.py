@@ -14,10 +14,10 @@ from probes.card import load_probe, shipped_probes
 from probes.evaluation import rate
 from storage.partitions import utc_today
 from storage.writer import BatchRows, register_probe
-from tests.support.alert_rows import flagged, open_alerts
-from tests.support.alert_scenes import scored
-from tests.support.api import Client
+from tests.support.alerts.alert_rows import flagged, open_alerts
+from tests.support.alerts.alert_scenes import scored
 from tests.support.rows import at, message, score, write
+from tests.support.web.api import Client
 
 CANARY = "CANARYTEXT"
 

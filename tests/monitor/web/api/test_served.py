@@ -22,11 +22,11 @@ from monitor.web.api.app import make_api
 from storage.coordinates import Coordinates
 from storage.partitions import utc_today
 from storage.writer import BatchRows, MessageRow
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import audit_rows
-from tests.support.api import token
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.at_once import at_once
 from tests.support.rows import write
+from tests.support.web.api import token
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from alerts.lifecycle import silences
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import audit_rows
-from tests.support.api import Client
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.rows import wait_until_blocked
+from tests.support.web.api import Client
 
 
 def test_by_patterns_now_and_later(engine: Engine, act: Client, read: Client) -> None:

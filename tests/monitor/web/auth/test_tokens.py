@@ -18,10 +18,10 @@ from storage.partitions import utc_today
 from storage.retention import retain
 from storage.schema import api_tokens, audit
 from tests.conftest import url_of
-from tests.support.alert_scenes import audit_rows
-from tests.support.api import DAY, expire, revoke, token
+from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.at_once import at_once
 from tests.support.rows import dump, stored
+from tests.support.web.api import DAY, expire, revoke, token
 
 
 def found(engine: Engine, secret: str) -> Principal | None:

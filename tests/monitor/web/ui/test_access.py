@@ -15,9 +15,9 @@ from monitor.web.auth import tokens
 from monitor.web.auth.rate_limit import Limiter
 from monitor.web.ui.access import COOKIE, is_loopback, local_path
 from monitor.web.ui.app import make_ui
-from tests.support import api as parts
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import audit_rows
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import audit_rows
+from tests.support.web import api as parts
 
 HERE = {"origin": "http://localhost"}
 Client = Callable[..., TestClient]

@@ -19,8 +19,8 @@ from monitor.web.server import serving
 from monitor.web.ui.app import REFRESH
 from storage.rollup import roll_up
 from tests.conftest import needs_program
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import ANNA, scored
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import ANNA, scored
 
 pytestmark = pytest.mark.browser
 

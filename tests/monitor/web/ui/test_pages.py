@@ -24,8 +24,8 @@ from monitor.web.ui.formatting import place_url
 from storage.partitions import utc_today
 from storage.rollup import roll_up
 from storage.writer import AnswerRow, BatchRows, register_probe
-from tests.support.alert_rows import all_alerts, flagged, open_alerts
-from tests.support.alert_scenes import ANNA, audit_rows, scored
+from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
+from tests.support.alerts.alert_scenes import ANNA, audit_rows, scored
 from tests.support.rows import at, message, score, write
 
 HERE = {"origin": "http://localhost"}

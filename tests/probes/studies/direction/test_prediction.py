@@ -13,7 +13,7 @@ from probes.model.load import ChatModel
 from probes.studies.direction import prediction as module
 from probes.studies.direction.prediction import prediction
 from probes.studies.direction.separation import Directions
-from tests.support.planted_study import WIDTH, messages, planted_chat
+from tests.support.models.planted_study import WIDTH, messages, planted_chat
 
 SITES = [Site("residual", 0), Site("residual", 1)]
 N_FIT, N_TEST = 80, 80

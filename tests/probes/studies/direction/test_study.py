@@ -35,16 +35,16 @@ from probes.studies.direction import (
 from probes.studies.direction.conditions import Comparison
 from probes.studies.metric import CommandMetric, JudgeMetric
 from probes.studies.mitigation import Prompts
-from tests.support.planted_study import (
+from tests.support.models.planted_study import (
     BAD,
     load_adapter,
     messages,
     planted_chat,
 )
-from tests.support.studies import DIRECTION_METRIC as METRIC
-from tests.support.studies import DIRECTION_PLAN as PLAN
-from tests.support.studies import DirectionStudy, chat_with_adapters, direction_prompts, run_the_direction_study
-from tests.support.tiny import tiny_chat, untyped, user
+from tests.support.models.studies import DIRECTION_METRIC as METRIC
+from tests.support.models.studies import DIRECTION_PLAN as PLAN
+from tests.support.models.studies import DirectionStudy, chat_with_adapters, direction_prompts, run_the_direction_study
+from tests.support.models.tiny import tiny_chat, untyped, user
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -322,7 +322,7 @@ def test_adapters_that_are_not_active_are_an_error(tmp_path: Path) -> None:
 
 def test_an_adapter_that_does_not_reach_the_steered_block_is_an_error(chat: ChatModel, tmp_path: Path) -> None:
     tail = tmp_path / "tail"
-    from tests.support.tiny import make_adapter
+    from tests.support.models.tiny import make_adapter
 
     make_adapter(tail, target_modules=["o_proj", "down_proj"], layers_to_transform=[2])
     from probes.model.load import AdapterSpec, add_adapter

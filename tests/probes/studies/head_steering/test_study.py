@@ -33,8 +33,8 @@ from probes.studies.head_steering.verdict import (
     RANDOM_DIRECTIONS,
     RANDOM_HEADS,
 )
-from tests.support.planted_head import PLANTED, letter_choices, planted_chat
-from tests.support.studies import (
+from tests.support.models.planted_head import PLANTED, letter_choices, planted_chat
+from tests.support.models.studies import (
     HEADS_MESSAGES,
     HEADS_PLAN,
     HeadsStudy,
@@ -42,7 +42,7 @@ from tests.support.studies import (
     mostly_misaligned,
     run_the_heads_study,
 )
-from tests.support.tiny import hook_count, untyped
+from tests.support.models.tiny import hook_count, untyped
 
 PLAN = HEADS_PLAN
 FILES = {"RESULT.json", "RESULT.md", "heads.png", "alpha.png", "letters.json", "letters.safetensors"}

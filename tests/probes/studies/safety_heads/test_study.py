@@ -33,10 +33,10 @@ from probes.studies.safety_heads.overlap import between_results, overlap
 from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.safety_heads.scores import attributed, tail
 from probes.studies.safety_heads.trials import BEFORE, AblationRunner, Class, trials_of, verdict
-from tests.support.refusing import NO, PLANTED, refusing_chat
-from tests.support.studies import HARMFUL, HARMLESS, SAFETY_COMMAND, SafetyStudy
-from tests.support.studies import SAFETY_PLAN as PLAN
-from tests.support.tiny import N_BLOCKS, N_HEADS, hook_count
+from tests.support.models.refusing import NO, PLANTED, refusing_chat
+from tests.support.models.studies import HARMFUL, HARMLESS, SAFETY_COMMAND, SafetyStudy
+from tests.support.models.studies import SAFETY_PLAN as PLAN
+from tests.support.models.tiny import N_BLOCKS, N_HEADS, hook_count
 
 
 @pytest.fixture(scope="module")

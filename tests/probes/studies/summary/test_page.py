@@ -22,9 +22,9 @@ from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.summary import page, write_study_page
 from probes.studies.summary.page import Row
 from probes.studies.summary.results import ClaimOutcome, Finding, Result, Support, decide, read_results
-from tests.support.planted_study import messages
-from tests.support.refusing import NO, refusing_chat
-from tests.support.studies import (
+from tests.support.models.planted_study import messages
+from tests.support.models.refusing import NO, refusing_chat
+from tests.support.models.studies import (
     HARMFUL,
     HARMLESS,
     HEADS_MESSAGES,

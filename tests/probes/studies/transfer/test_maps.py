@@ -22,7 +22,7 @@ from probes.studies.transfer.maps import (
     random_source,
     shuffled_map,
 )
-from tests.support.tiny import shared_chat
+from tests.support.models.tiny import shared_chat
 
 SITE = Site("residual", 2)
 

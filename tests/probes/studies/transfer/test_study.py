@@ -33,9 +33,9 @@ from probes.studies.transfer.means import asymmetry, difference, over_models
 from probes.studies.transfer.plan import ModelReading, TransferPlan
 from probes.studies.transfer.run import run_transfer
 from probes.studies.transfer.verdict import pair_verdict, text_warning
-from tests.support.studies import TRANSFER_PLAN as SMALL
-from tests.support.studies import TransferStudy, twin_of
-from tests.support.tiny import make_adapter, tiny_chat
+from tests.support.models.studies import TRANSFER_PLAN as SMALL
+from tests.support.models.studies import TransferStudy, twin_of
+from tests.support.models.tiny import make_adapter, tiny_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

@@ -28,10 +28,10 @@ from sqlalchemy.exc import DBAPIError
 
 from monitor.stream.kafka.client import Cluster
 from tests.support import ROOT
-from tests.support.kafka import committed, wait_for
 from tests.support.rows import counts
-from tests.support.stub_scorer import THRESHOLD, score_of
-from tests.support.worker_process import Setup
+from tests.support.stream.kafka import committed, wait_for
+from tests.support.stream.stub_scorer import THRESHOLD, score_of
+from tests.support.stream.worker_process import Setup
 
 TENANTS = ("shop", "school", "bank")
 CANARY = "CANARYTEXT"
@@ -129,7 +129,7 @@ class Scenario:
         """A worker process; its log is named after its number."""
         log = (self.log_folder / f"worker-{len(self.processes)}.log").open("wb")
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.worker_process", self.setup(**changes).argument()],
+            [sys.executable, "-m", "tests.support.stream.worker_process", self.setup(**changes).argument()],
             cwd=ROOT,
             stdout=log,
             stderr=log,

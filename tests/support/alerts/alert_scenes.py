@@ -18,7 +18,7 @@ from alerts.rules.model import Rules
 from storage.partitions import utc_today
 from storage.schema import audit, rule_states, workers
 from storage.writer import BatchRows, register_probe
-from tests.support.alert_rows import all_alerts, all_outbox, flagged, open_alerts
+from tests.support.alerts.alert_rows import all_alerts, all_outbox, flagged, open_alerts
 from tests.support.rows import message, score, write
 
 ANNA = Actor("anna", "cli", "laptop")

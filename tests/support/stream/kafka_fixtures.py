@@ -14,7 +14,7 @@ from monitor.stream.kafka.embedded import Broker, running
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import StartFrom
 from tests.conftest import _STATE_DIR
-from tests.support.kafka import new_topic, unique
+from tests.support.stream.kafka import new_topic, unique
 
 Open = Callable[..., KafkaSource]
 

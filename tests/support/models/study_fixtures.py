@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.support.studies import DirectionStudy, HeadsStudy, SafetyStudy, TransferStudy
+    from tests.support.models.studies import DirectionStudy, HeadsStudy, SafetyStudy, TransferStudy
 
 FINISHED = {"direction_study", "heads_study", "safety_study", "transfer_study"}
 
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def direction_study(tmp_path_factory: pytest.TempPathFactory) -> DirectionStudy:
-    from tests.support import studies
+    from tests.support.models import studies
     from tests.support.threads import one_torch_thread
 
     folder = tmp_path_factory.mktemp("direction")
@@ -36,7 +36,7 @@ def direction_study(tmp_path_factory: pytest.TempPathFactory) -> DirectionStudy:
 
 @pytest.fixture(scope="session")
 def heads_study(tmp_path_factory: pytest.TempPathFactory) -> HeadsStudy:
-    from tests.support import planted_head, studies
+    from tests.support.models import planted_head, studies
     from tests.support.threads import one_torch_thread
 
     folder, chat = tmp_path_factory.mktemp("heads"), planted_head.planted_chat(0)
@@ -46,7 +46,7 @@ def heads_study(tmp_path_factory: pytest.TempPathFactory) -> HeadsStudy:
 
 @pytest.fixture(scope="session")
 def safety_study(tmp_path_factory: pytest.TempPathFactory) -> SafetyStudy:
-    from tests.support import studies
+    from tests.support.models import studies
     from tests.support.threads import one_torch_thread
 
     with one_torch_thread():
@@ -55,7 +55,7 @@ def safety_study(tmp_path_factory: pytest.TempPathFactory) -> SafetyStudy:
 
 @pytest.fixture(scope="session")
 def transfer_study(tmp_path_factory: pytest.TempPathFactory) -> TransferStudy:
-    from tests.support import studies
+    from tests.support.models import studies
     from tests.support.threads import one_torch_thread
 
     with one_torch_thread():

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from probes.model.load import AdapterSpec, ChatModel, add_adapter, wrap
-from tests.support.tiny import TEMPLATE, VOCAB, tiny_tokenizer
+from tests.support.models.tiny import TEMPLATE, VOCAB, tiny_tokenizer
 
 WIDTH, HEAD_DIM, RANK = 64, 16, 4
 CIRCLE = "abcdefghijklmnopqrstuvw"

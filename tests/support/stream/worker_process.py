@@ -19,7 +19,7 @@ from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.telemetry import logs
 from storage.database import connect
-from tests.support.stub_scorer import NAME, StubScorer
+from tests.support.stream.stub_scorer import NAME, StubScorer
 
 
 @dataclass(frozen=True)

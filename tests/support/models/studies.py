@@ -1,6 +1,7 @@
 """The four studies as the tests run them: on small models whose truth is known, with plans that take seconds.
 
-`tests.support.study_fixtures` runs each once a session; the tests of a study and the page of claims read what it left.
+`tests.support.models.study_fixtures` runs each once a session; the tests of a study and the page of claims read what
+it left.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.subjects import Subject, planted_anchors
 from probes.studies.transfer.plan import TransferPlan
 from probes.studies.transfer.run import run_transfer
-from tests.support import planted_head
-from tests.support.planted_head import ALIGNED, MISALIGNED, letter_choices
-from tests.support.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
-from tests.support.refusing import NO, refusing_chat, requests
+from tests.support.models import planted_head
+from tests.support.models.planted_head import ALIGNED, MISALIGNED, letter_choices
+from tests.support.models.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
+from tests.support.models.refusing import NO, refusing_chat, requests
 
 # A direction: the planted model, whose adapters write along known directions.
 

@@ -15,7 +15,7 @@ import torch
 from probes.binary_choice import BinaryChoice, parse_choices
 from probes.capture.sites import Site
 from probes.model.load import ChatModel, wrap
-from tests.support.tiny import HEAD_DIM, N_HEADS, N_KV, tiny_model, tiny_tokenizer
+from tests.support.models.tiny import HEAD_DIM, N_HEADS, N_KV, tiny_model, tiny_tokenizer
 
 PLANTED = Site("head", 1, 2)
 ALIGNED, MISALIGNED = "abcdefgh", "ijklmnop"

@@ -29,7 +29,7 @@ from probes.evaluation import Interval
 from probes.model.load import ChatModel, load_chat_model
 from probes.scoring import Reader, score_all
 from storage.writer import register_probe
-from tests.support.tiny import tiny_model, tiny_tokenizer
+from tests.support.models.tiny import tiny_model, tiny_tokenizer
 
 MAX_TOKENS = 128
 

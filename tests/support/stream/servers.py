@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from storage.database import connect, upgrade
 from storage.embedded import embedded_url
-from tests.support.kafka import wait_for
+from tests.support.stream.kafka import wait_for
 
 
 class OwnPostgres:

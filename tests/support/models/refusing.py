@@ -15,7 +15,7 @@ from probes.capture.sites import Site
 from probes.model.load import ChatModel, wrap
 from probes.studies.metric import JudgeMetric
 from probes.studies.safety_heads.plan import Request
-from tests.support.tiny import HEAD_DIM, N_HEADS, N_KV, tiny_model, tiny_tokenizer
+from tests.support.models.tiny import HEAD_DIM, N_HEADS, N_KV, tiny_model, tiny_tokenizer
 
 PLANTED = Site("head", 1, 2)
 # Dimensions of the residual stream: the same for all tokens; there is an X here; an X was seen.

@@ -21,7 +21,7 @@ from alerts.senders.http import Poster
 from alerts.senders.webhook import WebhookSender
 from benchmarks.support.destinations import SECRET, FakeClock, configured, to_webhook
 from storage.schema import alerts, destinations, outbox
-from tests.support.alert_rows import all_outbox
+from tests.support.alerts.alert_rows import all_outbox
 
 __all__ = [
     "GROUPED",

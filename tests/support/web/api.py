@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from monitor.web.api.app import make_api
 from monitor.web.auth import tokens
 from monitor.web.auth.rate_limit import Limiter
-from tests.support.alert_scenes import ANNA
+from tests.support.alerts.alert_scenes import ANNA
 
 ADDRESS = "10.0.0.7"
 DAY = timedelta(days=1)

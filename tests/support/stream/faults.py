@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import Broker
-from tests.support.kafka import wait_for
-from tests.support.scenario import Audit, Scenario
-from tests.support.servers import OwnPostgres
+from tests.support.stream.kafka import wait_for
+from tests.support.stream.scenario import Audit, Scenario
+from tests.support.stream.servers import OwnPostgres
 
 # A killed member is missed after this long; short, so that rounds are.
 SESSION = 2.0
@@ -166,7 +166,7 @@ def _finish(scenario: Scenario) -> Audit:
 
 def text_free(scenario: Scenario) -> bool:
     """Whether the canary of the prompts is in no log of the workers."""
-    from tests.support.scenario import CANARY
+    from tests.support.stream.scenario import CANARY
 
     return not any(CANARY in path.read_text() for path in Path(scenario.log_folder).glob("worker-*.log"))
 

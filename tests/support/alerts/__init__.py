@@ -1,0 +1,1 @@
+"""Helpers for tests of alerts: rows, scenes, channels."""

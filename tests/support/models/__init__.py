@@ -1,0 +1,1 @@
+"""Helpers for tests of models: tiny ones, planted truths, finished studies."""

@@ -1,0 +1,1 @@
+"""Helpers for tests of the stream and the worker: a real Kafka, faults, worker processes."""

@@ -1,0 +1,1 @@
+"""Helpers for tests of the API, the page and the dashboards."""
