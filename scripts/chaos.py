@@ -20,9 +20,9 @@ from rich.table import Table
 
 from monitor.settings import default_state_dir
 from monitor.stream.kafka.embedded import Broker, running
-from tests.support import faults
-from tests.support.scenario import Audit, Scenario
-from tests.support.servers import OwnPostgres, own_postgres
+from tests.support.stream import faults
+from tests.support.stream.scenario import Audit, Scenario
+from tests.support.stream.servers import OwnPostgres, own_postgres
 
 COLUMNS = (
     ("fault", ""),
