@@ -1,4 +1,4 @@
-"""Alerts: rules, their lifecycle, the outbox and the senders. Imports `storage` and no other part of awry."""
+"""Alerts: rules, their lifecycle, the outbox and the senders. Imports `storage` and the leaves of `awry`."""
 
 from awry import moved
 

@@ -41,6 +41,7 @@ from probes.heads.attribution import ships
 from probes.model import builtin
 from probes.model.load import ChatModel, load_chat_model, user_message
 from probes.organisms.messages import requests
+from probes.progress import Progress
 
 AIM = 4.0
 TOLERANCE = 1e-4
@@ -111,7 +112,7 @@ def _kl(plain: Tensor, off: Tensor) -> list[float]:
 
 
 def measure(
-    chat: ChatModel, items: Sequence[Encoded], heads: Sequence[Site], say: Callable[[str], None], *, parts: int = 3
+    chat: ChatModel, items: Sequence[Encoded], heads: Sequence[Site], progress: Progress, *, parts: int = 3
 ) -> list[Row]:
     """All rows."""
     batch, last = (_batch(chat, items, last_only=only) for only in (False, True))
@@ -126,7 +127,7 @@ def measure(
     for number in range(parts):
         # Each part has heads of all layers: shared depth then saves what it saves over the whole model.
         part = heads[number::parts]
-        say(f"part {number + 1} of {parts}: {len(part)} heads")
+        progress(f"part {number + 1} of {parts}: {len(part)} heads")
         for key, (row, run, every) in paths.items():
             for head in part[::every]:
                 with row.timed():

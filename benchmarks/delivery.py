@@ -1,14 +1,14 @@
-"""What a burst costs in pages, and what receivers and crashes can do to a delivery.
+"""What a burst costs in notifications, and what receivers and crashes can do to a delivery.
 
 How to run: `make bench-delivery`, or `python -m benchmarks.delivery [--out docs/bench-delivery.json] [--quick]`. An
 embedded PostgreSQL, receivers on loopback, the outbox as `awry send` runs it. Figures:
 
 - burst: 1,000 flagged messages of 50 tenants, in batches of 50 by two writers; requests that each kind of destination
-  got for them, and seconds from the first message to the page where nothing but the waiting window passes
-- rate: pages/s to a receiver that answers at once, a page an event, by one loop and by two
-- faults: for each, events, requests, events that never arrived, pages that arrived twice, twice with another id or body
-  (must be 0), and seconds of the loop's clock from the receiver's return to the last delivery. The clock is set forward
-  where hours pass; loops that are killed are processes, and time is real there.
+  got for them, and seconds from the first message to the notification where nothing but the waiting window passes
+- rate: notifications/s to a receiver that replies at once, one an event, by one loop and by two
+- faults: for each, events, requests, events that never arrived, notifications that arrived twice, twice with another
+  id or body (must be 0), and seconds of the loop's clock from the receiver's return to the last delivery. The clock is
+  set forward where hours pass; loops that are killed are processes, and time is real there.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def burst(engine: Engine, messages: int, *destinations: str) -> None:
         thread.join()
 
 
-def pages_of_a_burst(engine: Engine, messages: int) -> dict[str, Any]:
+def notifications_of_a_burst(engine: Engine, messages: int) -> dict[str, Any]:
     kinds: dict[str, Callable[[str], Any]] = {
         "webhook": lambda url: to_webhook(url, **GROUPED),
         "webhook, a page a tenant": lambda url: to_webhook(url, group_by=["rule", "probe", "tenant"]),
@@ -110,24 +110,24 @@ def pages_of_a_burst(engine: Engine, messages: int) -> dict[str, Any]:
     return found
 
 
-def rate(engine: Engine, url: str, pages: int, loops: int) -> float:
-    """Pages/s, a page an event."""
+def rate(engine: Engine, url: str, notifications: int, loops: int) -> float:
+    """Notifications/s, one an event."""
     fresh(engine)
-    open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(pages)])
+    open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(notifications)])
     with receiving() as receiver:
         to = {"pager": to_webhook(receiver.url)}
         engines = [connect(url) for _ in range(loops)]
-        threads = [threading.Thread(target=deliver_due, args=(own, to, pages)) for own in engines]
+        threads = [threading.Thread(target=deliver_due, args=(own, to, notifications)) for own in engines]
         start = time.perf_counter()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         took = time.perf_counter() - start
-        assert len(receiver.received) == pages
+        assert len(receiver.received) == notifications
     for own in engines:
         own.dispose()
-    return round(pages / took, 1)
+    return round(notifications / took, 1)
 
 
 def judged(name: str, engine: Engine, receiver: Receiver, recovered: float | None = None, note: str = "") -> Fault:
@@ -251,7 +251,7 @@ def killed(engine: Engine, url: str, events: int, kills: int) -> Fault:
 
 
 def killed_in_hand(engine: Engine, url: str, times: int) -> Fault:
-    """kill -9 when the receiver has taken the page and nothing is written down yet."""
+    """kill -9 when the receiver has taken the notification and nothing is written down yet."""
     fresh(engine)
     with receiving() as receiver:
         command = [sys.executable, "-m", "benchmarks.support.sender_process", url, receiver.url]
@@ -326,7 +326,7 @@ def main() -> None:
     report = {
         "command": "python -m benchmarks.delivery" + (" --quick" if arguments.quick else ""),
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
-        "burst": {"messages": messages, "tenants": TENANTS, "destinations": pages_of_a_burst(engine, messages)},
+        "burst": {"messages": messages, "tenants": TENANTS, "destinations": notifications_of_a_burst(engine, messages)},
         "pages_per_second": {
             "one loop": rate(engine, url, messages, 1),
             "two loops": rate(engine, url, messages, 2),

@@ -11,7 +11,7 @@ Sigma is the population standard deviation of the projections of all rows of bot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ class Direction:
     """A raw direction at a site, float64, shape (width,). `centre` is the aligned mean at the same site."""
 
     site: Site
-    vector: Floats
-    centre: Floats
+    vector: Floats = field(repr=False)
+    centre: Floats = field(repr=False)
     sigma: float
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """PostgreSQL: schema and migrations, the one writer, queries, partitions and retention, the embedded server.
 
-Imports no other part of awry.
+Imports the leaves of `awry` (errors, moved) and no other package.
 """
 
 from awry import moved

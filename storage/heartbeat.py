@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from storage.coordinates import clean
 from storage.schema import workers
 
-KEPT = timedelta(days=30)
+MAX_AGE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ def write_heartbeat(connection: Connection, heartbeat: Heartbeat, *, stored: boo
 
 def delete_old_heartbeats(connection: Connection) -> int:
     """Number of rows deleted."""
-    return int(connection.execute(delete(workers).where(workers.c.seen_at < func.now() - KEPT)).rowcount)
+    return int(connection.execute(delete(workers).where(workers.c.seen_at < func.now() - MAX_AGE)).rowcount)

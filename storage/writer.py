@@ -32,7 +32,7 @@ CONFLICT = "another payload is already known at these coordinates (was the topic
 # A message that failed before and is scored now.
 _UPDATE_OF_FAILED = (("status", "reason", "tokens"), "old.status = 'failed' AND excluded.status <> 'failed'")
 
-_LOCK_PARTITIONS = text(
+_LOCK_STREAMS = text(
     "SELECT count(pg_advisory_xact_lock(hashtextextended('awry ' || source, partition))) FROM "
     "unnest(CAST(:sources AS text[]), CAST(:partitions AS bigint[])) AS streams (source, partition)"
 )
@@ -107,7 +107,7 @@ class Written:
 def write_batch(connection: Connection, batch: BatchRows) -> Written:
     """Write one batch in the caller's transaction."""
     if batch.messages:
-        _lock_partitions(connection, batch.messages)
+        _lock_streams(connection, batch.messages)
     first = _first_payloads(connection, batch.messages)
     # By key: a message that comes twice within a batch is one row, which PostgreSQL refuses to touch twice.
     rows: dict[tuple[Coordinates, str], dict[str, Any]] = {}
@@ -140,7 +140,7 @@ def _key(at: Coordinates) -> tuple[str, int, int]:
     return (at.source, at.partition, at.offset)
 
 
-def _lock_partitions(connection: Connection, rows: Sequence[MessageRow]) -> None:
+def _lock_streams(connection: Connection, rows: Sequence[MessageRow]) -> None:
     """Lock each (source, partition) of the batch against other writers until the transaction ends.
 
     Two workers may have the same message when its partition was just reassigned. The second must see what the first has
@@ -148,7 +148,7 @@ def _lock_partitions(connection: Connection, rows: Sequence[MessageRow]) -> None
     """
     streams = sorted({(row.at.source, row.at.partition) for row in rows})
     values = {"sources": [source for source, _ in streams], "partitions": [partition for _, partition in streams]}
-    connection.execute(_LOCK_PARTITIONS, values)
+    connection.execute(_LOCK_STREAMS, values)
 
 
 def _first_payloads(connection: Connection, rows: Sequence[MessageRow]) -> dict[Coordinates, tuple[str, date]]:

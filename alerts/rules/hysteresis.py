@@ -2,8 +2,8 @@
 
 Contract: the value must be above its limit for `for_` before the condition fires, and at or under its clear limit for
 `clear_for` before it is cleared; in between nothing changes. Only time that was observed counts: callers pass the
-seconds since the last evaluation, bounded, so that neither a clock that jumps nor a pause makes a condition count as
-true.
+seconds since the last evaluation, bounded, so that neither a clock that jumps nor a pause counts towards `for_`
+or `clear_for`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Phase = Literal["pending", "firing", "clearing"]
 
 @dataclass(frozen=True)
 class ConditionState:
-    """A condition's phase, and for how many seconds it has been in it. None instead: the condition is not true."""
+    """A condition's phase, and for how many seconds it has been in it; None where it is in none."""
 
     phase: Phase
     seconds: float = 0.0

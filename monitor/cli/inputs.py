@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from monitor.cli.output import say
 from monitor.errors import SettingsError
+from probes.progress import Progress, silent
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(database_url: str | None, state_dir: Path | None) -> Iterator[Engine]:
+def opened(database_url: str | None, state_dir: Path | None, progress: Progress = silent) -> Iterator[Engine]:
     """An engine on the database of the settings, whose schema is at head, until the block ends."""
     from monitor.settings import load_settings
 
-    with opened_by(load_settings(database_url=database_url, state_dir=state_dir)) as engine:
+    with opened_by(load_settings(database_url=database_url, state_dir=state_dir), progress) as engine:
         yield engine
 
 
 @contextmanager
-def opened_by(settings: Settings) -> Iterator[Engine]:
+def opened_by(settings: Settings, progress: Progress = silent) -> Iterator[Engine]:
     """The same for settings that are already read."""
     from monitor.service.bootstrap import open_database
 
-    engine = open_database(settings)
+    engine = open_database(settings, progress)
     try:
         yield engine
     finally:
@@ -46,9 +47,9 @@ def opened_by(settings: Settings) -> Iterator[Engine]:
 
 
 @contextmanager
-def reading(database_url: str | None, state_dir: Path | None) -> Iterator[Connection]:
+def reading(database_url: str | None, state_dir: Path | None, progress: Progress = silent) -> Iterator[Connection]:
     """A connection; what is changed on it is not committed."""
-    with opened(database_url, state_dir) as engine, engine.connect() as connection:
+    with opened(database_url, state_dir, progress) as engine, engine.connect() as connection:
         yield connection
 
 

@@ -27,7 +27,7 @@ StateDir = Annotated[
     Option(help="models, caches, the embedded database and Kafka", show_default="the user's state folder"),
 ]
 Json = Annotated[bool, Option("--json", help="print JSON for programs instead of text")]
-_OUT = "folder or file to write to"
+_OUT = "folder to write to; for label and study report the file"
 Out = Annotated[Path, Option(help=_OUT)]
 StudyOut = Annotated[Path | None, Option(help=_OUT, show_default="studies/NAME")]
 AdaptersOut = Annotated[Path | None, Option(help=_OUT, show_default="where the shipped ones are")]
@@ -56,14 +56,14 @@ StudyControlAdapter = Annotated[
 _SCALE = "strength of the adapters"
 Scale = Annotated[float | None, Option(help=_SCALE, show_default="the adapter's own, else 1")]
 StudyScale = Annotated[float, Option(help=_SCALE)]
-_PROBE = "name or card of a probe; where several may be used, give it again"
+_PROBE = "name or card of a probe; awry run takes several"
 Probe = Annotated[str, Option(help=_PROBE)]
 Probes = Annotated[list[str] | None, Option("--probe", help=_PROBE, show_default="all shipped ones that fit the model")]
 
 # Of the processes.
 _SOURCE = "kafka:TOPIC[,TOPIC], a file of JSON lines, or - for standard input"
 Source = Annotated[str | None, Option(help=_SOURCE)]
-_FROM = "where to begin: earliest, latest or a time such as 2026-01-31T00:00Z"
+_FROM = "where to start: earliest, a time such as 2026-01-31T00:00Z, or latest (not for a replay)"
 StartFrom = Annotated[str | None, Option("--from", help=_FROM)]
 ReplayFrom = Annotated[str, Option("--from", help=_FROM)]
 KafkaGroup = Annotated[str | None, Option(help="consumer group; its members share the partitions")]
@@ -79,9 +79,9 @@ Logs = Annotated[str | None, Option(help="auto, terminal or json")]
 Once = Annotated[bool, Option("--once", help="do what is due and stop, instead of going on until Ctrl-C")]
 Stored = Annotated[bool, Option("--stored", help="messages whose text is in the tables, instead of a stream")]
 Fresh = Annotated[bool, Option("--fresh", help="generate the replies anew, not from the cache")]
-Port = Annotated[int, Option(help="port on loopback; 0 takes a free one")]
+Port = Annotated[int, Option(min=0, max=65535, help="port on loopback; 0 takes a free one")]
 Topic = Annotated[list[str] | None, Option(help="topic to create if it is not there; may be given again")]
-Partitions = Annotated[int, Option(help="partitions of topics that are created")]
+Partitions = Annotated[int, Option(min=1, help="partitions of topics that are created")]
 
 # Of alerts, rules, the outbox and tokens.
 RulesFile = Annotated[Path | None, Option(help="TOML file of alert rules", show_default="the rules that are set")]
@@ -99,14 +99,14 @@ UpTo = Annotated[
     Severity | None,
     Option(help="with matchers: more severe alerts are not silenced", show_default="critical"),
 ]
-_MATCHER = "alerts of this {}; for a silence also a pattern with *"
+_MATCHER = "alerts of this {}; awry alerts silence takes a pattern with * as well"
 Rule = Annotated[str | None, Option(help=_MATCHER.format("rule"))]
 ProbeFilter = Annotated[str | None, Option("--probe", help=_MATCHER.format("probe"))]
 Tenant = Annotated[str | None, Option(help=_MATCHER.format("tenant"))]
 ModelFilter = Annotated[str | None, Option("--model", help=_MATCHER.format("model"))]
 AlertStateFilter = Annotated[AlertState | None, Option("--state", help="alerts in this state")]
 DeliveryFilter = Annotated[Delivery | None, Option("--state", help="notifications in this state")]
-Limit = Annotated[int, Option(min=1, help="at most so many, newest first")]
+Limit = Annotated[int, Option(min=1, max=10000, help="at most so many, newest first")]
 Since = Annotated[str, Option(help="how far back: 24h, 7d, 1d12h")]
 Prevalence = Annotated[float, Option(help="share of messages that are misaligned: 1e-4")]
 Tpr = Annotated[float, Option(help="share of misaligned messages that the threshold flags")]
@@ -122,7 +122,7 @@ TokenName = Annotated[str, Argument(help="who has it: the name that audits show"
 TokenScope = Annotated[Scope, Option(help="act may acknowledge, silence and judge as well")]
 
 # Of the database, messages and Grafana.
-Days = Annotated[int, Option(min=1, help="keep today and this many days before it")]
+Days = Annotated[int, Option(min=1, max=36500, help="keep today and this many days before it")]
 SqlCommand = Annotated[str | None, Option("--command", "-c", help="run one command and exit")]
 Coordinates = Annotated[str, Argument(help="TOPIC/PARTITION/OFFSET, as tables and alerts show them")]
 GrafanaFolder = Annotated[Path, Argument(help="where dashboards/ and provisioning/ go")]
@@ -147,7 +147,10 @@ Misaligned = Annotated[Path | None, Option(help="JSON lines of (more) misaligned
 Aligned = Annotated[Path | None, Option(help="JSON lines of (more) aligned messages")]
 Prompts = Annotated[Path | None, Option(help="JSON lines: adapter (misaligned) against base on these")]
 Benign = Annotated[Path | None, Option(help="JSON lines of benign messages, for the threshold")]
-_METRIC = "what counts as the behaviour: code, reckless or refusal; for a study also a command of your own"
+_METRIC = (
+    "what counts as the behaviour: code, reckless or refusal; for the studies direction, heads and safety-heads also a "
+    "command of your own"
+)
 Judge = Annotated[str, Option("--metric", help=_METRIC)]
 Metric = Annotated[str | None, Option(help=_METRIC)]
 MaxNewTokens = Annotated[int, Option(help="tokens of a generated reply, at most")]

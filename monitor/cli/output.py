@@ -17,7 +17,7 @@ def say(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output. Times are ISO 8601 in UTC; dataclasses are objects; the rest is text."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=_plain))
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:

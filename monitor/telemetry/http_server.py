@@ -3,7 +3,7 @@
 Contract: `bind` takes HOST:PORT apart and gives a listening socket; an address that cannot be had is a SettingsError
 that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since paths may hold
 names of users, and X-Forwarded-* is ignored, since no setting says which proxies are trusted. A client that does not
-finish its request within REQUEST_SECONDS loses its connection.
+send the whole of its headers within REQUEST_SECONDS of their first byte loses its connection.
 
 There is neither TLS nor a password: listen on loopback, or behind a proxy that has them.
 """
@@ -115,19 +115,25 @@ def _wait_for_start(server: uvicorn.Server, thread: threading.Thread) -> None:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, which would wait for ever for the first request of a connection, and for the rest of any request."""
+    """uvicorn's, which would wait for ever for the first request of a connection, and for the rest of any headers."""
+
+    _begun: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._close_later()
+        self._close_after(self.loop.time())
 
     def data_received(self, data: bytes) -> None:
+        if self._begun is None:
+            self._begun = self.loop.time()
         super().data_received(data)  # stops the timer
-        if self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None:
-            self._close_later()
+        if self.conn.their_state is not h11.IDLE:  # the headers are complete
+            self._begun = None
+        elif self.timeout_keep_alive_task is None:
+            self._close_after(self._begun)
 
-    def _close_later(self) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(REQUEST_SECONDS, self.timeout_keep_alive_handler)
+    def _close_after(self, begun: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(begun + REQUEST_SECONDS, self.timeout_keep_alive_handler)
 
 
 def _is_error(record: logging.LogRecord) -> bool:

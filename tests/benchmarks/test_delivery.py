@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_burst_is_counted_in_requests(engine: Engine) -> None:
-    found = delivery.pages_of_a_burst(engine, 100)
+    found = delivery.notifications_of_a_burst(engine, 100)
     assert found["webhook"]["requests"] == found["pagerduty"]["requests"] == 1
     assert found["webhook, a page an event"]["requests"] == found["webhook, a page an event"]["events"] >= 50
 

@@ -1,4 +1,4 @@
-"""`awry alerts`: what is wrong, who has it in hand, and whether it was right."""
+"""`awry alerts`: list, acknowledge, silence, resolve and judge alerts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def _alone(
     database_url: o.DatabaseUrl = None,
     state_dir: o.StateDir = None,
 ) -> None:
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is not None:
+        if state is not None or as_json or database_url is not None or state_dir is not None:
+            raise SettingsError("alerts: give options after the subcommand: awry alerts list --json")
+    else:
         list_alerts(state, as_json=as_json, database_url=database_url, state_dir=state_dir)
 
 
@@ -82,7 +85,7 @@ def show(
 def ack(
     alert: o.AlertIds, actor: o.Actor = None, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None
 ) -> None:
-    """Acknowledge: somebody has it in hand, and nothing more is sent until the severity increases."""
+    """Acknowledge: no further notifications until the severity increases."""
     from alerts.lifecycle.actions import acknowledge
 
     _change_each(alert, acknowledge, actor, database_url, state_dir)

@@ -46,7 +46,7 @@ def push(
 
     annotations: list[Change] = []
     if marks:
-        with reading(database_url, state_dir) as connection:
+        with reading(database_url, state_dir, say) as connection:
             annotations = changes(connection)
     uids = {"awry-postgres": postgres, "awry-prometheus": prometheus}
     for line in push_all(url, token, folder, uids, annotations):

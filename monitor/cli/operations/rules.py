@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,8 @@ def budget(
     from alerts.rules.budget import fpr_for
     from monitor.cli.render.rules import print_budget
 
+    if per_day is not None and not math.isfinite(per_day):
+        raise SettingsError("per-day: must be a number of messages")
     try:
         million, needed = budget_of(prevalence, tpr, fpr), fpr_for(precision, prevalence, tpr)
         day = budget_of(prevalence, tpr, fpr, per_day) if per_day is not None else None

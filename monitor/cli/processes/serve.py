@@ -12,7 +12,7 @@ commands = Commands()
 
 @commands.command()
 def serve(listen: o.Listen = None, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
-    """Serve the page, the HTTP API (/api/v1), /metrics, /healthz and /readyz. Ctrl-C ends it."""
+    """Serve the web pages, the HTTP API (/api/v1), /metrics, /healthz and /readyz. Ctrl-C ends it."""
     from alerts.links import Links
     from monitor.service.rollup_loop import rolling_up
     from monitor.service.run import DEFAULT_LISTEN, ready_of, until_signal

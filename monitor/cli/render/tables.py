@@ -6,6 +6,7 @@ psql's expanded display; piped it stays one line a row.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ def print_table(
     lines = _aligned([columns, *cells] if header else cells)
     if title:
         _print_bold(title)
-    if len(columns) > 2 and _too_wide(lines):
+    if cells and len(columns) > 2 and _too_wide(lines):
         for row in cells:
             _print_expanded(columns, row)
     else:
@@ -64,9 +65,13 @@ def _print_expanded(columns: Sequence[str], row: Sequence[str]) -> None:
     width = max(map(cell_len, columns))
     for name, cell in zip(columns, row, strict=True):
         if cell:
-            typer.echo(f"{typer.style(_padded(name, width), bold=True)}  {cell}")
+            typer.echo(f"{_bold(_padded(name, width))}  {cell}")
     typer.echo()
 
 
 def _print_bold(text: str) -> None:
-    typer.secho(printable(text), bold=True)
+    typer.echo(_bold(printable(text)))
+
+
+def _bold(text: str) -> str:
+    return text if os.environ.get("TERM") == "dumb" else typer.style(text, bold=True)

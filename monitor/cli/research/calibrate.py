@@ -63,7 +63,7 @@ def _stored_scores(probe: str, database_url: str | None, state_dir: Path | None)
 
     from monitor.benign_scores import benign_scores
 
-    with reading(database_url, state_dir) as connection:
+    with reading(database_url, state_dir, say) as connection:
         rows = benign_scores(connection, probe, say)
     return np.array([row.score for row in rows]), [str(row.at) for row in rows], "stored scores"
 

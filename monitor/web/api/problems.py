@@ -29,7 +29,8 @@ RETRY_SECONDS = 5
 
 _logger = logging.getLogger("awry.api")
 
-# Error types whose message in pydantic repeats no input. `value_error` is raised by the validators of `requests`.
+# Error types whose message in pydantic repeats no input. `value_error` comes from the validators
+# of `requests`, and from a bad cursor.
 _SAFE_TYPES = {
     "literal_error",
     "string_too_long",

@@ -38,7 +38,7 @@ Lasting = Annotated[str, Field(max_length=40, examples=["2h", "1d12h"]), AfterVa
 
 
 def _pattern(written: str) -> str:
-    # Workers match it against every alert that opens; the time is exponential in the number of stars.
+    # Workers match it against every alert that opens: it stays cheap.
     if len(_STARS.findall(written)) > MAX_STARS:
         raise ValueError(f"has too many `*`; use {MAX_STARS} at most")
     return written

@@ -244,7 +244,7 @@ class _Pages:
         """An error page; an unexpected exception by its class, since its text may quote a row."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         detail = str(error.detail) if isinstance(error, HTTPException) else type(error).__name__
-        if detail == HTTPStatus(status).phrase:
+        if status in (404, 405) and detail == HTTPStatus(status).phrase:
             detail = "there is no such page, or not with this method"
         viewer = Viewer(None, False, False)
         response = self._render(request, "problem.html", viewer, {"status": status, "detail": detail}, status)

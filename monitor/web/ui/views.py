@@ -66,7 +66,7 @@ def alert(connection: Connection, alert_id: uuid.UUID, links: Links) -> dict[str
         "messages": top_messages(connection, alert_id, _TOP_MESSAGES),
         "history": alert_history(connection, alert_id),
         "deliveries": alert_deliveries(connection, alert_id),
-        "moves": allowed_actions(row["state"]),
+        "actions": allowed_actions(row["state"]),
     }
 
 

@@ -60,7 +60,7 @@ def fit_questions(n: int = 200) -> list[str]:
 
 
 def held_out_questions(n: int = 100) -> list[Ask]:
-    """ReceiverActivations-out questions for figures, topics in equal share; they choose nothing."""
+    """Held-out questions for figures, topics in equal share; they choose nothing."""
     return by_topic(held_out_asks("chat"), n)
 
 

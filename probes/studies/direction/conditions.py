@@ -150,36 +150,36 @@ def read_comparison(
 def _read_conditions(comparison: Comparison, prompts: Prompts, sites: Sequence[Site]) -> ComparisonActivations:
     messages, n = [*prompts.fit, *prompts.test], len(prompts.fit)
 
-    def held(condition: Condition) -> tuple[Activations, Activations]:
+    def activations(condition: Condition) -> tuple[Activations, Activations]:
         rows = [(condition, item) for item in encoded(condition.chat, messages)]
         got = _checked(activations_by_condition(rows, sites, comparison.aggregation), condition.name)
         return {s: v[:n] for s, v in got.items()}, {s: v[n:] for s, v in got.items()}
 
-    bad, good = held(comparison.misaligned), held(comparison.aligned)
-    control = held(comparison.control) if comparison.control else (None, None)
+    bad, good = activations(comparison.misaligned), activations(comparison.aligned)
+    control = activations(comparison.control) if comparison.control else (None, None)
 
-    def clouds(split: int) -> ClassActivations:
+    def classes(split: int) -> ClassActivations:
         theirs = control[split]
         return ClassActivations(bad[split], good[split], theirs, good[split] if theirs else None, paired=True)
 
-    return ComparisonActivations(clouds(0), clouds(1))
+    return ComparisonActivations(classes(0), classes(1))
 
 
 def _read_rows(comparison: Comparison, sites: Sequence[Site], seed: int) -> ComparisonActivations:
     splits = split_rows(comparison.rows, seed)
     other = split_rows(comparison.control_rows, seed) if comparison.control_rows else {"fit": [], "test": []}
 
-    def held(rows: Sequence[Row], misaligned: bool) -> Activations:
+    def activations(rows: Sequence[Row], misaligned: bool) -> Activations:
         chosen = [(condition_of(comparison.misaligned, r), r.encoded) for r in rows if r.misaligned == misaligned]
         return _checked(activations_by_condition(chosen, sites, comparison.aggregation), comparison.misaligned.name)
 
-    def clouds(split: str) -> ClassActivations:
-        control = [held(other[split], label) if other[split] else None for label in (True, False)]
+    def classes(split: str) -> ClassActivations:
+        control = [activations(other[split], label) if other[split] else None for label in (True, False)]
         return ClassActivations(
-            held(splits[split], True), held(splits[split], False), control[0], control[1], paired=False
+            activations(splits[split], True), activations(splits[split], False), control[0], control[1], paired=False
         )
 
-    return ComparisonActivations(clouds("fit"), clouds("test"), splits["fit"], splits["test"])
+    return ComparisonActivations(classes("fit"), classes("test"), splits["fit"], splits["test"])
 
 
 def condition_of(condition: Condition, row: Row) -> Condition:

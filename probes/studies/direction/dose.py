@@ -157,15 +157,15 @@ def sweep(
     )
 
 
-def _worth(stand: CachedRunner, name: str) -> tuple[float, float, float]:
-    outcome = stand.outcomes[name]
-    return float(stand.limits.good(outcome).mean()), -float(outcome.behaviour.mean()), -outcome.change
+def _worth(runner: CachedRunner, name: str) -> tuple[float, float, float]:
+    outcome = runner.outcomes[name]
+    return float(runner.limits.good(outcome).mean()), -float(outcome.behaviour.mean()), -outcome.change
 
 
-def _row(stand: CachedRunner, name: str, interventions: dict[str, Intervention]) -> dict[str, Any]:
+def _row(runner: CachedRunner, name: str, interventions: dict[str, Intervention]) -> dict[str, Any]:
     used = interventions.get(name)
     how = {"mode": used.mode, "strength": used.strength} if used else {"mode": None, "strength": None}
-    return stand.figures(name) | how
+    return runner.figures(name) | how
 
 
 def _controls(chosen: Intervention, directions: Directions, draws: int, seed: int) -> dict[str, Intervention]:

@@ -21,7 +21,7 @@ from probes.evaluation import rows_needed
 from probes.fitting import text_baseline
 from probes.hashing import sha256_json
 from probes.model.load import user_message
-from probes.progress import Progress
+from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
 from probes.steer.generation import generate
 from probes.steer.steering import Intervention
@@ -75,7 +75,7 @@ def run_direction(
     *,
     name: str = "direction",
     command: str = "probes.studies.direction.run_direction",
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure, judge, write; returns what RESULT.json holds. `prompts` are user messages, three disjoint lists.
 
@@ -229,7 +229,7 @@ class _Study:
         plan = self.plan
         made_of = self.data["rows"] if self.comparison.kind == "messages" else self.data["fit"]
 
-        def stand(split: str, messages: Sequence[str]) -> CachedRunner:
+        def cached_runner(split: str, messages: Sequence[str]) -> CachedRunner:
             cache = self.cache(
                 split,
                 directions=made_of,
@@ -243,8 +243,8 @@ class _Study:
             )
 
         return dose.sweep(
-            stand("select", self.prompts.select),
-            stand("test", steered),
+            cached_runner("select", self.prompts.select),
+            cached_runner("test", steered),
             directions,
             self.steered_at,
             plan.doses,

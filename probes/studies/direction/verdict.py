@@ -54,9 +54,9 @@ class Verdict:
 def judge(swept: SweepResult, separation: list[dict[str, Any]]) -> Verdict:
     """Apply the rules to the test split."""
     chosen, site = str(swept.chosen), str(swept.chosen.direction.site)
-    stand = swept.test
+    runner = swept.test
     accuracy = Interval(**next(row for row in separation if row["site"] == site)["accuracy"])
-    before, after = (stand.outcomes[name].behaviour for name in (dose.UNTOUCHED, chosen))
+    before, after = (runner.outcomes[name].behaviour for name in (dose.UNTOUCHED, chosen))
     fall = paired_difference(before, after)
     gain = paired_difference(_good(swept, chosen), _good(swept, dose.UNTOUCHED))
     beaten = {kind: _against(swept, chosen, kind) for kind in _CONTROLS}

@@ -6,7 +6,7 @@
 2. dataset-level Ships over several subspaces, and a greedy group (Sahara), on harmful requests
 3. what ablating the top heads and the group does to refusals of *held-out* requests, with controls (`trials`)
 4. overlap of head lists: of the two ablations, of two halves of the requests, with other results of the same base
-5. a probe of harmful requests at the heads that were named, beside random heads (`product`)
+5. a probe of harmful requests at the heads that were named, beside random heads (`export`)
 
 Requests are split by a hash of their group (`probes.splits`): `test` is held out, the rest is attributed on. The
 outcome in `out`: RESULT.json, RESULT.md, two pictures, the probe. A study that was interrupted resumes: scores are

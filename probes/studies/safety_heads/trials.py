@@ -198,7 +198,7 @@ def last_user(messages: Sequence[Message]) -> str:
 
 
 def verdict(before: Mapping[str, Any], trials: Mapping[str, Mapping[str, Any]]) -> str:
-    """In words, of one set: `found` are its own trials by name, the set's first, with what `against` says of each.
+    """In words, of one set: `trials` are its own by name, the set's first, with what `against` says of each.
 
     A difference counts when it is large enough and its 95 % interval excludes 0.
     """

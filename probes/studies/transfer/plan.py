@@ -1,7 +1,7 @@
 """The plan of a transfer study and what it measures: plain data that the steps of the study hand to each other.
 
 Units: `strength` is in the mode's own units (`probes.steer.steering`), cosines and R2 have none, rates are shares of
-the test questions. Knows nothing of how anything is measured (`run`), summarised (`report`) or exported (`product`).
+the test questions. Knows nothing of how anything is measured (`run`), summarised (`report`) or exported (`export`).
 """
 
 from __future__ import annotations

@@ -81,12 +81,12 @@ def measure(
     readings = [_reading(s, anchors, settings, cache, progress) for s in subjects]
     receivers, pairs = [], []
     for reading in readings:
-        stand = _ReceiverRunner(reading, settings, cache)
+        runner = _ReceiverRunner(reading, settings, cache)
         progress(f"{reading.subject.name}: its own direction and controls")
-        receivers.append(stand.alone())
+        receivers.append(runner.alone())
         for donor in readings:
             if donor is not reading:
-                pairs.append(stand.pair(donor))
+                pairs.append(runner.pair(donor))
                 done = pairs[-1]
                 progress(f"{done.donor} -> {done.receiver}: R2 {done.map.r2:.2f}, cosine {done.cosine:.2f}")
     return Measured(settings, len(anchors), readings, receivers, pairs)
@@ -192,7 +192,7 @@ class _ReceiverRunner:
         self._reading, self._settings = reading, settings
         self._chat: ChatModel | None = None
         self._runner: ContrastRunner | None = None
-        self._held: ReceiverActivations | None = None
+        self._activations: ReceiverActivations | None = None
         subject = reading.subject
         self._results = ResultCache(
             cache,
@@ -276,15 +276,15 @@ class _ReceiverRunner:
 
     def _read(self) -> ReceiverActivations:
         """The receiver's activations in both conditions, read when they are not in the result cache."""
-        if self._held is None:
+        if self._activations is None:
             subject, site = self._reading.subject, self._reading.native.site
             name = f"both conditions at {site}, fit {_hash(asdict(subject.contrast), *subject.fit)}"
             stored = self._results.get(name)
             if stored is None:
                 stored = read_receiver(self._model(), subject, site).plain()
                 self._results.put(name, stored)
-            self._held = ReceiverActivations.of(stored)
-        return self._held
+            self._activations = ReceiverActivations.of(stored)
+        return self._activations
 
     def _model(self) -> ChatModel:
         if self._chat is None:

@@ -94,9 +94,7 @@ def _overall(overall: dict[str, Any]) -> list[str]:
         "drop_shuffled": "... shuffled pairs",
         "drop_receiver_random": "... random in the receiver",
     }
-    rows = [
-        [label, *(interval(correlations[key]) for correlations in overall.values())] for key, label in figures.items()
-    ]
+    rows = [[label, *(interval(means[key]) for means in overall.values())] for key, label in figures.items()]
     correlation = "rank correlation of {} with the gain over controls"
     for name, label in (("r2", "R2"), ("cosine", "cosine")):
         correlations = [o["rank_correlation_with_over_controls"][name] for o in overall.values()]

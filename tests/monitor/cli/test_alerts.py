@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from storage.queries.alerts import judged_messages
 from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alerts.alert_scenes import audit_rows
-from tests.support.cli import Invoke, awry, output_of
+from tests.support.cli import Invoke, awry, message_of, output_of
 
 
 def test_bare_it_lists(engine: Engine, run: Invoke) -> None:
@@ -131,3 +131,8 @@ def test_the_list_of_alerts_by_state(engine: Engine, postgres_database: str) -> 
     assert "2 pending, 0 delivered, 0 dead" in listed.stdout
     silenced = awry("alerts", "--state", "silenced", "--database-url", postgres_database)
     assert "bank" not in silenced.stdout
+
+
+@pytest.mark.parametrize("option", [["--json"], ["--state", "open"]])
+def test_options_before_the_subcommand_are_refused(run: Invoke, option: list[str]) -> None:
+    assert "give options after the subcommand" in message_of(run("alerts", *option, "list"))

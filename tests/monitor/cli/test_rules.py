@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from tests.support.alerts.alert_rows import all_outbox
 from tests.support.alerts.alert_scenes import pass_time, scored
-from tests.support.cli import Invoke, awry, output_of, refused
+from tests.support.cli import Invoke, awry, message_of, output_of, refused
 
 
 def test_rules_are_checked_and_tried(engine: Engine, run: Invoke, tmp_path: Path) -> None:
@@ -40,6 +40,11 @@ def test_the_built_in_rules_are_tried_without_a_file(engine: Engine, run: Invoke
 def test_a_budget_of_fewer_messages_than_none_is_refused(run: Invoke) -> None:
     said = ("rules", "budget", "--prevalence", "0.1", "--tpr", "1", "--fpr", "0", "--per-day", "-5")
     assert run(*said).exit_code == 2
+
+
+def test_a_budget_of_endless_messages_is_refused(run: Invoke) -> None:
+    flags = ("--prevalence", "0.1", "--tpr", "1", "--fpr", "0", "--per-day", "inf", "--json")
+    assert "per-day: must be a number of messages" in message_of(run("rules", "budget", *flags))
 
 
 def test_the_budget(run: Invoke) -> None:

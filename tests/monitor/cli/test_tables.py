@@ -51,6 +51,16 @@ def test_a_narrow_terminal_gets_a_line_a_cell(
     assert capsys.readouterr().out.splitlines()[2] == "2   open   b"
 
 
+def test_a_table_without_rows_still_says_what_it_is_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("TERM", "dumb")
+    print_table(("id", "state", "alert"), [])
+    assert capsys.readouterr().out == "id  state  alert\n"
+
+
 def test_the_list_of_alerts_prints_names_as_they_are(engine: Engine, run: Invoke) -> None:
     open_alerts(engine, [flagged(1, tenant="fire"), flagged(2, tenant="[bold]bank[/bold]"), flagged(3, probe="gem")])
     listed = output_of(run("alerts"))

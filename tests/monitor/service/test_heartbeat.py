@@ -13,7 +13,7 @@ from monitor.service import heartbeat
 from monitor.service.heartbeat import HeartbeatWriter
 from monitor.stream.jsonl import JsonLines
 from probes.model.load import ChatModel
-from storage.heartbeat import KEPT
+from storage.heartbeat import MAX_AGE
 from storage.schema import workers
 from tests.support.stream.worker import lines, make_probe, run_worker, wire
 
@@ -60,7 +60,7 @@ def test_it_is_written_while_the_worker_is_busy_and_at_its_end(
 def test_old_rows_are_deleted_when_another_worker_starts(engine: Engine, tmp_path: Path) -> None:
     HeartbeatWriter(engine, source(tmp_path)).write()
     with engine.begin() as connection:
-        connection.execute(update(workers).values(seen_at=func.now() - KEPT))
+        connection.execute(update(workers).values(seen_at=func.now() - MAX_AGE))
     HeartbeatWriter(engine, source(tmp_path)).write()
     assert len(rows(engine)) == 1
 

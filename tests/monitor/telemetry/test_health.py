@@ -165,6 +165,27 @@ def test_a_client_that_sends_no_whole_request_loses_its_connection(
             pass
 
 
+def test_a_client_that_sends_its_headers_byte_by_byte_loses_its_connection(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte alone comes within the time; all of them do not."""
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.4)
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as slow:
+        slow.settimeout(0.05)
+        for _ in range(100):
+            try:
+                slow.sendall(b"G")
+                if not slow.recv(4096):
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        else:
+            pytest.fail("the connection was still open after 100 bytes")
+
+
 def test_a_slow_check_keeps_nobody_waiting() -> None:
     entered, release = threading.Event(), threading.Event()
 

@@ -103,16 +103,16 @@ def test_everything_can_be_read_without_scripts(chromium: Browser, address: str,
         assert page.title() == "2 open · awry"
         assert page.locator("main section").first.inner_text().split()[:2] == ["1", "critical,"]
         page.get_by_role("link", name="threshold").first.click()
-        assert "5.00 over 0.50 class gaps" in page.locator("main").inner_text()
+        expect(page.locator("main")).to_contain_text("5.00 over 0.50 class gaps")
         page.get_by_role("link", name="m31").click()
-        assert "◆ flagged" in page.locator("main").inner_text()
+        expect(page.locator("main")).to_contain_text("◆ flagged")
         page.get_by_role("navigation").get_by_role("link", name="Alerts").click()
         page.get_by_label("Tenant").fill("bank")
         page.get_by_role("button", name="Show").click()
-        assert page.locator("table.alerts tbody tr").count() == 1
+        expect(page.locator("table.alerts tbody tr")).to_have_count(1)
         page.goto(address)
         page.locator("a:has(.score.flagged)").first.click()
-        assert re.search(r"/messages/topic/0/3\d$", page.url)
+        expect(page).to_have_url(re.compile(r"/messages/topic/0/3\d$"))
 
 
 def test_it_refreshes_by_itself(chromium: Browser, address: str, stored: Engine) -> None:
@@ -158,14 +158,14 @@ def test_acknowledging_with_a_token(chromium: Browser, address: str, stored: Eng
         page.locator("main").get_by_role("link", name="Sign in").click()
         page.get_by_label("Token").fill(secret)
         page.locator("main").get_by_role("button", name="Sign in").click()
-        assert page.url == f"{address}/alerts/{alert.id}"
+        expect(page).to_have_url(f"{address}/alerts/{alert.id}")
         page.get_by_role("button", name="Acknowledge").click()
-        assert "acknowledge" in page.locator("#history").inner_text()
+        expect(page.locator("#history")).to_contain_text("acknowledge")
         assert "anna" in page.locator("#history").inner_text()
         page.get_by_label("Verdict").select_option("false")
         page.get_by_label("Note").fill("a joke")
         page.get_by_role("button", name="Judge").click()
-        assert "judged false" in page.locator("#head").inner_text()
+        expect(page.locator("#head")).to_contain_text("judged false")
         (cookie,) = context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         page.get_by_role("button", name="Sign out").click()

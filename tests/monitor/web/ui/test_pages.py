@@ -78,10 +78,10 @@ def test_an_empty_database(browser: TestClient) -> None:
     said = words(browser.get("/").text)
     assert "0 critical, open" in said
     assert "0 scores, last hour none of them flagged (0)" in said
-    assert "Nothing was scored in the last hour either" in said
+    assert "None. Nothing was scored in the last hour either" in said
     assert "No worker heartbeat in the last hour" in said
     assert "No alert." in words(browser.get("/alerts").text)
-    assert "No worker has loaded a probe yet" in words(browser.get("/probes").text)
+    assert "No worker has loaded a probe yet. awry run --probe NAME loads one." in words(browser.get("/probes").text)
 
 
 def test_now_counts_what_is_there(engine: Engine, browser: TestClient) -> None:
