@@ -169,6 +169,7 @@ def test_acknowledging_with_a_token(chromium: Browser, address: str, stored: Eng
         (cookie,) = context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("link", name="Sign in").first).to_be_visible()
         assert context.cookies() == []
     after = next(a for a in all_alerts(stored) if a.id == alert.id)
     assert (after.state, after.acknowledged_by, after.verdict) == ("acknowledged", "anna", "false")
