@@ -1,4 +1,4 @@
-# awry's image: one for the worker, the outbox loop and the page; docker-compose.yml runs one service of each.
+# awry's image: one for the worker, the outbox loop and the web pages; docker-compose.yml runs one service of each.
 #
 #   docker build -t awry .                                      CPU
 #   docker build -t awry:gpu --build-arg TORCH_BACKEND=cu130 .  NVIDIA, the CUDA of requirements.lock

@@ -74,7 +74,13 @@ AnswersOut = Annotated[str | None, Option(help="where replies go: a file, -, or 
 VerdictsOut = Annotated[str | None, Option(help="where ids, scores and decisions go: a file, -, or kafka:TOPIC")]
 DeadLettersOut = Annotated[str | None, Option(help="where dead letters go: a file, -, kafka:TOPIC or none")]
 Privacy = Annotated[str | None, Option(help="how much of the text is stored: none, sha256 or full")]
-Listen = Annotated[str | None, Option(help="HOST:PORT of /metrics, /healthz, /readyz, and of what awry serve adds")]
+Listen = Annotated[
+    str | None,
+    Option(
+        help="HOST:PORT of /metrics, /healthz, /readyz, and of what awry serve adds",
+        show_default="127.0.0.1:9464 for awry serve and with a Kafka source, else none",
+    ),
+]
 Logs = Annotated[str | None, Option(help="auto, terminal or json")]
 Once = Annotated[bool, Option("--once", help="do what is due and stop, instead of going on until Ctrl-C")]
 Stored = Annotated[bool, Option("--stored", help="messages whose text is in the tables, instead of a stream")]

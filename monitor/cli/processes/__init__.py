@@ -1,1 +1,1 @@
-"""Commands that run until they are stopped: the worker, the sender, the page, a replay, Kafka, the demos."""
+"""Commands that run until they are stopped: the worker, the sender, the web pages, a replay, Kafka, the demos."""

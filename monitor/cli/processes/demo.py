@@ -24,10 +24,10 @@ def demo(out: o.Out = Path("out"), state_dir: o.StateDir = None, fresh: o.Fresh 
 
 @commands.command()
 def stack(out: o.Out = Path("out"), state_dir: o.StateDir = None, once: o.Once = False) -> None:
-    """The demo through the whole chain: Kafka, worker, sender and page as processes, PostgreSQL. Ctrl-C ends it.
+    """The demo through the whole chain: Kafka, worker, sender and web pages as processes, PostgreSQL. Ctrl-C ends it.
 
-    Prints the same table, then addresses of the page, Kafka and metrics; logs go to --out. Its data is in the folder
-    stack of the state folder.
+    Prints the same table, then addresses of the web pages, Kafka and metrics; logs go to --out. Its data is in
+    the folder stack of the state folder.
     """
     from monitor.settings import load_settings
     from monitor.stack import run_stack

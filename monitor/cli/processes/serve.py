@@ -1,4 +1,4 @@
-"""`awry serve`: the page and the HTTP API."""
+"""`awry serve`: the web pages and the HTTP API."""
 
 from __future__ import annotations
 
