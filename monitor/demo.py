@@ -256,11 +256,11 @@ def _print_next(console: Console, settings: Settings, picture: Path) -> None:
     awry = "awry" if shutil.which("awry") else os.path.relpath(Path(sys.executable).with_name("awry"))
     console.print("\n[bold]next[/]")
     for command, what in (
-        (f"{awry} serve --state-dir {own}", "the page: these alerts, scores and answers in a browser"),
+        (f"{awry} serve --state-dir {own}", "web pages: these alerts, scores and answers in a browser"),
         (f"{awry} alerts --state-dir {own}", "the alerts that this run opened"),
         (f'{awry} db psql --state-dir {own} -c "TABLE scores LIMIT 5"', "every score is a row in PostgreSQL"),
         (
-            f"awry run --adapter {ADAPTER} --source {picture.parent}/traffic.jsonl",
+            f"{awry} run --adapter {ADAPTER} --source {picture.parent}/traffic.jsonl",
             "the same worker, as a service would",
         ),
     ):
