@@ -102,3 +102,19 @@ def test_known_errors() -> None:
 def test_an_option_of_a_group_holds_for_what_it_does_alone(engine: Engine, run: Invoke) -> None:
     open_alerts(engine, [flagged(1)])
     assert run("alerts", "--json").stdout == run("alerts", "list", "--json").stdout != ""
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("alerts list --limit 10001", "--limit"),
+        ("db retain --days 99999999", "--days"),
+        ("kafka --port 99999", "--port"),
+        ("kafka --partitions 0", "--partitions"),
+        ("rules budget --prevalence 0.1 --tpr 1 --fpr 0 --per-day -1", "--per-day"),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_before_anything_runs(words: str, option: str) -> None:
+    done = invoke(*words.split())
+    assert done.exit_code == 2
+    assert f"Invalid value for {option}" in done.stderr.replace("'", "")

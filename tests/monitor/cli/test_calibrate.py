@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine
 
 from probes.card import save_probe
 from probes.model.load import ChatModel
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import scored
-from tests.support.cli import Invoke, output_of
+from tests.support.cli import Invoke, invoke, output_of
 from tests.support.stream.worker import make_probe
 
 
@@ -46,3 +47,15 @@ def test_calibrate_says_what_it_leaves_out(engine: Engine, run: Invoke, chat: Ch
     assert "2 of 42 messages left out: their alerts were judged true or authorised tests" in said
     # 5 % of 40 are the two highest, 0.39 and 0.38.
     assert "threshold 0.370" in said
+
+
+def test_calibrate_says_that_it_starts_a_database(
+    engine: Engine, chat: ChatModel, postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWRY_DATABASE_URL", raising=False)
+    monkeypatch.setattr("storage.embedded.embedded_url", lambda _state_dir: postgres_database)
+    for n in range(40):
+        scored(engine, n, value=n / 100)
+    card = save_probe(make_probe(chat), tmp_path)
+    done = invoke("calibrate", "--probe", card, "--from-tables", "--target-fpr", "0.05", "--out", tmp_path / "new")
+    assert done.stderr.splitlines()[0] == "awry: starting the embedded PostgreSQL", repr(done.exception)

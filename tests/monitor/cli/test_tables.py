@@ -51,6 +51,18 @@ def test_a_narrow_terminal_gets_a_line_a_cell(
     assert capsys.readouterr().out.splitlines()[2] == "2   open   b"
 
 
+@pytest.mark.parametrize(("term", "styled"), [("xterm", True), ("dumb", False)])
+def test_a_dumb_terminal_gets_no_escape_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], term: str, styled: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", term)
+    for columns in ("80", "10"):
+        monkeypatch.setenv("COLUMNS", columns)
+        print_table(("id", "state", "alert"), [("1", "open", "a")], title="title")
+        assert ("\x1b[" in capsys.readouterr().out) is styled
+
+
 def test_a_table_without_rows_still_says_what_it_is_about(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
