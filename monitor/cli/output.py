@@ -16,8 +16,13 @@ def say(text: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output. Times are ISO 8601 in UTC; dataclasses are objects; the rest is text."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain))
+    """One JSON document on standard output.
+
+    Times are ISO 8601 in UTC; dataclasses are objects; numbers that JSON has not (NaN, Infinity) are null; the rest is
+    text.
+    """
+    plain = json.loads(json.dumps(document, default=_plain), parse_constant=lambda _: None)
+    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:

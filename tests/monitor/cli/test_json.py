@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from monitor.cli.output import print_json
 from tests.support import ROOT
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import scored
@@ -112,3 +113,8 @@ def test_the_budget_says_what_is_not_there_as_null(run: Invoke) -> None:
     document = json.loads(run(*BUDGET.split()[:-2], "--json").stdout)
     assert document["per_day"] is None
     assert set(document["per_million"]) == {"alerts", "true_alerts", "missed", "precision"}
+
+
+def test_what_json_has_no_word_for_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [float("nan"), 1.5], "b": float("inf"), "c": "NaN"})
+    assert capsys.readouterr().out == '{\n  "a": [\n    null,\n    1.5\n  ],\n  "b": null,\n  "c": "NaN"\n}\n'
