@@ -21,7 +21,9 @@ from probes.capture.sites import Site
 from probes.directions import Direction, difference_in_means, pooled_activations
 from probes.model.load import ChatModel
 
-Activations = dict[Site, NDArray[np.float32]]
+# Activations (rows, width) at one site.
+Rows = NDArray[np.float32]
+Activations = dict[Site, Rows]
 LAST_PROMPT = Aggregation("last", "prompt")
 
 

@@ -284,12 +284,12 @@ def _breach(rule: ThresholdRule, group: Sequence[Flagged]) -> Breach:
     )
 
 
-def _row(one: Flagged, day: date) -> dict[str, Any]:
+def _row(score: Flagged, day: date) -> dict[str, Any]:
     return {
-        "source": one.coordinates.source,
-        "partition": one.coordinates.partition,
-        "offset": one.coordinates.offset,
+        "source": score.coordinates.source,
+        "partition": score.coordinates.partition,
+        "offset": score.coordinates.offset,
         "day": day,
-        "message_id": clean(one.message_id),
-        "score": one.score,
+        "message_id": clean(score.message_id),
+        "score": score.score,
     }

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from probes.capture.batches import Encoded
 from probes.capture.sites import Site
-from probes.conditions import Activations, Condition, activations_by_condition
+from probes.conditions import Activations, Condition, Rows, activations_by_condition
 from probes.directions import Direction, Floats, difference_in_means, random_like
 from probes.errors import DirectionError
 from probes.evaluation import Interval, auroc, auroc_value, from_chance
@@ -36,7 +36,6 @@ LEAST = 5
 _FOLDS = 5
 _COSINE_DRAWS = 200
 Flags = NDArray[np.bool_]
-Cloud = NDArray[np.float32]
 
 
 def prediction(
@@ -106,8 +105,8 @@ def _counts(shown: Flags) -> dict[str, int]:
 def _at(
     site: Site,
     direction: Direction,
-    fit: Cloud,
-    test: Cloud,
+    fit: Rows,
+    test: Rows,
     fit_shown: Flags,
     test_shown: Flags,
     draws: int,
@@ -132,7 +131,7 @@ def _at(
     }
 
 
-def _cross_validated(values: Cloud, shown: Flags, seed: int) -> float:
+def _cross_validated(values: Rows, shown: Flags, seed: int) -> float:
     """AUROC of differences in means on the folds that they were not made of; both classes in every fold."""
     rng = np.random.default_rng(seed)
     fold = np.empty(len(shown), dtype=int)
@@ -148,13 +147,13 @@ def _cross_validated(values: Cloud, shown: Flags, seed: int) -> float:
     return auroc_value(scores, shown)
 
 
-def _difference(values: Cloud, shown: Flags) -> Floats:
+def _difference(values: Rows, shown: Flags) -> Floats:
     wide = values.astype(np.float64)
     difference: Floats = wide[shown].mean(0) - wide[~shown].mean(0)
     return difference
 
 
-def _cosine(unit: Floats, values: Cloud, shown: Flags, draws: int, seed: int) -> dict[str, Any]:
+def _cosine(unit: Floats, values: Rows, shown: Flags, draws: int, seed: int) -> dict[str, Any]:
     """Cosine of the detector to a unit vector: bootstrap interval, and 95 % of |cosine| under shuffled labels."""
     rng = np.random.default_rng(seed)
 

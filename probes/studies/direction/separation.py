@@ -20,16 +20,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from probes.capture.sites import Site
+from probes.conditions import Rows
 from probes.directions import Direction, Floats, cosine, directions_at, random_like
 from probes.errors import DirectionError
 from probes.evaluation import Interval, rate
 from probes.studies.direction.conditions import ClassActivations, ComparisonActivations
 
 _RESAMPLES = 1000
-Cloud = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def separation(
         bad, good = fit.misaligned[site], fit.aligned[site]
         test_rows = test.misaligned[site], test.aligned[site]
 
-        def rule(unit: Floats, a: Cloud = bad, b: Cloud = good, test_rows: tuple[Cloud, Cloud] = test_rows) -> _Rule:
+        def rule(unit: Floats, a: Rows = bad, b: Rows = good, test_rows: tuple[Rows, Rows] = test_rows) -> _Rule:
             return _Rule.at(unit, a, b, *test_rows)
 
         row: dict[str, Any] = {
@@ -134,7 +133,7 @@ class _Rule:
     cut: float
 
     @staticmethod
-    def at(unit: Floats, fit_bad: Cloud, fit_good: Cloud, test_bad: Cloud, test_good: Cloud) -> _Rule:
+    def at(unit: Floats, fit_bad: Rows, fit_good: Rows, test_bad: Rows, test_good: Rows) -> _Rule:
         a, b = float((fit_bad @ unit).mean()), float((fit_good @ unit).mean())
         sign = 1.0 if a >= b else -1.0  # of a direction that was not made of these classes
         return _Rule(sign * (test_bad @ unit), sign * (test_good @ unit), sign * (a + b) / 2)
@@ -183,7 +182,7 @@ def cohens_d(bad: Floats, good: Floats, *, paired: bool, seed: int = 0) -> Inter
     return Interval(value, float(low), float(high), len(bad) + len(good))
 
 
-def _permuted(bad: Cloud, good: Cloud, test_bad: Cloud, test_good: Cloud, draws: int, seed: int) -> list[float]:
+def _permuted(bad: Rows, good: Rows, test_bad: Rows, test_good: Rows, draws: int, seed: int) -> list[float]:
     """Accuracies, on the true test labels, of directions made of shuffled fit labels."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([bad, good]).astype(np.float64)
@@ -206,7 +205,7 @@ def _spread(accuracies: list[float]) -> dict[str, Any]:
     }
 
 
-def _between(bad: dict[Site, Cloud], good: dict[Site, Cloud]) -> tuple[dict[Site, Direction], list[str]]:
+def _between(bad: dict[Site, Rows], good: dict[Site, Rows]) -> tuple[dict[Site, Direction], list[str]]:
     activations = {site: np.concatenate([bad[site], good[site]]) for site in bad}
     n_bad, n_good = (len(next(iter(side.values()))) for side in (bad, good))
     return directions_at(activations, np.arange(n_bad + n_good) < n_bad)

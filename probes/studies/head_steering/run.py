@@ -263,8 +263,8 @@ def _at_the_edge(alpha: float, plan: HeadsPlan) -> list[str]:
     return [f"alpha {strongest:g} is the strongest that was tried: more may do more, or break the text"]
 
 
-def _broken(*cache: ResultCache) -> list[str]:
-    n = sum(k.broken for k in cache)
+def _broken(*caches: ResultCache) -> list[str]:
+    n = sum(cache.broken for cache in caches)
     return [f"{n} kept results were not whole and were measured again"] if n else []
 
 

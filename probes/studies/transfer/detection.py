@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.capture.sites import Site
+from probes.conditions import Rows
 from probes.directions import Direction
 from probes.evaluation import Interval, auroc, auroc_value, from_chance
 from probes.model.load import ChatModel
 from probes.steer.contrast import Contrast, read_condition
 from probes.studies.subjects import Subject
-
-Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
