@@ -32,7 +32,7 @@ chaos: $(READY)
 
 setup: $(READY)
 
-# uv is bootstrapped into the virtual environment; the lock pins every version, and holds no index addresses.
+# uv is bootstrapped into the virtual environment; the lock pins every version of `.[dev]`, and holds no index addresses.
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "awry needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv does not work here (Debian: apt-get install python3-venv)"; exit 1; }
@@ -96,4 +96,4 @@ image-test:
 	@bash scripts/image_test.sh
 
 clean:
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) out .cache .mypy_cache .ruff_cache .pytest_cache

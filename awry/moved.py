@@ -99,6 +99,7 @@ MOVED = {
     "monitor.cli.study": "monitor.cli.research.study",
     "monitor.cli.study_inputs": "monitor.cli.inputs",
     "monitor.cli.tokens": "monitor.cli.operations.tokens",
+    "monitor.cli": "monitor.cli.app",
     "monitor.cluster": "monitor.stream.kafka.client",
     "monitor.dead_letters": "monitor.service.dead_letter_limit",
     "monitor.evaluation": "monitor.service.rule_loop",

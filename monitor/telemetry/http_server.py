@@ -1,7 +1,7 @@
 """One ASGI application on one address, in a daemon thread: pages and API of `awry serve`, health of every process.
 
-Contract: `bind` takes HOST:PORT apart and gives a listening socket; an address that cannot be had is a SettingsError
-that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since paths may hold
+Contract: `parse_address` takes HOST:PORT apart, `bind` gives a listening socket; an address that cannot be had is a
+SettingsError that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since paths may hold
 names of users, and X-Forwarded-* is ignored, since no setting says which proxies are trusted. A client that does not
 send the whole of its headers within REQUEST_SECONDS of their first byte loses its connection.
 
@@ -126,9 +126,13 @@ class _Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._begun is None:
             self._begun = self.loop.time()
+        before = self.conn.their_state
         super().data_received(data)  # stops the timer
         if self.conn.their_state is not h11.IDLE:  # the headers are complete
             self._begun = None
+        elif before is not h11.IDLE:  # the rest of a body whose response was sent: the next request has yet to begin
+            self._begun = None
+            self._close_after(self.loop.time())
         elif self.timeout_keep_alive_task is None:
             self._close_after(self._begun)
 

@@ -150,7 +150,7 @@ SCORE_DRIFT = _gauge(
 )
 RULE_EVALUATIONS = _counter(
     "awry_rule_looks_total",
-    "evaluations",
+    "looks",
     "Evaluations of rate and monitor rules; left: another process was evaluating",
     result=("done", "failed", "left"),
 )
