@@ -1,9 +1,9 @@
 """One ASGI application on one address, in a daemon thread: pages and API of `awry serve`, health of every process.
 
 Contract: `parse_address` takes HOST:PORT apart, `bind` gives a listening socket; an address that cannot be had is a
-SettingsError that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since paths may hold
-names of users, and X-Forwarded-* is ignored, since no setting says which proxies are trusted. A client that does not
-send the whole of its headers within REQUEST_SECONDS of their first byte loses its connection.
+SettingsError that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since
+paths may hold names of users, and X-Forwarded-* is ignored, since no setting says which proxies are trusted. A client
+that does not send the whole of its headers within REQUEST_SECONDS of their first byte loses its connection.
 
 There is neither TLS nor a password: listen on loopback, or behind a proxy that has them.
 """
