@@ -8,18 +8,20 @@ from typing import Any
 
 @dataclass(frozen=True, order=True)
 class Coordinates:
-    """Where a message came from; for JSON lines partition is 0 and offset the byte offset."""
+    """Where a message came from; for JSON lines partition is 0 and offset the byte offset. `sub` counts the messages
+    within one record, from 0."""
 
     source: str
     partition: int
     offset: int
+    sub: int = 0
 
     def __post_init__(self) -> None:
         # A file's name may not be valid text; coordinates must equal what the tables give back.
         object.__setattr__(self, "source", clean(self.source))
 
     def __str__(self) -> str:
-        return f"{self.source}/{self.partition}/{self.offset}"
+        return f"{self.source}/{self.partition}/{self.offset}{f'.{self.sub}' if self.sub else ''}"
 
 
 def clean(value: Any) -> Any:

@@ -129,15 +129,27 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
             with engine.begin() as connection:
                 return work(connection)
-        except OperationalError:
+        except DBAPIError as error:
+            if not _is_outage(error):
+                raise StorageError(f"database: the batch was refused ({_refusal(error)})") from None
             if wait is None:
                 break
             time.sleep(wait)
-        except DBAPIError as error:
-            raise StorageError(f"database: the batch was refused ({_refusal(error)})") from None
     raise DatabaseUnavailableError(
         f"database: not reachable for {sum(_RETRY_SECONDS):g} s; nothing of this batch was committed"
     )
+
+
+# What passes by itself, by SQLSTATE or its class: no connection, resources, a server that stops or starts, a rollback
+# because of other transactions, a lock that was not to be had, a standby, a transaction that was idle for too long.
+_OUTAGES = ("08", "40", "53", "57P", "55P03", "25006", "25P03", "25P04")
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether the same statements may succeed later. An OperationalError alone says too little: a row that an index
+    cannot hold is one."""
+    state = getattr(error.orig, "sqlstate", None)
+    return isinstance(error, OperationalError) if state is None else state.startswith(_OUTAGES)
 
 
 def _refusal(error: DBAPIError) -> str:

@@ -32,24 +32,25 @@ _RANGES = (
 _MESSAGES = text(
     f"""
     SELECT m.* FROM {_RANGES} CROSS JOIN LATERAL (
-        SELECT source, partition, "offset", payload_sha256, day, status, reason FROM messages
+        SELECT source, partition, "offset", sub, payload_sha256, day, status, reason FROM messages
         WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high OFFSET 0
     ) AS m
     """  # noqa: S608 - constants of this module
 )
 _SCORES = text(
     f"""
-    SELECT s.source, s.partition, s."offset", count(*) FROM {_RANGES} CROSS JOIN LATERAL (
-        SELECT source, partition, "offset" FROM scores
+    SELECT s.source, s.partition, s."offset", s.sub, count(*) FROM {_RANGES} CROSS JOIN LATERAL (
+        SELECT source, partition, "offset", sub FROM scores
         WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high
         AND day BETWEEN :first AND :last AND probe = ANY(:probes) OFFSET 0
-    ) AS s GROUP BY s.source, s.partition, s."offset"
+    ) AS s GROUP BY s.source, s.partition, s."offset", s.sub
     """  # noqa: S608
 )
 
 
 def known_messages(connection: Connection, keys: Iterable[Key]) -> list[Row[Any]]:
-    """The rows of messages at these coordinates: source, partition, offset, payload_sha256, day, status, reason."""
+    """The rows of messages at these coordinates: source, partition, offset, sub, payload_sha256, day, status, reason.
+    All messages of a record are found; those of conflicts too."""
     wanted = set(keys)
     if not wanted:
         return []
@@ -58,14 +59,15 @@ def known_messages(connection: Connection, keys: Iterable[Key]) -> list[Row[Any]
 
 def score_counts(
     connection: Connection, keys: Iterable[Key], days: tuple[date, date], probes: Sequence[str]
-) -> dict[Key, int]:
-    """How many of `probes` have scored a message, where its day is among `days`, first and last; 0 is left out."""
+) -> dict[tuple[str, int, int, int], int]:
+    """How many of `probes` have scored a message, by its coordinates with the sub-index, where its day is among `days`,
+    first and last; 0 is left out."""
     wanted = set(keys)
     if not wanted:
         return {}
     first, last = days
     values = {**_ranges(wanted), "first": first, "last": last, "probes": list(probes)}
-    return {(r[0], r[1], r[2]): int(r[3]) for r in connection.execute(_SCORES, values)}
+    return {(r[0], r[1], r[2], r[3]): int(r[4]) for r in connection.execute(_SCORES, values) if tuple(r[:3]) in wanted}
 
 
 def _ranges(keys: Iterable[Key]) -> dict[str, list[Any]]:

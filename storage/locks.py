@@ -15,5 +15,6 @@ class AdvisoryLock(IntEnum):
     PARTITIONS = 0x41575250  # who makes or drops partitions
     SILENCES = 0x41575251  # who creates or expires silences; shared by those who read them to open alerts
     RULES = 0x41575252  # who evaluates rate and monitor rules
+    SOURCES = 0x41575253  # who gives a log a source name
     ROLLUP = 0x41575255  # who brings the rollups up to date
     MIGRATION = 0x41575259  # who migrates the schema

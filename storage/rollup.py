@@ -10,7 +10,8 @@ The watermark is safe because `created_at` is the time at which the writer's tra
 beginning of every transaction that is still open in this database. A long one (a dump) therefore holds the rollups
 back. A role that may not see when others' transactions began (other roles than its own, without pg_read_all_stats)
 relies on them taking less than `_SLACK`. Scores of a probe that was never registered are left out, and so is what is
-written after the server's clock was set back, until it has caught up.
+written after the server's clock was set back, until it has caught up. Of a tenant's or model's name the first 250
+characters count.
 
 Retention removes rollups with the scores (`storage.retention`).
 """
@@ -26,6 +27,8 @@ from storage.locks import AdvisoryLock
 
 _SLACK = "10 seconds"
 _STEP = "1 hour"
+# Characters of a name in the rollups: two such names of four bytes each fit in one row of an index (2,704 bytes).
+_NAME = 250
 
 _NEXT = text(
     f"""
@@ -45,12 +48,13 @@ _NEXT = text(
 
 # A message is joined by its whole key, the day included, so that one partition a score is asked.
 _SCORES = text(
-    """
+    f"""
     WITH fresh AS MATERIALIZED (
         SELECT date_bin('5 minutes', s.created_at, '2000-01-01') AS bucket, s.probe, s.probe_version,
-            coalesce(m.tenant, '') AS tenant, coalesce(m.model, '') AS model, s.score, s.threshold, s.flagged
+            coalesce(left(m.tenant, {_NAME}), '') AS tenant, coalesce(left(m.model, {_NAME}), '') AS model,
+            s.score, s.threshold, s.flagged
         FROM scores AS s LEFT JOIN messages AS m ON m.source = s.source AND m.partition = s.partition
-            AND m."offset" = s."offset" AND m.day = s.day AND m.status IN ('scored', 'truncated')
+            AND m."offset" = s."offset" AND m.sub = s.sub AND m.day = s.day AND m.status IN ('scored', 'truncated')
         WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
     ), grouped AS (
         SELECT bucket, probe, probe_version, tenant, model, count(*) AS n, count(*) FILTER (WHERE flagged) AS flagged,
@@ -72,7 +76,7 @@ _SCORES = text(
         ON CONFLICT (bucket, probe, probe_version, model, bin) DO UPDATE SET n = old.n + excluded.n
     )
     SELECT count(*) FROM fresh
-    """
+    """  # noqa: S608 - constants of this module
 )
 _HEADS = text(
     """
@@ -80,7 +84,7 @@ _HEADS = text(
     SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, h.layer, h.head, count(*),
         sum(h.score), count(*) FILTER (WHERE s.flagged), coalesce(sum(h.score) FILTER (WHERE s.flagged), 0)
     FROM scores AS s JOIN head_scores AS h ON h.source = s.source AND h.partition = s.partition
-        AND h."offset" = s."offset" AND h.probe = s.probe AND h.day = s.day
+        AND h."offset" = s."offset" AND h.sub = s.sub AND h.probe = s.probe AND h.day = s.day
     WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
     GROUP BY 1, 2, 3, 4, 5
     ON CONFLICT (bucket, probe, probe_version, layer, head) DO UPDATE SET n = old.n + excluded.n,

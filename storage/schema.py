@@ -1,7 +1,9 @@
 """The tables. One dialect: PostgreSQL.
 
-A message is known by its coordinates: (source, partition, offset), which for Kafka are topic, partition and offset,
-for JSON lines the source's name, 0 and the byte offset. `day` is the message's own day where it has a timestamp,
+A message is known by its coordinates: (source, partition, offset, sub), which for Kafka are topic, partition and
+offset, for JSON lines the source's name, 0 and the byte offset; `sub` counts the messages within one record. A topic that was
+deleted and made again, or another file of the same name, is another log and gets a source name of its own (the table
+`sources`). `day` is the message's own day where it has a timestamp,
 else the day of first ingest; it never changes once written. Scores are in class gaps.
 
 What grows with traffic (`BY_DAY`) is partitioned by `day`: one partition a day near today, and a default partition for
@@ -53,6 +55,8 @@ def _coordinates() -> list[Column[object]]:
         Column("source", Text, primary_key=True),
         Column("partition", Integer, primary_key=True),
         Column("offset", BigInteger, primary_key=True),
+        # Which message of its record; 0 for a record that is one message.
+        Column("sub", Integer, primary_key=True),
     ]
 
 
@@ -68,7 +72,7 @@ messages = Table(
     "messages",
     metadata,
     *_coordinates(),
-    # Part of the key: other content at known coordinates (a recreated topic) is a row of its own, marked failed.
+    # Part of the key: other content at known coordinates of a source without an identity is a row of its own, failed.
     Column("payload_sha256", Text, primary_key=True),
     _day(),
     Column("message_id", Text),
@@ -85,7 +89,22 @@ messages = Table(
     Column("text", JSONB(none_as_null=True)),
     Column("text_sha256", Text),
     Column("attributes", JSONB(none_as_null=True)),
+    # The format that the payload was read as, and the sender's trace.
+    Column("format", Text),
+    Column("trace_id", Text),
+    # `template`, or `adapted` where the model's template refused the conversation as it was; what was adapted or
+    # dropped is in `notes`, in closed wording without any text of the message.
+    Column("rendered", Text),
+    Column("notes", JSONB(none_as_null=True)),
+    # Parts without text by kind ({"image": 2}), and control tokens in the content.
+    Column("unread", JSONB(none_as_null=True)),
+    Column("special_tokens", Integer),
+    # Why the message was not read whole (`length`, `media`, `length,media`); NULL when it was. Over-long ones were read
+    # in so many windows.
+    Column("partial", Text),
+    Column("windows", Integer),
     CheckConstraint(f"status IN {STATUSES!r}", name="status"),
+    CheckConstraint("rendered IN ('template', 'adapted')", name="rendered"),
     Index(None, "day"),
     Index(None, "message_id"),
     # Of a tenant, or a conversation, the latest.
@@ -97,6 +116,7 @@ messages = Table(
         "ingested_at",
         postgresql_where=text("status IN ('skipped', 'invalid', 'failed')"),
     ),
+    Index("ix_messages_partial", "ingested_at", postgresql_where=text("partial IS NOT NULL")),
     postgresql_partition_by="RANGE (day)",
 )
 
@@ -120,7 +140,7 @@ scores = Table(
         "probe",
         "created_at",
         postgresql_where=text("flagged"),
-        postgresql_include=["source", "partition", "offset", "day"],
+        postgresql_include=["source", "partition", "offset", "sub", "day"],
     ),
     postgresql_partition_by="RANGE (day)",
 )
@@ -152,7 +172,35 @@ answers = Table(
     postgresql_partition_by="RANGE (day)",
 )
 
-BY_DAY = (messages, scores, head_scores, answers)
+# Scores of the windows that an over-long message was read in; they flag nothing.
+window_scores = Table(
+    "window_scores",
+    metadata,
+    *_coordinates(),
+    Column("probe", Text, primary_key=True),
+    Column("window", SmallInteger, primary_key=True),
+    _day(),
+    # Where the window begins in the text, and its length.
+    Column("first_token", Integer, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("score", Double, nullable=False),
+    postgresql_partition_by="RANGE (day)",
+)
+
+BY_DAY = (messages, scores, head_scores, answers, window_scores)
+
+# Which log a source name stands for. `stream` is what people call it (a topic, a file's name); `log` identifies the
+# topic or the file itself, NULL as long as only messages from before this table are known. The first log of a stream
+# has its name, the others NAME@2, NAME@3; a log whose content changed under it (a truncated partition) has several.
+sources = Table(
+    "sources",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("stream", Text, nullable=False),
+    Column("log", Text),
+    _now("first_seen_at"),
+    Index(None, "stream", "log"),
+)
 
 probes = Table(
     "probes",
@@ -271,7 +319,7 @@ api_tokens = Table(
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("secret_sha256", LargeBinary, nullable=False),
-    # `act` includes reading.
+    # `act` includes reading; `ingest` may only send messages.
     Column("scope", Text, nullable=False),
     _now("created_at"),
     Column("created_by", Text, nullable=False),
@@ -279,7 +327,7 @@ api_tokens = Table(
     Column("revoked_at", DateTime(timezone=True)),
     # To the minute.
     Column("last_used_at", DateTime(timezone=True)),
-    CheckConstraint("scope IN ('read', 'act')", name="scope"),
+    CheckConstraint("scope IN ('read', 'act', 'ingest')", name="scope"),
     Index("ix_api_tokens_secret", "secret_sha256", unique=True),
     # One live token a name. An index predicate cannot use the time: taking the name of an expired token marks that one.
     Index("ix_api_tokens_live_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),

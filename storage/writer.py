@@ -1,10 +1,13 @@
 """The one writer of messages, scores and answers: idempotent on message coordinates.
 
 Contract: `write_batch(connection, batch)` runs in the caller's transaction and returns the score rows that are new,
-so that alerts count each score once whatever is delivered again. Writing the same batch twice adds no row. A message
-whose coordinates already hold another payload becomes a visible `failed` row, and gets no score. Both hold whatever
-day the caller gives: a known message keeps the day it was first written with. Writers of one (source, partition)
-exclude each other, since no key of the tables spans the days.
+so that alerts count each score once whatever is delivered again. Writing the same batch twice adds no row. Both hold
+whatever day the caller gives: a known message keeps the day it was first written with. Writers of one (source,
+partition) exclude each other, since no key of the tables spans the days.
+
+Rows carry final coordinates: `storage.sources.place` gives records that come with a log their source name, so that no
+two payloads share coordinates; its `known` is passed on. Without a log there is nothing to tell two payloads at the
+same coordinates apart by: the later one becomes a visible `failed` row, and gets no score.
 
 The writer creates no partitions: call `storage.partitions.Days` with the days before a batch. A message that retention
 has dropped is new when it is delivered again.
@@ -14,27 +17,23 @@ Strings that PostgreSQL cannot hold are changed on the way in: NUL becomes U+240
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 
 from storage.bulk import insert_new, insert_rows
 from storage.coordinates import Coordinates, clean
-from storage.known import known_messages
-from storage.schema import answers, head_scores, messages, probes, scores
+from storage.schema import answers, head_scores, messages, probes, scores, window_scores
+from storage.sources import CONFLICT, Known, Place, lock_streams, place
 
-CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
-
-# A message that failed before and is scored now.
-_UPDATE_OF_FAILED = (("status", "reason", "tokens"), "old.status = 'failed' AND excluded.status <> 'failed'")
-
-_LOCK_STREAMS = text(
-    "SELECT count(pg_advisory_xact_lock(hashtextextended('awry ' || source, partition))) FROM "
-    "unnest(CAST(:sources AS text[]), CAST(:partitions AS bigint[])) AS streams (source, partition)"
+# A message that failed, or that an older version could not read, and is scored now: everything but its key and times.
+_KEPT = ("source", "partition", "offset", "sub", "payload_sha256", "day", "ingested_at")
+_UPDATE_OF_FAILED = (
+    tuple(c.name for c in messages.columns if c.name not in _KEPT),
+    "old.status IN ('failed', 'invalid') AND excluded.status NOT IN ('failed', 'invalid')",
 )
 
 
@@ -57,6 +56,15 @@ class MessageRow:
     text: dict[str, Any] | None = None
     text_sha256: str | None = None
     attributes: dict[str, Any] | None = None
+    format: str | None = None
+    trace_id: str | None = None
+    # `template` or `adapted`; `notes` are in closed wording, `unread` counts parts without text by kind.
+    rendered: str | None = None
+    notes: tuple[str, ...] = ()
+    unread: dict[str, int] = field(default_factory=dict)
+    special_tokens: int = 0
+    partial: str | None = None
+    windows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,18 @@ class AnswerRow:
     text_sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class WindowRow:
+    """One probe's score of one window of an over-long message, in class gaps; it flags nothing."""
+
+    at: Coordinates
+    probe: str
+    window: int
+    first_token: int
+    tokens: int
+    score: float
+
+
 @dataclass
 class BatchRows:
     """All rows of one batch."""
@@ -93,6 +113,7 @@ class BatchRows:
     messages: list[MessageRow] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
     answers: list[AnswerRow] = field(default_factory=list)
+    windows: list[WindowRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -104,29 +125,40 @@ class Written:
     scores: tuple[ScoreRow, ...]
 
 
-def write_batch(connection: Connection, batch: BatchRows) -> Written:
-    """Write one batch in the caller's transaction."""
-    if batch.messages:
-        _lock_streams(connection, batch.messages)
-    first = _first_payloads(connection, batch.messages)
+def write_batch(
+    connection: Connection,
+    batch: BatchRows,
+    known: dict[tuple[str, int, int], list[tuple[int, Known]]] | None = None,
+) -> Written:
+    """Write one batch in the caller's transaction. `known` is what `place` found in this transaction, under the locks
+    of the streams; without it both are done here."""
+    if known is None:
+        known = {}
+        if batch.messages:
+            lock_streams(connection, ((row.at.source, row.at.partition) for row in batch.messages))
+            known = place(connection, [Place(*_key(r.at)[:3], None, r.payload_sha256) for r in batch.messages]).known
+    first = {
+        Coordinates(*key, sub): (each.payload_sha256, each.day) for key, found in known.items() for sub, each in found
+    }
     # By key: a message that comes twice within a batch is one row, which PostgreSQL refuses to touch twice.
     rows: dict[tuple[Coordinates, str], dict[str, Any]] = {}
     conflicting = set()
     for message in batch.messages:
-        known = first.setdefault(message.at, (message.payload_sha256, message.day))
-        values = _message_values(message, known[1])
-        if known[0] != message.payload_sha256:
+        original = first.setdefault(message.at, (message.payload_sha256, message.day))
+        values = _message_values(message, original[1])
+        if original[0] != message.payload_sha256:
             conflicting.add(message.at)
             values |= {"status": "failed", "reason": CONFLICT}
         rows.setdefault((message.at, message.payload_sha256), values)
     added = insert_rows(connection, messages, list(rows.values()), update=_UPDATE_OF_FAILED)
-    days = {at: known[1] for at, known in first.items()}
+    days = {at: day for at, (_, day) in first.items()}
     valid = list({(s.at, s.probe): s for s in batch.scores if s.at not in conflicting}.values())
-    key = ("source", "partition", "offset", "probe")
+    key = ("source", "partition", "offset", "sub", "probe")
     new = {tuple(r) for r in insert_new(connection, scores, [_score_values(s, days) for s in valid], key)}
     fresh = tuple(s for s in valid if (*_key(s.at), s.probe) in new)
     insert_rows(connection, head_scores, [v for s in fresh for v in _head_values(s, days)])
     insert_rows(connection, answers, [_answer_values(a, days) for a in batch.answers if a.at not in conflicting])
+    insert_rows(connection, window_scores, [_window_values(w, days) for w in batch.windows if w.at not in conflicting])
     return Written(added, frozenset(conflicting), fresh)
 
 
@@ -136,32 +168,13 @@ def register_probe(connection: Connection, name: str, version: int, sha256: str,
     connection.execute(insert(probes).values(row).on_conflict_do_nothing())
 
 
-def _key(at: Coordinates) -> tuple[str, int, int]:
-    return (at.source, at.partition, at.offset)
-
-
-def _lock_streams(connection: Connection, rows: Sequence[MessageRow]) -> None:
-    """Lock each (source, partition) of the batch against other writers until the transaction ends.
-
-    Two workers may have the same message when its partition was just reassigned. The second must see what the first has
-    written: if midnight lies between them, no key would stop it.
-    """
-    streams = sorted({(row.at.source, row.at.partition) for row in rows})
-    values = {"sources": [source for source, _ in streams], "partitions": [partition for _, partition in streams]}
-    connection.execute(_LOCK_STREAMS, values)
-
-
-def _first_payloads(connection: Connection, rows: Sequence[MessageRow]) -> dict[Coordinates, tuple[str, date]]:
-    """Payload hash and day of the coordinates that are already known; the first one written wins."""
-    known = known_messages(connection, (_key(r.at) for r in rows))
-    return {
-        Coordinates(r.source, r.partition, r.offset): (r.payload_sha256, r.day) for r in known if r.reason != CONFLICT
-    }
+def _key(at: Coordinates) -> tuple[str, int, int, int]:
+    return (at.source, at.partition, at.offset, at.sub)
 
 
 def _coordinates(at: Coordinates, day: date | None) -> dict[str, Any]:
-    source, partition, offset = _key(at)
-    return {"source": source, "partition": partition, "offset": offset, "day": day}
+    source, partition, offset, sub = _key(at)
+    return {"source": source, "partition": partition, "offset": offset, "sub": sub, "day": day}
 
 
 def _message_values(row: MessageRow, day: date) -> dict[str, Any]:
@@ -180,6 +193,14 @@ def _message_values(row: MessageRow, day: date) -> dict[str, Any]:
         "user_id": clean(row.user_id),
         "model": clean(row.model),
         "conversation_id": clean(row.conversation_id),
+        "format": row.format,
+        "trace_id": clean(row.trace_id),
+        "rendered": row.rendered,
+        "notes": list(row.notes) or None,
+        "unread": row.unread or None,
+        "special_tokens": row.special_tokens or None,
+        "partial": row.partial,
+        "windows": row.windows,
     }
 
 
@@ -210,4 +231,15 @@ def _answer_values(row: AnswerRow, days: dict[Coordinates, date]) -> dict[str, A
         "recipe": row.recipe,
         "text": clean(row.text),
         "text_sha256": row.text_sha256,
+    }
+
+
+def _window_values(row: WindowRow, days: dict[Coordinates, date]) -> dict[str, Any]:
+    return {
+        **_coordinates(row.at, days[row.at]),
+        "probe": row.probe,
+        "window": row.window,
+        "first_token": row.first_token,
+        "tokens": row.tokens,
+        "score": row.score,
     }

@@ -44,7 +44,7 @@ def verdict_counts(connection: Connection) -> dict[tuple[str, str | None], dict[
 
 def judged_messages(connection: Connection, probe: str, verdicts: tuple[str, ...]) -> set[Coordinates]:
     """Messages of this probe's alerts with one of `verdicts`, without those added after the verdict."""
-    coordinates = (alert_messages.c.source, alert_messages.c.partition, alert_messages.c.offset)
+    coordinates = tuple(alert_messages.c[name] for name in ("source", "partition", "offset", "sub"))
     query = (
         select(*coordinates)
         .join(alerts, alerts.c.id == alert_messages.c.alert_id)

@@ -1,7 +1,7 @@
 """Read-only queries on messages and their scores.
 
 Contract: a message is named by its coordinates. There is more than one row where other content came at known
-coordinates (a recreated topic): the first is the one that was scored, and scores, heads, answers and alerts are its.
+coordinates of a source without logs: the first is the one that was scored; scores, heads, answers and alerts are its.
 `text` is there where the owner chose `privacy=full` when it was stored.
 """
 
@@ -24,6 +24,7 @@ from storage.schema import (
     messages,
     score_histograms,
     scores,
+    window_scores,
 )
 
 
@@ -54,19 +55,20 @@ def scored_messages(connection: Connection, probe: str, source: str | None = Non
         (messages.c.source == scores.c.source)
         & (messages.c.partition == scores.c.partition)
         & (messages.c.offset == scores.c.offset)
+        & (messages.c.sub == scores.c.sub)
         & (messages.c.status.in_(("scored", "truncated")))
     )
     query = (
         select(scores, messages.c.message_id, messages.c.tenant, messages.c.text)
         .join(messages, on)
         .where(scores.c.probe == probe)
-        .order_by(scores.c.source, scores.c.partition, scores.c.offset)
+        .order_by(scores.c.source, scores.c.partition, scores.c.offset, scores.c.sub)
     )
     if source is not None:
         query = query.where(scores.c.source == source)
     return [
         ScoredMessage(
-            Coordinates(r.source, r.partition, r.offset),
+            Coordinates(r.source, r.partition, r.offset, r.sub),
             r.message_id,
             r.tenant,
             r.score,
@@ -86,6 +88,7 @@ class MessageDetail:
     others: list[dict[str, Any]]
     scores: list[dict[str, Any]]
     heads: list[dict[str, Any]]
+    windows: list[dict[str, Any]]
     answers: list[dict[str, Any]]
     alerts: list[dict[str, Any]]
 
@@ -111,6 +114,7 @@ def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | N
         rows[1:],
         of(scores, (scores.c.score - scores.c.threshold).desc()),
         of(head_scores, head_scores.c.probe, head_scores.c.layer, head_scores.c.head),
+        of(window_scores, window_scores.c.probe, window_scores.c.window),
         of(answers, answers.c.kind.desc()),
         _rows(connection, select(alerts).where(alerts.c.id.in_(holding)).order_by(alerts.c.last_seen_at.desc())),
     )
@@ -131,11 +135,12 @@ def histogram(connection: Connection, probe: str, version: int, days: int = 1) -
 def already_scored(
     connection: Connection, payloads: Sequence[tuple[Coordinates, str]], probes: Sequence[str]
 ) -> set[tuple[Coordinates, str]]:
-    """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`."""
+    """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`. One that
+    was invalid needs none either: ask only for what can still not be read."""
     requested = set(payloads)
     done, days = set(), {}
     for row in known_messages(connection, ((at.source, at.partition, at.offset) for at, _ in requested)):
-        payload = (Coordinates(row.source, row.partition, row.offset), row.payload_sha256)
+        payload = (Coordinates(row.source, row.partition, row.offset, row.sub), row.payload_sha256)
         if payload in requested and row.status in ("invalid", "skipped"):
             done.add(payload)
         elif payload in requested and row.status != "failed":
@@ -146,13 +151,13 @@ def already_scored(
     span = (min(days.values()), max(days.values()))
     counts = score_counts(connection, ((at.source, at.partition, at.offset) for at, _ in days), span, probes)
     wanted = len(set(probes))
-    return done | {(at, h) for at, h in days if counts.get((at.source, at.partition, at.offset), 0) >= wanted}
+    return done | {(at, h) for at, h in days if counts.get((at.source, at.partition, at.offset, at.sub), 0) >= wanted}
 
 
 def stored_answers(connection: Connection, source: str, kind: str) -> dict[Coordinates, str]:
     """Texts of stored answers of one kind."""
     query = select(answers).where(answers.c.source == source, answers.c.kind == kind, answers.c.text.is_not(None))
-    return {Coordinates(r.source, r.partition, r.offset): r.text for r in connection.execute(query)}
+    return {Coordinates(r.source, r.partition, r.offset, r.sub): r.text for r in connection.execute(query)}
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,7 @@ class StoredMessage:
     source: str
     partition: int
     offset: int
+    sub: int
     payload_sha256: str
     day: date
     message_id: str
@@ -176,7 +182,7 @@ class StoredMessage:
 def stored_messages(engine: Engine, since: date, page: int = 500) -> Iterator[StoredMessage]:
     """Every scored message with its text from a day on, oldest day first, read in pages of its own transactions."""
     columns = [messages.c[f.name] for f in fields(StoredMessage)]
-    key = (messages.c.day, messages.c.source, messages.c.partition, messages.c.offset, messages.c.payload_sha256)
+    key = tuple(messages.c[name] for name in ("day", "source", "partition", "offset", "sub", "payload_sha256"))
     query = (
         select(*columns)
         .where(messages.c.day >= since, messages.c.text.is_not(None), messages.c.status.in_(("scored", "truncated")))
@@ -195,7 +201,8 @@ def stored_messages(engine: Engine, since: date, page: int = 500) -> Iterator[St
 
 
 def _at(table: Table, at: Coordinates) -> Any:
-    return and_(table.c.source == at.source, table.c.partition == at.partition, table.c.offset == at.offset)
+    place = {"source": at.source, "partition": at.partition, "offset": at.offset, "sub": at.sub}
+    return and_(*(table.c[name] == value for name, value in place.items()))
 
 
 def _rows(connection: Connection, query: Any) -> list[dict[str, Any]]:

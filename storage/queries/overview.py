@@ -89,6 +89,7 @@ class Score:
     source: str
     partition: int
     offset: int
+    sub: int
     score: float
     threshold: float
     flagged: bool
@@ -106,14 +107,16 @@ def latest_scores(connection: Connection, probe: str, limit: int) -> list[Score]
         messages.c.source == last.c.source,
         messages.c.partition == last.c.partition,
         messages.c.offset == last.c.offset,
+        messages.c.sub == last.c.sub,
         messages.c.day == last.c.day,
         messages.c.status.in_(("scored", "truncated")),
     )
-    columns: list[Any] = [last.c[name] for name in ("source", "partition", "offset", "score", "threshold", "flagged")]
+    names = ("source", "partition", "offset", "sub", "score", "threshold", "flagged")
+    columns: list[Any] = [last.c[name] for name in names]
     columns += [func.coalesce(last.c.shadow, False), last.c.created_at, messages.c.message_id, messages.c.tenant]
     query = select(*columns).outerjoin_from(last, messages, on)
     # Within a batch, whose scores all have its transaction's time, in the order of the stream.
-    query = query.order_by(last.c.created_at, last.c.source, last.c.partition, last.c.offset)
+    query = query.order_by(last.c.created_at, last.c.source, last.c.partition, last.c.offset, last.c.sub)
     return [Score(*row) for row in connection.execute(query)]
 
 

@@ -1,0 +1,72 @@
+"""Attributes of a message that may be stored: a list of keys, each with a bounded value.
+
+What senders add to a message may hold its text (a system prompt, tools, a copy of the request). Unless the owner stores
+text anyway (privacy `full`), only these keys are kept: names of things, settings and counts, none of which holds text
+in any format that awry reads.
+
+Contract: `allowed(attributes)` keeps numbers, booleans and short strings under keys of `ALLOWED_KEYS` and of the
+owner's `extra`; longer strings are cut, lists and objects are kept only for keys of `extra`, within a size.
+`bounded(attributes)` keeps all keys within a size, for privacy `full`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+ALLOWED_KEYS = frozenset(
+    {
+        # Tracing and CloudEvents.
+        *("traceparent", "tracestate", "span_id", "parent_span_id", "ce_id", "ce_source", "ce_specversion", "ce_time"),
+        *("ce_type", "ce_subject", "ce_dataschema", "datacontenttype"),
+        # Who served it, and how.
+        *("provider", "operation", "api", "service", "environment", "region", "gateway", "route", "deployment"),
+        *(
+            "request_id",
+            "response_id",
+            "response_model",
+            "call_type",
+            "status",
+            "status_code",
+            "error_type",
+            "key_alias",
+        ),
+        *("team", "organization", "cache_hit", "stream", "latency_ms", "cost"),
+        # Settings of the request.
+        *("temperature", "top_p", "top_k", "max_tokens", "max_output_tokens", "seed", "n", "frequency_penalty"),
+        *("presence_penalty", "tool_choice", "reasoning_effort", "service_tier"),
+        # What came back.
+        *("finish_reason", "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"),
+        *("cached_tokens", "reasoning_tokens", "n_choices"),
+    }
+)
+# Characters of a string; identifiers and names are shorter, text is longer.
+MAX_VALUE = 128
+# Bytes of all attributes of a message as JSON.
+MAX_BYTES = 8192
+
+
+def allowed(attributes: dict[str, Any], extra: Collection[str] = ()) -> dict[str, Any]:
+    """The attributes that are kept under privacy `sha256` and `none`."""
+    kept: dict[str, Any] = {}
+    for key, value in attributes.items():
+        if key in extra:
+            kept[key] = value
+        elif key in ALLOWED_KEYS and isinstance(value, bool | int | float):
+            kept[key] = value
+        elif key in ALLOWED_KEYS and isinstance(value, str):
+            kept[key] = value[:MAX_VALUE]
+    return bounded(kept)
+
+
+def bounded(attributes: dict[str, Any]) -> dict[str, Any]:
+    """As many attributes, in their order, as fit into MAX_BYTES of JSON."""
+    left = MAX_BYTES
+    kept = {}
+    for key, value in attributes.items():
+        size = len(json.dumps({key: value}, default=str))
+        if size <= left:
+            kept[key] = value
+            left -= size
+    return kept

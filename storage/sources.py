@@ -1,0 +1,205 @@
+"""Which source name a log's messages have: a recreated topic, or another file of the same name, is another source.
+
+A *log* is what offsets count: a Kafka topic by its id, a file by its first line. Two logs of one stream (topic, file
+name) give the same coordinates to different messages, so each has a source name of its own in the table `sources`: the
+first log has the stream's name, the next ones NAME@2, NAME@3.
+
+Contract: `place(connection, records)` gives each record its source name, in order, and creates names where needed:
+
+1. where the same payload is known at the record's coordinates under one of its log's names, it is that message, come
+   again;
+2. else the first of the log's names under which the coordinates are free. A log has more than one name only where its
+   own content changed (a truncated partition);
+3. else a new name.
+
+Messages from before logs were told apart are under a name without a log. A log takes that name over unless one of its
+records differs from a message there; where it does not, messages there still count as known.
+
+Within a transaction that holds `lock_streams`, a place that was given is kept. Without, it may be given to another
+record first: ask again before writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import NamedTuple
+
+from sqlalchemy import Connection, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from storage.known import known_messages
+from storage.locks import AdvisoryLock
+from storage.schema import sources
+
+# The reason of a row whose coordinates held another payload, where the source has no logs to tell apart.
+CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
+
+_LOCK_STREAMS = text(
+    "SELECT count(pg_advisory_xact_lock(hashtextextended('awry ' || stream, partition))) FROM "
+    "unnest(CAST(:streams AS text[]), CAST(:partitions AS bigint[])) AS locked (stream, partition)"
+)
+_LOCK_NAMES = text("SELECT pg_advisory_xact_lock(:key)")
+
+
+class Place(NamedTuple):
+    """A record as it is placed: its stream and partition, its offset, its log (None: the stream is the source name),
+    the hash of its payload."""
+
+    stream: str
+    partition: int
+    offset: int
+    log: str | None
+    payload_sha256: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """A message at known coordinates: the hash of its payload, its day and its status."""
+
+    payload_sha256: str
+    day: date
+    status: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The source names of the records, in order, and what is known at (source, partition, offset), by sub-index."""
+
+    names: list[str]
+    known: dict[tuple[str, int, int], list[tuple[int, Known]]]
+
+
+def lock_streams(connection: Connection, streams: Iterable[tuple[str, int]]) -> None:
+    """Lock each (stream, partition) against other writers until the transaction ends.
+
+    Two workers may have the same message when its partition was just reassigned. The second must see what the first has
+    written: if midnight lies between them, no key would stop it.
+    """
+    ordered = sorted(set(streams))
+    values = {"streams": [stream for stream, _ in ordered], "partitions": [partition for _, partition in ordered]}
+    connection.execute(_LOCK_STREAMS, values)
+
+
+def place(connection: Connection, records: Sequence[Place]) -> Placed:
+    """The source name of each record, and the messages that are known at their coordinates."""
+    names = _names(connection, {(r.stream, r.log) for r in records if r.log is not None})
+    keys = {
+        (name, r.partition, r.offset)
+        for r in records
+        for name in ((r.stream,) if r.log is None else names[r.stream, r.log].all)
+    }
+    known: dict[tuple[str, int, int], list[tuple[int, Known]]] = {}
+    for row in known_messages(connection, keys):
+        if row.reason == CONFLICT:  # never scored: it belongs under another name
+            continue
+        found = Known(row.payload_sha256, row.day, row.status)
+        known.setdefault((row.source, row.partition, row.offset), []).append((row.sub, found))
+    placing = _Placing(connection, names, known)
+    placing.adopt(records)
+    return Placed([placing.name(r) for r in records], known)
+
+
+@dataclass
+class _Names:
+    """The names of one log, in order; `before`: the stream's name as long as no log is known to own it."""
+
+    own: list[str]
+    before: str | None
+
+    @property
+    def all(self) -> list[str]:
+        return [*self.own, *([self.before] if self.before is not None else [])]
+
+
+class _Placing:
+    """One call of `place`: names that it creates, and coordinates that it gives away."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: dict[tuple[str, str], _Names],
+        known: dict[tuple[str, int, int], list[tuple[int, Known]]],
+    ) -> None:
+        self._connection = connection
+        self._names = names
+        self._hashes = {key: {each.payload_sha256 for _, each in found} for key, found in known.items()}
+
+    def adopt(self, records: Sequence[Place]) -> None:
+        """Give each log without a name one: that of before where none of its records differs from what is there."""
+        for (stream, log), names in self._names.items():
+            if names.own:
+                continue
+            differs = names.before is not None and any(
+                r.payload_sha256 not in self._hashes.get((names.before, r.partition, r.offset), {r.payload_sha256})
+                for r in records
+                if (r.stream, r.log) == (stream, log)
+            )
+            if names.before is not None and not differs:
+                names.own, names.before = [_take_over(self._connection, stream, log)], None
+            else:
+                names.own = [_create(self._connection, stream, log, [])]
+
+    def name(self, record: Place) -> str:
+        if record.log is None:
+            return record.stream
+        names = self._names[record.stream, record.log]
+        here = (record.partition, record.offset)
+        for name in names.all:
+            if record.payload_sha256 in self._hashes.get((name, *here), ()):
+                return name
+        free = next((name for name in names.own if (name, *here) not in self._hashes), None)
+        if free is None:
+            free = _create(self._connection, record.stream, record.log, names.own)
+            if free not in names.own:
+                names.own.append(free)
+        self._hashes[(free, *here)] = {record.payload_sha256}
+        return free
+
+
+def _names(connection: Connection, logs: set[tuple[str, str]]) -> dict[tuple[str, str], _Names]:
+    found = {key: _Names([], None) for key in sorted(logs)}
+    if not found:
+        return found
+    streams = {stream for stream, _ in logs}
+    query = (
+        select(sources)
+        .where(sources.c.stream.in_(streams), or_(sources.c.log.in_({log for _, log in logs}), sources.c.log.is_(None)))
+        .order_by(sources.c.first_seen_at, sources.c.name)
+    )
+    for row in connection.execute(query):
+        for (stream, log), names in found.items():
+            if row.stream == stream and row.log == log:
+                names.own.append(row.name)
+            elif row.stream == stream and row.log is None:
+                names.before = row.name
+    return found
+
+
+def _take_over(connection: Connection, stream: str, log: str) -> str:
+    """The stream's name of before, now this log's; another name if another log was faster."""
+    _lock_names(connection)
+    mine = (sources.c.stream == stream, sources.c.log.is_(None))
+    name = connection.execute(update(sources).where(*mine).values(log=log).returning(sources.c.name)).scalar()
+    return str(name) if name is not None else _create(connection, stream, log, [])
+
+
+def _create(connection: Connection, stream: str, log: str, but: Sequence[str]) -> str:
+    """A name of this log that is none of `but`: one that another worker has just made, else the next free one."""
+    _lock_names(connection)
+    mine = select(sources.c.name).where(sources.c.stream == stream, sources.c.log == log)
+    made = [name for name in connection.execute(mine.order_by(sources.c.first_seen_at)).scalars() if name not in but]
+    if made:
+        return str(made[0])
+    number = 1
+    while True:
+        name = stream if number == 1 else f"{stream}@{number}"
+        new = insert(sources).values(name=name, stream=stream, log=log).on_conflict_do_nothing()
+        if connection.execute(new).rowcount:
+            return name
+        number += 1
+
+
+def _lock_names(connection: Connection) -> None:
+    connection.execute(_LOCK_NAMES, {"key": AdvisoryLock.SOURCES})
