@@ -51,9 +51,7 @@ def allowed(attributes: dict[str, Any], extra: Collection[str] = ()) -> dict[str
     """The attributes that are kept under privacy `sha256` and `none`."""
     kept: dict[str, Any] = {}
     for key, value in attributes.items():
-        if key in extra:
-            kept[key] = value
-        elif key in ALLOWED_KEYS and isinstance(value, bool | int | float):
+        if key in extra or (key in ALLOWED_KEYS and isinstance(value, bool | int | float)):
             kept[key] = value
         elif key in ALLOWED_KEYS and isinstance(value, str):
             kept[key] = value[:MAX_VALUE]
