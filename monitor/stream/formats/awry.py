@@ -1,0 +1,43 @@
+"""awry's own JSON: one object a message.
+
+`prompt` (a string) or `messages` (turns), and any of `id`, `response`, `tools`, `model`, `tenant`, `user`,
+`conversation_id`, `timestamp` (ISO 8601, or seconds), `trace_id`, `attributes`. Unknown fields count as attributes.
+Where both are given, `messages` is read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monitor.stream.formats.draft import Draft, UnreadableError
+
+NAME = "awry"
+
+_FIELDS = ("id", "response", "tools", "model", "tenant", "user", "conversation_id", "timestamp", "trace_id")
+_KNOWN = frozenset((*_FIELDS, "prompt", "messages", "attributes"))
+
+
+def recognises(value: dict[str, Any]) -> bool:
+    """Whether there is a prompt or there are turns."""
+    return "messages" in value or "prompt" in value
+
+
+def read(value: dict[str, Any]) -> list[Draft]:
+    """One draft. Raises UnreadableError."""
+    prompt, messages = value.get("prompt"), value.get("messages")
+    notes = []
+    if messages is not None:
+        turns = messages if isinstance(messages, list) else [messages]
+        if prompt is not None:
+            notes.append("prompt: not read, messages was given too")
+    elif prompt is not None:
+        turns = [{"role": "user", "content": prompt}]
+    else:
+        raise UnreadableError("messages: missing; give messages (a list of turns) or prompt (a string)")
+    attributes = {key: each for key, each in value.items() if key not in _KNOWN}
+    given = value.get("attributes")
+    if isinstance(given, dict):
+        attributes |= given
+    elif given is not None:
+        notes.append("attributes: dropped, not an object")
+    return [Draft(turns, attributes=attributes, notes=notes, **{name: value.get(name) for name in _FIELDS})]

@@ -1,0 +1,240 @@
+"""From a record's payload to wire messages, whatever the format; the one way in.
+
+Contract: `parse(payload, headers)` gives at least one WireMessage or Invalid, in order; the index of each is its
+sub-index. It never raises for what is in the payload. A JSON array is read element by element (unless it is itself one
+conversation), at most MAX_MESSAGES of them. Formats are recognised by their content, unless the record's header
+`awry_format` or the setting `format` names one.
+
+Headers of a record: CloudEvents in binary mode (`ce_id`, `ce_time`, ...) fill in `id` and `timestamp` where the payload
+has none; they and `traceparent` are kept as attributes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monitor.stream.formats import FORMATS, fields, otlp, recognise
+from monitor.stream.formats.content import Reading, read_response, read_tools, read_turns
+from monitor.stream.formats.draft import Draft, UnreadableError
+from monitor.stream.formats.mapping import Mapper
+from monitor.stream.wire import Invalid, WireMessage
+
+MAX_MESSAGES = 10_000
+FORMAT_HEADER = "awry_format"
+
+# Headers of a record that are kept; others are the transport's own.
+_COPIED_HEADERS = ("traceparent", "tracestate")
+_EVENT_PREFIX = "ce_"
+DUPLICATE_KEYS = "payload: an object names a field twice; the last one was read"
+
+Parsed = WireMessage | Invalid
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True)
+class ParseOptions:
+    """`format` names one of FORMATS, `mapping` (with the format) or `auto`; `mapping` are JMESPath expressions by field
+    of the wire message."""
+
+    format: str = "auto"
+    mapping: Mapping[str, str] = field(default_factory=dict)
+
+
+class Parser:
+    """`parse` under options that are checked once. Raises FormatError for them."""
+
+    def __init__(self, options: ParseOptions = ParseOptions()) -> None:
+        self._mapper = Mapper(options.mapping) if options.mapping else None
+        self._format = options.format
+
+    def __call__(self, payload: bytes, headers: Headers = ()) -> list[Parsed]:
+        """At least one message; the index is its sub-index."""
+        copied = _copied(headers) if headers else {}
+        named = copied.pop(FORMAT_HEADER, None) or self._format
+        notes: list[str] = []
+        if otlp.is_protobuf(payload, headers):
+            try:
+                value: Any = otlp.decode(payload, named, headers)
+            except UnreadableError as error:
+                return [Invalid(str(error), format=otlp.NAME)]
+        else:
+            value = _decode(payload, notes)
+        if isinstance(value, Invalid):
+            return [value]
+        if isinstance(value, list) and recognise(value, named) is None:
+            parsed = [each for element in value[:MAX_MESSAGES] for each in self._read(element, named, copied, notes)]
+            if len(value) > MAX_MESSAGES:
+                parsed.append(Invalid(f"payload: an array of over {MAX_MESSAGES} messages, the rest was not read"))
+            return parsed or [Invalid("payload: an empty array")]
+        return self._read(value, named, copied, notes)
+
+    def _read(self, value: Any, named: str, copied: dict[str, str], notes: Sequence[str]) -> list[Parsed]:
+        try:
+            if named == "mapping" or (named == "auto" and self._mapper is not None and self._mapper.matches(value)):
+                if self._mapper is None:
+                    raise UnreadableError("format: mapping, and no mapping is set")
+                found, drafts = "mapping", self._mapper.read(value)
+            else:
+                format_ = recognise(value, named)
+                if format_ is None:
+                    raise UnreadableError(_unknown(value))
+                found, drafts = format_.NAME, format_.read(value)
+        except UnreadableError as error:
+            return [_unread(value, str(error), None)]
+        except RecursionError:
+            return [Invalid("payload: nested too deeply")]
+        if not drafts:
+            return [_unread(value, f"{found}: holds no message", found, "skipped")]
+        parsed = [_finish(draft, found, copied, notes) for draft in drafts[:MAX_MESSAGES]]
+        if len(drafts) > MAX_MESSAGES:
+            parsed.append(Invalid(f"payload: over {MAX_MESSAGES} messages, the rest was not read", format=found))
+        return parsed
+
+
+def parse(payload: bytes, headers: Headers = ()) -> list[Parsed]:
+    """Read one payload, its format recognised."""
+    return _DEFAULT(payload, headers)
+
+
+def _decode(payload: bytes, notes: list[str]) -> Any:
+    if not payload:
+        return Invalid("payload: empty")
+    twice = False
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        made = dict(items)
+        if len(made) != len(items):
+            twice = True
+        return made
+
+    try:
+        # Decoded here: left to itself, json would also guess UTF-16 and let lone surrogates through.
+        value = json.loads(payload.decode("utf-8-sig"), object_pairs_hook=pairs)
+    except UnicodeDecodeError:
+        return Invalid("payload: not UTF-8")
+    except RecursionError:
+        return Invalid("payload: nested too deeply")
+    except ValueError as error:
+        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        return Invalid(f"payload: not JSON{where}")
+    if b"\\u" in payload and (b"\\ud" in payload or b"\\uD" in payload):
+        try:
+            cleaned = _without_surrogates(value)
+        except RecursionError:
+            return Invalid("payload: nested too deeply")
+        if cleaned != value:
+            notes.append("payload: lone surrogates became U+FFFD")
+        value = cleaned
+    if twice:
+        notes.append(DUPLICATE_KEYS)
+    if not isinstance(value, dict | list):
+        return Invalid(f"payload: a JSON {_kind(value)}, not an object")
+    return value
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_surrogates(each) for each in value]
+    return value
+
+
+def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[str]) -> Parsed:
+    """The wire message of a draft: contents flattened, side fields checked."""
+    noted = [*notes, *draft.notes]
+    names = {
+        each: fields.name(getattr(draft, each), each, noted)
+        for each in ("id", "tenant", "user", "model", "conversation_id")
+    }
+    timestamp, trace_id = draft.timestamp, draft.trace_id
+    if copied:
+        if "ce_specversion" in copied:
+            names["id"] = names["id"] or fields.name(copied.get("ce_id"), "id", noted)
+            timestamp = copied.get("ce_time") if timestamp is None else timestamp
+        if trace_id is None:
+            trace_id = _trace_id(copied.get("traceparent"))
+        draft.attributes = {**copied, **draft.attributes}
+    reading = Reading(noted)
+    try:
+        turns = read_turns(draft.turns, reading)
+        response = read_response(draft.response, reading) if draft.response is not None else None
+        tools = read_tools(draft.tools, reading) if draft.tools is not None else []
+    except RecursionError:
+        return Invalid("messages: nested too deeply", names["id"], format=format_)
+    if not any(turn["content"].strip() or turn.get("tool_calls") for turn in turns):
+        kinds = ", ".join(sorted(reading.unread))
+        reason = f"nothing readable: only {kinds}" if kinds else "nothing readable: every content is empty"
+        if response is not None and response.strip():
+            reason = "nothing readable: a response without its request"
+        return Invalid(
+            reason,
+            names["id"],
+            "skipped",
+            *(names[each] for each in ("tenant", "user", "model", "conversation_id")),
+            format=format_,
+            notes=tuple(noted),
+            unread=reading.unread,
+        )
+    return WireMessage(
+        names["id"],
+        turns,
+        response,
+        tools,
+        names["model"],
+        names["tenant"],
+        names["user"],
+        names["conversation_id"],
+        fields.time(timestamp, "timestamp", noted),
+        fields.name(trace_id, "trace_id", noted),
+        fields.attributes(draft.attributes, noted) if draft.attributes else {},
+        format_,
+        tuple(noted),
+        reading.unread,
+    )
+
+
+def _unread(value: Any, reason: str, format_: str | None, status: Any = "invalid") -> Invalid:
+    """An Invalid with the names that can be read where most formats have them."""
+    if not isinstance(value, dict):
+        return Invalid(reason, status=status, format=format_)
+    ignored: list[str] = []
+    found = {each: fields.name(value.get(each), each, ignored) for each in ("id", "tenant", "user", "model")}
+    conversation = fields.name(value.get("conversation_id"), "conversation_id", ignored)
+    return Invalid(reason, found["id"], status, found["tenant"], found["user"], found["model"], conversation, format_)
+
+
+def _unknown(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f"payload: a JSON {_kind(value)}, not an object"
+    return "payload: no known format; see awry check, or set format or mapping"
+
+
+def _copied(headers: Headers) -> dict[str, str]:
+    return {
+        name: raw.decode("utf-8", "replace")[: fields.MAX_NAME]
+        for name, raw in headers
+        if raw is not None and (name in _COPIED_HEADERS or name == FORMAT_HEADER or name.startswith(_EVENT_PREFIX))
+    }
+
+
+def _trace_id(traceparent: str | None) -> str | None:
+    """The trace of a W3C traceparent (version, trace id, parent id, flags)."""
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None
+
+
+def _kind(value: object) -> str:
+    names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number", dict: "object"}
+    return names.get(type(value), "null")
+
+
+_DEFAULT = Parser()
+
+__all__ = ["FORMATS", "MAX_MESSAGES", "ParseOptions", "Parsed", "Parser", "parse"]
