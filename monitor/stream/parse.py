@@ -162,6 +162,8 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
             trace_id = _trace_id(copied.get("traceparent"))
         draft.attributes = {**copied, **draft.attributes}
     reading = Reading(noted)
+    if draft.skip is not None:
+        return _skipped(draft.skip, names, format_, reading)
     try:
         turns = read_turns(draft.turns, reading)
         response = read_response(draft.response, reading) if draft.response is not None else None
@@ -173,15 +175,7 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
         reason = f"nothing readable: only {kinds}" if kinds else "nothing readable: every content is empty"
         if response is not None and response.strip():
             reason = "nothing readable: a response without its request"
-        return Invalid(
-            reason,
-            names["id"],
-            "skipped",
-            *(names[each] for each in ("tenant", "user", "model", "conversation_id")),
-            format=format_,
-            notes=tuple(noted),
-            unread=reading.unread,
-        )
+        return _skipped(reason, names, format_, reading)
     return WireMessage(
         names["id"],
         turns,
@@ -196,6 +190,21 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
         fields.attributes(draft.attributes, noted) if draft.attributes else {},
         format_,
         tuple(noted),
+        reading.unread,
+    )
+
+
+def _skipped(reason: str, names: dict[str, str | None], format_: str, reading: Reading) -> Invalid:
+    return Invalid(
+        reason,
+        names["id"],
+        "skipped",
+        names["tenant"],
+        names["user"],
+        names["model"],
+        names["conversation_id"],
+        format_,
+        tuple(reading.notes),
         reading.unread,
     )
 

@@ -21,7 +21,7 @@ class Draft:
     `turns` are turns in any known shape (role; content as a string, parts or nothing; tool calls); `response` is a
     string, parts, one turn, or a list of turns; `tools` are declarations in any known shape. Names and times are
     whatever the payload has. `attributes` is what else there is: only listed keys of it are stored, unless the owner
-    stores text.
+    stores text. `skip` is the reason why a message has nothing to read (its names still count).
     """
 
     turns: list[Any]
@@ -36,3 +36,4 @@ class Draft:
     trace_id: Any = None
     attributes: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    skip: str | None = None
