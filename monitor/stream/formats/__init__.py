@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from monitor.stream.formats import awry
+from monitor.stream.formats import awry, litellm, otlp
 from monitor.stream.formats.draft import Draft
 
 
@@ -25,8 +25,13 @@ class Format(Protocol):
         """Its messages."""
 
 
-FORMATS: tuple[Format, ...] = (awry,)
+FORMATS: tuple[Format, ...] = (litellm, otlp, awry)
 _BY_NAME = {each.NAME: each for each in FORMATS}
+
+
+def names() -> tuple[str, ...]:
+    """What the setting `format` may be, beside `auto`."""
+    return (*_BY_NAME, "mapping")
 
 
 def recognise(value: Any, named: str = "auto") -> Format | None:

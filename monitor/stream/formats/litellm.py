@@ -1,0 +1,194 @@
+"""LiteLLM's StandardLoggingPayload, as its callbacks send it (`generic_api`, S3, GCS and others).
+
+One object a call: `messages` (turns, a string, or turns as JSON in a string) and `response` (a chat completion, a
+Responses object, a text completion, a string). A call that failed still has its request, which is read. What the
+gateway redacted, and calls that no chat model reads (embeddings, speech, images, files), are skipped with the reason.
+
+What it does not know: system instructions of calls in Anthropic's form that are no string are not in LiteLLM's payload.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from monitor.stream.formats.draft import Draft
+
+NAME = "litellm"
+
+_REDACTED = "redacted-by-litellm"
+# Parts of names of calls that hold nothing which a chat model reads.
+_OTHER_CALLS = (
+    *("embedding", "rerank", "moderation", "transcription", "translation", "speech", "image", "video", "ocr", "file"),
+    *(
+        "batch",
+        "fine_tuning",
+        "vector_store",
+        "container",
+        "skill",
+        "client_secret",
+        "list_",
+        "_list",
+        "delete",
+        "retrieve",
+    ),
+    *("cancel", "health"),
+)
+_COPIED = ("cache_hit", "stream", "prompt_tokens", "completion_tokens", "total_tokens")
+_INSTRUCTIONS = ("system", "instructions")
+_NO_MESSAGES = "messages: none; LiteLLM did not log them"
+
+
+def recognises(value: Any) -> bool:
+    """Whether there are the names that only this payload has together."""
+    return isinstance(value, dict) and "call_type" in value and "messages" in value
+
+
+def read(value: dict[str, Any]) -> list[Draft]:
+    """One draft."""
+    notes: list[str] = []
+    metadata = _object(value.get("metadata"))
+    parameters = _object(value.get("model_parameters"))
+    requester = _object(metadata.get("requester_metadata"))
+    raw = value.get("response")
+    turns = _turns(value.get("messages"))
+    skip = _why_skipped(value, turns)
+    instructions = _instructions(parameters, _object(raw))
+    if instructions is not None and not (turns and isinstance(turns[0], dict) and turns[0].get("role") == "system"):
+        turns.insert(0, {"role": "system", "content": instructions})
+    return [
+        Draft(
+            turns,
+            response=None if skip else _response(raw, notes),
+            tools=parameters.get("tools") or parameters.get("functions"),
+            id=_first(value, "id", "litellm_call_id"),
+            model=_first(value, "model", "model_group"),
+            tenant=_first(
+                metadata,
+                *("user_api_key_team_id", "user_api_key_team_alias", "team_id", "team_alias", "user_api_key_org_id"),
+            ),
+            user=_first(value, "end_user")
+            or _first(metadata, "user_api_key_end_user_id")
+            or _first(parameters, "user")
+            or _first(metadata, "user_api_key_user_id"),
+            # Without a session id, trace_id holds the client's own session where it gave one, else one id a call.
+            conversation_id=_first(value, "session_id")
+            or _first(metadata, "session_id")
+            or _first(requester, "session_id", "conversation_id")
+            or _first(value, "trace_id"),
+            timestamp=value.get("startTime"),
+            trace_id=value.get("trace_id"),
+            attributes=_attributes(value, metadata, parameters),
+            notes=notes,
+            skip=skip,
+        )
+    ]
+
+
+def _why_skipped(value: dict[str, Any], turns: list[Any]) -> str | None:
+    call = value.get("call_type")
+    if isinstance(call, str) and any(part in call for part in _OTHER_CALLS):
+        return "call_type: no call of a chat model"
+    if not turns:
+        return _NO_MESSAGES
+    if all(isinstance(turn, dict) and turn.get("content") == _REDACTED for turn in turns):
+        return "messages: redacted by the gateway"
+    return None
+
+
+def _turns(messages: Any) -> list[Any]:
+    if isinstance(messages, str):
+        decoded = _json(messages) if messages[:1] in ("[", "{") else None
+        if decoded is None or not _are_turns(decoded):
+            return [{"role": "user", "content": messages}] if messages else []
+        messages = decoded
+    if isinstance(messages, dict):
+        inner = next((messages[name] for name in ("messages", "input", "contents") if messages.get(name)), messages)
+        messages = inner if inner is not messages or messages else []
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    return list(messages) if isinstance(messages, list) else [messages] if messages else []
+
+
+def _are_turns(decoded: Any) -> bool:
+    """Whether a decoded string was turns, and no text that happens to be JSON."""
+    if isinstance(decoded, dict):
+        return isinstance(decoded.get("messages"), list)
+    return bool(decoded) and all(isinstance(each, dict) and ("role" in each or "type" in each) for each in decoded)
+
+
+def _instructions(parameters: dict[str, Any], response: dict[str, Any]) -> Any:
+    """What the Responses and Anthropic forms keep beside the turns."""
+    for place, names in ((parameters, _INSTRUCTIONS), (response, ("instructions",))):
+        for name in names:
+            if place.get(name) and place[name] != _REDACTED:
+                return place[name]
+    return None
+
+
+def _response(raw: Any, notes: list[str]) -> Any:
+    found: Any = raw
+    if isinstance(raw, dict):
+        if isinstance(raw.get("choices"), list):
+            found = [_choice(each) for each in raw["choices"] if isinstance(each, dict)]
+        else:
+            found = next((raw[name] for name in ("output", "content", "text", "response") if raw.get(name)), None)
+    if isinstance(found, list) and not found:
+        return None
+    if _redacted(found):
+        notes.append("response: redacted by the gateway")
+        return None
+    return found or None
+
+
+def _choice(choice: dict[str, Any]) -> Any:
+    for name in ("message", "delta"):
+        if isinstance(choice.get(name), dict):
+            return choice[name]
+    return {"role": "assistant", "content": choice.get("text")}
+
+
+def _redacted(found: Any) -> bool:
+    if isinstance(found, str):
+        return found == _REDACTED
+    return isinstance(found, list) and all(isinstance(e, dict) and e.get("content") == _REDACTED for e in found)
+
+
+def _attributes(value: dict[str, Any], metadata: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        "gateway": "litellm",
+        "call_type": value.get("call_type"),
+        "status": value.get("status"),
+        "provider": value.get("custom_llm_provider"),
+        "deployment": value.get("model_id"),
+        "route": value.get("model_group"),
+        "request_id": value.get("litellm_call_id"),
+        "team": metadata.get("user_api_key_team_alias"),
+        "organization": metadata.get("user_api_key_org_id"),
+        "key_alias": metadata.get("user_api_key_alias"),
+        "error_type": _object(value.get("error_information")).get("error_class"),
+        "cost": value.get("response_cost"),
+        **{
+            name: value.get(name)
+            for name in ("cache_hit", "stream", "prompt_tokens", "completion_tokens", "total_tokens")
+        },
+        **{name: parameters.get(name) for name in ("temperature", "top_p", "max_tokens", "seed", "reasoning_effort")},
+        "request_tags": value.get("request_tags"),
+        "requester_metadata": metadata.get("requester_metadata"),
+    }
+    return {name: each for name, each in found.items() if each is not None and each not in ("", [], {})}
+
+
+def _first(place: dict[str, Any], *names: str) -> Any:
+    return next((place[name] for name in names if place.get(name)), None)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
