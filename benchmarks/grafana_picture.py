@@ -50,13 +50,13 @@ _FACTS = """
         hashint8(n + 11) % 3 = 0 AS odd FROM generate_series(0, CAST(:messages AS int) - 1) AS n
 """
 _MESSAGES = f"""
-    INSERT INTO messages (source, partition, "offset", payload_sha256, day, tenant, model, ingested_at, status)
-    SELECT 'made-up', 0, n, md5(n::text), (at AT TIME ZONE 'UTC')::date, tenant, 'chat', at, 'scored'
+    INSERT INTO messages (source, partition, "offset", sub, payload_sha256, day, tenant, model, ingested_at, status)
+    SELECT 'made-up', 0, n, 0, md5(n::text), (at AT TIME ZONE 'UTC')::date, tenant, 'chat', at, 'scored'
     FROM ({_FACTS}) AS f
 """  # noqa: S608
 _SCORES = f"""
-    INSERT INTO scores (source, partition, "offset", probe, probe_version, day, score, threshold, flagged, created_at)
-    SELECT 'made-up', 0, n, 'drift', 1, (at AT TIME ZONE 'UTC')::date, score, :threshold, score > :threshold, at FROM (
+    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged, created_at)
+    SELECT 'made-up', 0, n, 0, 'drift', 1, (at AT TIME ZONE 'UTC')::date, score, :threshold, score > :threshold, at FROM (
         SELECT *, benign + CASE WHEN tenant = 'tenant-3' AND at > changed AND odd THEN 0.9 ELSE 0 END AS score
         FROM ({_FACTS}) AS f
     ) AS g

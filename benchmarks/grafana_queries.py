@@ -47,20 +47,20 @@ _FACTS = """
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
 """
 _MESSAGES = f"""
-    INSERT INTO messages (source, partition, "offset", payload_sha256, day, message_id, tenant, model, conversation_id,
+    INSERT INTO messages (source, partition, "offset", sub, payload_sha256, day, message_id, tenant, model, conversation_id,
         ingested_at, status, tokens, text_sha256)
-    SELECT 'awry.traffic', n % 12, n / 12, md5(n::text) || md5(n::text), (at AT TIME ZONE 'UTC')::date, 'm-' || n,
+    SELECT 'awry.traffic', n % 12, n / 12, 0, md5(n::text) || md5(n::text), (at AT TIME ZONE 'UTC')::date, 'm-' || n,
         tenant, model, 'talk-' || n / 5, at, 'scored', 50, md5(n::text) || md5(n::text) FROM ({_FACTS}) AS f
 """  # noqa: S608
 _SCORES = f"""
-    INSERT INTO scores (source, partition, "offset", probe, probe_version, day, score, threshold, flagged, created_at)
-    SELECT 'awry.traffic', n % 12, n / 12, probe, 1, (at AT TIME ZONE 'UTC')::date,
+    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged, created_at)
+    SELECT 'awry.traffic', n % 12, n / 12, 0, probe, 1, (at AT TIME ZONE 'UTC')::date,
         CASE WHEN heat > 0.99 THEN 0.6 + 100 * (heat - 0.99) ELSE heat - 0.5 END, 0.5, heat > 0.99, at
     FROM ({_FACTS}) AS f CROSS JOIN (VALUES ('drift'), ('heads')) AS p (probe)
 """  # noqa: S608
 _HEADS = f"""
-    INSERT INTO head_scores (source, partition, "offset", probe, layer, head, day, score)
-    SELECT 'awry.traffic', n % 12, n / 12, 'heads', h / 4 * 5, h % 4, (at AT TIME ZONE 'UTC')::date, heat
+    INSERT INTO head_scores (source, partition, "offset", sub, probe, layer, head, day, score)
+    SELECT 'awry.traffic', n % 12, n / 12, 0, 'heads', h / 4 * 5, h % 4, (at AT TIME ZONE 'UTC')::date, heat
     FROM ({_FACTS}) AS f CROSS JOIN generate_series(0, 7) AS h WHERE n % 20 = 0
 """  # noqa: S608
 _ALERTS = """
@@ -75,15 +75,15 @@ _ALERTS = """
         ) AS top
         RETURNING id, dedup_key
     )
-    INSERT INTO alert_messages (alert_id, source, partition, "offset", day, message_id, score)
-    SELECT id, source, partition, "offset", day, 'm', score FROM made JOIN LATERAL (
+    INSERT INTO alert_messages (alert_id, source, partition, "offset", sub, day, message_id, score)
+    SELECT id, source, partition, "offset", sub, day, 'm', score FROM made JOIN LATERAL (
         SELECT * FROM scores WHERE probe = 'drift' AND flagged AND created_at > now() - interval '1 day'
         ORDER BY created_at DESC OFFSET substr(dedup_key, 5)::int LIMIT 10
     ) AS s ON true ON CONFLICT DO NOTHING
 """
 _ANSWERS = """
-    INSERT INTO answers (source, partition, "offset", kind, day, tokens, text_sha256)
-    SELECT source, partition, "offset", kind, day, 20, 'x' FROM (
+    INSERT INTO answers (source, partition, "offset", sub, kind, day, tokens, text_sha256)
+    SELECT source, partition, "offset", sub, kind, day, 20, 'x' FROM (
         SELECT * FROM scores WHERE probe = 'drift' AND flagged ORDER BY created_at DESC LIMIT 20000
     ) AS s CROSS JOIN (VALUES ('plain'), ('mitigated')) AS k (kind)
 """

@@ -103,7 +103,23 @@ class Settings(BaseSettings):
     batch_wait_seconds: float = Field(1.0, ge=0, le=60, description="how long a batch waits to fill up")
     token_budget: int = Field(2048, ge=16, description="tokens a forward pass, padding counted")
     max_tokens: int = Field(2048, ge=32, description="tokens of a message that are read")
-    over_long: Literal["truncate_left", "skip"] = Field("truncate_left", description="what happens to longer ones")
+    over_long: Literal["truncate_left", "skip"] = Field(
+        "truncate_left",
+        description="what happens to longer ones: the last tokens are scored, with windows of the whole beside; or "
+        "they are skipped",
+    )
+    max_windows: int = Field(8, ge=0, le=64, description="windows of max_tokens that an over-long message is read in")
+    special_tokens: Literal["as_tokens", "as_text"] = Field(
+        "as_tokens",
+        description="what control tokens in a message's text are, as the serving stack takes them (docs/traffic.md)",
+    )
+    format: str = Field("auto", description="format of the messages; auto: recognised by content (docs/traffic.md)")
+    mapping: dict[str, str] = Field(
+        {}, description="for any other JSON: JMESPath expressions by field (docs/traffic.md)"
+    )
+    attribute_keys: tuple[str, ...] = Field(
+        (), description="attributes that are stored beside the listed ones, whatever they hold (docs/operations.md)"
+    )
     max_message_bytes: int = Field(4_194_304, ge=1024, description="messages over this are not parsed, but skipped")
     privacy: Literal["none", "sha256", "full"] = Field("sha256", description="how much of the text is stored")
     mitigate: Literal["off", "flagged", "all"] = Field(
@@ -123,7 +139,7 @@ class Settings(BaseSettings):
         "none for JSON lines, kafka:TOPIC.dead-letters for a topic",
     )
     dead_letter_limit: float = Field(
-        0.5, gt=0, le=1, description="the worker stops when more than this share of the last 1,000 messages is dead"
+        0.5, gt=0, le=1, description="the worker stops when more than this share of the last 1,000 messages failed"
     )
     max_new_tokens: int = Field(40, ge=1, le=4096, description="tokens of a generated reply, at most")
     error_from: float = Field(0.5, gt=0, description="class gaps over the threshold from which an alert is an error")

@@ -4,14 +4,15 @@ What senders add to a message may hold its text (a system prompt, tools, a copy 
 text anyway (privacy `full`), only these keys are kept: names of things, settings and counts, none of which holds text
 in any format that awry reads.
 
-Contract: `allowed(attributes)` keeps numbers, booleans and short strings under keys of `ALLOWED_KEYS` and of the
-owner's `extra`; longer strings are cut, lists and objects are kept only for keys of `extra`, within a size.
+Contract: `allowed(attributes)` keeps numbers, booleans and identifiers (one word of visible ASCII) under keys of
+`ALLOWED_KEYS`, and whatever is under the owner's `extra` keys; all within a size.
 `bounded(attributes)` keeps all keys within a size, for privacy `full`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -41,8 +42,8 @@ ALLOWED_KEYS = frozenset(
         *("cached_tokens", "reasoning_tokens", "n_choices"),
     }
 )
-# Characters of a string; identifiers and names are shorter, text is longer.
-MAX_VALUE = 128
+# A string that names something: visible ASCII without spaces, shorter than text is.
+_IDENTIFIER = re.compile(r"[\x21-\x7e]{1,256}")
 # Bytes of all attributes of a message as JSON.
 MAX_BYTES = 8192
 
@@ -51,10 +52,9 @@ def allowed(attributes: dict[str, Any], extra: Collection[str] = ()) -> dict[str
     """The attributes that are kept under privacy `sha256` and `none`."""
     kept: dict[str, Any] = {}
     for key, value in attributes.items():
-        if key in extra or (key in ALLOWED_KEYS and isinstance(value, bool | int | float)):
+        named = isinstance(value, str) and _IDENTIFIER.fullmatch(value)
+        if key in extra or (key in ALLOWED_KEYS and (named or isinstance(value, bool | int | float))):
             kept[key] = value
-        elif key in ALLOWED_KEYS and isinstance(value, str):
-            kept[key] = value[:MAX_VALUE]
     return bounded(kept)
 
 

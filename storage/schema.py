@@ -2,9 +2,9 @@
 
 A message is known by its coordinates: (source, partition, offset, sub), which for Kafka are topic, partition and
 offset, for JSON lines the source's name, 0 and the byte offset; `sub` counts the messages within one record. A topic
-that was deleted and made again, or another file of the same name, is another log and gets a source name of its own (the
-table `sources`). `day` is the message's own day where it has a timestamp, else the day of first ingest; it never changes
-once written. Scores are in class gaps.
+that was deleted and made again, or another file of the same name, is another log and gets a source name of its own
+(the table `sources`). `day` is the message's own day where it has a timestamp, else the day of first ingest; it never
+changes once written. Scores are in class gaps.
 
 What grows with traffic (`BY_DAY`) is partitioned by `day`: one partition a day near today, and a default partition for
 all other days (`storage.partitions`). PostgreSQL wants the day in every key then, so the tables alone no longer refuse

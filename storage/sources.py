@@ -196,7 +196,7 @@ def _create(connection: Connection, stream: str, log: str, but: Sequence[str]) -
     while True:
         name = stream if number == 1 else f"{stream}@{number}"
         new = insert(sources).values(name=name, stream=stream, log=log).on_conflict_do_nothing()
-        if connection.execute(new).rowcount:
+        if connection.execute(new.returning(sources.c.name)).scalar() is not None:
             return name
         number += 1
 

@@ -1,22 +1,27 @@
-"""A record on its way through the worker, and the rows and lines that are written of it.
+"""A message on its way through the worker, and the rows and lines that are written of it.
 
-Contract: pure functions: records in, rows for the tables and lines for the outputs out. No prompt text gets into a
-verdict or a dead letter, nor into a row unless privacy is `full`. Needs no model: `Outcome` is what a scorer returns.
+Contract: pure functions: records in, rows for the tables and lines for the outputs out; a record may hold many
+messages. No prompt text gets into a verdict or a dead letter, nor into a row unless privacy is `full`. Needs no model:
+`Outcome` is what a scorer returns.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
 
 from alerts.rules.model import Flagged
+from monitor.stream.parse import DUPLICATE_KEYS, Parser
 from monitor.stream.record import Record
 from monitor.stream.sinks import Line
-from monitor.stream.wire import Invalid, WireMessage, parse
-from storage.writer import AnswerRow, MessageRow, ScoreRow
+from monitor.stream.wire import Invalid, WireMessage
+from storage.attributes import allowed, bounded
+from storage.coordinates import Coordinates
+from storage.sources import CONFLICT, Place
+from storage.writer import AnswerRow, MessageRow, ScoreRow, WindowRow
 
 if TYPE_CHECKING:
     from monitor.service.mitigation import Mitigation
@@ -39,32 +44,70 @@ class ProbeScore:
 
 
 @dataclass(frozen=True)
+class WindowScore:
+    """Scores of one window of an over-long message by the name of the probe; it begins at a token of the text."""
+
+    window: int
+    first_token: int
+    tokens: int
+    scores: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of one message."""
+    """What became of one message. `rendered` and `notes` say how the model's template took it, `special_tokens` counts
+    control tokens in its content, `partial` says why it was not read whole."""
 
     status: Literal["scored", "truncated", "skipped", "failed"]
     scores: tuple[ProbeScore, ...] = ()
     tokens: int | None = None
     reason: str | None = None
+    rendered: Literal["template", "adapted"] | None = None
+    notes: tuple[str, ...] = ()
+    special_tokens: int = 0
+    windows: tuple[WindowScore, ...] = ()
+    partial: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class ProcessedRecord:
-    """A record, its parsed message, its outcome once it is scored, and its mitigated reply where one was generated."""
+class ProcessedMessage:
+    """A message of a record: where it is, what was parsed, its outcome once it is scored, and its mitigated reply where
+    one was generated. `at` has the name of the stream until `placed`; `conflict`: other content is known there."""
 
     record: Record
+    at: Coordinates
     sha256: str
     parsed: WireMessage | Invalid
     outcome: Outcome | None = None
     mitigation: Mitigation | None = None
+    conflict: bool = False
+
+    @property
+    def place(self) -> Place:
+        """What decides on its source name."""
+        at = self.record.at
+        return Place(at.source, at.partition, at.offset, self.record.log, self.sha256)
+
+    def placed(self, source: str) -> ProcessedMessage:
+        """Under its source name. A message without an id gets one of its coordinates."""
+        at, parsed = replace(self.at, source=source), self.parsed
+        if isinstance(parsed, WireMessage) and (parsed.id is None or parsed.id == str(self.at)):
+            parsed = replace(parsed, id=str(at))
+        return replace(self, at=at, parsed=parsed)
 
     @property
     def status(self) -> str:
-        """The status of its row, unless another payload is known at these coordinates."""
-        return self.outcome.status if self.outcome is not None else "invalid"
+        """The status of its row."""
+        if self.conflict:
+            return "failed"
+        if self.outcome is not None:
+            return self.outcome.status
+        return self.parsed.status if isinstance(self.parsed, Invalid) else "failed"
 
     @property
     def reason(self) -> str | None:
+        if self.conflict:
+            return CONFLICT
         if self.outcome is not None:
             return self.outcome.reason
         return self.parsed.reason if isinstance(self.parsed, Invalid) else None
@@ -74,54 +117,95 @@ class ProcessedRecord:
         return self.parsed.id if isinstance(self.parsed, WireMessage) else self.parsed.message_id
 
     @property
+    def scores(self) -> tuple[ProbeScore, ...]:
+        """Its scores; none in a conflict, where they belong to no row."""
+        return self.outcome.scores if self.outcome is not None and not self.conflict else ()
+
+    @property
     def flagged(self) -> bool:
-        return self.outcome is not None and any(s.flagged for s in self.outcome.scores)
+        return any(s.flagged for s in self.scores)
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """Why it was not read whole: `length`, `media`, `duplicate` (a field that is there twice)."""
+        if not self.scores or self.outcome is None:
+            return ()
+        twice = ("duplicate",) if DUPLICATE_KEYS in self.parsed.notes else ()
+        return (*self.outcome.partial, *twice)
+
+    @property
+    def decision(self) -> Literal["flag", "partial", "pass", "unscored"]:
+        """What a verdict says. One that was not read whole is never a plain `pass`."""
+        if not self.scores:
+            return "unscored"
+        return "flag" if self.flagged else "partial" if self.partial else "pass"
 
 
-def parse_record(record: Record) -> ProcessedRecord:
-    """Parse a record; an over-size one is skipped unread."""
+def parse_record(record: Record, parser: Parser) -> list[ProcessedMessage]:
+    """The messages of a record; an over-size one is skipped unread, a tombstone is none."""
+    if record.tombstone:
+        return []
     if record.payload is None:
         reason = f"{record.size} bytes, over max_message_bytes"
         digest = hashlib.sha256(f"over-size:{record.size}".encode()).hexdigest()
-        return ProcessedRecord(record, digest, Invalid(reason), Outcome("skipped", reason=reason))
+        return [ProcessedMessage(record, record.at, digest, Invalid(reason, status="skipped"))]
     digest = record.sha256 or hashlib.sha256(record.payload).hexdigest()
-    return ProcessedRecord(record, digest, parse(record.payload, record.headers))
+    at = record.at
+    return [
+        # A record of the tables has its sub-index already.
+        ProcessedMessage(record, replace(at, sub=number) if number else at, digest, parsed)
+        for number, parsed in enumerate(parser(record.payload, record.headers))
+    ]
 
 
-def day_of(processed: ProcessedRecord, now: datetime) -> date:
+def day_of(processed: ProcessedMessage, now: datetime) -> date:
     """The record's own day; the sender's `timestamp` is kept, but decides nothing."""
     return (processed.record.recorded or now).astimezone(UTC).date()
 
 
-def message_row(processed: ProcessedRecord, privacy: Privacy, now: datetime) -> MessageRow:
-    """The row of `messages`."""
-    parsed, at, day = processed.parsed, processed.record.at, day_of(processed, now)
-    if isinstance(parsed, Invalid):
-        return MessageRow(at, processed.sha256, day, processed.status, processed.reason, parsed.message_id)
-    return MessageRow(
-        at,
+def message_row(
+    processed: ProcessedMessage, privacy: Privacy, now: datetime, attribute_keys: Collection[str] = ()
+) -> MessageRow:
+    """The row of `messages`. Under privacy `sha256` and `none` only listed attributes and `attribute_keys` are kept."""
+    parsed, outcome = processed.parsed, processed.outcome
+    row = MessageRow(
+        processed.at,
         processed.sha256,
-        day,
+        day_of(processed, now),
         processed.status,
         processed.reason,
-        message_id=parsed.id,
+        message_id=processed.message_id,
         tenant=parsed.tenant,
         user_id=parsed.user,
         model=parsed.model,
         conversation_id=parsed.conversation_id,
+        format=parsed.format,
+        unread=parsed.unread,
+        notes=parsed.notes + (outcome.notes if outcome is not None else ()),
+    )
+    if isinstance(parsed, Invalid):
+        return row
+    attributes = bounded(parsed.attributes) if privacy == "full" else allowed(parsed.attributes, attribute_keys)
+    return replace(
+        row,
         sent_at=parsed.timestamp,
-        tokens=processed.outcome.tokens if processed.outcome is not None else None,
+        trace_id=parsed.trace_id,
+        tokens=outcome.tokens if outcome is not None else None,
         text=parsed.stored_text if privacy == "full" else None,
         text_sha256=None if privacy == "none" else parsed.text_sha256,
-        attributes=parsed.kept_attributes or None,
+        attributes=attributes or None,
+        rendered=outcome.rendered if outcome is not None else None,
+        special_tokens=outcome.special_tokens if outcome is not None else 0,
+        partial=",".join(processed.partial) or None,
+        windows=len(outcome.windows) or None if outcome is not None else None,
     )
 
 
-def score_rows(processed: ProcessedRecord, shadow: Collection[str] = ()) -> list[ScoreRow]:
+def score_rows(processed: ProcessedMessage, shadow: Collection[str] = ()) -> list[ScoreRow]:
     """One row of `scores` a probe; those of `shadow` open no alerts."""
     return [
         ScoreRow(
-            processed.record.at,
+            processed.at,
             s.probe.name,
             s.probe.card.version,
             s.score,
@@ -130,11 +214,21 @@ def score_rows(processed: ProcessedRecord, shadow: Collection[str] = ()) -> list
             s.heads,
             shadow=s.probe.name in shadow,
         )
-        for s in (processed.outcome.scores if processed.outcome is not None else ())
+        for s in processed.scores
     ]
 
 
-def answer_rows(processed: ProcessedRecord, privacy: Privacy) -> list[AnswerRow]:
+def window_rows(processed: ProcessedMessage) -> list[WindowRow]:
+    """One row of `window_scores` a probe and window."""
+    windows = processed.outcome.windows if processed.outcome is not None else ()
+    return [
+        WindowRow(processed.at, probe, each.window, each.first_token, each.tokens, score)
+        for each in windows
+        for probe, score in each.scores
+    ]
+
+
+def answer_rows(processed: ProcessedMessage, privacy: Privacy) -> list[AnswerRow]:
     """Rows of `answers`: the mitigated reply, and the plain one where it was asked for."""
     mitigation = processed.mitigation
     if mitigation is None:
@@ -146,7 +240,7 @@ def answer_rows(processed: ProcessedRecord, privacy: Privacy) -> list[AnswerRow]
             digest = hashlib.sha256(reply.text.encode("utf-8", "replace")).hexdigest()
             rows.append(
                 AnswerRow(
-                    processed.record.at,
+                    processed.at,
                     kind,
                     reply.tokens,
                     recipe,
@@ -157,7 +251,7 @@ def answer_rows(processed: ProcessedRecord, privacy: Privacy) -> list[AnswerRow]
     return rows
 
 
-def flagged_score(processed: ProcessedRecord, score: ScoreRow, model: str, now: datetime) -> Flagged:
+def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, now: datetime) -> Flagged:
     """What a rule sees of a score above its threshold; `model` is used where the message names none."""
     message = processed.parsed if isinstance(processed.parsed, WireMessage) else None
     return Flagged(
@@ -166,21 +260,21 @@ def flagged_score(processed: ProcessedRecord, score: ScoreRow, model: str, now: 
         threshold=score.threshold,
         tenant=message.tenant if message else None,
         model=(message.model if message else None) or model,
-        coordinates=processed.record.at,
+        coordinates=processed.at,
         message_id=processed.message_id,
         conversation_id=message.conversation_id if message else None,
         day=day_of(processed, now),
     )
 
 
-def verdict_line(processed: ProcessedRecord) -> Line:
-    """Ids, scores and the decision: `flag`, `pass`, or `unscored` (fail open)."""
-    scored = processed.outcome is not None and processed.outcome.scores
-    decision = "unscored" if not scored else "flag" if processed.flagged else "pass"
-    return _line(processed, {"status": processed.status, "decision": decision, **_scores(processed)})
+def verdict_line(processed: ProcessedMessage) -> Line:
+    """Ids, scores and the decision: `flag`, `pass`, `partial` (not read whole), or `unscored` (fail open)."""
+    partial = {"partial": list(processed.partial)} if processed.partial else {}
+    value = {"status": processed.status, "decision": processed.decision, **partial, **_scores(processed)}
+    return _line(processed, value)
 
 
-def answer_line(processed: ProcessedRecord) -> Line:
+def answer_line(processed: ProcessedMessage) -> Line:
     """The mitigated reply, and the plain one where it was asked for."""
     mitigation = processed.mitigation
     assert mitigation is not None  # noqa: S101 - only called for records that have one
@@ -193,12 +287,16 @@ def answer_line(processed: ProcessedRecord) -> Line:
     return _line(processed, value | ({"plain": mitigation.plain.text} if mitigation.plain is not None else {}))
 
 
-def dead_letter_line(processed: ProcessedRecord) -> Line:
-    """Coordinates of the message and why it could not be scored; the payload is not copied."""
-    record = processed.record
+def dead_letter_line(processed: ProcessedMessage) -> Line:
+    """Coordinates of the message, whose it is, and why it could not be scored; the payload is not copied."""
+    record, parsed = processed.record, processed.parsed
     value: dict[str, object] = {
         "status": processed.status,
         "reason": processed.reason,
+        "tenant": parsed.tenant,
+        "user": parsed.user,
+        "model": parsed.model,
+        "format": parsed.format,
         "payload_sha256": processed.sha256,
         "size": record.size,
         "recorded_at": record.recorded.isoformat() if record.recorded else None,
@@ -213,23 +311,25 @@ def dead_letter_line(processed: ProcessedRecord) -> Line:
     return _line(processed, value, headers)
 
 
-def is_dead_letter(processed: ProcessedRecord) -> bool:
+def is_dead_letter(processed: ProcessedMessage) -> bool:
     """Whether a human has to look: it is not a valid message, or scoring it failed."""
     return processed.status in ("invalid", "failed")
 
 
-def _line(processed: ProcessedRecord, value: dict[str, object], headers: Sequence[tuple[str, bytes]] = ()) -> Line:
-    at = processed.record.at
+def _line(processed: ProcessedMessage, value: dict[str, object], headers: Sequence[tuple[str, bytes]] = ()) -> Line:
+    at = processed.at
     identity = {"id": processed.message_id, "source": at.source, "partition": at.partition, "offset": at.offset}
+    if at.sub:
+        identity["sub"] = at.sub
     traces = tuple((name, raw) for name, raw in processed.record.headers if name == "traceparent" and raw is not None)
     return Line(identity | value, processed.message_id, (*headers, *traces))
 
 
-def _scores(processed: ProcessedRecord) -> dict[str, object]:
-    return {"scores": {s.probe.name: round(s.score, 6) for s in processed.outcome.scores} if processed.outcome else {}}
+def _scores(processed: ProcessedMessage) -> dict[str, object]:
+    return {"scores": {s.probe.name: round(s.score, 6) for s in processed.scores}}
 
 
-def _error_class(processed: ProcessedRecord) -> str:
+def _error_class(processed: ProcessedMessage) -> str:
     """`RuntimeError` of `scoring failed: RuntimeError`; of an invalid message, the field that is wrong."""
     reason = processed.reason or ""
     return reason.rpartition(": ")[2] if processed.status == "failed" else reason.partition(":")[0]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from alerts.rules.model import Rules
     from monitor.service.worker import OnBatch, Policy, Worker
+    from monitor.stream.parse import ParseOptions
     from monitor.stream.record import Source
     from probes.card import Probe
     from probes.model.load import ChatModel
@@ -169,7 +170,19 @@ def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
         batch_messages=settings.batch_messages,
         batch_wait_seconds=settings.batch_wait_seconds,
         dead_letter_limit=settings.dead_letter_limit,
+        parsing=parse_options(settings),
+        attribute_keys=settings.attribute_keys,
     )
+
+
+def parse_options(settings: Settings) -> ParseOptions:
+    """How payloads are read. Raises SettingsError for a format that is not there."""
+    from monitor.stream.formats import names
+    from monitor.stream.parse import ParseOptions
+
+    if settings.format not in ("auto", *names()):
+        raise SettingsError(f"format: {settings.format} is none of auto, {', '.join(names())}")
+    return ParseOptions(settings.format, settings.mapping)
 
 
 def load_rules(settings: Settings) -> Rules:

@@ -1,7 +1,8 @@
-"""Stops a worker when too many messages cannot be scored: then the worker or the stream is at fault.
+"""Stops a worker when too many messages fail: then the worker, its model or its machine is at fault.
 
-Contract: `check` raises TooManyDeadError once more than `share` of the last WINDOW messages were dead letters, checked
-from FEWEST messages on. The batch in progress is not committed then.
+Contract: `check` raises TooManyDeadError once more than `share` of the last WINDOW messages had failed, checked from
+FEWEST messages on. The batch in progress is not committed then. What a sender sends wrong (`invalid`) does not count:
+one tenant could stop the worker for all.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ FEWEST = 100
 
 
 class DeadLetterLimit:
-    """Watches the share of dead letters."""
+    """Watches the share of failures."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._last: deque[bool] = deque(maxlen=WINDOW)
 
-    def check(self, dead: Iterable[bool]) -> None:
-        """Add one batch: for each message, whether it is a dead letter."""
-        self._last.extend(dead)
+    def check(self, failed: Iterable[bool]) -> None:
+        """Add one batch: for each message, whether it failed."""
+        self._last.extend(failed)
         if len(self._last) >= FEWEST and sum(self._last) > self._share * len(self._last):
             raise TooManyDeadError(
-                f"dead_letter_limit: {sum(self._last)} of the last {len(self._last)} messages could not be scored "
+                f"dead_letter_limit: scoring failed for {sum(self._last)} of the last {len(self._last)} messages "
                 f"(limit {self._share:g}); the column reason of the table messages says why; start again, or raise the "
                 "limit"
             )

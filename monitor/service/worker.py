@@ -1,12 +1,13 @@
 """The worker: polls records, scores them, stores each batch in one transaction, then commits it to the source.
 
-Contract: a record goes source -> wire -> scoring -> mitigation (where enabled) -> outputs -> tables -> commit. Every
-record ends as a row: scored, truncated, skipped, invalid or failed; the last two are dead letters as well. Outputs are
-flushed before the transaction, so that what is in the tables was written out at least once. While one batch is stored,
-the next one is scored; batches are stored and committed in order.
+Contract: a record goes source -> wire -> scoring -> mitigation (where enabled) -> tables -> outputs -> commit. Every
+message ends as a row: scored, truncated, skipped, invalid or failed; the last two are dead letters as well. Outputs are
+decided within the transaction, once it is known what its rows are, and flushed before it commits: what is in the tables
+was written out at least once. While one batch is stored, the next one is scored; batches are stored and committed in
+order.
 
 The worker stops, without committing, when the database cannot be written to after retries, an output cannot be
-written, or too many messages in a row would be dead letters.
+written, or too many messages failed by awry's own fault. What senders send wrong stops nothing.
 
 Does not know: where records come from (`monitor.stream.record`), how alerts are sent (`alerts.delivery.deliver`).
 """
@@ -18,19 +19,20 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from alerts.lifecycle.lifecycle import Opened, record_flagged, would_alert
 from alerts.rules.model import Flagged, ThresholdRule
 from monitor.service.batch_rows import (
     Outcome,
     Privacy,
-    ProcessedRecord,
+    ProcessedMessage,
     answer_line,
     answer_rows,
+    day_of,
     dead_letter_line,
     flagged_score,
     is_dead_letter,
@@ -38,21 +40,26 @@ from monitor.service.batch_rows import (
     parse_record,
     score_rows,
     verdict_line,
+    window_rows,
 )
 from monitor.service.dead_letter_limit import DeadLetterLimit
 from monitor.service.heartbeat import HeartbeatWriter
+from monitor.stream.parse import ParseOptions, Parser
 from monitor.stream.record import Record, Source
 from monitor.stream.sinks import Line, Outputs, Sink
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
-from storage.coordinates import Coordinates
 from storage.database import transact
 from storage.partitions import Days
 from storage.queries.messages import already_scored
+from storage.sources import lock_streams, place
 from storage.writer import BatchRows, write_batch
 
 if TYPE_CHECKING:
     from monitor.service.mitigation import Mitigator
+
+# A transaction may be idle this long: an output waits up to two minutes for a broker that is away.
+_OUTPUT_TIMEOUT = text("SET LOCAL idle_in_transaction_session_timeout = '150s'")
 
 
 class Scoring(Protocol):
@@ -78,6 +85,9 @@ class Policy:
     batch_messages: int = 64
     batch_wait_seconds: float = 1.0
     dead_letter_limit: float = 0.5
+    parsing: ParseOptions = field(default_factory=ParseOptions)
+    # Attributes that are stored beside the listed ones.
+    attribute_keys: tuple[str, ...] = ()
     # Write heartbeats, which rules on the monitor itself read; a replay does not.
     heartbeats: bool = True
     # Score a batch while the one before is stored. Off only where a benchmark compares.
@@ -128,6 +138,7 @@ class Worker:
         self._days = Days(engine)
         self._warned_of_days = False
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
+        self._parser = Parser(policy.parsing)
         self._heartbeat = HeartbeatWriter(engine, source) if policy.heartbeats else None
         self._stopping = False
         self._started = self.progress_at = time.monotonic()
@@ -161,25 +172,35 @@ class Worker:
                 storing.result()
         return self.tally
 
-    def _process(self, records: Sequence[Record]) -> list[ProcessedRecord]:
+    def _process(self, records: Sequence[Record]) -> list[ProcessedMessage]:
         """Parse, score and, where enabled, mitigate what is not in the tables yet."""
         metrics.BATCH_MESSAGES.observe(len(records))
         metrics.BATCH_FILL_RATIO.observe(len(records) / self._policy.batch_messages)
-        batch = self._without_known([parse_record(record) for record in records])
+        metrics.TOMBSTONES.inc(sum(record.tombstone for record in records))
+        parsed = [message for record in records for message in parse_record(record, self._parser)]
+        batch = self._without_known(parsed) if parsed else []
         valid = [(i, each.parsed) for i, each in enumerate(batch) if isinstance(each.parsed, WireMessage)]
         for (i, _), outcome in zip(valid, self._scorer([message for _, message in valid]), strict=True):
             batch[i] = replace(batch[i], outcome=outcome)
-        self._limit.check(map(is_dead_letter, batch))
+        self._limit.check(each.status == "failed" for each in batch)
         return self._mitigate(batch)
 
-    def _without_known(self, batch: list[ProcessedRecord]) -> list[ProcessedRecord]:
-        """Drop what is in the tables already with a score of every loaded probe: redelivery costs no forward pass."""
-        payloads = [(each.record.at, each.sha256) for each in batch]
-        known = transact(self.engine, lambda c: already_scored(c, payloads, self._policy.probe_names))
-        metrics.KNOWN_MESSAGES.inc(len(known))
-        return [each for each in batch if (each.record.at, each.sha256) not in known] if known else batch
+    def _without_known(self, parsed: list[ProcessedMessage]) -> list[ProcessedMessage]:
+        """Give each message its source name, and drop what is in the tables already with a score of every loaded probe:
+        redelivery costs no forward pass."""
 
-    def _mitigate(self, batch: list[ProcessedRecord]) -> list[ProcessedRecord]:
+        def look(connection: Connection) -> tuple[list[ProcessedMessage], set[Any]]:
+            names = place(connection, [each.place for each in parsed]).names
+            batch = [each.placed(name) for each, name in zip(parsed, names, strict=True)]
+            readable = {(each.at, each.sha256) for each in batch if isinstance(each.parsed, WireMessage)}
+            payloads = [(each.at, each.sha256) for each in batch]
+            return batch, already_scored(connection, payloads, self._policy.probe_names, readable)
+
+        batch, known = transact(self.engine, look)
+        metrics.KNOWN_MESSAGES.inc(len(known))
+        return [each for each in batch if (each.at, each.sha256) not in known] if known else batch
+
+    def _mitigate(self, batch: list[ProcessedMessage]) -> list[ProcessedMessage]:
         if self._mitigator is None or self._policy.mitigate == "off":
             return batch
         chosen = [
@@ -196,9 +217,8 @@ class Worker:
             batch[i] = replace(batch[i], mitigation=mitigation)
         return batch
 
-    def _finish(self, records: Sequence[Record], batch: Sequence[ProcessedRecord]) -> None:
-        """Write the outputs, store the rows, then commit the records."""
-        self._write_outputs(batch)
+    def _finish(self, records: Sequence[Record], batch: Sequence[ProcessedMessage]) -> None:
+        """Store the rows and write the outputs, then commit the records."""
         with metrics.stage("store"):
             opened = self._store(batch) if batch else []
         if batch and self._heartbeat is not None:
@@ -207,41 +227,35 @@ class Worker:
         self.progress_at = time.monotonic()
         tally = self.tally
         tally.messages += len(records)
-        tally.known += len(records) - len(batch)
+        tally.known += max(0, sum(not r.tombstone for r in records) - len({each.record.at for each in batch}))
         tally.tokens, tally.scoring_seconds = self._scorer.tokens, self._scorer.seconds
         tally.seconds = time.monotonic() - self._started
         self._on_batch(tally, opened, self._source.lag)
 
-    def _write_outputs(self, batch: Sequence[ProcessedRecord]) -> None:
+    def _write_outputs(self, batch: Sequence[ProcessedMessage]) -> None:
         outputs = self._outputs
-        dead = [each for each in batch if is_dead_letter(each)]
-        mitigated = [each for each in batch if each.mitigation is not None]
         with metrics.stage("output"):
             _write(outputs.verdicts, map(verdict_line, batch))
-            _write(outputs.answers, map(answer_line, mitigated))
-            _write(outputs.dead_letters, map(dead_letter_line, dead))
-        metrics.VERDICTS.inc(len(batch) if outputs.verdicts else 0)
-        metrics.ANSWERS.inc(len(mitigated))
-        for each in dead:
-            metrics.DEAD_LETTERS.labels(each.status).inc()
+            _write(outputs.answers, (answer_line(each) for each in batch if each.mitigation is not None))
+            _write(outputs.dead_letters, map(dead_letter_line, filter(is_dead_letter, batch)))
 
-    def _store(self, batch: Sequence[ProcessedRecord]) -> list[Opened]:
+    def _store(self, batch: Sequence[ProcessedMessage]) -> list[Opened]:
         now = datetime.now(UTC)
-        rows = BatchRows()
-        days: set[date] = set()
-        for each in batch:
-            rows.messages.append(message_row(each, self._policy.privacy, now))
-            rows.scores += score_rows(each, self._policy.shadow)
-            rows.answers += answer_rows(each, self._policy.privacy)
-            days.add(rows.messages[-1].day)
-        self._days(days)
+        self._days({day_of(each, now) for each in batch})
         if not self._days.complete and not self._warned_of_days:
             self._warned_of_days = True
             logs.logger().warning("partitions of days cannot be made; rows go to the default partition")
-        by_coordinates = {each.record.at: each for each in batch}
 
-        def write(connection: Connection) -> tuple[frozenset[Coordinates], list[Flagged], list[Opened]]:
-            written = write_batch(connection, rows)
+        def write(connection: Connection) -> tuple[list[ProcessedMessage], list[Flagged], list[Opened]]:
+            lock_streams(connection, ((each.record.at.source, each.record.at.partition) for each in batch))
+            placed = place(connection, [each.place for each in batch])
+            final = [each.placed(name) for each, name in zip(batch, placed.names, strict=True)]
+            written = write_batch(connection, self._rows(final, now), placed.known)
+            final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]
+            # An output waits for its broker; meanwhile the transaction is idle.
+            connection.execute(_OUTPUT_TIMEOUT)
+            self._write_outputs(final)
+            by_coordinates = {each.at: each for each in final}
             flagged = [
                 flagged_score(by_coordinates[score.at], score, self._policy.model, now)
                 for score in written.scores
@@ -249,27 +263,27 @@ class Worker:
             ]
             live = [f for f in flagged if f.probe not in self._policy.shadow]
             opened = record_flagged(connection, live, self._policy.destinations, self._policy.rules)
-            return written.conflicts, flagged, opened
+            return final, flagged, opened
 
-        conflicts, flagged, opened = transact(self.engine, write)
-        self._count(batch, conflicts, flagged, opened)
+        final, flagged, opened = transact(self.engine, write)
+        self._count(final, flagged, opened)
         return [o for o in opened if not o.suppressed]
 
-    def _count(
-        self,
-        batch: Sequence[ProcessedRecord],
-        conflicts: frozenset[Coordinates],
-        flagged: Sequence[Flagged],
-        opened: Sequence[Opened],
-    ) -> None:
+    def _rows(self, batch: Sequence[ProcessedMessage], now: datetime) -> BatchRows:
+        rows = BatchRows()
         for each in batch:
-            status = "failed" if each.record.at in conflicts else each.status
-            self.tally.count(status)
-            metrics.MESSAGES.labels(status).inc()
-            if status in metrics.FAIL_OPEN:
-                metrics.FAIL_OPEN_MESSAGES.labels(status).inc()
-            for score in each.outcome.scores if each.outcome else ():
-                metrics.SCORE.labels(score.probe.name).observe(score.score)
+            rows.messages.append(message_row(each, self._policy.privacy, now, self._policy.attribute_keys))
+            rows.scores += score_rows(each, self._policy.shadow)
+            rows.answers += answer_rows(each, self._policy.privacy)
+            rows.windows += window_rows(each)
+        return rows
+
+    def _count(self, batch: Sequence[ProcessedMessage], flagged: Sequence[Flagged], opened: Sequence[Opened]) -> None:
+        for each in batch:
+            self.tally.count(each.status)
+            count_message(each)
+        if self._outputs.verdicts:
+            metrics.VERDICTS.inc(len(batch))
         for score_above in flagged:
             mode = "shadow" if score_above.probe in self._policy.shadow else "live"
             metrics.FLAGGED.labels(score_above.probe, mode).inc()
@@ -280,6 +294,30 @@ class Worker:
             metrics.ALERTS.labels(alert.probe, alert.severity, result).inc()
         self.tally.flagged += len({f.coordinates for f in flagged})
         self.tally.alerts += sum(o.event == "alert.opened" and not o.suppressed for o in opened)
+
+
+def count_message(message: ProcessedMessage) -> None:
+    """Count one stored message in the metrics."""
+    status = message.status
+    metrics.MESSAGES.labels(status).inc()
+    if status in metrics.FAIL_OPEN:
+        metrics.FAIL_OPEN_MESSAGES.labels(status).inc()
+    if is_dead_letter(message):
+        metrics.DEAD_LETTERS.labels(status).inc()
+    if message.mitigation is not None:
+        metrics.ANSWERS.inc()
+    metrics.FORMATS.labels(message.parsed.format or "unknown").inc()
+    for why in message.partial:
+        metrics.PARTIAL.labels(why).inc()
+    outcome = message.outcome
+    if outcome is not None and outcome.rendered == "adapted":
+        metrics.ADAPTED.inc()
+    if outcome is not None and outcome.special_tokens:
+        metrics.CONTROL_TOKENS.inc()
+    if message.parsed.notes:
+        metrics.NOTED.inc()
+    for score in message.scores:
+        metrics.SCORE.labels(score.probe.name).observe(score.score)
 
 
 def _write(sink: Sink | None, lines: Iterable[Line]) -> None:

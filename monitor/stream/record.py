@@ -12,7 +12,11 @@ from storage.coordinates import Coordinates
 
 @dataclass(frozen=True)
 class Record:
-    """One payload and its coordinates. `recorded` is the record's own timestamp; JSON lines have none.
+    """One payload and its coordinates in its stream. `recorded` is the record's own timestamp; JSON lines have none.
+
+    `log` identifies what the offset counts in (a topic's id, a file by its first line): with it, the tables tell a
+    recreated topic from the one before. None: the coordinates are those of the tables already. A `tombstone` (a null
+    value, as compacted topics have) is no message.
 
     `payload` is None when it was over the source's size limit; `size` is then still its size in bytes. `sha256` is the
     hash of the original payload where `payload` was made again from the tables. `assignment` is the number of the
@@ -26,6 +30,8 @@ class Record:
     headers: tuple[tuple[str, bytes], ...] = ()
     sha256: str | None = None
     assignment: int = 0
+    log: str | None = None
+    tombstone: bool = False
 
 
 class Source(Protocol):

@@ -61,5 +61,5 @@ def _record(row: StoredMessage) -> Record:
         message["user"] = row.user_id
     payload = json.dumps(message).encode()
     noon = datetime.combine(row.day, time(12), UTC)
-    at = Coordinates(row.source, row.partition, row.offset)
+    at = Coordinates(row.source, row.partition, row.offset, row.sub)
     return Record(at, payload, len(payload), noon, sha256=row.payload_sha256)

@@ -116,6 +116,26 @@ DEAD_LETTERS = _counter(
     "Messages that are invalid or could not be scored",
     reason=("invalid", "failed"),
 )
+PARTIAL = _counter(
+    "awry_partial_total",
+    "messages",
+    "Messages that were scored and not read whole: over-long, with parts without text, or with a field given twice",
+    reason=("length", "media", "duplicate"),
+)
+FORMATS = _counter(
+    "awry_messages_by_format_total", "messages", "Messages stored, by the format they came in", format=_NAMED
+)
+ADAPTED = _counter(
+    "awry_adapted_total", "messages", "Messages whose turns were changed since the model's template refused them"
+)
+CONTROL_TOKENS = _counter(
+    "awry_control_tokens_total", "messages", "Messages with control tokens of the model in their content"
+)
+NOTED = _counter("awry_noted_total", "messages", "Messages of which a field was dropped or changed")
+TOMBSTONES = _counter("awry_tombstones_total", "records", "Records without a value, which are no messages")
+RECREATED_LOGS = _counter(
+    "awry_recreated_logs_total", "logs", "Topics or files that were made again while they were read"
+)
 TOKENS = _counter("awry_tokens_total", "tokens", "Tokens that the model read")
 
 # Scores and alerts.

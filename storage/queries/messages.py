@@ -7,7 +7,7 @@ coordinates of a source without logs: the first is the one that was scored; scor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any
@@ -133,17 +133,22 @@ def histogram(connection: Connection, probe: str, version: int, days: int = 1) -
 
 
 def already_scored(
-    connection: Connection, payloads: Sequence[tuple[Coordinates, str]], probes: Sequence[str]
+    connection: Connection,
+    payloads: Sequence[tuple[Coordinates, str]],
+    probes: Sequence[str],
+    readable: Collection[tuple[Coordinates, str]] = (),
 ) -> set[tuple[Coordinates, str]]:
-    """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`. One that
-    was invalid needs none either: ask only for what can still not be read."""
+    """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`. What is
+    `readable` now and was invalid, to an older version, needs some."""
     requested = set(payloads)
     done, days = set(), {}
     for row in known_messages(connection, ((at.source, at.partition, at.offset) for at, _ in requested)):
         payload = (Coordinates(row.source, row.partition, row.offset, row.sub), row.payload_sha256)
-        if payload in requested and row.status in ("invalid", "skipped"):
+        if payload not in requested or row.status == "failed":
+            continue
+        if row.status == "skipped" or (row.status == "invalid" and payload not in readable):
             done.add(payload)
-        elif payload in requested and row.status != "failed":
+        elif row.status != "invalid":
             days[payload] = row.day
     if not days:
         return done

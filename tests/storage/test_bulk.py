@@ -16,7 +16,7 @@ from storage import schema
 from storage.bulk import insert_new, insert_rows
 from tests.support.rows import DAY, held
 
-KEY = {"source": "s", "partition": 0, "offset": 0, "day": DAY}
+KEY = {"source": "s", "partition": 0, "offset": 0, "sub": 0, "day": DAY}
 
 
 def score_row(offset: int = 0, **more: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_what_is_known_is_what_is_there(
     assert sorted(tuple(r[:3]) for r in found) == sorted(there & set(asked))
     of_place = dict(zip(places, days, strict=True))
     assert all(r.day == of_place[Coordinates(r.source, r.partition, r.offset)] for r in found)
-    assert {k: n for k, n in counts.items() if k in asked} == dict.fromkeys(there & set(asked), 1)
+    assert counts == {(*key, 0): 1 for key in there & set(asked)}
 
 
 def test_a_stretch_is_one_range_and_a_jump_cuts_it() -> None:
@@ -67,18 +67,18 @@ def test_scores_of_other_days_and_probes_are_not_counted(engine: Engine) -> None
         assert score_counts(connection, asked, (DAY, DAY), []) == {}
 
 
-def at_key(offset: int) -> tuple[str, int, int]:
+def at_key(offset: int) -> tuple[str, int, int, int]:
     place = at(offset)
-    return (place.source, place.partition, place.offset)
+    return (place.source, place.partition, place.offset, place.sub)
 
 
 MANY_MESSAGES = """
-    INSERT INTO messages (source, partition, "offset", payload_sha256, day, status)
-    SELECT 'topic', 0, i, 'aa', CAST(:day AS date) + i / 3000, 'scored' FROM generate_series(0, 17999) AS i
+    INSERT INTO messages (source, partition, "offset", sub, payload_sha256, day, status)
+    SELECT 'topic', 0, i, 0, 'aa', CAST(:day AS date) + i / 3000, 'scored' FROM generate_series(0, 17999) AS i
 """
 THEIR_SCORES = """
-    INSERT INTO scores (source, partition, "offset", probe, probe_version, day, score, threshold, flagged)
-    SELECT source, partition, "offset", 'drift', 1, day, 0, 1, false FROM messages
+    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged)
+    SELECT source, partition, "offset", sub, 'drift', 1, day, 0, 1, false FROM messages
 """
 
 

@@ -11,13 +11,16 @@ from alembic import command
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from storage import database
+from storage import database, schema
 from storage.partitions import partition_name, utc_today
+from storage.sources import CONFLICT, Place, place
 from storage.writer import AnswerRow, BatchRows, write_batch
 from tests.storage.test_database import differences, rules
-from tests.support.rows import at, held, message, partitions, score, write
+from tests.support.rows import at, held, message, partitions, score, stored, write
 
 TABLES = ("messages", "scores", "head_scores", "answers")
+# Of messages since 0007.
+NEW_COLUMNS = ("format", "trace_id", "rendered", "notes", "unread", "special_tokens", "partial", "windows")
 
 
 def migrate(engine: Engine, revision: str, *, down: bool = False) -> None:
@@ -84,6 +87,8 @@ def test_rows_survive_the_way_to_partitions_and_back(empty_engine: Engine) -> No
     assert differences(empty_engine) == []
     now = contents(empty_engine)
     assert {row.pop("shadow") for row in now["scores"]} == {None}
+    assert {row.pop("sub") for rows_ in now.values() for row in rows_} == {0}
+    assert {row.pop(name) for row in now["messages"] for name in NEW_COLUMNS} == {None}
     assert now == before
 
 
@@ -91,6 +96,7 @@ def test_jsons_null_becomes_null(empty_engine: Engine) -> None:
     migrate(empty_engine, "0001")
     fill(empty_engine, [date(2026, 3, 1)])
     migrate(empty_engine, "0002")
+    migrate(empty_engine, "head")
     write(empty_engine, BatchRows([message(1)]))
     with empty_engine.connect() as connection:
         found = connection.execute(text('SELECT text IS NULL, attributes::text FROM messages ORDER BY "offset"')).all()
@@ -222,4 +228,86 @@ def test_tokens_come_and_go_and_are_nobodys_to_read(empty_engine: Engine) -> Non
         assert connection.execute(query).scalars().all() == [connection.execute(text("SELECT user")).scalar_one()]
         assert [tuple(r) for r in connection.execute(text("SELECT who, token_id FROM audit"))] == [("anna", None)]
     migrate(empty_engine, "0005", down=True)
+    assert rules(empty_engine) == before
+
+
+def fill_before_logs(engine: Engine, days: list[date]) -> None:
+    """A filled database of schema 0006: scored messages, an invalid one, a conflict, an alert with its message."""
+    with engine.begin() as connection:
+        for i, day in enumerate(days):
+            values = {"i": i, "day": day, "sha": f"sha{i}"}
+            for statement in (
+                'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status, message_id) '
+                "VALUES ('traffic', 0, :i, :sha, :day, 'scored', 'm' || :i)",
+                'INSERT INTO scores (source, partition, "offset", probe, probe_version, day, score, threshold, flagged)'
+                " VALUES ('traffic', 0, :i, 'drift', 1, :day, 0.75, 0.5, true)",
+            ):
+                connection.execute(text(statement), values)
+        for statement in (
+            'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status, reason) '
+            "VALUES ('traffic', 0, 100, 'parts', :day, 'invalid', 'messages[0].content: not a string')",
+            'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status, reason) '
+            f"VALUES ('traffic', 0, 0, 'refused', :day, 'failed', '{CONFLICT}')",
+            'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status) '
+            "VALUES ('another', 3, 0, 'aa', :day, 'scored')",
+        ):
+            connection.execute(text(statement), {"day": days[0], "conflict": CONFLICT})
+        connection.execute(text(OLD_ALERT))
+        connection.execute(
+            text(
+                'INSERT INTO alert_messages (alert_id, source, partition, "offset", day, score) '
+                "SELECT id, 'traffic', 0, 0, :day, 0.75 FROM alerts"
+            ),
+            {"day": days[0]},
+        )
+
+
+def test_messages_of_before_logs_keep_their_coordinates_and_are_known(empty_engine: Engine) -> None:
+    today = utc_today()
+    migrate(empty_engine, "0006")
+    before = rules(empty_engine)
+    fill_before_logs(empty_engine, [today - timedelta(days=n) for n in range(5)])
+    migrate(empty_engine, "0007")
+    assert differences(empty_engine) == []
+    assert [(r["name"], r["stream"], r["log"]) for r in stored(empty_engine, schema.sources)] == [
+        ("another", "another", None),
+        ("traffic", "traffic", None),
+    ]
+    again = [Place("traffic", 0, n, "topic-id", f"sha{n}") for n in range(5)]
+    with empty_engine.begin() as connection:
+        placed = place(connection, [*again, Place("traffic", 0, 200, "topic-id", "new")])
+    assert set(placed.names) == {"traffic"}
+    assert {key[2] for key in placed.known} == set(range(5))
+    # The topic was made again before the upgrade: none of its messages is taken for one of before.
+    with empty_engine.begin() as connection:
+        other = place(connection, [Place("another", 3, 0, "other-id", "bb"), Place("another", 3, 1, "other-id", "cc")])
+    assert other.names == ["another@2", "another@2"]
+    migrate(empty_engine, "0006", down=True)
+    assert rules(empty_engine) == before
+    with empty_engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM messages")).scalar_one() == 8
+
+
+def test_a_server_with_too_few_locks_is_refused_before_anything_changes(empty_engine: Engine) -> None:
+    migrate(empty_engine, "0006")
+    setting = "current_setting('{}')::int"
+    with empty_engine.connect() as connection:
+        room = connection.execute(
+            text(f"SELECT {setting.format('max_locks_per_transaction')} * {setting.format('max_connections')}")
+        ).scalar_one()
+    # A partition of messages has seven indexes.
+    days = [date(2020, 1, 1) + timedelta(days=n) for n in range(1 + room // 14)]
+    for first in range(0, len(days), 50):
+        with empty_engine.begin() as connection:
+            for day in days[first : first + 50]:
+                end = day + timedelta(days=1)
+                connection.execute(
+                    text(
+                        f"CREATE TABLE {partition_name('messages', day)} PARTITION OF messages "
+                        f"FOR VALUES FROM ('{day}') TO ('{end}')"
+                    )
+                )
+    before = rules(empty_engine)
+    with pytest.raises(RuntimeError, match=r"set max_locks_per_transaction = \d+ in postgresql.conf"):
+        migrate(empty_engine, "0007")
     assert rules(empty_engine) == before

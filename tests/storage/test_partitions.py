@@ -18,7 +18,8 @@ from storage import partitions as made
 from storage import schema
 from storage.database import connect
 from storage.partitions import Days, ensure_ahead, ensure_days, is_partition, partition_day, partition_name, utc_today
-from storage.writer import CONFLICT, AnswerRow, BatchRows, write_batch
+from storage.sources import CONFLICT
+from storage.writer import AnswerRow, BatchRows, WindowRow, write_batch
 from tests.support.at_once import at_once
 from tests.support.rows import (
     DAY,
@@ -39,12 +40,13 @@ TABLES = [t.name for t in schema.BY_DAY]
 
 
 def batch(n: int = 3, day: date = DAY, first: int = 0) -> BatchRows:
-    """Rows for all four tables."""
+    """Rows for all tables by day."""
     offsets = range(first, first + n)
     return BatchRows(
         [message(i, f"sha{i}", day=day, message_id=f"m{i}", attributes={"a": [1, "é"]}) for i in offsets],
         [score(i, heads=((0, 1, 0.5),)) for i in offsets],
         [AnswerRow(at(i), "plain", 1) for i in offsets],
+        [WindowRow(at(i), "drift", 0, 0, 10, 0.25) for i in offsets],
     )
 
 

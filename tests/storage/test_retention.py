@@ -156,7 +156,7 @@ def test_what_belongs_to_alerts_goes_with_them(engine: Engine) -> None:
     ]
     with engine.begin() as connection:
         for of, day in ((gone, 2), (live, 2), (live, 3)):
-            place = {"source": "t", "partition": 0, "offset": day, "day": date(2026, 3, day), "score": 1.0}
+            place = {"source": "t", "partition": 0, "offset": day, "sub": 0, "day": date(2026, 3, day), "score": 1.0}
             connection.execute(schema.alert_messages.insert().values(alert_id=of, **place))
         for silence, end in ((ended, old), (holds, datetime(2026, 3, 9, tzinfo=UTC))):
             values = {"severity": "error", "comment": "", "created_by": "a", "starts_at": old, "ends_at": end}

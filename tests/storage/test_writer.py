@@ -15,7 +15,8 @@ from sqlalchemy import Engine, delete, select
 from storage import schema
 from storage.coordinates import Coordinates, clean
 from storage.queries.messages import already_scored, scored_messages, status_counts, stored_answers
-from storage.writer import CONFLICT, AnswerRow, BatchRows, MessageRow, register_probe
+from storage.sources import CONFLICT
+from storage.writer import AnswerRow, BatchRows, MessageRow, register_probe
 from tests.support.rows import DAY, at, counts, message, score, stored, write
 
 

@@ -1,4 +1,4 @@
-"""Offset reset: where a consumer group reads on without a usable offset: it has none, or out of range, or truncated.
+"""Offset reset: where a group reads on without a usable offset: none, out of range, truncated, or of another log.
 
 Contract: no record is skipped silently. A start offset is committed at once, so that it is decided once; records that
 retention deleted before they were read are counted (`awry_fail_open_total`, reason lost); where the log was truncated,
@@ -14,6 +14,7 @@ from kafka.structs import OffsetAndMetadata
 
 from monitor.stream.kafka.inflight import InFlight, Partition
 from monitor.stream.kafka.start_offset import StartFrom, group_has_offsets, no_start_offset, start_offsets
+from monitor.stream.kafka.topic_ids import TopicIds
 from monitor.telemetry import logs, metrics
 
 
@@ -24,29 +25,62 @@ class OffsetReset:
         self,
         consumer: KafkaConsumer,
         in_flight: InFlight,
+        topic_ids: TopicIds,
         group: str,
         start_from: StartFrom | None,
         commit: Callable[[dict[Partition, int]], None],
     ) -> None:
         self._consumer = consumer
         self._in_flight = in_flight
+        self._topic_ids = topic_ids
         self._group = group
         self._start_from = start_from
         self._commit = commit
+        # Partitions whose committed offset was compared with the topic's id, since they were assigned.
+        self._checked: set[TopicPartition] = set()
 
     def to_start(self) -> None:
-        """Seek to the start offset of partitions that the group has no offset for, and commit it."""
-        missing = [tp for tp in self._consumer.assignment() if self._consumer.committed(tp) is None]
-        start_from = self._start_from
-        if start_from is None:
-            for topic in sorted({tp.topic for tp in missing}):
-                if not group_has_offsets(self._consumer, topic):
-                    raise no_start_offset(self._group, topic)
-            start_from = "earliest"  # partitions that were added to a topic which the group has read
-        starts = start_offsets(self._consumer, missing, start_from)
-        for tp, offset in starts.items():
-            self._consumer.seek(tp, offset)
-            logs.logger().info("beginning", topic=tp.topic, partition=tp.partition, offset=offset)
+        """Seek to the start offset of partitions that the group has no offset for, and commit it.
+
+        Where the group has none on the whole topic, `start_from` decides for all its partitions at once, those of other
+        members too. What is without an offset later was added since: it is read from its beginning, so that a message
+        that came before the group saw the partition is not missed.
+        """
+        for topic in sorted({tp.topic for tp in self._missing()}):
+            # In this order: once the group has offsets on a topic, those of all partitions of that time are there.
+            decided = group_has_offsets(self._consumer, topic)
+            missing = [tp for tp in self._missing() if tp.topic == topic]
+            if decided:
+                self._begin(start_offsets(self._consumer, missing, "earliest"))
+                continue
+            if self._start_from is None:
+                raise no_start_offset(self._group, topic)
+            whole = {TopicPartition(topic, p) for p in self._consumer.partitions_for_topic(topic) or ()}
+            self._begin(start_offsets(self._consumer, sorted(whole | set(missing)), self._start_from))
+
+    def to_recreated(self) -> None:
+        """Read topics from their beginning that were deleted and made again, while they were read or before."""
+        again = set(self._topic_ids.changed())
+        gone = [tp for tp in self._consumer.assignment() if tp.topic in again]
+        for tp in self._consumer.assignment() - self._checked:
+            committed = self._consumer.committed(tp, metadata=True)
+            if committed is not None and self._topic_ids.of_another_log(tp.topic, committed):
+                gone.append(tp)
+        self._checked = set(self._consumer.assignment())
+        if not gone:
+            return
+        metrics.RECREATED_LOGS.inc(len({tp.topic for tp in gone}))
+        for tp, first in self._consumer.beginning_offsets(gone).items():
+            logs.logger().error("the topic was made again", topic=tp.topic, partition=tp.partition, beginning=first)
+            self._rewind(tp, first)
+
+    def _missing(self) -> list[TopicPartition]:
+        return [tp for tp in self._consumer.assignment() if self._consumer.committed(tp) is None]
+
+    def _begin(self, starts: dict[TopicPartition, int]) -> None:
+        for tp in self._consumer.assignment() & starts.keys():
+            self._consumer.seek(tp, starts[tp])
+            logs.logger().info("beginning", topic=tp.topic, partition=tp.partition, offset=starts[tp])
         self._commit({(tp.topic, tp.partition): offset for tp, offset in starts.items()})
 
     def into_range(self) -> None:

@@ -1,4 +1,4 @@
-"""A member of a Kafka consumer group as a source; coordinates are (topic, partition, offset).
+"""A member of a Kafka consumer group as a source; coordinates are (topic, partition, offset), the log the topic's id.
 
 Contract: a thread of its own polls, so that the group never waits for the model: while enough records wait, partitions
 are paused and polling goes on. Auto-commit is off; `commit` marks records as stored, and the thread commits their
@@ -7,8 +7,12 @@ records of them are dropped, and batches in progress get `revoke_seconds` to be 
 are abandoned: not committed, so that the partition's next consumer reads them again. A worker that stores no batch for
 `stall_seconds` leaves the group.
 
-Where a group has no offsets, `start_from` decides, and the start offset is committed at once, so that it is decided
-once; without it the source raises. Records that retention deleted before they were read are counted.
+Where a group has no offsets on a topic, `start_from` decides for all of its partitions, and the start offsets are
+committed at once, so that it is decided once; without it the source raises. Partitions that are added later are read
+from their beginning. Records that retention deleted before they were read are counted.
+
+A topic that is deleted and made again is another log, which is read from its beginning: its id changes, and committed
+offsets carry the id that they count in.
 
 kafka-python's rebalance listeners run on its I/O loop, which also sends heartbeats: they only wait by that loop's own
 sleep.
@@ -31,7 +35,6 @@ from kafka.errors import (
     OffsetOutOfRangeError,
     RetriableError,
 )
-from kafka.structs import OffsetAndMetadata
 
 from monitor.errors import SourceError
 from monitor.stream.kafka.client import Cluster
@@ -40,6 +43,7 @@ from monitor.stream.kafka.inflight import InFlight, Partition
 from monitor.stream.kafka.lag import Lag
 from monitor.stream.kafka.offset_reset import OffsetReset
 from monitor.stream.kafka.start_offset import StartFrom, timestamp_of
+from monitor.stream.kafka.topic_ids import TopicIds
 from monitor.stream.record import Record
 from monitor.telemetry import logs, metrics
 from storage.coordinates import Coordinates
@@ -50,6 +54,8 @@ _COMMIT_TIMEOUT_SECONDS = 30.0
 _CLOSE_SECONDS = 10.0
 _SLEEP_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
+# How soon an added partition, or a topic that was made again, is seen. A fetch from a topic that is gone asks at once.
+_METADATA_SECONDS = 60
 
 
 class KafkaSource:
@@ -101,11 +107,13 @@ class KafkaSource:
                 max_poll_records=prefetch_messages,
                 fetch_max_bytes=16_777_216,
                 max_poll_interval_ms=int(max_poll_seconds * 1000),
+                metadata_max_age_ms=_METADATA_SECONDS * 1000,
                 session_timeout_ms=int(session_seconds * 1000),
                 heartbeat_interval_ms=int(min(3.0, session_seconds / 3) * 1000),
             )
         self._lag = Lag(self._consumer, self._in_flight, until_end=until_end)
-        self._reset = OffsetReset(self._consumer, self._in_flight, group, start_from, self._commit_now)
+        self._logs = TopicIds(self._consumer)
+        self._reset = OffsetReset(self._consumer, self._in_flight, self._logs, group, start_from, self._commit_now)
         self._consumer.subscribe(topics=self._topics, listener=_Listener(self))
         self._thread = threading.Thread(target=self._run, name="awry-kafka", daemon=True)
         self._thread.start()
@@ -157,6 +165,7 @@ class KafkaSource:
             while not self._closing.is_set():
                 try:
                     self._check_stall()
+                    self._reset.to_recreated()
                     self._commit_stored()
                     self._read()
                     self._lag.update()
@@ -203,12 +212,15 @@ class KafkaSource:
 
     def _record(self, consumer_record: Any) -> Record:
         value = consumer_record.value if consumer_record.value is not None else b""
+        topic = consumer_record.topic
         return Record(
-            Coordinates(consumer_record.topic, consumer_record.partition, consumer_record.offset),
+            Coordinates(topic, consumer_record.partition, consumer_record.offset),
             value if len(value) <= self._max_bytes else None,
             len(value),
             timestamp_of(consumer_record.timestamp),
             tuple(consumer_record.headers or ()),
+            log=self._logs.id_of(topic),
+            tombstone=consumer_record.value is None,
         )
 
     def _commit_stored(self) -> None:
@@ -231,11 +243,11 @@ class KafkaSource:
                 self._in_flight.mark_committed(offsets)
 
         with metrics.stage("commit"):
-            self._consumer.commit_async(_kafka(offsets), callback=done)
+            self._consumer.commit_async(self._logs.offsets(offsets), callback=done)
 
     def _commit_now(self, offsets: dict[Partition, int]) -> None:
         if offsets:
-            self._consumer.commit(_kafka(offsets), timeout_ms=int(_CLOSE_SECONDS * 1000))
+            self._consumer.commit(self._logs.offsets(offsets), timeout_ms=int(_CLOSE_SECONDS * 1000))
             self._in_flight.mark_committed(offsets)
 
     def _check_stall(self) -> None:
@@ -282,7 +294,7 @@ class KafkaSource:
         offsets = self._in_flight.to_commit(partitions)
         if offsets:
             try:
-                await self._consumer.commit_async(_kafka(offsets))
+                await self._consumer.commit_async(self._logs.offsets(offsets))
             except KafkaError as error:
                 metrics.COMMIT_FAILURES.inc()
                 logs.logger().warning("offset commit before revocation failed", reason=type(error).__name__)
@@ -311,7 +323,3 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
         self._source._unassign({(tp.topic, tp.partition) for tp in lost}, "lost")
-
-
-def _kafka(offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {TopicPartition(*partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}

@@ -91,8 +91,8 @@ def test_the_audit_sees_what_it_is_for(scenario: Scenario, database: OwnPostgres
         row = {"p": some[0], "o": some[1]}
         connection.execute(text('DELETE FROM scores WHERE partition = :p AND "offset" = :o'), row)
         copy = (
-            'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status) '
-            "SELECT source, partition, \"offset\", 'another', day, status FROM messages "
+            'INSERT INTO messages (source, partition, "offset", sub, payload_sha256, day, status) '
+            "SELECT source, partition, \"offset\", sub, 'another', day, status FROM messages "
             'WHERE partition = :p AND "offset" = :o'
         )
         connection.execute(text(copy), row)

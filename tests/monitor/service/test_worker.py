@@ -28,7 +28,8 @@ from storage.coordinates import Coordinates
 from storage.database import connect
 from storage.errors import DatabaseUnavailableError
 from storage.queries.messages import status_counts
-from storage.writer import CONFLICT, write_batch
+from storage.sources import CONFLICT
+from storage.writer import write_batch
 from tests.conftest import url_of
 from tests.support.alerts.alert_rows import all_alerts
 from tests.support.alerts.alert_scenes import rules
