@@ -37,7 +37,6 @@ from storage.schema import alerts, rule_states
 MAX_OBSERVED = timedelta(minutes=1)
 _STATEMENT_SECONDS = 20
 _LOCK_STATE = text("SELECT pg_advisory_xact_lock(hashtextextended('awry rule ' || :key, 0))")
-FLAGGED_UNITS = "flagged messages"
 
 Rule = RateRule | MonitorRule
 
@@ -175,7 +174,7 @@ def _breach(connection: Connection, rule: Rule, measured: Measured, severity: st
         severity=severity,
         value=measured.value,
         limit=float(rule.flagged) if isinstance(rule, RateRule) else rule.limit,
-        units=FLAGGED_UNITS if isinstance(rule, RateRule) else rule.units,
+        units=rule.units,
         count=len(messages) if rate else int(fired),
         **asdict(measured.subject),
         messages=messages,

@@ -54,7 +54,13 @@ def summary(data: Mapping[str, Any]) -> str:
 def top_message(data: Mapping[str, Any]) -> str:
     """The coordinates of the message with the highest score; empty for a rule without messages."""
     top = data.get("top_message")
-    return title(f"{top['source']}/{top['partition']}/{top['offset']}") if top else ""
+    return title(coordinates(top)) if top else ""
+
+
+def coordinates(message: Mapping[str, Any]) -> str:
+    """The coordinates of a message that an alert refers to, as one string; `sub` is left out where it is 0."""
+    sub = f".{message['sub']}" if message.get("sub") else ""
+    return f"{message['source']}/{message['partition']}/{message['offset']}{sub}"
 
 
 def headline(event: str, data: Mapping[str, Any]) -> str:

@@ -21,6 +21,13 @@ SCHEMA_VERSION = 42
 
 ALL = "'(all)'"
 
+
+def coordinates(of: str = "") -> str:
+    """SQL: the coordinates of a row as one string; `of` is its table's alias and a dot."""
+    sub = f"CASE WHEN {of}sub > 0 THEN '.' || {of}sub ELSE '' END"
+    return f"{of}source || '/' || {of}partition || '/' || {of}\"offset\" || {sub}"
+
+
 Rows = Sequence[tuple[int, Sequence[tuple[int, Json]]]]
 
 _NAMED = "CASE {0} WHEN '' THEN '(none)' ELSE {0} END AS __text, {0} AS __value"

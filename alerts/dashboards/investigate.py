@@ -1,8 +1,9 @@
 """One message, one conversation, or the latest flagged messages: their scores by probe and head, alerts, mitigation.
 
-All panels show the same messages (`SELECTED`): the one with the given id or coordinates (SOURCE/PARTITION/OFFSET), else
-those of the given alert, else those of the given conversation, else the latest flagged ones of the selected tenants,
-models and probes. Text is shown where it was stored, which `privacy` decides.
+All panels show the same messages (`SELECTED`): the one with the given id or coordinates (SOURCE/PARTITION/OFFSET, with
+.SUB where its record held several), else those of the given alert, else those of the given conversation, else the
+latest flagged ones of the selected tenants, models and probes. Text is shown where it was stored, which `privacy`
+decides.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from alerts.dashboards.board import (
     PROBE,
     PROBES,
     TENANT,
+    coordinates,
     dashboard,
     link_to,
     matches,
@@ -22,16 +24,20 @@ from alerts.dashboards.board import (
 )
 from alerts.dashboards.panels import BAD, PLAIN, WARN, Json, column, matrix, sql, table, timeseries
 
-MESSAGE = text_variable("message", "Message", "The id of a message, or its coordinates as SOURCE/PARTITION/OFFSET.")
+MESSAGE = text_variable(
+    "message", "Message", "The id of a message, or its coordinates as SOURCE/PARTITION/OFFSET[.SUB]."
+)
 ALERT = text_variable("alert", "Alert", "The id of an alert: the messages with the highest scores that it counted.")
 CONVERSATION = text_variable("conversation", "Conversation", "The id of a conversation.")
 
-_KEY = 'm.source, m.partition, m."offset", m.payload_sha256, m.day'
+_KEY = 'm.source, m.partition, m."offset", m.sub, m.payload_sha256, m.day'
 _ID, _ALERT, _CONVERSATION = "${message:sqlstring}", "${alert:sqlstring}", "${conversation:sqlstring}"
-# At most as many digits as fit the columns: input must not break the query.
-_MATCHES_COORDINATES = f"""m.source = substring({_ID} from '^(.+)/[0-9]{{1,9}}/[0-9]{{1,18}}$')
-            AND m.partition = substring({_ID} from '^.+/([0-9]{{1,9}})/[0-9]{{1,18}}$')::integer
-            AND m."offset" = substring({_ID} from '^.+/[0-9]{{1,9}}/([0-9]{{1,18}})$')::bigint"""
+# At most as many digits as fit the columns: input must not break the query. A source may hold slashes and dots.
+_DIGITS, _MORE_DIGITS, _SUB = "[0-9]{1,9}", "[0-9]{1,18}", "(?:[.][0-9]{1,9})?"
+_MATCHES_COORDINATES = f"""m.source = substring({_ID} from '^(.+)/{_DIGITS}/{_MORE_DIGITS}{_SUB}$')
+            AND m.partition = substring({_ID} from '^.+/({_DIGITS})/{_MORE_DIGITS}{_SUB}$')::integer
+            AND m."offset" = substring({_ID} from '^.+/{_DIGITS}/({_MORE_DIGITS}){_SUB}$')::bigint
+            AND m.sub = coalesce(substring({_ID} from '^.+/{_DIGITS}/{_MORE_DIGITS}[.]({_DIGITS})$')::integer, 0)"""
 
 _UUID = f"substring({_ALERT} from '^[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}$')::uuid"
 
@@ -45,7 +51,7 @@ SELECTED = f"""
         (SELECT {_KEY} FROM messages AS m WHERE {_ID} <> '' AND {_MATCHES_COORDINATES} LIMIT 100)
         UNION
         (SELECT {_KEY} FROM alert_messages AS l JOIN messages AS m ON m.source = l.source
-            AND m.partition = l.partition AND m."offset" = l."offset" AND m.day = l.day
+            AND m.partition = l.partition AND m."offset" = l."offset" AND m.sub = l.sub AND m.day = l.day
             AND m.status IN ('scored', 'truncated')
             WHERE {_ID} = '' AND {_ALERT} <> '' AND l.alert_id = {_UUID} ORDER BY l.score DESC LIMIT 200)
         UNION
@@ -55,15 +61,16 @@ SELECTED = f"""
         UNION
         (SELECT f.* FROM (SELECT DISTINCT name AS probe FROM probes) AS p CROSS JOIN LATERAL (
             SELECT {_KEY} FROM scores AS s JOIN messages AS m ON m.source = s.source AND m.partition = s.partition
-                AND m."offset" = s."offset" AND m.day = s.day AND m.status IN ('scored', 'truncated')
+                AND m."offset" = s."offset" AND m.sub = s.sub AND m.day = s.day AND m.status IN ('scored', 'truncated')
             WHERE s.probe = p.probe AND s.flagged AND $__timeFilter(s.created_at) AND {matches_nullable("tenant")}
                 AND {matches_nullable("model")} AND m.ingested_at > {_EARLIEST}
             ORDER BY s.created_at DESC LIMIT 100
         ) AS f WHERE {_ID} = '' AND {_ALERT} = '' AND {_CONVERSATION} = '' AND {matches("probe", "p.probe")})
     )"""  # noqa: S608
 
-_SCORES_OF = 's.source = w.source AND s.partition = w.partition AND s."offset" = w."offset" AND s.day = w.day'
-_JOIN_MESSAGES = 'JOIN messages AS m USING (source, partition, "offset", payload_sha256, day)'
+_SCORES_OF = """s.source = w.source AND s.partition = w.partition AND s."offset" = w."offset" AND s.sub = w.sub
+            AND s.day = w.day"""
+_JOIN_MESSAGES = 'JOIN messages AS m USING (source, partition, "offset", sub, payload_sha256, day)'
 _PROBE_MATCHES = matches("probe", "s.probe")
 
 
@@ -87,10 +94,11 @@ def investigate() -> Json:
 def _messages() -> Json:
     query = f"""{SELECTED}
     SELECT m.ingested_at AS scored_at, m.message_id AS message, coalesce(m.tenant, '') AS tenant, m.model,
-        m.conversation_id AS conversation, m.user_id AS "user", m.status, m.reason, m.tokens,
+        m.conversation_id AS conversation, m.user_id AS "user", m.status, m.reason, m.tokens, m.partial, m.windows,
+        m.format, m.rendered, m.notes::text AS notes, m.unread::text AS unread, m.special_tokens,
         best.probe AS top_probe, best.score AS top_score,
         best.excess AS over_threshold, m.text::text AS text, m.text_sha256, m.attributes::text AS attributes,
-        m.source || '/' || m.partition || '/' || m."offset" AS coordinates, m.sent_at
+        {coordinates("m.")} AS coordinates, m.sent_at, m.trace_id
     FROM wanted AS w {_JOIN_MESSAGES} LEFT JOIN LATERAL (
         SELECT s.probe, s.score, s.score - s.threshold AS excess FROM scores AS s WHERE {_SCORES_OF}
             AND m.status IN ('scored', 'truncated') ORDER BY s.score - s.threshold DESC LIMIT 1
@@ -99,7 +107,8 @@ def _messages() -> Json:
     return table(
         "Messages",
         "The message, alert or conversation that was selected, else the latest flagged ones, a hundred a "
-        "probe. Scores are in class gaps. Text is shown only where it is stored (privacy = full); awry messages show "
+        "probe. Scores are in class gaps. `partial` says why a message was not read whole, `notes` what was adapted "
+        "or dropped. Text is shown only where it is stored (privacy = full); awry messages show "
         "COORDINATES reads it from the stream, within the retention of its topic.",
         sql(query),
         [
@@ -114,6 +123,7 @@ def _messages() -> Json:
             column("over_threshold", decimals=3, steps=((None, PLAIN), (0, WARN), (1, BAD))),
             column("text", expandable=True),
             column("attributes", expandable=True),
+            column("notes", expandable=True),
         ],
         no_value="no such message, or nothing flagged in this range",
     )
@@ -165,7 +175,7 @@ def _alerts() -> Json:
         a.top_score, a.verdict, a.acknowledged_by, a.opened_at AS opened, a.resolved_at AS resolved, a.id::text AS alert
     FROM alerts AS a WHERE a.id IN (
         SELECT l.alert_id FROM wanted AS w JOIN alert_messages AS l ON l.source = w.source
-            AND l.partition = w.partition AND l."offset" = w."offset" AND l.day = w.day
+            AND l.partition = w.partition AND l."offset" = w."offset" AND l.sub = w.sub AND l.day = w.day
     ) ORDER BY a.last_seen_at DESC LIMIT 100
     """  # noqa: S608
     return table(
@@ -206,12 +216,12 @@ def _answers() -> Json:
     SELECT m.message_id AS message, before.tokens AS tokens_before, after.tokens AS tokens_after,
         before.text AS before, after.text AS after, before.text_sha256 = after.text_sha256 AS unchanged,
         after.recipe, coalesce(after.created_at, before.created_at) AS answered_at,
-        m.source || '/' || m.partition || '/' || m."offset" AS coordinates
+        {coordinates("m.")} AS coordinates
     FROM wanted AS w {_JOIN_MESSAGES}
     LEFT JOIN answers AS before ON before.source = w.source AND before.partition = w.partition
-        AND before."offset" = w."offset" AND before.day = w.day AND before.kind = 'plain'
+        AND before."offset" = w."offset" AND before.sub = w.sub AND before.day = w.day AND before.kind = 'plain'
     LEFT JOIN answers AS after ON after.source = w.source AND after.partition = w.partition
-        AND after."offset" = w."offset" AND after.day = w.day AND after.kind = 'mitigated'
+        AND after."offset" = w."offset" AND after.sub = w.sub AND after.day = w.day AND after.kind = 'mitigated'
     WHERE before.kind IS NOT NULL OR after.kind IS NOT NULL ORDER BY answered_at DESC LIMIT 100
     """  # noqa: S608
     return table(

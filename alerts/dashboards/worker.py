@@ -1,8 +1,17 @@
-"""The workers: throughput, time by stage, dead letters."""
+"""The workers: throughput, time by stage, what was read of messages, dead letters."""
 
 from __future__ import annotations
 
-from alerts.dashboards.board import INVESTIGATE, TENANT, WORKER, dashboard, link_to, matches_nullable, tenant_column
+from alerts.dashboards.board import (
+    INVESTIGATE,
+    TENANT,
+    WORKER,
+    coordinates,
+    dashboard,
+    link_to,
+    matches_nullable,
+    tenant_column,
+)
 from alerts.dashboards.panels import BAD, GOOD, WARN, Json, column, prom, sql, stat, table, timeseries
 
 INSTANCE: Json = {
@@ -33,6 +42,7 @@ def worker() -> Json:
             (8, [(8, _throughput()), (8, _tokens()), (8, _lag())]),
             (8, [(8, _stages()), (8, _slow_batches()), (8, _fill())]),
             (8, [(8, _memory()), (8, _gpu()), (8, _trouble())]),
+            (8, [(8, _reading()), (8, _formats()), (8, _not_whole())]),
             (8, [(12, _dead_letters()), (12, _workers())]),
             (7, [(8, _put_aside()), (8, _deliveries()), (8, _alerting())]),
         ],
@@ -205,10 +215,57 @@ def _trouble() -> Json:
     )
 
 
+def _reading() -> Json:
+    return timeseries(
+        "Not read whole, adapted",
+        "Messages per second that were scored and not read whole, by reason (length: longer than max_tokens; media: "
+        "images and the like; duplicate: a field given twice), and those whose turns were changed, since the model's "
+        "template refused them.",
+        "mps",
+        [
+            prom(_rate("awry_partial_total", "reason"), "not read whole: {{reason}}", "A"),
+            prom(_rate("awry_adapted_total"), "adapted", "B"),
+        ],
+        minimum=0,
+    )
+
+
+def _formats() -> Json:
+    return timeseries(
+        "Formats",
+        "Messages stored per second, by the format that they came in.",
+        "mps",
+        [prom(_rate("awry_messages_by_format_total", "format"), "{{format}}")],
+        stacked=True,
+        minimum=0,
+    )
+
+
+def _not_whole() -> Json:
+    query = f"""
+    SELECT ingested_at AS at, partial, tokens, windows, coalesce(tenant, '') AS tenant, message_id AS message, format,
+        {coordinates()} AS coordinates
+    FROM messages WHERE partial IS NOT NULL AND $__timeFilter(ingested_at) AND {matches_nullable("tenant")}
+    ORDER BY ingested_at DESC LIMIT 100
+    """  # noqa: S608
+    return table(
+        "Messages not read whole",
+        "The latest hundred, and why. What the probes did not read can hold anything; the scores of windows flag "
+        "nothing.",
+        sql(query),
+        [
+            column("at", unit="dateTimeAsLocal"),
+            tenant_column(),
+            column("coordinates", link=("This message", link_to(INVESTIGATE, "message"))),
+        ],
+        no_value="none",
+    )
+
+
 def _dead_letters() -> Json:
     query = f"""
-    SELECT ingested_at AS at, status, reason, coalesce(tenant, '') AS tenant, message_id AS message,
-        source || '/' || partition || '/' || "offset" AS coordinates
+    SELECT ingested_at AS at, status, reason, coalesce(tenant, '') AS tenant, message_id AS message, format,
+        {coordinates()} AS coordinates
     FROM messages WHERE status IN ('skipped', 'invalid', 'failed') AND $__timeFilter(ingested_at)
         AND {matches_nullable("tenant")}
     ORDER BY ingested_at DESC LIMIT 100

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from alerts.rules.keys import MAX_CHARACTERS, joined
 from alerts.rules.model import max_severity
 from alerts.senders.base import EventKind, kind_of_event
 
 # Events in one notification, at most; the rest is in the next one.
 MAX_EVENTS = 1000
-_KEY_LENGTH = 255
 # An event that is later than this was written before the clock was set back: its age is unknown.
 _AHEAD = timedelta(minutes=1)
 
@@ -41,9 +41,8 @@ class Policy:
         if self.whole:
             return "*"
         if not self.by:
-            return str(data["dedup_key"])[:_KEY_LENGTH]
-        parts = (str(data.get(name) or "-").replace(":", "_") for name in self.by)
-        return ":".join(parts)[:_KEY_LENGTH]
+            return str(data["dedup_key"])[:MAX_CHARACTERS]
+        return joined([str(data[name]) if data.get(name) else None for name in self.by])
 
 
 @dataclass(frozen=True)

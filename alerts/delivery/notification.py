@@ -128,6 +128,7 @@ def _stored_text(connection: Connection, message: Mapping[str, Any] | None) -> d
         messages.c.source == message["source"],
         messages.c.partition == message["partition"],
         messages.c.offset == message["offset"],
+        messages.c.sub == (message.get("sub") or 0),
         messages.c.text.is_not(None),
     )
     text = connection.execute(query.limit(1)).scalar()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from alerts.formats.ocsf import coordinates
 from alerts.senders.base import Notification
-from alerts.text import summary
+from alerts.text import coordinates, summary
 
 VERSION = "9.5.0-dev"
 _TYPES = {"alert.opened": "start", "alert.resolved": "end"}

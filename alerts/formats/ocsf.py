@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from alerts.senders.base import Notification
-from alerts.text import summary
+from alerts.text import coordinates, summary
 
 VERSION = "1.9.0-dev"
 _CLASS, _CATEGORY = 2004, 2
@@ -130,11 +130,6 @@ def _message_context(data: dict[str, Any]) -> dict[str, Any]:
     if text.get("response"):
         context["response_text"] = str(text["response"])
     return context
-
-
-def coordinates(message: dict[str, Any]) -> str:
-    """A message's coordinates as one string."""
-    return f"{message['source']}/{message['partition']}/{message['offset']}"
 
 
 def _milliseconds(stamp: str) -> int:

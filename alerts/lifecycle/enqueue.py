@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, desc, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.lifecycle.states import EventName
+from storage.coordinates import Coordinates
 from storage.schema import alert_messages, outbox
 
 _TOP = 5
@@ -85,14 +86,17 @@ def top_messages(connection: Connection, alert_id: uuid.UUID, limit: int) -> lis
         select(alert_messages)
         .where(alert_messages.c.alert_id == alert_id)
         .order_by(desc(alert_messages.c.score), alert_messages.c.source, alert_messages.c.partition)
-        .order_by(alert_messages.c.offset)
+        .order_by(alert_messages.c.offset, alert_messages.c.sub)
         .limit(limit)
     )
     return [
-        message_reference(r.source, r.partition, r.offset, r.message_id, r.score) for r in connection.execute(query)
+        message_reference(Coordinates(r.source, r.partition, r.offset, r.sub), r.message_id, r.score)
+        for r in connection.execute(query)
     ]
 
 
-def message_reference(source: str, partition: int, offset: int, message_id: str | None, score: float) -> dict[str, Any]:
-    """A message as alerts refer to it: its coordinates, its id and its score."""
-    return {"source": source, "partition": partition, "offset": offset, "id": message_id, "score": round(score, 6)}
+def message_reference(at: Coordinates, message_id: str | None, score: float) -> dict[str, Any]:
+    """A message as alerts refer to it: its coordinates (`sub` only where it is not 0), its id and its score."""
+    sub = {"sub": at.sub} if at.sub else {}
+    place = {"source": at.source, "partition": at.partition, "offset": at.offset, **sub}
+    return place | {"id": message_id, "score": round(score, 6)}

@@ -4,7 +4,8 @@ Contract: `record_flagged(connection, flagged, destinations, rules)` is called w
 redelivery counts nothing twice. At most one alert a dedup key is live, whatever the number of workers; a destination
 gets one outbox row when the alert opens or reopens and one more each time its severity increases. An acknowledged or
 silenced alert continues to count; a silenced one sends nothing, until it is more severe than when it was silenced.
-Rules in shadow open nothing: `would_alert` returns what they would have opened.
+A repeat of what an alert was resolved for (`alerts.lifecycle.repeats`) counts there: it stays resolved, and nothing is
+sent. Rules in shadow open nothing: `would_alert` returns what they would have opened.
 
 Keys are locked in one order everywhere, so that two workers never deadlock. Times are the database's.
 """
@@ -12,8 +13,8 @@ Keys are locked in one order everywhere, so that two workers never deadlock. Tim
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
@@ -22,11 +23,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from alerts.lifecycle.audit import by_rule, write_audit_row
 from alerts.lifecycle.enqueue import enqueue, event_after_silence, message_reference
+from alerts.lifecycle.repeats import Group, find_repeats
 from alerts.lifecycle.silences import Silence, lock_for_opening, longest_matching
 from alerts.lifecycle.states import BreachOutcome, EventName, after_breach
 from alerts.rules.model import Flagged, ThresholdRule, max_severity
 from storage.bulk import insert_rows
-from storage.coordinates import clean
+from storage.coordinates import Coordinates, clean
 from storage.schema import alert_messages, alerts
 
 # The predicate of the index, literally: as a bound parameter, PostgreSQL no longer finds the index once the driver has
@@ -48,9 +50,19 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """New messages of conversations that a resolved alert has."""
+
+    alert_id: uuid.UUID
+    value: float
+    limit: float
+    messages: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Breach:
     """A rule's condition is true for one dedup key: its severity, its value in `units`, its labels and new messages
-    (columns of `alert_messages` without the alert's id)."""
+    (columns of `alert_messages` without the alert's id). With `count` 0 there are only repeats."""
 
     dedup_key: str
     rule: str
@@ -65,6 +77,7 @@ class Breach:
     model: str | None = None
     conversation_id: str | None = None
     messages: Sequence[dict[str, Any]] = ()
+    repeats: Sequence[Repeats] = ()
     reopen_within: timedelta = timedelta()
 
 
@@ -75,7 +88,9 @@ def record_flagged(
     rules: Sequence[ThresholdRule] = (ThresholdRule(),),
 ) -> list[Opened]:
     """Open or count the alerts of newly flagged scores and enqueue their events. Returns what changed."""
-    breaches = [_breach(rule, group) for rule, group in _groups(flagged, [r for r in rules if not r.shadow])]
+    groups = _groups(flagged, [r for r in rules if not r.shadow])
+    repeats = find_repeats(connection, groups)
+    breaches = [_breach(rule, key, group, repeats) for rule, key, group in groups]
     return record_breaches(connection, breaches, destinations)
 
 
@@ -86,7 +101,7 @@ def would_alert(
     by_probes = _groups([score for score in flagged if score.probe in quiet], rules)
     shadow_rules = [rule for rule in rules if rule.shadow]
     by_rules = _groups([score for score in flagged if score.probe not in quiet], shadow_rules)
-    return [(group[0].probe, _severity(rule, group)) for rule, group in by_probes + by_rules]
+    return [(group[0].probe, _severity(rule, group)) for rule, _, group in by_probes + by_rules]
 
 
 def record_breaches(connection: Connection, breaches: Sequence[Breach], destinations: Sequence[str]) -> list[Opened]:
@@ -95,11 +110,18 @@ def record_breaches(connection: Connection, breaches: Sequence[Breach], destinat
         return []
     silences = lock_for_opening(connection)
     in_order = sorted(breaches, key=lambda breach: breach.dedup_key)
-    recorded = [(breach, *_record_breach(connection, breach, silences)) for breach in in_order]
-    members = [message | {"alert_id": row.id} for breach, row, _ in recorded for message in breach.messages]
+    recorded, members = [], []
+    for breach in in_order:
+        # A monitor rule that continues to fire counts nothing, and is a breach all the same.
+        if breach.count or not breach.repeats:
+            row, outcome = _record_breach(connection, breach, silences)
+            recorded.append((row, outcome))
+            members += [message | {"alert_id": row.id} for message in breach.messages]
+        for repeats in sorted(breach.repeats, key=lambda repeats: repeats.alert_id):
+            members += _count_repeats(connection, repeats)
     insert_rows(connection, alert_messages, members)
     changed = []
-    for _, row, outcome in recorded:
+    for row, outcome in recorded:
         if outcome.event is not None:
             event = outcome.event
             if outcome.silence_over:
@@ -115,24 +137,40 @@ def _record_breach(
 ) -> tuple[Row[Any], BreachOutcome]:
     """The alert of a breach after it was opened or counted, and what changed."""
     row, before, outcome = _live(connection, breach, silences)
-    changes: dict[str, Any] = {
-        "count": alerts.c.count + breach.count,
-        # Never earlier: the clock may have been set back.
-        "last_seen_at": func.greatest(alerts.c.last_seen_at, func.now()),
-        "state": outcome.state,
-        "severity": outcome.severity,
-    }
-    if breach.value > row.top_score:
-        changes |= {"top_score": breach.value, "threshold": breach.limit}
-    top = _top(breach) if breach.messages else None
-    if top is not None and (row.top_message is None or top["score"] > row.top_message["score"]):
-        changes["top_message"] = top
+    changes = _counted(row, breach.count, breach) | {"state": outcome.state, "severity": outcome.severity}
+    if outcome.event is not None and breach.kind == "monitor":
+        changes["tenant"] = breach.tenant
     after = connection.execute(update(alerts).where(alerts.c.id == row.id).values(changes).returning(alerts)).one()
     now = {"state": after.state, "severity": after.severity}
     if before != now:
         action = (outcome.event or "alert.unsilenced").removeprefix("alert.")
         write_audit_row(connection, by_rule(breach.rule), action, alert_id=row.id, before=before, after=now)
     return after, outcome
+
+
+def _count_repeats(connection: Connection, repeats: Repeats) -> list[dict[str, Any]]:
+    """Count messages for a resolved alert, whose state stays as it is; the rows of its messages."""
+    row = connection.execute(select(alerts).where(alerts.c.id == repeats.alert_id).with_for_update()).one_or_none()
+    if row is None:  # deleted in this moment, with what it was about
+        return []
+    changes = _counted(row, len(repeats.messages), repeats)
+    connection.execute(update(alerts).where(alerts.c.id == row.id).values(changes))
+    return [message | {"alert_id": row.id} for message in repeats.messages]
+
+
+def _counted(row: Row[Any], count: int, new: Breach | Repeats) -> dict[str, Any]:
+    """The columns that `count` new messages change."""
+    changes: dict[str, Any] = {
+        "count": alerts.c.count + count,
+        # Never earlier: the clock may have been set back.
+        "last_seen_at": func.greatest(alerts.c.last_seen_at, func.now()),
+    }
+    if new.value > row.top_score:
+        changes |= {"top_score": new.value, "threshold": new.limit}
+    top = _top(new.messages) if new.messages else None
+    if top is not None and (row.top_message is None or top["score"] > row.top_message["score"]):
+        changes["top_message"] = top
+    return changes
 
 
 def _live(
@@ -235,25 +273,26 @@ def _new_values(breach: Breach) -> dict[str, Any]:
         "threshold": breach.limit,
         "units": breach.units,
         "first_message": _reference(first) if first else None,
-        "top_message": _top(breach) if first else None,
+        "top_message": _top(breach.messages) if first else None,
     }
 
 
-def _top(breach: Breach) -> dict[str, Any]:
-    return _reference(max(breach.messages, key=lambda m: cast(float, m["score"])))
+def _top(messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return _reference(max(messages, key=lambda m: cast(float, m["score"])))
 
 
 def _reference(row: dict[str, Any]) -> dict[str, Any]:
-    return message_reference(row["source"], row["partition"], row["offset"], row["message_id"], row["score"])
+    at = Coordinates(row["source"], row["partition"], row["offset"], row["sub"])
+    return message_reference(at, row["message_id"], row["score"])
 
 
-def _groups(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[tuple[ThresholdRule, list[Flagged]]]:
+def _groups(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[Group]:
     groups: dict[tuple[int, str], list[Flagged]] = {}
     for score in flagged:
         for number, rule in enumerate(rules):
             if rule.matches(score):
                 groups.setdefault((number, clean(rule.dedup_key(score))), []).append(score)
-    return [(rules[number], group) for (number, _), group in groups.items()]
+    return [(rules[number], key, group) for (number, key), group in groups.items()]
 
 
 def _severity(rule: ThresholdRule, group: Sequence[Flagged]) -> str:
@@ -263,33 +302,45 @@ def _severity(rule: ThresholdRule, group: Sequence[Flagged]) -> str:
     return severity
 
 
-def _breach(rule: ThresholdRule, group: Sequence[Flagged]) -> Breach:
-    first, top = group[0], max(group, key=lambda f: f.score)
-    today = datetime.now(UTC).date()
+def _breach(
+    rule: ThresholdRule, key: str, group: Sequence[Flagged], repeats: Mapping[tuple[str, int], uuid.UUID]
+) -> Breach:
+    new = [score for i, score in enumerate(group) if (key, i) not in repeats]
+    repeated: dict[uuid.UUID, list[Flagged]] = {}
+    for i, score in enumerate(group):
+        if (key, i) in repeats:
+            repeated.setdefault(repeats[key, i], []).append(score)
+    first, top = group[0], _highest(new or group)
     return Breach(
-        dedup_key=clean(rule.dedup_key(first)),
+        dedup_key=key,
         rule=rule.name,
         kind="threshold",
-        severity=_severity(rule, group),
+        severity=_severity(rule, new),
         value=top.score,
         limit=top.threshold,
         units="class gaps",
-        count=len(group),
+        count=len(new),
         probe=first.probe,
         tenant=clean(first.tenant) if "tenant" in rule.per else None,
         model=clean(first.model) if "model" in rule.per else None,
         conversation_id=clean(first.conversation_id) if "conversation" in rule.per else None,
-        messages=[_row(score, score.day or today) for score in group],
+        messages=_rows(new),
+        repeats=[
+            Repeats(alert_id, _highest(scores).score, _highest(scores).threshold, _rows(scores))
+            for alert_id, scores in repeated.items()
+        ],
         reopen_within=rule.reopen_within,
     )
 
 
-def _row(score: Flagged, day: date) -> dict[str, Any]:
-    return {
-        "source": score.coordinates.source,
-        "partition": score.coordinates.partition,
-        "offset": score.coordinates.offset,
-        "day": day,
-        "message_id": clean(score.message_id),
-        "score": score.score,
-    }
+def _highest(scores: Sequence[Flagged]) -> Flagged:
+    return max(scores, key=lambda f: f.score)
+
+
+def _rows(scores: Sequence[Flagged]) -> list[dict[str, Any]]:
+    today = datetime.now(UTC).date()
+    return [asdict(s.coordinates) | _facts(s, s.day or today) for s in scores]
+
+
+def _facts(score: Flagged, day: date) -> dict[str, Any]:
+    return {"day": day, "message_id": clean(score.message_id), "score": score.score}

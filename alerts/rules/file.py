@@ -1,7 +1,7 @@
 """Reads rules from a TOML file, or reports every error in it by line, rule and field.
 
 Contract: `load_rules(path)` gives valid rules or a RulesError with one line for each error, `FILE:LINE: rate "burst":
-window: ...`. A file replaces the built-in rule; kinds that it omits have no rules.
+window: ...`. A file replaces the built-in rules; kinds that it omits have no rules.
 
     [[threshold]]
     name = "threshold"
@@ -54,7 +54,7 @@ def parse_rules(text: str, name: str) -> Rules:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RulesError(f"{name}: not TOML: {error}") from None
-    # The default threshold rule applies only without a file.
+    # The built-in rules apply only without a file.
     given = {"threshold": [], **document}
     lines = locate(text)
     errors: list[tuple[int, str]] = []

@@ -6,13 +6,11 @@ evaluated by `alerts.evaluator` from the tables. Each rule has one live alert fo
 purpose: it is what a pager shows. Scores are in class gaps, and rules never see one that its probe did not flag.
 
 A rule is in breach while its value is above `limit`, and clear again at or under `clear_limit`; in between it stays as
-it was. `Rules()` is the default without a rules file: one threshold rule.
+it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, are that one and two on the monitor.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal, get_args
@@ -20,13 +18,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from alerts.rules.durations import parse_duration
+from alerts.rules.keys import dedup_key
 from alerts.rules.patterns import ANY, matches
-from storage.coordinates import Coordinates
+from storage.coordinates import Coordinates, clean
 
 Severity = Literal["warning", "error", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 Part = Literal["tenant", "model", "conversation"]
-Check = Literal["no_traffic", "no_worker", "lag", "delay", "dead_letters", "fail_open", "score_drift"]
+Count = Literal["messages", "conversations"]
+Check = Literal["no_traffic", "no_worker", "lag", "delay", "dead_letters", "fail_open", "partial", "score_drift"]
 
 # What each check measures, and the limit where a rule gives none. Silence is measured against the window itself.
 UNITS: dict[Check, str] = {
@@ -36,6 +36,7 @@ UNITS: dict[Check, str] = {
     "delay": "seconds",
     "dead_letters": "messages",
     "fail_open": "messages",
+    "partial": "messages",
     "score_drift": "PSI",
 }
 _LIMITS: dict[Check, float] = {
@@ -43,11 +44,13 @@ _LIMITS: dict[Check, float] = {
     "delay": 300.0,
     "dead_letters": 0.0,
     "fail_open": 0.0,
+    "partial": 0.0,
     "score_drift": 0.25,
 }
 
-# A pager takes no longer key.
-_KEY_LENGTH = 255
+
+# (tenant, conversation id).
+Conversation = tuple[str | None, str]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Flagged:
     message_id: str | None
     conversation_id: str | None = None
     day: date | None = None
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The conversation that the message belongs to, as the tables have it."""
+        return (clean(self.tenant), clean(self.conversation_id)) if self.conversation_id else None
 
 
 def _bands(written: object) -> object:
@@ -144,6 +152,9 @@ class ThresholdRule(_Rule):
     severity: Bands = (("warning", 0.0), ("error", 0.5), ("critical", 1.0))
     # Resolved automatically after so long without a message.
     resolve_after: Duration | None = None
+    # A message of a conversation that an alert of the key has, which was resolved so recently, counts there, unless it
+    # is more severe than that conversation was: its next turn has the same history.
+    repeat_within: Duration = timedelta(hours=24)
 
     @property
     def limit(self) -> float:
@@ -160,7 +171,7 @@ class ThresholdRule(_Rule):
         return self.grade(flagged.score - flagged.threshold)
 
     def dedup_key(self, flagged: Flagged) -> str:
-        """At most 255 characters, as pagers want it."""
+        """Of the alert that this score opens or counts for."""
         labels = {"tenant": flagged.tenant, "model": flagged.model, "conversation": flagged.conversation_id}
         return dedup_key(self.name, flagged.probe, [labels[part] for part in self.per])
 
@@ -186,8 +197,8 @@ class _ConditionRule(_Rule):
 
 
 class RateRule(_ConditionRule):
-    """At least `flagged` flagged messages, of one probe and of one of each `per`, in `window`; where `of` is given,
-    among the last `of` scored ones of it."""
+    """At least `flagged` flagged ones, of one probe and of one of each `per`, in `window`; where `of` is given, among
+    the last `of` scored ones of it. Conversations are counted, or messages, as `counted` says."""
 
     probe: Patterns = (ANY,)
     tenant: Patterns = (ANY,)
@@ -196,10 +207,21 @@ class RateRule(_ConditionRule):
     flagged: int = Field(ge=1)
     of: int | None = Field(None, ge=1, le=100_000)
     window: Duration
+    count: Count | None = None
 
     @property
     def limit(self) -> float:
         return self.flagged - 1
+
+    @property
+    def counted(self) -> Count:
+        """`conversations`: messages of one conversation are one, flagged if any of them is; a message without a
+        conversation is one of its own. `messages` where none is chosen and the rule is on single conversations."""
+        return self.count or ("messages" if "conversation" in self.per else "conversations")
+
+    @property
+    def units(self) -> str:
+        return f"flagged {self.counted}"
 
     @field_validator("window")
     @classmethod
@@ -209,7 +231,9 @@ class RateRule(_ConditionRule):
     @model_validator(mode="after")
     def _can_be_reached(self) -> RateRule:
         if self.of is not None and self.of < self.flagged:
-            raise ValueError(f"of: {self.flagged} flagged of {self.of} messages cannot be")
+            raise ValueError(f"of: {self.flagged} flagged of {self.of} {self.counted} cannot be")
+        if self.counted == "conversations" and "conversation" in self.per and self.flagged > 1:
+            raise ValueError("count: a rule per conversation sees one conversation; leave count out, or count messages")
         return self
 
 
@@ -260,17 +284,32 @@ class Rules(BaseModel):
 
 
 def built_in(error_from: float, critical_from: float) -> Rules:
-    """The rules without a rules file."""
+    """The rules without a rules file: on scores, on messages without one, and on messages that were not read whole."""
     bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
-    return Rules.model_validate({"threshold": [{"severity": bands}]})
+    return Rules.model_validate({"threshold": [{"severity": bands}], "monitor": [_UNSCORED, _PARTIAL]})
 
 
-def dedup_key(rule: str, subject: str | None, labels: Sequence[str | None]) -> str:
-    """`rule:probe:tenant:model`; a key that would be too long ends in a hash of its whole."""
-    key = ":".join((part or "-").replace(":", "_") for part in (rule, subject, *labels))
-    if len(key) <= _KEY_LENGTH:
-        return key
-    return f"{key[: _KEY_LENGTH - 17]}~{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+# A few messages that cannot be read are everyday; somebody who hides, or a broken producer, makes more of them.
+_UNSCORED = {
+    "name": "unscored",
+    "check": "fail_open",
+    "above": 20,
+    "window": "15m",
+    "severity": {"error": 20, "critical": 1000},
+    "clear_at": 5,
+    "clear_for": "30m",
+    "reopen_within": "6h",
+}
+# Long conversations and images come every day: told once, and again after a day without.
+_PARTIAL = {
+    "name": "partial",
+    "check": "partial",
+    "above": 20,
+    "window": "1h",
+    "severity": "warning",
+    "clear_at": 5,
+    "clear_for": "24h",
+}
 
 
 def max_severity(a: str, b: str) -> str:

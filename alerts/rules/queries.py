@@ -3,7 +3,9 @@
 Contract: each function returns the values that the tables have; a group of a rate rule with nothing flagged is left
 out, and a check without data (no worker ever, no score in the window) gives no value rather than 0. Windows are of the
 time of storing, by the database's clock, so a producer's timestamps cannot hide a burst. Scores of probes in shadow,
-and replayed ones, do not count.
+and replayed ones, do not count. A rate counts conversations once, as (tenant, conversation id), or messages.
+
+Checks that count messages name the tenant that makes most of the newest ones, if one makes more than half.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from sqlalchemy import (
     Connection,
     Double,
     Select,
+    TextClause,
     and_,
+    case,
     column,
     desc,
+    distinct,
     exists,
     func,
     literal,
@@ -29,20 +34,25 @@ from sqlalchemy import (
     select,
     text,
     true,
+    tuple_,
 )
 
 from alerts.rules.drift import cuts, psi
-from alerts.rules.model import MonitorRule, RateRule, dedup_key
+from alerts.rules.keys import dedup_key
+from alerts.rules.model import MonitorRule, RateRule
 from alerts.rules.patterns import matches, matching
 from storage.schema import alert_messages, alerts, messages, probes, scores, workers
 
 # Messages that one evaluation adds to an alert, and scores that drift is measured on.
 _MAX_MESSAGES, _MAX_SCORES = 5000, 20_000
+# Messages by which a check names the tenant that makes most of them.
+_MAX_NAMED = 10_000
 # Groups that a query names; when more are busy, it reads all.
 _MAX_GROUPS = 50
 # Lag and delay are those of workers with a heartbeat within this time.
 _HEARTBEAT = timedelta(minutes=2)
 
+_PLACE = ("source", "partition", "offset", "sub")
 _COLUMNS = {"tenant": messages.c.tenant, "model": messages.c.model, "conversation": messages.c.conversation_id}
 _FIELDS = {"tenant": "tenant", "model": "model", "conversation": "conversation_id"}
 
@@ -75,14 +85,14 @@ def subject_key(rule: RateRule | MonitorRule, subject: Subject) -> str:
 
 
 def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
-    """Flagged messages in the window by probe and group, where there are any."""
+    """Flagged messages or conversations in the window by probe and group, where there are any."""
     names = [n for n in connection.execute(select(probes.c.name).distinct()).scalars() if matches(rule.probe, n)]
     parts = [_COLUMNS[part] for part in rule.per]
     groups: list[ColumnElement[Any]] = [scores.c.probe, *parts]
-    query = select(*groups, func.count()).join_from(scores, messages, _same_message())
+    query = select(*groups, _number(rule)).join_from(scores, messages, _same_message())
     query = query.where(scores.c.flagged, *_in_window(rule, names)).group_by(*groups)
     rows: list[Any] = list(connection.execute(query))
-    # `of` matters only for groups with so many flagged messages that the rule would not be clear.
+    # `of` matters only for groups with so many flagged ones that the rule would not be clear.
     many = [row for row in rows if row[-1] > rule.clear_limit]
     if rule.of is not None:
         rows = list(connection.execute(_among_the_last(rule, names, groups, many))) if many else []
@@ -94,17 +104,35 @@ def measure_rate(connection: Connection, rule: RateRule) -> list[Measured]:
     return measured
 
 
+def _number(rule: RateRule) -> ColumnElement[Any]:
+    if rule.counted == "messages":
+        return func.count()
+    conversation = messages.c.conversation_id
+    talks = func.count(distinct(tuple_(messages.c.tenant, conversation))).filter(conversation.is_not(None))
+    return talks + func.count().filter(conversation.is_(None))
+
+
 def _among_the_last(
     rule: RateRule, names: Sequence[str], groups: list[ColumnElement[Any]], many: Sequence[Any]
 ) -> Select[Any]:
-    """The number of flagged scores among the last `of` of each group in `many`."""
-    newest = (desc(scores.c.created_at), desc(scores.c.source), desc(scores.c.partition), desc(scores.c.offset))
-    age = func.row_number().over(partition_by=groups, order_by=newest).label("age")
+    """The number of flagged ones among the last `of` of each group in `many`; a conversation is as new as its newest
+    message."""
     labelled = [group.label(f"g{i}") for i, group in enumerate(groups)]
-    scored = select(*labelled, scores.c.flagged, age).join_from(scores, messages, _same_message())
+    place = [scores.c[name] for name in _PLACE]
+    newest: list[ColumnElement[Any]] = [scores.c.created_at, *place]
+    flagged: ColumnElement[bool] = scores.c.flagged
+    unit: list[ColumnElement[Any]] = []
+    if rule.counted == "conversations":
+        conversation = messages.c.conversation_id
+        alone = [case((conversation.is_(None), each)) for each in place]
+        unit = [*groups, messages.c.tenant, conversation, *alone]
+        newest = [func.max(scores.c.created_at), messages.c.tenant, conversation, *alone]
+        flagged = func.bool_or(scores.c.flagged)
+    age = func.row_number().over(partition_by=groups, order_by=[desc(each) for each in newest]).label("age")
+    scored = select(*labelled, flagged.label("flagged"), age).join_from(scores, messages, _same_message())
     chosen = (and_(*(g.is_not_distinct_from(v) for g, v in zip(groups, row[:-1], strict=True))) for row in many)
     these = or_(*chosen) if len(many) <= _MAX_GROUPS else true()
-    recent = scored.where(*_in_window(rule, names), these).subquery()
+    recent = scored.where(*_in_window(rule, names), these).group_by(*unit).subquery()
     of = [recent.c[f"g{i}"] for i in range(len(groups))]
     return select(*of, func.count()).where(recent.c.flagged, recent.c.age <= rule.of).group_by(*of)
 
@@ -114,11 +142,11 @@ def flagged_messages(connection: Connection, rule: RateRule, subject: Subject, k
     continued = and_(alerts.c.dedup_key == key, or_(alerts.c.state != "resolved", _may_reopen(rule)))
     known = exists().where(
         alert_messages.c.alert_id.in_(select(alerts.c.id).where(continued)),
-        *(alert_messages.c[name] == scores.c[name] for name in ("source", "partition", "offset")),
+        *(alert_messages.c[name] == scores.c[name] for name in _PLACE),
     )
     labels = asdict(subject)
     of_subject = [_COLUMNS[part].is_not_distinct_from(labels[_FIELDS[part]]) for part in rule.per]
-    place = (scores.c.source, scores.c.partition, scores.c.offset)
+    place = [scores.c[name] for name in _PLACE]
     query = (
         select(*place, scores.c.day, messages.c.message_id, scores.c.score)
         .join_from(scores, messages, _same_message())
@@ -134,8 +162,7 @@ def _may_reopen(rule: RateRule) -> ColumnElement[bool]:
 
 
 def _same_message() -> ColumnElement[bool]:
-    names = ("source", "partition", "offset", "day")
-    same = (scores.c[name] == messages.c[name] for name in names)
+    same = (scores.c[name] == messages.c[name] for name in (*_PLACE, "day"))
     return and_(*same, messages.c.status.in_(("scored", "truncated")))
 
 
@@ -157,23 +184,38 @@ def measure_monitor(connection: Connection, rule: MonitorRule) -> list[Measured]
             Measured(subject_key(rule, Subject(probe)), Subject(probe), value)
             for probe, value in measure_drift(connection, rule).items()
         ]
-    value = connection.execute(_monitor_query(rule)).scalar()
-    return [] if value is None else [Measured(subject_key(rule, Subject()), Subject(), float(value))]
+    query = _counting(rule, func.count()) if rule.check in _COUNTED else _monitor_query(rule)
+    value = connection.execute(query).scalar()
+    if value is None:
+        return []
+    key = subject_key(rule, Subject())
+    named = rule.check in _COUNTED and value > rule.limit
+    return [Measured(key, Subject(tenant=_main_tenant(connection, rule) if named else None), float(value))]
+
+
+# What checks count; the conditions are those of the indexes, literally.
+_UNSCORED = text("status IN ('skipped', 'invalid', 'failed')")
+_COUNTED: dict[str, tuple[ColumnElement[bool] | TextClause, ...]] = {
+    "dead_letters": (_UNSCORED, messages.c.status != "skipped"),
+    "fail_open": (_UNSCORED,),
+    "partial": (messages.c.partial.is_not(None),),
+}
+
+
+def _counting(rule: MonitorRule, *columns: ColumnElement[Any]) -> Select[Any]:
+    """A query over the messages in the window that a check counts."""
+    recent = messages.c.ingested_at > func.now() - rule.window
+    return select(*columns).where(recent, *_COUNTED[rule.check]).select_from(messages)
+
+
+def _main_tenant(connection: Connection, rule: MonitorRule) -> str | None:
+    """The tenant of more than half of the newest messages that the check counts; None where no tenant is."""
+    newest = _counting(rule, messages.c.tenant).order_by(desc(messages.c.ingested_at)).limit(_MAX_NAMED).subquery()
+    share = func.count() * 2 > select(func.count()).select_from(newest).scalar_subquery()
+    return connection.execute(select(newest.c.tenant).group_by(newest.c.tenant).having(share)).scalar()
 
 
 def _monitor_query(rule: MonitorRule) -> Select[Any]:
-    if rule.check in ("dead_letters", "fail_open"):
-        statuses = ["failed", "invalid"] + (["skipped"] if rule.check == "fail_open" else [])
-        # The second condition is the index's, literally.
-        return (
-            select(func.count())
-            .where(
-                messages.c.ingested_at > func.now() - rule.window,
-                messages.c.status.in_(statuses),
-                text("status IN ('skipped', 'invalid', 'failed')"),
-            )
-            .select_from(messages)
-        )
     if rule.check in ("no_traffic", "no_worker"):
         last = func.max(workers.c.stored_at if rule.check == "no_traffic" else workers.c.seen_at)
         return select(func.extract("epoch", func.now() - last))

@@ -40,7 +40,7 @@ def test_a_burst_opens_one_alert_with_its_messages(engine: Engine) -> None:
     assert (opened.event, opened.dedup_key, opened.severity) == ("alert.opened", "burst:drift:shop", "error")
     assert look(engine, rules(BURST)).opened == []
     (row,) = all_alerts(engine)
-    assert (row.kind, row.count, row.top_score, row.threshold, row.units) == ("rate", 4, 4, 3, "flagged messages")
+    assert (row.kind, row.count, row.top_score, row.threshold, row.units) == ("rate", 4, 4, 3, "flagged conversations")
     assert (row.tenant, row.model, row.first_message["id"], row.top_message["score"]) == ("shop", None, "m0", 1.5)
     (sent,) = all_outbox(engine)
     assert [m["id"] for m in sent.body["data"]["top_messages"]] == ["m2", "m3", "m0", "m1"]

@@ -25,6 +25,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "those that name none": {"tenant": [""], "model": [""], "probe": ["drift", "heads"], "version": "1"},
     "a message": {"message": "loud-0", **DRIFT},
     "coordinates": {"message": "topic/0/61", **DRIFT},
+    "coordinates within a record": {"message": "topic/0/60.1", **DRIFT},
     "a conversation": {"conversation": "talk-1", **DRIFT},
     "an alert that does not exist": {"alert": "00000000-0000-0000-0000-000000000000", **DRIFT},
     "no id of an alert": {"alert": "00000000-0000-0000-0000-00000000000", **DRIFT},
@@ -33,6 +34,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         ("tenant", "model", "probe", "version", "message", "conversation", "alert"), "a'; --"
     ),
     "numbers too large": {"message": "a/" + "9" * 30 + "/" + "9" * 30, **DRIFT},
+    "a place in its record too large": {"message": "topic/0/60." + "9" * 30, **DRIFT},
 }
 
 
@@ -163,6 +165,47 @@ def test_one_message_is_found_by_its_id_and_by_its_coordinates(production: Engin
         assert (answer["before"], answer["after"]) == ("the plain answer", "the mild answer")
         (alert,) = asked(production, "awry-investigate", "Alerts", {"message": name})
         assert (alert["tenant"], alert["probe"]) == ("shop", "drift")
+
+
+def test_messages_of_one_record_are_apart(production: Engine) -> None:
+    (second,) = asked(production, "awry-investigate", "Messages", {"message": f"topic/0/{QUIET}.1"})
+    assert (second["message"], second["coordinates"]) == ("second", f"topic/0/{QUIET}.1")
+    assert (second["format"], second["rendered"], second["partial"], second["special_tokens"]) == (
+        "otel",
+        "adapted",
+        "media",
+        3,
+    )
+    assert "system joined" in second["notes"]
+    assert second["unread"] == '{"image": 2}'
+    scores = asked(production, "awry-investigate", "Scores by probe", {"message": "second"})
+    assert [round(r["score"], 1) for r in scores] == [-0.2]
+    assert asked(production, "awry-investigate", "Mitigation, before and after", {"message": "second"}) == []
+    assert asked(production, "awry-investigate", "Alerts", {"message": "second"}) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("audit/2026.03@2/3/7.12", ["third"]),
+        ("audit/2026.03@2/3/7", []),
+        ("audit/2026.03/3/7.12", []),
+        (f"topic/0/{QUIET}.0", ["loud-0"]),
+        (f"topic/0/{QUIET}.2", []),
+        (f"topic/0/{QUIET}.", []),
+    ],
+)
+def test_coordinates_name_one_message(production: Engine, written: str, found: list[str]) -> None:
+    """Also of a source with slashes, dots, and the number of a second log."""
+    rows_found = asked(production, "awry-investigate", "Messages", {"message": written})
+    assert [r["message"] for r in rows_found] == found
+
+
+def test_what_was_not_read_whole(production: Engine) -> None:
+    found = asked(production, "awry-worker", "Messages not read whole", {"tenant": ["shop"]})
+    assert {r["partial"] for r in found} == {"length", "media"}
+    assert f"topic/0/{QUIET}.1" in {r["coordinates"] for r in found}
+    assert {r["windows"] for r in found if r["partial"] == "length"} == {4}
 
 
 def test_text_is_shown_where_it_was_stored_and_nowhere_else(production: Engine) -> None:

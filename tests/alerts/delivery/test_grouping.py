@@ -78,10 +78,12 @@ def test_nothing_waits_for_nothing() -> None:
 
 
 def test_a_key_is_what_alerts_have_in_common() -> None:
-    data = {"rule": "threshold", "probe": "dri:ft", "tenant": None, "dedup_key": "threshold:dri_ft:-:-"}
-    assert BY_PROBE.group_key(data) == "threshold:dri_ft"
+    data = {"rule": "threshold", "probe": "dri:ft", "tenant": None, "dedup_key": "threshold:dri%3Aft:-:-"}
+    assert BY_PROBE.group_key(data) == "threshold:dri%3Aft"
+    assert BY_PROBE.group_key(data | {"probe": "dri_ft"}) == "threshold:dri_ft"
     assert Policy(("tenant", "rule")).group_key(data) == "-:threshold"
-    assert Policy().group_key(data) == "threshold:dri_ft:-:-"
+    assert Policy(("tenant", "rule")).group_key(data | {"tenant": "-"}) == "%2D:threshold"
+    assert Policy().group_key(data) == "threshold:dri%3Aft:-:-"
     assert len(Policy(("probe",)).group_key({"probe": "x" * 999})) == 255
 
 

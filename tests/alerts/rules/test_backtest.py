@@ -84,6 +84,7 @@ RATES = [
     'flagged = 3\nof = 4\nwindow = "187s"\nclear_for = "0s"',
     'flagged = 2\nwindow = "67s"\nfor = "30s"\nclear_for = "45s"\nclear_at = 0\nreopen_within = "2m"',
     'flagged = 2\nwindow = "97s"\nper = "conversation"\nclear_for = "1m"\nseverity = {warning = 2, critical = 4}',
+    'flagged = 3\nof = 4\nwindow = "187s"\nclear_for = "0s"\ncount = "messages"',
 ]
 
 
@@ -103,7 +104,8 @@ def test_a_backtest_notifies_as_the_evaluator_does(engine: Engine, rate: str, se
         busy = (n // 8) % 2 == 0
         for i in range(draw.randint(0, 3) if busy else 0):
             value = draw.choice([0.2, 0.9])
-            scored(engine, 10 * n + i + 1, value=value, tenant=draw.choice("ab"), conversation_id=draw.choice("xy"))
+            conversation = draw.choice(["x", "x", "y", "z", None, None])
+            scored(engine, 10 * n + i + 1, value=value, tenant=draw.choice("ab"), conversation_id=conversation)
     pass_time(engine, 5)
     again = rehearsed(engine, found)["burst"]
     assert (again.notifications, again.resolved) == (pages, resolved)

@@ -66,10 +66,22 @@ HEAD = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
             HEAD + "flagged_ = 1",
             [
                 'r.toml:5: rate "burst": flagged_: no such field; there are name, severity, shadow, reopen_within, '
-                "for, clear_at, clear_for, probe, tenant, model, per, flagged, of, window"
+                "for, clear_at, clear_for, probe, tenant, model, per, flagged, of, window, "
+                "count"
             ],
         ),
-        (HEAD + "of = 2", ['r.toml:5: rate "burst": of: 3 flagged of 2 messages cannot be']),
+        (HEAD + "of = 2", ['r.toml:5: rate "burst": of: 3 flagged of 2 conversations cannot be']),
+        (
+            HEAD + 'count = "turns"',
+            ["r.toml:5: rate \"burst\": count: must be 'messages' or 'conversations'"],
+        ),
+        (
+            HEAD + 'count = "conversations"\nper = "conversation"',
+            [
+                'r.toml:5: rate "burst": count: a rule per conversation sees one conversation; leave count out, or '
+                "count messages"
+            ],
+        ),
         (HEAD + "clear_at = 3", ['r.toml:5: rate "burst": clear_at: 3 is over the limit of 2: it would never be open']),
         (
             HEAD + 'for = "10"',

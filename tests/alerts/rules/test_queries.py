@@ -39,7 +39,7 @@ def test_messages_are_counted_by_the_labels_of_per(engine: Engine, more: str, ke
     scored(engine, 0, 3, conversation_id="c1")
     scored(engine, 10, 3, tenant="bank")
     scored(engine, 20, 2, tenant="mill", conversation_id="c2")
-    assert {o.dedup_key for o in look(engine, rules(BURST + more)).opened} == keys
+    assert {o.dedup_key for o in look(engine, rules(f'{BURST}count = "messages"\n{more}')).opened} == keys
 
 
 def test_what_is_not_counted(engine: Engine) -> None:
