@@ -15,7 +15,7 @@ AlertState = Literal["open", "acknowledged", "silenced", "resolved"]
 Delivery = Literal["pending", "delivered", "dead"]
 Verdict = Literal["true", "false", "authorised_test"]
 Severity = Literal["warning", "error", "critical"]
-Scope = Literal["read", "act"]
+Scope = Literal["read", "act", "ingest"]
 
 # Of most commands.
 Version = Annotated[bool, Option("--version", help="print the version and stop", is_eager=True)]
@@ -82,6 +82,13 @@ Listen = Annotated[
     ),
 ]
 Logs = Annotated[str | None, Option(help="auto, terminal or json")]
+IngestListen = Annotated[
+    str | None, Option(help="HOST:PORT that gateways send to, with /metrics and health", show_default="127.0.0.1:4318")
+]
+IngestTopic = Annotated[
+    str | None,
+    Option(help="topic that messages are written to", show_default="the first topic of source, else llm.traffic"),
+]
 Once = Annotated[bool, Option("--once", help="do what is due and stop, instead of going on until Ctrl-C")]
 Stored = Annotated[bool, Option("--stored", help="messages whose text is in the tables, instead of a stream")]
 Fresh = Annotated[bool, Option("--fresh", help="generate the replies anew, not from the cache")]
@@ -125,7 +132,9 @@ Now = Annotated[bool, Option("--now", help="also those whose turn has not come")
 Destination = Annotated[str | None, Option(help="only this destination")]
 DestinationName = Annotated[str, Argument(help="the destination's name in the settings")]
 TokenName = Annotated[str, Argument(help="who has it: the name that audits show")]
-TokenScope = Annotated[Scope, Option(help="act may acknowledge, silence and judge as well")]
+TokenScope = Annotated[
+    Scope, Option(help="act may acknowledge, silence and judge as well; ingest may only send messages to awry ingest")
+]
 
 # Of the database, messages and Grafana.
 Days = Annotated[int, Option(min=1, max=36500, help="keep today and this many days before it")]

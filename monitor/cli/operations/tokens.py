@@ -1,4 +1,4 @@
-"""`awry tokens`: who may use the HTTP API of `awry serve`."""
+"""`awry tokens`: who may use the HTTP API of `awry serve`, and who may send to `awry ingest`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from monitor.cli.inputs import actor_of, duration_of, reading, writing
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
 
-commands = Commands("Tokens of the HTTP API: create, list, revoke.")
+commands = Commands("Tokens of the HTTP API and of awry ingest: create, list, revoke.")
 
 
 @commands.command()

@@ -1,7 +1,8 @@
 """Authentication by token, for the HTTP API and the web pages alike; failed attempts are limited by address.
 
 Contract: `Authenticator.authenticate` queries the database only for an address below its limit of failures, or for a
-token that was valid before. An invalid token counts against its address, whichever way it came.
+token that was valid before. An invalid token counts against its address, whichever way it came. A token of scope
+`ingest` opens neither API nor pages: here it is invalid.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Authenticator:
         if seconds is None or self._limiter.known(digest):
             with self._engine.begin() as connection:
                 principal = find(connection, secret)
-            if principal is not None:
+            if principal is not None and principal.scope != "ingest":
                 self._limiter.remember(digest)
                 return principal
             self._limiter.forget(digest)

@@ -3,6 +3,9 @@
 Contract: every function works in the caller's transaction. `create` returns the secret once; the table holds only its
 SHA-256. `find` returns None for an unknown, an expired and a revoked secret alike, by one query, so that a caller
 cannot learn which. Expiry is by the database's clock. A token's name is the actor in the audit.
+
+Scopes: `read` reads pages and API, `act` may change something as well, `ingest` may only send messages to
+`awry ingest`: neither of the others may, and pages and API refuse it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from alerts.rules.durations import format_duration
 from storage.coordinates import clean
 from storage.schema import api_tokens
 
-Scope = Literal["read", "act"]
+Scope = Literal["read", "act", "ingest"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 # Recognised by scanners for leaked secrets.
@@ -42,11 +45,12 @@ class TokenError(AlertsError):
 
 @dataclass(frozen=True)
 class Principal:
-    """Whoever holds a valid token: its id, its name and its scope."""
+    """Whoever holds a valid token: its id, its name and its scope; it expires in `seconds_left`."""
 
     id: uuid.UUID
     name: str
     scope: Scope
+    seconds_left: float
 
     @property
     def may_act(self) -> bool:
@@ -88,8 +92,9 @@ def find(connection: Connection, secret: str) -> Principal | None:
     """The principal of this secret; records the time of use, to the minute."""
     c = api_tokens.c
     unrecorded = or_(c.last_used_at.is_(None), c.last_used_at < func.now() - _LAST_USED_RESOLUTION)
+    left = func.extract("epoch", c.expires_at - func.now())
     token = connection.execute(
-        select(c.id, c.name, c.scope, unrecorded.label("unrecorded")).where(
+        select(c.id, c.name, c.scope, unrecorded.label("unrecorded"), left.label("left")).where(
             # By index: its timing may tell something about the hash, which does not lead back to the secret.
             c.secret_sha256 == secret_digest(secret),
             c.revoked_at.is_(None),
@@ -100,7 +105,7 @@ def find(connection: Connection, secret: str) -> Principal | None:
         return None
     if token.unrecorded:
         connection.execute(update(api_tokens).where(c.id == token.id, unrecorded).values(last_used_at=func.now()))
-    return Principal(token.id, token.name, token.scope)
+    return Principal(token.id, token.name, token.scope, float(token.left))
 
 
 def revoke(connection: Connection, name: str, actor: Actor) -> None:

@@ -1,0 +1,259 @@
+"""The routes of `awry ingest`: who may send, what is read, when 2xx is answered.
+
+Contract: every POST needs a token of scope `ingest`, on loopback too; `/healthz`, `/readyz` and `/metrics` are open.
+2xx means that every record of the request is safe (`monitor.ingest.sinks`). After anything else the client may send the
+whole request again: repeats are possible, loss is not. 429 and 503 have Retry-After. A record is the body as it came,
+decoded; it has no key, and the headers content-type, awry_format (where it is known), traceparent (where the request
+has one) and awry_received_at.
+
+Does not know what is in a message: formats are recognised by the worker that reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from monitor.ingest import metrics, responses
+from monitor.ingest.bodies import DRAIN_BYTES, drain, read_body
+from monitor.ingest.inflight import RECORD_BYTES, InFlight, Lease
+from monitor.ingest.otlp import split_request
+from monitor.ingest.record import FORMAT_HEADER, RECEIVED_HEADER, Headers, OutRecord
+from monitor.ingest.refused import RefusedError, SinkError, SinkFullError
+from monitor.ingest.sinks import Sink
+from monitor.ingest.splitting import split
+from monitor.telemetry import health, logs
+from monitor.web.auth.authenticate import RetryLater
+from monitor.web.auth.cache import DatabaseAway, TokenCache
+from monitor.web.auth.tokens import Principal
+
+RETRY_SECONDS = 2
+FULL_RETRY_SECONDS = 30
+# Beyond `ack_seconds`, for a sink that does not even give up.
+_GRACE_SECONDS = 1.0
+
+_FORMAT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,64})?")
+_OTLP_TYPES = (responses.PROTOBUF, responses.JSON)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes and seconds, as the settings of the same names (ingest_...)."""
+
+    max_request_bytes: int
+    max_bytes: int
+    body_seconds: float
+    ack_seconds: float
+
+
+class Receiver:
+    """Requests into a sink. Of one event loop."""
+
+    def __init__(self, sink: Sink, tokens: TokenCache, limits: Limits) -> None:
+        self._sink = sink
+        self._tokens = tokens
+        self._limits = limits
+        self._held = InFlight(limits.max_bytes)
+
+    async def traces(self, request: Request) -> Response:
+        return await self._otlp(request, "traces")
+
+    async def logs(self, request: Request) -> Response:
+        return await self._otlp(request, "logs")
+
+    async def litellm(self, request: Request) -> Response:
+        return await self._messages(request, "litellm", "litellm")
+
+    async def ingest(self, request: Request) -> Response:
+        return await self._messages(request, "ingest", request.query_params.get("format"))
+
+    async def _otlp(self, request: Request, signal: str) -> Response:
+        media_type = _media_type(request)
+
+        async def handle(lease: Lease) -> Response:
+            if media_type not in _OTLP_TYPES:
+                raise RefusedError(415, f"Content-Type: use one of {', '.join(_OTLP_TYPES)}", drain=DRAIN_BYTES)
+            body = await self._body(request, lease)
+            headers = _headers(request, media_type, f"otlp-{signal}")
+            values = split_request(body, media_type == responses.JSON)
+            await self._store([OutRecord(value, headers) for value in values], lease)
+            return responses.exported(media_type)
+
+        def refused(status: int, detail: str, headers: dict[str, str]) -> Response:
+            shown = media_type if media_type in _OTLP_TYPES else responses.JSON
+            return responses.otlp_error(shown, status, detail, headers)
+
+        return await self._counted(request, signal, handle, refused)
+
+    async def _messages(self, request: Request, route: str, format_: str | None) -> Response:
+        async def handle(lease: Lease) -> Response:
+            if format_ is not None and _FORMAT.fullmatch(format_) is None:
+                raise RefusedError(400, "format: use the name of a format, such as openai", drain=DRAIN_BYTES)
+            media_type = _media_type(request)
+            values = split(await self._body(request, lease), media_type)
+            if not values:
+                raise RefusedError(400, "the body is empty")
+            stored_type = responses.PROTOBUF if media_type == responses.PROTOBUF else responses.JSON
+            headers = _headers(request, stored_type, format_)
+            records = [OutRecord(value, headers) for value in values]
+            await self._store(records, lease)
+            return responses.accepted(len(values))
+
+        return await self._counted(request, route, handle, responses.problem)
+
+    async def _counted(
+        self,
+        request: Request,
+        route: str,
+        handle: Callable[[Lease], Awaitable[Response]],
+        refused: Callable[[int, str, dict[str, str]], Response],
+    ) -> Response:
+        """The response to a request, whatever happens; counted and timed."""
+        began = time.perf_counter()
+        lease = self._held.lease()
+        try:
+            try:
+                await self._authorize(request)
+                response = await handle(lease)
+            except RefusedError as refusal:
+                lease.release()
+                response = await _refusal(request, refusal, refused)
+        except ClientDisconnect:
+            lease.release()
+            response = Response(status_code=499)
+        except Exception as error:  # by class: its text may quote anything
+            lease.release()
+            logs.logger().error("a request failed", route=route, error=type(error).__name__)
+            response = refused(500, "internal error", {"Connection": "close"})
+        metrics.INGEST_REQUESTS.labels(route, str(response.status_code)).inc()
+        metrics.INGEST_SECONDS.labels(route).observe(time.perf_counter() - began)
+        return response
+
+    async def _authorize(self, request: Request) -> None:
+        """Raises RefusedError unless the request has a token of scope `ingest`."""
+        scheme, _, secret = request.headers.get("authorization", "").strip().partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise RefusedError(
+                401,
+                "no token: send Authorization: Bearer awry_...; awry tokens create NAME --scope ingest makes one",
+                drain=DRAIN_BYTES,
+            )
+        address = request.client.host if request.client else "unknown"
+        found = await self._tokens.authenticate(secret, address)
+        if found is None:
+            raise RefusedError(401, "the token is invalid, expired or revoked; see awry tokens list", drain=DRAIN_BYTES)
+        if isinstance(found, RetryLater):
+            raise RefusedError(429, str(found), retry_after=found.seconds, drain=DRAIN_BYTES)
+        if isinstance(found, DatabaseAway):
+            raise RefusedError(503, str(found), retry_after=found.seconds, drain=DRAIN_BYTES)
+        if not _may_send(found):
+            raise RefusedError(
+                403, f"the token has the scope {found.scope}; create one with --scope ingest", drain=DRAIN_BYTES
+            )
+
+    async def _body(self, request: Request, lease: Lease) -> bytes:
+        limits = self._limits
+        return await read_body(request, lease, max_bytes=limits.max_request_bytes, seconds=limits.body_seconds)
+
+    async def _store(self, records: list[OutRecord], lease: Lease) -> None:
+        """Returns when all records are safe; the lease is released when the sink is done with them."""
+        if not records:
+            lease.release()
+            return
+        lease.resize(sum(len(record.value) + RECORD_BYTES for record in records))
+        loop = asyncio.get_running_loop()
+        safe: asyncio.Future[None] = loop.create_future()
+
+        def finish(error: SinkError | None) -> None:
+            lease.release()
+            if safe.done():
+                return
+            if error is None:
+                safe.set_result(None)
+            else:
+                safe.set_exception(error)
+
+        def done(error: SinkError | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(finish, error)
+
+        self._sink.submit(records, done)
+        # The sink has its own copy.
+        records.clear()
+        try:
+            await asyncio.wait_for(safe, self._limits.ack_seconds + _GRACE_SECONDS)
+        except SinkFullError as error:
+            raise RefusedError(503, str(error), retry_after=FULL_RETRY_SECONDS) from None
+        except SinkError as error:
+            raise RefusedError(503, str(error), retry_after=RETRY_SECONDS) from None
+        except TimeoutError:
+            raise RefusedError(503, "no acknowledgement in time", retry_after=RETRY_SECONDS) from None
+
+
+def make_app(receiver: Receiver, sink: Sink) -> Starlette:
+    """Everything that the address of `awry ingest` serves."""
+    app = Starlette(
+        routes=[
+            *health.routes(live=lambda: None, ready=lambda: sink.trouble),
+            Route("/v1/traces", receiver.traces, methods=["POST"]),
+            Route("/v1/logs", receiver.logs, methods=["POST"]),
+            Route("/v1/litellm", receiver.litellm, methods=["POST"]),
+            Route("/v1/ingest", receiver.ingest, methods=["POST"]),
+        ],
+        exception_handlers={404: _not_found, 405: _not_found},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _not_found(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    routes = "POST /v1/traces, /v1/logs, /v1/litellm or /v1/ingest"
+    return responses.problem(status, f"there is {routes}", {"Allow": "POST"} if status == 405 else {})
+
+
+async def _refusal(
+    request: Request, refusal: RefusedError, refused: Callable[[int, str, dict[str, str]], Response]
+) -> Response:
+    headers = {}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if refusal.status == 408:
+        headers["Connection"] = "close"
+    if refusal.drain:
+        await drain(request, refusal.drain)
+    return refused(refusal.status, refusal.detail, headers)
+
+
+def _may_send(principal: Principal) -> bool:
+    return principal.scope == "ingest"
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _headers(request: Request, media_type: str, format_: str | None) -> Headers:
+    received = datetime.now(UTC).isoformat(timespec="milliseconds")
+    headers = [("content-type", media_type.encode()), (RECEIVED_HEADER, received.encode())]
+    if format_ is not None:
+        headers.append((FORMAT_HEADER, format_.encode()))
+    traceparent = request.headers.get("traceparent", "")
+    if _TRACEPARENT.fullmatch(traceparent):
+        headers.append(("traceparent", traceparent.encode()))
+    return tuple(headers)

@@ -1,0 +1,190 @@
+"""Records into a topic: one idempotent producer (acks=all) that all requests share.
+
+Contract: `done` of a request is called when the brokers have acknowledged all of its records, or when one of them was
+given up after `ack_seconds`. A record over the topic's `max.message.bytes` is replaced by a note of its size, so that
+one of them neither stops the others of its request nor passes unseen.
+
+Nothing is bounded here: the client's buffer has no limit, so that callers bound what they submit.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from monitor.errors import ClusterError
+from monitor.ingest import metrics
+from monitor.ingest.record import OutRecord
+from monitor.ingest.refused import SinkError
+from monitor.ingest.sinks import Done
+from monitor.stream.kafka.client import Cluster
+from monitor.telemetry import logs
+
+# A failure is shown by `trouble` for so long; then a request may try again.
+_TROUBLE_SECONDS = 15.0
+_CONNECT_SECONDS = 2.0
+# Failing for so long, the producer is replaced.
+_RENEW_SECONDS = 30.0
+_METADATA_SECONDS = 15.0
+_CLOSE_SECONDS = 5
+_LOG_SECONDS = 10.0
+# Brokers take 1 MiB unless told otherwise; smaller records are never refused for their size.
+_SUSPECT_BYTES = 256 * 1024
+# Of one record, for headers and framing.
+_OVERHEAD = 1024 * 1024
+
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+def connect_producer(cluster: Cluster, topic: str, *, ack_seconds: float, max_bytes: int) -> KafkaProducer:
+    """A producer that knows the topic and gives a record up after `ack_seconds`. Raises ClusterError."""
+    with cluster.explained():
+        producer = KafkaProducer(
+            **cluster.options(),
+            metrics_enabled=False,
+            acks="all",
+            enable_idempotence=True,
+            allow_auto_create_topics=False,
+            linger_ms=2,
+            batch_size=131_072,
+            # The limit of a topic is on what is compressed.
+            compression_type="lz4",
+            max_request_size=max_bytes + _OVERHEAD,
+            request_timeout_ms=int(ack_seconds * 500),
+            delivery_timeout_ms=int(ack_seconds * 1000),
+            # `send` runs in the event loop, so it may not wait: without metadata it fails.
+            max_block_ms=0,
+        )
+        until = time.monotonic() + _METADATA_SECONDS
+        while True:
+            try:
+                producer.partitions_for(topic)
+                return producer
+            except KafkaTimeoutError:
+                if time.monotonic() > until:
+                    producer.close(timeout=0)
+                    raise
+                time.sleep(0.02)
+
+
+class _Pending:
+    """The records of one request that are not acknowledged. Callbacks come from the producer's thread."""
+
+    def __init__(self, number: int, done: Done) -> None:
+        self._left = number
+        self._done = done
+        self._error: SinkError | None = None
+        self._lock = threading.Lock()
+
+    def count(self, error: SinkError | None, number: int = 1) -> None:
+        with self._lock:
+            self._left -= number
+            self._error = error or self._error
+            finished = self._left == 0
+        if finished:
+            self._done(self._error)
+
+
+class KafkaSink:
+    """Writes to one topic. `connect` makes a producer; it is called again where one does not recover."""
+
+    def __init__(self, connect: Callable[[], KafkaProducer], cluster: Cluster, topic: str) -> None:
+        self.name = f"Kafka topic {topic}"
+        self._connect = connect
+        self._producer = connect()
+        self._cluster = cluster
+        self._topic = topic
+        self._lock = threading.Lock()
+        # Since when nothing was acknowledged, though records came; and the last failure.
+        self._failing_since: float | None = None
+        self._failed_at = float("-inf")
+        self._why = ""
+        self._logged_at = float("-inf")
+        self._renewing = False
+
+    def submit(self, records: Sequence[OutRecord], done: Done) -> None:
+        pending = _Pending(len(records), done)
+        for sent, record in enumerate(records):
+            try:
+                self._send(record, pending)
+            except KafkaError as error:
+                pending.count(self._failure(error), len(records) - sent)
+                return
+
+    def _send(self, record: OutRecord, pending: _Pending) -> None:
+        future = self._producer.send(self._topic, record.value, headers=list(record.headers))
+        future.add_callback(self._acknowledged, pending)
+        # Only what may be too large is kept, to be written again as a note.
+        kept = record if len(record.value) >= _SUSPECT_BYTES else None
+        future.add_errback(partial(self._not_acknowledged, pending, kept))
+
+    def _acknowledged(self, pending: _Pending, _: object) -> None:
+        self._failing_since, self._failed_at = None, float("-inf")
+        metrics.INGEST_MESSAGES.inc()
+        pending.count(None)
+
+    def _not_acknowledged(self, pending: _Pending, record: OutRecord | None, error: Exception) -> None:
+        if record is not None and isinstance(error, _TOO_LARGE):
+            metrics.INGEST_OVERSIZE.inc()
+            try:
+                self._send(record.size_note(), pending)
+            except KafkaError as again:
+                pending.count(self._failure(again))
+        else:
+            pending.count(self._failure(error))
+
+    def _failure(self, error: Exception) -> SinkError:
+        now = time.monotonic()
+        self._failed_at, self._why = now, type(error).__name__
+        self._failing_since = self._failing_since or now
+        if now - self._logged_at > _LOG_SECONDS:
+            self._logged_at = now
+            logs.logger().warning("Kafka took no records", topic=self._topic, error=type(error).__name__)
+        if now - self._failing_since > _RENEW_SECONDS:
+            self._start_renewal()
+        away = isinstance(error, KafkaTimeoutError)
+        return SinkError("Kafka did not acknowledge in time" if away else f"Kafka: {type(error).__name__}")
+
+    def _start_renewal(self) -> None:
+        with self._lock:
+            if self._renewing:
+                return
+            self._renewing = True
+        threading.Thread(target=self._renew, name="kafka-renewal", daemon=True).start()
+
+    def _renew(self) -> None:
+        """Another producer: the state of one that lost its identity with the brokers may not mend."""
+        try:
+            old, self._producer = self._producer, self._connect()
+            self._failing_since = None
+            logs.logger().warning("a new Kafka producer was made", topic=self._topic)
+            old.close(timeout=0)  # what it still holds is given up
+        except (ClusterError, KafkaError) as error:
+            logs.logger().warning("no new Kafka producer", error=type(error).__name__)
+        finally:
+            self._renewing = False
+
+    @property
+    def trouble(self) -> str | None:
+        if time.monotonic() - self._failed_at < _TROUBLE_SECONDS:
+            return f"Kafka took no records ({self._why})"
+        return None if self._listens() else "no Kafka broker takes connections"
+
+    def _listens(self) -> bool:
+        for address in self._cluster.bootstrap.split(","):
+            host, _, port = address.strip().rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+            except (OSError, ValueError):
+                continue
+            return True
+        return False
+
+    def close(self) -> None:
+        self._producer.close(timeout=_CLOSE_SECONDS)
