@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitor.stream.formats import FORMATS, fields, otlp, recognise
+from monitor.stream.formats import FORMATS, fields, gzipped, otlp, recognise
 from monitor.stream.formats.content import Reading, read_response, read_tools, read_turns
 from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.mapping import Mapper
+from monitor.stream.formats.text import without_surrogates
 from monitor.stream.wire import Invalid, WireMessage
 
 MAX_MESSAGES = 10_000
@@ -55,6 +56,11 @@ class Parser:
         copied = _copied(headers) if headers else {}
         named = copied.pop(FORMAT_HEADER, None) or self._format
         notes: list[str] = []
+        if payload[:2] == gzipped.MAGIC:
+            try:
+                payload = gzipped.unpacked(payload)
+            except UnreadableError as error:
+                return [Invalid(str(error))]
         if otlp.is_protobuf(payload, headers):
             try:
                 value: Any = otlp.decode(payload, named, headers)
@@ -123,7 +129,7 @@ def _decode(payload: bytes, notes: list[str]) -> Any:
         return Invalid(f"payload: not JSON{where}")
     if b"\\u" in payload and (b"\\ud" in payload or b"\\uD" in payload):
         try:
-            cleaned = _without_surrogates(value)
+            cleaned = without_surrogates(value)
         except RecursionError:
             return Invalid("payload: nested too deeply")
         if cleaned != value:
@@ -133,16 +139,6 @@ def _decode(payload: bytes, notes: list[str]) -> Any:
         notes.append(DUPLICATE_KEYS)
     if not isinstance(value, dict | list):
         return Invalid(f"payload: a JSON {_kind(value)}, not an object")
-    return value
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_without_surrogates(each) for each in value]
     return value
 
 

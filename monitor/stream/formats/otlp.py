@@ -1,31 +1,155 @@
-"""OpenTelemetry's GenAI spans and log events, as OTLP in protobuf or JSON."""
+"""OpenTelemetry's GenAI spans and log events, as OTLP in protobuf or JSON.
+
+A request holds many spans or log records: each one that holds messages gives a draft, in the order of the request. Log
+records of the older conventions (one a turn) are joined where they are of the same span. Other spans are no messages;
+a request of calls whose text was not recorded gives one draft that is skipped, with the reason.
+
+The names that it takes for tenant, user and conversation are below; an attribute of the span counts before one of its
+resource. docs/traffic.md has the table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from monitor.stream.formats.draft import Draft, UnreadableError
+from monitor.stream.formats import otlp_protobuf as protobuf
+from monitor.stream.formats.draft import Draft
+from monitor.stream.formats.otlp_entries import ROOTS, Attributes, Entry, entries
+from monitor.stream.formats.otlp_genai import (
+    CHOICE,
+    CONTENTS,
+    DETAILS,
+    ROLES_OF_EVENTS,
+    Call,
+    Event,
+    call_of,
+    is_call,
+    is_content,
+)
 
 NAME = "otlp"
+
+TENANT = (
+    *("tenant.id", "tenant", "tenant_id", "customer.id", "organization.id", "metadata.user_api_key_team_id"),
+    "service.namespace",
+)
+USER = ("enduser.id", "user.id", "enduser.pseudo.id", "gen_ai.user", "traceloop.association.properties.user_id")
+CONVERSATION = ("gen_ai.conversation.id", "session.id", "traceloop.association.properties.session_id", "thread.id")
+MODEL = ("gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "llm.request.model_name", "ai.model.id")
+_COPIED: dict[str, tuple[str, ...]] = {
+    "provider": ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"),
+    "operation": ("gen_ai.operation.name", "llm.request.type"),
+    "service": ("service.name",),
+    "environment": ("deployment.environment.name", "deployment.environment"),
+    "response_model": ("gen_ai.response.model", "llm.response.model_name"),
+    "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+    "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
+    "error_type": ("error.type",),
+    "temperature": ("gen_ai.request.temperature",),
+    "top_p": ("gen_ai.request.top_p",),
+    "max_tokens": ("gen_ai.request.max_tokens",),
+}
+_FINISHED = ("gen_ai.response.finish_reasons", "gen_ai.response.finish_reason", "llm.finish_reason")
+_WITHOUT_TEXT = "otlp: calls of a model without their messages; have the instrumentation record content"
+_LOG_EVENTS = frozenset((*ROLES_OF_EVENTS, CHOICE, DETAILS, *CONTENTS))
+_KINDS = {"otlp-traces": protobuf.TRACES, "otlp-logs": protobuf.LOGS}
 
 
 def is_protobuf(payload: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bool:
     """Whether a payload is OTLP in protobuf: JSON begins with a brace, a bracket or white space."""
-    del payload, headers
-    return False
+    if payload[:1] == b"\n":
+        return protobuf.looks_like(payload)
+    # What says that it is, and is not: the reason should be that of its own decoder.
+    return payload[:1] not in (b"{", b"[", b" ", b"\t", b"\r", b"") and any(
+        raw is not None and name.lower() == "content-type" and b"protobuf" in raw.lower() for name, raw in headers
+    )
 
 
 def decode(payload: bytes, named: str, headers: Sequence[tuple[str, bytes | None]]) -> dict[str, Any]:
     """The request as OTLP JSON has it. Raises UnreadableError."""
-    raise UnreadableError("payload: not OTLP")
+    del headers
+    return protobuf.decode(payload, _KINDS.get(named))
 
 
 def recognises(value: Any) -> bool:
     """Whether there are spans or log records by resource."""
-    return isinstance(value, dict) and ("resourceSpans" in value or "resourceLogs" in value)
+    return isinstance(value, dict) and any(root in value for root in ROOTS)
 
 
 def read(value: Any) -> list[Draft]:
     """A draft for each span or event that holds messages."""
-    return []
+    drafts: list[Draft] = []
+    without_text = False
+    for entry, call in _calls(entries(value) if isinstance(value, dict) else ()):
+        if call:
+            drafts.append(_draft(entry, call))
+        else:
+            without_text = without_text or is_call(entry.attributes)
+    return drafts or ([Draft([], skip=_WITHOUT_TEXT)] if without_text else [])
+
+
+def _calls(found: Any) -> Iterator[tuple[Entry, Call]]:
+    """Spans and events with what they say; log records of one span as one entry, at the place of their first."""
+    together: list[tuple[Entry, list[Event]]] = []
+    by_span: dict[Any, list[Event]] = {}
+    number = 0
+    for entry in found:
+        if not entry.is_log:
+            together.append((entry, [(name, own, None) for name, own in entry.events]))
+            continue
+        event = (entry.name, entry.attributes, entry.body)
+        if entry.name not in _LOG_EVENTS:
+            # Some write the attributes of a span on a log record.
+            together.append((entry, []))
+            continue
+        # Without a span, a choice is the last event of a call.
+        key = (entry.trace_id, entry.span_id) if entry.span_id else number
+        if entry.name == DETAILS or key not in by_span:
+            events = [event]
+            together.append((entry, events))
+            if entry.name != DETAILS:
+                by_span[key] = events
+        else:
+            by_span[key].append(event)
+        if entry.name == CHOICE and not entry.span_id:
+            number += 1
+    for entry, events in together:
+        yield entry, call_of(entry.attributes, events)
+
+
+def _draft(entry: Entry, call: Call) -> Draft:
+    own, resource = entry.attributes, entry.resource
+    attributes = {name: value for name, keys in _COPIED.items() if (value := _first(own, resource, keys)) is not None}
+    reasons = _first(own, resource, _FINISHED)
+    if reasons is not None:
+        attributes["finish_reason"] = reasons[0] if isinstance(reasons, list) and len(reasons) == 1 else reasons
+    if entry.span_id:
+        attributes["span_id"] = entry.span_id
+    for key, value in own.items():
+        if key not in attributes and not is_content(key):
+            attributes[key] = value
+    spanned = f"{entry.trace_id}:{entry.span_id}" if entry.trace_id and entry.span_id else None
+    return Draft(
+        call.turns,
+        response=call.response or None,
+        tools=call.tools or None,
+        id=own.get("gen_ai.response.id") or spanned,
+        model=_first(own, resource, MODEL),
+        tenant=_first(own, resource, TENANT),
+        user=_first(own, resource, USER),
+        conversation_id=_first(own, resource, CONVERSATION),
+        timestamp=entry.time,
+        trace_id=entry.trace_id,
+        attributes=attributes,
+        notes=call.notes,
+    )
+
+
+def _first(own: Attributes, resource: Attributes, keys: tuple[str, ...]) -> Any:
+    for place in (own, resource):
+        for key in keys:
+            value = place.get(key)
+            if value is not None and value != "":
+                return value
+    return None
