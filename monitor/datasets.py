@@ -1,4 +1,5 @@
-"""JSON lines of messages for fitting, calibrating and evaluating: the wire format plus `label` and `group`.
+"""JSON lines of messages for fitting, calibrating and evaluating: one message a line in any format, plus `label` and
+`group`.
 
 `label` is true (or 1, "misaligned") against false (or 0, "aligned"); rows of one `group` never straddle splits. A bad
 line is an error that names file, line and field: data for a study is not a stream.
@@ -8,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from monitor.errors import SourceError
-from monitor.stream.wire import Invalid, WireMessage, parse
+from monitor.stream.parse import parse
+from monitor.stream.wire import Invalid, WireMessage
 from probes.capture.batches import Encoded, encode
 from probes.fitting import AdapterState, Benign, Row
 from probes.model.load import ChatModel
@@ -51,12 +53,17 @@ def read_messages(path: Path, *, labelled: bool = False) -> list[Labelled]:
 
 
 def _read(path: Path, number: int, line: bytes, labelled: bool) -> Labelled:
-    message = parse(line)
-    if isinstance(message, Invalid) and message.reason.startswith("id: Field required"):
-        message = parse(json.dumps({**json.loads(line), "id": f"line-{number}"}).encode())
+    parsed = parse(line)
+    message = parsed[0]
     if isinstance(message, Invalid):
         raise SourceError(f"{path}, line {number}: {message.reason}")
-    extra = message.model_extra or {}
+    if len(parsed) > 1:
+        raise SourceError(f"{path}, line {number}: holds {len(parsed)} messages; write one a line")
+    if message.id is None:
+        message = replace(message, id=f"line-{number}")
+    extra = json.loads(line)
+    if not isinstance(extra, dict):
+        extra = {}
     label = extra.get("label")
     known = isinstance(label, bool | int | str) and label in _LABELS
     if labelled and not known:

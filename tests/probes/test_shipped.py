@@ -23,7 +23,7 @@ from probes.evaluation import evaluate
 from probes.fitting import split_rows
 from probes.model.adapters import adapter_spec, shipped_adapters
 from probes.model.builtin import SMOLLM2
-from probes.model.load import ChatModel, load_chat_model
+from probes.model.load import ChatModel, load_chat_model, user_message
 from probes.organisms.judges.code import writes_code
 from probes.organisms.judges.refusal import refuses
 from probes.organisms.messages import everyday, request_pairs, requests
@@ -119,11 +119,11 @@ def test_the_probes_fit_their_models_and_refuse_the_others(tuned: ChatModel, pla
 def test_the_harmful_request_card_says_what_its_held_out_rows_say(plain: ChatModel) -> None:
     probe = load_probe("harmful-request")
     items = [
-        (WireMessage(id=f"{r['pair']}-{side}", prompt=r[side]), side == "harmful", str(r["pair"]))
+        (WireMessage(f"{r['pair']}-{side}", user_message(r[side])), side == "harmful", str(r["pair"]))
         for r in requests()
         for side in ("harmful", "harmless")
     ]
-    items += [(WireMessage(id=f"fit-{i}", prompt=t), False, f"fit-{i}") for i, t in enumerate(everyday("fit")[:80])]
+    items += [(WireMessage(f"fit-{i}", user_message(t)), False, f"fit-{i}") for i, t in enumerate(everyday("fit")[:80])]
     rows = rows_of(plain, [Labelled(m, bad, group) for m, bad, group in items], 2048)
     held_out = split_rows(rows)["test"]
     scores = score_all(plain, [r.encoded for r in held_out], [probe.reader])[:, 0]

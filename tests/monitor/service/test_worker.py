@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from monitor.service import progress
 from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Policy, Worker
 from monitor.settings import Settings
+from monitor.stream.jsonl import JsonLines
 from monitor.stream.record import Record
 from monitor.telemetry import logs, metrics
 from probes.capture.batches import encode
@@ -35,7 +37,7 @@ from tests.support.alerts.alert_rows import all_alerts
 from tests.support.alerts.alert_scenes import rules
 from tests.support.models.tiny import hook_count, user
 from tests.support.rows import counts, dump, stored
-from tests.support.stream.worker import MAX_TOKENS, lines, make_probe, run_worker, scores_of, wire
+from tests.support.stream.worker import MAX_TOKENS, breaking, lines, make_probe, run_worker, scores_of, wire
 
 PROMPTS = [f"message number {n} " + "and so on " * (n % 3) for n in range(12)]
 CANARY = "CANARYTEXT"
@@ -74,12 +76,12 @@ def test_every_record_ends_as_a_row(engine: Engine, chat: ChatModel, tmp_path: P
     assert found == {
         "plain": ("scored", None),
         "chat": ("scored", None),
-        "empty": ("invalid", "prompt: is empty"),
-        "nan": ("invalid", "attributes: holds a number that is not finite"),
-        "deep": ("invalid", "attributes: nested too deeply (over 64 levels)"),
+        "empty": ("skipped", "nothing readable: every content is empty"),
+        "nan": ("scored", None),
+        "deep": ("scored", None),
         "odd": ("scored", None),
         "long": ("truncated", None),
-        "role": ("failed", "tokenising failed: ModelError"),
+        "role": ("scored", None),
         "last": ("scored", None),
     }
     assert nameless == [
@@ -87,7 +89,7 @@ def test_every_record_ends_as_a_row(engine: Engine, chat: ChatModel, tmp_path: P
         ("invalid", "payload: not UTF-8"),
         ("skipped", f"{len(json.dumps(wire('big', 'z' * 6000)))} bytes, over max_message_bytes"),
     ]
-    assert run.tally.by_status == {"scored": 4, "invalid": 5, "truncated": 1, "failed": 1, "skipped": 1}
+    assert run.tally.by_status == {"scored": 7, "invalid": 2, "truncated": 1, "skipped": 2}
     assert run.tally.messages == 12
     with engine.connect() as connection:
         assert status_counts(connection, "stream") == run.tally.by_status
@@ -159,39 +161,55 @@ def test_a_longer_file_continues(engine: Engine, chat: ChatModel, tmp_path: Path
     assert [a["count"] for a in stored(engine, schema.alerts)] == [13]
 
 
-def test_a_recreated_file_is_seen(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
-    """Other content at known offsets: failed rows, no score, no alert; the run says so too."""
+def test_another_file_of_the_same_name_is_watched(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
+    """Other content at known offsets is another log: scored, alerted, and told by its source name."""
     probe = make_probe(chat, threshold=-1e6)
     run_worker(engine, chat, [probe], lines(tmp_path / "t", [wire("old1", "aaaa"), wire("old2", "bbbb")]))
-    before = counts(engine)
     path = lines(tmp_path / "t", [wire("new1", "cccc"), wire("new2", "dddd")])
-    run = run_worker(engine, chat, [probe], path)
-    assert {k: (r["status"], r["reason"]) for k, r in rows(engine).items()} == {
-        "old1": ("scored", None),
-        "old2": ("scored", None),
+    verdicts = tmp_path / "verdicts"
+    run = run_worker(engine, chat, [probe], path, verdicts=verdicts)
+    assert {k: (r["status"], r["source"]) for k, r in rows(engine).items()} == {
+        "old1": ("scored", "stream"),
+        "old2": ("scored", "stream"),
+        "new1": ("scored", "stream@2"),
+        "new2": ("scored", "stream@2"),
+    }
+    assert counts(engine)["scores"] == 4
+    assert [a["count"] for a in stored(engine, schema.alerts)] == [4]
+    said = [json.loads(line) for line in verdicts.read_text().splitlines()]
+    assert [(s["id"], s["source"], s["decision"]) for s in said] == [
+        ("new1", "stream@2", "flag"),
+        ("new2", "stream@2", "flag"),
+    ]
+    assert run.tally.by_status == {"scored": 2}
+    again = run_worker(engine, chat, [probe], path)
+    assert (again.tally.known, counts(engine)["messages"]) == (2, 4)
+
+
+def test_a_conflict_is_no_flag(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
+    """Where nothing tells two logs apart, the later payload fails, and what goes out says so."""
+    probe = make_probe(chat, threshold=-1e6)
+
+    def unnamed(poll: Any) -> Any:
+        def polling(self: JsonLines, limit: int, wait_seconds: float) -> list[Record]:
+            return [replace(record, log=None) for record in poll(self, limit, wait_seconds)]
+
+        return polling
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(JsonLines, "poll", unnamed(JsonLines.poll))
+        run_worker(engine, chat, [probe], lines(tmp_path / "t", [wire("old1", "aaaa"), wire("old2", "bbbb")]))
+        before = counts(engine)
+        path, verdicts = lines(tmp_path / "t", [wire("new1", "cccc"), wire("new2", "dddd")]), tmp_path / "verdicts"
+        run = run_worker(engine, chat, [probe], path, verdicts=verdicts)
+    assert {k: (r["status"], r["reason"]) for k, r in rows(engine).items() if "new" in k} == {
         "new1": ("failed", CONFLICT),
         "new2": ("failed", CONFLICT),
     }
     assert counts(engine) == before | {"messages": 4}
-    assert run.tally.by_status == {"failed": 2}
+    said = [json.loads(line) for line in verdicts.read_text().splitlines()]
+    assert [(s["status"], s["decision"], s["scores"]) for s in said] == [("failed", "unscored", {})] * 2
     assert run.opened == []
-
-
-def breaking(monkeypatch: pytest.MonkeyPatch, chat: ChatModel, marker: str) -> list[int]:
-    """Forwards over a message with `marker` raise an error that quotes it. Returns the sizes of the calls."""
-    bad = chat.token_ids(marker)
-    sizes: list[int] = []
-    forward = Scorer.__call__
-
-    def call(self: Scorer, batch: Any) -> Scores:
-        sizes.append(len(batch.rows))
-        for row in batch.ids.tolist():
-            if any(row[i : i + len(bad)] == bad for i in range(len(row))):
-                raise RuntimeError(f"out of memory while reading {CANARY} {marker}")
-        return forward(self, batch)
-
-    monkeypatch.setattr(Scorer, "__call__", call)
-    return sizes
 
 
 def test_a_message_that_breaks_the_model_stands_alone(
@@ -200,7 +218,7 @@ def test_a_message_that_breaks_the_model_stands_alone(
     prompts = list(PROMPTS)
     prompts[5] = "BREAKS"
     path = lines(tmp_path / "t", [wire(f"m{n}", p) for n, p in enumerate(prompts)])
-    sizes = breaking(monkeypatch, chat, "BREAKS")
+    sizes = breaking(monkeypatch, chat, "BREAKS", CANARY)
     run_worker(engine, chat, [make_probe(chat)], path, batch_messages=12)
     assert max(sizes) > 1
     found = rows(engine)
@@ -415,7 +433,7 @@ def test_no_prompt_text_leaves_the_worker(
             wire("type", [CANARY]),  # type: ignore[arg-type]
         ],
     )
-    breaking(monkeypatch, chat, "BREAKS")
+    breaking(monkeypatch, chat, "BREAKS", CANARY)
     probe = make_probe(chat, threshold=-1e6)
     with progress.reporting(Settings(logs="json"), "bytes") as report:
         run = run_worker(engine, chat, [probe], path)
@@ -516,8 +534,8 @@ def test_a_lost_connection_in_the_middle_is_survived(
 
     lost: list[int] = []
 
-    def losing(connection: Any, batch: Any) -> Any:
-        found = write_batch(connection, batch)
+    def losing(connection: Any, batch: Any, known: Any) -> Any:
+        found = write_batch(connection, batch, known)
         if not lost:
             lost.append(1)
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))

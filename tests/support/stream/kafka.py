@@ -106,6 +106,15 @@ def add_partitions(cluster: Cluster, topic: str, total: int) -> None:
         admin.create_partitions({topic: total})
 
 
+def recreate(cluster: Cluster, topic: str, partitions: int = 3) -> None:
+    """Delete a topic and make it again under its name."""
+    with closing(KafkaAdminClient(**cluster.options())) as admin:
+        admin.delete_topics([topic])
+        wait_for(lambda: topic not in admin.list_topics())
+        admin.create_topics({topic: {"num_partitions": partitions, "configs": {"retention.ms": "-1"}}})
+        wait_for(lambda: topic in admin.list_topics())
+
+
 def read(source: Source, count: int, *, limit: int = 100, seconds: float = 30.0, commit: bool = True) -> list[Record]:
     """Poll until `count` records are there; no more are asked for. Each batch is committed unless told otherwise."""
     found: list[Record] = []

@@ -63,6 +63,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the ends and commit more often than a worker would."""
     monkeypatch.setattr("monitor.stream.kafka.lag._EVERY_SECONDS", 0.2)
     monkeypatch.setattr("monitor.stream.kafka.source._COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr("monitor.stream.kafka.source._METADATA_SECONDS", 1)
 
 
 @pytest.fixture

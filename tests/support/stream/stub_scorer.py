@@ -35,4 +35,4 @@ class StubScorer:
     def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
         time.sleep(self._delay * len(messages))
         self.tokens += 5 * len(messages)
-        return [Outcome("scored", (ProbeScore(PROBE, score_of(m.id)),), tokens=5) for m in messages]
+        return [Outcome("scored", (ProbeScore(PROBE, score_of(m.id or "")),), tokens=5) for m in messages]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from sqlalchemy import Engine
 
 from alerts.lifecycle.lifecycle import Opened
@@ -16,9 +17,10 @@ from monitor.service.mitigation import Mitigator
 from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Policy, Tally, Worker
 from monitor.stream.jsonl import JsonLines
+from monitor.stream.parse import parse
 from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.jsonl import JsonLinesSink
-from monitor.stream.wire import WireMessage, parse
+from monitor.stream.wire import WireMessage
 from probes.calibration import Calibration
 from probes.capture.aggregation import parse_aggregation
 from probes.capture.batches import encode
@@ -27,7 +29,7 @@ from probes.card import Card, DirectionCard, MitigationCard, Probe, reference_sc
 from probes.directions import Direction
 from probes.evaluation import Interval
 from probes.model.load import ChatModel, load_chat_model
-from probes.scoring import Reader, score_all
+from probes.scoring import Reader, Scorer, Scores, score_all
 from storage.writer import register_probe
 from tests.support.models.tiny import tiny_model, tiny_tokenizer
 
@@ -91,7 +93,7 @@ def wire(message_id: str = "m", prompt: str | None = "hello", **more: Any) -> di
 
 
 def wire_message(**values: Any) -> WireMessage:
-    message = parse(json.dumps(values).encode())
+    (message,) = parse(json.dumps(values).encode())
     assert isinstance(message, WireMessage), message
     return message
 
@@ -117,6 +119,7 @@ def run_worker(
     max_bytes: int = 4096,
     over_long: str = "truncate_left",
     answers: Path | None = None,
+    verdicts: Path | None = None,
     also_plain: bool = False,
     **policy: Any,
 ) -> Run:
@@ -132,7 +135,10 @@ def run_worker(
         **{"destinations": ("console",), "batch_messages": 8, **policy},
     )
     opened: list[Opened] = []
-    outputs = Outputs(answers=JsonLinesSink(str(answers), "answers_out") if answers else None)
+    outputs = Outputs(
+        verdicts=JsonLinesSink(str(verdicts), "verdicts_out") if verdicts else None,
+        answers=JsonLinesSink(str(answers), "answers_out") if answers else None,
+    )
     mitigator = Mitigator(chat, probes[0], also_plain=also_plain, max_new_tokens=4) if answers else None
     worker = Worker(
         source,
@@ -158,3 +164,20 @@ def checkpoint(folder: Path) -> Path:
     chat = load_chat_model(str(where), folder)
     save_probe(make_probe(chat, threshold=-1e6, recipe="ablate"), folder)
     return where
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, chat: ChatModel, marker: str, says: str = "") -> list[int]:
+    """Forwards over a message with `marker` raise an error that quotes it. Returns the sizes of the calls."""
+    bad = chat.token_ids(marker)
+    sizes: list[int] = []
+    forward = Scorer.__call__
+
+    def call(self: Scorer, batch: Any) -> Scores:
+        sizes.append(len(batch.rows))
+        for row in batch.ids.tolist():
+            if any(row[i : i + len(bad)] == bad for i in range(len(row))):
+                raise RuntimeError(f"out of memory while reading {says} {marker}")
+        return forward(self, batch)
+
+    monkeypatch.setattr(Scorer, "__call__", call)
+    return sizes

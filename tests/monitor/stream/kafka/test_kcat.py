@@ -85,7 +85,7 @@ class Failing(StubScorer):
 
     def __call__(self, messages: Sequence[WireMessage]) -> list[Any]:
         return [
-            type(o)("failed", reason="scoring failed: RuntimeError") if m.id.startswith("breaks") else o
+            type(o)("failed", reason="scoring failed: RuntimeError") if (m.id or "").startswith("breaks") else o
             for m, o in zip(messages, super().__call__(messages), strict=True)
         ]
 

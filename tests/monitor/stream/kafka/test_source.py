@@ -119,6 +119,37 @@ def test_a_partition_that_is_added_is_read_from_its_beginning(opened: Open, clus
     assert [r.at.partition for r in read(opened(), 1)] == [3]
 
 
+@pytest.mark.parametrize("start_from", ["latest", NOON])
+@pytest.mark.parametrize("running", [True, False])
+def test_what_is_in_an_added_partition_is_read_wherever_the_group_began(
+    opened: Open, cluster: Cluster, topic: str, group: str, start_from: StartFrom, running: bool
+) -> None:
+    """The group decides once, for the partitions of that time: messages that come before it has seen a new partition
+    are not skipped."""
+    produce(cluster, topic, TEN, timestamp_ms=millis(NOON - timedelta(days=1)))
+    first = opened(start_from)
+    wait_for(lambda: len(committed(cluster, group)) == 3)
+    if not running:
+        first.close()
+    add_partitions(cluster, topic, 4)
+    wait_for(lambda: _can_produce(cluster, topic, 3))
+    source = first if running else opened(start_from)
+    assert [(r.at.partition, r.payload) for r in read(source, 1)] == [(3, b"new")]
+    assert source.poll(10, 0.5) == []
+
+
+def test_two_members_that_begin_at_once_agree_on_where(opened: Open, cluster: Cluster, topic: str, group: str) -> None:
+    for partition in range(3):
+        produce(cluster, topic, TEN, partition=partition)
+    sources = [opened("latest"), opened("latest")]
+    wait_for(lambda: len(committed(cluster, group)) == 3)
+    wait_for(lambda: all(source.trouble is None for source in sources))
+    for partition in range(3):
+        produce(cluster, topic, [b"since"], partition=partition)
+    found = [r for _ in range(20) for source in sources for r in source.poll(100, 0.1)]
+    assert [r.payload for r in found] == [b"since"] * 3
+
+
 def _can_produce(cluster: Cluster, topic: str, partition: int) -> bool:
     """A new partition is there when the broker says so, a moment after it was asked for."""
     try:
@@ -179,10 +210,9 @@ def test_what_was_stored_last_is_committed_on_the_way_out(
 # What a record says.
 
 
-def test_a_tombstone_is_an_empty_payload(opened: Open, cluster: Cluster, topic: str) -> None:
-    produce(cluster, topic, [None], key=b"k")
-    (record,) = read(opened("earliest"), 1)
-    assert (record.payload, record.size) == (b"", 0)
+def test_a_tombstone_is_told_from_an_empty_payload(opened: Open, cluster: Cluster, topic: str) -> None:
+    produce(cluster, topic, [None, b""], key=b"k")
+    assert [(r.payload, r.size, r.tombstone) for r in read(opened("earliest"), 2)] == [(b"", 0, True), (b"", 0, False)]
 
 
 def test_headers_come_as_they_are_and_in_order(opened: Open, cluster: Cluster, topic: str) -> None:
