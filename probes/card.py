@@ -1,8 +1,9 @@
 """Probe files: `NAME.safetensors` (directions) beside `NAME.json` (the card). Nothing is pickled.
 
 Contract: `save_probe` and `load_probe` round-trip; `check_identity` refuses a probe made for another model, adapter,
-scale, tokenizer or template, and `replay_references` refuses a numeric stack whose scores differ from the card's by
-more than its tolerance. Scores and thresholds are in class gaps (0: aligned mean, 1: misaligned mean).
+scale, tokenizer, template or reading of control tokens, and `replay_references` refuses a numeric stack whose scores
+differ from the card's by more than its tolerance. Scores and thresholds are in class gaps (0: aligned mean, 1:
+misaligned mean).
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ def _find(name: str | Path) -> Path:
 
 
 def check_identity(card: Card, chat: ChatModel) -> None:
-    """Refuse a probe made for another model, adapter, scale, tokenizer or chat template."""
+    """Refuse a probe made for another model, adapter, scale, tokenizer, chat template or `special_tokens`."""
     wanted, here = card.identity, chat.identity
     for field, fix in (
         ("revision", "load the model that the probe was made for, or fit a new probe on this one"),
@@ -278,6 +279,7 @@ def check_identity(card: Card, chat: ChatModel) -> None:
         ("adapter_scale", "give the scale that the probe was made for (--scale)"),
         ("tokenizer_sha256", "use the tokenizer that the probe was made with"),
         ("template_sha256", "the chat template changed: fit the probe again"),
+        ("special_tokens", "give the setting special_tokens that the probe was made with"),
     ):
         a, b = getattr(wanted, field), getattr(here, field)
         if a != b:

@@ -1,24 +1,29 @@
 """From messages to padded batches of token ids.
 
-Contract: `encode` renders a conversation with the model's own template and appends the response's tokens, so that
-the prompt's tokens are the same with and without a response. `batches` sorts by length and fills a token budget
-(padding counted), so that little of a batch is padding; rows remember where they came from.
+Contract: `encode` renders a conversation with the model's own template, in a form that it takes, and appends the
+response's tokens, so that the prompt's tokens are the same with and without a response. `batches` sorts by length and
+fills a token budget (padding counted), so that little of a batch is padding; rows remember where they came from.
 
-Units: tokens. `max_tokens` bounds one message; what is over it is cut from the left of the prompt first.
+A conversation is read up to where the next reply starts. One that ends with a turn of the assistant is closed there,
+and read up to where another reply would start.
+
+Units: tokens. `max_tokens`, and the positions that the model has where they are fewer, bound one message; what is over
+them is cut from the left of the prompt first (`probes.capture.windows` reads the rest).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from probes.model.load import ChatModel, Message
+from probes.model.load import ChatModel
 
 # Of a cut message at least this much of the prompt's end stays, so that `last_prompt` exists.
-_KEEP_PROMPT = 16
+KEEP_PROMPT = 16
 # Tokens from which a forward pass is not dominated by its fixed cost, and the share of padding that then is too much.
 _WORTH_RUNNING = 256
 _MOST_PADDING = 0.1
@@ -31,6 +36,9 @@ class Encoded:
     ids: tuple[int, ...]
     n_prompt: int
     truncated: bool = False
+    # Whether the template took the turns as they are, and what was changed or left out (`probes.model.render`).
+    rendered: Literal["template", "adapted"] = "template"
+    adapted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,18 +58,32 @@ class Batch:
 
 def encode(
     chat: ChatModel,
-    messages: Sequence[Message],
+    messages: Sequence[Mapping[str, Any]],
     response: str | None = None,
     max_tokens: int = 2048,
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> Encoded:
     """Render and tokenise one conversation; `response` is what the model answered, if it is to be read too."""
-    prompt = chat.token_ids(chat.render(messages))
-    answer = chat.token_ids(response) if response else []
-    if len(prompt) + len(answer) <= max_tokens:
-        return Encoded(tuple(prompt + answer), len(prompt))
-    kept_answer = answer[-max(1, max_tokens - _KEEP_PROMPT) :] if answer else []
-    kept_prompt = prompt[max(0, len(prompt) + len(kept_answer) - max_tokens) :]
-    return Encoded(tuple(kept_prompt + kept_answer), len(kept_prompt), truncated=True)
+    rendered = chat.rendered(messages, tools)
+    prompt = chat.prompt_ids(rendered)
+    answer = chat.text_ids(response) if response else []
+    limit = token_limit(chat, max_tokens)
+    if len(prompt) + len(answer) <= limit:
+        return Encoded(tuple(prompt + answer), len(prompt), False, rendered.how, rendered.adapted)
+    kept_prompt, kept_answer = cut(prompt, answer, limit)
+    return Encoded(tuple(kept_prompt + kept_answer), len(kept_prompt), True, rendered.how, rendered.adapted)
+
+
+def token_limit(chat: ChatModel, max_tokens: int) -> int:
+    """How many tokens of a message are read at once: the setting, or the positions that the model has."""
+    return min(max_tokens, chat.max_positions or max_tokens)
+
+
+def cut(prompt: list[int], answer: list[int], limit: int) -> tuple[list[int], list[int]]:
+    """The ends of both that are read: the prompt is cut first, but some of its end stays."""
+    kept_answer = answer[-max(1, limit - KEEP_PROMPT) :] if answer else []
+    return prompt[max(0, len(prompt) + len(kept_answer) - limit) :], kept_answer
 
 
 def batches(

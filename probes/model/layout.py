@@ -52,6 +52,16 @@ def _text_config(model: nn.Module) -> Any:
     return config.get_text_config(decoder=True)
 
 
+def position_limit(model: nn.Module) -> int | None:
+    """How many positions the text decoder's config names; None where it names none."""
+    config = _text_config(model)
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        limit = getattr(config, name, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return None
+
+
 def _is_text(path: str) -> bool:
     return not any(word in part for part in path.split(".") for word in _NOT_TEXT)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,8 +24,12 @@ from torch import nn
 
 from probes.errors import ModelError
 from probes.hashing import sha256_file, sha256_text
-from probes.model import builtin
-from probes.model.layout import Layout, find_layout
+from probes.model import builtin, lora
+from probes.model.control_tokens import SPECIAL_TOKENS, ControlTokens, SpecialTokens
+from probes.model.layout import Layout, find_layout, position_limit
+from probes.model.pieces import DecodedText, TokenisedText
+from probes.model.render import Rendered, render
+from probes.model.template import ChatTemplate
 from probes.progress import Progress, silent
 
 Message = dict[str, str]
@@ -36,8 +40,6 @@ def user_message(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
-# The template is rendered with this date, so that templates that print today's (Llama 3.2) score alike every day.
-_TEMPLATE_DATE = "01 Jan 2026"
 _TOKENIZER_SAMPLE = "Two  words, naïve café №5\n\tdef f(x): return x**2 -- 'don't' 12345 語言 🙂"
 
 
@@ -66,11 +68,17 @@ class ModelIdentity:
     template_sha256: str
     dtype: str
     attention: str
+    # Cards from before this setting were made as tokens.
+    special_tokens: SpecialTokens = "as_tokens"
 
 
 @dataclass
 class ChatModel:
-    """A causal LM with its tokenizer. `model` is a `transformers` model, wrapped by PEFT when adapters are loaded."""
+    """A causal LM with its tokenizer. `model` is a `transformers` model, wrapped by PEFT when adapters are loaded.
+
+    `special_tokens` says what the strings of control tokens are that somebody wrote into a message: the tokens
+    themselves, or text (`probes.model.control_tokens`).
+    """
 
     model: nn.Module
     tokenizer: Any
@@ -79,6 +87,7 @@ class ChatModel:
     layout: Layout
     adapters: dict[str, AdapterSpec] = field(default_factory=dict)
     active: str | None = None
+    special_tokens: SpecialTokens = "as_tokens"
 
     @property
     def device(self) -> torch.device:
@@ -97,9 +106,10 @@ class ChatModel:
             adapter_sha256=spec.sha256 if spec else None,
             adapter_scale=spec.scale if spec else None,
             tokenizer_sha256=self._tokenizer_sha256,
-            template_sha256=sha256_text(self.tokenizer.chat_template or ""),
+            template_sha256=self._template.sha256,
             dtype=str(self.dtype).removeprefix("torch."),
             attention=str(getattr(self.model.config, "_attn_implementation", "unknown")),
+            special_tokens=self.special_tokens,
         )
 
     @cached_property
@@ -108,25 +118,83 @@ class ChatModel:
         vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
         return sha256_text(f"{vocabulary}{self.token_ids(_TOKENIZER_SAMPLE)}")
 
-    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
-        """The model's own chat template over `messages`; with `answering`, up to where the reply starts."""
-        if not self.tokenizer.chat_template:
-            raise ModelError(f"model: {self.name} has no chat template; use an instruct model")
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=answering, date_string=_TEMPLATE_DATE
-            )
-        except Exception as error:  # jinja raises its own and the template's errors; none may carry prompt text
-            roles = [m.get("role", "?") for m in messages]
-            raise ModelError(
-                f"messages: the chat template of {self.name} refused the roles {roles} ({type(error).__name__})"
-            ) from None
-        return text
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer, self.name)
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self.tokenizer)
+
+    @cached_property
+    def max_positions(self) -> int | None:
+        """How many tokens the model has positions for; None where its config sets no limit."""
+        return position_limit(self.model)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, answering: bool = True) -> str:
+        """The model's own chat template over `messages`, as they are; with `answering`, up to where the reply starts.
+
+        Raises ModelError where the template refuses them; `rendered` finds a form that it takes.
+        """
+        return self._template.text(messages, answering=answering)
+
+    def rendered(
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        answering: bool = True,
+    ) -> Rendered:
+        """The conversation with its tools as the model reads it, no text left out (`probes.model.render`)."""
+        return render(self._template, turns, tools, answering=answering)
+
+    @property
+    def control_names(self) -> tuple[str, ...]:
+        """The tokenizer's control tokens as they are written."""
+        return self._control.names
+
+    def prompt_ids(self, rendered: Rendered) -> list[int]:
+        """Token ids of a conversation up to where the reply starts, its control tokens as `special_tokens` says."""
+        if self.special_tokens == "as_text" and self._control.found_in([rendered.turns, rendered.tools]):
+            turns, tools = self._control.mark(rendered.turns), self._control.mark(rendered.tools)
+            return self._control.marked_ids(self._template.text(turns, tools))
+        return self.token_ids(rendered.text)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a text that somebody wrote, such as a response, with no template around it."""
+        if self.special_tokens == "as_text" and self.control_tokens([text]):
+            return self._control.plain_ids(text)
+        return self.token_ids(text)
+
+    def control_tokens(self, texts: Iterable[str]) -> int:
+        """How many control tokens (those that the tokenizer marks as special) are written out in the texts."""
+        return self._control.count(texts)
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of an already rendered text; nothing is added to it."""
+        if self._calls_backend:
+            backend = self.tokenizer.backend_tokenizer  # what the tokenizer's own call calls, 12 us faster
+            settings = (backend.truncation, backend.padding, backend.encode_special_tokens)
+            if settings == (None, None, self.tokenizer.split_special_tokens):
+                return list(backend.encode(text, add_special_tokens=False).ids)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def tokenised(self, text: str) -> TokenisedText | DecodedText:
+        """A text that somebody wrote, to be cut at its tokens; they are those of `text_ids`."""
+        if self.special_tokens == "as_text" and self.control_tokens([text]):
+            return TokenisedText(text, self._control.plain_encoding(text))
+        if self._calls_backend:
+            return TokenisedText(text, self.tokenizer(text, add_special_tokens=False).encodings[0])
+        return DecodedText(self.token_ids(text), self.tokenizer.decode)
+
+    @cached_property
+    def _calls_backend(self) -> bool:
+        from transformers import PreTrainedTokenizerFast as Fast
+
+        kind = type(self.tokenizer)
+        names = ("__call__", "_encode_plus", "backend_tokenizer")
+        return isinstance(self.tokenizer, Fast) and all(getattr(kind, n) is getattr(Fast, n) for n in names)
 
     @contextmanager
     def base(self) -> Iterator[None]:
@@ -156,7 +224,7 @@ class ChatModel:
             raise ModelError("scale: no adapter is in use")
         spec = self.adapters[self.active]
         self.adapters[self.active] = AdapterSpec(spec.folder, scale, spec.name)
-        _set_scale(self.model, self.active, scale)
+        lora.set_scale(self.model, self.active, scale)
 
 
 def load_chat_model(
@@ -168,6 +236,7 @@ def load_chat_model(
     device: str = "auto",
     attention: str | None = None,
     trust_remote_code: bool = False,
+    special_tokens: SpecialTokens = "as_tokens",
     progress: Progress = silent,
 ) -> ChatModel:
     """Load a model (built-in name, folder or hub id) and its adapters; the first adapter is switched on.
@@ -195,7 +264,7 @@ def load_chat_model(
         revision = builtin.fingerprint(Path(source))
     else:
         revision = str(getattr(model.config, "_commit_hash", None) or "unknown")
-    chat = wrap(model.to(place), tokenizer, name=_short(name), revision=revision)
+    chat = wrap(model.to(place), tokenizer, name=_short(name), revision=revision, special_tokens=special_tokens)
     for spec in adapters:
         add_adapter(chat, spec)
     if adapters:
@@ -203,13 +272,26 @@ def load_chat_model(
     return chat
 
 
-def wrap(model: Any, tokenizer: Any, *, name: str, revision: str = "in-memory") -> ChatModel:
+def wrap(
+    model: Any,
+    tokenizer: Any,
+    *,
+    name: str,
+    revision: str = "in-memory",
+    special_tokens: SpecialTokens = "as_tokens",
+) -> ChatModel:
     """A ChatModel around a model that is already in memory."""
     model.eval()
     model.requires_grad_(False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return ChatModel(model, tokenizer, name, revision, find_layout(model))
+    if special_tokens not in SPECIAL_TOKENS:
+        raise ModelError(f"special_tokens: {special_tokens!r} is none of {', '.join(SPECIAL_TOKENS)}")
+    chat = ChatModel(model, tokenizer, name, revision, find_layout(model), special_tokens=special_tokens)
+    if special_tokens == "as_text":
+        # A tokenizer that cannot is refused now, and not at the first message that has a control token.
+        chat.text_ids("".join(chat.control_names[:1]))
+    return chat
 
 
 def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
@@ -219,7 +301,7 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
     for part in ("adapter_config.json", "adapter_model.safetensors"):
         if not (spec.folder / part).is_file():
             raise ModelError(f"adapter: {spec.folder} has no {part}; give the folder that PEFT saved")
-    _check_base(chat, spec)
+    lora.check_base(spec.folder, chat.name, chat.revision)
     try:
         if chat.adapters:
             chat.model.load_adapter(str(spec.folder), adapter_name=spec.name)  # type: ignore[operator]
@@ -230,54 +312,13 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
         raise ModelError(
             f"adapter: {spec.folder.name} does not fit {chat.name}; it was trained on another base? ({first[:200]})"
         ) from error
-    _check_complete(chat, spec)
+    lora.check_complete(chat.model, spec.folder, spec.name, chat.name)
     chat.model.eval()
     chat.model.requires_grad_(False)
     chat.adapters[spec.name] = spec
     chat.use(spec.name)
-    _set_scale(chat.model, spec.name, spec.scale)
+    lora.set_scale(chat.model, spec.name, spec.scale)
     chat.layout = find_layout(chat.model)
-
-
-def _check_base(chat: ChatModel, spec: AdapterSpec) -> None:
-    config = json.loads((spec.folder / "adapter_config.json").read_text())
-    base = str(config.get("base_model_name_or_path") or "")
-    manifest = spec.folder / "manifest.json"
-    if manifest.is_file():
-        made_for = json.loads(manifest.read_text()).get("base", {})
-        if made_for.get("revision") not in (None, chat.revision):
-            raise ModelError(
-                f"adapter: {spec.folder.name} was made for {made_for.get('model')} revision {made_for['revision']}, "
-                f"but the model is {chat.name} revision {chat.revision}"
-            )
-    elif base and "/" not in base and base != chat.name:
-        raise ModelError(f"adapter: {spec.folder.name} was made for {base}, but the model is {chat.name}")
-
-
-def _check_complete(chat: ChatModel, spec: AdapterSpec) -> None:
-    # PEFT drops what finds no place in the model, and fills up what is missing, with a warning at most.
-    from peft.tuners.lora import LoraLayer
-    from safetensors import safe_open
-
-    with safe_open(spec.folder / "adapter_model.safetensors", "pt") as stored:
-        theirs = sum(".lora_A" in key or ".lora_embedding_A" in key for key in stored.keys())  # noqa: SIM118
-    layers = [m for m in chat.model.modules() if isinstance(m, LoraLayer)]
-    ours = sum(spec.name in m.lora_A or spec.name in m.lora_embedding_A for m in layers)
-    if theirs != ours:
-        raise ModelError(
-            f"adapter: {spec.folder.name} does not fit {chat.name}; it was trained on another base? "
-            f"(it changes {theirs} layers, of which this model has {ours})"
-        )
-
-
-def _set_scale(model: nn.Module, adapter: str, scale: float) -> None:
-    from peft.tuners.lora import LoraLayer
-
-    layers = [m for m in model.modules() if isinstance(m, LoraLayer) and adapter in m.scaling]
-    if not layers and scale != 1.0:
-        raise ModelError(f"scale: only LoRA adapters can be scaled, and {adapter} is none")
-    for layer in layers:
-        layer.set_scale(adapter, scale)
 
 
 def _pick_device(device: str) -> str:

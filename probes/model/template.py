@@ -1,0 +1,101 @@
+"""The chat template of a tokenizer: which one is used, on which date, and its hash.
+
+Contract: `ChatTemplate(tokenizer, name).text(turns, tools, answering)` is what the tokenizer's own template makes of
+the turns, and nothing else. Of several templates the one called `tool_use` is used where tools are given, else
+`default`, as serving stacks do. Templates that print today's date get a fixed one, by `date_string` and by
+`strftime_now`, so that a message scores alike every day. A refusal is a ModelError that names roles and no text.
+
+Does not know: what to do about a refusal (`probes.model.render`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probes.errors import ModelError
+from probes.hashing import sha256_text
+
+# 1 January 2026, a Thursday, at midnight. The same words on every machine: no locale, no time zone.
+TEMPLATE_DATE = "01 Jan 2026"
+_DIRECTIVES = {
+    **{"a": "Thu", "A": "Thursday", "w": "4", "u": "4", "d": "01", "e": " 1", "b": "Jan", "h": "Jan", "B": "January"},
+    **{"m": "01", "y": "26", "Y": "2026", "G": "2026", "g": "26", "C": "20", "H": "00", "I": "12", "p": "AM"},
+    **{"M": "00", "S": "00", "f": "000000", "z": "+0000", "Z": "UTC", "j": "001", "U": "00", "W": "00", "V": "01"},
+    **{"c": "Thu Jan  1 00:00:00 2026", "x": "01/01/26", "X": "00:00:00", "D": "01/01/26", "F": "2026-01-01"},
+    **{"T": "00:00:00", "R": "00:00", "s": "1767225600", "n": "\n", "t": "\t"},
+    **{"-d": "1", "-m": "1", "-H": "0", "-I": "12", "-M": "0", "-S": "0", "-j": "1", "-y": "26"},
+}
+# Stands for a doubled % while directives are replaced.
+_PERCENT = "\x00"
+
+KNOWN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+def _date_macro() -> str:
+    """A definition of `strftime_now` that goes before the template, where it hides the one of the environment.
+
+    It is a line of its own, whose end the environment trims: the template's own first line stays the first.
+    """
+    chain = f".replace('%%', {json.dumps(_PERCENT)})"
+    chain += "".join(f".replace('%{name}', {json.dumps(value)})" for name, value in _DIRECTIVES.items())
+    chain += f".replace({json.dumps(_PERCENT)}, '%')"
+    return "{% macro strftime_now(format) %}{{ format" + chain + " }}{% endmacro %}\n"
+
+
+_DATE_MACRO = _date_macro()
+
+
+class ChatTemplate:
+    """The template of one tokenizer; the tokenizer's `chat_template` may change between calls."""
+
+    def __init__(self, tokenizer: Any, model: str) -> None:
+        self._tokenizer = tokenizer
+        self._model = model
+
+    @property
+    def sha256(self) -> str:
+        """A hash of all its templates."""
+        template = self._tokenizer.chat_template or ""
+        return sha256_text(template if isinstance(template, str) else json.dumps(template, sort_keys=True))
+
+    def text(
+        self,
+        turns: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        answering: bool = True,
+    ) -> str:
+        """The rendered turns; with `answering`, up to where the reply starts."""
+        options: dict[str, Any] = {"chat_template": self._source(bool(tools))}
+        if tools:
+            options["tools"] = list(tools)
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                list(turns), tokenize=False, add_generation_prompt=answering, date_string=TEMPLATE_DATE, **options
+            )
+        except Exception as error:  # jinja raises its own and the template's errors; none may carry prompt text
+            raise refused(self._model, turns, error) from None
+        return text
+
+    def _source(self, with_tools: bool) -> str:
+        template = self._tokenizer.chat_template
+        if isinstance(template, Mapping):
+            name = "tool_use" if with_tools and "tool_use" in template else "default"
+            if name not in template:
+                names = ", ".join(sorted(template)) or "none"
+                raise ModelError(f"model: {self._model} has several chat templates ({names}) and none called default")
+            template = template[name]
+        if not template:
+            raise ModelError(f"model: {self._model} has no chat template; use an instruct model")
+        return _DATE_MACRO + template if "strftime_now" in template else str(template)
+
+
+def refused(model: str, turns: Sequence[Mapping[str, Any]], error: Exception) -> ModelError:
+    """The template's refusal. A role that is none of the known ones may be text, and is called `other`."""
+    roles = [role if (role := turn.get("role")) in KNOWN_ROLES else "other" for turn in turns[:20]]
+    more = f" and {len(turns) - 20} more turns" if len(turns) > 20 else ""
+    return ModelError(
+        f"messages: the chat template of {model} refused the roles {roles}{more} ({type(error).__name__})"
+    )
