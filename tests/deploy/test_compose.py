@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from alerts.links import Links
 from monitor.service.run import DEFAULT_LISTEN
 from monitor.settings import SECRETS, load_settings, reference
 from tests.conftest import needs_program
@@ -133,6 +134,22 @@ def test_settings_of_the_env_file_reach_the_processes_that_need_them(tmp_path: P
     for name in offered:
         assert found["run"]["environment"][name] == found["run-gpu"]["environment"][name] == "given"
     assert found["send"]["environment"]["AWRY_DESTINATIONS"] == "given"
+
+
+@pytest.mark.parametrize("given", [None, "https://grafana.example"])
+def test_an_alert_links_to_its_messages_in_grafana(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    env = made_env(tmp_path)
+    if given is not None:
+        env.write_text(env.read_text() + f"GRAFANA_URL={given}\n")
+    found = configured(env)
+    for service in OURS:
+        monkeypatch.setenv("AWRY_DASHBOARD_URL", found[service]["environment"]["AWRY_DASHBOARD_URL"])
+        alert = {"alert_id": "0b", "dedup_key": "k"}
+        assert Links(dashboard=load_settings().dashboard_url).of(alert)["dashboard"] == (
+            f"{given or 'http://127.0.0.1:3000'}/d/awry-investigate/awry-investigate?from=now-7d&to=now&var-alert=0b"
+        )
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
+from pydantic import AfterValidator
 from sqlalchemy import select
 from starlette.exceptions import HTTPException
 
 from monitor.web.api.dependencies import BEARER, DatabaseDep, error_responses
+from monitor.web.api.evidence import message_at, parse_offset
 from monitor.web.api.schemas import (
     Counts,
     Deliveries,
@@ -19,10 +22,10 @@ from monitor.web.api.schemas import (
     ProbeCard,
     ProbeScore,
     Share,
+    WindowScore,
 )
 from storage.coordinates import Coordinates
 from storage.queries.alerts import verdict_counts
-from storage.queries.messages import message_detail
 from storage.queries.outbox import destination_counts, destination_states, oldest_pending_seconds, outbox_counts
 from storage.schema import probes
 
@@ -44,8 +47,21 @@ _CARD_FIELDS = (
     "mitigation",
 )
 
+
+def _checked_offset(text: str) -> str:
+    parse_offset(text)
+    return text
+
+
 Partition = Annotated[int, Path(ge=0, le=2**31 - 1)]
-Offset = Annotated[int, Path(ge=0, le=2**63 - 1)]
+Offset = Annotated[
+    str,
+    Path(
+        description="the offset; `OFFSET.SUB`, such as `1204.7`, for a further message of a record that holds several",
+        json_schema_extra={"pattern": r"^[0-9]{1,19}(\.[0-9]{1,10})?$"},
+    ),
+    AfterValidator(_checked_offset),
+]
 
 
 @router.get("/precision", tags=["alerts"], summary="Measured precision of judged alerts", responses=error_responses())
@@ -64,14 +80,22 @@ def precision(database: DatabaseDep) -> list[Precision]:
 )
 def show_message(database: DatabaseDep, source: str, partition: Partition, offset: Offset) -> Message:
     """By its coordinates: topic, partition, offset; for JSON lines the source's name, 0, byte offset. Without text."""
-    at = Coordinates(source, partition, offset)
+    at = Coordinates(source, partition, *parse_offset(offset))
     with database.read_only() as connection:
-        detail = message_detail(connection, at)
+        detail = message_at(connection, at)
     if detail is None:
         raise HTTPException(404, "no message is known at these coordinates")
+    row = detail.message
+    sent_at = row["sent_at"]
     return Message.model_validate(
-        {name: detail.message[name] for name in Message.model_fields if name in detail.message}
+        {name: row[name] for name in Message.model_fields if name in row}
         | {
+            "sent_at": sent_at if isinstance(sent_at, datetime) else None,
+            "sent_at_stored": sent_at if isinstance(sent_at, str) else None,
+            "notes": row["notes"] or [],
+            "unread": row["unread"] or {},
+            "special_tokens": row["special_tokens"] or 0,
+            "window_scores": [WindowScore.model_validate(window) for window in detail.windows],
             "conflicts": len(detail.others),
             "scores": [ProbeScore.model_validate(row | {"version": row["probe_version"]}) for row in detail.scores],
             "alerts": [HoldingAlert.model_validate(row) for row in detail.alerts],

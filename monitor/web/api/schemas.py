@@ -18,6 +18,7 @@ from alerts.rules.model import Severity
 
 Kind = Literal["threshold", "rate", "monitor"]
 Status = Literal["scored", "truncated", "skipped", "invalid", "failed"]
+_SUB = "which message of its record, from 0; 0 for a record that is one message"
 
 
 class MessageScore(BaseModel):
@@ -26,7 +27,8 @@ class MessageScore(BaseModel):
     source: str
     partition: int
     offset: int
-    id: str | None = Field(description="the `id` of the message as it was sent")
+    sub: int = Field(0, description=_SUB)
+    id: str | None = Field(None, description="the `id` of the message as it was sent")
     score: float
 
 
@@ -163,6 +165,16 @@ class ProbeScore(BaseModel):
     flagged: bool
 
 
+class WindowScore(BaseModel):
+    """One probe's score of one window of an over-long message; it flags nothing."""
+
+    probe: str
+    window: int
+    first_token: int = Field(description="where the window begins")
+    tokens: int
+    score: float
+
+
 class HoldingAlert(BaseModel):
     """An alert that counts a message."""
 
@@ -179,6 +191,7 @@ class Message(BaseModel):
     source: str
     partition: int
     offset: int
+    sub: int = Field(description=_SUB)
     day: date
     status: Status
     reason: str | None
@@ -187,11 +200,23 @@ class Message(BaseModel):
     user_id: str | None
     model: str | None
     conversation_id: str | None
-    sent_at: datetime | None
+    trace_id: str | None
+    sent_at: datetime | None = Field(description="null also where it is outside the years 1 to 9999")
+    sent_at_stored: str | None = Field(description="such a time as it is stored, else null")
     ingested_at: datetime
     tokens: int | None
+    format: str | None = Field(description="the format that it was read as")
+    rendered: Literal["template", "adapted"] | None = Field(
+        description="`adapted` where the model's chat template refused the conversation as it was"
+    )
+    notes: list[str] = Field(description="what was adapted or dropped, in fixed words")
+    unread: dict[str, int] = Field(description="parts without text by kind, such as images")
+    special_tokens: int = Field(description="control tokens of the model in the content")
+    partial: str | None = Field(description="why it was not read whole: `length`, `media` or `length,media`")
+    windows: int | None = Field(description="in how many windows it was read, where it was too long")
     conflicts: int = Field(description="other payloads received at these coordinates; none of them was scored")
     scores: list[ProbeScore]
+    window_scores: list[WindowScore]
     alerts: list[HoldingAlert]
 
 

@@ -1,6 +1,7 @@
 """The web pages as a Starlette application: routes, access checks and security headers.
 
-Contract: every page is read in one transaction that ends before rendering. Errors are pages with a status and a
+Contract: every page is read in one transaction that ends before rendering. A stored text is shown only when the audit
+row of its reading is committed. Errors are pages with a status and a
 sentence; an unexpected exception is a 500 that names its class, since its text may quote a row. Nothing is loaded from
 other hosts: no fonts, no scripts, no frames.
 """
@@ -16,7 +17,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -32,13 +33,14 @@ from starlette.staticfiles import StaticFiles
 from alerts.errors import AlertsError, UnknownAlertError
 from alerts.lifecycle.states import STATES
 from alerts.links import Links
+from monitor.web.api.evidence import place_of, record_reading
 from monitor.web.api.pagination import CursorError
 from monitor.web.auth.authenticate import Authenticator, RetryLater
 from monitor.web.auth.rate_limit import Limiter
 from monitor.web.ui import formatting, views
 from monitor.web.ui.access import COOKIE, Access, Viewer, actor, is_same_origin, local_path, set_cookie
 from monitor.web.ui.forms import ACTIONS
-from storage.coordinates import Coordinates, clean
+from storage.coordinates import clean
 
 _HERE = Path(__file__).parent
 # Seconds between two refreshes by live.js.
@@ -53,7 +55,6 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _MAX_FORM_BYTES = 16_384
-_MAX_BIGINT, _MAX_INTEGER = 2**63 - 1, 2**31 - 1
 
 
 def make_ui(engine: Engine, links: Links, *, loopback_only: bool, limiter: Limiter | None = None) -> Starlette:
@@ -68,7 +69,8 @@ def make_ui(engine: Engine, links: Links, *, loopback_only: bool, limiter: Limit
             Route("/alerts", pages.alerts),
             Route("/alerts/{alert_id:uuid}", pages.alert),
             Route("/alerts/{alert_id:uuid}/{action}", pages.act, methods=["POST"]),
-            Route("/messages/{source:path}/{partition:int}/{offset:int}", pages.message),
+            # Not as integers: Starlette's convertor fails on one of thousands of digits.
+            Route("/messages/{source:path}/{partition}/{offset}", pages.message),
             Route("/probes", pages.probes),
             Route("/probes/{name:path}", pages.probe),
             Route("/sign-in", pages.sign_in, methods=["GET", "POST"]),
@@ -134,12 +136,23 @@ class _Pages:
 
     async def message(self, request: Request) -> Response:
         path = request.path_params
-        if path["partition"] > _MAX_INTEGER or path["offset"] > _MAX_BIGINT:
-            raise HTTPException(404, "coordinates: out of range")
-        at = Coordinates(clean(path["source"]), path["partition"], path["offset"])
-        return await self._read(
-            request, "message.html", lambda c: views.message(c, at), "no message is known at these coordinates"
-        )
+        try:
+            at = place_of(path["source"], path["partition"], path["offset"])
+        except ValueError as error:
+            raise HTTPException(404, f"coordinates: {error}") from None
+
+        def recorded(values: dict[str, Any], viewer: Viewer) -> dict[str, Any]:
+            """Whoever is shown a text is written down first; where that fails, no text is shown."""
+            shown = values["has_text"] and request.method == "GET"
+            if shown:
+                try:
+                    record_reading(self._engine, actor(request, viewer), at)
+                except DBAPIError:
+                    shown = False
+            return {**values, "shows_text": shown}
+
+        missing = "no message is known at these coordinates"
+        return await self._read(request, "message.html", lambda c: views.message(c, at), missing, then=recorded)
 
     async def probes(self, request: Request) -> Response:
         return await self._read(request, "probes.html", views.probes)
@@ -211,14 +224,17 @@ class _Pages:
         view: Callable[[Any], dict[str, Any] | None],
         missing: str = "",
         status: int = 200,
+        then: Callable[[dict[str, Any], Viewer], dict[str, Any]] | None = None,
     ) -> Response:
+        """The page of what `view` read; `then` is called with it and the viewer, when the transaction is over."""
         viewer = await self._viewer(request)
         if not viewer.may_read:
             return RedirectResponse(f"/sign-in?next={quote(_path_and_query(request.url))}", 303)
 
         def read() -> dict[str, Any] | None:
             with self._engine.connect() as connection:
-                return view(connection)
+                values = view(connection)
+            return then(values, viewer) if then is not None and values is not None else values
 
         values = await run_in_threadpool(read)
         if values is None:

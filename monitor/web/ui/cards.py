@@ -21,6 +21,9 @@ _IDENTITY = (
 )
 
 
+_NULL = ("auroc_mean", "auroc_most", "n")
+
+
 @dataclass(frozen=True)
 class Fact:
     """A labelled value; `warning` is shown beside it, marked."""
@@ -50,22 +53,63 @@ def full(card: Mapping[str, Any]) -> list[Fact]:
     if at.get("tpr") and at.get("fpr"):
         facts.append(Fact("At the threshold", f"TPR {interval(at['tpr'])}; FPR {interval(at['fpr'])}"))
     for name, null in sorted(_part(evaluation, "nulls").items()):
-        if isinstance(null, Mapping) and {"auroc_mean", "auroc_most", "n"} <= null.keys():
+        if isinstance(null, Mapping) and all(isinstance(null.get(key), int | float) for key in _NULL):
             value = f"AUROC {null['auroc_mean']:.2f} on average, {null['auroc_most']:.2f} at most, n {null['n']}"
             facts.append(Fact(f"Null: {printable(name.replace('_', ' '))}", value))
     return [*facts, Fact("Created", printable(str(card.get("created") or "not given")))]
 
 
+_RENDERED = {
+    "template": "by the model's own template",
+    "adapted": "adapted, since the model's template refuses it as it was sent",
+}
+_PARTIAL = {"length": "longer than max_tokens", "media": "parts without text"}
+
+
+def reading(message: Mapping[str, Any]) -> list[Fact]:
+    """What was read of a message, by its row: format, rendering, what was dropped, what was not read."""
+    facts = []
+    if message["format"]:
+        facts.append(Fact("Format", printable(message["format"])))
+    if message["rendered"]:
+        facts.append(Fact("Rendered", _RENDERED.get(message["rendered"], message["rendered"])))
+    notes = message["notes"]
+    if notes:
+        listed = notes if isinstance(notes, list) else [notes]
+        facts.append(Fact("Notes", printable("; ".join(map(str, listed)))))
+    unread = message["unread"]
+    if unread:
+        counted = unread if isinstance(unread, Mapping) else {str(unread): ""}
+        kinds = ", ".join(f"{n} {kind}".strip() for kind, n in sorted(counted.items()))
+        facts.append(Fact("Parts without text", printable(kinds)))
+    if message["special_tokens"]:
+        facts.append(Fact("Control tokens in the content", str(message["special_tokens"]), "written by the sender"))
+    if message["partial"]:
+        reasons = ", ".join(_PARTIAL.get(reason, printable(reason)) for reason in message["partial"].split(","))
+        facts.append(Fact("Read", f"not whole: {reasons}", "partial"))
+    if message["windows"]:
+        facts.append(Fact("Windows", str(message["windows"])))
+    if message["trace_id"]:
+        facts.append(Fact("Trace", printable(message["trace_id"])))
+    return facts
+
+
 def quantiles(card: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(probability, score) of the calibration; empty where the card has none."""
     pairs = _part(card, "calibration").get("quantiles")
-    return [(float(p), float(v)) for p, v in pairs] if isinstance(pairs, list) else []
+    if not isinstance(pairs, list):
+        return []
+    return [(float(pair[0]), float(pair[1])) for pair in pairs if _is_pair(pair)]
 
 
 def threshold(card: Mapping[str, Any]) -> float | None:
     """In class gaps; None where the probe is not calibrated."""
     value = _part(card, "calibration").get("threshold")
     return float(value) if isinstance(value, int | float) else None
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(value, int | float) for value in pair)
 
 
 def _part(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -75,7 +119,8 @@ def _part(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _sites(card: Mapping[str, Any]) -> list[Fact]:
     directions = card.get("directions")
-    sites = [str(d["site"]) for d in directions if "site" in d] if isinstance(directions, list) else []
+    listed = directions if isinstance(directions, list) else []
+    sites = [str(d["site"]) for d in listed if isinstance(d, Mapping) and "site" in d]
     where = ", ".join(sites) or "not given"
     return [Fact("Sites", printable(f"{where}; {card['aggregation']}" if card.get("aggregation") else where))]
 
@@ -85,7 +130,7 @@ def _threshold(card: Mapping[str, Any]) -> list[Fact]:
     if value is None:
         return [Fact("Threshold", "not calibrated")]
     text = f"{value:.3f}"
-    if calibration.get("target_fpr") is not None:
+    if isinstance(calibration.get("target_fpr"), int | float):
         text += f", for {percent(calibration['target_fpr'])} false positives"
     if calibration.get("fpr"):
         text += f"; measured {interval(calibration['fpr'])}"

@@ -9,12 +9,15 @@ from urllib.parse import quote
 
 from alerts.rules.durations import format_duration
 from alerts.text import printable, summary
+from storage.coordinates import Coordinates
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def when(at: datetime | None) -> str:
-    """In UTC, to the second."""
+def when(at: datetime | str | None) -> str:
+    """In UTC, to the second; a time that has no such form (PostgreSQL's text of it) as it is."""
+    if isinstance(at, str):
+        return f"{printable(at)} (outside the years 1 to 9999)"
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at is not None else ""
 
 
@@ -39,13 +42,19 @@ def percent(share: float | None) -> str:
 
 
 def place(message: Mapping[str, Any]) -> str:
-    """Coordinates as SOURCE/PARTITION/OFFSET, as `awry messages show` takes them."""
-    return printable(f"{message['source']}/{message['partition']}/{message['offset']}")
+    """Coordinates as SOURCE/PARTITION/OFFSET[.SUB], as `awry messages show` takes them."""
+    return printable(str(_coordinates(message)))
 
 
 def place_url(message: Mapping[str, Any]) -> str:
     """The address of a message's page."""
-    return f"/messages/{quote(str(message['source']), safe='')}/{message['partition']}/{message['offset']}"
+    at = _coordinates(message)
+    return f"/messages/{quote(at.source, safe='')}/{str(at)[len(at.source) + 1 :]}"
+
+
+def _coordinates(message: Mapping[str, Any]) -> Coordinates:
+    # Alerts from before `sub`, and references to the only message of a record, do not have it.
+    return Coordinates(str(message["source"]), message["partition"], message["offset"], message.get("sub") or 0)
 
 
 def sentence(alert: Mapping[str, Any]) -> str:
@@ -66,10 +75,12 @@ def changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
 
 def interval(figure: Any) -> str:
     """A figure of a card with its interval; `too few` where it has no value."""
-    if not isinstance(figure, Mapping) or figure.get("value") is None:
+    if not isinstance(figure, Mapping) or not isinstance(figure.get("value"), int | float):
         return "too few"
     n = f", n {figure['n']}" if figure.get("n") is not None else ""
-    return f"{figure['value']:.3g} [{figure['low']:.3g}, {figure['high']:.3g}]{n}"
+    ends = (figure.get("low"), figure.get("high"))
+    between = f" [{ends[0]:.3g}, {ends[1]:.3g}]" if all(isinstance(end, int | float) for end in ends) else ""
+    return f"{figure['value']:.3g}{between}{n}"
 
 
 FILTERS = {

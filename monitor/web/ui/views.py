@@ -13,11 +13,12 @@ from alerts.lifecycle.enqueue import top_messages
 from alerts.lifecycle.states import STATES, allowed_actions
 from alerts.links import Links
 from alerts.rules.model import SEVERITIES
+from monitor.web.api.evidence import holds_text, message_at
 from monitor.web.api.pagination import alert_page
-from monitor.web.ui import cards, charts
+from monitor.web.ui import cards, charts, transcript
 from storage.coordinates import Coordinates
 from storage.queries.alerts import active_silences, alert_by_id, alert_deliveries, alert_history, live_alert_counts
-from storage.queries.messages import histogram, message_detail
+from storage.queries.messages import histogram
 from storage.queries.outbox import outbox_counts
 from storage.queries.overview import known_probes, last_hour, latest_scores, live_alerts, recent_workers
 
@@ -71,14 +72,32 @@ def alert(connection: Connection, alert_id: uuid.UUID, links: Links) -> dict[str
 
 
 def message(connection: Connection, at: Coordinates) -> dict[str, Any] | None:
-    """One message: its scores by probe and head, its alerts, its answers before and after mitigation."""
-    detail = message_detail(connection, at)
+    """One message: its scores by probe, head and window, its alerts, its answers before and after mitigation, its text
+    where that is stored."""
+    detail = message_at(connection, at)
     if detail is None:
         return None
     by_probe: dict[str, list[dict[str, Any]]] = {}
     for row in detail.heads:
         by_probe.setdefault(row["probe"], []).append(row)
-    return {"detail": detail, "heads": {name: charts.head_map(rows) for name, rows in by_probe.items()}}
+    return {
+        "detail": detail,
+        "has_text": holds_text(detail),
+        "heads": {name: charts.head_map(rows) for name, rows in by_probe.items()},
+        "windows": _windows(detail.windows),
+        "reading": cards.reading(detail.message),
+        "turns": transcript.turns(detail.message["text"]),
+        "tools": transcript.tools(detail.message["text"]),
+    }
+
+
+def _windows(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The windows of a message by their number: where each begins and ends, and its score by probe."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        window = found.setdefault(row["window"], {"first": row["first_token"], "tokens": row["tokens"], "scores": {}})
+        window["scores"][row["probe"]] = row["score"]
+    return {"probes": sorted({row["probe"] for row in rows}), "rows": dict(sorted(found.items()))}
 
 
 def probes(connection: Connection) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -12,8 +13,9 @@ from sqlalchemy import Engine, text
 
 from probes.card import load_probe, shipped_probes
 from probes.evaluation import rate
+from storage.coordinates import Coordinates
 from storage.partitions import utc_today
-from storage.writer import BatchRows, register_probe
+from storage.writer import BatchRows, WindowRow, register_probe
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import scored
 from tests.support.rows import at, message, score, write
@@ -82,6 +84,61 @@ def test_why_a_message_has_no_score(engine: Engine, read: Client) -> None:
     assert (found["status"], found["reason"], found["scores"]) == ("invalid", "field prompt: is missing", [])
 
 
+def test_what_was_read_of_a_message(engine: Engine, read: Client) -> None:
+    facts: dict[str, Any] = {
+        "format": "openai.chat",
+        "rendered": "adapted",
+        "notes": ("system joined to the first user turn",),
+        "unread": {"image": 2},
+        "special_tokens": 3,
+        "partial": "length,media",
+        "windows": 4,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    }
+    windows = [WindowRow(at(1), "drift", n, 512 * n, 512, value) for n, value in ((0, 0.25), (2, -1.0))]
+    write(engine, BatchRows([message(1, day=utc_today(), **facts), message(2, "b", day=utc_today())], [], [], windows))
+    found = read.get("/messages/topic/0/1")
+    assert {name: found[name] for name in facts} == facts | {"notes": list(facts["notes"])}
+    assert found["window_scores"] == [
+        {"probe": "drift", "window": 0, "first_token": 0, "tokens": 512, "score": 0.25},
+        {"probe": "drift", "window": 2, "first_token": 1024, "tokens": 512, "score": -1.0},
+    ]
+    plain = read.get("/messages/topic/0/2")
+    absent = {"format", "rendered", "partial", "windows", "trace_id", "sent_at", "sent_at_stored"}
+    assert {plain[name] for name in absent} == {None}
+    assert (plain["notes"], plain["unread"], plain["special_tokens"], plain["window_scores"]) == ([], {}, 0, [])
+
+
+def test_each_message_of_a_record(engine: Engine, read: Client) -> None:
+    places = [Coordinates("a/b", 3, 1204, sub) for sub in (0, 7)]
+    rows = [replace(message(0, day=utc_today(), message_id=f"sub {p.sub}"), at=p) for p in places]
+    write(engine, BatchRows(rows, [replace(score(0), at=places[1])]))
+    write(engine, BatchRows([replace(rows[1], payload_sha256="bb")]))
+    for path, sub, conflicts, scores in (("1204", 0, 0, 0), ("1204.0", 0, 0, 0), ("1204.7", 7, 1, 1)):
+        found = read.get(f"/messages/a/b/3/{path}")
+        assert (found["message_id"], found["sub"], found["conflicts"]) == (f"sub {sub}", sub, conflicts)
+        assert len(found["scores"]) == scores
+    read.get("/messages/a/b/3/1204.8", 404)
+
+
+@pytest.mark.parametrize("stored", ["infinity", "-infinity", "10000-01-01 11:59:59+00", "0001-12-31 10:00:00+00 BC"])
+def test_a_time_that_json_has_not(engine: Engine, read: Client, stored: str) -> None:
+    write(engine, BatchRows([message(1, day=utc_today())]))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE messages SET sent_at = CAST(:at AS timestamptz)"), {"at": stored})
+    found = read.get("/messages/topic/0/1")
+    assert found["sent_at"] is None
+    assert re.search(r"infinity|10000|BC", found["sent_at_stored"])
+    # The next one on the same connection is read as ever.
+    assert read.get("/deliveries")["oldest_pending_seconds"] == 0
+
+
+def test_a_time_is_in_utc(engine: Engine, read: Client) -> None:
+    write(engine, BatchRows([message(1, day=utc_today(), sent_at=datetime(2026, 3, 1, 12, tzinfo=UTC))]))
+    found = read.get("/messages/topic/0/1")
+    assert (found["sent_at"], found["sent_at_stored"]) == ("2026-03-01T12:00:00Z", None)
+
+
 def test_other_content_at_the_same_place(engine: Engine, read: Client) -> None:
     write(engine, BatchRows([message(1, "aa", day=utc_today(), message_id="first")], [score(1)]))
     write(engine, BatchRows([message(1, "bb", day=utc_today(), message_id="second")], [score(1)]))
@@ -105,7 +162,11 @@ def test_a_message_that_is_not_known(engine: Engine, read: Client, path: str) ->
     ("path", "field", "said"),
     [
         ("topic/x/1", "path.partition", "integer"),
-        ("topic/0/1.5", "path.offset", "integer"),
+        ("topic/0/x", "path.offset", "not a number, nor OFFSET.SUB such as 1204.7"),
+        ("topic/0/1.", "path.offset", "not a number"),
+        ("topic/0/-1", "path.offset", "not a number"),
+        (f"topic/0/1.{2**31}", "path.offset", "less than or equal to 2147483647"),
+        (f"topic/{'9' * 5000}/0", "path.partition", "is too large"),
         ("topic/-1/1", "path.partition", "greater than or equal to 0"),
         ("topic/2147483648/1", "path.partition", "less than or equal to 2147483647"),
         ("topic/0/9223372036854775808", "path.offset", "less than or equal to 9223372036854775807"),

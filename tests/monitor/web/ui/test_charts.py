@@ -15,7 +15,8 @@ BEGAN = datetime(2026, 3, 1, 14, 0, tzinfo=UTC)
 
 
 def score(n: int, value: float, threshold: float = 0.5) -> Score:
-    return Score("topic", 0, n, value, threshold, value > threshold, False, BEGAN + timedelta(seconds=n), f"m{n}", None)
+    at = BEGAN + timedelta(seconds=n)
+    return Score("topic", 0, n, 0, value, threshold, value > threshold, False, at, f"m{n}", None)
 
 
 def pairs(points: str) -> list[tuple[float, float]]:
