@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from monitor.stream.formats import awry, litellm, otlp
+from monitor.stream.formats import anthropic, awry, bedrock, gemini, litellm, openai_chat, openai_responses, otlp, turns
 from monitor.stream.formats.draft import Draft
 
 
@@ -25,7 +25,10 @@ class Format(Protocol):
         """Its messages."""
 
 
-FORMATS: tuple[Format, ...] = (litellm, otlp, awry)
+FORMATS: tuple[Format, ...] = (
+    *(litellm, otlp),
+    *(gemini, bedrock, anthropic, openai_responses, openai_chat, turns, awry),
+)
 _BY_NAME = {each.NAME: each for each in FORMATS}
 
 

@@ -2,61 +2,239 @@
 
 Contract: `read_turns(raw, into)` gives turns as chat templates take them. Text parts of a turn are joined by newlines.
 A part without text (an image, audio, a file by reference) becomes a marker ([image], [audio], ...) and counts in
-`into.unread`. No text is lost: a part of an unknown shape gives every string that it holds under a name that means text.
+`into.unread`. No text is lost: a part of an unknown shape is read by its strings. A turn that holds results of tools
+gives one turn for each, in order; items that a provider lists one by one (a call, its thinking) become one turn again.
+
+Turns may also be in the shapes of others: `parts` for `content`, `from` and `value`, `author`, LangChain's messages.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
 from typing import Any
 
+from monitor.stream.formats import answers, tools
+from monitor.stream.formats.parts import THINKING, Turning, is_part, read_content
+from monitor.stream.formats.reading import MAX_DEPTH, Reading
+from monitor.stream.formats.strings import strings
 from monitor.stream.wire import Turn
 
+__all__ = ["Reading", "read_response", "read_tools", "read_turns"]
 
-@dataclass(slots=True)
-class Reading:
-    """What reading contents came upon."""
+_ROLES = {
+    **{each: each for each in ("system", "developer", "user", "assistant", "tool", "function")},
+    **dict.fromkeys(("human", "customer", "prompter", "humanmessage", "humanmessagechunk"), "user"),
+    **dict.fromkeys(("ai", "model", "bot", "gpt", "chatgpt", "chatbot", "aimessage", "aimessagechunk"), "assistant"),
+    **dict.fromkeys(("systemmessage", "system_prompt"), "system"),
+    **dict.fromkeys(("toolmessage", "toolresult", "tool_result", "ipython"), "tool"),
+    "functionmessage": "function",
+}
+_PLAIN = frozenset(("system", "user", "assistant", "developer"))
+_ROLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_ROLE_KEYS = ("role", "author", "from", "speaker", "sender")
+_CONTENT_KEYS = ("content", "parts", "value", "text", "contents", "body")
+# Items and parts that only an assistant writes.
+_OF_ASSISTANT = ("_call", "_use", "-call")
+_KINDS_OF_ASSISTANT = frozenset(
+    ("reasoning", "thinking", "redacted_thinking", "output_text", "refusal", "summary_text", "mcp_approval_request")
+)
 
-    notes: list[str] = field(default_factory=list)
-    unread: dict[str, int] = field(default_factory=dict)
 
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def count(self, kind: str) -> None:
-        self.unread[kind] = self.unread.get(kind, 0) + 1
-
-
-def read_turns(raw: list[Any], into: Reading) -> list[Turn]:
-    """Turns ready for a chat template."""
+def read_turns(raw: list[Any], into: Reading, default: str = "user") -> list[Turn]:
+    """Turns ready for a chat template; `default` is the role of a turn that has none."""
     turns: list[Turn] = []
+    # Whether the last one was an item, not a whole turn.
+    open_item = False
     for each in raw:
-        turns += _read_turn(each, into)
+        if (
+            type(each) is dict
+            and len(each) == 2
+            and type(each.get("content")) is str
+            and type(each.get("role")) is str
+            and each["role"] in _PLAIN
+            and not open_item
+        ):
+            turns.append(each)
+            continue
+        made, item = _read(each, into, default, 0)
+        if made and turns and (item or open_item) and _one(turns[-1], made[0]):
+            turns[-1] = _joined(turns[-1], made.pop(0))
+        turns += made
+        open_item = item
     return turns
 
 
 def read_response(raw: Any, into: Reading) -> str | None:
-    """The text of an answer."""
+    """The text of an answer: of all its choices, with thinking and calls; None where it has none."""
     if raw is None or isinstance(raw, str):
         return raw
-    turns = read_turns(raw if isinstance(raw, list) else [raw], into)
-    return "\n".join(turn["content"] for turn in turns) if turns else None
+    turns = read_turns(answers.turns_of(raw), into, "assistant")
+    pieces = [
+        text
+        for turn in turns
+        for text in (turn["content"], *(tools.as_text(made) for made in turn.get("tool_calls", ())))
+        if text
+    ]
+    return "\n".join(pieces) if pieces else None
 
 
 def read_tools(raw: Any, into: Reading) -> list[dict[str, Any]]:
     """Declarations of functions in OpenAI's form."""
-    del into
-    return [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []
+    return tools.declarations(raw, into)
 
 
-def _read_turn(raw: Any, into: Reading) -> list[Turn]:
-    if isinstance(raw, str):
-        return [{"role": "user", "content": raw}]
+def _one(last: Turn, this: Turn) -> bool:
+    return last["role"] == this["role"] and last["role"] in ("assistant", "user")
+
+
+def _joined(last: Turn, this: Turn) -> Turn:
+    # A new one: `last` may be the payload's own.
+    joined = last | {"content": "\n".join(each for each in (last["content"], this["content"]) if each)}
+    if "tool_calls" in this:
+        joined["tool_calls"] = [*last.get("tool_calls", ()), *this["tool_calls"]]
+    return joined
+
+
+def _read(raw: Any, into: Reading, default: str, depth: int) -> tuple[list[Turn], bool]:
+    """The turns of one element, and whether it was an item."""
+    if depth > MAX_DEPTH:
+        into.nested()
+        return [], False
+    if isinstance(raw, list):
+        turns: list[Turn] = []
+        item = False
+        for each in raw:
+            made, each_item = _read(each, into, default, depth + 1)
+            if made and turns and (item or each_item) and _one(turns[-1], made[0]):
+                turns[-1] = _joined(turns[-1], made.pop(0))
+            turns += made
+            item = each_item
+        return turns, False
     if not isinstance(raw, dict):
-        into.note("messages: a turn that is no object was dropped")
-        return []
+        if raw is None:
+            into.note("messages: an empty turn was dropped")
+            return [], False
+        return [{"role": default, "content": raw if isinstance(raw, str) else str(raw)}], False
+    return _read_object(raw, into, default, depth)
+
+
+def _read_object(raw: dict[str, Any], into: Reading, default: str, depth: int) -> tuple[list[Turn], bool]:
+    raw = _unwrapped(raw)
+    within = raw.get("message")
+    if isinstance(within, dict) and not any(key in raw for key in ("role", "content")):
+        return _read(within, into, default, depth + 1)
+    named = next((raw[key] for key in _ROLE_KEYS if raw.get(key) is not None), None)
+    kind = raw.get("type")
+    if named is None and isinstance(kind, str) and kind.lower() in _ROLES and kind not in ("function", "tool_result"):
+        named = kind
+    if named is None:
+        if is_part(raw) and not ("content" in raw and kind is None):
+            role = default
+            if isinstance(kind, str) and (kind.endswith(_OF_ASSISTANT) or kind in _KINDS_OF_ASSISTANT):
+                role = "assistant"
+            turn = Turning(role, into)
+            read_content(turn, raw, depth + 1)
+            return turn.finish(), True
+        if default == "user":
+            into.note("messages: a turn without a role was read as the user's")
+        role = "assistant" if raw.get("tool_calls") else default
+        turn = Turning(role, into)
+    else:
+        turn = Turning("", into)
+        turn.role = _role(named, turn)
+    _fill(turn, raw, depth)
+    return turn.finish(), False
+
+
+def _unwrapped(raw: dict[str, Any]) -> dict[str, Any]:
+    """LangChain's two ways to write a message, as one object."""
+    data = raw.get("data")
+    if isinstance(data, dict) and "content" in data and isinstance(raw.get("type"), str):
+        return {**data, "type": raw["type"]}
+    kwargs = raw.get("kwargs")
+    if isinstance(kwargs, dict) and "lc" in raw:
+        names = raw.get("id")
+        kind = names[-1] if isinstance(names, list) and names and isinstance(names[-1], str) else None
+        return {"role": kind, **{key: each for key, each in kwargs.items() if key not in ("role", "type")}}
+    return raw
+
+
+def _role(named: Any, turn: Turning) -> str:
+    if isinstance(named, dict):
+        named = next((named[key] for key in ("role", "name", "type") if isinstance(named.get(key), str)), None)
+    if isinstance(named, str):
+        known = _ROLES.get(named) or _ROLES.get(named.strip().lower())
+        if known is not None:
+            return known
+        if _ROLE.fullmatch(named):
+            return named
+        # No name of a role; but a model that took it would read it.
+        turn.text(named)
+    turn.into.note("messages: a role that is no name was read as the user's")
+    return "user"
+
+
+def _fill(turn: Turning, raw: dict[str, Any], depth: int) -> None:
+    turn.name = tools.first(raw, ("name",))
+    if turn.name is not None and len(turn.name) > tools.MAX_NAME:
+        turn.text(turn.name)
+    if turn.role in ("tool", "function"):
+        turn.call_id = tools.first(raw, ("tool_call_id", "tool_use_id", "toolCallId", "call_id"))
     content = raw.get("content")
-    if isinstance(content, list):
-        content = "\n".join(p["text"] for p in content if isinstance(p, dict) and isinstance(p.get("text"), str))
-    return [{"role": str(raw.get("role") or "user"), "content": content if isinstance(content, str) else ""}]
+    if len(raw) == 2 and isinstance(content, str):
+        turn.text(content)
+        return
+    for key in ("reasoning_content", "reasoning", "thinking"):
+        if raw.get(key) and (key == "reasoning_content" or raw[key] != raw.get("reasoning_content")):
+            read_content(turn, raw[key], depth + 1)
+            turn.into.note(THINKING)
+    held = False
+    said: list[Any] = []
+    for key in _CONTENT_KEYS:
+        value = raw.get(key)
+        if value is None:
+            continue
+        held = True
+        if value not in said:
+            said.append(value)
+            read_content(turn, value, depth + 1)
+    if raw.get("refusal") is not None:
+        held = True
+        read_content(turn, raw["refusal"], depth + 1)
+    held |= _fill_beside(turn, raw)
+    if not held and raw.get("content", ...) is ...:
+        found = strings({key: each for key, each in raw.items() if key not in ("name", "id", *_ROLE_KEYS)}, turn.into)
+        if found:
+            turn.texts += found
+            turn.into.note("messages: a turn of an unknown shape was read by its strings")
+
+
+def _fill_beside(turn: Turning, raw: dict[str, Any]) -> bool:
+    """Media, calls and results that stand beside a content."""
+    held = False
+    audio = raw.get("audio")
+    if isinstance(audio, dict):
+        held = True
+        turn.marker("audio")
+        if isinstance(audio.get("transcript"), str):
+            turn.text(audio["transcript"])
+    if isinstance(raw.get("images"), list):
+        held = True
+        for _ in raw["images"]:
+            turn.marker("image")
+    beside = raw.get("additional_kwargs")
+    for holder in (raw, beside) if isinstance(beside, dict) else (raw,):
+        calls = holder.get("tool_calls")
+        if calls is not None and not (holder is beside and raw.get("tool_calls")):
+            held = True
+            listed = calls if isinstance(calls, list) else [calls]
+            turn.calls += [tools.call(each, turn.into) for each in listed if each is not None]
+        if holder.get("function_call") is not None:
+            held = True
+            turn.calls.append(tools.call(holder["function_call"], turn.into))
+    results = raw.get("tool_results")
+    if isinstance(results, list):
+        held = True
+        for each in results:
+            turn.result(each if isinstance(each, dict) else {}, each, None, 1)
+    return held

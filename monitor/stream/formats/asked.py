@@ -1,0 +1,178 @@
+"""What a request asks, in any provider's fields: turns, tools, settings.
+
+Contract: everything in a request that a model reads is read, whichever API it is for: instructions at the top, the
+turns, and text beside them (documents, a schema's descriptions). A request with several inputs (`messages` and
+`prompt`, a list of prompts) gives several: which of them a server would read is not known here, and nothing hides
+behind another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monitor.stream.formats.reading import Reading
+from monitor.stream.formats.strings import strings
+
+Request = dict[str, Any]
+
+BESIDE = "request: text beside the turns was read as a system turn"
+SEVERAL = "request: has several inputs, each was read as a message of its own"
+
+SYSTEM_KEYS = ("system", "instructions", "systemInstruction", "system_instruction", "preamble", "system_prompt")
+INPUT_KEYS = ("messages", "contents", "input", "prompt", "inputs", "inputText", "message", "instances")
+TOOL_KEYS = ("tools", "functions", "toolConfig", "tool_config")
+# Objects within a request that hold settings, instructions and tools too.
+_CONFIGS = ("config", "extra_body", "generationConfig", "generation_config", "inferenceConfig", "options", "parameters")
+_BESIDE_KEYS = ("documents", "context", "examples", "suffix", "prediction", "chat_template", "input_suffix")
+_SCHEMA_KEYS = ("response_format", "format", "responseSchema", "response_schema", "responseJsonSchema", "output_config")
+# A description of fewer words names a field; it asks for nothing.
+_MIN_WORDS = 4
+
+_SETTINGS = {
+    "temperature": ("temperature",),
+    "top_p": ("top_p", "topP"),
+    "top_k": ("top_k", "topK"),
+    "max_tokens": ("max_tokens", "max_completion_tokens", "maxTokens", "num_predict"),
+    "max_output_tokens": ("max_output_tokens", "maxOutputTokens"),
+    "seed": ("seed",),
+    "n": ("n", "candidateCount", "candidate_count"),
+    "frequency_penalty": ("frequency_penalty", "frequencyPenalty"),
+    "presence_penalty": ("presence_penalty", "presencePenalty"),
+    "reasoning_effort": ("reasoning_effort",),
+    "service_tier": ("service_tier",),
+    "stream": ("stream",),
+    "tool_choice": ("tool_choice",),
+}
+SETTING_KEYS = frozenset(key for keys in _SETTINGS.values() for key in keys)
+
+
+def configs(request: Request) -> list[Request]:
+    """The request and the objects of settings within it."""
+    return [request, *(request[key] for key in _CONFIGS if isinstance(request.get(key), dict))]
+
+
+def conversations(request: Request, notes: list[str]) -> list[list[Any]]:
+    """The turns of every input, each with the instructions and the text beside."""
+    before, beside = _system(request), _beside(request)
+    if beside:
+        notes.append(BESIDE)
+        before = before + beside
+    found = _inputs(request, 0)
+    if len(found) > 1:
+        notes.append(SEVERAL)
+    return [before + each for each in found] if found else [before] if before else []
+
+
+def tools(request: Request) -> Any:
+    """All declarations; None where there are none."""
+    found = [each[key] for each in configs(request) for key in TOOL_KEYS if each.get(key)]
+    return None if not found else found[0] if len(found) == 1 else found
+
+
+def settings(request: Request) -> dict[str, Any]:
+    """Settings under the names of attributes."""
+    found: dict[str, Any] = {}
+    for each in configs(request):
+        if each is not request or not SETTING_KEYS.isdisjoint(each):
+            for name, keys in _SETTINGS.items():
+                for key in keys:
+                    value = each.get(key)
+                    if isinstance(value, str | int | float) and name not in found:
+                        found[name] = value
+    choice, reasoning = request.get("tool_choice"), request.get("reasoning")
+    if isinstance(choice, dict) and isinstance(choice.get("type"), str):
+        found["tool_choice"] = choice["type"]
+    if isinstance(reasoning, dict) and isinstance(reasoning.get("effort"), str):
+        found["reasoning_effort"] = reasoning["effort"]
+    return found
+
+
+def _system(request: Request) -> list[Any]:
+    found = []
+    for each in configs(request):
+        for key in SYSTEM_KEYS:
+            said = each.get(key)
+            if said is None or said in ("", [], {}):
+                continue
+            if isinstance(said, list) and any(isinstance(one, dict) and "role" in one for one in said):
+                found += said
+            else:
+                found.append({"role": "system", "content": said})
+    return found
+
+
+def _beside(request: Request) -> list[Any]:
+    """Documents, a template of the client's, descriptions in a schema: models read them too."""
+    if OTHER_KEYS.isdisjoint(request):
+        return []
+    ignored = Reading()
+    texts = [text for key in _BESIDE_KEYS if request.get(key) for text in strings(request[key], ignored)]
+    for each in configs(request):
+        schemas = [each[key] for key in _SCHEMA_KEYS if isinstance(each.get(key), dict)]
+        if isinstance(each.get("text"), dict):
+            schemas.append(each["text"])
+        for schema in schemas:
+            texts += [text for text in strings(schema, ignored) if len(text.split()) >= _MIN_WORDS]
+    return [{"role": "system", "content": "\n".join(texts)}] if texts else []
+
+
+OTHER_KEYS = frozenset((*_BESIDE_KEYS, *_SCHEMA_KEYS, *_CONFIGS, "text"))
+
+
+def _inputs(request: Request, depth: int) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    for key in INPUT_KEYS:
+        asked = request.get(key)
+        if asked is None:
+            continue
+        if key == "instances":
+            for each in asked if isinstance(asked, list) else [asked]:
+                # Each may be a whole request.
+                whole = isinstance(each, dict) and depth < 4 and any(name in each for name in INPUT_KEYS)
+                found += (
+                    [_system(each) + one for one in _inputs(each, depth + 1)]
+                    if whole
+                    else [[each if isinstance(each, dict) else {"role": "user", "content": each}]]
+                )
+        elif key == "prompt":
+            found += _prompts(asked)
+        elif key == "message":
+            if isinstance(asked, str):
+                history = request.get("chat_history")
+                found.append([*(history if isinstance(history, list) else []), {"role": "user", "content": asked}])
+        elif isinstance(asked, list) and not _tokens(asked):
+            if asked:
+                found.append(asked)
+        elif isinstance(asked, list):
+            found.append([{"role": "user", "content": [{"type": "token_ids"}]}])
+        elif asked != "":
+            found.append([asked if isinstance(asked, dict) else {"role": "user", "content": asked}])
+    return found
+
+
+def _prompts(asked: Any) -> list[list[Any]]:
+    if isinstance(asked, dict):
+        # A prompt that the provider has stored: only its variables are here.
+        stored: list[Any] = [{"type": "stored_prompt"}] if "id" in asked else []
+        variables = asked.get("variables", {key: each for key, each in asked.items() if key not in ("id", "version")})
+        values = list(variables.values()) if isinstance(variables, dict) else variables
+        return [[{"role": "user", "content": [*stored, *([values] if values else [])]}]]
+    if not isinstance(asked, list):
+        return [[{"role": "user", "content": asked}]]
+    if _tokens(asked):
+        return [[{"role": "user", "content": [{"type": "token_ids"}]}]]
+    if any(isinstance(each, dict) for each in asked):
+        # Turns, or parts of one.
+        return [asked]
+    return [
+        [{"role": "user", "content": [{"type": "token_ids"}] if isinstance(each, list) and _tokens(each) else each}]
+        for each in asked
+    ]
+
+
+def _tokens(raw: list[Any]) -> bool:
+    """Whether a list is one of token ids, or of such lists."""
+    return bool(raw) and all(
+        (isinstance(each, int) and not isinstance(each, bool)) or (isinstance(each, list) and each and _tokens(each))
+        for each in (raw if not isinstance(raw[0], list) else raw[:1] if len(raw) == 1 else raw)
+    )

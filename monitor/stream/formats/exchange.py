@@ -1,0 +1,137 @@
+"""Where the request and the answer are in what a gateway logged.
+
+Contract: `of(value)` finds a request (an object with messages, contents, an input or a prompt) at the top or within the
+usual wrappings, and the answer beside it; None where there is neither. JSON within strings is read. A line of a batch
+API is such a wrapping, and so are the logs of Kong, Helicone, Portkey, Langfuse, Bedrock's invocations, API gateways
+that log bodies. `around` are the objects around the request, outermost first: their ids and names count before its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from monitor.stream.formats import answers, inner
+from monitor.stream.formats.joined import joined
+
+_MAX_WRAPS = 6
+_REQUESTS = (
+    *("request_body", "requestBody", "inputBodyJson", "body", "request", "req", "params", "payload", "input", "inputs"),
+    *("kwargs", "request_data", "requestData", "modelInput", "data", "json"),
+)
+_RESPONSES = (
+    *("response_body", "responseBody", "outputBodyJson", "response", "res", "output", "result", "completion", "answer"),
+    *("response_data", "responseData", "modelOutput", "outputs", "chunks", "events"),
+)
+_OBJECTS = ("messages", "contents", "instances")
+_STRINGS = ("prompt", "input", "inputs", "inputText", "message")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request (empty where only an answer was logged) and what was answered, as it came."""
+
+    request: dict[str, Any]
+    response: Any
+    around: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def keys(self) -> set[str]:
+        """The names of the request's fields."""
+        return set(self.request)
+
+
+def of(value: Any) -> Exchange | None:
+    """The exchange in a payload."""
+    if not isinstance(value, dict):
+        return None
+    found = _find(value, (), 0)
+    if found is None:
+        if answers.is_answer(value):
+            return Exchange({}, value)
+        response = _response(value)
+        if isinstance(response, dict) and answers.is_answer(_unwrapped(response)):
+            return Exchange({}, response, (value,))
+        return None
+    request, around = found
+    if answers.is_answer(request):
+        # One object with the fields of both.
+        return Exchange(request, request, around)
+    for each in (request, *reversed(around)):
+        response = _response(each)
+        if response is not None:
+            return Exchange(request, response, around)
+    return Exchange(request, None, around)
+
+
+def is_request(value: dict[str, Any]) -> bool:
+    """Whether an object itself holds what a model is asked."""
+    for key in _OBJECTS:
+        if value.get(key) is not None:
+            return True
+    for key in _STRINGS:
+        asked = value.get(key)
+        if isinstance(asked, list) or (isinstance(asked, str) and (key != "message" or "model" in value)):
+            return True
+    # Stored prompts of the Responses API.
+    return isinstance(value.get("prompt"), dict)
+
+
+def _find(
+    value: dict[str, Any], around: tuple[dict[str, Any], ...], depth: int
+) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]] | None:
+    if is_request(value):
+        return value, around
+    if depth >= _MAX_WRAPS:
+        return None
+    for key in _REQUESTS:
+        within = value.get(key)
+        if isinstance(within, str):
+            within = inner.structure(within)
+        if isinstance(within, list) and within and all(isinstance(each, dict) for each in within[:4]):
+            within = {"messages": within} if _turns(within[0]) else None
+        if isinstance(within, dict):
+            found = _find(within, (*around, value), depth + 1)
+            if found is not None:
+                return found
+    plugins = value.get("ai")
+    for plugin in plugins.values() if isinstance(plugins, dict) else ():
+        if isinstance(plugin, dict) and isinstance(plugin.get("payload"), dict):
+            meta = plugin.get("meta")
+            outer = (*around, value, *([meta] if isinstance(meta, dict) else []))
+            found = _find(plugin["payload"], outer, depth + 1)
+            if found is not None:
+                return found[0], (*found[1], plugin["payload"])
+    return None
+
+
+def _turns(raw: dict[str, Any]) -> bool:
+    return ("role" in raw or "type" in raw) and ("content" in raw or "parts" in raw)
+
+
+def _response(value: dict[str, Any]) -> Any:
+    for key in _RESPONSES:
+        response = value.get(key)
+        if response is not None:
+            if isinstance(response, str) and key != "completion":
+                return inner.structure(response) if _logged(response) else response
+            return response
+    return None
+
+
+def _logged(text: str) -> bool:
+    """Whether a string is a provider's answer as it went over the wire, not an answer that happens to be JSON."""
+    within = inner.structure(text)
+    if isinstance(within, list):
+        return joined(within) is not None
+    return isinstance(within, dict) and answers.is_answer(within)
+
+
+def _unwrapped(response: dict[str, Any]) -> dict[str, Any]:
+    for key in ("body", "message"):
+        within = response.get(key)
+        if isinstance(within, str):
+            within = inner.structure(within)
+        if isinstance(within, dict):
+            return within
+    return response

@@ -1,0 +1,140 @@
+"""Calls and declarations of functions, in OpenAI's form, from every provider's.
+
+Contract: values are what a chat template can take: JSON, finite, within `fields.MAX_DEPTH` levels. Text is not lost for
+being too deep: it is then read by its strings.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from monitor.stream.formats import inner
+from monitor.stream.formats.fields import storable
+from monitor.stream.formats.reading import Reading
+from monitor.stream.formats.strings import strings
+
+# Characters of a function's name, an id of a call.
+MAX_NAME = 256
+
+_IDS = ("call_id", "id", "toolUseId", "tool_call_id", "tool_use_id", "toolCallId")
+_NAMES = ("name", "toolName", "tool_name")
+_ARGUMENTS = ("arguments", "args", "input", "parameters", "params", "partialArgs")
+INNER = ("function", "custom", "functionCall", "function_call", "toolUse", "tool")
+_SCHEMAS = ("parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema", "schema")
+_DECLARED = frozenset((*_SCHEMAS, "name", "description", "type", "function", "cache_control", "strict"))
+_LISTS = ("functionDeclarations", "function_declarations", "tools", "functions")
+
+
+def call(raw: Any, into: Reading, name: str | None = None) -> dict[str, Any]:
+    """One call: id where there is one, name, arguments (an object where they parse as one, else a string)."""
+    if not isinstance(raw, dict):
+        return _made(None, name or "", raw, into)
+    within = next((raw[key] for key in INNER if isinstance(raw.get(key), dict)), raw)
+    found = first(within, _NAMES) or first(raw, _NAMES) or name or ""
+    arguments = next((each[key] for each in (within, raw) for key in _ARGUMENTS if each.get(key) is not None), None)
+    return _made(first(raw, _IDS) or first(within, _IDS), found, arguments, into)
+
+
+def _made(identity: str | None, name: str, arguments: Any, into: Reading) -> dict[str, Any]:
+    made: dict[str, Any] = {} if identity is None else {"id": identity[:MAX_NAME]}
+    arguments = _arguments(arguments, into)
+    if len(name) > MAX_NAME:
+        # It is text that a model reads, but no name.
+        into.note("messages: a function's name was too long, read with its arguments")
+        name, arguments = name[:MAX_NAME], f"{name}\n{arguments if isinstance(arguments, str) else dumps(arguments)}"
+    return made | {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _arguments(raw: Any, into: Reading) -> Any:
+    if raw is None:
+        return {}
+    if isinstance(raw, str):
+        parsed = inner.loads(raw) if raw[:16].lstrip().startswith("{") else None
+        return parsed if isinstance(parsed, dict) and storable(parsed) else raw
+    if not storable(raw):
+        into.note("messages: arguments nested too deeply were read by their strings")
+        return "\n".join(strings(raw, into))
+    return raw if isinstance(raw, dict) else dumps(raw)
+
+
+def as_text(made: dict[str, Any]) -> str:
+    """A call as models write one."""
+    function = made["function"]
+    return f"<tool_call>\n{dumps({'name': function['name'], 'arguments': function['arguments']})}\n</tool_call>"
+
+
+def dumps(value: Any) -> str:
+    """JSON as a model reads it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def declarations(raw: Any, into: Reading, depth: int = 0) -> list[dict[str, Any]]:
+    """Declarations of functions; tools of a provider (search, a shell) by their name and settings."""
+    if isinstance(raw, str):
+        raw = inner.structure(raw) or [{"name": "tools", "description": raw}]
+    if isinstance(raw, dict):
+        listed = [raw[key] for key in _LISTS if isinstance(raw.get(key), list)]
+        if not listed and all(isinstance(each, dict) for each in raw.values()) and not _DECLARED & raw.keys():
+            # By name.
+            listed = [[{"name": key} | each for key, each in raw.items()]]
+        raw = [each for some in listed for each in some] if listed else [raw]
+    if not isinstance(raw, list):
+        return []
+    found: list[dict[str, Any]] = []
+    for each in raw:
+        if isinstance(each, list | dict) and depth < 4 and (isinstance(each, list) or any(k in each for k in _LISTS)):
+            found += declarations(each, into, depth + 1)
+            if isinstance(each, list):
+                continue
+            # Tools of Gemini's stand beside its functions in one object.
+            each = {key: value for key, value in each.items() if key not in _LISTS}
+            if not each:
+                continue
+        if isinstance(each, dict):
+            found.append(_declaration(each, into))
+        elif isinstance(each, str) and each:
+            found.append({"type": "function", "function": {"name": each[:MAX_NAME], "description": each}})
+    return found
+
+
+def _declaration(raw: dict[str, Any], into: Reading) -> dict[str, Any]:
+    within = next((raw[key] for key in ("function", "toolSpec", "custom") if isinstance(raw.get(key), dict)), raw)
+    kind = raw.get("type")
+    name = first(within, _NAMES) or first(raw, _NAMES) or (kind if isinstance(kind, str) else None)
+    rest = {key: value for key, value in within.items() if key not in _DECLARED} if within is raw else {}
+    if name is None and len(rest) == 1:
+        # Gemini: {"googleSearch": {}}.
+        name = next(iter(rest))
+    description = first(within, ("description",)) or first(raw, ("description",))
+    schema = next((within[key] for key in _SCHEMAS if within.get(key) is not None), None)
+    if isinstance(schema, str):
+        schema = inner.loads(schema) or {"description": schema}
+    if isinstance(schema, dict) and isinstance(schema.get("json"), dict):
+        schema = schema["json"]
+    if rest and any(not isinstance(each, bool | None) for each in rest.values()):
+        schema = {**rest, **(schema if isinstance(schema, dict) else {})}
+    made: dict[str, Any] = {"name": (name or "tool")[:MAX_NAME]}
+    if name is not None and len(name) > MAX_NAME:
+        description = f"{name}\n{description or ''}"
+    if schema is not None and not storable(schema):
+        into.note("tools: a declaration nested too deeply was read by its strings")
+        description, schema = "\n".join([*([description] if description else []), *strings(schema, into)]), {}
+    if description:
+        made["description"] = description
+    if isinstance(schema, dict):
+        made["parameters"] = schema
+    elif schema is not None:
+        made["parameters"] = {"description": dumps(schema)}
+    return {"type": "function", "function": made}
+
+
+def first(within: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    """The first value that is a string with something in it; numbers count as strings."""
+    for key in keys:
+        value = within.get(key)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 256:
+            return str(value)
+    return None
