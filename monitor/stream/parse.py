@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from monitor.stream.formats import FORMATS, fields, gzipped, otlp, recognise
+from monitor.stream.formats import FORMATS, Format, fields, gzipped, otlp, recognise
 from monitor.stream.formats.content import Reading, read_response, read_tools, read_turns
 from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.mapping import Mapper
@@ -70,7 +70,7 @@ class Parser:
             value = _decode(payload, notes)
         if isinstance(value, Invalid):
             return [value]
-        if isinstance(value, list) and recognise(value, named) is None:
+        if isinstance(value, list) and not _readable(recognise(value, named), value):
             parsed = [each for element in value[:MAX_MESSAGES] for each in self._read(element, named, copied, notes)]
             if len(value) > MAX_MESSAGES:
                 parsed.append(Invalid(f"payload: an array of over {MAX_MESSAGES} messages, the rest was not read"))
@@ -85,7 +85,7 @@ class Parser:
                 found, drafts = "mapping", self._mapper.read(value)
             else:
                 format_ = recognise(value, named)
-                if format_ is None:
+                if format_ is None or not _readable(format_, value):
                     raise UnreadableError(_unknown(value))
                 found, drafts = format_.NAME, format_.read(value)
         except UnreadableError as error:
@@ -213,6 +213,11 @@ def _unread(value: Any, reason: str, format_: str | None, status: Any = "invalid
     found = {each: fields.name(value.get(each), each, ignored) for each in ("id", "tenant", "user", "model")}
     conversation = fields.name(value.get("conversation_id"), "conversation_id", ignored)
     return Invalid(reason, found["id"], status, found["tenant"], found["user"], found["model"], conversation, format_)
+
+
+def _readable(format_: Format | None, value: Any) -> bool:
+    """Whether a value can be given to a reader: an object, or what it takes for one conversation."""
+    return format_ is not None and (isinstance(value, dict) or format_.recognises(value))
 
 
 def _unknown(value: Any) -> str:

@@ -17,9 +17,9 @@ _FIELDS = ("id", "response", "tools", "model", "tenant", "user", "conversation_i
 _KNOWN = frozenset((*_FIELDS, "prompt", "messages", "attributes"))
 
 
-def recognises(value: dict[str, Any]) -> bool:
+def recognises(value: Any) -> bool:
     """Whether there is a prompt or there are turns."""
-    return "messages" in value or "prompt" in value
+    return isinstance(value, dict) and ("messages" in value or "prompt" in value)
 
 
 def read(value: dict[str, Any]) -> list[Draft]:

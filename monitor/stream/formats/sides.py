@@ -2,7 +2,8 @@
 
 Contract: `drafts(exchange)` makes the drafts of an exchange. A name is looked for in this order: in the objects around
 the request (outermost first), in the request, in their `metadata` (and labels, properties); under awry's own name
-first, then under those of others. Ids and times of the answer come last. Values are as they came: `fields.py` checks them.
+first, then under those of others. Ids and times of the answer come last. Values are as they came: `fields.py` checks
+them.
 """
 
 from __future__ import annotations
