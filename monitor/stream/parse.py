@@ -31,6 +31,8 @@ _COPIED_HEADERS = ("traceparent", "tracestate")
 _EVENT_PREFIX = "ce_"
 DUPLICATE_KEYS = "payload: an object names a field twice; the last one was read"
 
+_READER_FAILED = "payload: its reader failed"
+
 Parsed = WireMessage | Invalid
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -78,6 +80,8 @@ class Parser:
         return self._read(value, named, copied, notes)
 
     def _read(self, value: Any, named: str, copied: dict[str, str], notes: Sequence[str]) -> list[Parsed]:
+        if not isinstance(value, dict | list):
+            return [Invalid(_unknown(value))]
         try:
             if named == "mapping" or (named == "auto" and self._mapper is not None and self._mapper.matches(value)):
                 if self._mapper is None:
@@ -91,10 +95,12 @@ class Parser:
         except UnreadableError as error:
             return [_unread(value, str(error), None)]
         except RecursionError:
-            return [Invalid("payload: nested too deeply")]
+            return [_unread(value, "payload: nested too deeply", None)]
+        except Exception as error:  # a defect of a reader costs one message, and is seen
+            return [_unread(value, f"{_READER_FAILED} ({type(error).__name__})", None)]
         if not drafts:
             return [_unread(value, f"{found}: holds no message", found, "skipped")]
-        parsed = [_finish(draft, found, copied, notes) for draft in drafts[:MAX_MESSAGES]]
+        parsed = [_finished(draft, found, copied, notes) for draft in drafts[:MAX_MESSAGES]]
         if len(drafts) > MAX_MESSAGES:
             parsed.append(Invalid(f"payload: over {MAX_MESSAGES} messages, the rest was not read", format=found))
         return parsed
@@ -142,6 +148,15 @@ def _decode(payload: bytes, notes: list[str]) -> Any:
     return value
 
 
+def _finished(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[str]) -> Parsed:
+    try:
+        return _finish(draft, format_, copied, notes)
+    except RecursionError:
+        return Invalid("messages: nested too deeply", format=format_)
+    except Exception as error:
+        return Invalid(f"{_READER_FAILED} ({type(error).__name__})", format=format_)
+
+
 def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[str]) -> Parsed:
     """The wire message of a draft: contents flattened, side fields checked."""
     noted = [*notes, *draft.notes]
@@ -160,12 +175,9 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
     reading = Reading(noted)
     if draft.skip is not None:
         return _skipped(draft.skip, names, format_, reading)
-    try:
-        turns = read_turns(draft.turns, reading)
-        response = read_response(draft.response, reading) if draft.response is not None else None
-        tools = read_tools(draft.tools, reading) if draft.tools is not None else []
-    except RecursionError:
-        return Invalid("messages: nested too deeply", names["id"], format=format_)
+    turns = read_turns(draft.turns, reading)
+    response = read_response(draft.response, reading) if draft.response is not None else None
+    tools = read_tools(draft.tools, reading) if draft.tools is not None else []
     if not any(turn["content"].strip() or turn.get("tool_calls") for turn in turns):
         kinds = ", ".join(sorted(reading.unread))
         reason = f"nothing readable: only {kinds}" if kinds else "nothing readable: every content is empty"

@@ -127,16 +127,22 @@ def test_ten_thousand_fuzzed_messages(cluster: Cluster, engine: Engine) -> None:
     places = set(produce(cluster, topic, payloads(10_000, seed=4), key=b"key"))
     assert len(places) == 10_000
     tally, verdicts, dead = run(cluster, topic, engine)
-    rows = {(r["partition"], r["offset"]): r for r in stored(engine, schema.messages)}
-    assert rows.keys() == places
-    assert sum(tally.by_status.values()) == 10_000
+    # A JSON array is as many messages as it has elements.
+    rows = {(r["partition"], r["offset"], r["sub"]): r for r in stored(engine, schema.messages)}
+    assert {place[:2] for place in rows} == places
+    assert sum(tally.by_status.values()) == len(rows) >= 10_000
+    assert not [r["reason"] for r in rows.values() if "reader failed" in (r["reason"] or "")]
     assert tally.by_status.keys() == {"scored", "invalid", "failed", "skipped"}
-    letters = {(line["partition"], line["offset"]): line for line in map(_value, read_all(cluster, dead))}
+    letters = {
+        (line["partition"], line["offset"], line.get("sub", 0)): line for line in map(_value, read_all(cluster, dead))
+    }
     assert letters.keys() == {place for place, r in rows.items() if r["status"] in ("invalid", "failed")}
     assert all(line["reason"] for line in letters.values())
-    said = {(line["partition"], line["offset"]) for line in map(_value, read_all(cluster, verdicts))}
-    assert said == places
-    scored = {(r["partition"], r["offset"]) for r in stored(engine, schema.scores)}
+    said = {
+        (line["partition"], line["offset"], line.get("sub", 0)) for line in map(_value, read_all(cluster, verdicts))
+    }
+    assert said == rows.keys()
+    scored = {(r["partition"], r["offset"], r["sub"]) for r in stored(engine, schema.scores)}
     assert scored == {place for place, r in rows.items() if r["status"] == "scored"}
 
 
@@ -160,8 +166,8 @@ def test_what_prompts_say_is_nowhere(cluster: Cluster, engine: Engine, capfd: py
     headers = [("trace", CANARY.encode()), ("traceparent", b"00-1-2-01")]
     produce(cluster, topic, values, key=CANARY.encode(), headers=headers)
     tally, verdicts, dead = run(cluster, topic, engine)
-    assert tally.by_status == {"scored": 1, "failed": 1, "invalid": 3, "skipped": 1}
-    for name, number in ((verdicts, 6), (dead, 4)):
+    assert tally.by_status == {"scored": 1, "failed": 1, "invalid": 2, "skipped": 2}
+    for name, number in ((verdicts, 6), (dead, 3)):
         records = read_all(cluster, name)
         assert len(records) == number
         assert not [r for r in records if CANARY in f"{r.key!r} {r.value!r} {r.headers!r}"]

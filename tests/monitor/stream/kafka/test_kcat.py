@@ -129,15 +129,23 @@ def test_verdicts_say_what_the_tables_say(streams: Streams, engine: Engine) -> N
 def test_dead_letters_say_where_and_why_and_quote_nothing(streams: Streams, engine: Engine) -> None:
     bad = {
         "broken": f'{{"id": "broken", "prompt": "{CANARY}'.encode(),
-        "noid": json.dumps({"prompt": CANARY}).encode(),
-        "empty": message("empty", prompt=""),
+        "nothing": json.dumps({"id": "nothing", "tenant": "shop", "text": CANARY}).encode(),
         "breaks": message("breaks"),
     }
-    streams.write([*bad.items(), ("good", message("good")), ("big", message("big", response=CANARY * 200))])
-    assert streams.work(engine).by_status == {"scored": 1, "invalid": 3, "failed": 1, "skipped": 1}
+    more = [("empty", message("empty", prompt="")), ("noid", json.dumps({"prompt": CANARY}).encode())]
+    streams.write([*bad.items(), *more, ("good", message("good")), ("big", message("big", response=CANARY * 200))])
+    assert streams.work(engine).by_status == {"scored": 2, "invalid": 2, "failed": 1, "skipped": 2}
     kept = rows(engine)
     letters = streams.read(streams.dead)
-    assert len(letters) == 4
+    assert len(letters) == 3
+    assert {(r["payload"]["id"], r["payload"]["tenant"]) for r in letters} == {
+        (None, None),
+        ("nothing", "shop"),
+        ("breaks", None),
+    }
+    made = [r["message_id"] for r in kept.values() if (r["message_id"] or "").startswith(streams.topic)]
+    assert made == [f"{streams.topic}/{r['partition']}/{r['offset']}" for r in kept.values() if r["message_id"] in made]
+    assert len(made) == 1
     for record in letters:
         said, headers = record["payload"], record["headers"]
         row = kept[place(said)]
@@ -150,12 +158,12 @@ def test_dead_letters_say_where_and_why_and_quote_nothing(streams: Streams, engi
     found = {r["payload"]["payload_sha256"]: r["headers"]["awry_error"] for r in letters}
     assert found == {
         hashlib.sha256(payload).hexdigest(): error
-        for payload, error in zip(bad.values(), ["payload", "id", "prompt", "RuntimeError"], strict=True)
+        for payload, error in zip(bad.values(), ["payload", "payload", "RuntimeError"], strict=True)
     }
     unscored = [
         v["payload"]["status"] for v in streams.read(streams.verdicts) if v["payload"]["decision"] == "unscored"
     ]
-    assert sorted(unscored) == ["failed", "invalid", "invalid", "invalid", "skipped"]
+    assert sorted(unscored) == ["failed", "invalid", "invalid", "skipped", "skipped"]
 
 
 def test_a_trace_goes_through(streams: Streams, engine: Engine) -> None:
@@ -181,7 +189,8 @@ def test_a_cloud_event_fills_in_id_and_time(streams: Streams, engine: Engine) ->
 
 
 def test_tombstones_and_headers_without_a_value(streams: Streams, engine: Engine) -> None:
-    streams.write([("gone", b"")], "-Z", "-H", "traceparent", "-H", "ce_specversion")
+    streams.write([("gone", b"")], "-Z")
+    streams.write([("empty", b"")], "-H", "traceparent", "-H", "ce_specversion")
     streams.work(engine)
     (row,) = rows(engine).values()
     assert (row["status"], row["reason"]) == ("invalid", "payload: empty")
