@@ -188,7 +188,8 @@ def _live(
         row = connection.execute(live).one_or_none()
         if row is not None:
             break
-        labels = {name: getattr(breach, name) for name in ("dedup_key", "rule", "probe", "tenant", "model", "severity")}
+        names = ("dedup_key", "rule", "kind", "probe", "tenant", "model", "severity")
+        labels = {name: getattr(breach, name) for name in names}
         silence = longest_matching(silences, labels)
         before = _reopen(connection, breach, silence)
         if before is None:
@@ -265,7 +266,6 @@ def _new_values(breach: Breach) -> dict[str, Any]:
     first = breach.messages[0] if breach.messages else None
     return {
         "id": uuid.uuid4(),
-        "kind": breach.kind,
         "conversation_id": breach.conversation_id,
         "state": "open",
         "count": 0,

@@ -1,8 +1,9 @@
 """Silences: which alerts send no notifications, until when.
 
 Contract: a silence matches alerts by their dedup key, or by patterns on rule, probe, tenant and model, up to its
-`severity`. It takes effect on live alerts when it is created and on others when they open or reopen. A silenced alert
-continues to count, and notifies anyway once it is more severe than when it was silenced. Times are the database's.
+`severity`. An alert on the monitor itself may name a tenant; it is about all of them, so none is matched. A silence
+takes effect on live alerts when it is created and on others when they open or reopen. A silenced alert continues to
+count, and notifies anyway once it is more severe than when it was silenced. Times are the database's.
 
 Creating a silence and opening an alert exclude each other (`lock_for_opening`, `lock_for_silencing`), so that no alert
 opens in between without being silenced.
@@ -45,11 +46,9 @@ class Silence:
         severity_matches = SEVERITIES.index(labels["severity"]) <= SEVERITIES.index(self.severity)
         # A key holds a tenant's name, which may hold a `*`: it is compared literally.
         key_matches = self.dedup_key in (None, labels["dedup_key"])
-        return (
-            severity_matches
-            and key_matches
-            and all(matches((pattern,), labels[name]) for name, pattern in self.patterns)
-        )
+        of_all = ("tenant",) if labels["kind"] == "monitor" else ()
+        named = ((pattern, None if name in of_all else labels[name]) for name, pattern in self.patterns)
+        return severity_matches and key_matches and all(matches((pattern,), name) for pattern, name in named)
 
 
 def as_silence(row: Row[Any]) -> Silence:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Engine, func, select
 
 from alerts.delivery.deliver import deliver_due
 from alerts.links import Links
+from storage.coordinates import Coordinates
 from storage.schema import messages
-from storage.writer import BatchRows
+from storage.writer import BatchRows, MessageRow
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.delivery import (
     Recorder,
     channel,
 )
-from tests.support.rows import message, write
+from tests.support.rows import DAY, message, write
 
 
 def test_links_are_made_of_the_alerts_fields(engine: Engine) -> None:
@@ -43,3 +45,15 @@ def test_text_goes_out_only_where_it_is_asked_for_and_was_stored(engine: Engine)
     assert "geheim" not in json.dumps([e.body for e in other.sent])
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(messages)).scalar() == 2
+
+
+def test_the_text_is_that_of_the_message_within_its_record(engine: Engine) -> None:
+    first, second = ({"messages": [{"role": "user", "content": name}], "response": None} for name in ("one", "two"))
+    later = MessageRow(Coordinates("topic", 0, 1, 1), "s1b", DAY, "scored", text=second)
+    write(engine, BatchRows([message(1, "s1", text=first), later], []))
+    at_second = replace(flagged(1, tenant="b"), coordinates=later.at)
+    open_alerts(engine, [flagged(1, tenant="a"), at_second], ("pager",))
+    recorder = Recorder()
+    deliver_due(engine, {"pager": channel(recorder, include_text=True)})
+    texts: dict[str, Any] = {e.body["data"]["tenant"]: e.body["data"].get("text") for e in recorder.sent}
+    assert texts == {"a": first, "b": second}

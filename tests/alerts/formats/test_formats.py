@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from alerts.formats import ecs, ocsf, render
 from alerts.rules.model import SEVERITIES
 from alerts.senders.base import Notification
+from alerts.text import lines
 from tests.support import ROOT
 from tests.support.alerts.delivery import TOP_MESSAGE, full_notification
 
@@ -112,6 +113,26 @@ def test_golden(form: Any, name: str) -> None:
 
 
 _WRITE = os.environ.get("AWRY_GOLDEN") == "write"
+
+
+@pytest.mark.parametrize(
+    ("message", "written"),
+    [
+        (TOP_MESSAGE, "llm.traffic/3/1204"),
+        (TOP_MESSAGE | {"sub": 2}, "llm.traffic/3/1204.2"),
+        (TOP_MESSAGE | {"sub": 0, "source": "llm.traffic@2"}, "llm.traffic@2/3/1204"),
+    ],
+)
+def test_coordinates_name_the_message_within_its_record(message: dict[str, Any], written: str) -> None:
+    """Alerts of before have messages without a `sub`."""
+    notification = full_notification(top_message=message)
+    ocsf, ecs = (json.loads(render(notification, form)) for form in ("ocsf", "ecs"))
+    assert ocsf["evidences"][0]["uid"] == written
+    assert ocsf["unmapped"]["awry"]["top_message"] == message
+    assert ecs["labels"]["top_message"] == written
+    assert f"top message {written}" in lines(notification.body["data"])
+    assert [e.message for e in validator().iter_errors(ocsf)] == []
+    check_ecs(ecs)
 
 
 @pytest.mark.parametrize("name", EVENTS)

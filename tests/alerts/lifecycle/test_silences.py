@@ -15,7 +15,7 @@ from alerts.errors import TransitionError, UnknownAlertError
 from alerts.lifecycle import actions
 from alerts.lifecycle.expiry import end_silences
 from alerts.lifecycle.lifecycle import record_flagged
-from alerts.rules.model import ThresholdRule
+from alerts.rules.model import ThresholdRule, built_in
 from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alerts.alert_scenes import (
     ANNA,
@@ -23,8 +23,10 @@ from tests.support.alerts.alert_scenes import (
     audit_rows,
     event_names,
     in_transaction,
+    look,
     only_alert,
     open_one,
+    scored,
     silence_matching,
 )
 from tests.support.rows import wait_until_blocked
@@ -62,6 +64,17 @@ def test_a_silence_matches_live_alerts_and_later_ones(engine: Engine) -> None:
 def test_matchers(engine: Engine, matchers: dict[str, Any], covered: bool) -> None:
     open_one(engine)
     assert bool(silence_matching(engine, **matchers).alerts) is covered
+
+
+def test_a_silence_of_a_tenant_leaves_alerts_on_the_monitor_alone(engine: Engine) -> None:
+    """One that names a tenant is about the others, too."""
+    found = built_in(0.5, 1.0)
+    silence_matching(engine, tenant="load-*")
+    scored(engine, 0, 30, status="invalid", tenant="load-7")
+    (opened,) = look(engine, found).opened
+    assert (opened.suppressed, only_alert(engine).tenant) == (False, "load-7")
+    assert silence_matching(engine, tenant="load-*").alerts == ()
+    assert silence_matching(engine, rule="unscored", tenant="*").alerts == (opened.alert_id,)
 
 
 def test_a_tenant_called_star_silences_itself_only(engine: Engine) -> None:

@@ -16,6 +16,7 @@ from storage.coordinates import Coordinates
 from storage.writer import BatchRows
 from tests.support.alerts.alert_rows import all_alerts, all_outbox
 from tests.support.alerts.alert_scenes import look, pass_time, rules, scored
+from tests.support.alerts.turns import take, turn
 from tests.support.rows import counts, dump, message, score, write
 
 DAY = timedelta(days=1)
@@ -136,6 +137,60 @@ def test_the_value_of_a_rate_is_a_count(engine: Engine, seed: int) -> None:
             measured = measure_rate(connection, rule)
         values = {(m.subject.tenant, str(m.subject.conversation_id)): m.value for m in measured}
         assert values == {key: n for key, n in expected.items() if n}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_value_of_a_rate_counts_a_conversation_once(engine: Engine, seed: int) -> None:
+    draw = random.Random(seed)
+    rows = BatchRows()
+    seen: list[tuple[str | None, object, bool]] = []
+    for n in range(200):
+        tenant, talk, value = draw.choice(["a", "b", None]), draw.choice(["x", "y", "z", None]), draw.choice([0.1, 0.9])
+        rows.messages.append(message(n, f"s{n}", tenant=tenant, conversation_id=talk))
+        rows.scores.append(score(n, value))
+        seen.append((tenant, n if talk is None else talk, value > 0.5))
+    write(engine, rows)
+    with engine.begin() as connection:
+        # A moment of its own for each.
+        connection.execute(text('UPDATE scores SET created_at = created_at + make_interval(secs => "offset" / 1000.0)'))
+    scored(engine, 1000, 1, value=0.1, tenant="other")
+    for of in (None, 3, 20):
+        expected: dict[str | None, float] = {}
+        for tenant in ("a", "b", None):
+            units: dict[object, bool] = {}
+            for _, unit, passed in [one for one in seen if one[0] == tenant]:
+                units[unit] = units.pop(unit, False) or passed
+            expected[tenant] = sum(list(units.values())[-(of or len(units)) :])
+        with engine.connect() as connection:
+            measured = measure_rate(connection, RateRule(name="r", flagged=1, of=of, window="1h"))
+        assert {m.subject.tenant: m.value for m in measured} == {key: n for key, n in expected.items() if n}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_backtest_knows_repeats_as_the_worker_does(engine: Engine, seed: int) -> None:
+    """Conversations that come back after their alert was resolved, by the rule itself."""
+    found = rules('[[threshold]]\nresolve_after = "40s"\nrepeat_within = "203s"\nreopen_within = "61s"')
+    draw = random.Random(seed)
+    scored(engine, 100_000, 1, value=0.1)
+    pages = resolved = 0
+    for n in range(60):
+        pass_time(engine, 10)
+        resolved += look(engine, found).resolved
+        turns = [
+            turn(10 * n + i, draw.choice(["x", "y", "z", None]), draw.choice("ab"), draw.choice([0.2, 0.6, 1.2]))
+            for i in range(draw.choice([0, 0, 0, 1, 2]))
+        ]
+        if turns:
+            pages += len(take(engine, *turns, rules=found.threshold))
+    look(engine, found)
+    again = rehearsed(engine, found)["threshold"]
+    assert again.notifications == pages
+    assert again.resolved == resolved
+    assert again.alerts == len(all_alerts(engine))
+    without = found.model_copy(
+        update={"threshold": (found.threshold[0].model_copy(update={"repeat_within": timedelta()}),)}
+    )
+    assert rehearsed(engine, without)["threshold"].notifications > pages
 
 
 def test_the_built_in_rule_notifies_as_the_worker_did(engine: Engine) -> None:

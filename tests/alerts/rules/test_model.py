@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.rules.model import SEVERITIES, ThresholdRule, built_in, max_severity
+from alerts.rules.model import SEVERITIES, RateRule, ThresholdRule, built_in, max_severity
 from tests.support.alerts.alert_rows import flagged
 
 
@@ -20,6 +23,38 @@ def test_bands_can_be_moved() -> None:
     rule = built_in(error_from=0.1, critical_from=0.2).threshold[0]
     assert rule.severity_of(flagged(value=0.65)) == "error"
     assert rule.severity_of(flagged(value=0.75)) == "critical"
+
+
+def test_the_built_in_rules_watch_the_monitor_too() -> None:
+    found = built_in(error_from=0.5, critical_from=1.0)
+    assert [(rule.name, rule.check) for rule in found.monitor] == [("unscored", "fail_open"), ("partial", "partial")]
+    unscored, partial = found.monitor
+    # A flood calls somebody, a few do not; and what comes and goes with the day is not told each morning.
+    assert (unscored.grade(21), unscored.grade(1000), partial.grade(10**6)) == ("error", "critical", "warning")
+    assert all(0 < rule.clear_limit < rule.limit for rule in found.monitor)
+    assert partial.clear_for.total_seconds() >= 86_400
+
+
+@pytest.mark.parametrize(
+    ("more", "counted"),
+    [
+        ({}, "conversations"),
+        ({"per": ("tenant", "conversation")}, "messages"),
+        ({"count": "messages"}, "messages"),
+        ({"per": "conversation", "count": "conversations", "flagged": 1}, "conversations"),
+    ],
+)
+def test_what_a_rate_rule_counts(more: dict[str, Any], counted: str) -> None:
+    rule = RateRule.model_validate({"name": "r", "flagged": 3, "window": "1h", **more})
+    assert (rule.counted, rule.units) == (counted, f"flagged {counted}")
+
+
+def test_a_conversation_is_a_tenants() -> None:
+    one = replace(flagged(), conversation_id="c")
+    assert one.conversation == ("shop", "c")
+    assert replace(one, tenant=None).conversation == (None, "c")
+    assert replace(one, conversation_id=None).conversation is None
+    assert replace(one, conversation_id="").conversation is None
 
 
 def test_the_key_is_readable_and_differs_by_probe_tenant_and_model() -> None:

@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from alerts.rules.model import MonitorRule, RateRule, Rules
+from alerts.rules.model import MonitorRule, RateRule, Rules, built_in
 from alerts.rules.queries import measure_drift, measure_rate
-from tests.support.alerts.alert_rows import all_alerts
+from tests.support.alerts.alert_rows import all_alerts, all_outbox
 from tests.support.alerts.alert_scenes import (
     BURST,
     event_names,
@@ -21,6 +21,7 @@ from tests.support.alerts.alert_scenes import (
     scored,
     seconds_ago,
 )
+from tests.support.alerts.turns import take, turn
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,51 @@ def test_of_is_counted_by_group(engine: Engine) -> None:
     assert len(look(engine, rules(BURST + "of = 3")).opened) == 1
 
 
+def test_a_conversation_counts_once_whatever_its_turns(engine: Engine) -> None:
+    """Each turn repeats the history: five flagged turns are one flagged conversation."""
+    scored(engine, 0, 5, conversation_id="c1")
+    scored(engine, 10, 4, value=0.1, conversation_id="c1")
+    assert look(engine, rules(BURST)).values == {("burst", _subject("shop")): 1.0}
+    scored(engine, 20, 1, conversation_id="c1", tenant="bank")
+    scored(engine, 30, 1, conversation_id="c2")
+    assert look(engine, rules(BURST)).opened == []
+    scored(engine, 40, 1)
+    (opened,) = look(engine, rules(BURST)).opened
+    assert opened.dedup_key == "burst:drift:shop"
+    (row,) = all_alerts(engine)
+    assert (row.units, row.top_score, row.count) == ("flagged conversations", 3, 7)
+
+
+def test_of_counts_conversations_by_their_newest_message(engine: Engine) -> None:
+    for n, talk in enumerate(("a", "b", "c")):
+        scored(engine, n, 1, ago=100 - n, conversation_id=talk)
+    # A conversation that was flagged goes on, and many calm ones come.
+    scored(engine, 10, 1, value=0.1, ago=50, conversation_id="a")
+    for n in range(3):
+        scored(engine, 20 + n, 1, value=0.1, ago=60, conversation_id=f"calm-{n}")
+    values = {n: look(engine, rules(f"{BURST.replace('3', '1')}of = {n}")).values for n in (1, 4, 5, 6)}
+    assert {n: list(found.values()) for n, found in values.items()} == {1: [1.0], 4: [1.0], 5: [2.0], 6: [3.0]}
+
+
+def test_messages_of_one_record_have_their_own_scores(engine: Engine) -> None:
+    """A join without the place in the record would count each with the labels of both."""
+    take(engine, turn(1, None, "shop", 0.9))
+    take(engine, turn(1, None, "bank", 0.1), sub=1)
+    take(engine, turn(1, None, "mill", 0.9), sub=2)
+    scored(engine, 100, 1, value=0.1)
+    rule = rules(BURST.replace("flagged = 3", "flagged = 1"))
+    done = look(engine, rule)
+    assert done.values == {("burst", _subject("shop")): 1.0, ("burst", _subject("mill")): 1.0}
+    assert [(r.tenant, r.count, r.top_message.get("sub")) for r in rate_alerts(engine)] == [
+        ("mill", 1, 2),
+        ("shop", 1, None),
+    ]
+
+
+def rate_alerts(engine: Engine) -> list[Any]:
+    return sorted((r for r in all_alerts(engine) if r.kind == "rate"), key=lambda r: r.tenant)
+
+
 def monitor(check: str, more: str = "") -> Rules:
     return rules(f'[[monitor]]\nname = "own"\ncheck = "{check}"\nwindow = "10m"\nclear_for = "0s"\n{more}')
 
@@ -116,6 +162,83 @@ def test_what_went_by_without_a_score(engine: Engine, check: str, number: int) -
     assert list(done.values.values()) == [number]
     assert len(done.opened) == 1
     assert look(engine, monitor(check, f"above = {number}")).resolved == 1
+
+
+def test_messages_that_were_not_read_whole(engine: Engine) -> None:
+    scored(engine, 0, 4)
+    read_in_part(engine, "length", 0, 1)
+    read_in_part(engine, "length,media", 2, 2)
+    scored(engine, 10, 1, ago=601)
+    read_in_part(engine, "media", 10, 10)
+    assert list(look(engine, monitor("partial")).values.values()) == [3]
+    (row,) = all_alerts(engine)
+    assert (row.dedup_key, row.units, row.tenant) == ("own:partial", "messages", "shop")
+    assert look(engine, monitor("partial", "above = 3")).resolved == 1
+
+
+def read_in_part(engine: Engine, why: str, first: int, last: int) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text('UPDATE messages SET partial = :why WHERE "offset" BETWEEN :first AND :last'),
+            {"why": why, "first": first, "last": last},
+        )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ({"mallory": 60, "shop": 3}, "mallory"),
+        ({"mallory": 30, "shop": 30}, None),
+        ({"mallory": 20, "shop": 20, "bank": 21}, None),
+        ({None: 60, "shop": 3}, None),
+    ],
+)
+def test_a_flood_of_one_tenant_is_told_and_names_it(
+    engine: Engine, numbers: dict[str | None, int], named: str | None
+) -> None:
+    """By the built-in rules; a few of another day do not count."""
+    found = built_in(0.5, 1.0)
+    scored(engine, 9000, 20, status="invalid", tenant="shop")
+    assert look(engine, found).opened == []
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM messages"))
+    for n, (tenant, number) in enumerate(numbers.items()):
+        scored(engine, 100 * n, number, status="invalid", tenant=tenant)
+    (opened,) = look(engine, found).opened
+    assert (opened.dedup_key, opened.severity) == ("unscored:fail_open", "error")
+    (row,) = all_alerts(engine)
+    assert (row.tenant, row.top_score) == (named, sum(numbers.values()))
+    assert look(engine, found).opened == []
+    assert event_names(engine) == ["opened"]
+
+
+def test_the_tenant_is_that_of_the_moment_when_it_is_told(engine: Engine) -> None:
+    found = built_in(0.5, 1.0)
+    scored(engine, 0, 30, status="invalid", tenant="shop")
+    look(engine, found)
+    scored(engine, 1000, 100, status="invalid", tenant="mallory")
+    look(engine, found)
+    assert [r.tenant for r in all_alerts(engine)] == ["shop"]
+    scored(engine, 2000, 900, status="invalid", tenant="mallory")
+    look(engine, found)
+    assert [(r.tenant, r.severity) for r in all_alerts(engine)] == [("mallory", "critical")]
+    assert [(r.event, r.body["data"]["tenant"]) for r in all_outbox(engine)] == [
+        ("alert.opened", "shop"),
+        ("alert.worsened", "mallory"),
+    ]
+
+
+def test_a_flood_that_comes_and_goes_is_one_alert(engine: Engine) -> None:
+    found = built_in(0.5, 1.0)
+    opened = resolved = 0
+    for n in range(6):
+        # Every ten minutes as many as make it, in between nearly none.
+        scored(engine, 100 * n, 25, status="skipped")
+        for _ in range(20):
+            done = look(engine, found)
+            opened, resolved = opened + len(done.opened), resolved + done.resolved
+            pass_time(engine, 60)
+    assert (opened, resolved) == (1, 0)
 
 
 QUANTILES = [[n / 40, n / 40] for n in range(41)]
