@@ -12,7 +12,7 @@ import typer
 
 from awry.errors import AwryError
 from monitor.cli import options as o
-from monitor.cli.operations import alerts, db, grafana, messages, outbox, rules, settings, tokens
+from monitor.cli.operations import alerts, check, db, grafana, messages, outbox, rules, settings, tokens
 from monitor.cli.processes import demo, ingest, kafka, replay, run, send, serve
 from monitor.cli.research import adapters, calibrate, data, evaluate, fit, label, models, probes, sweep
 from monitor.cli.research.study import direction, heads, report, safety_heads, transfer
@@ -40,6 +40,7 @@ _PANELS: dict[str, tuple[tuple[ModuleType, str | None], ...]] = {
         (db, "db"),
         (grafana, "grafana"),
         (settings, None),
+        (check, None),
     ),
     "Research": (
         (models, "models"),

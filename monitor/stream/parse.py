@@ -1,7 +1,7 @@
 """From a record's payload to wire messages, whatever the format; the one way in.
 
 Contract: `parse(payload, headers)` gives at least one WireMessage or Invalid, in order; the index of each is its
-sub-index. It never raises for what is in the payload. A JSON array is read element by element (unless it is itself one
+sub-index. Only formats of MAY_BE_EMPTY may give none: a request of OpenTelemetry that is about other things. It never raises for what is in the payload. A JSON array is read element by element (unless it is itself one
 conversation), at most MAX_MESSAGES of them. Formats are recognised by their content, unless the record's header
 `awry_format` or the setting `format` names one.
 
@@ -24,6 +24,7 @@ from monitor.stream.formats.text import without_surrogates
 from monitor.stream.wire import Invalid, WireMessage
 
 MAX_MESSAGES = 10_000
+MAY_BE_EMPTY = frozenset((otlp.NAME,))
 FORMAT_HEADER = "awry_format"
 
 # Headers of a record that are kept; others are the transport's own.
@@ -54,7 +55,7 @@ class Parser:
         self._format = options.format
 
     def __call__(self, payload: bytes, headers: Headers = ()) -> list[Parsed]:
-        """At least one message; the index is its sub-index."""
+        """The messages; the index is the sub-index."""
         copied = _copied(headers) if headers else {}
         named = copied.pop(FORMAT_HEADER, None) or self._format
         notes: list[str] = []
@@ -76,7 +77,7 @@ class Parser:
             parsed = [each for element in value[:MAX_MESSAGES] for each in self._read(element, named, copied, notes)]
             if len(value) > MAX_MESSAGES:
                 parsed.append(Invalid(f"payload: an array of over {MAX_MESSAGES} messages, the rest was not read"))
-            return parsed or [Invalid("payload: an empty array")]
+            return parsed if parsed or value else [Invalid("payload: an empty array")]
         return self._read(value, named, copied, notes)
 
     def _read(self, value: Any, named: str, copied: dict[str, str], notes: Sequence[str]) -> list[Parsed]:
@@ -98,6 +99,8 @@ class Parser:
             return [_unread(value, "payload: nested too deeply", None)]
         except Exception as error:  # a defect of a reader costs one message, and is seen
             return [_unread(value, f"{_READER_FAILED} ({type(error).__name__})", None)]
+        if not drafts and found in MAY_BE_EMPTY:
+            return []
         if not drafts:
             return [_unread(value, f"{found}: holds no message", found, "skipped")]
         parsed = [_finished(draft, found, copied, notes) for draft in drafts[:MAX_MESSAGES]]

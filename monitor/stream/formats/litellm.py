@@ -132,7 +132,7 @@ def _response(raw: Any, notes: list[str]) -> Any:
         if isinstance(raw.get("choices"), list):
             found = [_choice(each) for each in raw["choices"] if isinstance(each, dict)]
         else:
-            found = next((raw[name] for name in ("output", "content", "text", "response") if raw.get(name)), None)
+            found = next((raw[name] for name in ("output", "content", "text", "response") if raw.get(name)), raw)
     if isinstance(found, list) and not found:
         return None
     if _redacted(found):

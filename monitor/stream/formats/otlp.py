@@ -51,6 +51,9 @@ _COPIED: dict[str, tuple[str, ...]] = {
     "max_tokens": ("gen_ai.request.max_tokens",),
 }
 _FINISHED = ("gen_ai.response.finish_reasons", "gen_ai.response.finish_reason", "llm.finish_reason")
+_TAKEN = frozenset(
+    (*TENANT, *USER, *CONVERSATION, *MODEL, *_FINISHED, *(key for each in _COPIED.values() for key in each))
+)
 _WITHOUT_TEXT = "otlp: calls of a model without their messages; have the instrumentation record content"
 _LOG_EVENTS = frozenset((*ROLES_OF_EVENTS, CHOICE, DETAILS, *CONTENTS))
 _KINDS = {"otlp-traces": protobuf.TRACES, "otlp-logs": protobuf.LOGS}
@@ -127,8 +130,8 @@ def _draft(entry: Entry, call: Call) -> Draft:
     if entry.span_id:
         attributes["span_id"] = entry.span_id
     for key, value in own.items():
-        if key not in attributes and not is_content(key):
-            attributes[key] = value
+        if key not in _TAKEN and not is_content(key):
+            attributes.setdefault(key, value)
     spanned = f"{entry.trace_id}:{entry.span_id}" if entry.trace_id and entry.span_id else None
     return Draft(
         call.turns,

@@ -33,12 +33,15 @@ ROLES_OF_EVENTS = {
 CHOICE = "gen_ai.choice"
 CONTENTS = ("gen_ai.content.prompt", "gen_ai.content.completion")
 # Attributes that hold text begin with one of these: they are no attributes of the message.
-_CONTENT = (
-    *("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions"),
+_PRESENT = frozenset(
+    ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions")
+)
+_OLDER = (
     *("gen_ai.prompt", "gen_ai.completion", "llm.prompts", "llm.completions", "llm.request.functions", "llm.choices"),
     *("llm.input_messages", "llm.output_messages", "llm.tools", "input.value", "output.value", "ai.prompt"),
-    *("ai.response.text", "ai.response.toolCalls", "gen_ai.tool.call"),
+    *("ai.response.text", "ai.response.toolCalls"),
 )
+_CONTENT = (*_PRESENT, *_OLDER, "gen_ai.tool.call")
 # Only spans of a call may have these names; agents and tools are made of such calls.
 _OPERATIONS = ("chat", "text_completion", "generate_content", "completion")
 
@@ -86,14 +89,20 @@ def call_of(attributes: Attributes, events: Iterable[Event]) -> Call:
             _present(call, {**own, **body} if isinstance(body, dict) else own)
         elif name in CONTENTS:
             attributes = {**attributes, **own}
-    # Most spans are no calls: none of what follows would find anything in them.
-    if older or any(map(is_content, attributes)):
+    if not _PRESENT.isdisjoint(attributes):
         _present(call, attributes)
+    if older:
         _by_events(call, older)
+    # Most spans are no calls, and most calls have one convention: the others would find nothing.
+    if not (call.turns and call.response and call.tools) and any(map(_is_older, attributes)):
         _plain(call, attributes)
         _flat(call, attributes)
         _vercel(call, attributes)
     return call
+
+
+def _is_older(key: str) -> bool:
+    return key.startswith(_OLDER)
 
 
 def _present(call: Call, attributes: Attributes) -> None:

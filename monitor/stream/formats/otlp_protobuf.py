@@ -91,11 +91,14 @@ def _kind(payload: bytes, records: Iterator[tuple[int, int]]) -> str:
 def _fields(payload: bytes, at: int, end: int) -> Iterator[_Field]:
     """The fields of a message; of a varint its value, else where the value starts and ends."""
     while at < end:
-        tag, at = _varint(payload, at, end)
+        tag = payload[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = _varint(payload, at - 1, end)
         form = tag & 7
         if form == 2:
-            size, at = _varint(payload, at, end)
-            start, at = at, at + size
+            size, start = (payload[at], at + 1) if at < end and payload[at] < 0x80 else _varint(payload, at, end)
+            at = start + size
         elif form == 0:
             start, at = _varint(payload, at, end)
         elif form == 1 or form == 5:
@@ -196,7 +199,7 @@ def _pair(payload: bytes, at: int, end: int, into: dict[str, Any], depth: int) -
     key, value = "", None
     for tag, start, stop in _fields(payload, at, end):
         if tag == _FIRST:
-            key = _text(payload, start, stop)
+            key = payload[start:stop].decode("utf-8", "replace")
         elif tag == _SECOND:
             value = _value(payload, start, stop, depth)
     into[key] = value
@@ -207,6 +210,8 @@ def _value(payload: bytes, at: int, end: int, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise UnreadableError("payload: nested too deeply")
     value: Any = None
+    if end - at > 1 and payload[at] == 0x0A and payload[at + 1] == end - at - 2 < 0x80:
+        return payload[at + 2 : end].decode("utf-8", "replace")  # a short string, as most are
     for tag, start, stop in _fields(payload, at, end):
         if tag == 0x0A:
             value = _text(payload, start, stop)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_NAMES_OF_TURNS = frozenset(("role", "content", "parts", "type", "tool_calls", "text"))
+_ROLES = frozenset(("role", "author", "from", "speaker", "sender"))
+_NAMES_OF_TURNS = _ROLES | {"content", "parts", "type", "tool_calls", "text"}
 
 
 def without_surrogates(value: Any) -> Any:
@@ -36,17 +37,22 @@ def turns(value: Any, role: str, name: str | None, notes: list[str]) -> list[Any
     found = structured(value)
     if isinstance(found, dict) and isinstance(found.get("messages"), list):
         found = found["messages"]
-    if isinstance(found, dict) and _is_turn(found):
-        return [found]
-    if isinstance(found, list) and found and all(isinstance(each, str) or _is_turn(each) for each in found):
-        if any(isinstance(each, dict) and "role" in each for each in found) or isinstance(found[0], str):
-            return [{"role": role, "content": each} if isinstance(each, str) else each for each in found]
-        return [{"role": role, "content": found}]  # parts
-    if value in (None, "", [], {}):
+    each_one = found if isinstance(found, list) else [found]
+    if not found:
         return []
-    if name is not None and isinstance(value, str):
-        notes.append(f"{name}: not JSON (cut off?), read as text")
-    return [{"role": role, "content": value if isinstance(value, str) else json.dumps(value)}]
+    if isinstance(value, str) and not all(_is_turn(each) for each in each_one):
+        # Text that happens to be JSON, or text.
+        if name is not None:
+            notes.append(f"{name}: not JSON (cut off?), read as text")
+        return [{"role": role, "content": value}]
+    if all(isinstance(each, dict) and "type" in each and _ROLES.isdisjoint(each) for each in each_one):
+        # Parts, or items of one turn each, which say by themselves whose they are.
+        return each_one if any("content" in each or "call_id" in each for each in each_one) else [_turn(role, each_one)]
+    return [_turn(role, each) if isinstance(each, str) else each for each in each_one]
+
+
+def _turn(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
 
 
 def _is_turn(value: Any) -> bool:
