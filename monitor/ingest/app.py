@@ -131,12 +131,12 @@ class Receiver:
                 lease.release()
                 response = await _refusal(request, refusal, refused)
         except ClientDisconnect:
-            lease.release()
             response = Response(status_code=499)
         except Exception as error:  # by class: its text may quote anything
-            lease.release()
             logs.logger().error("a request failed", route=route, error=type(error).__name__)
             response = refused(500, "internal error", {"Connection": "close"})
+        finally:
+            lease.release()
         metrics.INGEST_REQUESTS.labels(route, str(response.status_code)).inc()
         metrics.INGEST_SECONDS.labels(route).observe(time.perf_counter() - began)
         return response
@@ -171,14 +171,15 @@ class Receiver:
     async def _store(self, records: list[OutRecord], lease: Lease) -> None:
         """Returns when all records are safe; the lease is released when the sink is done with them."""
         if not records:
-            lease.release()
             return
         lease.resize(sum(len(record.value) + RECORD_BYTES for record in records))
+        # It is the sink's, whatever becomes of the request.
+        held = lease.hand_over()
         loop = asyncio.get_running_loop()
         safe: asyncio.Future[None] = loop.create_future()
 
         def finish(error: SinkError | None) -> None:
-            lease.release()
+            held.release()
             if safe.done():
                 return
             if error is None:

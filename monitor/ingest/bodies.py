@@ -8,7 +8,6 @@ decode. The lease holds the bytes as they come. What decompression makes is boun
 from __future__ import annotations
 
 import asyncio
-import io
 import zlib
 
 import zstandard
@@ -27,6 +26,8 @@ _THREAD_BYTES = 64 * 1024
 _GZIP_BITS = zlib.MAX_WBITS + 16
 # The largest window that a zstd decoder should accept (RFC 8878, 3.1.1.1.2).
 _ZSTD_WINDOW = 8 * 1024 * 1024
+# Four bytes may be a block of 128 KiB.
+_ZSTD_STEP = 256
 
 
 async def read_body(request: Request, lease: Lease, *, max_bytes: int, seconds: float) -> bytes:
@@ -109,13 +110,24 @@ def _has_zlib_header(raw: bytes) -> bool:
 
 def _unzstd(raw: bytes, max_bytes: int) -> bytes:
     """One frame or several."""
-    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    frames = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    decoder = frames.decompressobj()
     parts: list[bytes] = []
-    left = max_bytes + 1
-    with decoder.stream_reader(io.BytesIO(raw), read_across_frames=True) as reader:
-        while left > 0 and (part := reader.read(left)):
-            parts.append(part)
-            left -= len(part)
+    size = 0
+    rest = memoryview(raw)
+    while rest:
+        # The decoder has no limit of its own: so little goes in that not much can come out.
+        step = rest[:_ZSTD_STEP]
+        part = decoder.decompress(step)
+        parts.append(part)
+        size += len(part)
+        rest = rest[len(step) - (len(decoder.unused_data) if decoder.eof else 0) :]
+        if size > max_bytes:
+            return b"".join(parts)
+        if decoder.eof and rest:
+            decoder = frames.decompressobj()
+    if not decoder.eof:
+        raise EOFError
     return b"".join(parts)
 
 

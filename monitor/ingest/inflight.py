@@ -46,6 +46,12 @@ class Lease:
         self._held.change(size - self._bytes)
         self._bytes = size
 
+    def hand_over(self) -> Lease:
+        """A lease for whoever goes on with the bytes; this one holds nothing then."""
+        other = Lease(self._held)
+        other._bytes, self._bytes = self._bytes, 0
+        return other
+
     def release(self) -> None:
         """May be called again."""
         self.resize(0)

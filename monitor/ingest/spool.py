@@ -10,19 +10,21 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from monitor.ingest import metrics
 from monitor.ingest.record import OutRecord
 from monitor.ingest.refused import SinkError, SinkFullError
 from monitor.ingest.sinks import Done
-from monitor.stream.spool import SpoolFullError, SpoolWriter, encode_line
+from monitor.stream.spool import SpoolError, SpoolFullError, SpoolWriter, encode_line
 from monitor.telemetry import logs
 
 # Requests that share a sync, at most.
 _MAX_TOGETHER = 256
-_SEGMENT_SHARE = 16
-_MAX_SEGMENT_BYTES = 67_108_864
+# A reader deletes no segment that is being written: it ends so long after its first line.
+_ROLL_SECONDS = 60.0
 # A failure is shown by `trouble` for so long; then a request may try again.
 _TROUBLE_SECONDS = 15.0
 
@@ -34,8 +36,7 @@ class SpoolSink:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.name = f"the spool {folder}"
-        segment = min(max(max_bytes // _SEGMENT_SHARE, 1), _MAX_SEGMENT_BYTES)
-        self._writer = SpoolWriter(folder, max_bytes=max_bytes, segment_bytes=segment)
+        self._writer = SpoolWriter(folder, max_bytes=max_bytes)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._failed_at = float("-inf")
         self._why = ""
@@ -43,7 +44,8 @@ class SpoolSink:
         self._thread.start()
 
     def submit(self, records: Sequence[OutRecord], done: Done) -> None:
-        self._waiting.put(([encode_line(record.value, record.headers) for record in records], done))
+        now = datetime.now(UTC)
+        self._waiting.put(([encode_line(record.value, record.headers, now) for record in records], done))
 
     @property
     def trouble(self) -> str | None:
@@ -55,7 +57,17 @@ class SpoolSink:
         self._writer.close()
 
     def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
+        roll_at = time.monotonic() + _ROLL_SECONDS
+        while True:
+            if time.monotonic() > roll_at:
+                self._roll()
+                roll_at = time.monotonic() + _ROLL_SECONDS
+            try:
+                first = self._waiting.get(timeout=_ROLL_SECONDS)
+            except queue.Empty:
+                continue
+            if first is None:
+                return
             together = [first]
             last = False
             while len(together) < _MAX_TOGETHER and not self._waiting.empty():
@@ -68,6 +80,10 @@ class SpoolSink:
             if last:
                 return
 
+    def _roll(self) -> None:
+        with suppress(SpoolError):  # the next append says so
+            self._writer.roll()
+
     def _append(self, together: Sequence[_Waiting]) -> None:
         try:
             self._writer.append([line for lines, _ in together for line in lines])
@@ -78,8 +94,8 @@ class SpoolSink:
                     self._append([one])
                 return
             self._fail(together, SinkFullError("the spool is full; start awry run, or raise spool_max_bytes"))
-        except OSError as error:
-            self._fail(together, SinkError(f"the spool cannot be written ({type(error).__name__})"))
+        except SpoolError:
+            self._fail(together, SinkError("the spool cannot be written"))
         else:
             self._failed_at = float("-inf")
             metrics.INGEST_MESSAGES.inc(sum(len(lines) for lines, _ in together))
