@@ -1,9 +1,10 @@
 """From a record's payload to wire messages, whatever the format; the one way in.
 
 Contract: `parse(payload, headers)` gives at least one WireMessage or Invalid, in order; the index of each is its
-sub-index. Only formats of MAY_BE_EMPTY may give none: a request of OpenTelemetry that is about other things. It never raises for what is in the payload. A JSON array is read element by element (unless it is itself one
-conversation), at most MAX_MESSAGES of them. Formats are recognised by their content, unless the record's header
-`awry_format` or the setting `format` names one.
+sub-index. Only formats of MAY_BE_EMPTY may give none: a request of OpenTelemetry that is about other things. It never
+raises for what is in the payload. A JSON array is read element by element (unless it is itself one conversation), at
+most MAX_MESSAGES of them. Formats are recognised by their content, unless the record's header `awry_format` or the
+setting `format` names one.
 
 Headers of a record: CloudEvents in binary mode (`ce_id`, `ce_time`, ...) fill in `id` and `timestamp` where the payload
 has none; they and `traceparent` are kept as attributes.

@@ -34,11 +34,12 @@ def check(
     in no group and without committing. No text of a message is printed. Exit status 1: a message could not be read.
     """
     from monitor.cli.render.checked import Summary, document, print_checked, print_document
+    from monitor.service.bootstrap import parse_options
     from monitor.settings import load_settings
-    from monitor.stream.parse import ParseOptions, Parser
+    from monitor.stream.parse import Parser
 
     settings = load_settings(source=source, format=format, start_from=start_from, follow=False, state_dir=state_dir)
-    parser = Parser(ParseOptions(settings.format, settings.mapping))
+    parser = Parser(parse_options(settings))
     summary = Summary()
     for record in _records(settings, limit):
         if record.tombstone:

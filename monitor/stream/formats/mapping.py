@@ -99,7 +99,7 @@ def _compiled(name: str, expression: Any) -> Any:
             _check_call(function, arguments)
     except (JMESPathError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise SettingsError(f"mapping.{name}: {expression!r} is no JMESPath expression ({reason})") from None
+        raise SettingsError(f"mapping.{name}: {expression[:80]!r} is no JMESPath expression ({reason[:200]})") from None
     return compiled
 
 
@@ -115,10 +115,10 @@ def _calls(node: Any) -> Iterator[tuple[str, int]]:
 def _check_call(name: str, arguments: int) -> None:
     if name not in Functions.FUNCTION_TABLE:
         raise JMESPathError(f"unknown function {name}()")
-    _, signature = Functions.FUNCTION_TABLE[name]
+    signature = Functions.FUNCTION_TABLE[name]["signature"]
     variadic = bool(signature) and signature[-1].get("variadic", False)
     if arguments != len(signature) and not (variadic and arguments >= len(signature)):
-        raise JMESPathError(f"{name}() takes {len(signature)} arguments")
+        raise JMESPathError(f"{name}() takes {len(signature)} arguments{' or more' if variadic else ''}")
 
 
 def _search(expression: Any, value: Any, name: str, notes: list[str]) -> Any:
