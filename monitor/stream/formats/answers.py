@@ -37,6 +37,7 @@ _USAGE = {
     "cached_tokens": ("cache_read_input_tokens", "cachedContentTokenCount", "cached_tokens", "cacheReadInputTokens"),
     "reasoning_tokens": ("thoughtsTokenCount", "reasoning_tokens"),
 }
+_USAGE_OF = {key: name for name, keys in _USAGE.items() for key in keys}
 _FINISHED = ("finish_reason", "finishReason", "stop_reason", "stopReason")
 
 
@@ -222,9 +223,7 @@ def _usage(usage: dict[str, Any], into: dict[str, Any]) -> None:
     for key in ("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details"):
         if isinstance(usage.get(key), dict):
             details.append(usage[key])
-    for name, keys in _USAGE.items():
-        for key in keys:
-            count = next((each[key] for each in details if isinstance(each.get(key), int)), None)
-            if count is not None:
-                into.setdefault(name, count)
-                break
+    for each in details:
+        for key, count in each.items():
+            if key in _USAGE_OF and isinstance(count, int):
+                into.setdefault(_USAGE_OF[key], count)

@@ -43,7 +43,8 @@ _SETTINGS = {
     "stream": ("stream",),
     "tool_choice": ("tool_choice",),
 }
-SETTING_KEYS = frozenset(key for keys in _SETTINGS.values() for key in keys)
+_SETTING_OF = {key: name for name, keys in _SETTINGS.items() for key in keys}
+SETTING_KEYS = frozenset(_SETTING_OF)
 
 
 def configs(request: Request) -> list[Request]:
@@ -73,12 +74,9 @@ def settings(request: Request) -> dict[str, Any]:
     """Settings under the names of attributes."""
     found: dict[str, Any] = {}
     for each in configs(request):
-        if each is not request or not SETTING_KEYS.isdisjoint(each):
-            for name, keys in _SETTINGS.items():
-                for key in keys:
-                    value = each.get(key)
-                    if isinstance(value, str | int | float) and name not in found:
-                        found[name] = value
+        for key, value in each.items():
+            if key in _SETTING_OF and isinstance(value, str | int | float):
+                found.setdefault(_SETTING_OF[key], value)
     choice, reasoning = request.get("tool_choice"), request.get("reasoning")
     if isinstance(choice, dict) and isinstance(choice.get("type"), str):
         found["tool_choice"] = choice["type"]

@@ -46,16 +46,17 @@ def read_turns(raw: list[Any], into: Reading, default: str = "user") -> list[Tur
     # Whether the last one was an item, not a whole turn.
     open_item = False
     for each in raw:
-        if (
-            type(each) is dict
-            and len(each) == 2
-            and type(each.get("content")) is str
-            and type(each.get("role")) is str
-            and each["role"] in _PLAIN
-            and not open_item
-        ):
-            turns.append(each)
-            continue
+        if type(each) is dict and len(each) == 2 and not open_item:
+            # Almost every turn there is.
+            content, role = each.get("content"), each.get("role")
+            if type(role) is str and role in _PLAIN:
+                if type(content) is str:
+                    turns.append(each)
+                    continue
+                text = _plain(content) if type(content) is list else None
+                if text is not None:
+                    turns.append({"role": role, "content": text})
+                    continue
         made, item = _read(each, into, default, 0)
         if made and turns and (item or open_item) and _one(turns[-1], made[0]):
             turns[-1] = _joined(turns[-1], made.pop(0))
@@ -81,6 +82,17 @@ def read_response(raw: Any, into: Reading) -> str | None:
 def read_tools(raw: Any, into: Reading) -> list[dict[str, Any]]:
     """Declarations of functions in OpenAI's form."""
     return tools.declarations(raw, into)
+
+
+def _plain(parts: list[Any]) -> str | None:
+    """The text of parts that are nothing but text."""
+    texts = []
+    for part in parts:
+        if type(part) is not dict or len(part) != 2 or part.get("type") != "text" or type(part.get("text")) is not str:
+            return None
+        if part["text"]:
+            texts.append(part["text"])
+    return "\n".join(texts)
 
 
 def _one(last: Turn, this: Turn) -> bool:

@@ -41,8 +41,30 @@ class Exchange:
         return set(self.request)
 
 
+# The last one found: every format asks for the exchange of the same value. It holds the value, so its identity is sure.
+_last: tuple[Any, Exchange | None] = (None, None)
+
+
 def of(value: Any) -> Exchange | None:
-    """The exchange in a payload."""
+    """The exchange in a payload, which must not change between two calls."""
+    global _last
+    last = _last
+    if last[0] is value:
+        return last[1]
+    found = _of(value)
+    _last = (value, found)
+    return found
+
+
+def taken(value: Any) -> Exchange | None:
+    """The same, and nothing of it is held any more."""
+    global _last
+    found = of(value)
+    _last = (None, None)
+    return found
+
+
+def _of(value: Any) -> Exchange | None:
     if not isinstance(value, dict):
         return None
     found = _find(value, (), 0)

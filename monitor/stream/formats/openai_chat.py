@@ -63,7 +63,7 @@ def read_any(value: Any) -> list[Draft]:
     """The same for every format of requests and answers: they differ in names, which are all looked for."""
     if isinstance(value, list):
         value = {"messages": value}
-    found = exchange.of(value)
+    found = exchange.taken(value)
     if found is None:
         raise UnreadableError("request: holds no messages, input or prompt")
     return drafts(found)

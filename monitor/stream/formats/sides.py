@@ -25,6 +25,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "trace_id": ("trace_id", "traceId"),
 }
+_NAME_KEYS = frozenset(key for keys in _NAMES.values() for key in keys)
 _IDS = ("custom_id", "id", "request_id", "requestId", "call_id")
 _TIMES = ("timestamp", "start_time", "startTime", "created_at", "createdAt", "started_at", "time")
 _MODELS = ("model", "modelId", "model_id", "request_model")
@@ -39,7 +40,10 @@ _ATTRIBUTES = (
     "request_id",
     "status",
 )
-_ALIASES = {"provider_name": "provider", "requestId": "request_id", "latency_ms": "latency_ms", "cost": "cost"}
+_ATTRIBUTE_OF = {each: each for each in (*_ATTRIBUTES, "latency_ms", "cost")} | {
+    "provider_name": "provider",
+    "requestId": "request_id",
+}
 _MODEL_IN_PATH = re.compile(r"/models?/([A-Za-z0-9._:@-]{1,200}?)(?::[A-Za-z]+|/[a-z-]+)?(?:\?|$)")
 # What is read elsewhere: not kept as an attribute, even where the owner stores all.
 _READ = frozenset(
@@ -69,7 +73,8 @@ def drafts(exchange: Exchange) -> list[Draft]:
         raise UnreadableError("request: holds no messages, input or prompt")
     sources = [*around, request]
     metadata = [each[key] for each in sources for key in _METADATA if isinstance(each.get(key), dict)]
-    named = {name: _first([*sources, *metadata], keys) for name, keys in _NAMES.items()}
+    holders = [each for each in (*sources, *metadata) if not _NAME_KEYS.isdisjoint(each)]
+    named = {name: _first(holders, keys) for name, keys in _NAMES.items()}
     if isinstance(named["conversation_id"], dict):
         named["conversation_id"] = named["conversation_id"].get("id")
     consumer = next((each["consumer"] for each in around if isinstance(each.get("consumer"), dict)), None)
@@ -146,12 +151,9 @@ def _attributes(
     # Other fields at the top, as in awry's own JSON.
     found |= {key: value for key, value in outer.items() if key not in _READ}
     for source in sources:
-        for key in _ATTRIBUTES:
-            if isinstance(source.get(key), str | int | float):
-                found.setdefault(key, source[key])
-        for key, name in _ALIASES.items():
-            if isinstance(source.get(key), str | int | float):
-                found.setdefault(name, source[key])
+        for key, value in source.items():
+            if key in _ATTRIBUTE_OF and isinstance(value, str | int | float):
+                found.setdefault(_ATTRIBUTE_OF[key], value)
     found |= asked.settings(exchange.request)
     found |= answer.attributes
     if answer.id is not None:
