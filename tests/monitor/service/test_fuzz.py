@@ -124,13 +124,16 @@ def payloads(number: int, seed: int) -> Iterator[bytes | None]:
 @pytest.mark.timeout(300)
 def test_ten_thousand_fuzzed_messages(cluster: Cluster, engine: Engine) -> None:
     topic = new_topic(cluster, 3)
-    places = set(produce(cluster, topic, payloads(10_000, seed=4), key=b"key"))
-    assert len(places) == 10_000
+    values = list(payloads(10_000, seed=4))
+    sent = zip(produce(cluster, topic, values, key=b"key"), values, strict=True)
+    # A tombstone is no message.
+    places = {place for place, value in sent if value is not None}
+    assert len(places) > 9_000
     tally, verdicts, dead = run(cluster, topic, engine)
     # A JSON array is as many messages as it has elements.
     rows = {(r["partition"], r["offset"], r["sub"]): r for r in stored(engine, schema.messages)}
     assert {place[:2] for place in rows} == places
-    assert sum(tally.by_status.values()) == len(rows) >= 10_000
+    assert sum(tally.by_status.values()) == len(rows) >= len(places)
     assert not [r["reason"] for r in rows.values() if "reader failed" in (r["reason"] or "")]
     assert tally.by_status.keys() == {"scored", "invalid", "failed", "skipped"}
     letters = {
