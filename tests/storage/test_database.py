@@ -241,3 +241,51 @@ def test_transact_does_not_repeat_a_defect(engine: Engine) -> None:
     with pytest.raises(StorageError, match="UniqueViolation probes pk_probes"):
         transact(engine, work)
     assert calls == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "again"),
+    [
+        # A row that no index can hold is an OperationalError to the driver, and would be as long refused tomorrow.
+        ("INSERT INTO rule_states VALUES (:long, 'r', 'pending', 0, NULL, NULL, '{}', now())", False),
+        ("SELECT 1 / 0", False),
+        ("SELECT nothing", False),
+        ("DO $$ BEGIN RAISE SQLSTATE '25006'; END $$", True),
+        ("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$", True),
+        ("DO $$ BEGIN RAISE SQLSTATE '57P01'; END $$", True),
+        ("DO $$ BEGIN RAISE SQLSTATE '53300'; END $$", True),
+    ],
+)
+def test_what_passes_by_itself_is_tried_again_and_nothing_else(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, statement: str, again: bool
+) -> None:
+    monkeypatch.setattr(database, "_RETRY_SECONDS", (0.01, 0.01))
+    tries = []
+
+    def work(connection: Connection) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            # Random, so that compression does not save it.
+            long = "".join(chr(0x4E00 + (n * n * 7919) % 20000) for n in range(4000))
+            connection.execute(text(statement), {"long": long} if ":long" in statement else {})
+
+    if again:
+        transact(engine, work)
+    else:
+        with pytest.raises(StorageError, match="the batch was refused"):
+            transact(engine, work)
+    assert len(tries) == (2 if again else 1)
+
+
+def test_a_transaction_that_was_idle_for_too_long_is_done_again(engine: Engine) -> None:
+    tries = []
+
+    def work(connection: Connection) -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+            time.sleep(0.5)
+        return int(connection.execute(text("SELECT 7")).scalar_one())
+
+    assert transact(engine, work) == 7
+    assert len(tries) == 2

@@ -247,7 +247,7 @@ def fill_before_logs(engine: Engine, days: list[date]) -> None:
             'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status, reason) '
             "VALUES ('traffic', 0, 100, 'parts', :day, 'invalid', 'messages[0].content: not a string')",
             'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status, reason) '
-            f"VALUES ('traffic', 0, 0, 'refused', :day, 'failed', '{CONFLICT}')",
+            "VALUES ('traffic', 0, 0, 'refused', :day, 'failed', :conflict)",
             'INSERT INTO messages (source, partition, "offset", payload_sha256, day, status) '
             "VALUES ('another', 3, 0, 'aa', :day, 'scored')",
         ):

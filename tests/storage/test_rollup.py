@@ -160,3 +160,14 @@ def test_retention_takes_the_rollups_with_the_scores(engine: Engine) -> None:
     dropped = retain(engine, 3)
     assert dropped.rows["score_rollups"] == 2
     assert [n for _, n, _, _ in totals(engine)] == [1, 1]
+
+
+def test_the_longest_names_stop_nobody(engine: Engine) -> None:
+    """Two names of 512 characters of four bytes would be more than one row of an index holds."""
+    long = "\U0001f600" * 512
+    rows = [message(0, tenant=long, model=long, user_id=long, conversation_id=long, message_id=long)]
+    write(engine, BatchRows([*rows, message(1, tenant="shop")], [score(0, 0.9), score(1, 0.1)]))
+    back(engine, "1 minute")
+    assert roll_up(engine) == 2
+    found = ask(engine, "SELECT DISTINCT tenant, model, n FROM score_rollups WHERE minutes = 5 ORDER BY tenant")
+    assert found == [("shop", "", 1), (long[:250], long[:250], 1)]
