@@ -170,6 +170,41 @@ class Settings(BaseSettings):
         description="HOST:PORT of /metrics, /healthz and /readyz, and of the web page of awry serve; default: "
         "127.0.0.1:9464 for awry serve and with a Kafka source, else none",
     )
+    ingest_listen: str = Field(
+        "127.0.0.1:4318",
+        description="HOST:PORT of awry ingest, with its /metrics, /healthz and /readyz; 4318 is OTLP's",
+    )
+    ingest_topic: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        description="topic that awry ingest writes to; default: the first topic of source, else llm.traffic",
+    )
+    ingest_max_request_bytes: int = Field(
+        16_777_216, ge=1024, description="a larger request, as sent or decompressed, is refused with 413"
+    )
+    ingest_max_bytes: int = Field(
+        134_217_728,
+        ge=1_048_576,
+        description="bytes of requests that awry ingest holds at once; over it requests are refused with 429",
+    )
+    ingest_max_connections: int = Field(
+        512, ge=1, le=65_536, description="connections that awry ingest keeps open; one more is closed at once"
+    )
+    ingest_body_seconds: float = Field(
+        10.0, gt=0, le=300, description="the whole of a request's body must arrive within this time, else 408"
+    )
+    ingest_ack_seconds: float = Field(
+        8.0, ge=0.5, le=300, description="Kafka must acknowledge a request within this time, else 503"
+    )
+    ingest_token_cache_seconds: float = Field(
+        900.0,
+        ge=0,
+        le=86_400,
+        description="while PostgreSQL is away a token is accepted so long after its last look-up; 0: not at all",
+    )
+    spool_max_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, description="size of the spool that awry ingest writes to without Kafka; then 503"
+    )
     logs: Literal["auto", "terminal", "json"] = Field("auto", description="auto: progress on a terminal, else JSON")
 
     @field_validator("critical_from")
@@ -177,6 +212,13 @@ class Settings(BaseSettings):
     def _bands_rise(cls, value: float, info: Any) -> float:
         if "error_from" in info.data and value < info.data["error_from"]:
             raise ValueError("must not be below error_from")
+        return value
+
+    @field_validator("ingest_max_bytes")
+    @classmethod
+    def _holds_a_request(cls, value: int, info: Any) -> int:
+        if "ingest_max_request_bytes" in info.data and value < info.data["ingest_max_request_bytes"]:
+            raise ValueError("must not be below ingest_max_request_bytes")
         return value
 
     @field_validator("destinations")

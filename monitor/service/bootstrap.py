@@ -149,6 +149,7 @@ def building_worker(
         token_budget=settings.token_budget,
         max_tokens=settings.max_tokens,
         skip_over_long=settings.over_long == "skip",
+        max_windows=settings.max_windows,
     )
     with opened_outputs(settings) as outputs:
         policy = replace(policy_of(settings, probes), heartbeats=live)

@@ -78,12 +78,19 @@ def bind(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def running(
-    app: ASGIApp, listener: socket.socket, *, name: str, stop_seconds: int, server_header: str | None = None
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    name: str,
+    stop_seconds: int,
+    server_header: str | None = None,
+    max_connections: int | None = None,
 ) -> Iterator[None]:
-    """Serve in a thread called `name` until the block ends; requests in progress then get `stop_seconds` to finish."""
+    """Serve in a thread called `name` until the block ends; requests in progress then get `stop_seconds` to finish. A
+    connection over `max_connections` is closed at once."""
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=_Protocol if max_connections is None else _limited(max_connections),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -138,6 +145,18 @@ class _Protocol(H11Protocol):
 
     def _close_after(self, begun: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_at(begun + REQUEST_SECONDS, self.timeout_keep_alive_handler)
+
+
+def _limited(max_connections: int) -> type[_Protocol]:
+    """A protocol of a server with so many connections at most."""
+
+    class Limited(_Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > max_connections:
+                transport.close()
+
+    return Limited
 
 
 def _is_error(record: logging.LogRecord) -> bool:
