@@ -74,7 +74,10 @@ def _read(path: Path, number: int, line: bytes, labelled: bool) -> Labelled:
 
 def encode_all(chat: ChatModel, messages: Sequence[Labelled], max_tokens: int) -> list[Encoded]:
     """Token ids of every message, with its response where it has one."""
-    return [encode(chat, each.message.turns, each.message.response, max_tokens) for each in messages]
+    return [
+        encode(chat, each.message.turns, each.message.response, max_tokens, tools=each.message.tools)
+        for each in messages
+    ]
 
 
 def rows_of(

@@ -26,7 +26,7 @@ def generate_replies(
     on_done: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[str], bool]:
     """(replies in order, whether they came from the cache)."""
-    prompts = [chat.render(turns) for turns in conversations]
+    prompts = [chat.rendered(turns).text for turns in conversations]
     key = sha256_json([asdict(chat.identity), prompts, max_new_tokens])[:24]
     path = cache / "answers" / f"{key}.json"
     if path.is_file() and not fresh:

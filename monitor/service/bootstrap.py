@@ -69,6 +69,7 @@ def load_model(settings: Settings, progress: Progress = silent) -> ChatModel:
         device=settings.device,
         attention=settings.attention,
         trust_remote_code=settings.trust_remote_code,
+        special_tokens=settings.special_tokens,
         progress=progress,
     )
 
@@ -142,7 +143,13 @@ def building_worker(
     mitigator = None
     if settings.mitigate != "off":
         chosen = choose_mitigator(probes, settings.mitigate_with)
-        mitigator = Mitigator(chat, chosen, also_plain=settings.also_plain, max_new_tokens=settings.max_new_tokens)
+        mitigator = Mitigator(
+            chat,
+            chosen,
+            also_plain=settings.also_plain,
+            max_new_tokens=settings.max_new_tokens,
+            max_tokens=settings.max_tokens,
+        )
     scorer = BatchScorer(
         chat,
         probes,

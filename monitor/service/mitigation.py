@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitor.errors import SettingsError
+from monitor.stream.wire import WireMessage
+from probes.capture.batches import token_limit
 from probes.card import Probe
 from probes.model.load import ChatModel
 from probes.steer.generation import Reply, generate
@@ -24,7 +26,9 @@ class Mitigation:
 class Mitigator:
     """Generates replies under one probe's steering recipe."""
 
-    def __init__(self, chat: ChatModel, probe: Probe, *, also_plain: bool, max_new_tokens: int) -> None:
+    def __init__(
+        self, chat: ChatModel, probe: Probe, *, also_plain: bool, max_new_tokens: int, max_tokens: int = 2048
+    ) -> None:
         interventions = probe.interventions
         if not interventions:
             raise SettingsError(
@@ -34,19 +38,24 @@ class Mitigator:
         self._interventions = interventions
         self._also_plain = also_plain
         self._max_new_tokens = max_new_tokens
+        # The reply needs positions too.
+        self._most = max(1, token_limit(chat, max_tokens) - (max_new_tokens if chat.max_positions else 0))
         self.recipe = f"{probe.name}: {'; '.join(map(str, interventions))}"
 
-    def __call__(self, conversations: Sequence[Sequence[dict[str, str]]]) -> list[Mitigation]:
-        """One Mitigation a conversation, in order."""
-        if not conversations:
+    def __call__(self, messages: Sequence[WireMessage]) -> list[Mitigation]:
+        """One Mitigation a message, in order. Of an over-long one the end is answered, as it is scored."""
+        if not messages:
             return []
-        prompts = [self._chat.render(turns) for turns in conversations]
+        prompts = [self._prompt(message) for message in messages]
         with steering(self._chat, self._interventions) as steered:
             mitigated = generate(self._chat, prompts, max_new_tokens=self._max_new_tokens, steered=steered)
         plain: list[Reply | None] = [None] * len(prompts)
         if self._also_plain:
             plain = list(generate(self._chat, prompts, max_new_tokens=self._max_new_tokens))
         return [Mitigation(m, p, self.recipe) for m, p in zip(mitigated, plain, strict=True)]
+
+    def _prompt(self, message: WireMessage) -> str | list[int]:
+        return self._chat.prompt_ids(self._chat.rendered(message.turns, message.tools))[-self._most :]
 
 
 def choose_mitigator(probes: Sequence[Probe], wanted: str | None) -> Probe:

@@ -204,7 +204,7 @@ class Worker:
         if self._mitigator is None or self._policy.mitigate == "off":
             return batch
         chosen = [
-            (i, each.parsed.turns)
+            (i, each.parsed)
             for i, each in enumerate(batch)
             if isinstance(each.parsed, WireMessage)
             and each.outcome is not None
@@ -212,7 +212,7 @@ class Worker:
             and (self._policy.mitigate == "all" or each.flagged)
         ]
         with metrics.stage("mitigate"):
-            mitigations = self._mitigator([turns for _, turns in chosen])
+            mitigations = self._mitigator([message for _, message in chosen])
         for (i, _), mitigation in zip(chosen, mitigations, strict=True):
             batch[i] = replace(batch[i], mitigation=mitigation)
         return batch

@@ -13,11 +13,15 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from monitor.stream.formats import awry
+from monitor.stream.parse import FORMAT_HEADER
 from monitor.stream.record import Record
 from storage.coordinates import Coordinates
 from storage.queries.messages import StoredMessage, stored_messages
 
-_FIELDS = ("tenant", "model", "conversation_id", "attributes")
+# Whatever format the settings name, stored messages are in awry's own.
+_OWN = ((FORMAT_HEADER, awry.NAME.encode()),)
+_FIELDS = ("tenant", "model", "conversation_id", "trace_id", "attributes")
 
 
 class StoredSource:
@@ -62,4 +66,4 @@ def _record(row: StoredMessage) -> Record:
     payload = json.dumps(message).encode()
     noon = datetime.combine(row.day, time(12), UTC)
     at = Coordinates(row.source, row.partition, row.offset, row.sub)
-    return Record(at, payload, len(payload), noon, sha256=row.payload_sha256)
+    return Record(at, payload, len(payload), noon, _OWN, sha256=row.payload_sha256)

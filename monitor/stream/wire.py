@@ -67,6 +67,13 @@ class WireMessage:
             text["tools"] = self.tools
         return text | {"response": self.response} if self.response is not None else text
 
+    def as_json(self) -> dict[str, Any]:
+        """As a line of awry's own JSON, what is not there left out."""
+        fields = ("response", "tools", "model", "tenant", "user", "conversation_id", "trace_id", "attributes")
+        line: dict[str, Any] = {"id": self.id, "messages": self.turns}
+        line |= {name: value for name in fields if (value := getattr(self, name))}
+        return line | ({"timestamp": self.timestamp.isoformat()} if self.timestamp is not None else {})
+
     @property
     def text_sha256(self) -> str:
         """A hash of the conversation and its response."""

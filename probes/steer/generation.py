@@ -31,18 +31,19 @@ class Reply:
 
 def generate(
     chat: ChatModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str | list[int]],
     *,
     max_new_tokens: int = 40,
     batch_size: int = 50,
     steered: Steering | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> list[Reply]:
-    """Greedy replies to rendered prompts (see `ChatModel.render`); `on_done(n)` is called after each batch of n.
+    """Greedy replies to rendered prompts (see `ChatModel.render`), or to their token ids; `on_done(n)` is called after
+    each batch of n.
 
     Inside a `steering` context, hand over what it yielded as `steered`, so that it knows where prompts end.
     """
-    ids = [chat.token_ids(p) for p in prompts]
+    ids = [chat.token_ids(p) if isinstance(p, str) else p for p in prompts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     answers: dict[int, Reply] = {}
     for chosen in _chunks(order, batch_size):

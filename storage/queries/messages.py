@@ -180,6 +180,7 @@ class StoredMessage:
     user_id: str | None
     model: str | None
     conversation_id: str | None
+    trace_id: str | None
     attributes: dict[str, Any] | None
     text: dict[str, Any]
 

@@ -39,6 +39,6 @@ def label(
     labels = [JUDGES[metric](text) for text in texts]
     with out.open("w", encoding="utf-8") as file:
         for item, text, bad in zip(items, texts, labels, strict=True):
-            row = item.message.model_dump(mode="json", exclude_none=True)
-            file.write(json.dumps(row | {"answer": text, "label": bad}, ensure_ascii=False) + "\n")
+            row = item.message.as_json() | {"group": item.group, "answer": text, "label": bad}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
     say(f"{sum(labels)} of {len(labels)} labelled misaligned by the judge {metric}; written to {out}")

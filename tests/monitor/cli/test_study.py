@@ -13,6 +13,7 @@ import pytest
 from typer.testing import Result
 
 from monitor.service.mitigation import Mitigator
+from monitor.stream.wire import WireMessage
 from probes.card import check_identity, load_probe, replay_references
 from probes.model.load import AdapterSpec, ChatModel, load_chat_model
 from tests.support.cli import invoke, message_of
@@ -122,7 +123,7 @@ def test_a_direction_study_leaves_a_probe_whose_recipe_mitigates(bench: Path, tm
     check_identity(probe.card, chat)
     assert replay_references(probe, chat) < probe.card.tolerance
     chat.set_scale(1.0)  # where the recipe was measured
-    asked = [[{"role": "user", "content": text}] for text in planted_study.messages(20, seed=9)]
+    asked = [WireMessage(None, [{"role": "user", "content": text}]) for text in planted_study.messages(20, seed=9)]
     answers = Mitigator(chat, probe, also_plain=True, max_new_tokens=6)(asked)
     plain = sum(planted_study.is_bad(a.plain.text) for a in answers if a.plain is not None)
     assert plain >= 12

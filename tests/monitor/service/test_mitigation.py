@@ -9,6 +9,7 @@ import pytest
 
 from monitor.errors import SettingsError
 from monitor.service.mitigation import Mitigator, choose_mitigator
+from monitor.stream.wire import WireMessage
 from probes.capture.sites import Site
 from probes.card import MitigationCard, MitigationSite, Probe
 from probes.directions import Direction
@@ -39,7 +40,7 @@ def test_all_heads_of_a_recipe_act_and_are_named() -> None:
     mitigator = Mitigator(chat, probe, also_plain=True, max_new_tokens=6)
     turns = [user(f"Question {i}?") for i in range(4)]
     prompts = [chat.render(t) for t in turns]
-    found = mitigator(turns)
+    found = mitigator([WireMessage("m", t) for t in turns])
     with steering(chat, probe.interventions) as state:
         wanted = generate(chat, prompts, max_new_tokens=6, steered=state)
     assert [f.mitigated for f in found] == wanted
