@@ -12,6 +12,7 @@ from typing import Any
 from monitor.stream.formats.text import structured
 
 _MAX_PARTS = 16
+_NAMES = frozenset(("role", "content", "tool_calls", "function_call"))
 
 
 def nested(attributes: dict[str, Any], prefix: str) -> list[Any]:
@@ -47,7 +48,8 @@ def _listed(value: Any) -> Any:
 
 def openllmetry_turns(attributes: dict[str, Any], prefix: str, role: str) -> list[dict[str, Any]]:
     """Turns under `gen_ai.prompt` or `gen_ai.completion`."""
-    return [_openllmetry_turn(each, role) for each in _objects(nested(attributes, prefix))]
+    found = _objects(nested(attributes, prefix))
+    return [_openllmetry_turn(each, role) for each in found if not _NAMES.isdisjoint(each)]
 
 
 def _openllmetry_turn(raw: dict[str, Any], role: str) -> dict[str, Any]:

@@ -70,6 +70,8 @@ def decode(payload: bytes, kind: str | None = None) -> dict[str, Any]:
                 records += _parts(payload, start, stop, _SECOND, MAX_RECORDS - number - len(records))
         number += len(records)
         resources.append((about, records))
+    if payload and not resources:
+        raise UnreadableError(_BROKEN)
     kind = kind or _kind(payload, (record for _, records in resources for record in records))
     scopes, leaves, read = ("scopeLogs", "logRecords", _log) if kind == LOGS else ("scopeSpans", "spans", _span)
     return {
