@@ -47,6 +47,19 @@ def _date_macro() -> str:
 _DATE_MACRO = _date_macro()
 
 
+class TemplateRefusal(ModelError):
+    """A template refused turns; `error` is the class of what it raised.
+
+    A role that is none of the known ones may be text, and is called `other`.
+    """
+
+    def __init__(self, model: str, turns: Sequence[Mapping[str, Any]], error: str) -> None:
+        roles = [role if (role := turn.get("role")) in KNOWN_ROLES else "other" for turn in turns[:20]]
+        more = f" and {len(turns) - 20} more turns" if len(turns) > 20 else ""
+        super().__init__(f"messages: the chat template of {model} refused the roles {roles}{more} ({error})")
+        self.model, self.error = model, error
+
+
 class ChatTemplate:
     """The template of one tokenizer; the tokenizer's `chat_template` may change between calls."""
 
@@ -76,7 +89,7 @@ class ChatTemplate:
                 list(turns), tokenize=False, add_generation_prompt=answering, date_string=TEMPLATE_DATE, **options
             )
         except Exception as error:  # jinja raises its own and the template's errors; none may carry prompt text
-            raise refused(self._model, turns, error) from None
+            raise TemplateRefusal(self._model, turns, type(error).__name__) from None
         return text
 
     def _source(self, with_tools: bool) -> str:
@@ -90,12 +103,3 @@ class ChatTemplate:
         if not template:
             raise ModelError(f"model: {self._model} has no chat template; use an instruct model")
         return _DATE_MACRO + template if "strftime_now" in template else str(template)
-
-
-def refused(model: str, turns: Sequence[Mapping[str, Any]], error: Exception) -> ModelError:
-    """The template's refusal. A role that is none of the known ones may be text, and is called `other`."""
-    roles = [role if (role := turn.get("role")) in KNOWN_ROLES else "other" for turn in turns[:20]]
-    more = f" and {len(turns) - 20} more turns" if len(turns) > 20 else ""
-    return ModelError(
-        f"messages: the chat template of {model} refused the roles {roles}{more} ({type(error).__name__})"
-    )

@@ -9,9 +9,11 @@ import torch
 
 from monitor.service.batch_rows import Outcome
 from monitor.service.scoring import BatchScorer
+from monitor.stream.wire import WireMessage
 from monitor.telemetry import metrics
 from probes.model.load import ChatModel
 from probes.scoring import Scorer
+from tests.probes.model.templates import CHATML, GEMMA, QWEN, call, chat_with, tool
 from tests.support.stream.worker import MAX_TOKENS, make_probe, scores_of, wire_message
 
 PROMPTS = [f"prompt {n}" for n in range(8)]
@@ -81,3 +83,166 @@ def test_a_single_message_is_tried_once_more_too(scorer: BatchScorer, monkeypatc
     sizes = failing(monkeypatch, lambda _rows, call: RuntimeError("a hiccup") if call == 1 else None)
     assert [o.status for o in score(scorer, PROMPTS[:1])] == ["scored"]
     assert sizes == [1, 1]
+
+
+# What a template refuses, what is too long, what is written in control tokens
+
+
+def message(*turns: tuple[str, str], **more: Any) -> WireMessage:
+    return WireMessage("m", [{"role": role, "content": content} for role, content in turns], **more)
+
+
+def scorer_of(chat: ChatModel, *aggregations: str, **options: Any) -> BatchScorer:
+    probes = [
+        make_probe(chat, a.replace("_", "-").replace("(", "-").rstrip(")"), aggregation=a)
+        for a in aggregations or ("last_prompt",)
+    ]
+    settings = {"token_budget": 4096, "max_tokens": MAX_TOKENS, "skip_over_long": False, **options}
+    return BatchScorer(chat, probes, **settings)
+
+
+def words(n: int) -> str:
+    return "".join(f"{i:04d} " for i in range(n))
+
+
+def test_an_ordinary_message_is_read_whole_and_as_it_is(chat: ChatModel) -> None:
+    (found,) = scorer_of(chat)([message(("user", "Hi"))])
+    assert (found.status, found.rendered, found.notes, found.partial) == ("scored", "template", (), ())
+    assert (found.special_tokens, found.windows) == (0, ())
+
+
+def test_turns_that_the_template_refuses_are_scored_in_a_form_that_it_takes() -> None:
+    chat = chat_with(GEMMA)
+    sent = [message(("developer", "Be kind."), ("user", "Hi")), message(("user", "Be kind.\n\nHi"))]
+    adapted, plain = scorer_of(chat)(sent)
+    assert (adapted.status, adapted.rendered) == ("scored", "adapted")
+    assert adapted.notes == ("developer turn rendered as system", "system turn joined to the first user turn")
+    assert adapted.scores[0].score == pytest.approx(plain.scores[0].score, abs=1e-5)
+    assert plain.rendered == "template"
+
+
+def test_tools_are_read_with_the_models_template() -> None:
+    chat = chat_with(QWEN)
+    definitions = [tool("mail", "Sends mail to anybody")]
+    with_tools, without = scorer_of(chat, max_tokens=1024)(
+        [message(("user", "Hi"), tools=definitions), message(("user", "Hi"))]
+    )
+    assert (with_tools.status, with_tools.rendered) == ("scored", "template")
+    assert with_tools.tokens is not None
+    assert without.tokens is not None
+    assert with_tools.tokens > without.tokens + len("Sends mail to anybody")
+
+
+def test_a_conversation_that_no_form_of_is_taken_is_skipped_with_its_roles() -> None:
+    chat = chat_with(CHATML)
+    scorer = scorer_of(chat)
+    chat.tokenizer.chat_template = "{{ raise_exception('never ' + messages[0].content) }}"
+    (found,) = scorer([message(("user", "secret"), ("secret role", "secret"))])
+    assert found.status == "skipped"
+    assert found.reason is not None
+    assert "refused the roles ['user', 'other']" in found.reason
+    assert "secret" not in found.reason
+
+
+def test_what_breaks_in_tokenising_is_failed(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = scorer_of(chat)
+
+    def breaks(_self: ChatModel, _text: str) -> list[int]:
+        raise ZeroDivisionError("quotes the prompt")
+
+    monkeypatch.setattr(ChatModel, "token_ids", breaks)
+    (found,) = scorer([message(("user", "Hi"))])
+    assert (found.status, found.reason) == ("failed", "tokenising failed: ZeroDivisionError")
+
+
+def test_a_prompt_without_tokens_is_skipped() -> None:
+    chat = chat_with(CHATML)
+    scorer = scorer_of(chat)
+    chat.tokenizer.chat_template = "{{ messages[0].content }}"
+    empty, full = scorer([message(("user", "")), message(("user", "Hi"))])
+    assert (empty.status, empty.reason) == ("skipped", "nothing to read: no tokens")
+    assert full.status == "scored"
+
+
+def test_parts_that_were_not_read_make_it_partial(chat: ChatModel) -> None:
+    (found,) = scorer_of(chat)([message(("user", "What is this? [image]"), unread={"image": 2})])
+    assert (found.status, found.partial) == ("scored", ("media",))
+
+
+def test_control_tokens_are_counted_wherever_they_are(chat: ChatModel) -> None:
+    calls = [call("f", {"x": "<|end|>"})]
+    turns = [
+        {"role": "user", "content": "a<|end|><|user|>b"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+    ]
+    (found,) = scorer_of(chat)([WireMessage("m", turns, response="<|end|>", tools=[])])
+    assert found.special_tokens == 4
+
+
+def test_an_over_long_message_is_read_in_windows_beside_its_score(chat: ChatModel) -> None:
+    scorer = scorer_of(chat, max_windows=4)
+    long = words(300)
+    found, mate = scorer([message(("user", long)), message(("user", "Hi"))])
+    assert (found.status, found.partial) == ("truncated", ("length",))
+    assert found.scores[0].score == pytest.approx(scores_of(chat, make_probe(chat), [long])[0], abs=1e-4)
+    assert [w.window for w in found.windows] == [0, 1, 2, 3]
+    assert found.windows[0].first_token == 0
+    assert found.windows[-1].first_token + found.windows[-1].tokens == len(long)
+    for window in found.windows:
+        piece = long[window.first_token : window.first_token + window.tokens]
+        ((name, score),) = window.scores
+        assert name == "last-prompt"
+        assert score == pytest.approx(scores_of(chat, make_probe(chat), [piece])[0], abs=1e-4)
+    assert (mate.status, mate.windows) == ("scored", ())
+
+
+def test_windows_cost_no_more_than_their_budget(chat: ChatModel) -> None:
+    for budget in (0, 1, 3):
+        scorer = scorer_of(chat, max_windows=budget)
+        (found,) = scorer([message(("user", words(2000)))])
+        assert len(found.windows) == budget
+        assert found.partial == ("length",)
+        assert scorer.tokens <= (budget + 1) * MAX_TOKENS
+
+
+def test_a_window_counts_for_the_probes_that_read_its_span(chat: ChatModel) -> None:
+    scorer = scorer_of(chat, "last_prompt", "mean(response)", max_windows=8)
+    (found,) = scorer([message(("user", words(60)), response=words(60))])
+    assert found.status == "truncated"
+    names = [[name for name, _ in w.scores] for w in found.windows]
+    assert ["last-prompt"] in names
+    assert ["mean-response"] in names
+    assert all(len(one) == 1 for one in names)
+
+
+def test_a_window_that_breaks_costs_the_message_nothing(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = scorer_of(chat, max_windows=4)
+    whole = scorer([message(("user", words(300)))])[0]
+    forward = Scorer.__call__
+
+    def call(self: Scorer, batch: Any) -> Any:
+        if (batch.ids[:, 10] == batch.ids[0, 10]).all() and len(batch.rows) == 1 and batch.tokens == MAX_TOKENS:
+            return forward(self, batch)
+        raise RuntimeError("windows are shorter than the reading")
+
+    monkeypatch.setattr(Scorer, "__call__", call)
+    (found,) = scorer([message(("user", words(300)))])
+    assert (found.status, found.partial, found.windows) == ("truncated", ("length",), ())
+    assert found.scores[0].score == pytest.approx(whole.scores[0].score, abs=1e-5)
+    monkeypatch.undo()
+
+    def no_windows(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("monitor.service.scoring.windows", no_windows)
+    (found,) = scorer([message(("user", words(300)))])
+    assert (found.status, found.windows) == ("truncated", ())
+
+
+def test_over_long_is_skipped_where_that_is_set(chat: ChatModel) -> None:
+    scorer = scorer_of(chat, skip_over_long=True)
+    (found,) = scorer([message(("user", words(300)))])
+    assert (found.status, found.windows) == ("skipped", ())
+    assert found.reason == f"longer than max_tokens={MAX_TOKENS} (over_long=skip)"
+    (found,) = scorer_of(chat, skip_over_long=True, max_tokens=9999)([message(("user", words(300)))])
+    assert found.reason == "longer than the model's 1024 positions (over_long=skip)"
