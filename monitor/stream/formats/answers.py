@@ -136,6 +136,7 @@ _ENVELOPE = frozenset(
     [
         "status",
         "status_code",
+        "body",
         "statusCode",
         "headers",
         "request_id",

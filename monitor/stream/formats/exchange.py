@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.stream.formats import answers, inner
+from monitor.stream.formats import answers, asked, inner
 from monitor.stream.formats.joined import joined
 
 _MAX_WRAPS = 6
@@ -111,7 +111,9 @@ def _find(
         if isinstance(within, str):
             within = inner.structure(within)
         if isinstance(within, list) and within and all(isinstance(each, dict) for each in within[:4]):
-            within = {"messages": within} if _turns(within[0]) else None
+            # Turns alone: what the model may call then stands beside them.
+            beside = {each: value[each] for each in asked.TOOL_KEYS if each in value}
+            within = {"messages": within, **beside} if _turns(within[0]) else None
         if isinstance(within, dict):
             found = _find(within, (*around, value), depth + 1)
             if found is not None:
@@ -134,7 +136,7 @@ def _turns(raw: dict[str, Any]) -> bool:
 def _response(value: dict[str, Any]) -> Any:
     for key in _RESPONSES:
         response = value.get(key)
-        if response is not None:
+        if response is not None and response != "":
             if isinstance(response, str) and key != "completion":
                 return inner.structure(response) if _logged(response) else response
             return response

@@ -148,8 +148,8 @@ def _attributes(
         found |= {
             key: value for key, value in each.items() if key not in _READ and isinstance(value, str | int | float)
         }
-    # Other fields at the top, as in awry's own JSON.
-    found |= {key: value for key, value in outer.items() if key not in _READ}
+    # Other fields at the top, as in awry's own JSON; objects there would be copies of the request.
+    found |= {key: value for key, value in outer.items() if key not in _READ and isinstance(value, str | int | float)}
     for source in sources:
         for key, value in source.items():
             if key in _ATTRIBUTE_OF and isinstance(value, str | int | float):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from monitor.stream.formats import asked
 from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.exchange import Exchange
 from monitor.stream.formats.sides import drafts
@@ -31,8 +32,10 @@ def read(value: Any) -> list[Draft]:
     if turns is None:
         raise UnreadableError("turns: none found")
     around = value if isinstance(value, dict) else {}
-    rest = {key: each for key, each in around.items() if each is not turns}
-    return drafts(Exchange({"messages": turns}, rest.pop("response", None), (rest,)))
+    asks = (*asked.SYSTEM_KEYS, *asked.TOOL_KEYS)
+    request = {"messages": turns} | {key: each for key, each in around.items() if key in asks}
+    rest = {key: each for key, each in around.items() if each is not turns and key not in asks}
+    return drafts(Exchange(request, rest.pop("response", None), (rest,)))
 
 
 def _turns(value: Any) -> list[Any] | None:
