@@ -1,4 +1,4 @@
-"""Opens the sources and sinks that the settings name: `kafka:TOPIC`, a file, or `-`."""
+"""Opens the sources and sinks that the settings name: `kafka:TOPIC`, files, the spool of `awry ingest`, or `-`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from monitor.stream.sinks import Outputs, Sink
 
 _PREFIX = "kafka:"
+SPOOL = "spool"
 
 
 def topics_of(settings: Settings) -> list[str]:
@@ -65,13 +66,33 @@ def check_source(settings: Settings) -> None:
             return
         for topic in sorted(set(topics) - cluster.topics_with_offsets(settings.kafka_group)):
             raise no_start_offset(settings.kafka_group, topic)
-    elif settings.source != "-" and not Path(settings.source).exists():
-        raise SourceError(f"source: there is no file {settings.source}")
+    elif settings.source not in ("-", SPOOL):
+        _check_files(settings)
+
+
+def _check_files(settings: Settings) -> None:
+    from monitor.stream import jsonl_files as files
+
+    names = files.named(settings.source)
+    for named in names:
+        if not named.pattern and not Path(named.path).exists():
+            raise SourceError(f"source: there is no file {named.path}")
+    if not settings.follow and not files.find(names):
+        raise SourceError(f"source: no file matches {settings.source}")
 
 
 def open_source(settings: Settings, *, group: str | None = None, until_end: bool = False) -> Source:
     """The source; as a member of `group` instead of the live one where that is given."""
     topics = topics_of(settings)
+    if settings.source == SPOOL:
+        from monitor.stream.spool import SpoolSource
+
+        return SpoolSource(
+            settings.state_dir / SPOOL,
+            max_bytes=settings.max_message_bytes,
+            name=settings.source_name,
+            follow=not until_end,
+        )
     if not topics:
         from monitor.stream.jsonl import JsonLines
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from monitor.errors import SourceError
@@ -68,10 +67,11 @@ def test_every_line_once_at_its_offset(
 ) -> None:
     """However the reads cut the file."""
     content = b"\n".join(lines) + (b"\n" if last else b"")
+    assume(not content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")))  # compressed files
     path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("monitor.stream.jsonl._CHUNK", chunk)
+        patch.setattr("monitor.stream.jsonl_bytes.CHUNK", chunk)
         records = read_all(JsonLines(str(path), max_bytes=16), limit)
     expected = [(offset, line) for offset, line in _by_hand(content) if len(line) > 16 or line.strip()]
     assert [(r.at.offset, r.size) for r in records] == [(offset, len(line)) for offset, line in expected]
@@ -156,28 +156,6 @@ def test_a_followed_file_is_read_as_it_grows(tmp_path: Path) -> None:
     thread.join()
     assert [(r.at.offset, r.payload) for r in found] == [(6, b"second"), (13, b"third")]
     assert not source.finished
-    source.close()
-
-
-def test_a_followed_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"first\nsecond\n")
-    source = JsonLines(str(path), follow=True)
-    assert len(source.poll(10, 0.0)) == 2
-    path.write_bytes(b"new\n")
-    with pytest.raises(SourceError, match="became shorter while it was followed"):
-        source.poll(10, 0.0)
-    source.close()
-
-
-def test_a_partial_line_that_shrinks_is_an_error_too(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"first\nsecond")
-    source = JsonLines(str(path), follow=True)
-    source.poll(10, 0.0)
-    os.truncate(path, 8)
-    with pytest.raises(SourceError, match="became shorter"):
-        source.poll(10, 0.0)
     source.close()
 
 
