@@ -170,7 +170,7 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
     }
     timestamp, trace_id = draft.timestamp, draft.trace_id
     if copied:
-        if "ce_specversion" in copied:
+        if copied.get("ce_specversion"):
             names["id"] = names["id"] or fields.name(copied.get("ce_id"), "id", noted)
             timestamp = copied.get("ce_time") if timestamp is None else timestamp
         if trace_id is None:
@@ -182,7 +182,7 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
     turns = read_turns(draft.turns, reading)
     response = read_response(draft.response, reading) if draft.response is not None else None
     tools = read_tools(draft.tools, reading) if draft.tools is not None else []
-    if not any(turn["content"].strip() or turn.get("tool_calls") for turn in turns):
+    if not any(turn.get("tool_calls") or _has_text(turn["content"], reading.unread) for turn in turns):
         kinds = ", ".join(sorted(reading.unread))
         reason = f"nothing readable: only {kinds}" if kinds else "nothing readable: every content is empty"
         if response is not None and response.strip():
@@ -204,6 +204,13 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
         tuple(noted),
         reading.unread,
     )
+
+
+def _has_text(content: str, unread: dict[str, int]) -> bool:
+    """Whether there is anything beside the markers of parts without text."""
+    for kind in unread:
+        content = content.replace(f"[{kind}]", "")
+    return bool(content.strip())
 
 
 def _skipped(reason: str, names: dict[str, str | None], format_: str, reading: Reading) -> Invalid:
