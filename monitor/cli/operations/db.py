@@ -1,15 +1,17 @@
-"""`awry db`: schema, retention and shell."""
+"""`awry db`: schema, retention, scrub and shell."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from monitor.cli import options as o
 from monitor.cli.output import say
@@ -18,7 +20,21 @@ from monitor.cli.tree import Commands
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-commands = Commands("The database: bring the schema up to date, drop what is old, open a shell.")
+    from monitor.settings import Settings
+
+_DAY = ["%Y-%m-%d"]
+SinceDay = Annotated[datetime | None, Option(help="the first day, such as 2026-11-01", formats=_DAY)]
+UntilDay = Annotated[datetime | None, Option(help="the last day, itself included", formats=_DAY)]
+KeepKeys = Annotated[
+    list[str] | None,
+    Option(
+        "--keep-key", help="attribute that stays, whatever it holds; may be given again", show_default="attribute_keys"
+    ),
+]
+AllRows = Annotated[bool, Option("--all", help="rows whose text is stored as well")]
+DryRun = Annotated[bool, Option("--dry-run", help="say what would be done, and do nothing")]
+
+commands = Commands("The database: bring the schema up to date, drop what is old, scrub attributes, open a shell.")
 
 
 @commands.command()
@@ -29,6 +45,7 @@ def upgrade(database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) ->
     with _connected(database_url, state_dir) as engine:
         say(f"the schema is at {database.upgrade(engine)}")
         _make_ahead(engine)
+        _say_what_needs_a_scrub(engine, _settings(database_url, state_dir).attribute_keys)
 
 
 @commands.command()
@@ -51,6 +68,60 @@ def retain(days: o.Days, database_url: o.DatabaseUrl = None, state_dir: o.StateD
         if not dropped.partitions and not dropped.rows:
             say(f"nothing is older than {days} days")
         _make_ahead(engine)
+
+
+@commands.command()
+def scrub(
+    since_day: SinceDay = None,
+    until_day: UntilDay = None,
+    keep_key: KeepKeys = None,
+    all_rows: AllRows = False,
+    dry_run: DryRun = False,
+    actor: o.Actor = None,
+    database_url: o.DatabaseUrl = None,
+    state_dir: o.StateDir = None,
+) -> None:
+    """Take attributes that are not on the allow-list out of the rows of messages, day by day.
+
+    Older versions stored every field that awry does not know, whatever it held, text included. Rows whose text is
+    stored (privacy full) are left alone. Workers may run on; after an interruption start it again. Start and end are
+    recorded in the audit.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from storage.database import check_schema
+    from storage.scrub import Scrubbed
+    from storage.scrub import scrub as scrub_rows
+
+    keep = sorted({*_settings(database_url, state_dir).attribute_keys, *(keep_key or ())})
+    since, until = _date(since_day), _date(until_day)
+    asked = {"since": since and since.isoformat(), "until": until and until.isoformat(), "keep": keep, "all": all_rows}
+    changed, last = 0, since
+
+    def on_day(day: Scrubbed) -> None:
+        nonlocal changed, last
+        changed, last = changed + day.changed, day.day
+        if day.changed:
+            say(f"{day.day}: {day.changed} of {day.looked_at} rows {'would be ' if dry_run else ''}scrubbed")
+
+    def record(action: str, **more: Any) -> None:
+        if not dry_run:
+            _record(engine, actor, action, asked | more)
+
+    with _connected(database_url, state_dir) as engine:
+        check_schema(engine)
+        record("scrub.start")
+        try:
+            scrub_rows(engine, since=since, until=until, keep=keep, all_rows=all_rows, dry_run=dry_run, on_day=on_day)
+        except BaseException:
+            say(f"not finished{f'; go on with --since-day {last}' if last else '; start it again'}")
+            with suppress(SQLAlchemyError):
+                record("scrub.end", rows=changed, finished=False)
+            raise
+        record("scrub.end", rows=changed, finished=True)
+    say(f"{changed} rows {'would be ' if dry_run else ''}scrubbed")
+    if changed and not dry_run:
+        say("what was taken out stays in the server's files until VACUUM and new rows overwrite it, and in backups")
 
 
 @commands.command()
@@ -90,6 +161,36 @@ def _connected(database_url: str | None, state_dir: Path | None) -> Iterator[Eng
         yield engine
     finally:
         engine.dispose()
+
+
+def _settings(database_url: str | None, state_dir: Path | None) -> Settings:
+    from monitor.settings import load_settings
+
+    return load_settings(database_url=database_url, state_dir=state_dir)
+
+
+def _date(given: datetime | None) -> date | None:
+    return given.date() if given is not None else None
+
+
+def _record(engine: Engine, actor: str | None, action: str, after: dict[str, Any]) -> None:
+    from alerts.lifecycle.audit import write_audit_row
+    from monitor.cli.inputs import actor_of
+
+    with engine.begin() as connection:
+        write_audit_row(connection, actor_of(actor), action, after=after)
+
+
+def _say_what_needs_a_scrub(engine: Engine, keep: Collection[str]) -> None:
+    from storage.scrub import needing
+
+    found = needing(engine, keep)
+    if found.rows:
+        number = f"{found.rows}" if found.complete else f"at least {found.rows}"
+        say(
+            f"{number} messages hold attributes that are not on the allow-list, maybe text: awry db scrub takes them "
+            "out, with --dry-run it counts them by day"
+        )
 
 
 def _make_ahead(engine: Engine) -> None:
