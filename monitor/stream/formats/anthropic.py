@@ -26,7 +26,9 @@ _ONLY = frozenset(
         "context_management",
     )
 )
-_BLOCKS = frozenset(("tool_use", "tool_result", "thinking", "redacted_thinking", "document", "search_result"))
+_BLOCKS = frozenset(
+    ("tool_use", "server_tool_use", "tool_result", "thinking", "redacted_thinking", "document", "search_result")
+)
 # Turns whose blocks are looked at.
 _LOOKED_AT = 6
 
@@ -57,7 +59,11 @@ def _blocks(turn: Any) -> bool:
     return isinstance(content, list) and any(
         isinstance(each, dict)
         and isinstance(each.get("type"), str)
-        and (each["type"] in _BLOCKS or (each["type"] == "image" and "source" in each))
+        and (
+            each["type"] in _BLOCKS
+            or each["type"].endswith("_tool_result")
+            or (each["type"] == "image" and "source" in each)
+        )
         for each in content[:8]
     )
 

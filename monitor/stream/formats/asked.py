@@ -128,7 +128,7 @@ def _inputs(request: Request, depth: int) -> list[list[Any]]:
                 # Each may be a whole request.
                 whole = isinstance(each, dict) and depth < 4 and any(name in each for name in INPUT_KEYS)
                 found += (
-                    [_system(each) + one for one in _inputs(each, depth + 1)]
+                    [_system(each) + _beside(each) + one for one in _inputs(each, depth + 1)]
                     if whole
                     else [[each if isinstance(each, dict) else {"role": "user", "content": each}]]
                 )

@@ -32,7 +32,7 @@ _ROLES = {
 _PLAIN = frozenset(("system", "user", "assistant", "developer"))
 _ROLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ROLE_KEYS = ("role", "author", "from", "speaker", "sender")
-_CONTENT_KEYS = ("content", "parts", "value", "text", "contents", "body")
+_CONTENT_KEYS = ("content", "parts", "value", "text", "message", "contents", "body")
 # Items and parts that only an assistant writes.
 _OF_ASSISTANT = ("_call", "_use", "-call")
 _KINDS_OF_ASSISTANT = frozenset(

@@ -21,7 +21,7 @@ ENCRYPTED = "messages: encrypted thinking was not read"
 
 _IDS = ("tool_call_id", "tool_use_id", "toolUseId", "toolCallId", "call_id", "id")
 _NAMES = ("name", "toolName", "tool_name")
-_OUTPUTS = ("output", "content", "response", "result", "results", "outputs", "error", "parts")
+_OUTPUTS = ("stdout", "stderr", "output", "content", "response", "result", "results", "outputs", "error", "parts")
 
 
 class Turning:
@@ -157,13 +157,15 @@ def _read_part(turn: Turning, part: dict[str, Any], depth: int) -> None:
         return
     rest = {}
     for key, value in part.items():
+        if value is None:
+            continue
         by_key = _BY_KEY.get(key)
         if by_key is not None:
             by_key(turn, value, part, depth)
         elif key not in _SILENT:
             rest[key] = value
     if rest or not part:
-        _unknown(turn, rest, quiet=len(rest) < len(part))
+        _unknown(turn, rest, quiet=bool(part) and len(rest) < len(part))
 
 
 def _unknown(turn: Turning, part: dict[str, Any], quiet: bool = False) -> None:
@@ -207,18 +209,19 @@ def _call(turn: Turning, part: dict[str, Any], depth: int) -> None:
         if not isinstance(asked, dict):
             asked = {key: each for key, each in part.items() if key not in _OF_CALLS and key not in _OUTPUTS}
         part = {**part, "arguments": asked}
-    turn.calls.append(tools.call(part, turn.into, name))
+    made = tools.call(part, turn.into, name)
+    turn.calls.append(made)
     for key in ("output", "outputs", "results", "result", "error"):
         if part.get(key):
             value = part[key]
             if isinstance(value, str) and inner.is_blob(value):
                 turn.marker("image" if "image" in kind else "data")
             else:
-                turn.result(part, value, name, depth)
+                turn.result(part, value, made["function"]["name"], depth)
 
 
 def _result(turn: Turning, part: dict[str, Any], depth: int) -> None:
-    values = [part[key] for key in _OUTPUTS if part.get(key) is not None]
+    values = [part[key] for key in _OUTPUTS if part.get(key) not in (None, "", [], {})]
     nested = part.get("output")
     if isinstance(nested, dict) and nested.get("type") in ("text", "json", "error-text", "error-json", "content"):
         # The Vercel AI SDK's {"type": "text", "value": ...}.

@@ -102,10 +102,15 @@ def _declaration(raw: dict[str, Any], into: Reading) -> dict[str, Any]:
     within = next((raw[key] for key in ("function", "toolSpec", "custom") if isinstance(raw.get(key), dict)), raw)
     kind = raw.get("type")
     name = first(within, _NAMES) or first(raw, _NAMES) or (kind if isinstance(kind, str) else None)
-    rest = {key: value for key, value in within.items() if key not in _DECLARED} if within is raw else {}
+    rest = (
+        {key: value for key, value in within.items() if key not in _DECLARED}
+        if within is raw or "custom" in raw
+        else {}
+    )
     if name is None and len(rest) == 1:
         # Gemini: {"googleSearch": {}}.
-        name = next(iter(rest))
+        name, settings = rest.popitem()
+        rest = settings if isinstance(settings, dict) else {}
     description = first(within, ("description",)) or first(raw, ("description",))
     schema = next((within[key] for key in _SCHEMAS if within.get(key) is not None), None)
     if isinstance(schema, str):
