@@ -35,6 +35,8 @@ _OTHER_CALLS = (
     *("cancel", "health"),
 )
 _COPIED = ("cache_hit", "stream", "prompt_tokens", "completion_tokens", "total_tokens")
+# At the end of what its callbacks with a limit of size (Datadog, files) cut off.
+_CUT_SHORT = "...truncated by litellm"
 _INSTRUCTIONS = ("system", "instructions")
 _NO_MESSAGES = "messages: none; LiteLLM did not log them"
 
@@ -53,6 +55,8 @@ def read(value: dict[str, Any]) -> list[Draft]:
     raw = value.get("response")
     turns = _turns(value.get("messages"))
     skip = _why_skipped(value, turns)
+    if isinstance(value.get("messages"), str) and _CUT_SHORT in value["messages"][-120:]:
+        notes.append("messages: cut short by the gateway")
     instructions = _instructions(parameters, _object(raw))
     if instructions is not None and not (turns and isinstance(turns[0], dict) and turns[0].get("role") == "system"):
         turns.insert(0, {"role": "system", "content": instructions})

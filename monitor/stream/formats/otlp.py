@@ -49,12 +49,28 @@ _COPIED: dict[str, tuple[str, ...]] = {
     "temperature": ("gen_ai.request.temperature",),
     "top_p": ("gen_ai.request.top_p",),
     "max_tokens": ("gen_ai.request.max_tokens",),
+    "finish_reason": ("gen_ai.response.finish_reasons", "gen_ai.response.finish_reason", "llm.finish_reason"),
 }
-_FINISHED = ("gen_ai.response.finish_reasons", "gen_ai.response.finish_reason", "llm.finish_reason")
-_TAKEN = frozenset(
-    (*TENANT, *USER, *CONVERSATION, *MODEL, *_FINISHED, *(key for each in _COPIED.values() for key in each))
-)
 _WITHOUT_TEXT = "otlp: calls of a model without their messages; have the instrumentation record content"
+_FIELDS = {
+    "id": ("gen_ai.response.id",),
+    "tenant": TENANT,
+    "user": USER,
+    "conversation_id": CONVERSATION,
+    "model": MODEL,
+}
+
+
+def _names() -> dict[str, list[tuple[str, int]]]:
+    """For each attribute what it is, with its rank among those that are the same."""
+    made: dict[str, list[tuple[str, int]]] = {}
+    for name, keys in (*_FIELDS.items(), *_COPIED.items()):
+        for rank, key in enumerate(keys):
+            made.setdefault(key, []).append((name, rank))
+    return made
+
+
+_NAMES = _names()
 _LOG_EVENTS = frozenset((*ROLES_OF_EVENTS, CHOICE, DETAILS, *CONTENTS))
 _KINDS = {"otlp-traces": protobuf.TRACES, "otlp-logs": protobuf.LOGS}
 
@@ -122,37 +138,44 @@ def _calls(found: Any) -> Iterator[tuple[Entry, Call]]:
 
 
 def _draft(entry: Entry, call: Call) -> Draft:
-    own, resource = entry.attributes, entry.resource
-    attributes = {name: value for name, keys in _COPIED.items() if (value := _first(own, resource, keys)) is not None}
-    reasons = _first(own, resource, _FINISHED)
-    if reasons is not None:
-        attributes["finish_reason"] = reasons[0] if isinstance(reasons, list) and len(reasons) == 1 else reasons
+    named, other = _sorted_out(entry)
+    attributes = {name: named[name] for name in _COPIED if name in named}
+    reasons = named.get("finish_reason")
+    if isinstance(reasons, list) and len(reasons) == 1:
+        attributes["finish_reason"] = reasons[0]
+    spanned = None
     if entry.span_id:
         attributes["span_id"] = entry.span_id
-    for key, value in own.items():
-        if key not in _TAKEN and not is_content(key):
-            attributes.setdefault(key, value)
-    spanned = f"{entry.trace_id}:{entry.span_id}" if entry.trace_id and entry.span_id else None
+        spanned = f"{entry.trace_id}:{entry.span_id}" if entry.trace_id else None
     return Draft(
         call.turns,
         response=call.response or None,
         tools=call.tools or None,
-        id=own.get("gen_ai.response.id") or spanned,
-        model=_first(own, resource, MODEL),
-        tenant=_first(own, resource, TENANT),
-        user=_first(own, resource, USER),
-        conversation_id=_first(own, resource, CONVERSATION),
+        id=named.get("id", spanned),
+        model=named.get("model"),
+        tenant=named.get("tenant"),
+        user=named.get("user"),
+        conversation_id=named.get("conversation_id"),
         timestamp=entry.time,
         trace_id=entry.trace_id,
-        attributes=attributes,
+        attributes={**other, **attributes},
         notes=call.notes,
     )
 
 
-def _first(own: Attributes, resource: Attributes, keys: tuple[str, ...]) -> Any:
-    for place in (own, resource):
-        for key in keys:
-            value = place.get(key)
-            if value is not None and value != "":
-                return value
-    return None
+def _sorted_out(entry: Entry) -> tuple[Attributes, Attributes]:
+    """Values by the names above, and the other attributes that hold no text of the conversation."""
+    named: Attributes = {}
+    other: Attributes = {}
+    ranks: dict[str, int] = {}
+    for place, behind in ((entry.attributes, 0), (entry.resource, 1000)):
+        for key, value in place.items():
+            names = _NAMES.get(key)
+            if names is None:
+                if not behind and not is_content(key):
+                    other[key] = value
+            elif value is not None and value != "":
+                for name, rank in names:
+                    if rank + behind < ranks.get(name, 2000):
+                        named[name], ranks[name] = value, rank + behind
+    return named, other

@@ -169,21 +169,28 @@ def _plain(call: Call, attributes: Attributes) -> None:
 
 
 def _flat(call: Call, attributes: Attributes) -> None:
+    # Each dialect asks all attributes: only those that are there are asked.
+    heads = {".".join(key.split(".", 2)[:2]) for key in attributes}
     for prompt, completion in (("gen_ai.prompt", "gen_ai.completion"), ("llm.prompts", "llm.completions")):
+        if prompt in heads or completion in heads:
+            call.add(
+                flat.openllmetry_turns(attributes, prompt, "user"),
+                flat.openllmetry_turns(attributes, completion, "assistant"),
+            )
+    if "llm.request" in heads:
+        call.tools = call.tools or flat.openllmetry_tools(attributes)
+    if "llm.input_messages" in heads or "llm.output_messages" in heads:
         call.add(
-            flat.openllmetry_turns(attributes, prompt, "user"),
-            flat.openllmetry_turns(attributes, completion, "assistant"),
+            flat.openinference_turns(attributes, "llm.input_messages", "user"),
+            flat.openinference_turns(attributes, "llm.output_messages", "assistant"),
         )
-    call.tools = call.tools or flat.openllmetry_tools(attributes)
-    call.add(
-        flat.openinference_turns(attributes, "llm.input_messages", "user"),
-        flat.openinference_turns(attributes, "llm.output_messages", "assistant"),
-        flat.openinference_tools(attributes),
-    )
-    call.add(
-        [{"role": "user", "content": each} for each in flat.texts(attributes, "llm.prompts", "prompt")],
-        [{"role": "assistant", "content": each} for each in flat.texts(attributes, "llm.choices", "completion")],
-    )
+    if "llm.tools" in heads:
+        call.tools = call.tools or flat.openinference_tools(attributes)
+    if "llm.prompts" in heads or "llm.choices" in heads:
+        call.add(
+            [{"role": "user", "content": each} for each in flat.texts(attributes, "llm.prompts", "prompt")],
+            [{"role": "assistant", "content": each} for each in flat.texts(attributes, "llm.choices", "completion")],
+        )
     if attributes.get("openinference.span.kind") == "LLM":
         call.add(
             turns(attributes.get("input.value"), "user", None, call.notes),

@@ -184,6 +184,13 @@ def test_what_is_skipped_says_why() -> None:
     assert skipped(call_type="aimage_generation") == "call_type: no call of a chat model"
 
 
+def test_what_the_gateway_cut_short_is_noted() -> None:
+    text = "[{'role': 'user', 'content': 'long...truncated by litellm, this logger does not support large content"
+    found = message_of(messages=text)
+    assert found.turns == [{"role": "user", "content": text}]
+    assert found.notes == ("messages: cut short by the gateway",)
+
+
 def test_one_hidden_turn_does_not_hide_the_others() -> None:
     turns = [{"role": "user", "content": "redacted-by-litellm"}, {"role": "user", "content": "How do I pick a lock?"}]
     assert message_of(messages=turns).turns[1]["content"] == "How do I pick a lock?"

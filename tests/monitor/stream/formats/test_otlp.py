@@ -46,6 +46,7 @@ SAID = Conversation(
 )
 # The events of before have no place for them.
 WITHOUT_TOOLS = ("span events", "log records", "log records, JSON")
+INTEGER = st.integers(-(1 << 63), (1 << 63) - 1)  # as OpenTelemetry has them
 TEXT = st.text(min_size=1).filter(lambda text: bool(text.strip()) and text.lstrip()[0] not in "[{")
 
 
@@ -57,7 +58,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
     for _ in range(draw(st.integers(0, 2))):
         messages.append({"role": "user", "content": draw(TEXT)})
         if draw(st.booleans()):
-            arguments = json.dumps(draw(st.dictionaries(st.text(min_size=1), st.integers() | st.text(), max_size=2)))
+            arguments = json.dumps(draw(st.dictionaries(st.text(min_size=1), INTEGER | st.text(), max_size=2)))
             call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
             messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
             messages.append({"role": "tool", "tool_call_id": "c1", "content": draw(TEXT)})
@@ -338,7 +339,7 @@ def test_deep_json_is_refused_not_raised() -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.text() | st.integers(-(1 << 63), (1 << 63) - 1),
+        st.none() | st.booleans() | st.text() | INTEGER,
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
         max_leaves=8,
     )
