@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from monitor.ingest import metrics, responses
+from monitor.ingest import responses
 from monitor.ingest.bodies import DRAIN_BYTES, drain, read_body
 from monitor.ingest.inflight import RECORD_BYTES, InFlight, Lease
 from monitor.ingest.otlp import split_request
@@ -33,7 +33,7 @@ from monitor.ingest.record import FORMAT_HEADER, RECEIVED_HEADER, Headers, OutRe
 from monitor.ingest.refused import RefusedError, SinkError, SinkFullError
 from monitor.ingest.sinks import Sink
 from monitor.ingest.splitting import split
-from monitor.telemetry import health, logs
+from monitor.telemetry import health, logs, metrics
 from monitor.web.auth.authenticate import RetryLater
 from monitor.web.auth.cache import DatabaseAway, TokenCache
 from monitor.web.auth.tokens import Principal

@@ -7,8 +7,8 @@ up, which may be after the response: what Kafka's client still holds is counted.
 
 from __future__ import annotations
 
-from monitor.ingest import metrics
 from monitor.ingest.refused import RefusedError
+from monitor.telemetry import metrics
 
 RETRY_SECONDS = 1
 # Python objects around a record: headers, its future, its place in a batch.

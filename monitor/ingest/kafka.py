@@ -1,8 +1,9 @@
 """Records into a topic: one idempotent producer (acks=all) that all requests share.
 
 Contract: `done` of a request is called when the brokers have acknowledged all of its records, or when one of them was
-given up after `ack_seconds`. A record over the topic's `max.message.bytes` is replaced by a note of its size, so that
-one of them neither stops the others of its request nor passes unseen.
+given up after `ack_seconds`. A record over the topic's `max.message.bytes` (read at the start, and after the broker
+refused one for its size) is replaced by a note of its size, so that one of them neither stops the others of its request
+nor passes unseen.
 
 Nothing is bounded here: the client's buffer has no limit, so that callers bound what they submit.
 """
@@ -13,29 +14,31 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from monitor.errors import ClusterError
-from monitor.ingest import metrics
 from monitor.ingest.record import OutRecord
 from monitor.ingest.refused import SinkError
 from monitor.ingest.sinks import Done
+from monitor.ingest.topic_limit import fits, max_message_bytes
 from monitor.stream.kafka.client import Cluster
-from monitor.telemetry import logs
+from monitor.telemetry import logs, metrics
 
 # A failure is shown by `trouble` for so long; then a request may try again.
 _TROUBLE_SECONDS = 15.0
 _CONNECT_SECONDS = 2.0
 # Failing for so long, the producer is replaced.
-_RENEW_SECONDS = 30.0
+_RENEW_SECONDS = 20.0
 _METADATA_SECONDS = 15.0
 _CLOSE_SECONDS = 5
 _LOG_SECONDS = 10.0
-# Brokers take 1 MiB unless told otherwise; smaller records are never refused for their size.
-_SUSPECT_BYTES = 256 * 1024
+# Records over this share of the topic's limit are measured.
+_SUSPECT_SHARE = 0.5
 # Of one record, for headers and framing.
 _OVERHEAD = 1024 * 1024
 
@@ -63,14 +66,13 @@ def connect_producer(cluster: Cluster, topic: str, *, ack_seconds: float, max_by
         )
         until = time.monotonic() + _METADATA_SECONDS
         while True:
-            try:
-                producer.partitions_for(topic)
-                return producer
-            except KafkaTimeoutError:
-                if time.monotonic() > until:
-                    producer.close(timeout=0)
-                    raise
-                time.sleep(0.02)
+            with suppress(KafkaTimeoutError):
+                if producer.partitions_for(topic):
+                    return producer
+            if time.monotonic() > until:
+                producer.close(timeout=0)
+                raise ClusterError(f"ingest_topic: {cluster.bootstrap} has no topic {topic}; create it first")
+            time.sleep(0.02)
 
 
 class _Pending:
@@ -107,37 +109,34 @@ class KafkaSink:
         self._why = ""
         self._logged_at = float("-inf")
         self._renewing = False
+        self._limit = max_message_bytes(cluster, topic)
 
     def submit(self, records: Sequence[OutRecord], done: Done) -> None:
         pending = _Pending(len(records), done)
+        acknowledged, given_up = partial(self._acknowledged, pending), partial(self._given_up, pending)
         for sent, record in enumerate(records):
             try:
-                self._send(record, pending)
-            except KafkaError as error:
+                self._send(record).add_callback(acknowledged).add_errback(given_up)
+            except Exception as error:  # also ValueError, for a topic that is gone: somebody waits
                 pending.count(self._failure(error), len(records) - sent)
                 return
 
-    def _send(self, record: OutRecord, pending: _Pending) -> None:
-        future = self._producer.send(self._topic, record.value, headers=list(record.headers))
-        future.add_callback(self._acknowledged, pending)
-        # Only what may be too large is kept, to be written again as a note.
-        kept = record if len(record.value) >= _SUSPECT_BYTES else None
-        future.add_errback(partial(self._not_acknowledged, pending, kept))
+    def _send(self, record: OutRecord) -> Any:
+        headers = list(record.headers)
+        if len(record.value) > _SUSPECT_SHARE * self._limit:
+            header_bytes = sum(len(name) + len(value) for name, value in headers)
+            if not fits(record.value, header_bytes, self._limit):
+                metrics.INGEST_OVERSIZE.inc()
+                record = record.size_note()
+        return self._producer.send(self._topic, record.value, headers=list(record.headers))
 
     def _acknowledged(self, pending: _Pending, _: object) -> None:
         self._failing_since, self._failed_at = None, float("-inf")
         metrics.INGEST_MESSAGES.inc()
         pending.count(None)
 
-    def _not_acknowledged(self, pending: _Pending, record: OutRecord | None, error: Exception) -> None:
-        if record is not None and isinstance(error, _TOO_LARGE):
-            metrics.INGEST_OVERSIZE.inc()
-            try:
-                self._send(record.size_note(), pending)
-            except KafkaError as again:
-                pending.count(self._failure(again))
-        else:
-            pending.count(self._failure(error))
+    def _given_up(self, pending: _Pending, error: Exception) -> None:
+        pending.count(self._failure(error))
 
     def _failure(self, error: Exception) -> SinkError:
         now = time.monotonic()
@@ -146,12 +145,14 @@ class KafkaSink:
         if now - self._logged_at > _LOG_SECONDS:
             self._logged_at = now
             logs.logger().warning("Kafka took no records", topic=self._topic, error=type(error).__name__)
-        if now - self._failing_since > _RENEW_SECONDS:
+        # After a record that was refused for its size kafka-python's producer takes nothing more.
+        if isinstance(error, _TOO_LARGE) or now - self._failing_since > _RENEW_SECONDS:
             self._start_renewal()
         away = isinstance(error, KafkaTimeoutError)
         return SinkError("Kafka did not acknowledge in time" if away else f"Kafka: {type(error).__name__}")
 
     def _start_renewal(self) -> None:
+        """One at a time, in a thread: this one must not wait."""
         with self._lock:
             if self._renewing:
                 return
@@ -161,6 +162,7 @@ class KafkaSink:
     def _renew(self) -> None:
         """Another producer: the state of one that lost its identity with the brokers may not mend."""
         try:
+            self._limit = max_message_bytes(self._cluster, self._topic)
             old, self._producer = self._producer, self._connect()
             self._failing_since = None
             logs.logger().warning("a new Kafka producer was made", topic=self._topic)

@@ -14,12 +14,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from monitor.ingest import metrics
 from monitor.ingest.record import OutRecord
 from monitor.ingest.refused import SinkError, SinkFullError
 from monitor.ingest.sinks import Done
 from monitor.stream.spool import SpoolError, SpoolFullError, SpoolWriter, encode_line
-from monitor.telemetry import logs
+from monitor.telemetry import logs, metrics
 
 # Requests that share a sync, at most.
 _MAX_TOGETHER = 256
