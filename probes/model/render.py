@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from probes.errors import ModelError
 from probes.model.adapt import STEPS, adapt, call_of, compact_json, content_of, is_word, with_arguments
-from probes.model.template import ChatTemplate, TemplateRefusal
+from probes.model.template import ChatTemplate, TemplateRefusedError
 
 REASONING_LEFT_OUT = "reasoning of an earlier turn left out by the template"
 TEXT_LEFT_OUT = "text left out by the template in every form"
@@ -126,8 +126,8 @@ class _Search:
         try:
             text = self._template.text(turns, tools, answering=self._answering)
         except ModelError as error:
-            if isinstance(error, TemplateRefusal):
-                error = TemplateRefusal(error.model, self._turns, error.error)
+            if isinstance(error, TemplateRefusedError):
+                error = TemplateRefusedError(error.model, self._turns, error.error)
             self._refusal = self._refusal or error
             return None
         lost = left_out(text, self._turns, self._tools)

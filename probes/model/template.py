@@ -47,7 +47,7 @@ def _date_macro() -> str:
 _DATE_MACRO = _date_macro()
 
 
-class TemplateRefusal(ModelError):
+class TemplateRefusedError(ModelError):
     """A template refused turns; `error` is the class of what it raised.
 
     A role that is none of the known ones may be text, and is called `other`.
@@ -89,7 +89,7 @@ class ChatTemplate:
                 list(turns), tokenize=False, add_generation_prompt=answering, date_string=TEMPLATE_DATE, **options
             )
         except Exception as error:  # jinja raises its own and the template's errors; none may carry prompt text
-            raise TemplateRefusal(self._model, turns, type(error).__name__) from None
+            raise TemplateRefusedError(self._model, turns, type(error).__name__) from None
         return text
 
     def _source(self, with_tools: bool) -> str:

@@ -92,11 +92,10 @@ def message(*turns: tuple[str, str], **more: Any) -> WireMessage:
     return WireMessage("m", [{"role": role, "content": content} for role, content in turns], **more)
 
 
-def scorer_of(chat: ChatModel, *aggregations: str, **options: Any) -> BatchScorer:
-    probes = [
-        make_probe(chat, a.replace("_", "-").replace("(", "-").rstrip(")"), aggregation=a)
-        for a in aggregations or ("last_prompt",)
-    ]
+def scorer_of(chat: ChatModel, aggregations: tuple[str, ...] = ("last_prompt",), **options: Any) -> BatchScorer:
+    """Its probes are called after what they read: `last-prompt`, `mean-response`."""
+    names = [a.replace("_", "-").replace("(", "-").rstrip(")") for a in aggregations]
+    probes = [make_probe(chat, n, aggregation=a) for n, a in zip(names, aggregations, strict=True)]
     settings = {"token_budget": 4096, "max_tokens": MAX_TOKENS, "skip_over_long": False, **options}
     return BatchScorer(chat, probes, **settings)
 
@@ -171,7 +170,7 @@ def test_parts_that_were_not_read_make_it_partial(chat: ChatModel) -> None:
 
 def test_control_tokens_are_counted_wherever_they_are(chat: ChatModel) -> None:
     calls = [call("f", {"x": "<|end|>"})]
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "user", "content": "a<|end|><|user|>b"},
         {"role": "assistant", "content": "", "tool_calls": calls},
     ]
@@ -206,7 +205,7 @@ def test_windows_cost_no_more_than_their_budget(chat: ChatModel) -> None:
 
 
 def test_a_window_counts_for_the_probes_that_read_its_span(chat: ChatModel) -> None:
-    scorer = scorer_of(chat, "last_prompt", "mean(response)", max_windows=8)
+    scorer = scorer_of(chat, ("last_prompt", "mean(response)"), max_windows=8)
     (found,) = scorer([message(("user", words(60)), response=words(60))])
     assert found.status == "truncated"
     names = [[name for name, _ in w.scores] for w in found.windows]
@@ -221,7 +220,7 @@ def test_a_window_that_breaks_costs_the_message_nothing(chat: ChatModel, monkeyp
     forward = Scorer.__call__
 
     def call(self: Scorer, batch: Any) -> Any:
-        if (batch.ids[:, 10] == batch.ids[0, 10]).all() and len(batch.rows) == 1 and batch.tokens == MAX_TOKENS:
+        if len(batch.rows) == 1 and batch.tokens == MAX_TOKENS:
             return forward(self, batch)
         raise RuntimeError("windows are shorter than the reading")
 
