@@ -6,7 +6,7 @@ that was interrupted is started again, from the day that `on_day` told last. It 
 transaction of its own that locks at most BATCH rows and waits two seconds at most for them; a row that somebody else
 changed meanwhile is looked at again. Raises BusyError, NotAllowedError, and as `transact` does.
 
-`needing(engine, seconds=...)` counts the rows that a scrub would change, within a time.
+`needing(engine, seconds=...)` counts the rows of older versions that a scrub would change, within a time.
 
 What was taken out stays in the files of the server until VACUUM and new rows overwrite it, and in archives and backups.
 """
@@ -55,12 +55,17 @@ _PAGE = text(
     ORDER BY source, partition, "offset", sub, payload_sha256 LIMIT :limit
     """  # noqa: S608 - constants of this module
 ).bindparams(_MAY_STAY)
-_COUNT = text(f"SELECT {_FACTS} FROM messages WHERE {_WHERE}").bindparams(_MAY_STAY)  # noqa: S608
+# Whoever applies the list when it stores a row also stores its format.
+_COUNT = text(f"SELECT {_FACTS} FROM messages WHERE format IS NULL AND {_WHERE}").bindparams(_MAY_STAY)  # noqa: S608
 # `xmin` changes with every change of a row: one that a worker wrote meanwhile is not overwritten.
 _UPDATE = text(
-    "UPDATE messages SET attributes = CAST(:new AS jsonb) WHERE day = :day AND source = :source "
-    'AND partition = :partition AND "offset" = :offset AND sub = :sub AND payload_sha256 = :payload_sha256 '
-    "AND xmin::text = :version"
+    """
+    UPDATE messages AS old SET attributes = new.attributes FROM json_to_recordset(CAST(:rows AS json)) AS new (
+        source text, partition integer, "offset" bigint, sub integer, payload_sha256 text, version text,
+        attributes jsonb
+    ) WHERE old.day = :day AND old.source = new.source AND old.partition = new.partition AND old.offset = new.offset
+    AND old.sub = new.sub AND old.payload_sha256 = new.payload_sha256 AND old.xmin::text = new.version
+    """
 )
 _BEFORE_ALL = {"source": "", "partition": -1, "offset": -1, "sub": -1, "payload_sha256": ""}
 
@@ -104,7 +109,7 @@ def scrub(
 
 
 def needing(engine: Engine, keep: Collection[str] = (), seconds: float = 5.0) -> Needing:
-    """Counts until the time is over; it takes up to twice that."""
+    """Counts rows of older versions until the time is over; it takes up to twice that."""
     until, rows = time.monotonic() + seconds, 0
     parameters = {"may_stay": _may_stay(keep), "all_rows": False}
     try:
@@ -164,27 +169,25 @@ def _scrub_page(connection: Connection, asked: dict[str, Any], keep: Collection[
     """One page in one transaction: it is read without locks, and only what changes is locked."""
     rows = list(connection.execute(_PAGE, asked))
     changes = [
-        # No attributes at all are NULL.
-        {**{name: row._mapping[name] for name in (*_KEY, "version")}, "day": asked["day"], "new": new or None}
+        # No attributes at all are NULL, which JSON's null would not be.
+        {name: row._mapping[name] for name in (*_KEY, "version")} | ({"attributes": new} if new else {})
         for row in rows
         if (new := _scrubbed(row, keep)) is not None
     ]
     if dry_run or not changes:
         return _Page(rows, len(changes), again=False)
-    changed = connection.execute(_UPDATE, changes).rowcount
+    changed = connection.execute(_UPDATE, {"day": asked["day"], "rows": json.dumps(changes)}).rowcount
     return _Page(rows, changed, again=changed != len(changes))
 
 
-def _scrubbed(row: Row[Any], keep: Collection[str]) -> str | None:
-    """The attributes to store instead, as JSON; empty for none; None where they stay as they are."""
+def _scrubbed(row: Row[Any], keep: Collection[str]) -> dict[str, Any] | None:
+    """The attributes to store instead; None where they stay as they are."""
     try:
         kept = json.loads(row.kept) if row.kept is not None else {}
     except ValueError:  # a number of thousands of digits
-        return ""
+        return {}
     left = allowed(kept, keep)
-    if not row.more and left == kept:
-        return None
-    return json.dumps(left) if left else ""
+    return left if row.more or left != kept else None
 
 
 def _may_stay(keep: Collection[str]) -> list[str]:

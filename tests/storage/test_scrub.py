@@ -214,6 +214,13 @@ def test_what_a_worker_wrote_meanwhile_is_not_overwritten(filled: Engine, monkey
     assert CANARY not in dump(filled)
 
 
+def test_rows_that_are_stored_by_the_list_are_not_counted(engine: Engine) -> None:
+    """Nor looked at: after the upgrade the count ends at once, however many rows there are."""
+    write(engine, BatchRows([message(1, day=TODAY, format="awry", attributes={"system": "kept by privacy full once"})]))
+    assert needing(engine) == Needing(0, complete=True)
+    assert [each.changed for each in scrub(engine)] == [1]
+
+
 def test_the_count_is_bounded_by_time(filled: Engine) -> None:
     found = needing(filled, seconds=0)
     assert not found.complete
