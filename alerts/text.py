@@ -36,8 +36,10 @@ def title(name: object) -> str:
 
 def summary(data: Mapping[str, Any]) -> str:
     """One line: severity, rule, labels, count, value; and how many other alerts are in the notification."""
+    # An alert on the monitor itself is about all tenants, and names the one that makes most of it.
+    mostly = "mostly " if data.get("kind") == "monitor" else ""
     where = [
-        f"{name.removesuffix('_id')} {title(data[name])}"
+        f"{mostly}{name.removesuffix('_id')} {title(data[name])}"
         for name in ("tenant", "model", "conversation_id")
         if data.get(name)
     ]

@@ -14,12 +14,12 @@ from sqlalchemy import Engine, func, select
 from alerts.errors import AlertsError
 from alerts.lifecycle import actions
 from alerts.lifecycle.expiry import end_silences, resolve_quiet
-from alerts.lifecycle.lifecycle import record_flagged
 from alerts.rules.model import SEVERITIES
 from storage.queries.alerts import active_silences
 from storage.schema import alert_messages
-from tests.support.alerts.alert_rows import all_alerts, all_outbox, flagged
+from tests.support.alerts.alert_rows import all_alerts, all_outbox
 from tests.support.alerts.alert_scenes import ANNA, audit_rows, pass_time, rules
+from tests.support.alerts.turns import take, turn
 
 HOUR = timedelta(hours=1)
 FOUND = rules('[[threshold]]\nresolve_after = "3h"\nreopen_within = "40m"').threshold
@@ -56,11 +56,10 @@ class History:
         found = []
         for _ in range(self.draw.randint(1, 4)):
             self.offset += 1
-            tenant = self.draw.choice("ab")
+            tenant, talk = self.draw.choice("ab"), self.draw.choice(["x", "y", None])
             self.recorded[f"threshold:drift:{tenant}:smol"] += 1
-            found.append(flagged(self.offset, self.draw.choice([0.6, 1.2, 2.0]), tenant=tenant))
-        with self.engine.begin() as connection:
-            record_flagged(connection, found, ["pager"], FOUND)
+            found.append(turn(self.offset, talk, tenant, self.draw.choice([0.6, 1.2, 2.0])))
+        take(self.engine, *found, rules=FOUND)
 
     def decide(self) -> None:
         self.on_one(self.draw.choice([actions.acknowledge, actions.resolve, actions.reopen]), ANNA)

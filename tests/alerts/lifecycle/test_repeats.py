@@ -176,6 +176,13 @@ def test_messages_of_one_record_are_several(engine: Engine) -> None:
         assert sorted(connection.execute(select(alert_messages.c.sub)).scalars()) == [0, 1]
 
 
+def test_the_neighbour_in_a_record_is_another_conversation(engine: Engine) -> None:
+    take(engine, turn(1))
+    take(engine, turn(1, "neighbour", value=0.1), sub=1)
+    resolve_all(engine)
+    assert [o.event for o in take(engine, turn(2, "neighbour"))] == ["alert.opened"]
+
+
 def test_odd_names(engine: Engine) -> None:
     """As the tables hold them: NUL and half a surrogate pair are replaced there."""
     take(engine, turn(1, "t\x00\ud800", "s\x00"))

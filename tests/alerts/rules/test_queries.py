@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
 from alerts.rules.model import MonitorRule, RateRule, Rules, built_in
 from alerts.rules.queries import measure_drift, measure_rate
+from storage.schema import alert_messages
 from tests.support.alerts.alert_rows import all_alerts, all_outbox
 from tests.support.alerts.alert_scenes import (
     BURST,
@@ -112,6 +113,18 @@ def test_messages_of_one_record_have_their_own_scores(engine: Engine) -> None:
         ("mill", 1, 2),
         ("shop", 1, None),
     ]
+
+
+def test_each_message_of_a_record_is_added_to_the_alert(engine: Engine) -> None:
+    rule = rules(BURST.replace("flagged = 3", "flagged = 1"))
+    scored(engine, 100, 1, value=0.1)
+    for sub, number in ((0, 1), (3, 2)):
+        take(engine, turn(1, None), sub=sub)
+        look(engine, rule)
+        assert [r.count for r in rate_alerts(engine)] == [number]
+    with engine.connect() as connection:
+        subs = select(alert_messages.c.sub).where(alert_messages.c.alert_id == rate_alerts(engine)[0].id)
+        assert sorted(connection.execute(subs).scalars()) == [0, 3]
 
 
 def rate_alerts(engine: Engine) -> list[Any]:

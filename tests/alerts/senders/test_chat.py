@@ -82,6 +82,8 @@ def test_a_rule_on_the_monitor_itself_reads_well() -> None:
         threshold=1000.0,
     )
     assert summary(one.body["data"]) == "ERROR lag (all): 5000.00 over 1000.00 messages"
+    flood = one.body["data"] | {"rule": "unscored", "kind": "monitor", "tenant": "mallory", "score": 700.0}
+    assert summary(flood) == "ERROR unscored (mostly tenant mallory): 700.00 over 1000.00 messages"
 
 
 @pytest.mark.parametrize("more", ["", "?a=b"])
