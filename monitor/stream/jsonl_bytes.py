@@ -23,8 +23,8 @@ _MAGIC_GZIP = b"\x1f\x8b"
 _MAGIC_ZSTD = b"\x28\xb5\x2f\xfd"
 _MAGIC_SKIPPED = b"\x2a\x4d\x18"  # after a byte 0x50 to 0x5f: a zstd frame without content
 _WINDOW = 1 << 27  # what the zstd program allows by default
-# A block of zstd may take four bytes and unpack to 128 KiB: 1 KiB unpacks to 32 MiB at the most.
-_ZSTD_SLICE = 1 << 10
+# A block of zstd may take four bytes and unpack to 128 KiB: a slice unpacks to 8 MiB at the most.
+_ZSTD_SLICE = 1 << 8
 _HEAD = 1 << 12
 _TAIL = 1 << 8
 
@@ -213,6 +213,9 @@ class ByteReader:
         self._file.seek(other.raw)
         self.raw, self._head, self._tail = other.raw, other._head, other._tail
         self._first, self._decoder = other._first, other._decoder
+
+    def fileno(self) -> int:
+        return self._file.fileno()
 
     def release(self) -> io.FileIO:
         """The file, at its beginning, for another reader."""

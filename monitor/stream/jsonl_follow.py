@@ -201,7 +201,7 @@ class Followed:
 
     def _is_copy(self, found: Found, identity: str) -> bool:
         """Whether the file holds a log that is known."""
-        same = [log for log in self._logs if log.identity == identity]
+        same = [log for log in self._logs if _identity(log) == identity]
         if same:
             return any(self._copies(log, found) is not None for log in same)
         return identity in self._identities or any(identity == state[2] for state in self._beside.values())
@@ -215,7 +215,7 @@ class Followed:
         try:
             if log.reader.is_in(reader):
                 return False
-            if log.identity is None or files.identity_in(found.path) != log.identity:
+            if (identity := _identity(log)) is None or files.identity_in(found.path) != identity:
                 return None
             reader.read()
             return True if reader.packing != log.reader.packing else None
@@ -255,3 +255,8 @@ class Followed:
             if packed is not None:
                 return found, packed
         return None
+
+
+def _identity(log: OpenLog) -> str | None:
+    """Also of a log of which nothing was read yet, whatever its name is now."""
+    return log.identity or files.identity_in(f"/proc/self/fd/{log.reader.fileno()}")

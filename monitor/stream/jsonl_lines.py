@@ -45,6 +45,9 @@ class LineSplitter:
         """The lines that end in this chunk."""
         lines: list[Line] = []
         start = 0
+        if not self.unfinished and chunk[:1].isspace() and not chunk.strip():  # a flood of blank lines
+            start = chunk.rfind(b"\n") + 1
+            self.offset += start
         while (end := chunk.find(b"\n", start)) >= 0:
             if self.unfinished:
                 self._keep(chunk[start:end])

@@ -133,11 +133,10 @@ def test_one_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     source.close()
 
 
-@pytest.mark.parametrize("follow", [False, True])
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
 @pytest.mark.parametrize("line", [b"", b"\n", b"a\n"], ids=["one line", "blank lines", "short lines"])
-def test_a_bomb_costs_no_memory(tmp_path: Path, kind: str, line: bytes, follow: bool) -> None:
-    size = 200 << 20
+def test_a_bomb_costs_no_memory(tmp_path: Path, kind: str, line: bytes) -> None:
+    size = 100 << 20
     block = (line * (1 << 20))[: 1 << 20] if line else b"x" * (1 << 20)
     path = tmp_path / "bomb"
     if kind == "gzip":
@@ -146,20 +145,20 @@ def test_a_bomb_costs_no_memory(tmp_path: Path, kind: str, line: bytes, follow: 
     else:
         stream = zstandard.ZstdCompressor(level=1).compressobj()
         path.write_bytes(b"".join(stream.compress(block) for _ in range(size >> 20)) + stream.flush())
-    source = JsonLines(str(path), max_bytes=1 << 20, follow=follow)
+    source = JsonLines(str(path), max_bytes=1 << 20)
     tracemalloc.start()
     try:
         count = 0
-        while not source.finished and count < 200_000 and (not follow or source.lag):
+        while not source.finished and count < 50_000:
             count += len(source.poll(64, 0.05))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
         source.close()
-    assert peak < 60 << 20
+    assert peak < 40 << 20
     if line == b"a\n":
-        assert count >= 200_000
-    elif not follow:
+        assert count >= 50_000
+    else:
         assert count == (0 if line else 1)
 
 
