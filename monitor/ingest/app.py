@@ -129,6 +129,8 @@ class Receiver:
                 response = await handle(lease)
             except RefusedError as refusal:
                 lease.release()
+                if route == "litellm" and refusal.status == 429:
+                    refusal.status = 503  # LiteLLM tries nothing again below 500
                 response = await _refusal(request, refusal, refused)
         except ClientDisconnect:
             response = Response(status_code=499)

@@ -5,12 +5,16 @@ given up after `ack_seconds`. A record over the topic's `max.message.bytes` (rea
 refused one for its size) is replaced by a note of its size, so that one of them neither stops the others of its request
 nor passes unseen.
 
+A producer that fails for RENEW_SECONDS, or that neither acknowledges nor gives up in time, is replaced: what it held is
+given up, and until there is another one requests are refused at once.
+
 Nothing is bounded here: the client's buffer has no limit, so that callers bound what they submit.
 """
 
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,8 +37,11 @@ from monitor.telemetry import logs, metrics
 _TROUBLE_SECONDS = 15.0
 _CONNECT_SECONDS = 2.0
 # Failing for so long, the producer is replaced.
-_RENEW_SECONDS = 20.0
+RENEW_SECONDS = 20.0
 _METADATA_SECONDS = 15.0
+_WATCH_SECONDS = 0.5
+# What is neither acknowledged nor given up so long after its time is stuck.
+_GRACE_SECONDS = 1.0
 _CLOSE_SECONDS = 5
 _LOG_SECONDS = 10.0
 # Records over this share of the topic's limit are measured.
@@ -79,102 +86,144 @@ class _Pending:
     """The records of one request that are not acknowledged. Callbacks come from the producer's thread."""
 
     def __init__(self, number: int, done: Done) -> None:
+        self.began = time.monotonic()
         self._left = number
         self._done = done
         self._error: SinkError | None = None
         self._lock = threading.Lock()
 
-    def count(self, error: SinkError | None, number: int = 1) -> None:
+    def count(self, error: SinkError | None, number: int = 1) -> bool:
+        """So many are acknowledged, or given up; True when those were the last."""
         with self._lock:
+            if self._left <= 0:
+                return False
             self._left -= number
             self._error = error or self._error
-            finished = self._left == 0
+            finished = self._left <= 0
         if finished:
             self._done(self._error)
+        return finished
+
+    def fail(self, error: SinkError) -> None:
+        """Nothing more is waited for."""
+        self.count(error, sys.maxsize)
 
 
 class KafkaSink:
     """Writes to one topic. `connect` makes a producer; it is called again where one does not recover."""
 
-    def __init__(self, connect: Callable[[], KafkaProducer], cluster: Cluster, topic: str) -> None:
+    def __init__(
+        self, connect: Callable[[], KafkaProducer], cluster: Cluster, topic: str, *, ack_seconds: float
+    ) -> None:
         self.name = f"Kafka topic {topic}"
         self._connect = connect
-        self._producer = connect()
+        self._producer: KafkaProducer | None = connect()
         self._cluster = cluster
         self._topic = topic
+        self._limit = max_message_bytes(cluster, topic)
+        self._overdue_seconds = ack_seconds + _GRACE_SECONDS
+        self._pending: set[_Pending] = set()
         self._lock = threading.Lock()
         # Since when nothing was acknowledged, though records came; and the last failure.
         self._failing_since: float | None = None
         self._failed_at = float("-inf")
         self._why = ""
         self._logged_at = float("-inf")
-        self._renewing = False
-        self._limit = max_message_bytes(cluster, topic)
+        self._suspect = False
+        self._closed = threading.Event()
+        self._watch = threading.Thread(target=self._watching, name="kafka-watch", daemon=True)
+        self._watch.start()
 
     def submit(self, records: Sequence[OutRecord], done: Done) -> None:
         pending = _Pending(len(records), done)
+        producer = self._producer
+        if producer is None:
+            pending.fail(SinkError("Kafka does not answer"))
+            return
+        with self._lock:
+            self._pending.add(pending)
         acknowledged, given_up = partial(self._acknowledged, pending), partial(self._given_up, pending)
         for sent, record in enumerate(records):
             try:
-                self._send(record).add_callback(acknowledged).add_errback(given_up)
+                self._send(producer, record).add_callback(acknowledged).add_errback(given_up)
             except Exception as error:  # also ValueError, for a topic that is gone: somebody waits
-                pending.count(self._failure(error), len(records) - sent)
+                self._count(pending, self._failure(error), len(records) - sent)
                 return
 
-    def _send(self, record: OutRecord) -> Any:
+    def _send(self, producer: KafkaProducer, record: OutRecord) -> Any:
         headers = list(record.headers)
         if len(record.value) > _SUSPECT_SHARE * self._limit:
             header_bytes = sum(len(name) + len(value) for name, value in headers)
             if not fits(record.value, header_bytes, self._limit):
                 metrics.INGEST_OVERSIZE.inc()
                 record = record.size_note()
-        return self._producer.send(self._topic, record.value, headers=list(record.headers))
+                headers = list(record.headers)
+        return producer.send(self._topic, record.value, headers=headers)
 
     def _acknowledged(self, pending: _Pending, _: object) -> None:
         self._failing_since, self._failed_at = None, float("-inf")
         metrics.INGEST_MESSAGES.inc()
-        pending.count(None)
+        self._count(pending, None)
 
     def _given_up(self, pending: _Pending, error: Exception) -> None:
-        pending.count(self._failure(error))
+        self._count(pending, self._failure(error))
+
+    def _count(self, pending: _Pending, error: SinkError | None, number: int = 1) -> None:
+        if pending.count(error, number):
+            with self._lock:
+                self._pending.discard(pending)
 
     def _failure(self, error: Exception) -> SinkError:
-        now = time.monotonic()
-        self._failed_at, self._why = now, type(error).__name__
-        self._failing_since = self._failing_since or now
-        if now - self._logged_at > _LOG_SECONDS:
-            self._logged_at = now
-            logs.logger().warning("Kafka took no records", topic=self._topic, error=type(error).__name__)
+        self._note_failure(type(error).__name__)
         # After a record that was refused for its size kafka-python's producer takes nothing more.
-        if isinstance(error, _TOO_LARGE) or now - self._failing_since > _RENEW_SECONDS:
-            self._start_renewal()
+        if isinstance(error, _TOO_LARGE):
+            self._suspect = True
         away = isinstance(error, KafkaTimeoutError)
         return SinkError("Kafka did not acknowledge in time" if away else f"Kafka: {type(error).__name__}")
 
-    def _start_renewal(self) -> None:
-        """One at a time, in a thread: this one must not wait."""
-        with self._lock:
-            if self._renewing:
-                return
-            self._renewing = True
-        threading.Thread(target=self._renew, name="kafka-renewal", daemon=True).start()
+    def _note_failure(self, why: str) -> None:
+        now = time.monotonic()
+        self._failed_at, self._why = now, why
+        self._failing_since = self._failing_since or now
+        if now - self._logged_at > _LOG_SECONDS:
+            self._logged_at = now
+            logs.logger().warning("Kafka took no records", topic=self._topic, error=why)
+
+    def _watching(self) -> None:
+        while not self._closed.wait(_WATCH_SECONDS):
+            now = time.monotonic()
+            with self._lock:
+                stuck = any(now - one.began > self._overdue_seconds for one in self._pending)
+            failing = self._failing_since is not None and now - self._failing_since > RENEW_SECONDS
+            if stuck or failing or self._suspect:
+                self._renew()
 
     def _renew(self) -> None:
-        """Another producer: the state of one that lost its identity with the brokers may not mend."""
-        try:
+        """Another producer: kafka-python's may neither acknowledge nor give up after its broker was away."""
+        old, self._producer = self._producer, None
+        with self._lock:
+            pending, self._pending = self._pending, set()
+        self._note_failure("no answer")
+        for one in pending:
+            one.fail(SinkError("Kafka did not acknowledge in time"))
+        if old is not None:
+            threading.Thread(target=old.close, kwargs={"timeout": 0}, name="kafka-close", daemon=True).start()
+        while not self._closed.is_set():
+            try:
+                producer = self._connect()
+            except (ClusterError, KafkaError) as error:
+                self._note_failure(type(error).__name__)
+                self._closed.wait(_WATCH_SECONDS)
+                continue
             self._limit = max_message_bytes(self._cluster, self._topic)
-            old, self._producer = self._producer, self._connect()
-            self._failing_since = None
+            self._suspect, self._failing_since = False, None
+            self._producer = producer
             logs.logger().warning("a new Kafka producer was made", topic=self._topic)
-            old.close(timeout=0)  # what it still holds is given up
-        except (ClusterError, KafkaError) as error:
-            logs.logger().warning("no new Kafka producer", error=type(error).__name__)
-        finally:
-            self._renewing = False
+            return
 
     @property
     def trouble(self) -> str | None:
-        if time.monotonic() - self._failed_at < _TROUBLE_SECONDS:
+        if self._producer is None or time.monotonic() - self._failed_at < _TROUBLE_SECONDS:
             return f"Kafka took no records ({self._why})"
         return None if self._listens() else "no Kafka broker takes connections"
 
@@ -189,4 +238,7 @@ class KafkaSink:
         return False
 
     def close(self) -> None:
-        self._producer.close(timeout=_CLOSE_SECONDS)
+        self._closed.set()
+        producer = self._producer
+        if producer is not None:
+            producer.close(timeout=_CLOSE_SECONDS)

@@ -95,7 +95,7 @@ def open_sink(settings: Settings) -> Sink:
         ack_seconds=settings.ingest_ack_seconds,
         max_bytes=settings.ingest_max_request_bytes,
     )
-    return KafkaSink(connect, cluster, topic)
+    return KafkaSink(connect, cluster, topic, ack_seconds=settings.ingest_ack_seconds)
 
 
 def topic_of(settings: Settings) -> str:

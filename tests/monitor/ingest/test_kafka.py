@@ -29,7 +29,7 @@ HEADERS = (("content-type", b"application/json"), ("awry_format", b"litellm"))
 @contextmanager
 def sink_on(cluster: Cluster, topic: str, ack_seconds: float = 5.0) -> Iterator[KafkaSink]:
     connect = partial(connect_producer, cluster, topic, ack_seconds=ack_seconds, max_bytes=16_000_000)
-    with closing(KafkaSink(connect, cluster, topic)) as made:
+    with closing(KafkaSink(connect, cluster, topic, ack_seconds=ack_seconds)) as made:
         yield made
 
 
@@ -145,12 +145,32 @@ def test_a_broker_that_is_away_is_told_in_time_and_found_again(own: Broker, how:
 
 
 @pytest.mark.slow
+def test_a_silent_producer_is_replaced(cluster: Cluster, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen after a broker's restart: batches that are neither sent nor expired, for ever."""
+    with sink_on(cluster, topic, ack_seconds=1.0) as sink:
+        first = sink._producer
+        assert first is not None
+        # Its thread stands still, as that one's did.
+        go_on = threading.Event()
+        monkeypatch.setattr(first._sender, "run_once", lambda: go_on.wait(60))
+        began = time.monotonic()
+        silent = [Asked(sink, [b"silent"]) for _ in range(3)]
+        assert [type(one.result()) for one in silent] == [SinkError] * 3
+        assert time.monotonic() - began < 4
+        wait_for(lambda: Asked(sink, [b"again"]).result() is None, 30)
+        assert sink._producer is not first
+        go_on.set()
+        assert [one.calls for one in silent] == [1] * 3
+
+
+@pytest.mark.slow
 def test_a_producer_that_does_not_recover_is_replaced(own: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RENEW_SECONDS", 1.0)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 1.0)
     cluster = Cluster(own.address)
     topic = new_topic(cluster)
     with sink_on(cluster, topic, ack_seconds=1.0) as sink:
         first = sink._producer
+        assert first is not None
         first.close(timeout=0)  # as one in a state that it cannot leave
         wait_for(lambda: Asked(sink, [b"again"]).result() is None, 30)
         assert sink._producer is not first

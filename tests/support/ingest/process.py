@@ -29,14 +29,14 @@ class IngestProcess:
                 env=environment,
                 cwd=folder,
             )
-        self.url = wait_for(self._started, 60)
+        self.url: str = wait_for(self._started, 60)
 
-    def _started(self) -> str | None:
+    def _started(self) -> str:
         assert self._process.poll() is None, self.log.read_text()
         for line in self.log.read_text().splitlines():
             if "takes messages on " in line:
                 return line.partition("takes messages on ")[2].partition(",")[0]
-        return None
+        return ""
 
     @property
     def rss_bytes(self) -> int:
