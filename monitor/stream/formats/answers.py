@@ -27,13 +27,12 @@ _WRAPS = (
     "data",
     "predictions",
 )
-_FACTS = ("id", "model", "created", "created_at", "createTime", "modelVersion", "responseId", "service_tier")
 _USAGE = {
     "prompt_tokens": ("prompt_tokens",),
     "completion_tokens": ("completion_tokens",),
-    "total_tokens": ("total_tokens", "totalTokenCount", "totalTokens"),
-    "input_tokens": ("input_tokens", "promptTokenCount", "inputTokens"),
-    "output_tokens": ("output_tokens", "candidatesTokenCount", "outputTokens"),
+    "total_tokens": ("total_tokens", "totalTokenCount", "total_token_count", "totalTokens"),
+    "input_tokens": ("input_tokens", "promptTokenCount", "prompt_token_count", "inputTokens"),
+    "output_tokens": ("output_tokens", "candidatesTokenCount", "candidates_token_count", "outputTokens"),
     "cached_tokens": ("cache_read_input_tokens", "cachedContentTokenCount", "cached_tokens", "cacheReadInputTokens"),
     "reasoning_tokens": ("thoughtsTokenCount", "reasoning_tokens"),
 }
@@ -198,7 +197,7 @@ def _finished(raw: dict[str, Any], made: Answer) -> None:
 
 def _facts(raw: dict[str, Any], made: Answer) -> None:
     _finished(raw, made)
-    for key in ("id", "responseId", "requestId", "request_id"):
+    for key in ("id", "responseId", "response_id", "requestId", "request_id"):
         if made.id is None and isinstance(raw.get(key), str):
             made.id = raw[key]
     for key in ("model", "modelVersion", "model_version"):

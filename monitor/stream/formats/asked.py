@@ -104,8 +104,9 @@ def _beside(request: Request) -> list[Any]:
     if OTHER_KEYS.isdisjoint(request):
         return []
     ignored = Reading()
-    texts = [text for key in _BESIDE_KEYS if request.get(key) for text in strings(request[key], ignored)]
+    texts: list[str] = []
     for each in configs(request):
+        texts += [text for key in _BESIDE_KEYS if each.get(key) for text in strings(each[key], ignored)]
         schemas = [each[key] for key in _SCHEMA_KEYS if isinstance(each.get(key), dict)]
         if isinstance(each.get("text"), dict):
             schemas.append(each["text"])

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from monitor.stream.formats import answers, tools
-from monitor.stream.formats.parts import THINKING, Turning, is_part, read_content
+from monitor.stream.formats.parts import THINKING, Turning, is_json, is_part, read_content, result_text
 from monitor.stream.formats.reading import MAX_DEPTH, Reading
 from monitor.stream.formats.strings import strings
 from monitor.stream.wire import Turn
@@ -209,7 +209,10 @@ def _fill(turn: Turning, raw: dict[str, Any], depth: int) -> None:
         held = True
         if value not in said:
             said.append(value)
-            read_content(turn, value, depth + 1)
+            if turn.role in ("tool", "function") and is_json(value):
+                turn.text(result_text(value, turn.into, depth + 1))
+            else:
+                read_content(turn, value, depth + 1)
     if raw.get("refusal") is not None:
         held = True
         read_content(turn, raw["refusal"], depth + 1)

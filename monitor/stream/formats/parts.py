@@ -107,7 +107,7 @@ def result_text(content: Any, into: Reading, depth: int = 0) -> str:
     """The result of a tool as text: its string, its parts, else its JSON."""
     if isinstance(content, str):
         return content
-    if isinstance(content, dict) and not is_part(content):
+    if isinstance(content, dict) and is_json(content):
         only = next(iter(content.values())) if len(content) == 1 and content.keys() <= _OUTPUTS_SET else None
         if isinstance(only, str):
             return only
@@ -116,7 +116,7 @@ def result_text(content: Any, into: Reading, depth: int = 0) -> str:
             return "\n".join(strings(content, into))
         return tools.dumps(content)
     within = Turning("tool", into)
-    if isinstance(content, list) and content and not any(isinstance(each, str) or is_part(each) for each in content):
+    if is_json(content):
         return tools.dumps(content) if storable(content) else "\n".join(strings(content, into))
     read_content(within, content, depth + 1)
     return "\n".join(
@@ -125,6 +125,13 @@ def result_text(content: Any, into: Reading, depth: int = 0) -> str:
         for text in (each["content"], *(tools.as_text(made) for made in each.get("tool_calls", ())))
         if text
     )
+
+
+def is_json(content: Any) -> bool:
+    """Whether a result is data of the tool's own, not parts."""
+    if isinstance(content, dict):
+        return not is_part(content)
+    return isinstance(content, list) and bool(content) and not any(isinstance(x, str) or is_part(x) for x in content)
 
 
 def is_part(raw: Any) -> bool:
