@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from monitor.stream.formats.draft import Draft
+from monitor.stream.formats.draft import Draft, UnreadableError
 
 NAME = "litellm"
 
@@ -47,7 +47,9 @@ def recognises(value: Any) -> bool:
 
 
 def read(value: dict[str, Any]) -> list[Draft]:
-    """One draft."""
+    """One draft. Raises UnreadableError."""
+    if not isinstance(value, dict) or "messages" not in value:
+        raise UnreadableError("messages: missing; this is no payload of LiteLLM's logging")
     notes: list[str] = []
     metadata = _object(value.get("metadata"))
     parameters = _object(value.get("model_parameters"))

@@ -10,11 +10,11 @@ resource. docs/traffic.md has the table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from monitor.stream.formats import otlp_protobuf as protobuf
-from monitor.stream.formats.draft import Draft
+from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.otlp_entries import ROOTS, Attributes, Entry, entries
 from monitor.stream.formats.otlp_genai import (
     CHOICE,
@@ -97,10 +97,12 @@ def recognises(value: Any) -> bool:
 
 
 def read(value: Any) -> list[Draft]:
-    """A draft for each span or event that holds messages."""
+    """A draft for each span or event that holds messages. Raises UnreadableError."""
+    if not recognises(value):
+        raise UnreadableError("otlp: neither resourceSpans nor resourceLogs")
     drafts: list[Draft] = []
     without_text = False
-    for entry, call in _calls(entries(value) if isinstance(value, dict) else ()):
+    for entry, call in _calls(entries(value)):
         if call:
             drafts.append(_draft(entry, call))
         else:
@@ -108,31 +110,30 @@ def read(value: Any) -> list[Draft]:
     return drafts or ([Draft([], skip=_WITHOUT_TEXT)] if without_text else [])
 
 
-def _calls(found: Any) -> Iterator[tuple[Entry, Call]]:
-    """Spans and events with what they say; log records of one span as one entry, at the place of their first."""
+def _calls(found: Iterable[Entry]) -> Iterator[tuple[Entry, Call]]:
+    """Spans and log records with what they say; events of one span as one entry, at the place of their first."""
     together: list[tuple[Entry, list[Event]]] = []
     by_span: dict[Any, list[Event]] = {}
     number = 0
     for entry in found:
         if not entry.is_log:
-            together.append((entry, [(name, own, None) for name, own in entry.events]))
-            continue
-        event = (entry.name, entry.attributes, entry.body)
-        if entry.name not in _LOG_EVENTS:
-            # Some write the attributes of a span on a log record.
-            together.append((entry, []))
-            continue
-        # Without a span, a choice is the last event of a call.
-        key = (entry.trace_id, entry.span_id) if entry.span_id else number
-        if entry.name == DETAILS or key not in by_span:
-            events = [event]
-            together.append((entry, events))
-            if entry.name != DETAILS:
-                by_span[key] = events
+            yield entry, call_of(entry.attributes, [(name, own, None) for name, own in entry.events])
+        elif entry.name not in _LOG_EVENTS:
+            # Some write the attributes of a span on a log record; other logs are none of ours.
+            if any(map(is_content, entry.attributes)):
+                together.append((entry, []))
         else:
-            by_span[key].append(event)
-        if entry.name == CHOICE and not entry.span_id:
-            number += 1
+            event = (entry.name, entry.attributes, entry.body)
+            # Without a span, a choice is the last event of a call.
+            key = (entry.trace_id, entry.span_id) if entry.span_id else number
+            if entry.name == DETAILS or key not in by_span:
+                together.append((entry, [event]))
+                if entry.name != DETAILS:
+                    by_span[key] = together[-1][1]
+            else:
+                by_span[key].append(event)
+            if entry.name == CHOICE and not entry.span_id:
+                number += 1
     for entry, events in together:
         yield entry, call_of(entry.attributes, events)
 

@@ -1,8 +1,9 @@
 """Spans and log records of an OTLP request, from JSON or protobuf, in one form.
 
-Contract: `entries(value)` goes through the request in order and never raises for what is in it, but for nesting that is
-too deep (RecursionError). Ids are lower-case hex, as OTLP's JSON has them; protobuf's own JSON (base64 ids, names with
-underscores) is read too. Attributes are plain values.
+Contract: `entries(value)` goes through the request in order, spans first, and raises for what is in it only where it is
+too much: nesting that is too deep (RecursionError), over MAX_RECORDS records (UnreadableError). Ids are lower-case hex,
+as OTLP's JSON has them; protobuf's own JSON (base64 ids, names with underscores) is read too. Attributes are plain
+values.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from monitor.stream.formats.draft import UnreadableError
+
+MAX_RECORDS = 50_000
+TOO_MANY = f"payload: OTLP of over {MAX_RECORDS} spans or log records"
 Attributes = dict[str, Any]
 
 _SPANS = ("resourceSpans", "scopeSpans", "spans")
@@ -39,12 +44,16 @@ class Entry:
 
 def entries(value: dict[str, Any]) -> Iterator[Entry]:
     """All spans and log records of a request as `otlp_protobuf.decode` or JSON gives it."""
+    number = 0
     for root, scope, leaf in (_SPANS, _LOGS):
         is_log = root == "resourceLogs"
         for resource in _list(_get(value, root)):
             about: Attributes | None = None
             for scoped in _list(_get(resource, scope)):
                 for each in _list(_get(scoped, leaf)):
+                    number += 1
+                    if number > MAX_RECORDS:
+                        raise UnreadableError(TOO_MANY)
                     if not isinstance(each, dict):
                         continue
                     if about is None:

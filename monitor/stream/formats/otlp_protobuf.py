@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from monitor.stream.formats.draft import UnreadableError
+from monitor.stream.formats.otlp_entries import MAX_RECORDS, TOO_MANY
 
-MAX_RECORDS = 50_000
 MAX_DEPTH = 100
 TRACES, LOGS = "resourceSpans", "resourceLogs"
 _BROKEN = "payload: neither JSON nor OTLP's traces or logs in protobuf"
@@ -57,7 +57,7 @@ def looks_like(payload: bytes) -> bool:
 
 
 def decode(payload: bytes, kind: str | None = None) -> dict[str, Any]:
-    """The request; `kind` is TRACES or LOGS where that is known. Raises UnreadableError."""
+    """The request; `kind` (TRACES or LOGS) counts where the records do not say. Raises UnreadableError."""
     resources: list[tuple[dict[str, Any], list[tuple[int, int]]]] = []
     number = 0
     for at, end in _parts(payload, 0, len(payload), _FIRST):
@@ -72,7 +72,7 @@ def decode(payload: bytes, kind: str | None = None) -> dict[str, Any]:
         resources.append((about, records))
     if payload and not resources:
         raise UnreadableError(_BROKEN)
-    kind = kind or _kind(payload, (record for _, records in resources for record in records))
+    kind = _kind(payload, (record for _, records in resources for record in records)) or kind or TRACES
     scopes, leaves, read = ("scopeLogs", "logRecords", _log) if kind == LOGS else ("scopeSpans", "spans", _span)
     return {
         kind: [
@@ -82,12 +82,12 @@ def decode(payload: bytes, kind: str | None = None) -> dict[str, Any]:
     }
 
 
-def _kind(payload: bytes, records: Iterator[tuple[int, int]]) -> str:
+def _kind(payload: bytes, records: Iterator[tuple[int, int]]) -> str | None:
     for at, end in records:
         for tag, _, _ in _fields(payload, at, end):
             if (tag in _OF_SPANS) != (tag in _OF_LOGS):
                 return TRACES if tag in _OF_SPANS else LOGS
-    return TRACES
+    return None
 
 
 def _fields(payload: bytes, at: int, end: int) -> Iterator[_Field]:
@@ -132,7 +132,7 @@ def _parts(payload: bytes, at: int, end: int, wanted: int, limit: int = MAX_RECO
     for tag, start, stop in _fields(payload, at, end):
         if tag == wanted:
             if len(found) >= limit:
-                raise UnreadableError(f"payload: OTLP of over {MAX_RECORDS} spans or log records")
+                raise UnreadableError(TOO_MANY)
             found.append((start, stop))
     return found
 

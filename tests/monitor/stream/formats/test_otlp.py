@@ -219,6 +219,64 @@ def test_other_forms(attributes: dict[str, Any], turns: list[str], response: str
     assert message.response == response
 
 
+ASKED = {"gen_ai.input.messages": "Weather?"}
+CALLED = {"role": "assistant", "tool_calls": [CALL]}
+ANSWERS_WITH_CALLS: dict[str, bytes] = {
+    "parts": traces(
+        ASKED
+        | {
+            "gen_ai.output.messages": [
+                {
+                    "role": "assistant",
+                    "parts": [{"type": "tool_call", "name": "weather", "arguments": {"city": "Rome"}}],
+                }
+            ]
+        }
+    ).SerializeToString(),
+    "a log record": logs(
+        ("gen_ai.user.message", {}, {"content": "Weather?"}), ("gen_ai.choice", {}, {"message": CALLED})
+    ).SerializeToString(),
+    "a span event": traces(
+        {},
+        events=[
+            ("gen_ai.user.message", {"content": "Weather?"}),
+            ("gen_ai.choice", {"tool_calls": json.dumps([CALL])}),
+        ],
+    ).SerializeToString(),
+    "OpenLLMetry": traces(
+        {
+            "gen_ai.prompt.0.content": "Weather?",
+            "gen_ai.completion.0.role": "assistant",
+            "gen_ai.completion.0.tool_calls.0.name": "weather",
+            "gen_ai.completion.0.tool_calls.0.arguments": '{"city": "Rome"}',
+        }
+    ).SerializeToString(),
+    "OpenInference": traces(
+        {
+            "llm.input_messages.0.message.content": "Weather?",
+            "llm.output_messages.0.message.tool_calls.0.tool_call.function.name": "weather",
+            "llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments": '{"city": "Rome"}',
+        }
+    ).SerializeToString(),
+    "Vercel": traces(
+        {
+            "ai.prompt.messages": '[{"role": "user", "content": [{"type": "text", "text": "Weather?"}]}]',
+            "ai.response.toolCalls": '[{"toolCallId": "1", "toolName": "weather", "args": {"city": "Rome"}}]',
+        }
+    ).SerializeToString(),
+    "LiteLLM": json.dumps(
+        {"call_type": "completion", "messages": "Weather?", "response": {"choices": [{"message": CALLED}]}}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS_WITH_CALLS)
+def test_calls_of_tools_in_an_answer(name: str) -> None:
+    message = one(ANSWERS_WITH_CALLS[name])
+    assert [turn["content"] for turn in message.turns] == ["Weather?"]
+    assert message.response == '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+
+
 def test_events_with_content_in_attributes() -> None:
     events = [
         ("gen_ai.content.prompt", {"gen_ai.prompt": '[{"role": "user", "content": "Hello"}]'}),
@@ -279,6 +337,11 @@ def test_a_header_may_name_them() -> None:
     payload = RENDERINGS["log records"](SAID)
     (message,) = parse(payload, [("awry_format", b"otlp-logs")])
     assert isinstance(message, WireMessage)
+    # What the records are counts more.
+    assert parse(payload, [("awry_format", b"otlp-traces")]) == [message]
+    (named,) = parse(b'{"prompt": "Hello"}', [("awry_format", b"otlp")])
+    assert isinstance(named, Invalid)
+    assert named.reason == "otlp: neither resourceSpans nor resourceLogs"
     (broken,) = parse(b"\x12\x03abc", [("Content-Type", b"application/x-protobuf")])
     assert isinstance(broken, Invalid)
 
@@ -314,6 +377,10 @@ HOSTILE = {
         chunk(2, chunk(2, chunk(1, TRACE) + chunk(9, chunk(1, b"k") + chunk(2, chunk(5, chunk(1, b"") * (2 << 20)))))),
     ),
     "unknown fields": chunk(1, chunk(2, chunk(2, chunk(1, TRACE) + b"\xb8\x3e\x01" * (1 << 20)))),
+    "empty spans in JSON": b'{"resourceSpans": [{"scopeSpans": [{"spans": [' + b"{}," * (1 << 20) + b"{}]}]}]}",
+    "empty attributes in JSON": b'{"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": ['
+    + b"{}," * (1 << 20)
+    + b"{}]}]}]}]}",
     "deep values": chunk(
         1, chunk(2, chunk(2, chunk(1, TRACE) + chunk(9, chunk(1, b"gen_ai.input.messages") + chunk(2, nest(5000)))))
     ),
@@ -321,7 +388,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_work_on_hostile_protobuf_is_bounded(name: str) -> None:
+def test_work_on_hostile_requests_is_bounded(name: str) -> None:
     payload = HOSTILE[name]
     started = time.process_time()
     found = parse(payload)
