@@ -112,6 +112,9 @@ def record_breaches(connection: Connection, breaches: Sequence[Breach], destinat
     in_order = sorted(breaches, key=lambda breach: breach.dedup_key)
     recorded, members = [], []
     for breach in in_order:
+        if breach.repeats:
+            # Before any row of the key, as reopening does it: several of its alerts may be locked now.
+            connection.execute(LOCK_KEY, {"key": breach.dedup_key})
         # A monitor rule that continues to fire counts nothing, and is a breach all the same.
         if breach.count or not breach.repeats:
             row, outcome = _record_breach(connection, breach, silences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ from sqlalchemy import Engine, func, select, text
 from alerts.lifecycle import actions
 from alerts.lifecycle.actions import Verdict
 from alerts.rules.model import ThresholdRule
+from storage.database import connect
 from storage.queries.alerts import judged_messages
 from storage.schema import alert_messages
+from tests.conftest import url_of
 from tests.support.alerts.alert_rows import all_alerts
 from tests.support.alerts.alert_scenes import ANNA, audit_rows, event_names, in_transaction, look, pass_time, rules
 from tests.support.alerts.turns import take, turn
+from tests.support.at_once import at_once
 
 DAY = 86_400.0
 
@@ -181,6 +185,28 @@ def test_the_neighbour_in_a_record_is_another_conversation(engine: Engine) -> No
     take(engine, turn(1, "neighbour", value=0.1), sub=1)
     resolve_all(engine)
     assert [o.event for o in take(engine, turn(2, "neighbour"))] == ["alert.opened"]
+
+
+def test_workers_at_once_count_every_turn(engine: Engine) -> None:
+    """Repeats of two alerts in both orders, beside turns that reopen the later one."""
+    found = (ThresholdRule(reopen_within=timedelta(hours=1)),)
+    take(engine, turn(1, "x"))
+    resolve_all(engine)
+    take(engine, turn(2, "y"))
+    resolve_all(engine)
+    workers = [connect(url_of(engine)) for _ in range(4)]
+
+    def work(number: int) -> None:
+        for n in range(10):
+            at = 1000 * (number + 1) + 10 * n
+            new = [turn(at + 2, f"new-{number}")] if n == number else []
+            take(workers[number], turn(at, "x"), turn(at + 1, "y"), *new, rules=found)
+
+    assert at_once([partial(work, number) for number in range(4)]) == [None] * 4
+    for worker in workers:
+        worker.dispose()
+    assert sum(row.count for row in all_alerts(engine)) == 2 + 4 * 20 + 4
+    assert len(all_alerts(engine)) == 2
 
 
 def test_odd_names(engine: Engine) -> None:
