@@ -10,17 +10,12 @@ while it grows and when it is moved, copied or compressed; another file of the s
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
 
 _IDENTITY_BYTES = 1 << 16
 
 
-class Line(NamedTuple):
-    """`payload` is None where the line was over the limit."""
-
-    offset: int
-    payload: bytes | None
-    size: int
+# Offset, payload (None where the line was over the limit), size. A plain tuple: there is one a message.
+Line = tuple[int, bytes | None, int]
 
 
 def identity_of(first_line: bytes) -> str:
@@ -49,11 +44,17 @@ class LineSplitter:
             start = chunk.rfind(b"\n") + 1
             self.offset += start
         while (end := chunk.find(b"\n", start)) >= 0:
+            size = end - start
             if self.unfinished:
                 self._keep(chunk[start:end])
                 self._end_line(lines, bytes(self._line), self.unfinished, 1)
+            elif self.identity is not None and size <= self._max_bytes:  # nearly every line: no call
+                content = chunk[start:end]
+                if content.strip():
+                    lines.append((self.offset, content, size))
+                self.offset += size + 1
             else:
-                self._end_line(lines, chunk[start:end], end - start, 1)
+                self._end_line(lines, chunk[start:end], size, 1)
             start = end + 1
         if start < len(chunk):
             self._keep(chunk[start:])
@@ -82,7 +83,7 @@ class LineSplitter:
             if self.identity is None:
                 self.identity = identity_of(content)
                 self._kept = self._max_bytes
-            lines.append(Line(self.offset, None if over else content, size))
+            lines.append((self.offset, None if over else content, size))
         self.offset += size + newline
         if self.unfinished:
             self._line.clear()

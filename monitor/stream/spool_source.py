@@ -179,16 +179,17 @@ class SpoolSource:
         with self._guard:
             reading.waiting += len(records)
             self._received |= {r.at: r.recorded for r in records if r.recorded is not None}
-        self._ready += zip(records, (line.size + 1 for line in lines), strict=True)
+        self._ready += zip(records, (size + 1 for _, _, size in lines), strict=True)
 
     def _record(self, segment: Segment, line: Line) -> Record:
-        at = Coordinates(self.name, segment.writer, segment.offset(line.offset))
-        if line.payload is None:
-            return Record(at, None, line.size, log=self._log)
+        offset, content, size = line
+        at = Coordinates(self.name, segment.writer, segment.offset(offset))
+        if content is None:
+            return Record(at, None, size, log=self._log)
         try:
-            payload, headers, received = decode_line(line.payload)
+            payload, headers, received = decode_line(content)
         except (ValueError, RecursionError):
-            return Record(at, line.payload if line.size <= self._max_bytes else None, line.size, log=self._log)
+            return Record(at, content if size <= self._max_bytes else None, size, log=self._log)
         kept = payload if len(payload) <= self._max_bytes else None
         return Record(at, kept, len(payload), received, headers, log=self._log)
 

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.errors import SourceError
+from monitor.settings import Settings
 from monitor.stream import jsonl_follow
 from monitor.stream.jsonl import JsonLines
 from monitor.stream.record import Record
+from monitor.stream.wiring import check_source, open_source
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -360,6 +362,22 @@ def test_an_old_file_is_closed_after_its_grace(path: Path, monkeypatch: pytest.M
     assert [(r.payload, r.at.offset, r.log) for r in settled(source)] == [(b"half", 3, log_of(b"a0"))]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     source.close()
+
+
+def test_the_settings_open_several_files(tmp_path: Path) -> None:
+    append(tmp_path / "a.jsonl", b"a")
+    append(tmp_path / "b", b"b")
+    chosen = Settings(source=f"{tmp_path}/*.jsonl,{tmp_path}/b", state_dir=tmp_path)
+    check_source(chosen)
+    source = open_source(chosen)
+    assert texts(source.poll(1, 1) + source.poll(1, 1)) == [b"a", b"b"]
+    source.close()
+    nothing = Settings(source=f"{tmp_path}/*.log", state_dir=tmp_path)
+    with pytest.raises(SourceError, match=r"^source: no file matches .*/\*\.log"):
+        check_source(nothing)
+    check_source(nothing.model_copy(update={"follow": True}))
+    with pytest.raises(SourceError, match=r"^source: there is no file .*/c$"):
+        check_source(Settings(source=f"{tmp_path}/b,{tmp_path}/c", state_dir=tmp_path))
 
 
 actions = st.lists(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,17 @@ from monitor.stream.jsonl import JsonLines
 from monitor.stream.record import Record
 from tests.support import ROOT
 
-PACK = {
+
+def _zstd_stream(data: bytes) -> bytes:
+    packer = zstandard.ZstdCompressor().compressobj()
+    return packer.compress(data) + packer.flush()
+
+
+Pack = Callable[[bytes], bytes]
+PACK: dict[str, Pack] = {
     "gzip": gzip.compress,
     "zstd": lambda data: zstandard.ZstdCompressor(write_checksum=True).compress(data),
-    "zstd without a size": lambda data: b"".join(
-        [(c := zstandard.ZstdCompressor().compressobj()).compress(data), c.flush()]
-    ),
+    "zstd without a size": _zstd_stream,
 }
 packed = pytest.mark.parametrize("pack", PACK.values(), ids=PACK)
 # Does not shrink much, so that a cut leaves something to read.
@@ -54,7 +60,7 @@ def until_error(path: Path) -> tuple[list[Record], str]:
 
 
 @packed
-def test_a_packed_file_is_the_same_log_at_the_same_offsets(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
+def test_a_packed_file_is_the_same_log_at_the_same_offsets(tmp_path: Path, pack: Pack) -> None:
     """By its content, whatever its name is."""
     (tmp_path / "a.jsonl").write_bytes(CONTENT)
     (tmp_path / "b.jsonl").write_bytes(pack(CONTENT))
@@ -71,7 +77,7 @@ def test_packing_keeps_the_name(tmp_path: Path, ending: str) -> None:
 
 
 @packed
-def test_members_and_padding(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
+def test_members_and_padding(tmp_path: Path, pack: Pack) -> None:
     path = tmp_path / "a"
     path.write_bytes(pack(b"one\ntw") + pack(b"") + pack(b"o\n") + pack(b"three"))
     assert [(r.at.offset, r.payload) for r in read_all(path)] == [(0, b"one"), (4, b"two"), (8, b"three")]
@@ -86,7 +92,7 @@ def test_gzip_may_be_padded_and_zstd_begin_with_a_skipped_frame(tmp_path: Path) 
 
 @packed
 @pytest.mark.parametrize("left", [0.97, 0.5, 0.0001])
-def test_a_cut_off_file_is_read_as_far_as_it_goes_and_named(tmp_path: Path, pack, left: float) -> None:  # type: ignore[no-untyped-def]
+def test_a_cut_off_file_is_read_as_far_as_it_goes_and_named(tmp_path: Path, pack: Pack, left: float) -> None:
     data = pack(CONTENT)
     path = tmp_path / "cut.jsonl.gz"
     path.write_bytes(data[: max(6, int(len(data) * left))])
@@ -204,7 +210,7 @@ while not source.finished:
 
 
 @packed
-def test_packed_standard_input(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
+def test_packed_standard_input(tmp_path: Path, pack: Pack) -> None:
     (tmp_path / "a").write_bytes(b"one\ntwo\n")
     log = read_all(tmp_path / "a")[0].log
     done = subprocess.run(
