@@ -19,6 +19,7 @@ from storage.database import connect
 from storage.partitions import utc_today
 from storage.writer import AnswerRow, BatchRows, MessageRow, WindowRow, register_probe
 from tests.monitor.web.ui.test_pages import browsing, words
+from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import audit_rows
 from tests.support.rows import at, message, score, write
 from tests.support.web.api import token
@@ -297,3 +298,16 @@ def test_links_to_a_message_of_a_record(engine: Engine, browser: TestClient) -> 
         register_probe(connection, "drift", 1, "hash", {})
     write(engine, BatchRows([replace(kept(None), at=place)], [flagged_score]))
     assert 'href="/messages/topic/0/7.3"' in browser.get("/").text
+
+
+def test_alerts_link_to_a_message_of_a_record(engine: Engine, browser: TestClient) -> None:
+    """With `sub` in the reference, and without for alerts of before."""
+    further = replace(flagged(2, 0.9, tenant="bank"), coordinates=Coordinates("a/b", 0, 2, 7))
+    open_alerts(engine, [flagged(1, 0.9), further])
+    page = browser.get("/alerts").text
+    assert 'href="/messages/topic/0/1"' in page
+    assert 'href="/messages/a%2Fb/0/2.7"' in page
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alerts SET top_message = top_message - 'id' - 'sub'"))
+    for path in ("/", "/alerts"):
+        assert 'href="/messages/a%2Fb/0/2"' in browser.get(path).text
