@@ -14,9 +14,10 @@ import re
 from typing import Any
 
 from monitor.stream.formats import answers, tools
-from monitor.stream.formats.parts import THINKING, Turning, is_json, is_part, read_content, result_text
+from monitor.stream.formats.parts import THINKING, is_json, is_part, read_content, result_text
 from monitor.stream.formats.reading import MAX_DEPTH, Reading
 from monitor.stream.formats.strings import strings
+from monitor.stream.formats.turning import Turning
 from monitor.stream.wire import Turn
 
 __all__ = ["Reading", "read_response", "read_tools", "read_turns"]
@@ -251,5 +252,5 @@ def _fill_beside(turn: Turning, raw: dict[str, Any]) -> bool:
     if isinstance(results, list):
         held = True
         for each in results:
-            turn.result(each if isinstance(each, dict) else {}, each, None, 1)
+            turn.result(each if isinstance(each, dict) else {}, result_text(each, turn.into, 1))
     return held

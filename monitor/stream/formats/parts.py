@@ -11,77 +11,19 @@ from typing import Any
 
 from monitor.stream.formats import inner, tools
 from monitor.stream.formats.fields import storable
+from monitor.stream.formats.media import read_file, read_media
 from monitor.stream.formats.reading import MAX_DEPTH, Reading
 from monitor.stream.formats.strings import strings
-from monitor.stream.wire import Turn
+from monitor.stream.formats.turning import Turning
+
+Handler = Callable[[Turning, dict[str, Any], int], None]
+KeyHandler = Callable[[Turning, Any, dict[str, Any], int], None]
 
 UNKNOWN = "messages: a part of an unknown kind was read by its strings"
 THINKING = "messages: thinking was read as text"
 ENCRYPTED = "messages: encrypted thinking was not read"
 
-_IDS = ("tool_call_id", "tool_use_id", "toolUseId", "toolCallId", "call_id", "id")
-_NAMES = ("name", "toolName", "tool_name")
 _OUTPUTS = ("stdout", "stderr", "output", "content", "response", "result", "results", "outputs", "error", "parts")
-
-
-class Turning:
-    """One turn while it is read: text and calls; results of tools within it become turns of their own, in order."""
-
-    __slots__ = ("call_id", "calls", "into", "name", "role", "texts", "turns")
-
-    def __init__(self, role: str, into: Reading) -> None:
-        self.role = role
-        self.into = into
-        self.name: str | None = None
-        self.call_id: str | None = None
-        self.texts: list[str] = []
-        self.calls: list[dict[str, Any]] = []
-        self.turns: list[Turn] = []
-
-    def text(self, text: str) -> None:
-        """Add text."""
-        if text:
-            self.texts.append(text)
-
-    def marker(self, kind: str) -> None:
-        """Say where a part without text was."""
-        self.into.count(kind)
-        self.texts.append(f"[{kind}]")
-
-    def result(self, raw: dict[str, Any], content: Any, name: str | None, depth: int) -> None:
-        """Add the result of a tool: a turn of its own."""
-        self._flush()
-        text = result_text(content, self.into, depth)
-        turn: Turn = {"role": "tool", "content": text}
-        call_id = tools.first(raw, _IDS) or self.call_id
-        if call_id is not None:
-            turn["tool_call_id"] = call_id[: tools.MAX_NAME]
-        name = name or tools.first(raw, _NAMES) or self.name
-        if name is not None:
-            turn["name"] = name[: tools.MAX_NAME]
-        self.turns.append(turn)
-
-    def finish(self) -> list[Turn]:
-        """The turns; one at least."""
-        self._flush()
-        if not self.turns:
-            self.turns.append(self._made())
-        return self.turns
-
-    def _flush(self) -> None:
-        if self.texts or self.calls:
-            self.turns.append(self._made())
-            self.texts, self.calls = [], []
-
-    def _made(self) -> Turn:
-        turn: Turn = {"role": self.role, "content": "\n".join(self.texts)}
-        if self.calls:
-            turn["tool_calls"] = self.calls
-        if self.call_id is not None and self.role in ("tool", "function"):
-            turn["tool_call_id"] = self.call_id[: tools.MAX_NAME]
-        if self.name is not None:
-            turn["name"] = self.name[: tools.MAX_NAME]
-        return turn
 
 
 def read_content(turn: Turning, content: Any, depth: int = 0) -> None:
@@ -224,7 +166,7 @@ def _call(turn: Turning, part: dict[str, Any], depth: int) -> None:
             if isinstance(value, str) and inner.is_blob(value):
                 turn.marker("image" if "image" in kind else "data")
             else:
-                turn.result(part, value, made["function"]["name"], depth)
+                turn.result(part, result_text(value, turn.into, depth), made["function"]["name"])
 
 
 def _result(turn: Turning, part: dict[str, Any], depth: int) -> None:
@@ -235,56 +177,22 @@ def _result(turn: Turning, part: dict[str, Any], depth: int) -> None:
         values = [nested.get("value")]
     if not values:
         values = ["\n".join(strings(part, turn.into))]
-    turn.result(part, values[0], None, depth)
+    turn.result(part, result_text(values[0], turn.into, depth))
     for value in values[1:]:
         turn.turns[-1]["content"] = "\n".join(
             each for each in (turn.turns[-1]["content"], result_text(value, turn.into, depth)) if each
         )
 
 
-def _media(kind: str) -> Callable[[Turning, dict[str, Any], int], None]:
+def _media(kind: str) -> Handler:
     def read(turn: Turning, part: dict[str, Any], depth: int) -> None:
-        turn.marker(kind)
-        # Captions and the like; and nothing hides beside a picture.
-        within = [part, *(each for each in part.values() if isinstance(each, dict))]
-        for each in within:
-            for key in ("text", "title", "context", "caption", "alt_text", "transcript", "content"):
-                value = each.get(key)
-                if isinstance(value, str) and not inner.is_blob(value):
-                    if key != "content" or any(character.isspace() for character in value):
-                        turn.text(value)
-                elif isinstance(value, list):
-                    read_content(turn, value, depth + 1)
+        read_media(kind, turn, part, depth, read_content)
 
     return read
 
 
 def _file(turn: Turning, part: dict[str, Any], depth: int) -> None:
-    """A file: its text where it is given inline, whatever it is called; else a marker."""
-    holders = [part]
-    for key in ("file", "source", "document", "inlineData", "inline_data", "data"):
-        value = part.get(key)
-        if isinstance(value, dict):
-            holders.append(value)
-    mime = next((each[key] for each in holders for key in _MIMES if isinstance(each.get(key), str)), "")
-    modality = str(part.get("modality") or mime).split("/")[0]
-    for each in holders:
-        for key in ("filename", "title", "context", "name"):
-            if isinstance(each.get(key), str):
-                turn.text(each[key])
-    before = len(turn.texts)
-    kind = modality if modality in ("image", "audio", "video") and "svg" not in mime else "file"
-    for each in holders:
-        for key in ("text", "content", "data", "file_data", "fileData", "bytes"):
-            value = each.get(key)
-            if isinstance(value, str) and key != "text" and each.get("type") != "text":
-                inline = inner.inline_text(value) if kind == "file" else None
-                if inline is not None:
-                    turn.text(inline)
-            elif isinstance(value, str | list) or (isinstance(value, dict) and key == "content"):
-                read_content(turn, value, depth + 1)
-    if len(turn.texts) == before:
-        turn.marker(kind)
+    read_file(turn, part, depth, read_content)
 
 
 def _silent(turn: Turning, part: dict[str, Any], _depth: int) -> None:
@@ -294,7 +202,7 @@ def _silent(turn: Turning, part: dict[str, Any], _depth: int) -> None:
         turn.into.note(ENCRYPTED)
 
 
-def _marker(kind: str) -> Callable[[Turning, dict[str, Any], int], None]:
+def _marker(kind: str) -> Handler:
     def read(turn: Turning, _part: dict[str, Any], _depth: int) -> None:
         turn.marker(kind)
 
@@ -314,8 +222,8 @@ def _code(turn: Turning, value: Any, _part: dict[str, Any], depth: int) -> None:
 
 
 def _keyed(
-    handler: Callable[[Turning, dict[str, Any], int], None],
-) -> Callable[[Turning, Any, dict[str, Any], int], None]:
+    handler: Handler,
+) -> KeyHandler:
     """A handler for parts that say their kind by the name of their only field."""
 
     def read(turn: Turning, value: Any, _part: dict[str, Any], depth: int) -> None:
@@ -350,10 +258,6 @@ def _json(turn: Turning, value: Any, _part: dict[str, Any], depth: int) -> None:
     turn.text(result_text(value, turn.into, depth + 1))
 
 
-Handler = Callable[[Turning, dict[str, Any], int], None]
-KeyHandler = Callable[[Turning, Any, dict[str, Any], int], None]
-
-_MIMES = ("media_type", "mime_type", "mimeType", "mime", "mediaType")
 _CALLS = ("_call", "_use", "-call", "_approval_request")
 _RESULTS = ("_result", "_output", "_tool_response", "_call_response", "-result", "_approval_response")
 _OUTPUTS_SET = frozenset(_OUTPUTS)

@@ -88,6 +88,7 @@ def check(payload: bytes) -> None:
         if isinstance(each, Invalid):
             assert each.reason
             assert CANARY not in each.reason
+            assert "reader" not in each.reason, "a reader raised"
             continue
         assert any(turn["content"].strip() or turn.get("tool_calls") for turn in each.turns)
         for turn in each.turns:
