@@ -82,6 +82,15 @@ def connect_producer(cluster: Cluster, topic: str, *, ack_seconds: float, max_by
             time.sleep(0.02)
 
 
+def _end(producer: KafkaProducer, seconds: float) -> None:
+    """Give up what is not acknowledged within `seconds`."""
+    try:
+        producer.close(timeout=seconds)
+    except KafkaError:
+        # Its `close` has stopped nothing then, and its thread would go on.
+        producer._sender.force_close()
+
+
 class _Pending:
     """The records of one request that are not acknowledged. Callbacks come from the producer's thread."""
 
@@ -207,7 +216,7 @@ class KafkaSink:
         for one in pending:
             one.fail(SinkError("Kafka did not acknowledge in time"))
         if old is not None:
-            threading.Thread(target=old.close, kwargs={"timeout": 0}, name="kafka-close", daemon=True).start()
+            threading.Thread(target=_end, args=(old, 0), name="kafka-end", daemon=True).start()
         while not self._closed.is_set():
             try:
                 producer = self._connect()
@@ -241,4 +250,4 @@ class KafkaSink:
         self._closed.set()
         producer = self._producer
         if producer is not None:
-            producer.close(timeout=_CLOSE_SECONDS)
+            _end(producer, _CLOSE_SECONDS)

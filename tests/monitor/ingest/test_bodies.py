@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -27,7 +28,7 @@ def two_frames(data: bytes) -> bytes:
     return made.compress(data[:3]) + made.compress(data[3:])
 
 
-WAYS = {
+WAYS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip": ("gzip", gzip.compress),
     "gzip, two members": ("gzip", lambda data: gzip.compress(data[:3]) + gzip.compress(data[3:])),
     "gzip, padded": ("gzip", lambda data: gzip.compress(data) + b"\x00" * 9),

@@ -116,7 +116,7 @@ def test_two_who_want_one_name_at_once(engine: Engine) -> None:
         ("a\n", "read", DAY, "name: use"),
         ("a" * 64, "read", DAY, "63 of them at most"),
         ("ä", "read", DAY, "name: use"),
-        ("a", "write", DAY, "scope: use one of read, act"),
+        ("a", "write", DAY, "scope: use one of read, act, ingest"),
         ("a", "read", timedelta(), "for: a token lasts from 1s to 366d"),
         ("a", "read", timedelta(days=367), "for: a token lasts"),
     ],
