@@ -66,11 +66,17 @@ class Settings(BaseSettings):
         description="probe names or card paths; default: every shipped probe made for this model and adapter",
     )
     shadow: tuple[str, ...] = Field((), description="probes that score and store, but open no alert")
-    source: str = Field("-", description="kafka:TOPIC[,TOPIC], or JSON lines: a file, or - for standard input")
-    source_name: str | None = Field(
-        None, description="JSON lines: name in the coordinates; default: the file's name, or stdin"
+    source: str = Field(
+        "-",
+        description="kafka:TOPIC[,TOPIC]; spool (what awry ingest wrote); or JSON lines: FILE[,FILE], patterns like "
+        "logs/*.jsonl, or - for standard input",
     )
-    follow: bool = Field(False, description="keep reading as the file grows")
+    source_name: str | None = Field(
+        None, description="JSON lines: name in the coordinates, of all files; default: each file's name, or stdin"
+    )
+    follow: bool = Field(
+        False, description="keep reading as files grow, through rotation, and pick up new files that match"
+    )
     kafka_bootstrap: str | None = Field(
         None,
         description="HOST:PORT[,HOST:PORT] of the brokers; default: the embedded one that awry kafka runs in the state "
@@ -168,7 +174,7 @@ class Settings(BaseSettings):
     listen: str | None = Field(
         None,
         description="HOST:PORT of /metrics, /healthz and /readyz, and of the web page of awry serve; default: "
-        "127.0.0.1:9464 for awry serve and with a Kafka source, else none",
+        "127.0.0.1:9464 for awry serve and where the source is Kafka or the spool, else none",
     )
     ingest_listen: str = Field(
         "127.0.0.1:4318",

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
 
 from alerts.rules.model import Flagged
+from monitor.stream.formats.litellm import CUT_SHORT
 from monitor.stream.parse import DUPLICATE_KEYS, Parser
 from monitor.stream.record import Record
 from monitor.stream.sinks import Line
@@ -26,6 +27,9 @@ from storage.writer import AnswerRow, MessageRow, ScoreRow, WindowRow
 if TYPE_CHECKING:
     from monitor.service.mitigation import Mitigation
     from probes.card import Probe
+
+# Notes of what was not read whole.
+_NOT_WHOLE = {DUPLICATE_KEYS: "duplicate", CUT_SHORT: "cut"}
 
 Privacy = Literal["none", "sha256", "full"]
 
@@ -127,11 +131,12 @@ class ProcessedMessage:
 
     @property
     def partial(self) -> tuple[str, ...]:
-        """Why it was not read whole: `length`, `media`, `duplicate` (a field that is there twice)."""
+        """Why it was not read whole: `length`, `media`, `duplicate` (a field that is there twice), `cut` (by the
+        gateway)."""
         if not self.scores or self.outcome is None:
             return ()
-        twice = ("duplicate",) if DUPLICATE_KEYS in self.parsed.notes else ()
-        return (*self.outcome.partial, *twice)
+        noted = tuple(why for note, why in _NOT_WHOLE.items() if note in self.parsed.notes)
+        return (*self.outcome.partial, *noted)
 
     @property
     def decision(self) -> Literal["flag", "partial", "pass", "unscored"]:

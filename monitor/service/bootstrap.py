@@ -194,7 +194,7 @@ def parse_options(settings: Settings) -> ParseOptions:
 
 
 def load_rules(settings: Settings) -> Rules:
-    """The rules of the file that is set, else the built-in one with the settings' bands."""
+    """The rules of the file that is set, else the built-in ones with the settings' bands."""
     from alerts.rules.file import load_rules as load
     from alerts.rules.model import built_in
 

@@ -81,7 +81,7 @@ def run(
 ) -> Tally:
     """Run one worker until its source ends or a signal comes; `check` checks the source before the model is loaded. A
     replay is not `live`."""
-    listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) else None)
+    listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) or settings.source == "spool" else None)
     health = WorkerHealth(settings)
     report = progress if is_terminal(settings.logs) else logs.logger().info
     with ExitStack() as stack:

@@ -177,7 +177,9 @@ class Worker:
         metrics.BATCH_MESSAGES.observe(len(records))
         metrics.BATCH_FILL_RATIO.observe(len(records) / self._policy.batch_messages)
         metrics.TOMBSTONES.inc(sum(record.tombstone for record in records))
-        parsed = [message for record in records for message in parse_record(record, self._parser)]
+        by_record = [parse_record(record, self._parser) for record in records]
+        parsed = [message for messages in by_record for message in messages]
+        metrics.EMPTY_RECORDS.inc(sum(not m and not r.tombstone for r, m in zip(records, by_record, strict=True)))
         batch = self._without_known(parsed) if parsed else []
         valid = [(i, each.parsed) for i, each in enumerate(batch) if isinstance(each.parsed, WireMessage)]
         for (i, _), outcome in zip(valid, self._scorer([message for _, message in valid]), strict=True):

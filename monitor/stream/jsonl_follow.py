@@ -27,7 +27,7 @@ from monitor.stream.jsonl_bytes import ByteReader, CorruptError, RewrittenError
 from monitor.stream.jsonl_files import Found, Key, Named
 from monitor.stream.jsonl_log import OpenLog
 from monitor.stream.record import Record
-from monitor.telemetry import logs
+from monitor.telemetry import logs, metrics
 
 LOOK_SECONDS = 0.2
 GRACE_SECONDS = 60.0
@@ -238,6 +238,7 @@ class Followed:
             place += 1
         lost = lost if copy is None else 0
         self.lost_bytes += lost
+        metrics.LOST_BYTES.inc(lost)
         logs.logger().warning(
             "source: a file was cut or written anew; it is read from its beginning",
             path=path,

@@ -121,8 +121,9 @@ DEAD_LETTERS = _counter(
 PARTIAL = _counter(
     "awry_partial_total",
     "messages",
-    "Messages that were scored and not read whole: over-long, with parts without text, or with a field given twice",
-    reason=("length", "media", "duplicate"),
+    "Messages that were scored and not read whole: over-long, parts without text, a field given twice, cut by the "
+    "gateway",
+    reason=("length", "media", "duplicate", "cut"),
 )
 FORMATS = _counter(
     "awry_messages_by_format_total", "messages", "Messages stored, by the format they came in", format=_NAMED
@@ -135,6 +136,12 @@ CONTROL_TOKENS = _counter(
 )
 NOTED = _counter("awry_noted_total", "messages", "Messages of which a field was dropped or changed")
 TOMBSTONES = _counter("awry_tombstones_total", "records", "Records without a value, which are no messages")
+EMPTY_RECORDS = _counter(
+    "awry_empty_records_total", "records", "Requests of OpenTelemetry without a call of a model, which are no messages"
+)
+LOST_BYTES = _counter(
+    "awry_lost_bytes_total", "bytes", "Bytes of followed files that were truncated before they were read"
+)
 RECREATED_LOGS = _counter(
     "awry_recreated_logs_total", "logs", "Topics or files that were made again while they were read"
 )

@@ -18,6 +18,7 @@ FOLDER = ROOT / "deploy" / "prometheus"
 RULES = FOLDER / "awry.rules.yml"
 OLDEST = 'awry_oldest_unscored_seconds{{instance="{}"}}'
 LAG = 'awry_consumer_lag{{topic="awry.traffic", partition="{}"}}'
+PARTIAL = 'awry_partial_total{{reason="{}"}}'
 MISSED = 'awry_fail_open_total{{reason="{}"}}'
 GONE = 'awry_destination_disabled{{destination="{}"}}'
 LOOKS = 'awry_rule_looks_total{{result="{}"}}'
@@ -51,6 +52,11 @@ CASES: dict[str, list[tuple[dict[str, str], int, bool]]] = {
     "AwryFailsOpen": [
         ({MISSED.format("failed"): "0x10 1x50", MISSED.format("lost"): "0x60"}, 12, True),
         ({MISSED.format("failed"): "7x60"}, 20, False),
+    ],
+    "AwryPartial": [
+        ({PARTIAL.format("length"): "0x10 0+3x80", PARTIAL.format("media"): "0x90"}, 40, True),
+        ({PARTIAL.format("length"): "0x10 0+1x15 15x60"}, 60, False),
+        ({PARTIAL.format("length"): "0x10 15x60", PARTIAL.format("media"): "0x10 15x60"}, 40, False),
     ],
     "AwryAlertsUndelivered": [
         ({DEAD.format("send"): "3x70 4x50", DEAD.format("serve"): "3x70 4x50"}, 80, True),

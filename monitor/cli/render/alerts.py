@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alerts.text import coordinates
 from monitor.cli.render.tables import print_line, print_table, utc
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _print_part(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def _place(message: Mapping[str, Any] | None) -> str:
-    return "{source}/{partition}/{offset}".format(**message) if message else ""
+    return coordinates(message) if message else ""
 
 
 def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from typing import Any
 from monitor.stream.formats.draft import Draft, UnreadableError
 
 NAME = "litellm"
+CUT_SHORT = "messages: cut short by the gateway"
 
 _REDACTED = "redacted-by-litellm"
 # Parts of names of calls that hold nothing which a chat model reads.
@@ -58,7 +59,7 @@ def read(value: dict[str, Any]) -> list[Draft]:
     turns = _turns(value.get("messages"))
     skip = _why_skipped(value, turns)
     if isinstance(value.get("messages"), str) and _CUT_SHORT in value["messages"][-120:]:
-        notes.append("messages: cut short by the gateway")
+        notes.append(CUT_SHORT)
     instructions = _instructions(parameters, _object(raw))
     if instructions is not None and not (turns and isinstance(turns[0], dict) and turns[0].get("role") == "system"):
         turns.insert(0, {"role": "system", "content": instructions})
