@@ -55,8 +55,10 @@ _MESSAGES = f"""
     FROM ({_FACTS}) AS f
 """  # noqa: S608
 _SCORES = f"""
-    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged, created_at)
-    SELECT 'made-up', 0, n, 0, 'drift', 1, (at AT TIME ZONE 'UTC')::date, score, :threshold, score > :threshold, at FROM (
+    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged,
+        created_at)
+    SELECT 'made-up', 0, n, 0, 'drift', 1, (at AT TIME ZONE 'UTC')::date, score, :threshold, score > :threshold, at
+    FROM (
         SELECT *, benign + CASE WHEN tenant = 'tenant-3' AND at > changed AND odd THEN 0.9 ELSE 0 END AS score
         FROM ({_FACTS}) AS f
     ) AS g

@@ -47,13 +47,14 @@ _FACTS = """
     FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
 """
 _MESSAGES = f"""
-    INSERT INTO messages (source, partition, "offset", sub, payload_sha256, day, message_id, tenant, model, conversation_id,
-        ingested_at, status, tokens, text_sha256)
+    INSERT INTO messages (source, partition, "offset", sub, payload_sha256, day, message_id, tenant, model,
+        conversation_id, ingested_at, status, tokens, text_sha256)
     SELECT 'awry.traffic', n % 12, n / 12, 0, md5(n::text) || md5(n::text), (at AT TIME ZONE 'UTC')::date, 'm-' || n,
         tenant, model, 'talk-' || n / 5, at, 'scored', 50, md5(n::text) || md5(n::text) FROM ({_FACTS}) AS f
 """  # noqa: S608
 _SCORES = f"""
-    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged, created_at)
+    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged,
+        created_at)
     SELECT 'awry.traffic', n % 12, n / 12, 0, probe, 1, (at AT TIME ZONE 'UTC')::date,
         CASE WHEN heat > 0.99 THEN 0.6 + 100 * (heat - 0.99) ELSE heat - 0.5 END, 0.5, heat > 0.99, at
     FROM ({_FACTS}) AS f CROSS JOIN (VALUES ('drift'), ('heads')) AS p (probe)

@@ -125,6 +125,7 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     Raises DatabaseUnavailableError after two minutes of retries, and StorageError at once for rows that PostgreSQL
     rejects; its message is left out, since it quotes the row.
     """
+    last = ""
     for wait in (*_RETRY_SECONDS, None):
         try:
             with engine.begin() as connection:
@@ -132,11 +133,12 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
         except DBAPIError as error:
             if not _is_outage(error):
                 raise StorageError(f"database: the batch was refused ({_refusal(error)})") from None
+            last = _refusal(error)
             if wait is None:
                 break
             time.sleep(wait)
     raise DatabaseUnavailableError(
-        f"database: not reachable for {sum(_RETRY_SECONDS):g} s; nothing of this batch was committed"
+        f"database: not reachable for {sum(_RETRY_SECONDS):g} s ({last}); nothing of this batch was committed"
     )
 
 
@@ -157,4 +159,5 @@ def _refusal(error: DBAPIError) -> str:
     diagnosis = getattr(error.orig, "diag", None)
     fields = ("table_name", "column_name", "constraint_name")
     names = [str(getattr(diagnosis, field)) for field in fields if getattr(diagnosis, field, None)]
-    return " ".join([type(error.orig).__name__, *names])
+    state = getattr(error.orig, "sqlstate", None)
+    return " ".join([type(error.orig).__name__, *([f"SQLSTATE {state}"] if state else []), *names])

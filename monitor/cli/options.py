@@ -6,6 +6,7 @@ and `--state` mean two things: what a command works with, and which rows it list
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -142,8 +143,19 @@ TokenScope = Annotated[
 
 # Of the database, messages and Grafana.
 Days = Annotated[int, Option(min=1, max=36500, help="keep today and this many days before it")]
+_DAY = ["%Y-%m-%d"]
+SinceDay = Annotated[datetime | None, Option(help="the first day, such as 2026-11-01", formats=_DAY)]
+UntilDay = Annotated[datetime | None, Option(help="the last day, itself included", formats=_DAY)]
+KeepKeys = Annotated[
+    list[str] | None,
+    Option(
+        "--keep-key", help="attribute that stays, whatever it holds; may be given again", show_default="attribute_keys"
+    ),
+]
+AllRows = Annotated[bool, Option("--all", help="rows whose text is stored as well")]
+DryRun = Annotated[bool, Option("--dry-run", help="say what would be done, and do nothing")]
 SqlCommand = Annotated[str | None, Option("--command", "-c", help="run one command and exit")]
-Coordinates = Annotated[str, Argument(help="TOPIC/PARTITION/OFFSET, as tables and alerts show them")]
+Coordinates = Annotated[str, Argument(help="SOURCE/PARTITION/OFFSET[.SUB], as tables and alerts show them")]
 GrafanaFolder = Annotated[Path, Argument(help="where dashboards/ and provisioning/ go")]
 Url = Annotated[str, Option(help="address of Grafana, such as https://grafana.example")]
 GrafanaToken = Annotated[

@@ -13,6 +13,7 @@ has none; they and `traceparent` are kept as attributes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,7 +130,7 @@ def _decode(payload: bytes, notes: list[str]) -> Any:
 
     try:
         # Decoded here: left to itself, json would also guess UTF-16 and let lone surrogates through.
-        value = json.loads(payload.decode("utf-8-sig"), object_pairs_hook=pairs)
+        value = json.loads(payload.decode("utf-8-sig"), object_pairs_hook=pairs, parse_int=_integer)
     except UnicodeDecodeError:
         return Invalid("payload: not UTF-8")
     except RecursionError:
@@ -261,6 +262,11 @@ def _trace_id(traceparent: str | None) -> str | None:
     """The trace of a W3C traceparent (version, trace id, parent id, flags)."""
     parts = (traceparent or "").split("-")
     return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None
+
+
+def _integer(digits: str) -> int | float:
+    """Python refuses to read numbers of over 4,300 digits; such a one is treated as 1e999 is."""
+    return int(digits) if len(digits) <= 1000 else math.inf
 
 
 def _kind(value: object) -> str:

@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from typer import Option
 
 from monitor.cli import options as o
 from monitor.cli.output import say
@@ -21,18 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from monitor.settings import Settings
-
-_DAY = ["%Y-%m-%d"]
-SinceDay = Annotated[datetime | None, Option(help="the first day, such as 2026-11-01", formats=_DAY)]
-UntilDay = Annotated[datetime | None, Option(help="the last day, itself included", formats=_DAY)]
-KeepKeys = Annotated[
-    list[str] | None,
-    Option(
-        "--keep-key", help="attribute that stays, whatever it holds; may be given again", show_default="attribute_keys"
-    ),
-]
-AllRows = Annotated[bool, Option("--all", help="rows whose text is stored as well")]
-DryRun = Annotated[bool, Option("--dry-run", help="say what would be done, and do nothing")]
 
 commands = Commands("The database: bring the schema up to date, drop what is old, scrub attributes, open a shell.")
 
@@ -72,11 +59,11 @@ def retain(days: o.Days, database_url: o.DatabaseUrl = None, state_dir: o.StateD
 
 @commands.command()
 def scrub(
-    since_day: SinceDay = None,
-    until_day: UntilDay = None,
-    keep_key: KeepKeys = None,
-    all_rows: AllRows = False,
-    dry_run: DryRun = False,
+    since_day: o.SinceDay = None,
+    until_day: o.UntilDay = None,
+    keep_key: o.KeepKeys = None,
+    all_rows: o.AllRows = False,
+    dry_run: o.DryRun = False,
     actor: o.Actor = None,
     database_url: o.DatabaseUrl = None,
     state_dir: o.StateDir = None,

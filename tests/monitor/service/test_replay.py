@@ -43,7 +43,8 @@ LIVE = "live-group"
 
 
 def show(cluster: Cluster, coordinates: object) -> Result:
-    runner = CliRunner(env={"AWRY_KAFKA_BOOTSTRAP": cluster.bootstrap})
+    # A state folder without a database: the stream alone is asked.
+    runner = CliRunner(env={"AWRY_KAFKA_BOOTSTRAP": cluster.bootstrap, "AWRY_STATE_DIR": "none"})
     return runner.invoke(app, ["messages", "show", str(coordinates)])
 
 

@@ -78,6 +78,9 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "model that is an object": lambda t: encoded(own(t, model={"name": "m"})),
     "attributes that are a string": lambda t: encoded(own(t, attributes="a")),
     "attributes that are not finite": lambda t: encoded(own(t, attributes={"a": float("nan")})),
+    "a number of 5,000 digits": lambda t: (
+        b'{"id":"m","prompt":"%s","attributes":{"seed":%s}}' % (t.encode(), b"9" * 5000)
+    ),
     "attributes of 500 levels": lambda t: encoded(own(t, attributes={"a": nested(500)})),
     "unknown fields": lambda t: encoded(own(t, **{f"f{n}": [n] for n in range(500)})),
     "prompt beside messages": lambda t: encoded(own("Good morning.", **turn(t))),
