@@ -25,9 +25,9 @@ class Format(Protocol):
         """Its messages."""
 
 
+# otlp is last: a request with messages is none, whatever fields its sender adds.
 FORMATS: tuple[Format, ...] = (
-    *(litellm, otlp),
-    *(gemini, bedrock, anthropic, openai_responses, openai_chat, turns, awry),
+    *(litellm, gemini, bedrock, anthropic, openai_responses, openai_chat, turns, awry, otlp),
 )
 _BY_NAME = {each.NAME: each for each in FORMATS}
 

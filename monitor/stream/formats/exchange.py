@@ -93,7 +93,9 @@ def is_request(value: dict[str, Any]) -> bool:
             return True
     for key in _STRINGS:
         asked = value.get(key)
-        if isinstance(asked, list) or (isinstance(asked, str) and (key != "message" or "model" in value)):
+        if isinstance(asked, list) or (
+            isinstance(asked, str) and (key != "message" or "model" in value or "chat_history" in value)
+        ):
             return True
     # Stored prompts of the Responses API.
     return isinstance(value.get("prompt"), dict)
@@ -118,6 +120,10 @@ def _find(
             found = _find(within, (*around, value), depth + 1)
             if found is not None:
                 return found
+    for key in ("input", "inputs"):
+        if isinstance(value.get(key), dict) and value[key]:
+            # A turn by itself, or an input of a chain's own shape.
+            return value, around
     plugins = value.get("ai")
     for plugin in plugins.values() if isinstance(plugins, dict) else ():
         if isinstance(plugin, dict) and isinstance(plugin.get("payload"), dict):

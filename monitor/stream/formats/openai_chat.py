@@ -3,8 +3,9 @@
 Read are: a request alone; a request and its response in any of the wrappings that `exchange.py` knows, a line of a
 batch among them; one object with the fields of both; streamed chunks. An object with `messages` or `prompt` at the top
 is awry's own JSON, unless it has a field that only a request of an API has, or `model` and none of the fields that only
-awry's own has (id, tenant, conversation_id, timestamp, trace_id, attributes, response, prompt). Either is read to the
-same turns. Fields of awry's own beside a request count before its own.
+awry's own has (id, tenant, conversation_id, timestamp, trace_id, attributes, response). Either is read to the same
+turns, but for `messages` with `prompt`: of awry's own JSON the messages are read, of a request both. Fields of awry's
+own beside a request count before its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ NAME = "openai_chat"
 _OWN = frozenset(
     ("id", "prompt", "messages", "response", "tools", "model", "tenant", "user", "conversation_id", "timestamp")
 ) | {"trace_id", "attributes"}
-_ONLY_OWN = frozenset(("id", "tenant", "conversation_id", "timestamp", "trace_id", "attributes", "response", "prompt"))
+_IDENTITIES = frozenset(("id", "tenant", "conversation_id", "timestamp", "trace_id", "attributes"))
+_ONLY_OWN = _IDENTITIES | {"response", "prompt"}
 # Fields of requests and answers; whatever holds text that a model reads is here.
 _OF_REQUESTS = frozenset(
     (
@@ -50,6 +52,7 @@ def recognises(value: Any) -> bool:
             isinstance(value.get("response"), dict | list)
             or isinstance(value.get("prompt"), list)
             or ("model" in keys and "messages" in keys and keys.isdisjoint(_ONLY_OWN))
+            or ("model" in keys and "messages" in keys and "prompt" in keys and keys.isdisjoint(_IDENTITIES))
         )
     return not keys.isdisjoint(_OF_REQUESTS)
 

@@ -27,7 +27,7 @@ def recognises(value: Any) -> bool:
         response = found.response
         return isinstance(response, dict) and response.get("object") == "response"
     return "messages" not in request and (
-        isinstance(request.get("input"), str | list) or isinstance(request.get("prompt"), dict)
+        isinstance(request.get("input"), str | list | dict) or isinstance(request.get("prompt"), dict)
     )
 
 

@@ -44,6 +44,9 @@ def _turns(value: Any) -> list[Any] | None:
         return value if flat and all(_is_turn(each) for each in flat[:4]) else None
     if not isinstance(value, dict):
         return None
+    if any(value.get(key) for key in asked.INPUT_KEYS):
+        # What a model is asked counts, not what stands beside it.
+        return None
     for key in _LISTS:
         within = value.get(key)
         if isinstance(within, list) and within and all(_is_turn(each) for each in within[:4]):

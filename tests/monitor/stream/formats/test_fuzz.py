@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -62,7 +63,8 @@ def _mutate(payload: Any, chance: random.Random) -> None:
         holder, key = chance.choice(places)
         kind = chance.randrange(5)
         if kind == 0:
-            holder[key] = chance.choice(ODD)
+            # A copy: later mutations would change the list itself.
+            holder[key] = copy.deepcopy(chance.choice(ODD))
         elif kind == 1:
             del holder[key]
         elif kind == 2 and isinstance(holder, dict):

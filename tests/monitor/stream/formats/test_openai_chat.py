@@ -208,3 +208,34 @@ def test_arrays_of_requests_are_messages_each_also_under_a_named_format() -> Non
 def test_lone_surrogates_within_json_strings_are_replaced() -> None:
     body = '{"model": "m", "messages": [{"role": "user", "content": "a\\ud83db"}]}'
     assert read({"request_body": body}).turns[0]["content"] == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"resourceSpans": []},
+        {"resourceLogs": [{}]},
+        {"prompt": ""},
+        {"request": {"messages": [{"role": "user", "content": "Hello"}]}},
+        {"conversations": [{"from": "human", "value": "Hello"}]},
+        {"output": "Six."},
+        {"tenant": ["odd"], "id": {"odd": 1}, "timestamp": "yesterday", "user": "u" * 600},
+        {"type": "message", "stop_reason": "end_turn", "role": "assistant"},
+    ],
+)
+def test_fields_that_a_client_adds_hide_nothing(added: dict[str, Any]) -> None:
+    for request in (REQUEST, REQUEST | {"max_tokens": 5}):
+        assert "Tide?" in [turn["content"] for each in read_all(request | added) for turn in each.turns]
+
+
+def test_a_prompt_beside_messages_is_read_too_where_they_are_a_request() -> None:
+    found = read_all({"model": "m", "messages": [], "prompt": "Tide?"})
+    assert [each.turns for each in found] == [TURNS]
+    assert len(read_all({"model": "m", "messages": TURNS, "prompt": "hidden"})) == 2
+
+
+def test_an_input_of_another_shape_is_read_by_its_strings() -> None:
+    assert read({"model": "m", "input": {"role": "user", "content": "Tide?"}}).turns == TURNS
+    found = read({"input": {"question": "When is high water?"}, "output": {"answer": "At six."}})
+    assert found.turns == [{"role": "user", "content": "When is high water?"}]
+    assert found.response == "At six."
