@@ -238,7 +238,7 @@ def test_transact_does_not_repeat_a_defect(engine: Engine) -> None:
         calls += 1
         connection.execute(text("INSERT INTO probes VALUES ('p', 1, 'h', '{}'), ('p', 1, 'h', '{}')"))
 
-    with pytest.raises(StorageError, match="UniqueViolation probes pk_probes"):
+    with pytest.raises(StorageError, match="UniqueViolation SQLSTATE 23505 probes pk_probes"):
         transact(engine, work)
     assert calls == 1
 

@@ -7,6 +7,7 @@ Where both are given, `messages` is read.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from monitor.stream.formats.draft import Draft, UnreadableError
@@ -27,7 +28,7 @@ def read(value: dict[str, Any]) -> list[Draft]:
     prompt, messages = value.get("prompt"), value.get("messages")
     notes = []
     if messages is not None:
-        turns = messages if isinstance(messages, list) else [messages]
+        turns = _listed(messages)
         if prompt is not None:
             notes.append("prompt: not read, messages was given too")
     elif prompt is not None:
@@ -41,3 +42,13 @@ def read(value: dict[str, Any]) -> list[Draft]:
     elif given is not None:
         notes.append("attributes: dropped, not an object")
     return [Draft(turns, attributes=attributes, notes=notes, **{name: value.get(name) for name in _FIELDS})]
+
+
+def _listed(messages: Any) -> list[Any]:
+    """Turns that were logged as JSON in a string, or one turn by itself, as a list."""
+    if isinstance(messages, str) and messages.lstrip()[:1] in ("[", "{"):
+        try:
+            messages = json.loads(messages)
+        except (ValueError, RecursionError):
+            return [messages]
+    return messages if isinstance(messages, list) else [messages]

@@ -65,7 +65,6 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "role human": lambda t: encoded(turn(t, role="human")),
     "role missing": lambda t: encoded({"messages": [{"content": t}]}),
     "role that is a number": lambda t: encoded(turn(t, role=7)),
-    "role of 100,000 characters": lambda t: encoded(turn(t, role="u" * 100_000)),
     "turns of ShareGPT": lambda t: encoded({"conversations": [{"from": "human", "value": t}]}),
     # Side fields.
     "user of 513 characters": lambda t: encoded(own(t, user="u" * 513)),
@@ -85,7 +84,6 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "unknown fields": lambda t: encoded(own(t, **{f"f{n}": [n] for n in range(500)})),
     "prompt beside messages": lambda t: encoded(own("Good morning.", **turn(t))),
     "response that is a number": lambda t: encoded(own(t, response=7)),
-    "response that is an object": lambda t: encoded(own(t, response={"a": 1})),
     "tools that are a string": lambda t: encoded(own(t, tools="none")),
     "tool calls that are a string": lambda t: encoded(turn(t, tool_calls="none")),
     # Encodings.
@@ -116,6 +114,8 @@ NOT_WHOLE: dict[str, tuple[str, Callable[[str], bytes]]] = {
             {"messages": [{"role": "user", "content": t}, *[{"role": "user", "content": LONG[:900]}] * 4]}
         ),
     ),
+    "role of 100,000 characters": ("length", lambda t: encoded(turn(t, role="u" * 100_000))),
+    "response that is an object": ("media", lambda t: encoded(own(t, response={"a": 1}))),
     "an image after it": (
         "media",
         lambda t: encoded(turn([{"type": "text", "text": t}, {"type": "image_url", "image_url": {"url": "data:"}}])),
