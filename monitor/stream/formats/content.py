@@ -43,11 +43,10 @@ _KINDS_OF_ASSISTANT = frozenset(
 
 def read_turns(raw: list[Any], into: Reading, default: str = "user") -> list[Turn]:
     """Turns ready for a chat template; `default` is the role of a turn that has none."""
-    turns: list[Turn] = []
-    # Whether the last one was an item, not a whole turn.
-    open_item = False
+    found = _Turns()
+    turns = found.turns
     for each in raw:
-        if type(each) is dict and len(each) == 2 and not open_item:
+        if type(each) is dict and len(each) == 2 and not found.open:
             # Almost every turn there is.
             content, role = each.get("content"), each.get("role")
             if type(role) is str and role in _PLAIN:
@@ -58,11 +57,8 @@ def read_turns(raw: list[Any], into: Reading, default: str = "user") -> list[Tur
                 if text is not None:
                     turns.append({"role": role, "content": text})
                     continue
-        made, item = _read(each, into, default, 0)
-        if made and turns and (item or open_item) and _one(turns[-1], made[0]):
-            turns[-1] = _joined(turns[-1], made.pop(0))
-        turns += made
-        open_item = item
+        found.add(*_read(each, into, default, 0))
+    found.close()
     return turns
 
 
@@ -96,16 +92,49 @@ def _plain(parts: list[Any]) -> str | None:
     return "\n".join(texts)
 
 
-def _one(last: Turn, this: Turn) -> bool:
-    return last["role"] == this["role"] and last["role"] in ("assistant", "user")
+class _Turns:
+    """Turns one by one; an item goes on with the turn of its speaker, and so does what follows an item."""
 
+    __slots__ = ("_texts", "open", "turns")
 
-def _joined(last: Turn, this: Turn) -> Turn:
-    # A new one: `last` may be the payload's own.
-    joined = last | {"content": "\n".join(each for each in (last["content"], this["content"]) if each)}
-    if "tool_calls" in this:
-        joined["tool_calls"] = [*last.get("tool_calls", ()), *this["tool_calls"]]
-    return joined
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        # Whether the last one was an item, not a whole turn.
+        self.open = False
+        # The text of the last turn, where something was joined to it.
+        self._texts: list[str] | None = None
+
+    def add(self, made: list[Turn], item: bool) -> None:
+        """Add the turns of one element."""
+        if made and self.turns and (item or self.open) and self._goes_on(made[0]):
+            self._join(made[0])
+            made = made[1:]
+        if made:
+            self.close()
+            self.turns += made
+        self.open = item
+
+    def close(self) -> None:
+        """Nothing more is joined to the last one."""
+        if self._texts is not None:
+            self.turns[-1]["content"] = "\n".join(self._texts)
+            self._texts = None
+
+    def _goes_on(self, this: Turn) -> bool:
+        role = this["role"]
+        return bool(role == self.turns[-1]["role"] and role in ("assistant", "user"))
+
+    def _join(self, this: Turn) -> None:
+        if self._texts is None:
+            # A copy: the last one may be the payload's own.
+            last = self.turns[-1] = dict(self.turns[-1])
+            self._texts = [last["content"]] if last["content"] else []
+            if "tool_calls" in last:
+                last["tool_calls"] = list(last["tool_calls"])
+        if this["content"]:
+            self._texts.append(this["content"])
+        if "tool_calls" in this:
+            self.turns[-1].setdefault("tool_calls", []).extend(this["tool_calls"])
 
 
 def _read(raw: Any, into: Reading, default: str, depth: int) -> tuple[list[Turn], bool]:
@@ -114,15 +143,11 @@ def _read(raw: Any, into: Reading, default: str, depth: int) -> tuple[list[Turn]
         into.nested()
         return [], False
     if isinstance(raw, list):
-        turns: list[Turn] = []
-        item = False
+        found = _Turns()
         for each in raw:
-            made, each_item = _read(each, into, default, depth + 1)
-            if made and turns and (item or each_item) and _one(turns[-1], made[0]):
-                turns[-1] = _joined(turns[-1], made.pop(0))
-            turns += made
-            item = each_item
-        return turns, False
+            found.add(*_read(each, into, default, depth + 1))
+        found.close()
+        return found.turns, False
     if not isinstance(raw, dict):
         if raw is None:
             into.note("messages: an empty turn was dropped")

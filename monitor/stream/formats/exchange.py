@@ -144,17 +144,18 @@ def _response(value: dict[str, Any]) -> Any:
         response = value.get(key)
         if response is not None and response != "":
             if isinstance(response, str) and key != "completion":
-                return inner.structure(response) if _logged(response) else response
+                logged = _logged(response)
+                return response if logged is None else logged
             return response
     return None
 
 
-def _logged(text: str) -> bool:
-    """Whether a string is a provider's answer as it went over the wire, not an answer that happens to be JSON."""
+def _logged(text: str) -> Any:
+    """A provider's answer as it went over the wire; None for an answer that happens to be JSON."""
     within = inner.structure(text)
     if isinstance(within, list):
-        return joined(within) is not None
-    return isinstance(within, dict) and answers.is_answer(within)
+        return joined(within)
+    return within if isinstance(within, dict) and answers.is_answer(within) else None
 
 
 def _unwrapped(response: dict[str, Any]) -> dict[str, Any]:

@@ -38,8 +38,14 @@ def structure(text: str) -> Any:
         return None
     value = loads(text)
     if value is None and "\n" in text:
-        lines = [loads(line) for line in text.splitlines() if line.strip()]
-        return lines if lines and all(isinstance(each, dict) for each in lines) else None
+        lines = []
+        for line in text.splitlines():
+            each = loads(line) if line.strip() else None
+            if isinstance(each, dict):
+                lines.append(each)
+            elif line.strip():
+                return None
+        return lines or None
     return value if isinstance(value, dict | list) else None
 
 

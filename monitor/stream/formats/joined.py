@@ -262,6 +262,8 @@ def _gemini(events: list[Event]) -> dict[str, Any]:
             parts = content.get("parts") if isinstance(content, dict) else None
             for part in parts if isinstance(parts, list) else ():
                 _gemini_part(kept["content"]["parts"], part)
+    for kept in candidates.values():
+        kept["content"]["parts"] = [_made(x) if isinstance(x, dict) else x for x in kept["content"]["parts"]]
     return whole | {"candidates": [candidates[index] for index in sorted(candidates)]}
 
 
@@ -272,10 +274,11 @@ def _gemini_part(parts: list[Any], part: Any) -> None:
         isinstance(part, dict)
         and isinstance(last, dict)
         and isinstance(part.get("text"), str)
-        and isinstance(last.get("text"), str)
+        and isinstance(last.get("text"), str | _Text)
         and bool(part.get("thought")) == bool(last.get("thought"))
     ):
-        parts[-1] = last | {"text": last["text"] + part["text"]}
+        parts[-1] = last = dict(last)
+        _add(last, "text", part["text"])
     else:
         parts.append(part)
 
