@@ -78,6 +78,9 @@ def read_response(raw: Any, into: Reading) -> str | None:
 
 def read_tools(raw: Any, into: Reading) -> list[dict[str, Any]]:
     """Declarations of functions in OpenAI's form."""
+    if not isinstance(raw, list | dict | str):
+        into.note("tools: dropped, not a list")
+        return []
     return tools.declarations(raw, into)
 
 
@@ -268,6 +271,9 @@ def _fill_beside(turn: Turning, raw: dict[str, Any]) -> bool:
         calls = holder.get("tool_calls")
         if calls is not None and not (holder is beside and raw.get("tool_calls")):
             held = True
+            if not isinstance(calls, list | dict | str):
+                turn.into.note("tool_calls: dropped, not a list")
+                continue
             listed = calls if isinstance(calls, list) else [calls]
             turn.calls += [tools.call(each, turn.into) for each in listed if each is not None]
         if holder.get("function_call") is not None:

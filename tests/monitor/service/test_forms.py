@@ -114,8 +114,8 @@ TALK = Conversation(
 
 def test_one_conversation_has_one_score_in_every_format(plain: ChatModel, scorer: BatchScorer, parser: Parser) -> None:
     payloads = {name: encoded(render(TALK, name)) for name in RENDERINGS}
-    turns, tools, response = TALK.expected
-    same = renderings_otlp.Conversation(turns, response or "", tools)
+    _, tools, response = TALK.expected
+    same = renderings_otlp.Conversation(render(TALK, "openai_chat")["messages"], response or "", tools)
     payloads["litellm"] = encoded(litellm_payload(same))
     request = traces(present_attributes(same, strings=False))
     payloads |= {"otlp": as_json(request), "otlp protobuf": request.SerializeToString()}
