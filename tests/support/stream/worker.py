@@ -120,6 +120,7 @@ def run_worker(
     over_long: str = "truncate_left",
     answers: Path | None = None,
     verdicts: Path | None = None,
+    dead_letters: Path | None = None,
     also_plain: bool = False,
     **policy: Any,
 ) -> Run:
@@ -138,6 +139,7 @@ def run_worker(
     outputs = Outputs(
         verdicts=JsonLinesSink(str(verdicts), "verdicts_out") if verdicts else None,
         answers=JsonLinesSink(str(answers), "answers_out") if answers else None,
+        dead_letters=JsonLinesSink(str(dead_letters), "dead_letters_out") if dead_letters else None,
     )
     mitigator = Mitigator(chat, probes[0], also_plain=also_plain, max_new_tokens=4) if answers else None
     worker = Worker(
