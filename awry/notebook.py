@@ -103,7 +103,7 @@ def evaluate(
 
 def generate(chat: ChatModel, conversations: Sequence[Conversation], *, max_new_tokens: int = 40) -> list[str]:
     """The model's greedy replies; inside `awry.steering(chat, probe.interventions)` they are steered."""
-    prompts = [chat.render(_messages(one)) for one in conversations]
+    prompts = [chat.prompt_ids(chat.rendered(_messages(one))) for one in conversations]
     return [reply.text for reply in generation.generate(chat, prompts, max_new_tokens=max_new_tokens)]
 
 

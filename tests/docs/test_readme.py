@@ -52,7 +52,7 @@ def commands(text: str) -> list[list[str]]:
         ("README.md", 16),
         ("docs/operations.md", 10),
         ("docs/destinations.md", 5),
-        ("docs/wire.md", 3),
+        ("docs/traffic.md", 3),
     ],
 )
 def test_every_command_and_flag_exists(document: str, fewest: int) -> None:

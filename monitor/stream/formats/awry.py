@@ -27,7 +27,7 @@ def read(value: dict[str, Any]) -> list[Draft]:
     """One draft. Raises UnreadableError."""
     prompt, messages = value.get("prompt"), value.get("messages")
     notes = []
-    if messages is not None:
+    if messages is not None and (messages or prompt is None):
         turns = _listed(messages)
         if prompt is not None:
             notes.append("prompt: not read, messages was given too")

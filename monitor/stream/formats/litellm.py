@@ -35,6 +35,10 @@ _OTHER_CALLS = (
     ),
     *("cancel", "health"),
 )
+# Names of this payload that no request has.
+_OWN = frozenset(
+    ("startTime", "hidden_params", "model_map_information", "response_cost", "litellm_call_id", "model_group")
+)
 _COPIED = ("cache_hit", "stream", "prompt_tokens", "completion_tokens", "total_tokens")
 # At the end of what its callbacks with a limit of size (Datadog, files) cut off.
 _CUT_SHORT = "...truncated by litellm"
@@ -44,7 +48,7 @@ _NO_MESSAGES = "messages: none; LiteLLM did not log them"
 
 def recognises(value: Any) -> bool:
     """Whether there are the names that only this payload has together."""
-    return isinstance(value, dict) and "call_type" in value and "messages" in value
+    return isinstance(value, dict) and "call_type" in value and "messages" in value and not _OWN.isdisjoint(value)
 
 
 def read(value: dict[str, Any]) -> list[Draft]:
@@ -94,7 +98,8 @@ def read(value: dict[str, Any]) -> list[Draft]:
 
 def _why_skipped(value: dict[str, Any], turns: list[Any]) -> str | None:
     call = value.get("call_type")
-    if isinstance(call, str) and any(part in call for part in _OTHER_CALLS):
+    talk = any(isinstance(turn, dict) and turn.get("role") for turn in turns)
+    if isinstance(call, str) and not talk and any(part in call for part in _OTHER_CALLS):
         return "call_type: no call of a chat model"
     if not turns:
         return _NO_MESSAGES

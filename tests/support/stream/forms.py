@@ -83,9 +83,8 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "attributes of 500 levels": lambda t: encoded(own(t, attributes={"a": nested(500)})),
     "unknown fields": lambda t: encoded(own(t, **{f"f{n}": [n] for n in range(500)})),
     "prompt beside messages": lambda t: encoded(own("Good morning.", **turn(t))),
+    "prompt beside no messages": lambda t: encoded(own(t, messages=[])),
     "response that is a number": lambda t: encoded(own(t, response=7)),
-    "tools that are a string": lambda t: encoded(own(t, tools="none")),
-    "tool calls that are a string": lambda t: encoded(turn(t, tool_calls="none")),
     # Encodings.
     "byte order mark": lambda t: b"\xef\xbb\xbf" + encoded(own(t)),
     "escaped": lambda t: b'{"id":"m","prompt":"' + b"".join(b"\\u%04x" % ord(c) for c in t) + b'"}',

@@ -163,6 +163,7 @@ def litellm_payload(said: Conversation) -> dict[str, Any]:
     return {
         "id": "chatcmpl-1",
         "call_type": "acompletion",
+        "startTime": 1772366400.5,
         "messages": said.messages,
         "model_parameters": {"tools": said.tools} if said.tools else {},
         "response": {"choices": [{"index": 0, "message": {"role": "assistant", "content": said.response}}]},
