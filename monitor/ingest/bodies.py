@@ -19,7 +19,7 @@ from monitor.ingest.refused import RefusedError
 
 ENCODINGS = ("identity", "gzip", "deflate", "zstd")
 
-# Clients of /v1/* get to read why they were refused if the rest of what they send is not longer.
+# Clients read why they were refused if the rest of what they send is not longer.
 DRAIN_BYTES = 1024 * 1024
 # More than this is decompressed in a thread: requests beside it go on.
 _THREAD_BYTES = 64 * 1024
@@ -66,7 +66,7 @@ def decompress(raw: bytes, encoding: str, max_bytes: int) -> bytes:
     except (zlib.error, zstandard.ZstdError, EOFError):
         raise RefusedError(400, f"the body is not what Content-Encoding: {encoding} says") from None
     if len(body) > max_bytes:
-        raise _too_large(max_bytes)
+        raise _too_large(max_bytes, unread=0)
     return body
 
 
@@ -138,8 +138,8 @@ def _content_length(request: Request) -> int | None:
     return int(text) if len(text) < 19 else 10**18
 
 
-def _too_large(max_bytes: int) -> RefusedError:
-    return RefusedError(413, f"the body is larger than {max_bytes} bytes", drain=DRAIN_BYTES)
+def _too_large(max_bytes: int, unread: int = DRAIN_BYTES) -> RefusedError:
+    return RefusedError(413, f"the body is larger than {max_bytes} bytes", drain=unread)
 
 
 async def drain(request: Request, max_bytes: int, seconds: float = 2.0) -> None:
