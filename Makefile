@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 TESTS  ?=
 
-.PHONY: demo stack test test-fast chaos site setup lint format lock adapters probes study bench bench-stream bench-delivery docs env image-test clean
+.PHONY: demo stack test test-fast chaos site setup lint format lock adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -73,6 +73,12 @@ study: $(READY)
 
 bench-stream: $(READY)
 	@$(BIN)/python -m benchmarks.stream --out docs/bench-stream.json
+
+bench-parsing: $(READY)
+	@$(BIN)/python -m benchmarks.parsing
+
+bench-ingest: $(READY)
+	@$(BIN)/python -m benchmarks.ingest --out docs/bench-ingest.json
 
 bench-delivery: $(READY)
 	@$(BIN)/python -m benchmarks.delivery --out docs/bench-delivery.json

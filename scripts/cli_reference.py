@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -75,7 +76,7 @@ def _value(parameter: Any) -> str:
     many = get_origin(annotation) is list
     inner = get_args(annotation)[0] if many else annotation
     choices = get_args(inner)
-    kinds = {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}
+    kinds = {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH", datetime: "DAY"}
     return (", ".join(choices) if choices else kinds[inner]) + ("..." if many else "")
 
 

@@ -31,7 +31,8 @@ ARROWS: dict[str, set[str]] = {
     "awry.periodic": set(),
     # The command, and what only commands need.
     "monitor.cli": _MONITOR
-    | {"monitor.web", "monitor.datasets", "monitor.labelling", "monitor.benign_scores", "monitor.demo", "monitor.stack"}
+    | {"monitor.ingest", "monitor.web", "monitor.datasets", "monitor.labelling", "monitor.benign_scores"}
+    | {"monitor.demo", "monitor.stack"}
     | _ALERTS
     | {"alerts.delivery", "alerts.senders.base", "alerts.dashboards"}
     | {"storage", "probes", "probes.heads", "probes.organisms", "probes.studies"},
@@ -43,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "monitor.benign_scores": {"storage"},
     # The service: page and API, worker, stream. `monitor` is settings and errors.
     "monitor.web": {"monitor.telemetry", "storage"} | _ALERTS,
+    "monitor.ingest": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.web"},
     "monitor.service": {"monitor", "monitor.stream", "monitor.telemetry", "alerts.evaluator", "storage", "probes"}
     | _ALERTS,
     "monitor.stream": {"monitor", "monitor.telemetry", "storage"},

@@ -8,7 +8,6 @@ loopback, or behind a TLS proxy, as for `awry serve`.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,9 +46,6 @@ def serving(settings: Settings, engine: Engine) -> Iterator[Running]:
     """Answer on `ingest_listen` until the block ends."""
     host, port = parse_address(settings.ingest_listen)
     listener = bind(host, port)
-    # Connections inherit it. asyncio sets it where a socket's protocol is given, which `bind` leaves out: a response's
-    # body would wait 40 ms for the client to confirm its headers.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     address = format_address(host, listener.getsockname()[1])
     BUILD_INFO.labels(version("awry")).set(1)
     try:

@@ -245,6 +245,8 @@ def _readable(format_: Format | None, value: Any) -> bool:
 
 
 def _unknown(value: Any) -> str:
+    if isinstance(value, dict) and isinstance(value.get("awry_oversize"), int):
+        return f"payload: {value['awry_oversize']} bytes, over what the topic takes"
     if not isinstance(value, dict):
         return f"payload: a JSON {_kind(value)}, not an object"
     return "payload: no known format; see awry check, or set format or mapping"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,4 +154,7 @@ def opened_outputs(settings: Settings) -> Iterator[Outputs]:
         for each in sinks:
             each.close()
         if producer is not None:
-            producer.close(timeout=10)
+            from kafka.errors import KafkaError
+
+            with suppress(KafkaError):  # what was not acknowledged has stopped the worker already
+                producer.close(timeout=10)

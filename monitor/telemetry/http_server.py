@@ -63,7 +63,8 @@ def bind(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError):  # UnicodeError: a label that no name may have
         raise SettingsError(f"listen: the host {host!r} is not known; write for example {EXAMPLE}") from None
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only where the protocol is named: else each response waits 40 ms for its client.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A port that was just left may be taken again; one that is in use may not be shared.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

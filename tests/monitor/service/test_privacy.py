@@ -90,7 +90,16 @@ def test_no_text_is_anywhere(
     out = {name: tmp_path / name for name in ("verdicts", "dead_letters")}
     path = lines(tmp_path / "t", written)
     probes = [make_probe(chat, threshold=-1e6), make_probe(chat, "answers", aggregation="last_response")]
-    run = run_worker(engine, chat, probes, path, max_bytes=1 << 20, privacy=privacy, **out)
+    run = run_worker(
+        engine,
+        chat,
+        probes,
+        path,
+        max_bytes=1 << 20,
+        privacy=privacy,
+        verdicts=out["verdicts"],
+        dead_letters=out["dead_letters"],
+    )
     rows = stored(engine, schema.messages)
     assert len(rows) >= len(written)
     assert sum(run.tally.by_status[s] for s in ("scored", "truncated")) >= len(written) - 4
