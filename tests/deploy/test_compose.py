@@ -21,7 +21,7 @@ from tests.support import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 SECRET_NAMES = ("POSTGRES_PASSWORD", "DATABASE_PASSWORD", "GRAFANA_DATABASE_PASSWORD", "GRAFANA_ADMIN_PASSWORD")
-OURS = ("run", "run-gpu", "send", "serve", "migrate")
+OURS = ("run", "run-gpu", "ingest", "send", "serve", "migrate")
 ONE_SHOTS = {"migrate", "topics"}
 PORT = int(DEFAULT_LISTEN.rpartition(":")[2])
 
@@ -182,6 +182,9 @@ def test_ports_agree() -> None:
     for name in set(OURS) - ONE_SHOTS:
         assert f"http://127.0.0.1:{PORT}/healthz" in found[name]["healthcheck"]["test"][-1]
     assert found["serve"]["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
+    assert found["ingest"]["environment"]["AWRY_INGEST_LISTEN"] == f"0.0.0.0:{PORT}"
+    assert found["ingest"]["ports"] == [f"127.0.0.1:4318:{PORT}"]
+    assert f"kafka:{found['ingest']['environment']['AWRY_INGEST_TOPIC']}" == found["run"]["environment"]["AWRY_SOURCE"]
     jobs = {job["job_name"]: job for job in read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]}
     scraped: set[str] = set()
     for name, job in jobs.items():
@@ -234,7 +237,7 @@ def test_images_are_pinned() -> None:
 
 def test_published_on_loopback_only() -> None:
     published = [port for facts in services().values() for port in facts.get("ports", [])]
-    assert len(published) == 4
+    assert len(published) == 5
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in published)
     assert "ports" not in services()["postgres"]
 
