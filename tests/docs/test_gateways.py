@@ -12,12 +12,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +22,14 @@ import yaml
 
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.parse import ParseOptions, Parser, parse
-from monitor.stream.spool import decode_line
 from monitor.stream.wire import WireMessage
 from monitor.telemetry.http_server import bind
 from tests.conftest import needs_program
 from tests.docs import test_readme
 from tests.docs.test_links import broken, links
 from tests.support import ROOT
+from tests.support.ingest.model_service import ANSWER, serving_models
+from tests.support.ingest.pages import Place, blocks, holding
 from tests.support.ingest.process import IngestProcess
 from tests.support.ingest.topic import everything
 from tests.support.stream.client_venv import client_python
@@ -57,7 +53,6 @@ OTEL = (
 KAFKA_PYTHON = ("kafka-python==3.0.12",)
 
 QUESTION = {"role": "user", "content": "How do I keep bread fresh?"}
-ANSWER = "In a bread box."
 MASTER_KEY = "sk-of-a-test-0123456789abcdef0123456789abcdef0123456789"
 
 # Records that a Collector 0.165 wrote: of its exporter `kafka`, one span (otlp_proto) and one log event (otlp_json).
@@ -76,147 +71,6 @@ COLLECTOR_EVENT = (
     b'{"key":"gen_ai.input.messages","value":{"stringValue":"[{\\"role\\": \\"user\\", \\"parts\\": [{\\"type\\": '
     b'\\"text\\", \\"content\\": \\"span-77\\"}]}]"}}],"eventName":"gen_ai.client.inference.operation.details"}]}]}]}'
 )
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """The code of a page in one language, in order."""
-    text = (ROOT / "docs" / "gateways" / f"{page}.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}(?: [^\n]*)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def holding(page: str, language: str, *words: str) -> str:
-    """The one block that holds all of `words`."""
-    (found,) = [block for block in blocks(page, language) if all(word in block for word in words)]
-    return found
-
-
-class Place:
-    """A folder in which the lines of a page are run: with a receiver, a service, and addresses that are exchanged."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.folder = folder
-        self.changes: dict[str, str] = {}
-        self.environment = environment
-
-    def text(self, block: str) -> str:
-        for before, after in self.changes.items():
-            block = block.replace(before, after)
-        return block
-
-    def start(self, lines: str, python: Path | None = None) -> subprocess.Popen[str]:
-        """Lines of a shell, in a group of their own; the programs of a client's environment come first."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWRY_", "OTEL_"))}
-        programs = [str(python.parent)] if python else []
-        environment = {
-            **inherited,
-            "PATH": ":".join([*programs, str(Path(sys.executable).parent), os.environ["PATH"]]),
-            **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"),
-            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "LITELLM_TELEMETRY": "False",
-            **self.environment,
-        }
-        return subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", self.text(lines)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-            cwd=self.folder,
-            start_new_session=True,
-        )
-
-    def shell(self, lines: str, python: Path | None = None) -> str:
-        """What the lines print; they must succeed."""
-        process = self.start(lines, python)
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
-        return said
-
-    def python(self, block: str, python: Path, exports: str = "") -> str:
-        (self.folder / "app.py").write_text(self.text(block), encoding="utf-8")
-        return self.shell(f"{exports}\npython app.py", python)
-
-    def arrived(self) -> list[WireMessage]:
-        """What is in the spool, as the worker reads it; all of it must be readable."""
-        spooled = [
-            decode_line(line)
-            for path in sorted((self.folder / "spool").glob("*.jsonl"))
-            for line in path.read_bytes().splitlines()
-        ]
-        read = [each for one in spooled for each in parse(one.payload, one.headers)]
-        found = [each for each in read if isinstance(each, WireMessage)]
-        assert found == read
-        return found
-
-
-CHAT = {"id": "chatcmpl-1", "created": 1790000000, "model": "m"}
-REPLY = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None}
-USAGE = {"input_tokens": 5, "output_tokens": 4}
-
-
-def _chat(streamed: bool) -> Any:
-    if not streamed:
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ANSWER}}
-        return {**CHAT, "object": "chat.completion", "choices": [choice]}
-    deltas = [{"role": "assistant", "content": ANSWER[:5]}, {"content": ANSWER[5:]}]
-    chunk = {**CHAT, "object": "chat.completion.chunk"}
-    return [{**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-
-
-def _anthropic(streamed: bool) -> Any:
-    if not streamed:
-        content = [{"type": "text", "text": ANSWER}]
-        return {**REPLY, "content": content, "stop_reason": "end_turn", "usage": USAGE}
-    begun: dict[str, Any] = {**REPLY, "content": [], "stop_reason": None, "usage": USAGE}
-    deltas = [{"type": "text_delta", "text": text} for text in (ANSWER[:5], ANSWER[5:])]
-    return [
-        {"type": "message_start", "message": begun},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": USAGE},
-        {"type": "message_stop"},
-    ]
-
-
-@contextmanager
-def serving_models() -> Iterator[tuple[str, list[str]]]:
-    """HOST:PORT of a service with OpenAI's and Anthropic's interface, and the headers of its own that reached it."""
-    strange: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            strange.extend(name for name in self.headers if name.lower().startswith("x-awry"))
-            streamed = bool(asked.get("stream"))
-            answer = _anthropic(streamed) if self.path.endswith("/messages") else _chat(streamed)
-            if streamed:
-                kinds = [f"event: {each['type']}\n" if "type" in each else "" for each in answer]
-                events = zip(kinds, map(json.dumps, answer), strict=True)
-                body = "".join(f"{kind}data: {data}\n\n" for kind, data in events) + "data: [DONE]\n\n"
-            else:
-                body = json.dumps(answer)
-            self.send_response(200 if "fail" not in self.path else 500)
-            self.send_header("content-type", "text/event-stream" if streamed else "application/json")
-            self.send_header("content-length", str(len(body.encode())))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, format: str, *args: Any) -> None:
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", strange
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture
