@@ -90,13 +90,24 @@ def answer(raw: Any, depth: int = 0) -> Answer:
 
 
 def _string(raw: str, depth: int) -> Answer:
-    if depth < _MAX_WRAPS and raw[:1] in "{[dei:r \n":
-        within = inner.structure(raw)
+    if depth < _MAX_WRAPS and raw[:1] in '{[dei:r \t\r\n"\ufeff':
+        notes: list[str] = []
+        within = inner.structure(raw, notes)
         if isinstance(within, dict) and (is_answer(within) or joined([within]) is not None):
-            return answer(within if is_answer(within) else [within], depth + 1)
+            return _noted(answer(within if is_answer(within) else [within], depth + 1), notes)
         if isinstance(within, list) and joined(within) is not None:
-            return answer(within, depth + 1)
+            return _noted(answer(within, depth + 1), notes)
     return Answer(raw)
+
+
+def _noted(made: Answer, notes: list[str]) -> Answer:
+    made.notes += notes
+    return made
+
+
+def is_envelope(raw: Any) -> bool:
+    """Whether a response is logged without its body."""
+    return isinstance(raw, dict) and not raw.get("body") and raw.keys() <= _ENVELOPE
 
 
 def _object(raw: dict[str, Any], depth: int) -> Answer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.stream.formats.reading import Reading
+from monitor.stream.formats.reading import MAX_MESSAGES, Reading
 from monitor.stream.formats.strings import strings
 
 Request = dict[str, Any]
@@ -18,15 +18,22 @@ Request = dict[str, Any]
 BESIDE = "request: text beside the turns was read as a system turn"
 SEVERAL = "request: has several inputs, each was read as a message of its own"
 
+# Inputs of one request that each get its instructions, tools, answer and attributes again.
+MAX_SHARING = 16
+
 SYSTEM_KEYS = ("system", "instructions", "systemInstruction", "system_instruction", "preamble", "system_prompt")
 INPUT_KEYS = ("messages", "contents", "input", "prompt", "inputs", "inputText", "message", "instances")
 TOOL_KEYS = ("tools", "functions", "toolConfig", "tool_config")
 # Objects within a request that hold settings, instructions and tools too.
 _CONFIGS = ("config", "extra_body", "generationConfig", "generation_config", "inferenceConfig", "options", "parameters")
-_BESIDE_KEYS = ("documents", "context", "examples", "suffix", "prediction", "chat_template", "input_suffix")
+_BESIDE_KEYS = (
+    *("documents", "context", "examples", "suffix", "prediction", "chat_template", "chat_template_kwargs", "template"),
+    *("input_prefix", "input_suffix", "input_extra", "tool_results", "tool_prompt", "promptVariables", "data_sources"),
+    "additionalModelRequestFields",
+)
 _SCHEMA_KEYS = ("response_format", "format", "responseSchema", "response_schema", "responseJsonSchema", "output_config")
-# A description of fewer words names a field; it asks for nothing.
-_MIN_WORDS = 4
+# A description of fewer words and characters names a field; it asks for nothing.
+_MIN_WORDS, _MIN_CHARACTERS = 4, 20
 
 _SETTINGS = {
     "temperature": ("temperature",),
@@ -53,7 +60,8 @@ def configs(request: Request) -> list[Request]:
 
 
 def conversations(request: Request, notes: list[str]) -> list[list[Any]]:
-    """The turns of every input, each with the instructions and the text beside."""
+    """The turns of every input, each with the instructions and the text beside. Those of over MAX_SHARING inputs are a
+    conversation of their own, the last one: else a small payload would become a very long text."""
     before, beside = _system(request), _beside(request)
     if beside:
         notes.append(BESIDE)
@@ -61,6 +69,9 @@ def conversations(request: Request, notes: list[str]) -> list[list[Any]]:
     found = _inputs(request, 0)
     if len(found) > 1:
         notes.append(SEVERAL)
+    if len(found) > MAX_SHARING:
+        del found[MAX_MESSAGES + 1 :]
+        return [*found[:MAX_MESSAGES], before, *found[MAX_MESSAGES:]] if before else found
     return [before + each for each in found] if found else [before] if before else []
 
 
@@ -103,16 +114,26 @@ def _beside(request: Request) -> list[Any]:
     """Documents, a template of the client's, descriptions in a schema: models read them too."""
     if OTHER_KEYS.isdisjoint(request):
         return []
-    ignored = Reading()
+    into = Reading()
     texts: list[str] = []
     for each in configs(request):
-        texts += [text for key in _BESIDE_KEYS if each.get(key) for text in strings(each[key], ignored)]
+        texts += [text for key in _BESIDE_KEYS if each.get(key) for text in strings(each[key], into)]
         schemas = [each[key] for key in _SCHEMA_KEYS if isinstance(each.get(key), dict)]
         if isinstance(each.get("text"), dict):
             schemas.append(each["text"])
         for schema in schemas:
-            texts += [text for text in strings(schema, ignored) if len(text.split()) >= _MIN_WORDS]
-    return [{"role": "system", "content": "\n".join(texts)}] if texts else []
+            texts += [text for text in strings(schema, into) if _asks(text)]
+    unread = [{"type": "unread_data"} for _ in range(into.unread.get("data", 0))]
+    return [{"role": "system", "content": ["\n".join(texts), *unread] if unread else "\n".join(texts)}] * (
+        1 if texts or unread else 0
+    )
+
+
+def _asks(text: str) -> bool:
+    """Whether a text of a schema may ask for something: titles and names of classes do not."""
+    if not text.isascii() or len(text.split()) >= _MIN_WORDS:
+        return True
+    return len(text) >= _MIN_CHARACTERS and not (text.isidentifier() and len(text) <= 64)
 
 
 OTHER_KEYS = frozenset((*_BESIDE_KEYS, *_SCHEMA_KEYS, *_CONFIGS, "text"))
@@ -153,8 +174,10 @@ def _prompts(asked: Any) -> list[list[Any]]:
     if isinstance(asked, dict):
         # A prompt that the provider has stored: only its variables are here.
         stored: list[Any] = [{"type": "stored_prompt"}] if "id" in asked else []
-        variables = asked.get("variables", {key: each for key, each in asked.items() if key not in ("id", "version")})
-        values = list(variables.values()) if isinstance(variables, dict) else variables
+        values: list[Any] = []
+        for key, each in asked.items():
+            if key not in ("id", "version") and each:
+                values += list(each.values()) if key == "variables" and isinstance(each, dict) else [each]
         return [[{"role": "user", "content": [*stored, *([values] if values else [])]}]]
     if not isinstance(asked, list):
         return [[{"role": "user", "content": asked}]]

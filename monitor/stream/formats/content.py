@@ -4,6 +4,8 @@ Contract: `read_turns(raw, into)` gives turns as chat templates take them. Text 
 A part without text (an image, audio, a file by reference) becomes a marker ([image], [audio], ...) and counts in
 `into.unread`. No text is lost: a part of an unknown shape is read by its strings. A turn that holds results of tools
 gives one turn for each, in order; items that a provider lists one by one (a call, its thinking) become one turn again.
+Of several fields for the text of one turn (`content`, `parts`, `text`, ...) the first that holds something is read, and
+BESIDE_CONTENT notes that others say something else.
 
 Turns may also be in the shapes of others: `parts` for `content`, `from` and `value`, `author`, LangChain's messages.
 """
@@ -15,7 +17,7 @@ from typing import Any
 
 from monitor.stream.formats import answers, tools
 from monitor.stream.formats.parts import THINKING, is_json, is_part, read_content, result_text
-from monitor.stream.formats.reading import MAX_DEPTH, Reading
+from monitor.stream.formats.reading import BESIDE_CONTENT, MAX_DEPTH, Reading
 from monitor.stream.formats.strings import strings
 from monitor.stream.formats.turning import Turning
 from monitor.stream.wire import Turn
@@ -33,7 +35,7 @@ _ROLES = {
 _PLAIN = frozenset(("system", "user", "assistant", "developer"))
 _ROLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ROLE_KEYS = ("role", "author", "from", "speaker", "sender")
-_CONTENT_KEYS = ("content", "parts", "value", "text", "message", "contents", "body")
+_CONTENT_KEYS = ("content", "parts", "value", "text", "message", "contents", "body", "refusal")
 # Items and parts that only an assistant writes.
 _OF_ASSISTANT = ("_call", "_use", "-call")
 _KINDS_OF_ASSISTANT = frozenset(
@@ -162,7 +164,7 @@ def _read(raw: Any, into: Reading, default: str, depth: int) -> tuple[list[Turn]
 def _read_object(raw: dict[str, Any], into: Reading, default: str, depth: int) -> tuple[list[Turn], bool]:
     raw = _unwrapped(raw)
     within = raw.get("message")
-    if isinstance(within, dict) and not any(key in raw for key in ("role", "content")):
+    if isinstance(within, dict) and not any(raw.get(key) for key in ("role", *_CONTENT_KEYS) if key != "message"):
         return _read(within, into, default, depth + 1)
     named = next((raw[key] for key in _ROLE_KEYS if raw.get(key) is not None), None)
     kind = raw.get("type")
@@ -188,7 +190,9 @@ def _read_object(raw: dict[str, Any], into: Reading, default: str, depth: int) -
 
 
 def _unwrapped(raw: dict[str, Any]) -> dict[str, Any]:
-    """LangChain's two ways to write a message, as one object."""
+    """LangChain's two ways to write a message, as one object. What has a content or a role of its own is none."""
+    if "content" in raw or "role" in raw:
+        return raw
     data = raw.get("data")
     if isinstance(data, dict) and "content" in data and isinstance(raw.get("type"), str):
         return {**data, "type": raw["type"]}
@@ -229,23 +233,8 @@ def _fill(turn: Turning, raw: dict[str, Any], depth: int) -> None:
         if raw.get(key) and (key == "reasoning_content" or raw[key] != raw.get("reasoning_content")):
             read_content(turn, raw[key], depth + 1)
             turn.into.note(THINKING)
-    held = False
-    said: list[Any] = []
-    for key in _CONTENT_KEYS:
-        value = raw.get(key)
-        if value is None:
-            continue
-        held = True
-        if value not in said:
-            said.append(value)
-            if turn.role in ("tool", "function") and is_json(value):
-                turn.text(result_text(value, turn.into, depth + 1))
-            else:
-                read_content(turn, value, depth + 1)
-    if raw.get("refusal") is not None:
-        held = True
-        read_content(turn, raw["refusal"], depth + 1)
-    held |= _fill_beside(turn, raw)
+    held, read = _fill_content(turn, raw, depth)
+    held |= _fill_beside(turn, raw, read)
     if not held and raw.get("content", ...) is ...:
         found = strings({key: each for key, each in raw.items() if key not in ("name", "id", *_ROLE_KEYS)}, turn.into)
         if found:
@@ -253,15 +242,54 @@ def _fill(turn: Turning, raw: dict[str, Any], depth: int) -> None:
             turn.into.note("messages: a turn of an unknown shape was read by its strings")
 
 
-def _fill_beside(turn: Turning, raw: dict[str, Any]) -> bool:
-    """Media, calls and results that stand beside a content."""
+def _fill_content(turn: Turning, raw: dict[str, Any], depth: int) -> tuple[bool, bool]:
+    """The first content that holds something. Gives whether there is any, and whether one was read."""
+    held, read = False, False
+    for key in _CONTENT_KEYS:
+        value = raw.get(key)
+        if value is None:
+            continue
+        held = True
+        if value in ("", [], {}):
+            continue
+        if not read:
+            read = True
+            before = len(turn.texts)
+            if turn.role in ("tool", "function") and is_json(value):
+                turn.text(result_text(value, turn.into, depth + 1))
+            else:
+                read_content(turn, value, depth + 1)
+            # A content of empty parts is none.
+            read = bool(turn.calls or turn.turns) or any(each.strip() for each in turn.texts[before:])
+        elif not _says_the_same(turn, value, depth):
+            turn.into.note(BESIDE_CONTENT)
+    return held, read
+
+
+def _says_the_same(turn: Turning, value: Any, depth: int) -> bool:
+    """Whether another content of a turn has nothing that is not read already: many senders write the text twice."""
+    other = Turning(turn.role, Reading())
+    read_content(other, value, depth + 1)
+    known = [*(made["content"] for made in turn.turns), *turn.texts]
+    return not other.calls and not other.turns and _squeezed(other.texts) in _squeezed(known)
+
+
+def _squeezed(texts: list[str]) -> str:
+    return "".join("".join(texts).split())
+
+
+def _fill_beside(turn: Turning, raw: dict[str, Any], read: bool) -> bool:
+    """Media, calls and results that stand beside a content. Text of theirs is none where a content was `read`."""
     held = False
     audio = raw.get("audio")
     if isinstance(audio, dict):
         held = True
         turn.marker("audio")
-        if isinstance(audio.get("transcript"), str):
-            turn.text(audio["transcript"])
+        transcript = audio.get("transcript")
+        if isinstance(transcript, str) and not read:
+            turn.text(transcript)
+        elif isinstance(transcript, str) and not _says_the_same(turn, transcript, 0):
+            turn.into.note(BESIDE_CONTENT)
     if isinstance(raw.get("images"), list):
         held = True
         for _ in raw["images"]:
@@ -280,7 +308,9 @@ def _fill_beside(turn: Turning, raw: dict[str, Any]) -> bool:
             held = True
             turn.calls.append(tools.call(holder["function_call"], turn.into))
     results = raw.get("tool_results")
-    if isinstance(results, list):
+    if isinstance(results, list) and read:
+        turn.into.note(BESIDE_CONTENT)
+    elif isinstance(results, list):
         held = True
         for each in results:
             turn.result(each if isinstance(each, dict) else {}, result_text(each, turn.into, 1))

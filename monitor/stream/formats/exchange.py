@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitor.stream.formats import answers, asked, inner
+from monitor.stream.formats.covered import is_whole
 from monitor.stream.formats.joined import joined
 
 _MAX_WRAPS = 6
@@ -23,6 +24,9 @@ _RESPONSES = (
     *("response_body", "responseBody", "outputBodyJson", "response", "res", "output", "result", "completion", "answer"),
     *("response_data", "responseData", "modelOutput", "outputs", "chunks", "events"),
 )
+# Where the text of the answer may be JSON, not the body of a response.
+_TEXTS = frozenset(("response", "res", "output", "result", "answer", "completion", "outputs"))
+_ANSWERED = ("choices", "candidates", "output", "content")
 _OBJECTS = ("messages", "contents", "instances")
 _STRINGS = ("prompt", "input", "inputs", "inputText", "message")
 
@@ -34,6 +38,7 @@ class Exchange:
     request: dict[str, Any]
     response: Any
     around: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def keys(self) -> set[str]:
@@ -67,23 +72,35 @@ def taken(value: Any) -> Exchange | None:
 def _of(value: Any) -> Exchange | None:
     if not isinstance(value, dict):
         return None
-    found = _find(value, (), 0)
+    notes: list[str] = []
+    found = _find(value, (), 0, notes)
     if found is None:
         if answers.is_answer(value):
             return Exchange({}, value)
-        response = _response(value)
+        response = _response(value, {}, notes)
         if isinstance(response, dict) and answers.is_answer(_unwrapped(response)):
-            return Exchange({}, response, (value,))
+            return Exchange({}, response, (value,), tuple(notes))
         return None
     request, around = found
-    if answers.is_answer(request):
+    return Exchange(request, _answered(request, around, notes), around, tuple(notes))
+
+
+def _answered(request: dict[str, Any], around: tuple[dict[str, Any], ...], notes: list[str]) -> Any:
+    """The answer: around the request, nearest first; in the request only where there is none: its fields are the
+    client's."""
+    empty = None
+    for each in reversed(around):
+        response = _response(each, request, notes)
+        if response is not None and not answers.is_envelope(response):
+            return response
+        if response is None and answers.is_answer(each) and any(each.get(key) for key in _ANSWERED):
+            return each
+        empty = response if empty is None else empty
+    if answers.is_answer(request) and any(request.get(key) for key in _ANSWERED):
         # One object with the fields of both.
-        return Exchange(request, request, around)
-    for each in (request, *reversed(around)):
-        response = _response(each)
-        if response is not None:
-            return Exchange(request, response, around)
-    return Exchange(request, None, around)
+        return request
+    own = _response(request, request, notes)
+    return own if own is not None else empty
 
 
 def is_request(value: dict[str, Any]) -> bool:
@@ -102,7 +119,7 @@ def is_request(value: dict[str, Any]) -> bool:
 
 
 def _find(
-    value: dict[str, Any], around: tuple[dict[str, Any], ...], depth: int
+    value: dict[str, Any], around: tuple[dict[str, Any], ...], depth: int, notes: list[str]
 ) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]] | None:
     if is_request(value):
         return value, around
@@ -111,13 +128,13 @@ def _find(
     for key in _REQUESTS:
         within = value.get(key)
         if isinstance(within, str):
-            within = inner.structure(within)
+            within = inner.structure(within, notes)
         if isinstance(within, list) and within and all(isinstance(each, dict) for each in within[:4]):
             # Turns alone: what the model may call then stands beside them.
             beside = {each: value[each] for each in asked.TOOL_KEYS if each in value}
             within = {"messages": within, **beside} if _turns(within[0]) else None
         if isinstance(within, dict):
-            found = _find(within, (*around, value), depth + 1)
+            found = _find(within, (*around, value), depth + 1, notes)
             if found is not None:
                 return found
     for key in ("input", "inputs"):
@@ -129,7 +146,7 @@ def _find(
         if isinstance(plugin, dict) and isinstance(plugin.get("payload"), dict):
             meta = plugin.get("meta")
             outer = (*around, value, *([meta] if isinstance(meta, dict) else []))
-            found = _find(plugin["payload"], outer, depth + 1)
+            found = _find(plugin["payload"], outer, depth + 1, notes)
             if found is not None:
                 return found[0], (*found[1], plugin["payload"])
     return None
@@ -139,20 +156,22 @@ def _turns(raw: dict[str, Any]) -> bool:
     return ("role" in raw or "type" in raw) and ("content" in raw or "parts" in raw)
 
 
-def _response(value: dict[str, Any]) -> Any:
+def _response(value: dict[str, Any], request: dict[str, Any], notes: list[str]) -> Any:
     for key in _RESPONSES:
         response = value.get(key)
         if response is not None and response != "":
             if isinstance(response, str) and key != "completion":
-                logged = _logged(response)
+                logged = _logged(response, request, notes, key in _TEXTS)
                 return response if logged is None else logged
             return response
     return None
 
 
-def _logged(text: str) -> Any:
+def _logged(text: str, request: dict[str, Any], notes: list[str], may_be_text: bool) -> Any:
     """A provider's answer as it went over the wire; None for an answer that happens to be JSON."""
-    within = inner.structure(text)
+    within = inner.structure(text, notes, whole=may_be_text)
+    if may_be_text and not is_whole(within, request):
+        return None
     if isinstance(within, list):
         return joined(within)
     return within if isinstance(within, dict) and answers.is_answer(within) else None

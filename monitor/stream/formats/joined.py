@@ -68,7 +68,15 @@ def _add(into: dict[str, Any], key: str, raw: Any) -> None:
         else:
             into[key] = _Text([*([before] if isinstance(before, str) else []), raw])
     elif isinstance(raw, list) and raw:
-        into[key] = [*(into[key] if isinstance(into.get(key), list) else []), *raw]
+        listed = into.get(key)
+        if not isinstance(listed, _List):
+            # A copy: the first one may be the payload's own.
+            listed = into[key] = _List(listed if isinstance(listed, list) else ())
+        listed.extend(raw)
+
+
+class _List(list[Any]):
+    """A list in the making."""
 
 
 class _Text:
@@ -107,6 +115,8 @@ def _openai(events: list[Event]) -> dict[str, Any]:
                 _delta(message, calls.setdefault(index, {}), delta)
     for index, message in messages.items():
         made = _made(message)
+        if "audio" in made:
+            made["audio"] = _made(made["audio"])
         if calls.get(index):
             made["tool_calls"] = [_call(calls[index][each]) for each in sorted(calls[index])]
         choices[index]["message"] = made
@@ -117,8 +127,7 @@ def _delta(message: dict[str, Any], calls: dict[int, dict[str, Any]], delta: dic
     for key in ("content", "refusal", "reasoning_content", "reasoning"):
         _add(message, key, delta.get(key))
     if isinstance(delta.get("audio"), dict):
-        audio = message.setdefault("audio", {})
-        audio["transcript"] = audio.get("transcript", "") + _text(delta["audio"].get("transcript"))
+        _add(message.setdefault("audio", {}), "transcript", delta["audio"].get("transcript"))
     old = delta.get("function_call")
     if isinstance(old, dict):
         call = calls.setdefault(-1, {})
@@ -188,12 +197,15 @@ def _responses(events: list[Event]) -> dict[str, Any]:
 def _anthropic(events: list[Event]) -> dict[str, Any]:
     whole: dict[str, Any] = {"type": "message", "role": "assistant"}
     blocks: dict[int, dict[str, Any]] = {}
+    usage: dict[str, Any] = {}
     for event in events:
         kind, index = event.get("type"), _index(event.get("index"))
         if isinstance(event.get("message"), dict):
             whole |= event["message"]
+            if isinstance(event["message"].get("usage"), dict):
+                usage |= event["message"]["usage"]
         if isinstance(event.get("usage"), dict):
-            whole["usage"] = {**(whole["usage"] if isinstance(whole.get("usage"), dict) else {}), **event["usage"]}
+            usage |= event["usage"]
         delta = event.get("delta")
         if isinstance(event.get("content_block"), dict):
             blocks[index] = dict(event["content_block"])
@@ -211,6 +223,8 @@ def _anthropic(events: list[Event]) -> dict[str, Any]:
             block["input"] = block.pop("json")
         content.append(block)
     start = whole.get("content")
+    if usage:
+        whole["usage"] = usage
     return whole | {"content": [*(start if isinstance(start, list) else []), *content]}
 
 
@@ -277,7 +291,8 @@ def _gemini_part(parts: list[Any], part: Any) -> None:
         and isinstance(last.get("text"), str | _Text)
         and bool(part.get("thought")) == bool(last.get("thought"))
     ):
-        parts[-1] = last = dict(last)
+        if not isinstance(last["text"], _Text):
+            parts[-1] = last = dict(last)
         _add(last, "text", part["text"])
     else:
         parts.append(part)

@@ -50,7 +50,9 @@ def read_file(turn: Turning, part: dict[str, Any], depth: int, read: Reader) -> 
         for key in ("text", "content", "data", "file_data", "fileData", "bytes"):
             value = each.get(key)
             if isinstance(value, str) and key != "text" and each.get("type") != "text":
-                inline = inner.inline_text(value) if kind == "file" else None
+                # Whatever the media type says: two of them may contradict each other.
+                plain = each.get("type") == "content" and not inner.is_blob(value)
+                inline = value if plain else inner.inline_text(value)
                 if inline is not None:
                     turn.text(inline)
             elif isinstance(value, str | list) or (isinstance(value, dict) and key == "content"):

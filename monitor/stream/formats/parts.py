@@ -174,7 +174,7 @@ def _result(turn: Turning, part: dict[str, Any], depth: int) -> None:
     nested = part.get("output")
     if isinstance(nested, dict) and nested.get("type") in ("text", "json", "error-text", "error-json", "content"):
         # The Vercel AI SDK's {"type": "text", "value": ...}.
-        values = [nested.get("value")]
+        values = [nested["value"] if each is nested and nested.get("value") is not None else each for each in values]
     if not values:
         values = ["\n".join(strings(part, turn.into))]
     turn.result(part, result_text(values[0], turn.into, depth))
@@ -196,17 +196,29 @@ def _file(turn: Turning, part: dict[str, Any], depth: int) -> None:
 
 
 def _silent(turn: Turning, part: dict[str, Any], _depth: int) -> None:
-    if any(isinstance(each, str) and " " in each.strip() for each in part.values()):
-        _unknown(turn, part)
-    elif part.get("encrypted_content"):
+    """What mostly has no text, and is then not worth a marker."""
+    _unknown(turn, _without_data(part), quiet=True)
+    if part.get("encrypted_content"):
         turn.into.note(ENCRYPTED)
 
 
 def _marker(kind: str) -> Handler:
-    def read(turn: Turning, _part: dict[str, Any], _depth: int) -> None:
+    def read(turn: Turning, part: dict[str, Any], _depth: int) -> None:
         turn.marker(kind)
+        if len(part) > 1:
+            _unknown(turn, _without_data(part), quiet=True)
 
     return read
+
+
+def _without_data(part: dict[str, Any]) -> dict[str, Any]:
+    """A part without its kind, its id, and what is encrypted (one word of ASCII)."""
+    return {
+        key: each
+        for key, each in part.items()
+        if key not in ("type", "id")
+        and not (key in _ENCRYPTED and isinstance(each, str) and each.isascii() and len(each.split()) < 2)
+    }
 
 
 def _content(turn: Turning, part: dict[str, Any], depth: int) -> None:
@@ -258,6 +270,7 @@ def _json(turn: Turning, value: Any, _part: dict[str, Any], depth: int) -> None:
     turn.text(result_text(value, turn.into, depth + 1))
 
 
+_ENCRYPTED = ("encrypted_content", "data", "signature")
 _CALLS = ("_call", "_use", "-call", "_approval_request")
 _RESULTS = ("_result", "_output", "_tool_response", "_call_response", "-result", "_approval_response")
 _OUTPUTS_SET = frozenset(_OUTPUTS)
@@ -308,6 +321,7 @@ _KINDS: dict[str, Handler] = {
     "token_ids": _marker("token_ids"),
     "item_reference": _marker("item_reference"),
     "stored_prompt": _marker("stored_prompt"),
+    "unread_data": _marker("data"),
     **dict.fromkeys(("compaction", "mcp_list_tools", "cache_point", "step-start"), _silent),
 }
 _BY_KEY: dict[str, KeyHandler] = {

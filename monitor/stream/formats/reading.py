@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 
 # Levels of lists and objects that are followed within a turn; nothing that a model reads is nested deeper.
 MAX_DEPTH = 64
+# Messages of one payload; the rest is not read.
+MAX_MESSAGES = 10_000
+
+DUPLICATE_KEYS = "payload: an object names a field twice; the last one was read"
+# Of a turn that has several fields for its text only the first is read: a model reads one, and text in the others would
+# push its end out of what is scored.
+BESIDE_CONTENT = "messages: fields beside content were not read"
 
 
 @dataclass(slots=True)

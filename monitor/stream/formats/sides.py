@@ -1,9 +1,9 @@
 """What stands beside the text: ids, names, times and attributes, from wherever a provider or a gateway has them.
 
 Contract: `drafts(exchange)` makes the drafts of an exchange. A name is looked for in this order: in the objects around
-the request (outermost first), in the request, in their `metadata` (and labels, properties); under awry's own name
-first, then under those of others. Ids and times of the answer come last. Values are as they came: `fields.py` checks
-them.
+the request (outermost first), each with its `metadata` (and labels, properties), in the request and its own; under
+awry's own name first, then under those of others. A consumer that Kong names is the user. Ids and times of the answer
+come last. Values are as they came: `fields.py` checks them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ _ATTRIBUTE_OF = {each: each for each in (*_ATTRIBUTES, "latency_ms", "cost")} | 
     "provider_name": "provider",
     "requestId": "request_id",
 }
+_KNOWN = frozenset((*_ATTRIBUTE_OF.values(), *asked.SETTING_KEYS))
+# Of many inputs: attributes of each, characters of one.
+_FEW, _SHORT = 64, 256
 _MODEL_IN_PATH = re.compile(r"/models?/([A-Za-z0-9._:@-]{1,200}?)(?::[A-Za-z]+|/[a-z-]+)?(?:\?|$)")
 # What is read elsewhere: not kept as an attribute, even where the owner stores all.
 _READ = frozenset(
@@ -68,32 +71,42 @@ def drafts(exchange: Exchange) -> list[Draft]:
     request, around = exchange.request, exchange.around
     notes: list[str] = []
     conversations = asked.conversations(request, notes)
-    answer = answers.answer(exchange.response) if exchange.response is not None else answers.Answer()
+    said = exchange.response
+    # A string is text: JSON in one was decoded by then, where it is the body of a response.
+    answer = answers.Answer(said) if said is None or isinstance(said, str) else answers.answer(said)
     if not conversations and answer.said is None:
         raise UnreadableError("request: holds no messages, input or prompt")
     sources = [*around, request]
-    metadata = [each[key] for each in sources for key in _METADATA if isinstance(each.get(key), dict)]
-    holders = [each for each in (*sources, *metadata) if not _NAME_KEYS.isdisjoint(each)]
+    metadata = [each for source in sources for each in _metadata(source)]
+    outer = [each for source in around for each in (source, *_metadata(source))]
+    holders = [each for each in (*outer, request, *_metadata(request)) if not _NAME_KEYS.isdisjoint(each)]
     named = {name: _first(holders, keys) for name, keys in _NAMES.items()}
     if isinstance(named["conversation_id"], dict):
         named["conversation_id"] = named["conversation_id"].get("id")
     consumer = next((each["consumer"] for each in around if isinstance(each.get("consumer"), dict)), None)
-    if consumer is not None and named["user"] is None:
-        named["user"] = _first([consumer], ("username", "custom_id", "id"))
-    notes += answer.notes
+    if consumer is not None:
+        # Whom the gateway knows counts more than whom the body names.
+        named["user"] = _first([consumer], ("username", "custom_id", "id")) or named["user"]
+    notes += [*exchange.notes, *answer.notes]
     if request.get("previous_response_id"):
         notes.append("previous_response_id: the turns before were not in the payload")
     model = _first(sources, _MODELS) or _model_in_path(sources) or answer.model
-    said = _shared(answer.said, len(conversations), exchange)
+    many = len(conversations)
+    shared = _shared(answer.said, many, exchange)
+    tools, identity = asked.tools(request), _first(sources, _IDS) or answer.id
+    timestamp = _first(sources, _TIMES) or answer.time
+    attributes = _attributes(exchange, sources, metadata, answer, model)
+    if many > asked.MAX_SHARING:
+        attributes = _few(attributes)
     return [
         Draft(
             turns,
-            said[number],
-            asked.tools(request),
-            id=_first(sources, _IDS) or answer.id,
+            shared[number],
+            tools if number == 0 or many <= asked.MAX_SHARING else None,
+            id=identity,
             model=model,
-            timestamp=_first(sources, _TIMES) or answer.time,
-            attributes=_attributes(exchange, sources, metadata, answer, model),
+            timestamp=timestamp,
+            attributes=dict(attributes),
             notes=list(notes),
             **named,
         )
@@ -104,10 +117,29 @@ def drafts(exchange: Exchange) -> list[Draft]:
 def _shared(said: Any, many: int, exchange: Exchange) -> list[Any]:
     """The answer to each of several prompts: the choices come in the order of the prompts, n each."""
     prompts = exchange.request.get("prompt")
-    if isinstance(prompts, list) and len(prompts) == many > 1 and isinstance(said, list) and len(said) % many == 0:
-        each = len(said) // many
-        return [said[number * each : (number + 1) * each] for number in range(many)]
+    asking = len(prompts) if isinstance(prompts, list) else 0
+    # One more, where the instructions are a conversation of their own.
+    if 1 < asking <= many <= asking + 1 and isinstance(said, list) and len(said) % asking == 0:
+        each = len(said) // asking
+        return [said[number * each : (number + 1) * each] or None for number in range(many)]
+    if many > asked.MAX_SHARING:
+        return [said] + [None] * (many - 1)
     return [said] * max(1, many)
+
+
+def _metadata(source: dict[str, Any]) -> list[dict[str, Any]]:
+    return [source[key] for key in _METADATA if isinstance(source.get(key), dict)]
+
+
+def _few(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes that each of many inputs gets: short ones, the known ones first."""
+    short = [
+        key
+        for key, each in attributes.items()
+        if isinstance(each, int | float) or (isinstance(each, str) and len(each) <= _SHORT)
+    ]
+    short.sort(key=lambda key: key not in _KNOWN)
+    return {key: attributes[key] for key in short[:_FEW]}
 
 
 def _first(sources: list[dict[str, Any]], keys: tuple[str, ...]) -> Any:
@@ -144,7 +176,7 @@ def _attributes(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     outer = sources[0]
-    for each in metadata:
+    for each in reversed(metadata):
         found |= {
             key: value for key, value in each.items() if key not in _READ and isinstance(value, str | int | float)
         }
@@ -160,7 +192,7 @@ def _attributes(
         found["response_id"] = answer.id
     if answer.model is not None and answer.model != model:
         found["response_model"] = answer.model
-    for source in sources:
+    for source in reversed(sources):
         if isinstance(source.get("attributes"), dict):
             found |= source["attributes"]
     return found

@@ -23,6 +23,8 @@ _ARGUMENTS = ("arguments", "args", "input", "parameters", "params", "partialArgs
 INNER = ("function", "custom", "functionCall", "function_call", "toolUse", "tool")
 _SCHEMAS = ("parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema", "schema")
 _DECLARED = frozenset((*_SCHEMAS, "name", "description", "type", "function", "cache_control", "strict"))
+# Fields beside a function within a declaration, read or of no text.
+_PLAIN = ("type", "description", "cache_control", "strict")
 _LISTS = ("functionDeclarations", "function_declarations", "tools", "functions")
 
 
@@ -30,9 +32,19 @@ def call(raw: Any, into: Reading, name: str | None = None) -> dict[str, Any]:
     """One call: id where there is one, name, arguments (an object where they parse as one, else a string)."""
     if not isinstance(raw, dict):
         return _made(None, name or "", raw, into)
-    within = next((raw[key] for key in INNER if isinstance(raw.get(key), dict)), raw)
+    holders = [raw[key] for key in INNER if isinstance(raw.get(key), dict) and raw[key]]
+    within = holders[0] if holders else raw
     found = first(within, _NAMES) or first(raw, _NAMES) or name or ""
-    arguments = next((each[key] for each in (within, raw) for key in _ARGUMENTS if each.get(key) is not None), None)
+    given = [each[key] for each in (within, raw) for key in _ARGUMENTS if each.get(key) is not None]
+    filled: list[Any] = []
+    for each in (*given, *holders[1:]):
+        if each not in (*filled, "", {}, []):
+            filled.append(each)
+    if len(filled) > 1:
+        # Which of them a model reads is not known here.
+        arguments: Any = "\n".join(_text(each, into) for each in filled)
+    else:
+        arguments = next(iter((*filled, *given)), None)
     return _made(first(raw, _IDS) or first(within, _IDS), found, arguments, into)
 
 
@@ -50,12 +62,19 @@ def _arguments(raw: Any, into: Reading) -> Any:
     if raw is None:
         return {}
     if isinstance(raw, str):
-        parsed = inner.loads(raw) if raw[:16].lstrip().startswith("{") else None
-        return parsed if isinstance(parsed, dict) and storable(parsed) else raw
+        notes: list[str] = []
+        parsed = inner.loads(raw, notes) if raw[:16].lstrip().startswith("{") else None
+        # As it was written, where an object names a field twice: nothing is lost.
+        return parsed if isinstance(parsed, dict) and not notes and storable(parsed) else raw
     if not storable(raw):
         into.note("messages: arguments nested too deeply were read by their strings")
         return "\n".join(strings(raw, into))
     return raw if isinstance(raw, dict) else dumps(raw)
+
+
+def _text(raw: Any, into: Reading) -> str:
+    made = _arguments(raw, into)
+    return made if isinstance(made, str) else dumps(made)
 
 
 def as_text(made: dict[str, Any]) -> str:
@@ -99,39 +118,79 @@ def declarations(raw: Any, into: Reading, depth: int = 0) -> list[dict[str, Any]
 
 
 def _declaration(raw: dict[str, Any], into: Reading) -> dict[str, Any]:
-    within = next((raw[key] for key in ("function", "toolSpec", "custom") if isinstance(raw.get(key), dict)), raw)
+    holder = next((key for key in ("function", "toolSpec", "custom") if isinstance(raw.get(key), dict)), None)
+    within = raw if holder is None else raw[holder]
     kind = raw.get("type")
-    name = first(within, _NAMES) or first(raw, _NAMES) or (kind if isinstance(kind, str) else None)
-    rest = (
-        {key: value for key, value in within.items() if key not in _DECLARED}
-        if within is raw or "custom" in raw
-        else {}
-    )
+    named = first(within, _NAMES)
+    name = named or first(raw, _NAMES) or (kind if isinstance(kind, str) else None)
+    # Templates write a declaration as JSON: a field that no API knows is read by a model all the same.
+    rest = {key: value for key, value in within.items() if key not in _DECLARED or _odd(key, value)}
+    beside = {} if holder is None else {k: v for k, v in raw.items() if k not in (holder, *_PLAIN) or _odd(k, v)}
+    if holder is not None and named is None:
+        beside = {key: value for key, value in beside.items() if key not in _NAMES}
     if name is None and len(rest) == 1:
         # Gemini: {"googleSearch": {}}.
         name, settings = rest.popitem()
         rest = settings if isinstance(settings, dict) else {}
-    description = first(within, ("description",)) or first(raw, ("description",))
-    schema = next((within[key] for key in _SCHEMAS if within.get(key) is not None), None)
-    if isinstance(schema, str):
-        schema = inner.loads(schema) or {"description": schema}
-    if isinstance(schema, dict) and isinstance(schema.get("json"), dict):
-        schema = schema["json"]
-    if rest and any(not isinstance(each, bool | None) for each in rest.values()):
+    said = [each["description"] for each in ((within,) if holder is None else (within, raw)) if each.get("description")]
+    description = "\n".join(
+        dict.fromkeys(text for each in said for text in ([each] if isinstance(each, str) else strings(each, into)))
+    )
+    schemas = [within[key] for key in _SCHEMAS if within.get(key) is not None]
+    schema, more = _schemas(schemas)
+    if holder != "function" and rest and any(not isinstance(each, bool | None) for each in rest.values()):
+        clash = {key: value for key, value in rest.items() if isinstance(schema, dict) and key in schema}
         schema = {**rest, **(schema if isinstance(schema, dict) else {})}
+        rest = {key: value for key, value in clash.items() if key != "name"}
+    elif holder != "function":
+        rest = {}
     made: dict[str, Any] = {"name": (name or "tool")[:MAX_NAME]}
     if name is not None and len(name) > MAX_NAME:
-        description = f"{name}\n{description or ''}"
-    if schema is not None and not storable(schema):
-        into.note("tools: a declaration nested too deeply was read by its strings")
-        description, schema = "\n".join([*([description] if description else []), *strings(schema, into)]), {}
+        description = f"{name}\n{description}"
+    for each in (schema, rest, beside, more):
+        if not storable(each):
+            into.note("tools: a declaration nested too deeply was read by its strings")
+            description = "\n".join([*([description] if description else []), *strings(each, into)])
     if description:
         made["description"] = description
     if isinstance(schema, dict):
-        made["parameters"] = schema
+        made["parameters"] = schema if storable(schema) else {}
     elif schema is not None:
-        made["parameters"] = {"description": dumps(schema)}
-    return {"type": "function", "function": made}
+        made["parameters"] = {"description": dumps(schema)} if storable(schema) else {}
+    if storable(rest):
+        made = {**{key: each for key, each in rest.items() if key not in made}, **made}
+    if more:
+        made["schemas"] = more if storable(more) else []
+    declared: dict[str, Any] = {"type": "function", "function": made}
+    return {**beside, **declared} if beside and storable(beside) else declared
+
+
+def _schemas(given: list[Any]) -> tuple[Any, list[Any]]:
+    """The schema of a declaration, and further ones that differ."""
+    found: list[Any] = []
+    for each in given:
+        if isinstance(each, str):
+            each = inner.loads(each) or {"description": each}
+        if isinstance(each, dict) and isinstance(each.get("json"), dict) and len(each) == 1:
+            each = each["json"]
+        if each not in found:
+            found.append(each)
+    full = [each for each in found if each]
+    schema = full[0] if full else found[0] if found else None
+    return schema, full[1:]
+
+
+def _odd(key: str, value: Any) -> bool:
+    """Whether a field whose name is known holds what it should not: text."""
+    if key == "type":
+        return isinstance(value, list | dict) or (isinstance(value, str) and len(value.split()) > 1)
+    if key == "strict":
+        return not isinstance(value, bool | None)
+    if key == "cache_control":
+        return not isinstance(value, dict) or any(
+            not isinstance(each, str) or len(each) > 16 or len(each.split()) > 1 for each in (*value, *value.values())
+        )
+    return False
 
 
 def first(within: dict[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -254,7 +254,7 @@ def test_arguments_that_are_no_object_stay_as_they_are() -> None:
         ({"role": "critic", "content": "a"}, "critic", "a"),
         ({"role": "no name", "content": "a"}, "user", "no name\na"),
         ({"role": "x" * 65, "content": "a"}, "user", "x" * 65 + "\na"),
-        ({"role": "user", "content": "a", "parts": [{"text": "b"}]}, "user", "a\nb"),
+        ({"role": "user", "content": "a", "parts": [{"text": "b"}]}, "user", "a"),
         ({"role": "user", "question": "a b"}, "user", "a b"),
         ({"message": {"role": "assistant", "content": "a"}}, "assistant", "a"),
         ({"role": "assistant", "reasoning_content": "hm", "content": "a"}, "assistant", "hm\na"),
