@@ -17,6 +17,7 @@ Request = dict[str, Any]
 
 BESIDE = "request: text beside the turns was read as a system turn"
 SEVERAL = "request: has several inputs, each was read as a message of its own"
+ALONE = "request: has many inputs, its instructions were read as a message of their own"
 
 # Inputs of one request that each get its instructions, tools, answer and attributes again.
 MAX_SHARING = 16
@@ -71,8 +72,17 @@ def conversations(request: Request, notes: list[str]) -> list[list[Any]]:
         notes.append(SEVERAL)
     if len(found) > MAX_SHARING:
         del found[MAX_MESSAGES + 1 :]
-        return [*found[:MAX_MESSAGES], before, *found[MAX_MESSAGES:]] if before else found
-    return [before + each for each in found] if found else [before] if before else []
+        if before:
+            notes.append(ALONE)
+    return _after(before, found) if found else [before] if before else []
+
+
+def _after(before: list[Any], found: list[list[Any]]) -> list[list[Any]]:
+    """Each with what comes before it, or that by itself where there are too many."""
+    if not before or len(found) <= MAX_SHARING:
+        return [before + each for each in found]
+    # At the end: answers come in the order of the inputs.
+    return [*found[:MAX_MESSAGES], before, *found[MAX_MESSAGES:]]
 
 
 def tools(request: Request) -> Any:
@@ -150,7 +160,7 @@ def _inputs(request: Request, depth: int) -> list[list[Any]]:
                 # Each may be a whole request.
                 whole = isinstance(each, dict) and depth < 4 and any(name in each for name in INPUT_KEYS)
                 found += (
-                    [_system(each) + _beside(each) + one for one in _inputs(each, depth + 1)]
+                    _after(_system(each) + _beside(each), _inputs(each, depth + 1))
                     if whole
                     else [[each if isinstance(each, dict) else {"role": "user", "content": each}]]
                 )

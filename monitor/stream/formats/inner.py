@@ -17,6 +17,7 @@ from monitor.stream.formats.reading import DUPLICATE_KEYS
 _BLOB = re.compile(r"(?:[A-Za-z0-9+/_\-]{60,}+\r?\n)*+[A-Za-z0-9+/_\-]*+={0,2}\s*+")
 _DIGITS, _CAPITALS, _DASHES = b"0123456789", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"+/-_"
 _DATA_URI = re.compile(r"data:([^;,]{0,128})((?:;[^;,]{0,64}){0,4}),", re.ASCII)
+_LINE = re.compile(r"\r\n|\n|\r")
 _PROBE = 400
 # Characters of a comment or an id among events.
 _SHORT = 128
@@ -62,7 +63,7 @@ def structure(text: str, notes: list[str] | None = None, whole: bool = False) ->
     value = loads(text, notes)
     if value is None and "\n" in text:
         lines = []
-        for line in text.splitlines():
+        for line in text.split("\n"):
             each = loads(line, notes) if line.strip() else None
             if isinstance(each, dict):
                 lines.append(each)
@@ -78,7 +79,8 @@ def events(text: str, notes: list[str] | None = None, strict: bool = False) -> l
     found: list[dict[str, Any]] = []
     kind: str | None = None
     data: list[str] = []
-    for line in [*text.splitlines(), ""]:
+    # Not splitlines: JSON may hold U+2028 and the like as they are.
+    for line in [*_LINE.split(text), ""]:
         if line.startswith("data:"):
             data.append(line[5:].lstrip())
         elif line.startswith("event:"):

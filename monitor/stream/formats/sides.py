@@ -97,7 +97,10 @@ def drafts(exchange: Exchange) -> list[Draft]:
     timestamp = _first(sources, _TIMES) or answer.time
     attributes = _attributes(exchange, sources, metadata, answer, model)
     if many > asked.MAX_SHARING:
-        attributes = _few(attributes)
+        few = _few(attributes)
+        if len(few) < len(attributes):
+            notes.append("attributes: some dropped, long or many, of a request with many inputs")
+        attributes = few
     return [
         Draft(
             turns,

@@ -35,16 +35,19 @@ def call(raw: Any, into: Reading, name: str | None = None) -> dict[str, Any]:
     holders = [raw[key] for key in INNER if isinstance(raw.get(key), dict) and raw[key]]
     within = holders[0] if holders else raw
     found = first(within, _NAMES) or first(raw, _NAMES) or name or ""
-    given = [each[key] for each in (within, raw) for key in _ARGUMENTS if each.get(key) is not None]
-    filled: list[Any] = []
-    for each in (*given, *holders[1:]):
-        if each not in (*filled, "", {}, []):
-            filled.append(each)
-    if len(filled) > 1:
+    sources = (raw,) if within is raw else (within, raw)
+    given = [each[key] for each in sources for key in _ARGUMENTS if each.get(key) is not None] + holders[1:]
+    arguments = given[0] if given else None
+    if len(given) > 1:
         # Which of them a model reads is not known here.
-        arguments: Any = "\n".join(_text(each, into) for each in filled)
-    else:
-        arguments = next(iter((*filled, *given)), None)
+        filled: list[Any] = []
+        for each in given:
+            made = _arguments(each, into)
+            if made not in (*filled, "", {}, "[]"):
+                filled.append(made)
+        if filled:
+            texts = [each if isinstance(each, str) else dumps(each) for each in filled]
+            arguments = filled[0] if len(filled) == 1 else "\n".join(texts)
     return _made(first(raw, _IDS) or first(within, _IDS), found, arguments, into)
 
 
@@ -70,11 +73,6 @@ def _arguments(raw: Any, into: Reading) -> Any:
         into.note("messages: arguments nested too deeply were read by their strings")
         return "\n".join(strings(raw, into))
     return raw if isinstance(raw, dict) else dumps(raw)
-
-
-def _text(raw: Any, into: Reading) -> str:
-    made = _arguments(raw, into)
-    return made if isinstance(made, str) else dumps(made)
 
 
 def as_text(made: dict[str, Any]) -> str:
