@@ -32,7 +32,7 @@ _RANGES = (
 _MESSAGES = text(
     f"""
     SELECT m.* FROM {_RANGES} CROSS JOIN LATERAL (
-        SELECT source, partition, "offset", sub, payload_sha256, day, status, reason FROM messages
+        SELECT source, partition, "offset", sub, payload_sha256, day, status, reason, ingested_at FROM messages
         WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high OFFSET 0
     ) AS m
     """  # noqa: S608 - constants of this module
@@ -49,8 +49,8 @@ _SCORES = text(
 
 
 def known_messages(connection: Connection, keys: Iterable[Key]) -> list[Row[Any]]:
-    """The rows of messages at these coordinates: source, partition, offset, sub, payload_sha256, day, status, reason.
-    All messages of a record are found; those of conflicts too."""
+    """The rows of messages at these coordinates: source, partition, offset, sub, payload_sha256, day, status, reason,
+    ingested_at. All messages of a record are found; those of conflicts too."""
     wanted = set(keys)
     if not wanted:
         return []

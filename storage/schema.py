@@ -198,6 +198,8 @@ sources = Table(
     Column("name", Text, primary_key=True),
     Column("stream", Text, nullable=False),
     Column("log", Text),
+    # What was ingested before may be of any log of the stream: logs were not told apart.
+    Column("mixed_until", DateTime(timezone=True)),
     _now("first_seen_at"),
     Index(None, "stream", "log"),
 )

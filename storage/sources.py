@@ -8,12 +8,13 @@ Contract: `place(connection, records)` gives each record its source name, in ord
 
 1. where the same payload is known at the record's coordinates under one of its log's names, it is that message, come
    again;
-2. else the first of the log's names under which the coordinates are free. A log has more than one name only where its
-   own content changed (a truncated partition);
+2. else the first of the log's names under which the coordinates are free. A log has more than one name where its own
+   content changed (a truncated partition, a message that was over the size limit and is not any more), or where
+   files with the same first line are taken for one;
 3. else a new name.
 
-Messages from before logs were told apart are under a name without a log. A log takes that name over unless one of its
-records differs from a message there; where it does not, messages there still count as known.
+Messages from before logs were told apart may be of any log of their stream: each of them counts as known to all of its
+logs. The first log none of whose records differs from a message there takes the name over.
 
 Within a transaction that holds `lock_streams`, a place that was given is kept. Without, it may be given to another
 record first: ask again before writing.
@@ -23,10 +24,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, or_, select, text, update
+from sqlalchemy import Connection, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from storage.known import known_messages
@@ -88,25 +89,32 @@ def place(connection: Connection, records: Sequence[Place]) -> Placed:
     keys = {
         (name, r.partition, r.offset)
         for r in records
-        for name in ((r.stream,) if r.log is None else names[r.stream, r.log].all)
+        for name in ((r.stream,) if r.log is None else names[r.stream, r.log].all or [r.stream])
     }
     known: dict[tuple[str, int, int], list[tuple[int, Known]]] = {}
+    mixed_until = {n.before: n.mixed_until for n in names.values() if n.before is not None}
+    mixed: dict[tuple[str, int, int], set[str]] = {}
     for row in known_messages(connection, keys):
         if row.reason == CONFLICT:  # never scored: it belongs under another name
             continue
         found = Known(row.payload_sha256, row.day, row.status)
         known.setdefault((row.source, row.partition, row.offset), []).append((row.sub, found))
-    placing = _Placing(connection, names, known)
+        if row.source in mixed_until and row.ingested_at < mixed_until[row.source]:
+            mixed.setdefault((row.source, row.partition, row.offset), set()).add(row.payload_sha256)
+    placing = _Placing(connection, names, known, mixed)
     placing.adopt(records)
     return Placed([placing.name(r) for r in records], known)
 
 
 @dataclass
 class _Names:
-    """The names of one log, in order; `before`: the stream's name as long as no log is known to own it."""
+    """The names of one log, in order; `before`: the name that holds messages from before logs were told apart, whose
+    time ended at `mixed_until`; `free`: no log owns it."""
 
     own: list[str]
-    before: str | None
+    before: str | None = None
+    mixed_until: datetime | None = None
+    free: bool = False
 
     @property
     def all(self) -> list[str]:
@@ -121,9 +129,11 @@ class _Placing:
         connection: Connection,
         names: dict[tuple[str, str], _Names],
         known: dict[tuple[str, int, int], list[tuple[int, Known]]],
+        mixed: dict[tuple[str, int, int], set[str]],
     ) -> None:
         self._connection = connection
         self._names = names
+        self._mixed = mixed
         self._hashes = {key: {each.payload_sha256 for _, each in found} for key, found in known.items()}
 
     def adopt(self, records: Sequence[Place]) -> None:
@@ -136,8 +146,8 @@ class _Placing:
                 for r in records
                 if (r.stream, r.log) == (stream, log)
             )
-            if names.before is not None and not differs:
-                names.own, names.before = [_take_over(self._connection, stream, log)], None
+            if names.free and not differs:
+                names.own = [_take_over(self._connection, stream, log)]
             else:
                 names.own = [_create(self._connection, stream, log, [])]
 
@@ -146,9 +156,11 @@ class _Placing:
             return record.stream
         names = self._names[record.stream, record.log]
         here = (record.partition, record.offset)
-        for name in names.all:
+        for name in names.own:
             if record.payload_sha256 in self._hashes.get((name, *here), ()):
                 return name
+        if names.before is not None and record.payload_sha256 in self._mixed.get((names.before, *here), ()):
+            return names.before
         free = next((name for name in names.own if (name, *here) not in self._hashes), None)
         if free is None:
             free = _create(self._connection, record.stream, record.log, names.own)
@@ -159,21 +171,24 @@ class _Placing:
 
 
 def _names(connection: Connection, logs: set[tuple[str, str]]) -> dict[tuple[str, str], _Names]:
-    found = {key: _Names([], None) for key in sorted(logs)}
+    found = {key: _Names([]) for key in sorted(logs)}
     if not found:
         return found
     streams = {stream for stream, _ in logs}
     query = (
         select(sources)
-        .where(sources.c.stream.in_(streams), or_(sources.c.log.in_({log for _, log in logs}), sources.c.log.is_(None)))
+        .where(
+            sources.c.stream.in_(streams),
+            or_(sources.c.log.in_({log for _, log in logs}), sources.c.mixed_until.is_not(None)),
+        )
         .order_by(sources.c.first_seen_at, sources.c.name)
     )
     for row in connection.execute(query):
         for (stream, log), names in found.items():
             if row.stream == stream and row.log == log:
                 names.own.append(row.name)
-            elif row.stream == stream and row.log is None:
-                names.before = row.name
+            if row.stream == stream and row.mixed_until is not None:
+                names.before, names.mixed_until, names.free = row.name, row.mixed_until, row.log is None
     return found
 
 
@@ -192,7 +207,9 @@ def _create(connection: Connection, stream: str, log: str, but: Sequence[str]) -
     made = [name for name in connection.execute(mine.order_by(sources.c.first_seen_at)).scalars() if name not in but]
     if made:
         return str(made[0])
-    number = 1
+    # Those of the stream are numbered without gaps, but for names that another stream has.
+    of_stream = select(func.count()).select_from(sources).where(sources.c.stream == stream)
+    number = 1 + int(connection.execute(of_stream).scalar_one())
     while True:
         name = stream if number == 1 else f"{stream}@{number}"
         new = insert(sources).values(name=name, stream=stream, log=log).on_conflict_do_nothing()

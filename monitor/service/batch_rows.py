@@ -256,8 +256,8 @@ def answer_rows(processed: ProcessedMessage, privacy: Privacy) -> list[AnswerRow
     return rows
 
 
-def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, now: datetime) -> Flagged:
-    """What a rule sees of a score above its threshold; `model` is used where the message names none."""
+def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, day: date) -> Flagged:
+    """What a rule sees of a score above its threshold; `model` is used where the message names none; the row's day."""
     message = processed.parsed if isinstance(processed.parsed, WireMessage) else None
     return Flagged(
         probe=score.probe,
@@ -268,7 +268,7 @@ def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, now:
         coordinates=processed.at,
         message_id=processed.message_id,
         conversation_id=message.conversation_id if message else None,
-        day=day_of(processed, now),
+        day=day,
     )
 
 

@@ -15,7 +15,7 @@ Does not know: where records come from (`monitor.stream.record`), how alerts are
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -44,11 +44,13 @@ from monitor.service.batch_rows import (
 )
 from monitor.service.dead_letter_limit import DeadLetterLimit
 from monitor.service.heartbeat import HeartbeatWriter
+from monitor.service.message_metrics import count_message
 from monitor.stream.parse import ParseOptions, Parser
 from monitor.stream.record import Record, Source
 from monitor.stream.sinks import Line, Outputs, Sink
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
+from storage.coordinates import Coordinates
 from storage.database import transact
 from storage.partitions import Days
 from storage.queries.messages import already_scored
@@ -58,8 +60,9 @@ from storage.writer import BatchRows, write_batch
 if TYPE_CHECKING:
     from monitor.service.mitigation import Mitigator
 
-# A transaction may be idle this long: an output waits up to two minutes for a broker that is away.
-_OUTPUT_TIMEOUT = text("SET LOCAL idle_in_transaction_session_timeout = '150s'")
+# While outputs are written the transaction is idle, for two minutes where their broker is away.
+_LONG_TIMEOUT = text("SET LOCAL idle_in_transaction_session_timeout = '150s'")
+_USUAL_TIMEOUT = text("SET LOCAL idle_in_transaction_session_timeout TO DEFAULT")
 
 
 class Scoring(Protocol):
@@ -111,6 +114,8 @@ class Tally:
         self.by_status[status] = self.by_status.get(status, 0) + 1
 
 
+# Records, each with its messages.
+_Part = list[tuple[Record, list[ProcessedMessage]]]
 OnBatch = Callable[[Tally, Sequence[Opened], int | None], None]
 
 
@@ -158,28 +163,45 @@ class Worker:
             while not self._stopping:
                 records = self._source.poll(self._policy.batch_messages, self._policy.batch_wait_seconds)
                 self.progress_at = time.monotonic()
-                processed = self._process(records) if records else []
-                if storing is not None:
-                    storing.result()
-                    storing = None
-                if records:
-                    storing = store_thread.submit(self._finish, records, processed)
+                for part in self._parts(records):
+                    processed = self._process(part)
+                    if storing is not None:
+                        storing.result()
+                    storing = store_thread.submit(self._finish, part, processed)
                     if not self._policy.overlap:
                         storing.result()
-                elif self._source.finished:
-                    break
+                    if self._stopping:
+                        break
+                if not records:
+                    if storing is not None:
+                        storing.result()
+                        storing = None
+                    if self._source.finished:
+                        break
             if storing is not None:
                 storing.result()
         return self.tally
 
-    def _process(self, records: Sequence[Record]) -> list[ProcessedMessage]:
-        """Parse, score and, where enabled, mitigate what is not in the tables yet."""
-        metrics.BATCH_MESSAGES.observe(len(records))
-        metrics.BATCH_FILL_RATIO.observe(len(records) / self._policy.batch_messages)
-        metrics.TOMBSTONES.inc(sum(record.tombstone for record in records))
-        by_record = [parse_record(record, self._parser) for record in records]
-        parsed = [message for messages in by_record for message in messages]
-        metrics.EMPTY_RECORDS.inc(sum(not m and not r.tombstone for r, m in zip(records, by_record, strict=True)))
+    def _parts(self, records: Sequence[Record]) -> Iterator[_Part]:
+        """Parse, and cut where a batch is full: a record may hold thousands of messages."""
+        part, messages = _Part(), 0
+        for record in records:
+            parsed = parse_record(record, self._parser)
+            if part and messages + len(parsed) > self._policy.batch_messages:
+                yield part
+                part, messages = _Part(), 0
+            part.append((record, parsed))
+            messages += len(parsed)
+        if part:
+            yield part
+
+    def _process(self, part: _Part) -> list[ProcessedMessage]:
+        """Score and, where enabled, mitigate what is not in the tables yet."""
+        parsed = [message for _, messages in part for message in messages]
+        metrics.BATCH_MESSAGES.observe(len(parsed))
+        metrics.BATCH_FILL_RATIO.observe(len(parsed) / self._policy.batch_messages)
+        metrics.TOMBSTONES.inc(sum(record.tombstone for record, _ in part))
+        metrics.EMPTY_RECORDS.inc(sum(not messages and not record.tombstone for record, messages in part))
         batch = self._without_known(parsed) if parsed else []
         valid = [(i, each.parsed) for i, each in enumerate(batch) if isinstance(each.parsed, WireMessage)]
         for (i, _), outcome in zip(valid, self._scorer([message for _, message in valid]), strict=True):
@@ -219,8 +241,9 @@ class Worker:
             batch[i] = replace(batch[i], mitigation=mitigation)
         return batch
 
-    def _finish(self, records: Sequence[Record], batch: Sequence[ProcessedMessage]) -> None:
+    def _finish(self, part: _Part, batch: Sequence[ProcessedMessage]) -> None:
         """Store the rows and write the outputs, then commit the records."""
+        records = [record for record, _ in part]
         with metrics.stage("store"):
             opened = self._store(batch) if batch else []
         if batch and self._heartbeat is not None:
@@ -229,7 +252,8 @@ class Worker:
         self.progress_at = time.monotonic()
         tally = self.tally
         tally.messages += len(records)
-        tally.known += max(0, sum(not r.tombstone for r in records) - len({each.record.at for each in batch}))
+        # By identity: files of one source name have the same offsets. A record without a message is not known.
+        tally.known += sum(bool(messages) for _, messages in part) - len({id(each.record) for each in batch})
         tally.tokens, tally.scoring_seconds = self._scorer.tokens, self._scorer.seconds
         tally.seconds = time.monotonic() - self._started
         self._on_batch(tally, opened, self._source.lag)
@@ -254,14 +278,17 @@ class Worker:
             final = [each.placed(name) for each, name in zip(batch, placed.names, strict=True)]
             written = write_batch(connection, self._rows(final, now), placed.known)
             final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]
-            # An output waits for its broker; meanwhile the transaction is idle.
-            connection.execute(_OUTPUT_TIMEOUT)
-            self._write_outputs(final)
+            if self._outputs != Outputs():
+                connection.execute(_LONG_TIMEOUT)
+                self._write_outputs(final)
+                connection.execute(_USUAL_TIMEOUT)
             by_coordinates = {each.at: each for each in final}
+            # A message that is known keeps its first day, and alerts refer to it by that.
+            days = {Coordinates(*key, sub): each.day for key, found in placed.known.items() for sub, each in found}
             flagged = [
-                flagged_score(by_coordinates[score.at], score, self._policy.model, now)
+                flagged_score(each, score, self._policy.model, days.get(score.at) or day_of(each, now))
                 for score in written.scores
-                if score.flagged
+                if score.flagged and (each := by_coordinates[score.at])
             ]
             live = [f for f in flagged if f.probe not in self._policy.shadow]
             opened = record_flagged(connection, live, self._policy.destinations, self._policy.rules)
@@ -296,30 +323,6 @@ class Worker:
             metrics.ALERTS.labels(alert.probe, alert.severity, result).inc()
         self.tally.flagged += len({f.coordinates for f in flagged})
         self.tally.alerts += sum(o.event == "alert.opened" and not o.suppressed for o in opened)
-
-
-def count_message(message: ProcessedMessage) -> None:
-    """Count one stored message in the metrics."""
-    status = message.status
-    metrics.MESSAGES.labels(status).inc()
-    if status in metrics.FAIL_OPEN:
-        metrics.FAIL_OPEN_MESSAGES.labels(status).inc()
-    if is_dead_letter(message):
-        metrics.DEAD_LETTERS.labels(status).inc()
-    if message.mitigation is not None:
-        metrics.ANSWERS.inc()
-    metrics.FORMATS.labels(message.parsed.format or "unknown").inc()
-    for why in message.partial:
-        metrics.PARTIAL.labels(why).inc()
-    outcome = message.outcome
-    if outcome is not None and outcome.rendered == "adapted":
-        metrics.ADAPTED.inc()
-    if outcome is not None and outcome.special_tokens:
-        metrics.CONTROL_TOKENS.inc()
-    if message.parsed.notes:
-        metrics.NOTED.inc()
-    for score in message.scores:
-        metrics.SCORE.labels(score.probe.name).observe(score.score)
 
 
 def _write(sink: Sink | None, lines: Iterable[Line]) -> None:

@@ -71,6 +71,8 @@ class WireMessage:
         """As a line of awry's own JSON, what is not there left out."""
         fields = ("response", "tools", "model", "tenant", "user", "conversation_id", "trace_id", "attributes")
         line: dict[str, Any] = {"id": self.id, "messages": self.turns}
+        if len(self.turns) == 1 and self.turns[0].keys() == {"role", "content"} and self.turns[0]["role"] == "user":
+            line = {"id": self.id, "prompt": self.turns[0]["content"]}
         line |= {name: value for name in fields if (value := getattr(self, name))}
         return line | ({"timestamp": self.timestamp.isoformat()} if self.timestamp is not None else {})
 

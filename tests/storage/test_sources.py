@@ -18,6 +18,9 @@ from tests.conftest import url_of
 from tests.support.at_once import at_once
 from tests.support.rows import DAY, message, stored, write
 
+# Two files that were read under one name: offsets of their lines.
+FILES = {"a": (0, 10, 20), "b": (5, 15, 25)}
+
 
 def record(offset: int, log: str | None = "first", sha256: str | None = None, stream: str = "traffic") -> Place:
     return Place(stream, 0, offset, log, sha256 or f"{log}-{offset}")
@@ -86,7 +89,7 @@ def test_without_a_log_the_stream_is_the_source(engine: Engine) -> None:
 def test_messages_of_before_belong_to_the_log_that_holds_them(engine: Engine) -> None:
     write(engine, BatchRows([message(n, f"old-{n}") for n in range(3)]))
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO sources (name, stream) VALUES ('topic', 'topic')"))
+        connection.execute(text("INSERT INTO sources (name, stream, mixed_until) VALUES ('topic', 'topic', now())"))
     # One of them differs: the topic was made again.
     other = [record(0, "new", stream="topic"), record(1, "new", "old-1", stream="topic")]
     assert store(engine, other) == ["topic@2", "topic"]
@@ -94,6 +97,23 @@ def test_messages_of_before_belong_to_the_log_that_holds_them(engine: Engine) ->
     same = [record(n, "same", f"old-{n}", stream="topic") for n in range(3)]
     assert store(engine, [*same, record(9, "same", stream="topic")]) == ["topic"] * 4
     assert len(stored(engine, schema.messages)) == 5
+
+
+def test_several_files_of_one_name_from_before_are_all_known(engine: Engine) -> None:
+    """Whichever is read again first, and takes the name."""
+    old = {log: [record(n, log, f"{log}-{n}", stream="topic") for n in place_] for log, place_ in FILES.items()}
+    rows = [message(r.offset, r.payload_sha256) for records in old.values() for r in records]
+    write(engine, BatchRows(rows))
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO sources (name, stream, mixed_until) VALUES ('topic', 'topic', clock_timestamp())")
+        )
+    for log, records in old.items():
+        assert store(engine, records) == ["topic"] * 3
+        assert store(engine, [record(1000, log, f"{log}-new", stream="topic")]) == [
+            "topic" if log == "a" else "topic@2"
+        ]
+    assert len(stored(engine, schema.messages)) == 8
 
 
 def test_many_workers_agree_on_names(engine: Engine) -> None:

@@ -33,6 +33,13 @@ from monitor.errors import ClusterError
 _BOOTSTRAP_MS = 15_000
 
 
+def never_create_topics(client: Any) -> None:
+    """Keep a consumer or a producer from making the topics that it asks about, on brokers that would: kafka-python 3.0
+    does not pass its own option on, and a topic that is deleted would be back at once."""
+    metadata = client._metadata if hasattr(client, "_metadata") else client._client.cluster
+    metadata.config["allow_auto_create_topics"] = False
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Addresses, SASL and TLS. `bootstrap` is HOST:PORT[,HOST:PORT]."""

@@ -22,12 +22,14 @@ from monitor.stream.record import Record
 Partition = tuple[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Batch:
-    """A batch in progress: the partitions with the numbers of their assignments, and the oldest timestamp."""
+    """A batch in progress: the partitions with the numbers of their assignments, the oldest timestamp, and how many of
+    its records are not stored."""
 
     assignments: frozenset[tuple[Partition, int]]
     oldest: datetime | None
+    left: int
 
 
 class InFlight:
@@ -139,15 +141,18 @@ class InFlight:
             if taken:
                 times = [r.recorded for r in taken if r.recorded is not None]
                 assignments = frozenset(((r.at.source, r.at.partition), r.assignment) for r in taken)
-                self._taken.append(_Batch(assignments, min(times, default=None)))
+                self._taken.append(_Batch(assignments, min(times, default=None), len(taken)))
                 self._changed.notify_all()
             return taken
 
     def mark_stored(self, records: Sequence[Record]) -> int:
-        """The oldest batch in progress is in the tables. Number of its records that may not be committed any more."""
+        """The next records of the oldest batch in progress are in the tables. Number of those that may not be committed
+        any more."""
         with self._changed:
             if records and self._taken:
-                self._taken.popleft()
+                self._taken[0].left -= len(records)
+                if self._taken[0].left <= 0:
+                    self._taken.popleft()
             abandoned = 0
             for record in records:
                 partition = (record.at.source, record.at.partition)

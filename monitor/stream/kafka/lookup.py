@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from monitor.errors import SourceError
-from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.client import Cluster, never_create_topics
 from monitor.stream.kafka.headers import accept_any_header_name
 from storage.coordinates import Coordinates
 
@@ -38,6 +38,7 @@ def fetch_record(cluster: Cluster, at: Coordinates) -> Any:
             auto_offset_reset="none",
             allow_auto_create_topics=False,
         )
+    never_create_topics(consumer)
     with closing(consumer), cluster.explained():
         if at.partition not in (consumer.partitions_for_topic(at.source) or set()):
             raise SourceError(f"coordinates: there is no topic {at.source} with a partition {at.partition}")

@@ -56,32 +56,38 @@ class OffsetReset:
             if self._start_from is None:
                 raise no_start_offset(self._group, topic)
             whole = {TopicPartition(topic, p) for p in self._consumer.partitions_for_topic(topic) or ()}
-            self._begin(start_offsets(self._consumer, sorted(whole | set(missing)), self._start_from))
+            starts = start_offsets(self._consumer, sorted(whole | set(missing)), self._start_from)
+            # Another member may have been faster: what it has decided, and stored since, stays.
+            self._begin({tp: offset for tp, offset in starts.items() if self._consumer.committed(tp) is None})
 
     def to_recreated(self) -> None:
         """Read topics from their beginning that were deleted and made again, while they were read or before."""
-        again = set(self._topic_ids.changed())
-        gone = [tp for tp in self._consumer.assignment() if tp.topic in again]
-        for tp in self._consumer.assignment() - self._checked:
+        changed, assigned = self._topic_ids.changed(), self._consumer.assignment()
+        gone = {tp for tp in assigned if tp.topic in changed}
+        for tp in assigned - self._checked - gone:
             committed = self._consumer.committed(tp, metadata=True)
             if committed is not None and self._topic_ids.of_another_log(tp.topic, committed):
-                gone.append(tp)
-        self._checked = set(self._consumer.assignment())
-        if not gone:
-            return
-        metrics.RECREATED_LOGS.inc(len({tp.topic for tp in gone}))
-        for tp, first in self._consumer.beginning_offsets(gone).items():
+                gone.add(tp)
+        beginning = self._consumer.beginning_offsets(sorted(gone)) if gone else {}
+        # Whatever the broker does not answer above is asked again: a change counts as seen once its partitions are
+        # rewound, and where the commit fails, the offset that stays carries the old id.
+        self._topic_ids.follow(changed)
+        for tp, first in beginning.items():
             logs.logger().error("the topic was made again", topic=tp.topic, partition=tp.partition, beginning=first)
-            self._rewind(tp, first)
+            self._seek_back(tp, first)
+        self._checked = set(assigned)
+        metrics.RECREATED_LOGS.inc(len({tp.topic for tp in gone}))
+        self._commit({(tp.topic, tp.partition): first for tp, first in beginning.items()})
 
     def _missing(self) -> list[TopicPartition]:
         return [tp for tp in self._consumer.assignment() if self._consumer.committed(tp) is None]
 
     def _begin(self, starts: dict[TopicPartition, int]) -> None:
+        # Committed first: where that fails, the next poll asks for a start again, of all of them.
+        self._commit({(tp.topic, tp.partition): offset for tp, offset in starts.items()})
         for tp in self._consumer.assignment() & starts.keys():
             self._consumer.seek(tp, starts[tp])
             logs.logger().info("beginning", topic=tp.topic, partition=tp.partition, offset=starts[tp])
-        self._commit({(tp.topic, tp.partition): offset for tp, offset in starts.items()})
 
     def into_range(self) -> None:
         """Seek to the first offset of the log where the position is out of range, and count the lost records."""
@@ -124,8 +130,11 @@ class OffsetReset:
 
     def _rewind(self, tp: TopicPartition, offset: int) -> None:
         """Seek back: other records are at these offsets now, so that those in flight must not be committed."""
+        self._seek_back(tp, offset)
+        self._commit({(tp.topic, tp.partition): offset})
+
+    def _seek_back(self, tp: TopicPartition, offset: int) -> None:
         partition = (tp.topic, tp.partition)
         self._in_flight.unassign([partition])
         self._in_flight.assign([partition])
         self._consumer.seek(tp, offset)
-        self._commit({partition: offset})

@@ -29,15 +29,17 @@ from typing import Any
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
+    CommitFailedError,
     KafkaError,
     LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    RebalanceInProgressError,
     RetriableError,
 )
 
 from monitor.errors import SourceError
-from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.client import Cluster, never_create_topics
 from monitor.stream.kafka.headers import accept_any_header_name
 from monitor.stream.kafka.inflight import InFlight, Partition
 from monitor.stream.kafka.lag import Lag
@@ -111,6 +113,7 @@ class KafkaSource:
                 session_timeout_ms=int(session_seconds * 1000),
                 heartbeat_interval_ms=int(min(3.0, session_seconds / 3) * 1000),
             )
+        never_create_topics(self._consumer)
         self._lag = Lag(self._consumer, self._in_flight, until_end=until_end)
         self._logs = TopicIds(self._consumer)
         self._reset = OffsetReset(self._consumer, self._in_flight, self._logs, group, start_from, self._commit_now)
@@ -169,7 +172,8 @@ class KafkaSource:
                     self._commit_stored()
                     self._read()
                     self._lag.update()
-                except RetriableError as error:  # a broker that does not answer is waited for
+                # A broker that does not answer is waited for, and so is a rebalance, after which offsets are looked up.
+                except (RetriableError, CommitFailedError, RebalanceInProgressError) as error:
                     logs.logger().warning("kafka does not answer", reason=type(error).__name__)
                     self._closing.wait(_RETRY_SECONDS)
         except Exception as error:

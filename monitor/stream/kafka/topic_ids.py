@@ -1,9 +1,9 @@
 """Which log a topic is: the id that Kafka gives it when it is made (KIP-516), so that one made again is another log.
 
 Contract: `id_of(topic)` is the id of a topic as the client knows it, None on brokers without ids (before 2.8);
-`changed()` tells which topics have got another one. Committed offsets carry in their metadata the id that they count
-in, the one before a change until `changed` has told of it; offsets of before, or of other clients, carry none and are
-taken as they are.
+`changed()` tells which topics have got another one, until `follow` is called. Committed offsets carry in their metadata
+the id that they count in, the one before a change until then; offsets of before, or of other clients, carry none and
+are taken as they are.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ class TopicIds:
             self._told.setdefault(topic, current)
         return current or self._told.get(topic)
 
-    def changed(self) -> list[str]:
-        """Topics that were made again since the last call."""
-        again = {topic: now for topic, told in self._told.items() if (now := self.id_of(topic)) not in (None, told)}
-        self._told |= {topic: now for topic, now in again.items() if now is not None}
-        return list(again)
+    def changed(self) -> dict[str, str]:
+        """The new ids of topics that were made again and are not followed yet."""
+        now = {topic: self.id_of(topic) for topic in self._told}
+        return {topic: id_ for topic, id_ in now.items() if id_ is not None and id_ != self._told[topic]}
+
+    def follow(self, changed: dict[str, str]) -> None:
+        """These topics are read from their beginning: offsets count in the new ids now."""
+        self._told |= changed
 
     def offsets(self, offsets: dict[Partition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
         """Offsets as they are committed, with the id that they count in."""

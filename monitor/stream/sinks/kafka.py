@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from monitor.errors import OutputError
-from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.client import Cluster, never_create_topics
 from monitor.stream.sinks import Line
 
 _DELIVERY_SECONDS = 120
@@ -22,7 +22,7 @@ _DELIVERY_SECONDS = 120
 def connect_producer(cluster: Cluster) -> KafkaProducer:
     """A producer that several sinks share. Raises ClusterError."""
     with cluster.explained():
-        return KafkaProducer(
+        producer = KafkaProducer(
             **cluster.options(),
             metrics_enabled=False,
             acks="all",
@@ -32,6 +32,8 @@ def connect_producer(cluster: Cluster) -> KafkaProducer:
             max_block_ms=_DELIVERY_SECONDS * 1000,
             linger_ms=5,
         )
+    never_create_topics(producer)
+    return producer
 
 
 class TopicSink:

@@ -45,7 +45,7 @@ WITH RECURSIVE known AS (
     UNION ALL
     SELECT (SELECT min(source) FROM messages WHERE source > known.source) FROM known WHERE known.source IS NOT NULL
 )
-INSERT INTO sources (name, stream) SELECT source, source FROM known WHERE source IS NOT NULL
+INSERT INTO sources (name, stream, mixed_until) SELECT source, source, now() FROM known WHERE source IS NOT NULL
 """
 
 
@@ -70,6 +70,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("stream", sa.Text(), nullable=False),
         sa.Column("log", sa.Text(), nullable=True),
+        sa.Column("mixed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("first_seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sources")),
     )

@@ -79,7 +79,7 @@ def test_every_command_with_json_is_tried() -> None:
         if any("--json" in parameter.opts for parameter in command.params)
     }
     tried = {" ".join(command.split()[: 1 if command == "settings" else 2]) for command in COMMANDS}
-    assert with_json == tried | OF_MODELS | {"alerts", "alerts list"}
+    assert with_json == tried | OF_MODELS | {"alerts", "alerts list", "check"}
 
 
 def test_the_values(run: Invoke, filled: str) -> None:
@@ -105,7 +105,7 @@ def test_the_values(run: Invoke, filled: str) -> None:
 def test_a_backtest(run: Invoke, filled: str) -> None:
     document = json.loads(run("rules", "test", "--json").stdout)
     (rule,) = document["rules"]
-    assert (document["days"], document["scores"], document["not_tried"]) == (1.0, 3, [])
+    assert (document["days"], document["scores"], document["not_tried"]) == (1.0, 3, ["unscored", "partial"])
     assert (rule["name"], rule["notifications"], rule["busiest"]) == ("threshold", 1, {"threshold:drift:shop:smol": 1})
 
 

@@ -75,16 +75,16 @@ def test_a_run_stores_and_leaks_nothing(
     first = awry(*of_run(tiny_folder, postgres_database, *more))
     assert first.returncode == 0, first.stderr
     end = json.loads(first.stderr.splitlines()[-1])
-    assert (end["event"], end["scored"], end["invalid"], end["failed"], end["flagged"]) == ("finished", 5, 1, 1, 5)
+    assert (end["event"], end["scored"], end["invalid"], end["flagged"]) == ("finished", 6, 1, 6)
     after = counts(engine)
-    assert after == {"messages": 7, "scores": 5, "head_scores": 0, "answers": 5, "alerts": 1, "outbox": 1}
-    assert len((tmp_path / "answers").read_text().splitlines()) == 5
+    assert after == {"messages": 7, "scores": 6, "head_scores": 0, "answers": 6, "alerts": 2, "outbox": 2}
+    assert len((tmp_path / "answers").read_text().splitlines()) == 6
     sent = awry("send", "--once", "--database-url", postgres_database)
     assert sent.returncode == 0, sent.stderr
     assert "alert.opened threshold:drift:[/shop]:tiny-chat count=5" in sent.stdout
     listed = awry("alerts", "--database-url", postgres_database)
     assert "threshold:drift:[/shop]:tiny-chat" in listed.stdout, listed.stderr
-    assert "0 pending, 1 delivered, 0 dead" in listed.stdout
+    assert "0 pending, 2 delivered, 0 dead" in listed.stdout
     for done in (first, sent, listed):
         assert CANARY not in done.stdout + done.stderr
     assert CANARY not in dump(engine)

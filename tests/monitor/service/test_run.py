@@ -4,6 +4,7 @@ docker-compose.yml run here without Docker, by their own commands and settings."
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,9 +30,11 @@ AWRY = [sys.executable, "-c", "from monitor.cli.app import main; main()"]
 
 
 def compose(service: str) -> dict[str, Any]:
-    """A service of docker-compose.yml, anchors and merges resolved."""
+    """A service of docker-compose.yml: anchors and merges resolved, defaults of variables taken."""
     found = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][service]
     assert isinstance(found, dict)
+    for name, value in found["environment"].items():
+        found["environment"][name] = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value) if value is not None else None
     return found
 
 

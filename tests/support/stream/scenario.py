@@ -104,7 +104,7 @@ class Scenario:
         for n in range(first, first + number):
             one = Sent(f"{self.name}-{n}", draw.random() > 0.1, draw.choice(TENANTS))
             prompt = f"{CANARY} number {n}"
-            value = {"id": one.message_id, "tenant": one.tenant, "prompt": prompt if one.valid else ""}
+            value = {"id": one.message_id, "tenant": one.tenant, "prompt" if one.valid else "nothing": prompt}
             futures.append((one, producer.send(self.name, json.dumps(value).encode(), key=str(n).encode())))
         producer.flush(timeout=60)
         for one, future in futures:
