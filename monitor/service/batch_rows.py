@@ -14,11 +14,14 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
 
 from alerts.rules.model import Flagged
+from monitor.stream.formats.awry import PROMPT_NOT_READ
 from monitor.stream.formats.litellm import CUT_SHORT
-from monitor.stream.parse import DUPLICATE_KEYS, Parser
+from monitor.stream.formats.reading import BESIDE_CONTENT, DUPLICATE_KEYS
+from monitor.stream.parse import Parser
 from monitor.stream.record import Record
 from monitor.stream.sinks import Line
 from monitor.stream.wire import Invalid, WireMessage
+from probes.model.render import TEXT_LEFT_OUT
 from storage.attributes import allowed, bounded
 from storage.coordinates import Coordinates
 from storage.sources import CONFLICT, Place
@@ -29,7 +32,13 @@ if TYPE_CHECKING:
     from probes.card import Probe
 
 # Notes of what was not read whole.
-_NOT_WHOLE = {DUPLICATE_KEYS: "duplicate", CUT_SHORT: "cut"}
+_NOT_WHOLE = {
+    DUPLICATE_KEYS: "duplicate",
+    CUT_SHORT: "cut",
+    PROMPT_NOT_READ: "beside",
+    BESIDE_CONTENT: "beside",
+    TEXT_LEFT_OUT: "template",
+}
 
 Privacy = Literal["none", "sha256", "full"]
 
@@ -132,10 +141,11 @@ class ProcessedMessage:
     @property
     def partial(self) -> tuple[str, ...]:
         """Why it was not read whole: `length`, `media`, `duplicate` (a field that is there twice), `cut` (by the
-        gateway)."""
+        gateway), `beside` (text where another one was read), `template` (which left text out in every form)."""
         if not self.scores or self.outcome is None:
             return ()
-        noted = tuple(why for note, why in _NOT_WHOLE.items() if note in self.parsed.notes)
+        notes = (*self.parsed.notes, *self.outcome.notes)
+        noted = dict.fromkeys(why for note, why in _NOT_WHOLE.items() if note in notes) if notes else {}
         return (*self.outcome.partial, *noted)
 
     @property

@@ -22,6 +22,7 @@ from monitor.stream.formats import FORMATS, Format, fields, gzipped, otlp, recog
 from monitor.stream.formats.content import Reading, read_response, read_tools, read_turns
 from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.mapping import Mapper
+from monitor.stream.formats.reading import DUPLICATE_KEYS
 from monitor.stream.formats.text import without_surrogates
 from monitor.stream.wire import Invalid, WireMessage
 
@@ -32,8 +33,14 @@ FORMAT_HEADER = "awry_format"
 # Headers of a record that are kept; others are the transport's own.
 _COPIED_HEADERS = ("traceparent", "tracestate")
 _EVENT_PREFIX = "ce_"
-DUPLICATE_KEYS = "payload: an object names a field twice; the last one was read"
 
+# Names that servers written in Go take in any case.
+_FOLDED = frozenset(
+    (
+        *("messages", "prompt", "content", "role", "model", "input", "system", "tools", "contents", "parts", "text"),
+        "request",
+    )
+)
 _READER_FAILED = "payload: its reader failed"
 
 Parsed = WireMessage | Invalid
@@ -126,6 +133,12 @@ def _decode(payload: bytes, notes: list[str]) -> Any:
         made = dict(items)
         if len(made) != len(items):
             twice = True
+        for name in [name for name in made if not name.islower()]:
+            folded = name.casefold()
+            if folded in made:
+                twice = True
+            elif folded in _FOLDED:
+                made[folded] = made.pop(name)
         return made
 
     try:
@@ -183,7 +196,9 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
     turns = read_turns(draft.turns, reading)
     response = read_response(draft.response, reading) if draft.response is not None else None
     tools = read_tools(draft.tools, reading) if draft.tools is not None else []
-    if not any(turn.get("tool_calls") or _has_text(turn["content"], reading.unread) for turn in turns):
+    answered = bool(turns) and response is not None and bool(response.strip())
+    readable = any(turn.get("tool_calls") or _has_text(turn["content"], reading.unread) for turn in turns)
+    if not (readable or answered or tools):
         kinds = ", ".join(sorted(reading.unread))
         reason = f"nothing readable: only {kinds}" if kinds else "nothing readable: every content is empty"
         if response is not None and response.strip():
@@ -245,8 +260,8 @@ def _readable(format_: Format | None, value: Any) -> bool:
 
 
 def _unknown(value: Any) -> str:
-    if isinstance(value, dict) and isinstance(value.get("awry_oversize"), int):
-        return f"payload: {value['awry_oversize']} bytes, over what the topic takes"
+    if isinstance(value, dict) and type(size := value.get("awry_oversize")) is int and 0 <= size < 1 << 40:
+        return f"payload: {size} bytes, over what the topic takes"
     if not isinstance(value, dict):
         return f"payload: a JSON {_kind(value)}, not an object"
     return "payload: no known format; see awry check, or set format or mapping"

@@ -122,8 +122,8 @@ PARTIAL = _counter(
     "awry_partial_total",
     "messages",
     "Messages that were scored and not read whole: over-long, parts without text, a field given twice, cut by the "
-    "gateway",
-    reason=("length", "media", "duplicate", "cut"),
+    "gateway, text beside another that was read, left out by the model's template",
+    reason=("length", "media", "duplicate", "cut", "beside", "template"),
 )
 FORMATS = _counter(
     "awry_messages_by_format_total", "messages", "Messages stored, by the format they came in", format=_NAMED

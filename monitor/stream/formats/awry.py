@@ -13,6 +13,7 @@ from typing import Any
 from monitor.stream.formats.draft import Draft, UnreadableError
 
 NAME = "awry"
+PROMPT_NOT_READ = "prompt: not read, messages was given too"
 
 _FIELDS = ("id", "response", "tools", "model", "tenant", "user", "conversation_id", "timestamp", "trace_id")
 _KNOWN = frozenset((*_FIELDS, "prompt", "messages", "attributes"))
@@ -30,7 +31,7 @@ def read(value: dict[str, Any]) -> list[Draft]:
     if messages is not None and (messages or prompt is None):
         turns = _listed(messages)
         if prompt is not None:
-            notes.append("prompt: not read, messages was given too")
+            notes.append(PROMPT_NOT_READ)
     elif prompt is not None:
         turns = [{"role": "user", "content": prompt}]
     else:

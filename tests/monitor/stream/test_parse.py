@@ -60,7 +60,8 @@ def check(payload: bytes) -> None:
             assert "reader failed" not in each.reason
             continue
         assert each.id is None or each.id.strip()
-        assert any(turn["content"].strip() or turn.get("tool_calls") for turn in each.turns)
+        said = any(turn["content"].strip() or turn.get("tool_calls") for turn in each.turns)
+        assert said or each.tools or (each.turns and (each.response or "").strip())
         assert len(each.text_sha256) == 64
         json.dumps(clean(each.attributes), allow_nan=False).encode()
         json.dumps([each.turns, each.response, each.tools], ensure_ascii=False, allow_nan=False).encode()
@@ -396,3 +397,28 @@ def test_parse_never_raises_on_headers(headers: list[tuple[str, bytes | None]]) 
     for found in parse(b'{"prompt": "x"}', headers):
         if isinstance(found, WireMessage):
             json.dumps(clean(found.attributes), allow_nan=False).encode()
+
+
+def test_an_answer_without_a_readable_request_and_tools_alone_are_read() -> None:
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
+    answered = one({"id": "m", "messages": image, "response": "A cake."})
+    assert isinstance(answered, WireMessage)
+    assert (answered.response, answered.unread) == ("A cake.", {"image": 1})
+    tool = {"type": "function", "function": {"name": "f", "description": CANARY, "parameters": {}}}
+    declared = one({"id": "m", "messages": [{"role": "user", "content": ""}], "tools": [tool]})
+    assert isinstance(declared, WireMessage)
+    assert CANARY in json.dumps(declared.tools)
+
+
+def test_names_in_another_case_are_read_and_two_cases_noted() -> None:
+    found = one({"Messages": [{"Role": "user", "Content": CANARY}]})
+    assert isinstance(found, WireMessage)
+    assert found.turns == [{"role": "user", "content": CANARY}]
+    twice = one({"messages": [{"role": "user", "content": "hi"}], "Messages": [{"role": "user", "content": CANARY}]})
+    assert twice.notes == ("payload: an object names a field twice; the last one was read",)
+
+
+@pytest.mark.parametrize("size", [True, -1, 10**900, "7"])
+def test_a_note_of_size_that_is_none(size: Any) -> None:
+    assert invalid({"awry_oversize": size}).reason.startswith("payload: no known format")
+    assert invalid({"awry_oversize": 5_000_000}).reason == "payload: 5000000 bytes, over what the topic takes"

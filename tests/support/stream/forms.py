@@ -82,9 +82,9 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     ),
     "attributes of 500 levels": lambda t: encoded(own(t, attributes={"a": nested(500)})),
     "unknown fields": lambda t: encoded(own(t, **{f"f{n}": [n] for n in range(500)})),
-    "prompt beside messages": lambda t: encoded(own("Good morning.", **turn(t))),
     "prompt beside no messages": lambda t: encoded(own(t, messages=[])),
     "response that is a number": lambda t: encoded(own(t, response=7)),
+    "names in capitals": lambda t: encoded({"Messages": [{"Role": "user", "Content": t}]}),
     # Encodings.
     "byte order mark": lambda t: b"\xef\xbb\xbf" + encoded(own(t)),
     "escaped": lambda t: b'{"id":"m","prompt":"' + b"".join(b"\\u%04x" % ord(c) for c in t) + b'"}',
@@ -122,6 +122,11 @@ NOT_WHOLE: dict[str, tuple[str, Callable[[str], bytes]]] = {
     "audio after it": (
         "media",
         lambda t: encoded(turn([{"type": "text", "text": t}, {"type": "input_audio", "input_audio": {"data": "AA"}}])),
+    ),
+    "prompt beside messages": ("beside", lambda t: encoded(own("Good morning.", **turn(t)))),
+    "a field twice in other case": (
+        "duplicate",
+        lambda t: b'{"id":"m","messages":[{"role":"user","content":"Good morning.","Content":"%s"}]}' % t.encode(),
     ),
     "a field twice": ("duplicate", lambda t: b'{"id":"m","prompt":"%s","prompt":"Good morning."}' % t.encode()),
 }
