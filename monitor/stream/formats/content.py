@@ -16,7 +16,7 @@ import re
 from typing import Any
 
 from monitor.stream.formats import answers, tools
-from monitor.stream.formats.parts import THINKING, is_json, is_part, read_content, result_text
+from monitor.stream.formats.parts import THINKING, is_json, is_part, read_content, result_text, says_the_same
 from monitor.stream.formats.reading import BESIDE_CONTENT, MAX_DEPTH, Reading
 from monitor.stream.formats.strings import strings
 from monitor.stream.formats.turning import Turning
@@ -171,7 +171,8 @@ def _read_object(raw: dict[str, Any], into: Reading, default: str, depth: int) -
     if named is None and isinstance(kind, str) and kind.lower() in _ROLES and kind not in ("function", "tool_result"):
         named = kind
     if named is None:
-        if is_part(raw) and not ("content" in raw and kind is None):
+        several = kind is None and "parts" in raw and any(raw.get(key) for key in _CONTENT_KEYS if key != "parts")
+        if is_part(raw) and not ("content" in raw and kind is None) and not several:
             role = default
             if isinstance(kind, str) and (kind.endswith(_OF_ASSISTANT) or kind in _KINDS_OF_ASSISTANT):
                 role = "assistant"
@@ -250,7 +251,7 @@ def _fill_content(turn: Turning, raw: dict[str, Any], depth: int) -> tuple[bool,
         if value is None:
             continue
         held = True
-        if value in ("", [], {}):
+        if not value and isinstance(value, str | list | dict):
             continue
         if not read:
             read = True
@@ -261,21 +262,9 @@ def _fill_content(turn: Turning, raw: dict[str, Any], depth: int) -> tuple[bool,
                 read_content(turn, value, depth + 1)
             # A content of empty parts is none.
             read = bool(turn.calls or turn.turns) or any(each.strip() for each in turn.texts[before:])
-        elif not _says_the_same(turn, value, depth):
+        elif not says_the_same(turn, value, depth):
             turn.into.note(BESIDE_CONTENT)
     return held, read
-
-
-def _says_the_same(turn: Turning, value: Any, depth: int) -> bool:
-    """Whether another content of a turn has nothing that is not read already: many senders write the text twice."""
-    other = Turning(turn.role, Reading())
-    read_content(other, value, depth + 1)
-    known = [*(made["content"] for made in turn.turns), *turn.texts]
-    return not other.calls and not other.turns and _squeezed(other.texts) in _squeezed(known)
-
-
-def _squeezed(texts: list[str]) -> str:
-    return "".join("".join(texts).split())
 
 
 def _fill_beside(turn: Turning, raw: dict[str, Any], read: bool) -> bool:
@@ -288,7 +277,7 @@ def _fill_beside(turn: Turning, raw: dict[str, Any], read: bool) -> bool:
         transcript = audio.get("transcript")
         if isinstance(transcript, str) and not read:
             turn.text(transcript)
-        elif isinstance(transcript, str) and not _says_the_same(turn, transcript, 0):
+        elif isinstance(transcript, str) and not says_the_same(turn, transcript, 0):
             turn.into.note(BESIDE_CONTENT)
     if isinstance(raw.get("images"), list):
         held = True

@@ -54,14 +54,15 @@ def _pruned(value: Any, parent: str = "", depth: int = 0) -> Any:
         return [_pruned(each, parent, depth + 1) for each in value]
     if not isinstance(value, dict):
         return value
-    in_pieces = "arguments" in str(value.get("type")) or "input_json" in str(value.get("type"))
+    kind = str(value.get("type"))
+    in_pieces = "function_call" in kind or "arguments" in kind or "input_json" in kind
     return {
         key: _pruned(each, key, depth + 1)
         for key, each in value.items()
         if not (
             (key == "logprobs" and parent == "choices")
             or (key == "sdkHttpResponse" and _few_words(each))
-            or (isinstance(each, str) and key in ("arguments", "partial_json") and parent in _OF_CALLS)
+            or (isinstance(each, str) and key in ("arguments", "partial_json") and (in_pieces or parent in _OF_CALLS))
             or (isinstance(each, str) and key == "delta" and in_pieces)
         )
     }

@@ -12,7 +12,7 @@ from typing import Any
 from monitor.stream.formats import inner, tools
 from monitor.stream.formats.fields import storable
 from monitor.stream.formats.media import read_file, read_media
-from monitor.stream.formats.reading import MAX_DEPTH, Reading
+from monitor.stream.formats.reading import BESIDE_CONTENT, MAX_DEPTH, Reading
 from monitor.stream.formats.strings import strings
 from monitor.stream.formats.turning import Turning
 
@@ -126,12 +126,24 @@ def _unknown(turn: Turning, part: dict[str, Any], quiet: bool = False) -> None:
         turn.marker("unknown")
 
 
+def says_the_same(turn: Turning, value: Any, depth: int) -> bool:
+    """Whether another content of a turn has nothing that is not read already: many senders write the text twice."""
+    other = Turning(turn.role, Reading())
+    read_content(other, value, depth + 1)
+    known = "".join([*(made["content"] for made in turn.turns), *turn.texts])
+    return not other.calls and not other.turns and "".join("".join(other.texts).split()) in "".join(known.split())
+
+
 def _text(turn: Turning, part: dict[str, Any], depth: int) -> None:
-    said: list[Any] = []
+    """The first field with text: a model reads one, and the others may be long."""
+    read = False
     for key in ("text", "content", "refusal", "value"):
         value = part.get(key)
-        if value is not None and value not in said:
-            said.append(value)
+        if value and read:
+            if not says_the_same(turn, value, depth):
+                turn.into.note(BESIDE_CONTENT)
+        elif value or value == 0:
+            read = True
             if isinstance(value, dict) and "type" not in value:
                 # Assistants API: {"text": {"value": ..., "annotations": []}}.
                 value = value["value"] if isinstance(value.get("value"), str) else value
@@ -233,9 +245,7 @@ def _code(turn: Turning, value: Any, _part: dict[str, Any], depth: int) -> None:
     read_content(turn, code, depth + 1)
 
 
-def _keyed(
-    handler: Handler,
-) -> KeyHandler:
+def _keyed(handler: Handler) -> KeyHandler:
     """A handler for parts that say their kind by the name of their only field."""
 
     def read(turn: Turning, value: Any, _part: dict[str, Any], depth: int) -> None:

@@ -77,9 +77,12 @@ def drafts(exchange: Exchange) -> list[Draft]:
     if not conversations and answer.said is None:
         raise UnreadableError("request: holds no messages, input or prompt")
     sources = [*around, request]
-    metadata = [each for source in sources for each in _metadata(source)]
-    outer = [each for source in around for each in (source, *_metadata(source))]
-    holders = [each for each in (*outer, request, *_metadata(request)) if not _NAME_KEYS.isdisjoint(each)]
+    metadata: list[dict[str, Any]] = []
+    holders: list[dict[str, Any]] = []
+    for source in sources:
+        own = [source[key] for key in _METADATA if isinstance(source.get(key), dict)]
+        holders += [each for each in (source, *own) if not _NAME_KEYS.isdisjoint(each)]
+        metadata += own
     named = {name: _first(holders, keys) for name, keys in _NAMES.items()}
     if isinstance(named["conversation_id"], dict):
         named["conversation_id"] = named["conversation_id"].get("id")
@@ -109,7 +112,7 @@ def drafts(exchange: Exchange) -> list[Draft]:
             id=identity,
             model=model,
             timestamp=timestamp,
-            attributes=dict(attributes),
+            attributes=attributes if many <= 1 else dict(attributes),
             notes=list(notes),
             **named,
         )
@@ -128,10 +131,6 @@ def _shared(said: Any, many: int, exchange: Exchange) -> list[Any]:
     if many > asked.MAX_SHARING:
         return [said] + [None] * (many - 1)
     return [said] * max(1, many)
-
-
-def _metadata(source: dict[str, Any]) -> list[dict[str, Any]]:
-    return [source[key] for key in _METADATA if isinstance(source.get(key), dict)]
 
 
 def _few(attributes: dict[str, Any]) -> dict[str, Any]:

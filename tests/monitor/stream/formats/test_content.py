@@ -42,7 +42,7 @@ def content(raw: Any, role: str = "user") -> tuple[str, dict[str, int]]:
         ([{"type": "refusal", "refusal": "I will not."}], "I will not."),
         ([{"type": "text", "content": "OpenTelemetry's"}], "OpenTelemetry's"),
         ([{"type": "text", "text": {"value": "an assistant's", "annotations": []}}], "an assistant's"),
-        ([{"type": "text", "text": "shown", "content": "hidden"}], "shown\nhidden"),
+        ([{"type": "text", "text": "shown", "content": "not read, but noted"}], "shown"),
         ([{"type": "thinking", "thinking": "hm", "signature": "c2ln"}], "hm"),
         ([{"type": "reasoning", "content": "hm"}], "hm"),
         ([{"type": "search_result", "title": "T", "source": "s", "content": [{"type": "text", "text": "b"}]}], "T\nb"),

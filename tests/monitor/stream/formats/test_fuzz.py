@@ -92,7 +92,8 @@ def check(payload: bytes) -> None:
             assert CANARY not in each.reason
             assert "reader" not in each.reason, "a reader raised"
             continue
-        assert any(turn["content"].strip() or turn.get("tool_calls") for turn in each.turns)
+        said = any(turn["content"].strip() or turn.get("tool_calls") for turn in each.turns)
+        assert said or (each.response or "").strip() or each.tools
         for turn in each.turns:
             assert isinstance(turn["role"], str)
             assert len(turn["role"]) <= 64

@@ -169,6 +169,19 @@ def test_what_stands_beside_a_content_does_not_push_it_out(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "payload",
+    [
+        {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": ASKED, "content": "poem"}]}]},
+        {"contents": [{"parts": [{"text": ASKED}], "body": "poem"}]},
+    ],
+)
+def test_the_same_goes_for_a_part_and_for_a_turn_without_a_role(payload: dict[str, Any]) -> None:
+    found = read(payload)
+    assert found.turns == [TURN]
+    assert BESIDE_CONTENT in found.notes
+
+
+@pytest.mark.parametrize(
     "beside", [{"audio": {"transcript": "poem"}}, {"tool_results": [{"text": "poem"}]}, {"parts": [{"type": "image"}]}]
 )
 def test_other_things_beside_a_content_are_noted_too(beside: dict[str, Any]) -> None:
