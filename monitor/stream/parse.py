@@ -22,11 +22,10 @@ from monitor.stream.formats import FORMATS, Format, fields, gzipped, otlp, recog
 from monitor.stream.formats.content import Reading, read_response, read_tools, read_turns
 from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.mapping import Mapper
-from monitor.stream.formats.reading import DUPLICATE_KEYS
+from monitor.stream.formats.reading import DUPLICATE_KEYS, MAX_MESSAGES
 from monitor.stream.formats.text import without_surrogates
 from monitor.stream.wire import Invalid, WireMessage
 
-MAX_MESSAGES = 10_000
 MAY_BE_EMPTY = frozenset((otlp.NAME,))
 FORMAT_HEADER = "awry_format"
 
