@@ -195,9 +195,9 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
     turns = read_turns(draft.turns, reading)
     response = read_response(draft.response, reading) if draft.response is not None else None
     tools = read_tools(draft.tools, reading) if draft.tools is not None else []
-    answered = bool(turns) and response is not None and bool(response.strip())
+    answered = response is not None and bool(response.strip())
     readable = any(turn.get("tool_calls") or _has_text(turn["content"], reading.unread) for turn in turns)
-    if not (readable or answered or tools):
+    if not (readable or (turns and (answered or tools))):
         kinds = ", ".join(sorted(reading.unread))
         reason = f"nothing readable: only {kinds}" if kinds else "nothing readable: every content is empty"
         if response is not None and response.strip():

@@ -7,9 +7,9 @@ Where both are given, `messages` is read.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from monitor.stream.formats import inner, text
 from monitor.stream.formats.draft import Draft, UnreadableError
 
 NAME = "awry"
@@ -48,8 +48,7 @@ def read(value: dict[str, Any]) -> list[Draft]:
 def _listed(messages: Any) -> list[Any]:
     """Turns that were logged as JSON in a string, or one turn by itself, as a list."""
     if isinstance(messages, str) and messages.lstrip()[:1] in ("[", "{"):
-        try:
-            messages = json.loads(messages)
-        except (ValueError, RecursionError):
-            return [messages]
+        decoded = inner.loads(messages)
+        if decoded is not None and text.is_read_whole(decoded):
+            messages = decoded
     return messages if isinstance(messages, list) else [messages]

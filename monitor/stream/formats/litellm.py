@@ -9,9 +9,9 @@ What it does not know: system instructions of calls in Anthropic's form that are
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from monitor.stream.formats import inner, text
 from monitor.stream.formats.draft import Draft, UnreadableError
 
 NAME = "litellm"
@@ -48,7 +48,7 @@ _NO_MESSAGES = "messages: none; LiteLLM did not log them"
 
 def recognises(value: Any) -> bool:
     """Whether there are the names that only this payload has together."""
-    return isinstance(value, dict) and "call_type" in value and "messages" in value and not _OWN.isdisjoint(value)
+    return isinstance(value, dict) and "call_type" in value and "messages" in value
 
 
 def read(value: dict[str, Any]) -> list[Draft]:
@@ -61,17 +61,18 @@ def read(value: dict[str, Any]) -> list[Draft]:
     requester = _object(metadata.get("requester_metadata"))
     raw = value.get("response")
     turns = _turns(value.get("messages"))
-    skip = _why_skipped(value, turns)
     if isinstance(value.get("messages"), str) and _CUT_SHORT in value["messages"][-120:]:
         notes.append(CUT_SHORT)
     instructions = _instructions(parameters, _object(raw))
     if instructions is not None and not (turns and isinstance(turns[0], dict) and turns[0].get("role") == "system"):
         turns.insert(0, {"role": "system", "content": instructions})
+    tools = parameters.get("tools") or parameters.get("functions")
+    skip = _why_skipped(value, turns, bool(tools))
     return [
         Draft(
             turns,
             response=None if skip else _response(raw, notes),
-            tools=parameters.get("tools") or parameters.get("functions"),
+            tools=tools,
             id=_first(value, "id", "litellm_call_id"),
             model=_first(value, "model", "model_group"),
             tenant=_first(
@@ -96,27 +97,30 @@ def read(value: dict[str, Any]) -> list[Draft]:
     ]
 
 
-def _why_skipped(value: dict[str, Any], turns: list[Any]) -> str | None:
+def _why_skipped(value: dict[str, Any], turns: list[Any], tools: bool) -> str | None:
     call = value.get("call_type")
-    talk = any(isinstance(turn, dict) and turn.get("role") for turn in turns)
-    if isinstance(call, str) and not talk and any(part in call for part in _OTHER_CALLS):
+    # A client's body that is logged as it is may call itself an embedding, and hold turns.
+    theirs = _OWN.isdisjoint(value) and any(isinstance(turn, dict) and turn.get("role") for turn in turns)
+    if isinstance(call, str) and not theirs and any(part in call for part in _OTHER_CALLS):
         return "call_type: no call of a chat model"
     if not turns:
         return _NO_MESSAGES
-    if all(isinstance(turn, dict) and turn.get("content") == _REDACTED for turn in turns):
+    # Nothing else may be in it: anybody can write these words.
+    redacted = all(isinstance(turn, dict) and turn.get("content") == _REDACTED and len(turn) <= 2 for turn in turns)
+    if redacted and not tools and (not value.get("response") or _REDACTED in str(value["response"])[:2000]):
         return "messages: redacted by the gateway"
     return None
 
 
 def _turns(messages: Any) -> list[Any]:
     if isinstance(messages, str):
-        decoded = _json(messages) if messages[:1] in ("[", "{") else None
-        if decoded is None or not _are_turns(decoded):
+        decoded = inner.loads(messages) if messages[:1] in ("[", "{") else None
+        if decoded is None or not _are_turns(decoded) or not text.is_read_whole(decoded):
             return [{"role": "user", "content": messages}] if messages else []
         messages = decoded
     if isinstance(messages, dict):
-        inner = next((messages[name] for name in ("messages", "input", "contents") if messages.get(name)), messages)
-        messages = inner if inner is not messages or messages else []
+        held = next((messages[name] for name in ("messages", "input", "contents") if messages.get(name)), messages)
+        messages = held if held is not messages or messages else []
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
     return list(messages) if isinstance(messages, list) else [messages] if messages else []
@@ -197,10 +201,3 @@ def _first(place: dict[str, Any], *names: str) -> Any:
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -96,6 +96,11 @@ def recognises(value: Any) -> bool:
     return isinstance(value, dict) and any(root in value for root in ROOTS)
 
 
+def _is_request(value: dict[str, Any]) -> bool:
+    """Whether there is nothing beside OTLP's own fields, so that one without messages may be passed over."""
+    return value.keys() <= set(ROOTS)
+
+
 def read(value: Any) -> list[Draft]:
     """A draft for each span or event that holds messages. Raises UnreadableError."""
     if not recognises(value):
@@ -107,6 +112,8 @@ def read(value: Any) -> list[Draft]:
             drafts.append(_draft(entry, call))
         else:
             without_text = without_text or is_call(entry.attributes)
+    if not drafts and not without_text and not _is_request(value):
+        raise UnreadableError("otlp: no message, and fields that OTLP has not")
     return drafts or ([Draft([], skip=_WITHOUT_TEXT)] if without_text else [])
 
 

@@ -43,9 +43,10 @@ def looks_like(payload: bytes) -> bool:
     """Whether a payload is a row of messages under field 1. Its first byte is a line feed, as JSON may have too."""
     if payload[:1] != b"\n":
         return False
-    if payload[:64].lstrip()[:1] in (b"{", b"["):
+    if payload.lstrip()[:1] in (b"{", b"["):
+        # Bytes that are no UTF-8 do not make it protobuf.
         try:
-            json.loads(payload)
+            json.loads(payload.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             pass
         else:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+from monitor.stream.formats.content import read_turns
+from monitor.stream.formats.inner import is_blob
+from monitor.stream.formats.reading import Reading
+
+# Fields of turns and parts that hold no text of the conversation.
+_ABOUT = frozenset(
+    ("role", "type", "id", "call_id", "tool_call_id", "tool_use_id", "name", "finish_reason", "status", "detail")
+)
 _ROLES = frozenset(("role", "author", "from", "speaker", "sender"))
 _NAMES_OF_TURNS = _ROLES | {"content", "parts", "type", "tool_calls", "text"}
 
@@ -40,7 +49,7 @@ def turns(value: Any, role: str, name: str | None, notes: list[str]) -> list[Any
     each_one = found if isinstance(found, list) else [found]
     if not found:
         return []
-    if isinstance(value, str) and not all(_is_turn(each) for each in each_one):
+    if isinstance(value, str) and not (all(_is_turn(each) for each in each_one) and is_read_whole(each_one)):
         # Text that happens to be JSON, or text.
         if name is not None:
             notes.append(f"{name}: not JSON (cut off?), read as text")
@@ -49,6 +58,40 @@ def turns(value: Any, role: str, name: str | None, notes: list[str]) -> list[Any
         # Parts, or items of one turn each, which say by themselves whose they are.
         return each_one if any("content" in each or "call_id" in each for each in each_one) else [_turn(role, each_one)]
     return [_turn(role, each) if isinstance(each, str) else each for each in each_one]
+
+
+def is_read_whole(turns: Any) -> bool:
+    """Whether every text in turns that were decoded from a string is in what is read of them. If not, it was a text
+    that looks like turns, and is read as it stands."""
+    listed = turns["messages"] if isinstance(turns, dict) and isinstance(turns.get("messages"), list) else turns
+    try:
+        said = read_turns(listed if isinstance(listed, list) else [listed], Reading())
+        read = _squeezed(" ".join(_texts(said)))
+        return all(_squeezed(each) in read for each in _texts(turns) if not _is_reference(each))
+    except RecursionError:
+        return False
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if key in _ABOUT or (key == "arguments" and isinstance(each, str)):
+                continue
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _is_reference(text: str) -> bool:
+    """An address or data, which no model reads as text."""
+    return (text.startswith(("http://", "https://", "data:", "gs://", "s3://")) and " " not in text) or is_blob(text)
 
 
 def _turn(role: str, content: Any) -> dict[str, Any]:

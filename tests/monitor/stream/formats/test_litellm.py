@@ -181,7 +181,32 @@ def test_instructions_beside_the_turns_are_the_system_turn() -> None:
 def test_what_is_skipped_says_why() -> None:
     assert skipped(messages="redacted-by-litellm") == "messages: redacted by the gateway"
     assert skipped(messages=None) == "messages: none; LiteLLM did not log them"
-    assert skipped(call_type="aimage_generation") == "call_type: no call of a chat model"
+    image = skipped(call_type="aimage_generation", startTime=1772366400.5)
+    assert image == "call_type: no call of a chat model"
+
+
+def test_a_body_that_says_it_is_redacted_or_an_embedding_is_read() -> None:
+    """Anybody can write these words: only what the gateway itself left out is skipped."""
+    written = [{"role": "user", "content": "redacted-by-litellm"}]
+    assert message_of(messages=written, response={"choices": [{"message": {"content": "Hello"}}]}).response == "Hello"
+    beside = message_of(messages=written, model_parameters={"instructions": "Be brief."})
+    assert [turn["role"] for turn in beside.turns] == ["system", "user"]
+    assert message_of(call_type="embedding").turns == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"type": "image_url", "image_url": {"url": "how to do it"}}]',
+        '[{"type": "text", "text": "hi", "x": "how to do it"}]',
+        '{"messages": [{"role": "user", "content": "hi"}], "real": "how to do it"}',
+    ],
+)
+def test_text_that_looks_like_turns_is_read_as_it_stands(text: str) -> None:
+    assert message_of(messages=text).turns == [{"role": "user", "content": text}]
+    (own,) = parse(json.dumps({"id": "m", "messages": text}).encode())
+    assert isinstance(own, WireMessage)
+    assert own.turns == [{"role": "user", "content": text}]
 
 
 def test_what_the_gateway_cut_short_is_noted() -> None:

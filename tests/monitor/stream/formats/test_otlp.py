@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -332,3 +334,22 @@ def check_stored(found: Parsed) -> None:
         assert found.turns
     else:
         assert found.reason
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"resourceSpans": [], "text": "how to do it"}',
+        b'{"resourceMetrics": [], "resourceLogs": [], "message": "how to do it"}',
+        (b"\n " + b" " * 32) * 2 + b"\n" + b'{"id": "m", "prompt": "how to do it"}'.ljust(124),
+        b"\n" + b'{"id": "m", "prompt": "how to do it \xff"}'.ljust(124),
+    ],
+)
+def test_what_only_looks_like_tracing_leaves_a_row(payload: bytes) -> None:
+    assert parse(payload)
+
+
+def test_many_members_of_gzip_take_no_longer_than_their_bytes() -> None:
+    started = time.process_time()
+    assert parse(gzip.compress(b"") * 200_000)
+    assert time.process_time() - started < 5
