@@ -85,6 +85,10 @@ def is_protobuf(payload: bytes, headers: Sequence[tuple[str, bytes | None]]) -> 
     )
 
 
+# Names with the ranks of their sources, and values.
+_Ranked = list[tuple[str, int, Any]]
+
+
 def decode(payload: bytes, named: str, headers: Sequence[tuple[str, bytes | None]]) -> dict[str, Any]:
     """The request as OTLP JSON has it. Raises UnreadableError."""
     del headers
@@ -107,9 +111,10 @@ def read(value: Any) -> list[Draft]:
         raise UnreadableError("otlp: neither resourceSpans nor resourceLogs")
     drafts: list[Draft] = []
     without_text = False
+    known: dict[int, tuple[Attributes, _Ranked]] = {}
     for entry, call in _calls(entries(value)):
         if call:
-            drafts.append(_draft(entry, call))
+            drafts.append(_draft(entry, call, known))
         else:
             without_text = without_text or is_call(entry.attributes)
     if not drafts and not without_text and not _is_request(value):
@@ -145,8 +150,8 @@ def _calls(found: Iterable[Entry]) -> Iterator[tuple[Entry, Call]]:
         yield entry, call_of(entry.attributes, events)
 
 
-def _draft(entry: Entry, call: Call) -> Draft:
-    named, other = _sorted_out(entry)
+def _draft(entry: Entry, call: Call, known: dict[int, tuple[Attributes, _Ranked]]) -> Draft:
+    named, other = _sorted_out(entry, known)
     attributes = {name: named[name] for name in _COPIED if name in named}
     reasons = named.get("finish_reason")
     if isinstance(reasons, list) and len(reasons) == 1:
@@ -171,19 +176,25 @@ def _draft(entry: Entry, call: Call) -> Draft:
     )
 
 
-def _sorted_out(entry: Entry) -> tuple[Attributes, Attributes]:
-    """Values by the names above, and the other attributes that hold no text of the conversation."""
+def _sorted_out(entry: Entry, known: dict[int, tuple[Attributes, _Ranked]]) -> tuple[Attributes, Attributes]:
+    """Values by the names above, and the other attributes that hold no text of the conversation. `known` keeps what a
+    resource names, so that its attributes are looked at once, not for each of its spans."""
     named: Attributes = {}
-    other: Attributes = {}
+    other = {key: value for key, value in entry.attributes.items() if key not in _NAMES and not is_content(key)}
     ranks: dict[str, int] = {}
-    for place, behind in ((entry.attributes, 0), (entry.resource, 1000)):
-        for key, value in place.items():
-            names = _NAMES.get(key)
-            if names is None:
-                if not behind and not is_content(key):
-                    other[key] = value
-            elif value is not None and value != "":
-                for name, rank in names:
-                    if rank + behind < ranks.get(name, 2000):
-                        named[name], ranks[name] = value, rank + behind
+    if id(entry.resource) not in known:
+        # With the resource itself, so that its id stays its own.
+        known[id(entry.resource)] = (entry.resource, _ranked(entry.resource, 1000))
+    for name, rank, value in (*_ranked(entry.attributes, 0), *known[id(entry.resource)][1]):
+        if rank < ranks.get(name, 2000):
+            named[name], ranks[name] = value, rank
     return named, other
+
+
+def _ranked(attributes: Attributes, behind: int) -> _Ranked:
+    return [
+        (name, rank + behind, value)
+        for key, value in attributes.items()
+        if key in _NAMES and value is not None and value != ""
+        for name, rank in _NAMES[key]
+    ]
