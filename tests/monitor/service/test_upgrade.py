@@ -23,7 +23,11 @@ from tests.support.stream.stub_scorer import NAME, THRESHOLD, StubScorer, score_
 pytestmark = pytest.mark.usefixtures("impatient")
 
 PARTS = {"id": "parts", "messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]}
-MESSAGES = [*({"id": f"m{n}", "prompt": f"message {n}"} for n in range(20)), PARTS, {"id": "broke", "prompt": "again"}]
+MESSAGES: list[dict[str, Any]] = [
+    *({"id": f"m{n}", "prompt": f"message {n}"} for n in range(20)),
+    PARTS,
+    {"id": "broke", "prompt": "again"},
+]
 PAYLOADS = [json.dumps(message).encode() for message in MESSAGES]
 
 
