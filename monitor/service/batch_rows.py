@@ -1,17 +1,16 @@
-"""A message on its way through the worker, and the rows and lines that are written of it.
+"""A message on its way through the worker, and the rows that are written of it.
 
-Contract: pure functions: records in, rows for the tables and lines for the outputs out; a record may hold many
-messages. No prompt text gets into a verdict or a dead letter, nor into a row unless privacy is `full`. Needs no model:
-`Outcome` is what a scorer returns.
+Contract: pure functions: records in, rows for the tables out; a record may hold many messages. No prompt text gets into
+a row unless privacy is `full`. Needs no model: `Outcome` is what a scorer returns.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from alerts.rules.model import Flagged
 from monitor.stream.formats.awry import PROMPT_NOT_READ
@@ -19,7 +18,6 @@ from monitor.stream.formats.litellm import CUT_SHORT
 from monitor.stream.formats.reading import BESIDE_CONTENT, DUPLICATE_KEYS
 from monitor.stream.parse import Parser
 from monitor.stream.record import Record
-from monitor.stream.sinks import Line
 from monitor.stream.wire import Invalid, WireMessage
 from probes.model.render import TEXT_LEFT_OUT
 from storage.attributes import allowed, bounded
@@ -82,6 +80,10 @@ class Outcome:
     partial: tuple[str, ...] = ()
 
 
+# Of a message that was not scored.
+_NO_OUTCOME = Outcome("skipped")
+
+
 @dataclass(frozen=True)
 class ProcessedMessage:
     """A message of a record: where it is, what was parsed, its outcome once it is scored, and its mitigated reply where
@@ -103,7 +105,11 @@ class ProcessedMessage:
 
     def placed(self, source: str) -> ProcessedMessage:
         """Under its source name. A message without an id gets one of its coordinates."""
-        at, parsed = replace(self.at, source=source), self.parsed
+        parsed = self.parsed
+        named = not isinstance(parsed, WireMessage) or parsed.id is not None
+        if named and source == self.at.source:
+            return self
+        at = replace(self.at, source=source)
         if isinstance(parsed, WireMessage) and (parsed.id is None or parsed.id == str(self.at)):
             parsed = replace(parsed, id=str(at))
         return replace(self, at=at, parsed=parsed)
@@ -182,8 +188,18 @@ def message_row(
     processed: ProcessedMessage, privacy: Privacy, now: datetime, attribute_keys: Collection[str] = ()
 ) -> MessageRow:
     """The row of `messages`. Under privacy `sha256` and `none` only listed attributes and `attribute_keys` are kept."""
-    parsed, outcome = processed.parsed, processed.outcome
-    row = MessageRow(
+    parsed, outcome = processed.parsed, processed.outcome or _NO_OUTCOME
+    own: dict[str, Any] = {}
+    if isinstance(parsed, WireMessage):
+        kept = bounded(parsed.attributes) if privacy == "full" else allowed(parsed.attributes, attribute_keys)
+        own = {
+            "sent_at": parsed.timestamp,
+            "trace_id": parsed.trace_id,
+            "text": parsed.stored_text if privacy == "full" else None,
+            "text_sha256": None if privacy == "none" else parsed.text_sha256,
+            "attributes": kept or None,
+        }
+    return MessageRow(
         processed.at,
         processed.sha256,
         day_of(processed, now),
@@ -196,23 +212,13 @@ def message_row(
         conversation_id=parsed.conversation_id,
         format=parsed.format,
         unread=parsed.unread,
-        notes=parsed.notes + (outcome.notes if outcome is not None else ()),
-    )
-    if isinstance(parsed, Invalid):
-        return row
-    attributes = bounded(parsed.attributes) if privacy == "full" else allowed(parsed.attributes, attribute_keys)
-    return replace(
-        row,
-        sent_at=parsed.timestamp,
-        trace_id=parsed.trace_id,
-        tokens=outcome.tokens if outcome is not None else None,
-        text=parsed.stored_text if privacy == "full" else None,
-        text_sha256=None if privacy == "none" else parsed.text_sha256,
-        attributes=attributes or None,
-        rendered=outcome.rendered if outcome is not None else None,
-        special_tokens=outcome.special_tokens if outcome is not None else 0,
+        notes=parsed.notes + outcome.notes,
+        tokens=outcome.tokens,
+        rendered=outcome.rendered,
+        special_tokens=outcome.special_tokens,
         partial=",".join(processed.partial) or None,
-        windows=len(outcome.windows) or None if outcome is not None else None,
+        windows=len(outcome.windows) or None,
+        **own,
     )
 
 
@@ -280,71 +286,3 @@ def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, day:
         conversation_id=message.conversation_id if message else None,
         day=day,
     )
-
-
-def verdict_line(processed: ProcessedMessage) -> Line:
-    """Ids, scores and the decision: `flag`, `pass`, `partial` (not read whole), or `unscored` (fail open)."""
-    partial = {"partial": list(processed.partial)} if processed.partial else {}
-    value = {"status": processed.status, "decision": processed.decision, **partial, **_scores(processed)}
-    return _line(processed, value)
-
-
-def answer_line(processed: ProcessedMessage) -> Line:
-    """The mitigated reply, and the plain one where it was asked for."""
-    mitigation = processed.mitigation
-    assert mitigation is not None  # noqa: S101 - only called for records that have one
-    value = {
-        **_scores(processed),
-        "flagged": processed.flagged,
-        "recipe": mitigation.recipe,
-        "mitigated": mitigation.mitigated.text,
-    }
-    return _line(processed, value | ({"plain": mitigation.plain.text} if mitigation.plain is not None else {}))
-
-
-def dead_letter_line(processed: ProcessedMessage) -> Line:
-    """Coordinates of the message, whose it is, and why it could not be scored; the payload is not copied."""
-    record, parsed = processed.record, processed.parsed
-    value: dict[str, object] = {
-        "status": processed.status,
-        "reason": processed.reason,
-        "tenant": parsed.tenant,
-        "user": parsed.user,
-        "model": parsed.model,
-        "format": parsed.format,
-        "payload_sha256": processed.sha256,
-        "size": record.size,
-        "recorded_at": record.recorded.isoformat() if record.recorded else None,
-    }
-    headers = (
-        ("awry_original_topic", record.at.source.encode("utf-8", "replace")),
-        ("awry_original_partition", str(record.at.partition).encode()),
-        ("awry_original_offset", str(record.at.offset).encode()),
-        ("awry_status", processed.status.encode()),
-        ("awry_error", _error_class(processed).encode("utf-8", "replace")),
-    )
-    return _line(processed, value, headers)
-
-
-def is_dead_letter(processed: ProcessedMessage) -> bool:
-    """Whether a human has to look: it is not a valid message, or scoring it failed."""
-    return processed.status in ("invalid", "failed")
-
-
-def _line(processed: ProcessedMessage, value: dict[str, object], headers: Sequence[tuple[str, bytes]] = ()) -> Line:
-    at = processed.at
-    identity = {"id": processed.message_id, "source": at.source, "partition": at.partition, "offset": at.offset}
-    if at.sub:
-        identity["sub"] = at.sub
-    traces = tuple((name, raw) for name, raw in processed.record.headers if name == "traceparent" and raw is not None)
-    return Line(identity | value, processed.message_id, (*headers, *traces))
-
-
-def _scores(processed: ProcessedMessage) -> dict[str, object]:
-    return {"scores": {s.probe.name: round(s.score, 6) for s in processed.scores}}
-
-
-def _error_class(processed: ProcessedMessage) -> str:
-    """`RuntimeError` of `scoring failed: RuntimeError`; of an invalid message, the field that is wrong."""
-    reason = processed.reason or ""
-    return reason.rpartition(": ")[2] if processed.status == "failed" else reason.partition(":")[0]

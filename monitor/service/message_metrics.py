@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from monitor.service.batch_rows import ProcessedMessage, is_dead_letter
+from monitor.service.batch_rows import ProcessedMessage
+from monitor.service.output_lines import is_dead_letter
 from monitor.telemetry import metrics
 
 

@@ -30,21 +30,18 @@ from monitor.service.batch_rows import (
     Outcome,
     Privacy,
     ProcessedMessage,
-    answer_line,
     answer_rows,
     day_of,
-    dead_letter_line,
     flagged_score,
-    is_dead_letter,
     message_row,
     parse_record,
     score_rows,
-    verdict_line,
     window_rows,
 )
 from monitor.service.dead_letter_limit import DeadLetterLimit
 from monitor.service.heartbeat import HeartbeatWriter
 from monitor.service.message_metrics import count_message
+from monitor.service.output_lines import answer_line, dead_letter_line, is_dead_letter, verdict_line
 from monitor.stream.parse import ParseOptions, Parser
 from monitor.stream.record import Record, Source
 from monitor.stream.sinks import Line, Outputs, Sink
