@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monitor.stream.formats import inner, text
+from monitor.stream.formats import text
 from monitor.stream.formats.draft import Draft, UnreadableError
 
 NAME = "awry"
@@ -47,8 +47,6 @@ def read(value: dict[str, Any]) -> list[Draft]:
 
 def _listed(messages: Any) -> list[Any]:
     """Turns that were logged as JSON in a string, or one turn by itself, as a list."""
-    if isinstance(messages, str) and messages.lstrip()[:1] in ("[", "{"):
-        decoded = inner.loads(messages)
-        if decoded is not None and text.is_read_whole(decoded):
-            messages = decoded
+    if isinstance(messages, str):
+        messages = text.told(messages) or messages
     return messages if isinstance(messages, list) else [messages]

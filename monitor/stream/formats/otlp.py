@@ -32,9 +32,12 @@ NAME = "otlp"
 
 TENANT = (
     *("tenant.id", "tenant", "tenant_id", "customer.id", "organization.id", "metadata.user_api_key_team_id"),
-    "service.namespace",
+    *("metadata.user_api_key_team_alias", "service.namespace"),
 )
-USER = ("enduser.id", "user.id", "enduser.pseudo.id", "gen_ai.user", "traceloop.association.properties.user_id")
+USER = (
+    *("enduser.id", "user.id", "enduser.pseudo.id", "gen_ai.user", "traceloop.association.properties.user_id"),
+    *("metadata.user_api_key_end_user_id", "llm.user"),
+)
 CONVERSATION = ("gen_ai.conversation.id", "session.id", "traceloop.association.properties.session_id", "thread.id")
 MODEL = ("gen_ai.request.model", "gen_ai.response.model", "llm.model_name", "llm.request.model_name", "ai.model.id")
 _COPIED: dict[str, tuple[str, ...]] = {
@@ -51,6 +54,8 @@ _COPIED: dict[str, tuple[str, ...]] = {
     "max_tokens": ("gen_ai.request.max_tokens",),
     "finish_reason": ("gen_ai.response.finish_reasons", "gen_ai.response.finish_reason", "llm.finish_reason"),
 }
+_ROOTS = frozenset(ROOTS)
+BESIDE = "otlp: fields that OTLP has not were not read"
 _WITHOUT_TEXT = "otlp: calls of a model without their messages; have the instrumentation record content"
 _FIELDS = {
     "id": ("gen_ai.response.id",),
@@ -96,18 +101,14 @@ def decode(payload: bytes, named: str, headers: Sequence[tuple[str, bytes | None
 
 
 def recognises(value: Any) -> bool:
-    """Whether there are spans or log records by resource."""
-    return isinstance(value, dict) and any(root in value for root in ROOTS)
-
-
-def _is_request(value: dict[str, Any]) -> bool:
-    """Whether there is nothing beside OTLP's own fields, so that one without messages may be passed over."""
-    return value.keys() <= set(ROOTS)
+    """Whether there are spans or log records by resource, and nothing else: a client may write such a field into a
+    request of its own."""
+    return isinstance(value, dict) and bool(value) and value.keys() <= _ROOTS
 
 
 def read(value: Any) -> list[Draft]:
     """A draft for each span or event that holds messages. Raises UnreadableError."""
-    if not recognises(value):
+    if not isinstance(value, dict) or _ROOTS.isdisjoint(value):
         raise UnreadableError("otlp: neither resourceSpans nor resourceLogs")
     drafts: list[Draft] = []
     without_text = False
@@ -117,8 +118,10 @@ def read(value: Any) -> list[Draft]:
             drafts.append(_draft(entry, call, known))
         else:
             without_text = without_text or is_call(entry.attributes)
-    if not drafts and not without_text and not _is_request(value):
-        raise UnreadableError("otlp: no message, and fields that OTLP has not")
+    if not recognises(value):
+        if not drafts:
+            raise UnreadableError("otlp: no message, and fields that OTLP has not")
+        drafts[0].notes.append(BESIDE)
     return drafts or ([Draft([], skip=_WITHOUT_TEXT)] if without_text else [])
 
 

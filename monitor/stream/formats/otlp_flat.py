@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from monitor.stream.formats.text import structured
+from monitor.stream.formats.text import structured, told
 
 _MAX_PARTS = 16
 _NAMES = frozenset(("role", "content", "tool_calls", "function_call"))
+_NAMES_OF_OPENINFERENCE = _NAMES | {"contents", "function_call_name"}
 
 
 def nested(attributes: dict[str, Any], prefix: str) -> list[Any]:
@@ -41,9 +42,13 @@ def nested(attributes: dict[str, Any], prefix: str) -> list[Any]:
 def _listed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    if value and all(key.isdecimal() for key in value):
-        return [_listed(value[key]) for key in sorted(value, key=lambda key: (len(key.lstrip("0")), key.lstrip("0")))]
-    return {key: _listed(each) for key, each in value.items()}
+    numbers = [key for key in value if key.isdecimal()]
+    other = {key: _listed(each) for key, each in value.items() if not key.isdecimal()}
+    if not numbers:
+        return other
+    numbers.sort(key=lambda key: (len(key.lstrip("0")), key.lstrip("0")))
+    # What stands beside the numbers is an element of its own.
+    return [*(_listed(value[key]) for key in numbers), *([other] if other else [])]
 
 
 def openllmetry_turns(attributes: dict[str, Any], prefix: str, role: str) -> list[dict[str, Any]]:
@@ -70,7 +75,8 @@ def openllmetry_tools(attributes: dict[str, Any]) -> list[dict[str, Any]]:
 
 def openinference_turns(attributes: dict[str, Any], prefix: str, role: str) -> list[dict[str, Any]]:
     """Turns under `llm.input_messages` or `llm.output_messages`."""
-    return [_openinference_turn(_inner(each, "message"), role) for each in _objects(nested(attributes, prefix))]
+    found = (_inner(each, "message") for each in _objects(nested(attributes, prefix)))
+    return [_openinference_turn(each, role) for each in found if not _NAMES_OF_OPENINFERENCE.isdisjoint(each)]
 
 
 def _openinference_turn(raw: dict[str, Any], role: str) -> dict[str, Any]:
@@ -115,7 +121,7 @@ def _call(id_: Any, function: dict[str, Any]) -> dict[str, Any]:
 def _parts(content: Any) -> Any:
     """Parts that were written as JSON into the one string that an attribute takes."""
     if isinstance(content, str) and content.startswith("[{"):
-        parts = structured(content)
+        parts = told(content)
         if isinstance(parts, list) and all(isinstance(each, dict) and "type" in each for each in parts):
             return parts
     return content

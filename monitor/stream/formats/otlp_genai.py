@@ -21,7 +21,7 @@ from typing import Any
 
 from monitor.stream.formats import otlp_flat as flat
 from monitor.stream.formats.otlp_entries import Attributes
-from monitor.stream.formats.text import structured, turns
+from monitor.stream.formats.text import structured, told, turns
 
 DETAILS = "gen_ai.client.inference.operation.details"
 ROLES_OF_EVENTS = {
@@ -110,7 +110,8 @@ def _present(call: Call, attributes: Attributes) -> None:
     found = turns(get("gen_ai.input.messages"), "user", "gen_ai.input.messages", call.notes)
     system = get("gen_ai.system_instructions")
     if system:
-        system = structured(system)
+        if isinstance(system, str):
+            system = told(system) or system
         instructions = system if isinstance(system, list) else [system]
         if not (isinstance(instructions[0], dict) and "role" in instructions[0]):
             content = system if isinstance(system, str) else instructions
@@ -126,7 +127,9 @@ def _by_events(call: Call, events: list[Event]) -> None:
     for name, own, body in events:
         said = _said(own, body)
         if name == CHOICE:
-            message = structured(said.get("message"))
+            message = said.get("message")
+            if isinstance(message, str):
+                message = told(message) or message
             if isinstance(message, dict):
                 said = {**{k: v for k, v in said.items() if k != "message"}, **message}
             elif isinstance(message, str):
@@ -139,9 +142,10 @@ def _by_events(call: Call, events: list[Event]) -> None:
 
 def _said(own: Attributes, body: Any) -> dict[str, Any]:
     """What an event carries: its body, else one attribute with JSON, else its attributes."""
-    body = structured(body)
     if body in (None, ""):
-        body = structured(own.get("gen_ai.event.content"))
+        body = own.get("gen_ai.event.content")
+    if isinstance(body, str):
+        body = told(body) or body
     if isinstance(body, dict):
         return {**own, **body}
     return own if body in (None, "") else {**own, "content": body}

@@ -46,7 +46,7 @@ def looks_like(payload: bytes) -> bool:
     if payload.lstrip()[:1] in (b"{", b"["):
         # Bytes that are no UTF-8 do not make it protobuf.
         try:
-            json.loads(payload.decode("utf-8", "replace"))
+            json.loads(payload.decode("utf-8", "replace"), strict=False)
         except (ValueError, RecursionError):
             pass
         else:
@@ -71,7 +71,8 @@ def decode(payload: bytes, kind: str | None = None) -> dict[str, Any]:
                 records += _parts(payload, start, stop, _SECOND, MAX_RECORDS - number - len(records))
         number += len(records)
         resources.append((about, records))
-    if payload and not resources:
+    if payload and not number:
+        # White space before something else may look like resources without records.
         raise UnreadableError(_BROKEN)
     kind = _kind(payload, (record for _, records in resources for record in records)) or kind or TRACES
     scopes, leaves, read = ("scopeLogs", "logRecords", _log) if kind == LOGS else ("scopeSpans", "spans", _span)

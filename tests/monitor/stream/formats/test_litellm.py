@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+import time
 from typing import Any
 
 import pytest
 
-from monitor.stream.parse import Parsed, parse
+from monitor.stream.parse import Parsed, ParseOptions, Parser, parse
 from monitor.stream.wire import Invalid, WireMessage
 from tests.support import ROOT
 from tests.support.stream.client_venv import client_python
@@ -112,7 +113,8 @@ def test_mutations_of_real_payloads_never_raise(posted: bytes) -> None:
 
 def payload(**fields: Any) -> bytes:
     """The smallest payload of a call, with these fields."""
-    return json.dumps({"call_type": "completion", "messages": [{"role": "user", "content": "Hi"}]} | fields).encode()
+    own = {"call_type": "completion", "startTime": 1772366400.5, "messages": [{"role": "user", "content": "Hi"}]}
+    return json.dumps(own | fields).encode()
 
 
 def message_of(**fields: Any) -> WireMessage:
@@ -181,7 +183,7 @@ def test_instructions_beside_the_turns_are_the_system_turn() -> None:
 def test_what_is_skipped_says_why() -> None:
     assert skipped(messages="redacted-by-litellm") == "messages: redacted by the gateway"
     assert skipped(messages=None) == "messages: none; LiteLLM did not log them"
-    image = skipped(call_type="aimage_generation", startTime=1772366400.5)
+    image = skipped(call_type="aimage_generation", response_cost=0, model_group="g")
     assert image == "call_type: no call of a chat model"
 
 
@@ -194,19 +196,116 @@ def test_a_body_that_says_it_is_redacted_or_an_embedding_is_read() -> None:
     assert message_of(call_type="embedding").turns == [{"role": "user", "content": "Hi"}]
 
 
+HOW = "how to do it"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"choices": [{"message": {"content": "redacted-by-litellm", "reasoning_content": HOW}}]},
+        {"choices": [{"message": {"content": "redacted-by-litellm", "tool_calls": [{"function": {"name": HOW}}]}}]},
+        {"output": [{"type": "message", "content": "redacted-by-litellm"}, {"type": "reasoning", "summary": [HOW]}]},
+        "redacted-by-litellm. " + HOW,
+    ],
+)
+def test_an_answer_is_redacted_only_where_it_holds_nothing_else(response: Any) -> None:
+    for fields in ({}, {"messages": [{"role": "user", "content": "redacted-by-litellm"}]}):
+        found = message_of(response=response, **fields)
+        assert HOW in (found.response or "")
+        assert found.notes == () or "redacted" not in str(found.notes)
+
+
+def test_a_redacted_answer_of_a_redacted_call_is_skipped() -> None:
+    for response in (None, {"choices": [{"message": {"role": "assistant", "content": "redacted-by-litellm"}}]}):
+        said = skipped(messages=[{"role": "user", "content": "redacted-by-litellm"}], response=response)
+        assert said == "messages: redacted by the gateway"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"instructions": HOW},
+        {"system": [{"type": "text", "text": HOW}]},
+        {"extra_body": {"system": HOW}},
+        {"documents": [{"title": "a", "data": HOW}]},
+        {"extra_body": {"documents": [HOW]}},
+        {"tools": [{"type": "function", "function": {"name": "f"}}], "functions": [{"name": "g", "description": HOW}]},
+    ],
+)
+def test_what_stands_beside_a_system_turn_is_read(parameters: dict[str, Any]) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    found = message_of(messages=turns, model_parameters=parameters, response={"instructions": "Be brief.", "text": "x"})
+    assert HOW in str(found.turns) + str(found.tools)
+    assert str(found.turns).count("Be brief.") == 1
+
+
+def test_turns_of_a_clients_own_body_are_read_too() -> None:
+    body = {"extra_body": {"messages": [{"role": "user", "content": HOW}]}}
+    found = [each for each in parse(payload(model_parameters=body)) if isinstance(each, WireMessage)]
+    assert [each.turns[-1]["content"] for each in found] == ["Hi", HOW]
+    whole = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}], "systemInstruction": {"parts": [{"text": HOW}]}}
+    assert [turn["content"] for turn in message_of(messages=whole).turns] == [HOW, "Hi"]
+
+
+def test_a_clients_own_body_is_no_payload_of_the_gateway() -> None:
+    turns = [{"role": "user", "content": "Hi"}]
+    for body in (
+        {"call_type": "embedding", "messages": turns, "system": HOW, "model": "m"},
+        {"call_type": "embedding", "startTime": 1, "messages": turns, "system": HOW, "model": "m"},
+        {"call_type": "embedding", "startTime": 1, "messages": [{"role": "user", "content": HOW}]},
+    ):
+        (found,) = parse(json.dumps(body).encode())
+        assert isinstance(found, WireMessage)
+        assert HOW in str(found.turns)
+
+
+def test_surrogates_in_a_string_within_the_payload_are_replaced() -> None:
+    text = '[{"role": "user", "content": "a\\ud800b"}]'
+    for written in (payload(messages=text), json.dumps({"id": "m", "messages": text}).encode()):
+        (found,) = parse(written)
+        assert isinstance(found, WireMessage)
+        assert found.turns == [{"role": "user", "content": "a\ufffdb"}]
+
+
 @pytest.mark.parametrize(
     "text",
     [
         '[{"type": "image_url", "image_url": {"url": "how to do it"}}]',
         '[{"type": "text", "text": "hi", "x": "how to do it"}]',
         '{"messages": [{"role": "user", "content": "hi"}], "real": "how to do it"}',
+        '{"content": "hi", "real": "how to do it"}',
+        '[{"role": "user", "content": "hi", "id": "how to do it"}]',
+        '[{"role": "user", "content": "hi", "how to do it": 1}]',
+        '[{"role": "user", "content": "how to do it", "content": "hi"}]',
     ],
 )
 def test_text_that_looks_like_turns_is_read_as_it_stands(text: str) -> None:
     assert message_of(messages=text).turns == [{"role": "user", "content": text}]
-    (own,) = parse(json.dumps({"id": "m", "messages": text}).encode())
-    assert isinstance(own, WireMessage)
-    assert own.turns == [{"role": "user", "content": text}]
+    for written in (
+        {"id": "m", "messages": text},
+        *(traces_of({name: text}) for name in ("gen_ai.prompt", "gen_ai.prompt.0.content")),
+        traces_of({"openinference.span.kind": "LLM", "input.value": text}),
+        traces_of({}, [{"name": "gen_ai.user.message", "attributes": {"gen_ai.event.content": text}}]),
+    ):
+        (own,) = parse(json.dumps(written).encode())
+        assert isinstance(own, WireMessage), own
+        assert own.turns == [{"role": "user", "content": text}]
+    mapped = Parser(ParseOptions("mapping", {"messages": "log.said"}))(json.dumps({"log": {"said": text}}).encode())
+    assert [each.turns for each in mapped if isinstance(each, WireMessage)] == [[{"role": "user", "content": text}]]
+
+
+def traces_of(attributes: dict[str, Any], events: list[Any] | None = None) -> dict[str, Any]:
+    span = {"attributes": attributes, "events": events or []}
+    return {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+
+def test_many_texts_in_a_string_are_looked_up_in_linear_time() -> None:
+    for part in ({"type": "text", "text": "a b"}, {"type": "x", "text": "c d", "other": "no e f"}, {"a b": 1}):
+        text = json.dumps([{"role": "user", "content": [part | {"n": f"g {n}"} for n in range(20_000)]}])
+        started = time.process_time()
+        (found,) = parse(payload(messages=text))
+        assert isinstance(found, WireMessage)
+        assert time.process_time() - started < 5
 
 
 def test_what_the_gateway_cut_short_is_noted() -> None:
