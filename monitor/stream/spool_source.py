@@ -44,12 +44,19 @@ class _Reading:
 
 
 class SpoolSource:
-    """Reads `folder`; with `follow` it never ends. `max_bytes` is the limit of one message."""
+    """Reads `folder`; with `follow` it never ends. `max_bytes` is the limit of one message. `look_only`: beside the
+    worker that reads it; nothing is deleted, and what that one deletes meanwhile is passed over."""
 
     lag_unit = "bytes"
 
     def __init__(
-        self, folder: Path, *, max_bytes: int = 4_194_304, name: str | None = None, follow: bool = True
+        self,
+        folder: Path,
+        *,
+        max_bytes: int = 4_194_304,
+        name: str | None = None,
+        follow: bool = True,
+        look_only: bool = False,
     ) -> None:
         self.name = name or "ingest"
         self.dropped_lines = 0
@@ -58,6 +65,7 @@ class SpoolSource:
         # As base64 within a line, and its headers.
         self._max_line = max_bytes * 4 // 3 + _HEADER_BYTES
         self._follow = follow
+        self._look_only = look_only
         self._ended = False
         self._closed = False
         self._ready: list[tuple[Record, int]] = []
@@ -67,7 +75,12 @@ class SpoolSource:
         self._next_look = 0.0
         self._received: dict[Coordinates, datetime] = {}
         self._guard = threading.Lock()  # `commit`, `lag` and `oldest` are called from other threads
+        self._log: str | None = None
+        self._lock: int | None = None
         try:
+            if look_only:
+                segments(folder)  # whether it can be read
+                return
             self._log = prepare(folder)
             held = lock(folder / "reader.lock")
         except OSError as error:
@@ -132,7 +145,8 @@ class SpoolSource:
         self._closed = True
         for reading in self._reading.values():
             reading.file.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _read(self) -> bool:
         """Read a chunk of one segment of each writer; False when nothing is there now."""
@@ -207,10 +221,12 @@ class SpoolSource:
             self._delete_if_stored(segment, reading)
 
     def _delete_if_stored(self, segment: Segment, reading: _Reading) -> None:
-        if not reading.complete or reading.waiting > 0:
+        if not reading.complete or (reading.waiting > 0 and not self._look_only):
             return
         del self._reading[segment]
         reading.file.close()
+        if self._look_only:
+            return
         try:
             reading.path.unlink(missing_ok=True)
         except OSError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,10 +14,12 @@ from monitor.cli.tree import Commands
 
 if TYPE_CHECKING:
     from monitor.settings import Settings
-    from monitor.stream.record import Record
+    from monitor.stream.record import Record, Source
 
 commands = Commands()
 _TOPIC_RECORDS = 20
+_BOM = b"\xef\xbb\xbf"
+_OPENED = (b"{", b"[", b"[{")
 
 
 @commands.command()
@@ -30,10 +33,12 @@ def check(
 ) -> None:
     """Say for each message of a stream what would be read of it: format, names, turns, what is dropped, or why nothing.
 
-    Takes what awry run takes as a source, and its settings. Of a topic it reads the last 20 records (--limit, --from),
-    in no group and without committing. No text of a message is printed. Exit status 1: a message could not be read.
+    Takes what awry run takes as a source, and its settings; spool is what awry ingest keeps for a worker, which may run
+    meanwhile. Of a topic it reads the last 20 records (--limit, --from), in no group and without committing. No text of
+    a message is printed. Exit status 1: a message could not be read.
     """
     from monitor.cli.render.checked import Summary, document, print_checked, print_document
+    from monitor.cli.render.tables import print_line
     from monitor.service.bootstrap import parse_options
     from monitor.settings import load_settings
     from monitor.stream.parse import Parser
@@ -49,6 +54,8 @@ def check(
         for line in document(record, parsed, settings.privacy, settings.attribute_keys):
             summary.add(line)
             (print_document if as_json else print_checked)(line)
+        if parsed == [] and not as_json:
+            print_line(f"{record.at}  -  no message")
         summary.records += 1
     say(summary.text)
     if summary.invalid:
@@ -56,7 +63,7 @@ def check(
 
 
 def _records(settings: Settings, limit: int | None) -> Iterator[Record]:
-    from monitor.stream.wiring import check_source, cluster_of, open_source, topics_of
+    from monitor.stream.wiring import SPOOL, check_source, cluster_of, open_source, topics_of
 
     topics = topics_of(settings)
     if topics:
@@ -67,11 +74,44 @@ def _records(settings: Settings, limit: int | None) -> Iterator[Record]:
         yield from sample(cluster_of(settings), topics, start, limit or _TOPIC_RECORDS, settings.max_message_bytes)
         return
     check_source(settings)
-    source, left = open_source(settings, until_end=True), limit
+    source = _spool(settings) if settings.source == SPOOL else open_source(settings, until_end=True)
+    read = 0
     try:
-        while not source.finished and left != 0:
-            records = source.poll(256 if left is None else min(left, 256), 1.0)
-            left = None if left is None else left - len(records)
+        while not source.finished and read != limit:
+            records = source.poll(256 if limit is None else min(limit - read, 256), 1.0)
+            if read == 0 and settings.source != SPOOL:
+                _check_lines(records)
+            read += len(records)
             yield from records
     finally:
         source.close()
+
+
+def _spool(settings: Settings) -> Source:
+    from monitor.stream.spool_source import SpoolSource
+    from monitor.stream.wiring import SPOOL
+
+    return SpoolSource(
+        settings.state_dir / SPOOL,
+        max_bytes=settings.max_message_bytes,
+        name=settings.source_name,
+        follow=False,
+        look_only=True,
+    )
+
+
+def _check_lines(records: Sequence[Record]) -> None:
+    """Raises SourceError where the first lines are those of one document that was laid out for people."""
+    from monitor.errors import SourceError
+
+    begin = [(each.payload or b"").removeprefix(_BOM).strip() for each in records[:2]]
+    if begin and begin[0] in _OPENED and not any(map(_is_json, begin)):
+        raise SourceError("source: one JSON document over several lines; awry reads one message a line (jq -c .)")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

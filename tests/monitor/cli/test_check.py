@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from monitor.stream.kafka.client import Cluster
+from monitor.stream.spool import SpoolSource, SpoolWriter, encode_line
 from tests.support.cli import awry, invoke, message_of, refused
 from tests.support.stream.kafka import committed, new_topic, produce
 from tests.support.stream.renderings_otlp import RENDERINGS, Conversation, present_attributes, traces
@@ -49,8 +50,39 @@ def test_exit_status_1_where_one_is_invalid(tmp_path: Path) -> None:
     done = invoke("check", file)
     assert done.exit_code == 1
     assert "invalid: payload: not JSON at character 1" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("  -  no message")
     assert "2 messages in 3 records: 1 readable, 0 skipped, 1 invalid" in done.stderr
     assert SECRET not in done.output
+
+
+def test_a_document_over_several_lines_is_told_once(tmp_path: Path) -> None:
+    for value in (OWN, [OWN]):
+        file = file_of(tmp_path, json.dumps(value, indent=2).encode())
+        said = "source: one JSON document over several lines; awry reads one message a line (jq -c .)"
+        assert message_of(invoke("check", file)) == said
+    # A line that was cut off is no such document.
+    done = invoke("check", file_of(tmp_path, b"{", json.dumps(OWN).encode()))
+    assert "2 messages in 2 records: 1 readable, 0 skipped, 1 invalid" in done.stderr
+
+
+def test_the_spool_of_a_worker_that_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "spool"
+    assert message_of(invoke("check", "spool", "--state-dir", tmp_path / "state")).startswith("source: cannot read ")
+    spool = SpoolWriter(folder, 1 << 20)
+    for number in range(3):
+        spool.append([encode_line(json.dumps(OWN | {"id": f"m{number}"}).encode())])
+        # Complete segments, which only the worker may delete.
+        spool.roll()
+    worker = SpoolSource(folder)
+    try:
+        done = invoke("check", "spool", "--state-dir", tmp_path / "state", "--json")
+        assert done.exit_code == 0, done.output
+        assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["m0", "m1", "m2"]
+        # The worker still gets them all.
+        assert len(worker.poll(10, 0.5)) == 3
+    finally:
+        worker.close()
+        spool.close()
 
 
 def test_skipped_is_no_mistake(tmp_path: Path) -> None:
