@@ -78,12 +78,13 @@ def read(value: dict[str, Any]) -> list[Draft]:
     tools = asked.tools(parameters) or asked.tools(_object(value.get("messages")))
     skip = _why_skipped(value, turns, bool(tools))
     response = None if skip else _response(raw, notes)
+    attributes = _attributes(value, metadata, parameters)
     conversations = [turns, *others] if turns or not others else others
     return [
         Draft(
             each,
-            response=response,
-            tools=tools,
+            response=response if number < asked.MAX_SHARING else None,
+            tools=tools if number < asked.MAX_SHARING else None,
             id=_first(value, "id", "litellm_call_id"),
             model=_first(value, "model", "model_group"),
             tenant=_first(
@@ -101,11 +102,11 @@ def read(value: dict[str, Any]) -> list[Draft]:
             or _first(value, "trace_id"),
             timestamp=value.get("startTime"),
             trace_id=value.get("trace_id"),
-            attributes=_attributes(value, metadata, parameters),
-            notes=list(notes),
+            attributes=attributes if number < asked.MAX_SHARING else {},
+            notes=list(dict.fromkeys(notes)),
             skip=None if each is not turns else skip,
         )
-        for each in conversations
+        for number, each in enumerate(conversations)
     ]
 
 

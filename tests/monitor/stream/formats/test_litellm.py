@@ -247,6 +247,13 @@ def test_turns_of_a_clients_own_body_are_read_too() -> None:
     assert [turn["content"] for turn in message_of(messages=whole).turns] == [HOW, "Hi"]
 
 
+def test_many_inputs_do_not_each_get_the_answer_again() -> None:
+    body = {"extra_body": {"prompt": [str(n) for n in range(900)], "documents": [HOW]}}
+    found = parse(payload(model_parameters=body, response="x" * 100_000))
+    assert sum(len(each.response or "") for each in found if isinstance(each, WireMessage)) < 2_000_000
+    assert [each.turns[-1]["content"] for each in found if isinstance(each, WireMessage)][-2:] == ["899", HOW]
+
+
 def test_a_clients_own_body_is_no_payload_of_the_gateway() -> None:
     turns = [{"role": "user", "content": "Hi"}]
     for body in (
