@@ -101,9 +101,13 @@ def decode(payload: bytes, named: str, headers: Sequence[tuple[str, bytes | None
 
 
 def recognises(value: Any) -> bool:
-    """Whether there are spans or log records by resource, and nothing else: a client may write such a field into a
-    request of its own."""
-    return isinstance(value, dict) and bool(value) and value.keys() <= _ROOTS
+    """Whether there are spans or log records by resource; without any, whether there is nothing else: a client may
+    write such a field into a request of its own."""
+    return isinstance(value, dict) and bool(value) and (_is_plain(value) or any(value.get(root) for root in ROOTS))
+
+
+def _is_plain(value: dict[str, Any]) -> bool:
+    return value.keys() <= _ROOTS
 
 
 def read(value: Any) -> list[Draft]:
@@ -118,7 +122,7 @@ def read(value: Any) -> list[Draft]:
             drafts.append(_draft(entry, call, known))
         else:
             without_text = without_text or is_call(entry.attributes)
-    if not recognises(value):
+    if not _is_plain(value):
         if not drafts:
             raise UnreadableError("otlp: no message, and fields that OTLP has not")
         drafts[0].notes.append(BESIDE)
