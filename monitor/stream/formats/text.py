@@ -54,7 +54,8 @@ def told(text: str) -> Any:
         return None
     notes: list[str] = []
     found = loads(text, notes)
-    return found if isinstance(found, dict | list) and not notes and is_read_whole(found) else None
+    objects = isinstance(found, dict) or (isinstance(found, list) and all(isinstance(each, dict) for each in found))
+    return found if objects and not notes and is_read_whole(found) else None
 
 
 def turns(value: Any, role: str, name: str | None, notes: list[str]) -> list[Any]:

@@ -79,7 +79,13 @@ def test_the_spool_of_a_worker_that_runs(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["m0", "m1", "m2"]
         # The worker still gets them all.
-        assert len(worker.poll(10, 0.5)) == 3
+        records = worker.poll(10, 0.5)
+        assert len(records) == 3
+        looking = SpoolSource(folder, follow=False, look_only=True)
+        worker.commit(records)
+        while not looking.finished:  # segments that are gone meanwhile are passed over
+            assert len(looking.poll(10, 0.1)) < 3
+        looking.close()
     finally:
         worker.close()
         spool.close()

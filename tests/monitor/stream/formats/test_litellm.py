@@ -281,6 +281,8 @@ def test_surrogates_in_a_string_within_the_payload_are_replaced() -> None:
         '[{"type": "text", "text": "hi", "x": "how to do it"}]',
         '{"messages": [{"role": "user", "content": "hi"}], "real": "how to do it"}',
         '{"content": "hi", "real": "how to do it"}',
+        '["how to", "do it"]',
+        "[1, 2]",
         '[{"role": "user", "content": "hi", "id": "how to do it"}]',
         '[{"role": "user", "content": "hi", "how to do it": 1}]',
         '[{"role": "user", "content": "how to do it", "content": "hi"}]',
