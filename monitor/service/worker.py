@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from alerts.lifecycle.lifecycle import Opened, record_flagged, would_alert
 from alerts.rules.model import Flagged, ThresholdRule
@@ -56,10 +56,6 @@ from storage.writer import BatchRows, write_batch
 
 if TYPE_CHECKING:
     from monitor.service.mitigation import Mitigator
-
-# While outputs are written the transaction is idle, for two minutes where their broker is away.
-_LONG_TIMEOUT = text("SET LOCAL idle_in_transaction_session_timeout = '150s'")
-_USUAL_TIMEOUT = text("SET LOCAL idle_in_transaction_session_timeout TO DEFAULT")
 
 
 class Scoring(Protocol):
@@ -275,10 +271,8 @@ class Worker:
             final = [each.placed(name) for each, name in zip(batch, placed.names, strict=True)]
             written = write_batch(connection, self._rows(final, now), placed.known)
             final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]
-            if self._outputs != Outputs():
-                connection.execute(_LONG_TIMEOUT)
-                self._write_outputs(final)
-                connection.execute(_USUAL_TIMEOUT)
+            # Where a broker is away for longer than a transaction may be idle, all of this is done again.
+            self._write_outputs(final)
             by_coordinates = {each.at: each for each in final}
             # A message that is known keeps its first day, and alerts refer to it by that.
             days = {Coordinates(*key, sub): each.day for key, found in placed.known.items() for sub, each in found}
