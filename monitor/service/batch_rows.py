@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from alerts.rules.model import Flagged
+from monitor.stream.formats import otlp
 from monitor.stream.formats.awry import PROMPT_NOT_READ
 from monitor.stream.formats.litellm import CUT_SHORT
 from monitor.stream.formats.reading import BESIDE_CONTENT, DUPLICATE_KEYS
@@ -35,6 +36,7 @@ _NOT_WHOLE = {
     CUT_SHORT: "cut",
     PROMPT_NOT_READ: "beside",
     BESIDE_CONTENT: "beside",
+    otlp.BESIDE: "beside",
     TEXT_LEFT_OUT: "template",
 }
 
