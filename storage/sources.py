@@ -64,12 +64,16 @@ class Known:
     status: str
 
 
+# Messages by (source, partition, offset), each with its sub-index.
+KnownMessages = dict[tuple[str, int, int], list[tuple[int, Known]]]
+
+
 @dataclass(frozen=True)
 class Placed:
     """The source names of the records, in order, and what is known at (source, partition, offset), by sub-index."""
 
     names: list[str]
-    known: dict[tuple[str, int, int], list[tuple[int, Known]]]
+    known: KnownMessages
 
 
 def lock_streams(connection: Connection, streams: Iterable[tuple[str, int]]) -> None:
@@ -91,7 +95,7 @@ def place(connection: Connection, records: Sequence[Place]) -> Placed:
         for r in records
         for name in ((r.stream,) if r.log is None else names[r.stream, r.log].all or [r.stream])
     }
-    known: dict[tuple[str, int, int], list[tuple[int, Known]]] = {}
+    known: KnownMessages = {}
     mixed_until = {n.before: n.mixed_until for n in names.values() if n.before is not None}
     mixed: dict[tuple[str, int, int], set[str]] = {}
     for row in known_messages(connection, keys):
@@ -128,7 +132,7 @@ class _Placing:
         self,
         connection: Connection,
         names: dict[tuple[str, str], _Names],
-        known: dict[tuple[str, int, int], list[tuple[int, Known]]],
+        known: KnownMessages,
         mixed: dict[tuple[str, int, int], set[str]],
     ) -> None:
         self._connection = connection

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import insert
 from storage.bulk import insert_new, insert_rows
 from storage.coordinates import Coordinates, clean
 from storage.schema import answers, head_scores, messages, probes, scores, window_scores
-from storage.sources import CONFLICT, Known, Place, lock_streams, place
+from storage.sources import CONFLICT, KnownMessages, Place, lock_streams, place
 
 # A message that failed, or that an older version could not read, and is scored now: everything but its key and times.
 _KEPT = ("source", "partition", "offset", "sub", "payload_sha256", "day", "ingested_at")
@@ -128,7 +128,7 @@ class Written:
 def write_batch(
     connection: Connection,
     batch: BatchRows,
-    known: dict[tuple[str, int, int], list[tuple[int, Known]]] | None = None,
+    known: KnownMessages | None = None,
 ) -> Written:
     """Write one batch in the caller's transaction. `known` is what `place` found in this transaction, under the locks
     of the streams; without it both are done here."""

@@ -30,7 +30,7 @@ from monitor.ingest.record import OutRecord
 from monitor.ingest.refused import SinkError
 from monitor.ingest.sinks import Done
 from monitor.ingest.topic_limit import fits, max_message_bytes
-from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.client import Cluster, never_create_topics
 from monitor.telemetry import logs, metrics
 
 # A failure is shown by `trouble` for so long; then a request may try again.
@@ -71,6 +71,7 @@ def connect_producer(cluster: Cluster, topic: str, *, ack_seconds: float, max_by
             # `send` runs in the event loop, so it may not wait: without metadata it fails.
             max_block_ms=0,
         )
+        never_create_topics(producer)
         until = time.monotonic() + _METADATA_SECONDS
         while True:
             with suppress(KafkaTimeoutError):

@@ -207,11 +207,11 @@ class Worker:
         redelivery costs no forward pass."""
 
         def look(connection: Connection) -> tuple[list[ProcessedMessage], set[Any]]:
-            names = place(connection, [each.place for each in parsed]).names
-            batch = [each.placed(name) for each, name in zip(parsed, names, strict=True)]
+            placed = place(connection, [each.place for each in parsed])
+            batch = [each.placed(name) for each, name in zip(parsed, placed.names, strict=True)]
             readable = {(each.at, each.sha256) for each in batch if isinstance(each.parsed, WireMessage)}
             payloads = [(each.at, each.sha256) for each in batch]
-            return batch, already_scored(connection, payloads, self._policy.probe_names, readable)
+            return batch, already_scored(connection, payloads, self._policy.probe_names, readable, placed.known)
 
         batch, known = transact(self.engine, look)
         metrics.KNOWN_MESSAGES.inc(len(known))

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monitor.stream.formats import FORMATS, Format, fields, gzipped, otlp, recognise
-from monitor.stream.formats.content import Reading, read_response, read_tools, read_turns
+from monitor.stream.formats.content import read_response, read_tools, read_turns
 from monitor.stream.formats.draft import Draft, UnreadableError
+from monitor.stream.formats.inner import without_surrogates
 from monitor.stream.formats.mapping import Mapper
-from monitor.stream.formats.reading import DUPLICATE_KEYS, MAX_MESSAGES
-from monitor.stream.formats.text import without_surrogates
+from monitor.stream.formats.reading import DUPLICATE_KEYS, MAX_MESSAGES, Reading
 from monitor.stream.wire import Invalid, WireMessage
 
 MAY_BE_EMPTY = frozenset((otlp.NAME,))
@@ -56,7 +56,7 @@ class ParseOptions:
 
 
 class Parser:
-    """`parse` under options that are checked once. Raises FormatError for them."""
+    """`parse` under options that are checked once. Raises SettingsError for them."""
 
     def __init__(self, options: ParseOptions = ParseOptions()) -> None:
         self._mapper = Mapper(options.mapping) if options.mapping else None
@@ -200,7 +200,7 @@ def _finish(draft: Draft, format_: str, copied: dict[str, str], notes: Sequence[
     if not (readable or (turns and (answered or tools))):
         kinds = ", ".join(sorted(reading.unread))
         reason = f"nothing readable: only {kinds}" if kinds else "nothing readable: every content is empty"
-        if response is not None and response.strip():
+        if answered:
             reason = "nothing readable: a response without its request"
         return _skipped(reason, names, format_, reading)
     return WireMessage(

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, and_, case, func, literal, select, tuple_
 
 from storage.coordinates import Coordinates
-from storage.known import known_messages, score_counts
+from storage.known import score_counts
 from storage.schema import (
     alert_messages,
     alerts,
@@ -26,6 +26,7 @@ from storage.schema import (
     scores,
     window_scores,
 )
+from storage.sources import KnownMessages, Place, place
 
 
 @dataclass(frozen=True)
@@ -137,19 +138,23 @@ def already_scored(
     payloads: Sequence[tuple[Coordinates, str]],
     probes: Sequence[str],
     readable: Collection[tuple[Coordinates, str]] = (),
+    known: KnownMessages | None = None,
 ) -> set[tuple[Coordinates, str]]:
     """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`. What is
-    `readable` now and was invalid, to an older version, needs some."""
+    `readable` now and was invalid, to an older version, needs some. `known` is what `place` has found already."""
     requested = set(payloads)
+    if known is None:
+        known = place(connection, [Place(at.source, at.partition, at.offset, None, sha) for at, sha in requested]).known
     done, days = set(), {}
-    for row in known_messages(connection, ((at.source, at.partition, at.offset) for at, _ in requested)):
-        payload = (Coordinates(row.source, row.partition, row.offset, row.sub), row.payload_sha256)
-        if payload not in requested or row.status == "failed":
-            continue
-        if row.status == "skipped" or (row.status == "invalid" and payload not in readable):
-            done.add(payload)
-        elif row.status != "invalid":
-            days[payload] = row.day
+    for key, found in known.items():
+        for sub, each in found:
+            payload = (Coordinates(*key, sub), each.payload_sha256)
+            if payload not in requested or each.status == "failed":
+                continue
+            if each.status == "skipped" or (each.status == "invalid" and payload not in readable):
+                done.add(payload)
+            elif each.status != "invalid":
+                days[payload] = each.day
     if not days:
         return done
     # Scores have their message's day, so only these days' partitions are searched.

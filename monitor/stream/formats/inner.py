@@ -39,13 +39,22 @@ def loads(text: str, notes: list[str] | None = None) -> Any:
     try:
         value = json.loads(text) if notes is None else json.loads(text, object_pairs_hook=pairs)
         if "\\ud" in text or "\\uD" in text:
-            value = json.loads(
-                json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            )
+            value = without_surrogates(value)
     except (ValueError, RecursionError):
         return None
     if twice and notes is not None and DUPLICATE_KEYS not in notes:
         notes.append(DUPLICATE_KEYS)
+    return value
+
+
+def without_surrogates(value: Any) -> Any:
+    """Lone surrogates, which UTF-8 has not, become U+FFFD, in keys too. Raises RecursionError."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {without_surrogates(key): without_surrogates(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_surrogates(each) for each in value]
     return value
 
 

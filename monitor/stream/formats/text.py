@@ -1,4 +1,4 @@
-"""JSON within strings, and strings that no database takes."""
+"""Turns and other structure that was written as JSON into strings."""
 
 from __future__ import annotations
 
@@ -25,26 +25,12 @@ _ROLES = frozenset(("role", "author", "from", "speaker", "sender"))
 _NAMES_OF_TURNS = _ROLES | {"content", "parts", "type", "tool_calls", "text"}
 
 
-def without_surrogates(value: Any) -> Any:
-    """Lone surrogates, which UTF-8 has not, become U+FFFD, in keys too. Raises RecursionError."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {without_surrogates(key): without_surrogates(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [without_surrogates(each) for each in value]
-    return value
-
-
 def structured(value: Any) -> Any:
     """An object or a list that was written as JSON into a string; all else, and what is no JSON, as it is."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
-    try:
-        found = json.loads(value)
-        return without_surrogates(found) if "\\u" in value else found
-    except (ValueError, RecursionError):
-        return value
+    found = loads(value)
+    return value if found is None else found
 
 
 def told(text: str) -> Any:

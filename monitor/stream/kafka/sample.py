@@ -15,7 +15,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from monitor.errors import SourceError
-from monitor.stream.kafka.client import Cluster
+from monitor.stream.kafka.client import Cluster, never_create_topics
 from monitor.stream.kafka.headers import accept_any_header_name
 from monitor.stream.kafka.start_offset import StartFrom, start_offsets, timestamp_of
 from monitor.stream.record import Record
@@ -37,6 +37,7 @@ def sample(cluster: Cluster, topics: Sequence[str], start: StartFrom, limit: int
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
         )
+    never_create_topics(consumer)
     with closing(consumer), cluster.explained():
         partitions = [
             TopicPartition(topic, number)

@@ -6,11 +6,12 @@ Under `/fail` the answer has status 500.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.support.http_server import QuietHandler, serving
 
 ANSWER = "In a bread box."
 CHAT = {"id": "chatcmpl-1", "created": 1790000000, "model": "m"}
@@ -48,7 +49,7 @@ def serving_models() -> Iterator[tuple[str, list[str]]]:
     """HOST:PORT of a service with OpenAI's and Anthropic's interface, and the headers of its own that reached it."""
     strange: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -68,15 +69,5 @@ def serving_models() -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(body.encode())
 
-        def log_message(self, format: str, *args: Any) -> None:
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", strange
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as address:
+        yield address, strange

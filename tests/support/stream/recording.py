@@ -7,12 +7,13 @@ object (sent as JSON) or a string (sent as server-sent events).
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.support.http_server import QuietHandler, serving
 
 
 @dataclass
@@ -29,7 +30,7 @@ def recording(answer: Any) -> Iterator[Recorded]:
     """Serve one answer until the end of the block."""
     recorded = Recorded("")
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -43,16 +44,6 @@ def recording(answer: Any) -> Iterator[Recorded]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    recorded.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(Handler) as address:
+        recorded.url = f"http://{address}"
         yield recorded
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

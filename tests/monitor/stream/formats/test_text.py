@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from monitor.stream.formats.text import structured, turns, without_surrogates
+from monitor.stream.formats.inner import without_surrogates
+from monitor.stream.formats.text import structured, turns
 
 
 @pytest.mark.parametrize(
