@@ -26,7 +26,7 @@ from probes.capture.batches import encode
 from probes.capture.sites import parse_site
 from probes.directions import Direction
 from probes.errors import ProbeFileError, ProbeMismatchError, ProbesError
-from probes.hashing import sha256_file
+from probes.hashing import card_digest, sha256_file
 from probes.model.load import ChatModel, Message, ModelIdentity
 from probes.scoring import Reader, score_all
 from probes.steer.steering import Intervention
@@ -131,6 +131,15 @@ class Probe:
         self.directions = tuple(directions)
         self.mitigators = tuple(mitigators)
         self.aggregation: Aggregation = parse_aggregation(card.aggregation)
+        self._on_disk: tuple[Card, str] | None = None
+
+    @property
+    def digest(self) -> str:
+        """What the probe is known by, beside its name and version: see `probes.hashing.card_digest`. Of the card's file
+        where `card` is what was read from one or written to one, so that a later awry gives the same."""
+        if self._on_disk is not None and self._on_disk[0] is self.card:
+            return self._on_disk[1]
+        return card_digest(self.card.model_dump(mode="json"))
 
     @property
     def name(self) -> str:
@@ -195,7 +204,9 @@ def save_probe(probe: Probe, folder: Path) -> Path:
         weights.chmod(0o644)
         probe.card = probe.card.model_copy(update={"safetensors_sha256": sha256_file(weights)})
         path = folder / f"{probe.name}.json"
-        path.write_text(json.dumps(probe.card.model_dump(mode="json"), indent=2) + "\n")
+        written = probe.card.model_dump(mode="json")
+        path.write_text(json.dumps(written, indent=2) + "\n")
+        probe._on_disk = (probe.card, card_digest(written))
     except (OSError, SafetensorError) as error:
         raise ProbeFileError(f"probe {probe.name}: cannot write to {folder} ({error}); choose another --out") from error
     return path
@@ -205,7 +216,8 @@ def load_probe(name: str | Path) -> Probe:
     """Load a shipped probe by name, or any by the path of its card or safetensors file. Raises ProbeFileError."""
     path = _find(name)
     try:
-        card = Card.model_validate(json.loads(path.read_text()))
+        raw = json.loads(path.read_text())
+        card = Card.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -233,7 +245,9 @@ def load_probe(name: str | Path) -> Probe:
             )
             for i, part in enumerate(recipe.parts if recipe is not None else ())
         ]
-        return Probe(card, directions, mitigators)
+        probe = Probe(card, directions, mitigators)
+        probe._on_disk = (card, card_digest(raw))
+        return probe
     except (KeyError, SafetensorError, ProbesError) as error:
         raise ProbeFileError(f"probe {card.name}: {weights.name} does not hold what its card says ({error})") from error
 

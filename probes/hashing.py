@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,34 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
     """Of plain data as JSON with sorted keys; `default` turns what JSON lacks into something that it has."""
     return sha256_text(json.dumps(value, sort_keys=True, default=default))
+
+
+def card_digest(card: Mapping[str, Any]) -> str:
+    """Which probe a card is of: 32 hex digits over all that decides a score or a flag, the tensors' hash included.
+
+    The same for every spelling of the same JSON (order of keys, 1.0 for 1, the card as it comes back from a database),
+    and for a card that is written again by a later awry: what is null or empty counts as left out. A field that cards
+    get later must therefore be null or empty where it changes nothing."""
+    kept = {key: value for key, value in card.items() if key not in _OF_NO_CONSEQUENCE}
+    identity = kept.get("identity")
+    if isinstance(identity, Mapping) and identity.get("special_tokens") == "as_tokens":
+        # The one field of before this function that cards got later with another default.
+        kept["identity"] = {key: value for key, value in identity.items() if key != "special_tokens"}
+    return sha256_text(json.dumps(_plain(kept), sort_keys=True, separators=(",", ":")))[:32]
+
+
+# Of a probe's card: what is said about it.
+_OF_NO_CONSEQUENCE = frozenset({"description", "evaluation", "attacks", "created"})
+
+
+def _plain(value: Any) -> Any:
+    """Without what is null or empty in an object, and whole numbers as integers."""
+    if isinstance(value, Mapping):
+        plain = {key: _plain(each) for key, each in value.items()}
+        return {key: each for key, each in plain.items() if each is not None and each not in ({}, [])}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def sha256_arrays(*arrays: NDArray[Any]) -> str:

@@ -32,6 +32,7 @@ from probes.card import (
 )
 from probes.directions import Direction
 from probes.errors import ProbeFileError, ProbeMismatchError
+from probes.hashing import card_digest
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.scoring import Reader, score_all
 from probes.steer.steering import Intervention
@@ -395,3 +396,44 @@ def test_a_card_without_references_is_refused(chat: ChatModel) -> None:
     probe.card = probe.card.model_copy(update={"references": []})
     with pytest.raises(ProbeFileError, match="no references"):
         replay_references(probe, chat)
+
+
+def test_a_digest_stays_through_files_and_follows_what_decides_a_score(chat: ChatModel, path: Path) -> None:
+    made = make_probe(chat)
+    unsaved = made.digest
+    save_probe(made, path.parent)
+    assert made.digest == load_probe(path).digest != unsaved
+    assert len(made.digest) == 32
+    # What is only told about a probe, and how its file is written, are not part of it.
+    edit(path, description="another", created="2027-01-01", evaluation={})
+    loaded = load_probe(path)
+    assert loaded.digest == made.digest
+    loaded.card = loaded.card.model_copy(update={"tolerance": 0.5})
+    assert loaded.digest != made.digest
+    changed = loaded.digest
+    assert load_probe(save_probe(loaded, path.parent)).digest == loaded.digest == changed
+    # The same card over other tensors.
+    other = make_probe(chat, [direction(seed=1)])
+    other.card = made.card
+    save_probe(other, path.parent)
+    assert other.digest != made.digest
+
+
+@pytest.mark.parametrize("name", shipped_probes())
+def test_a_shipped_card_that_a_later_awry_writes_again_keeps_its_digest(tmp_path: Path, name: str) -> None:
+    """The files are older than some fields of a card."""
+    probe = load_probe(name)
+    assert load_probe(save_probe(load_probe(name), tmp_path)).digest == probe.digest
+    assert card_digest(probe.card.model_dump(mode="json")) == probe.digest
+
+
+def test_the_digest_is_of_the_file_and_not_of_what_this_awry_reads_from_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_probe(path).digest
+
+    class Later(Card):
+        reading: str = "as a later awry has it"
+
+    monkeypatch.setattr("probes.card.Card", Later)
+    assert load_probe(path).digest == before

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from probes.binary_choice import BinaryChoice, choices_hash
 from probes.hashing import (
+    card_digest,
     hash_texts,
     sha256_arrays,
     sha256_bytes,
@@ -58,3 +60,38 @@ def test_what_is_made_of_them() -> None:
 def test_a_text_decides_a_number_and_a_split() -> None:
     assert unit_interval("order:x") == 0.5618543243828704
     assert split_of("p1", 3) == "fit"
+
+
+def test_a_card_is_known_by_what_decides_a_score_or_a_flag() -> None:
+    card = {
+        "name": "p",
+        "description": "a",
+        "created": "2026-01-02",
+        "evaluation": {"x": 1},
+        "tolerance": 1.0,
+        "identity": {"revision": "r", "adapter_sha256": None},
+        "calibration": {"threshold": 0.00001, "quantiles": [[0.0, -1.5], [1.0, -0.0]]},
+    }
+    known = "22ab7d1d56d345970d83260d03558253"
+    assert card_digest(card) == known
+    # A database gives whole numbers and keys back otherwise, and a later awry writes fields that there were none of.
+    again = json.loads(
+        json.dumps(dict(reversed(card.items())) | {"tolerance": 1, "attacks": None, "mitigation": None, "also": []})
+    )
+    again["calibration"] = {"quantiles": [[0, -1.5], [1, 0]], "threshold": 1e-5, "length": None}
+    assert card_digest(again) == known
+    assert card_digest(card | {"identity": {"revision": "r", "special_tokens": "as_tokens"}}) == known
+    said = {"description": "b", "created": "2027-01-02", "evaluation": {}, "attacks": {"suffix": 0.1}}
+    assert card_digest(card | said) == known
+    # Null within a list holds a place.
+    assert card_digest(card | {"list": [None, 1]}) != card_digest(card | {"list": [1]})
+    for change in (
+        {"name": "q"},
+        {"tolerance": 2.0},
+        {"combine": "max"},
+        {"identity": {"revision": "s"}},
+        {"identity": {"revision": "r", "special_tokens": "as_text"}},
+        {"calibration": {"threshold": 0.00002, "quantiles": [[0.0, -1.5], [1.0, 0.0]]}},
+        {"safetensors_sha256": "ff"},
+    ):
+        assert card_digest(card | change) != known
