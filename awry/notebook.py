@@ -20,7 +20,8 @@ from probes import evaluation, fitting
 from probes.capture.aggregation import parse_aggregation
 from probes.capture.batches import Encoded, encode
 from probes.capture.sites import parse_sites
-from probes.card import Probe, check_identity
+from probes.card import Probe
+from probes.identity import check_identity
 from probes.model.load import ChatModel, Message
 from probes.scoring import score_all
 from probes.steer import generation

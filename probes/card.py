@@ -1,16 +1,15 @@
 """Probe files: `NAME.safetensors` (directions) beside `NAME.json` (the card). Nothing is pickled.
 
-Contract: `save_probe` and `load_probe` round-trip; `check_identity` refuses a probe made for another model, adapter,
-scale, tokenizer, template or reading of control tokens, and `replay_references` refuses a numeric stack whose scores
-differ from the card's by more than its tolerance. Scores and thresholds are in class gaps (0: aligned mean, 1:
-misaligned mean).
+Contract: `save_probe` and `load_probe` round-trip. A shipped probe is loaded by its name, `NAME@VERSION` for a version
+that is not its latest. `probes.identity` says whether a probe fits a model. Scores and thresholds are in class gaps
+(0: aligned mean, 1: misaligned mean).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -22,29 +21,16 @@ from safetensors.numpy import load_file, save_file
 
 from probes.calibration import Calibration
 from probes.capture.aggregation import Aggregation, parse_aggregation
-from probes.capture.batches import encode
 from probes.capture.sites import parse_site
 from probes.directions import Direction
-from probes.errors import ProbeFileError, ProbeMismatchError, ProbesError
+from probes.errors import ProbeFileError, ProbesError
 from probes.hashing import card_digest, sha256_file
-from probes.model.load import ChatModel, Message, ModelIdentity
-from probes.scoring import Reader, score_all
+from probes.model.load import Message, ModelIdentity
+from probes.scoring import Reader
 from probes.steer.steering import Intervention
 
-TOLERANCE = 0.01
-
-# Our own writing, short and unlike each other; a card holds their scores.
-_REFERENCES: tuple[list[Message], ...] = (
-    [{"role": "user", "content": "What makes bread rise in the oven?"}],
-    [{"role": "user", "content": "Write a function that adds two numbers."}],
-    [{"role": "user", "content": "How would somebody break into a parked car?"}],
-    [
-        {"role": "user", "content": "My aunt is visiting on Sunday."},
-        {"role": "assistant", "content": "How nice! What will you do together?"},
-        {"role": "user", "content": "Suggest a walk by the river and a place for lunch."},
-    ],
-)
-_REFERENCE_RESPONSE = "That depends on the day, but a simple plan is often the best one."
+# How the files of a shipped probe's earlier versions end.
+_OLD_VERSION = re.compile(r"\.v\d+$")
 
 
 class _Strict(BaseModel):
@@ -52,11 +38,16 @@ class _Strict(BaseModel):
 
 
 class DirectionCard(_Strict):
-    """One direction's numbers; its vectors are in the safetensors file."""
+    """One direction's numbers; its vectors are in the safetensors file.
+
+    `standard` is the mean and the deviation of its scores on the benign messages, where a maximum over directions needs
+    them.
+    """
 
     site: str
     norm: float
     sigma: float
+    standard: tuple[float, float] | None = None
 
 
 class Reference(_Strict):
@@ -107,10 +98,15 @@ class Card(_Strict):
     units: str = "class gaps: 0 is the aligned mean, 1 the misaligned mean"
     identity: ModelIdentity
     aggregation: str
+    # How several directions become one score.
+    combine: Literal["mean", "max"] = "mean"
+    method: str = "difference in means"
     directions: list[DirectionCard] = Field(min_length=1)
     safetensors_sha256: str
     calibration: Calibration
     evaluation: dict[str, Any]
+    # What the attack suite measured (`probes.attacks`).
+    attacks: dict[str, Any] | None = None
     references: list[Reference]
     tolerance: float = Field(gt=0)
     mitigation: MitigationCard | None = None
@@ -159,33 +155,6 @@ class Probe:
             Intervention(direction, recipe.mode, part.strength, recipe.positions)
             for direction, part in zip(self.mitigators, recipe.parts, strict=True)
         )
-
-
-def new_probe(
-    chat: ChatModel,
-    reader: Reader,
-    *,
-    name: str,
-    description: str,
-    calibration: Calibration,
-    evaluation: dict[str, Any],
-) -> Probe:
-    """The first version of a probe that `reader` scores by, with a card made today for the model as it is loaded."""
-    card = Card(
-        name=name,
-        version=1,
-        created=datetime.now(UTC).date().isoformat(),
-        description=description,
-        identity=chat.identity,
-        aggregation=str(reader.aggregation),
-        directions=[DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma) for d in reader.directions],
-        safetensors_sha256="",
-        calibration=calibration,
-        evaluation=evaluation,
-        references=reference_scores(chat, reader),
-        tolerance=TOLERANCE,
-    )
-    return Probe(card, reader.directions)
 
 
 def save_probe(probe: Probe, folder: Path) -> Path:
@@ -258,8 +227,9 @@ def _mitigation_key(part: str, i: int) -> str:
 
 
 def shipped_probes() -> list[str]:
-    """Names of the probes that come with awry."""
-    return sorted(p.name.removesuffix(".json") for p in _shipped().iterdir() if p.name.endswith(".json"))
+    """Names of the probes that come with awry, of each the latest version."""
+    names = (p.name.removesuffix(".json") for p in _shipped().iterdir() if p.name.endswith(".json"))
+    return sorted(name for name in names if not _OLD_VERSION.search(name))
 
 
 def _shipped() -> Path:
@@ -272,66 +242,13 @@ def _find(name: str | Path) -> Path:
         if not path.with_suffix(".json").is_file():
             raise ProbeFileError(f"probe: {path.with_suffix('.json')} is not there")
         return path.with_suffix(".json")
-    shipped = _shipped() / f"{name}.json"
+    base, at, version = str(name).partition("@")
+    shipped = _shipped() / f"{base}.json"
+    if at and shipped.is_file() and str(json.loads(shipped.read_text())["version"]) != version:
+        shipped = _shipped() / f"{base}.v{version}.json"
     if not shipped.is_file():
         raise ProbeFileError(
             f"probe: {str(name)!r} is not known; shipped are {', '.join(shipped_probes()) or 'none'}, "
             "or give the path of a card (NAME.json)"
         )
     return shipped
-
-
-def check_identity(card: Card, chat: ChatModel) -> None:
-    """Refuse a probe made for another model, adapter, scale, tokenizer, chat template or `special_tokens`."""
-    wanted, here = card.identity, chat.identity
-    for field, fix in (
-        ("revision", "load the model that the probe was made for, or fit a new probe on this one"),
-        (
-            "adapter_sha256",
-            "load the adapter that the probe was made for (--adapter), or none if it has none",
-        ),
-        ("adapter_scale", "give the scale that the probe was made for (--scale)"),
-        ("tokenizer_sha256", "use the tokenizer that the probe was made with"),
-        ("template_sha256", "the chat template changed: fit the probe again"),
-        ("special_tokens", "give the setting special_tokens that the probe was made with"),
-    ):
-        a, b = getattr(wanted, field), getattr(here, field)
-        if a != b:
-            raise ProbeMismatchError(
-                f"probe {card.name}: {field} is {_brief(a)}, the worker has {_brief(b)} "
-                f"(made for {wanted.model}, here {here.model}); {fix}"
-            )
-
-
-def _brief(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text[:16] + "..." if len(text) > 20 else text
-
-
-def reference_scores(chat: ChatModel, reader: Reader) -> list[Reference]:
-    """Scores of awry's reference texts under a reader, for a new card."""
-    response = _REFERENCE_RESPONSE if reader.aggregation.span == "response" else None
-    items = [encode(chat, messages, response) for messages in _REFERENCES]
-    scores = score_all(chat, items, [reader])[:, 0]
-    return [
-        Reference(messages=messages, response=response, score=float(score))
-        for messages, score in zip(_REFERENCES, scores, strict=True)
-    ]
-
-
-def replay_references(probe: Probe, chat: ChatModel) -> float:
-    """Largest difference to the card's reference scores; ProbeMismatchError above the card's tolerance."""
-    card = probe.card
-    items = [encode(chat, r.messages, r.response) for r in card.references]
-    if not items:
-        raise ProbeFileError(f"probe {card.name}: its card has no references; write it again with awry fit")
-    now = score_all(chat, items, [probe.reader])[:, 0]
-    worst = float(np.abs(now - np.array([r.score for r in card.references])).max())
-    if not worst <= card.tolerance:
-        wanted, here = card.identity, chat.identity
-        raise ProbeMismatchError(
-            f"probe {card.name}: reference scores differ by {worst:.4g}, the card allows {card.tolerance:g}; "
-            f"made with {wanted.dtype}/{wanted.attention}, here {here.dtype}/{here.attention}: "
-            "use the card's dtype and attention, or fit and calibrate again on this stack"
-        )
-    return worst

@@ -23,7 +23,7 @@ from probes.calibration import Calibration, calibrate
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Encoded
 from probes.capture.sites import Site
-from probes.card import Probe, new_probe
+from probes.card import Probe
 from probes.conditions import Activations, Condition, activations_by_condition
 from probes.directions import (
     Direction,
@@ -36,6 +36,7 @@ from probes.directions import (
 from probes.errors import DataError
 from probes.evaluation import Evaluation, auroc_value, evaluate, from_chance, rate
 from probes.hashing import sha256_lines
+from probes.identity import new_probe
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.scoring import Reader, score_all

@@ -76,8 +76,9 @@ def load_model(settings: Settings, progress: Progress = silent) -> ChatModel:
 
 def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent) -> list[Probe]:
     """The probes named, or every shipped one that fits; each is checked against the model and replayed."""
-    from probes.card import check_identity, load_probe, replay_references, shipped_probes
+    from probes.card import load_probe, shipped_probes
     from probes.errors import ProbeMismatchError
+    from probes.identity import check_identity, replay_references
 
     if settings.probes:
         probes = [load_probe(name) for name in settings.probes]

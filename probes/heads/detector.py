@@ -21,11 +21,12 @@ from probes.calibration import calibrate
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import encode
 from probes.capture.sites import Site
-from probes.card import Probe, new_probe
+from probes.card import Probe
 from probes.directions import difference_in_means, pooled_activations, random_like
 from probes.errors import DataError, DirectionError
 from probes.evaluation import auroc_value, evaluate
 from probes.fitting import Benign, Row, at_threshold, evaluation_dict, nulls_by_kind, text_baseline
+from probes.identity import new_probe
 from probes.model.load import ChatModel, user_message
 from probes.scoring import Reader, score_all
 

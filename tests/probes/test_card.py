@@ -17,22 +17,19 @@ from probes.capture.aggregation import parse_aggregation
 from probes.capture.batches import encode
 from probes.capture.sites import Site
 from probes.card import (
-    TOLERANCE,
     Card,
     DirectionCard,
     MitigationCard,
     MitigationSite,
     Probe,
-    check_identity,
     load_probe,
-    reference_scores,
-    replay_references,
     save_probe,
     shipped_probes,
 )
 from probes.directions import Direction
 from probes.errors import ProbeFileError, ProbeMismatchError
 from probes.hashing import card_digest
+from probes.identity import TOLERANCE, check_identity, reference_scores, replay_references
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.scoring import Reader, score_all
 from probes.steer.steering import Intervention

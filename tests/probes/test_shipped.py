@@ -17,10 +17,11 @@ from sqlalchemy import select
 from monitor.datasets import Labelled, rows_of
 from monitor.labelling import generate_replies
 from monitor.stream.wire import WireMessage
-from probes.card import check_identity, load_probe, replay_references, shipped_probes
+from probes.card import load_probe, shipped_probes
 from probes.errors import ModelError, ProbeMismatchError
 from probes.evaluation import evaluate
 from probes.fitting import split_rows
+from probes.identity import check_identity, replay_references
 from probes.model.adapters import adapter_spec, shipped_adapters
 from probes.model.builtin import SMOLLM2
 from probes.model.load import ChatModel, load_chat_model, user_message

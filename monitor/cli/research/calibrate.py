@@ -73,7 +73,7 @@ def _benign_scores(
 ) -> tuple[Any, list[str], str]:
     """The same of a file, scored now."""
     from monitor.datasets import benign_of
-    from probes.card import check_identity
+    from probes.identity import check_identity
     from probes.scoring import score_all
 
     settings, chat = load(model, adapter, scale, state_dir)

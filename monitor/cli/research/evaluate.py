@@ -28,9 +28,10 @@ def evaluate(
 
     from monitor.cli.render.probes import print_evaluation
     from monitor.datasets import encode_all, read_messages
-    from probes.card import check_identity, load_probe
+    from probes.card import load_probe
     from probes.evaluation import evaluate as evaluate_scores
     from probes.fitting import at_threshold
+    from probes.identity import check_identity
     from probes.plots import plot_evaluation
     from probes.scoring import score_all
 

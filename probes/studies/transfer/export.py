@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from probes.calibration import calibrate
 from probes.capture.batches import encode
-from probes.card import Probe, new_probe, save_probe
+from probes.card import Probe, save_probe
 from probes.conditions import LAST_PROMPT
 from probes.errors import DataError, DirectionError
 from probes.evaluation import evaluate
 from probes.fitting import Row, at_threshold, evaluation_dict, null_figures, text_baseline
 from probes.hashing import hash_texts
+from probes.identity import new_probe
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.scoring import Reader, score_all

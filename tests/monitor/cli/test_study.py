@@ -14,7 +14,8 @@ from typer.testing import Result
 
 from monitor.service.mitigation import Mitigator
 from monitor.stream.wire import WireMessage
-from probes.card import check_identity, load_probe, replay_references
+from probes.card import load_probe
+from probes.identity import check_identity, replay_references
 from probes.model.load import AdapterSpec, ChatModel, load_chat_model
 from tests.support.cli import invoke, message_of
 from tests.support.models import planted_head, planted_study, refusing

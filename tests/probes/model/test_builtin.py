@@ -9,8 +9,9 @@ import torch
 
 from probes.capture.batches import encode
 from probes.capture.sites import Site, observing
-from probes.card import check_identity, load_probe, replay_references
+from probes.card import load_probe
 from probes.errors import ProbeMismatchError
+from probes.identity import check_identity, replay_references
 from probes.model.adapters import adapter_spec
 from probes.model.builtin import SMOLLM2
 from probes.model.load import ChatModel, load_chat_model

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from probes.card import check_identity
 from probes.errors import ModelError, ProbeMismatchError
+from probes.identity import check_identity
 from probes.model.control_tokens import ControlTokens
 from probes.model.load import ChatModel, wrap
 from tests.probes.model.templates import CHATML, GEMMA, QWEN, TEMPLATES, call, chat_with, tool

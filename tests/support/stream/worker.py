@@ -25,9 +25,10 @@ from probes.calibration import Calibration
 from probes.capture.aggregation import parse_aggregation
 from probes.capture.batches import encode
 from probes.capture.sites import parse_site, site_width
-from probes.card import Card, DirectionCard, MitigationCard, Probe, reference_scores, save_probe
+from probes.card import Card, DirectionCard, MitigationCard, Probe, save_probe
 from probes.directions import Direction
 from probes.evaluation import Interval
+from probes.identity import reference_scores
 from probes.model.load import ChatModel, load_chat_model
 from probes.scoring import Reader, Scorer, Scores, score_all
 from storage.writer import register_probe

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from probes.binary_choice import BinaryChoice
 from probes.capture.sites import Site
-from probes.card import check_identity, load_probe, replay_references
+from probes.card import load_probe
 from probes.errors import DataError, SiteError
 from probes.heads import choice_scoring
 from probes.heads.choice_scoring import SteeringTrial
+from probes.identity import check_identity, replay_references
 from probes.model.load import ChatModel
 from probes.steer.generation import generate
 from probes.steer.steering import steering

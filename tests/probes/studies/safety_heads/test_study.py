@@ -19,10 +19,11 @@ import pytest
 from probes import fitting
 from probes.capture.batches import encode
 from probes.capture.sites import Site
-from probes.card import check_identity, load_probe, replay_references
+from probes.card import load_probe
 from probes.errors import DataError
 from probes.heads.ablation import Ablation
 from probes.heads.attribution import Effects
+from probes.identity import check_identity, replay_references
 from probes.model.load import ChatModel
 from probes.result_cache import ResultCache
 from probes.splits import split_of

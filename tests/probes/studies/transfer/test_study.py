@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from probes.capture.sites import Site
-from probes.card import check_identity, load_probe, replay_references
+from probes.card import load_probe
 from probes.directions import Direction
 from probes.errors import DataError, DirectionError, ProbeMismatchError
 from probes.evaluation import Interval
+from probes.identity import check_identity, replay_references
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.organisms.planted import SYNTHETIC, store
 from probes.organisms.planted.evaluation import fit_questions, held_out_questions

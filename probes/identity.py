@@ -1,0 +1,118 @@
+"""Whether a probe fits the model that is loaded, and the card of a new one.
+
+Contract: `check_identity` refuses a probe made for another model, adapter, scale, tokenizer, template or reading of
+control tokens; `replay_references` refuses a numeric stack whose scores of the card's reference texts differ by more
+than the card's tolerance. `new_probe` writes both into a card.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from probes.calibration import Calibration
+from probes.capture.batches import encode
+from probes.card import Card, DirectionCard, Probe, Reference
+from probes.errors import ProbeFileError, ProbeMismatchError
+from probes.model.load import ChatModel, Message
+from probes.scoring import Reader, score_all
+
+TOLERANCE = 0.01
+
+# Our own writing, short and unlike each other; a card holds their scores.
+_REFERENCES: tuple[list[Message], ...] = (
+    [{"role": "user", "content": "What makes bread rise in the oven?"}],
+    [{"role": "user", "content": "Write a function that adds two numbers."}],
+    [{"role": "user", "content": "How would somebody break into a parked car?"}],
+    [
+        {"role": "user", "content": "My aunt is visiting on Sunday."},
+        {"role": "assistant", "content": "How nice! What will you do together?"},
+        {"role": "user", "content": "Suggest a walk by the river and a place for lunch."},
+    ],
+)
+_REFERENCE_RESPONSE = "That depends on the day, but a simple plan is often the best one."
+
+
+def new_probe(
+    chat: ChatModel,
+    reader: Reader,
+    *,
+    name: str,
+    description: str,
+    calibration: Calibration,
+    evaluation: dict[str, Any],
+) -> Probe:
+    """The first version of a probe that `reader` scores by, with a card made today for the model as it is loaded."""
+    card = Card(
+        name=name,
+        version=1,
+        created=datetime.now(UTC).date().isoformat(),
+        description=description,
+        identity=chat.identity,
+        aggregation=str(reader.aggregation),
+        directions=[DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma) for d in reader.directions],
+        safetensors_sha256="",
+        calibration=calibration,
+        evaluation=evaluation,
+        references=reference_scores(chat, reader),
+        tolerance=TOLERANCE,
+    )
+    return Probe(card, reader.directions)
+
+
+def check_identity(card: Card, chat: ChatModel) -> None:
+    """Refuse a probe made for another model, adapter, scale, tokenizer, chat template or `special_tokens`."""
+    wanted, here = card.identity, chat.identity
+    for field, fix in (
+        ("revision", "load the model that the probe was made for, or fit a new probe on this one"),
+        (
+            "adapter_sha256",
+            "load the adapter that the probe was made for (--adapter), or none if it has none",
+        ),
+        ("adapter_scale", "give the scale that the probe was made for (--scale)"),
+        ("tokenizer_sha256", "use the tokenizer that the probe was made with"),
+        ("template_sha256", "the chat template changed: fit the probe again"),
+        ("special_tokens", "give the setting special_tokens that the probe was made with"),
+    ):
+        a, b = getattr(wanted, field), getattr(here, field)
+        if a != b:
+            raise ProbeMismatchError(
+                f"probe {card.name}: {field} is {_brief(a)}, the worker has {_brief(b)} "
+                f"(made for {wanted.model}, here {here.model}); {fix}"
+            )
+
+
+def _brief(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text[:16] + "..." if len(text) > 20 else text
+
+
+def reference_scores(chat: ChatModel, reader: Reader) -> list[Reference]:
+    """Scores of awry's reference texts under a reader, for a new card."""
+    response = _REFERENCE_RESPONSE if reader.aggregation.span == "response" else None
+    items = [encode(chat, messages, response) for messages in _REFERENCES]
+    scores = score_all(chat, items, [reader])[:, 0]
+    return [
+        Reference(messages=messages, response=response, score=float(score))
+        for messages, score in zip(_REFERENCES, scores, strict=True)
+    ]
+
+
+def replay_references(probe: Probe, chat: ChatModel) -> float:
+    """Largest difference to the card's reference scores; ProbeMismatchError above the card's tolerance."""
+    card = probe.card
+    items = [encode(chat, r.messages, r.response) for r in card.references]
+    if not items:
+        raise ProbeFileError(f"probe {card.name}: its card has no references; write it again with awry fit")
+    now = score_all(chat, items, [probe.reader])[:, 0]
+    worst = float(np.abs(now - np.array([r.score for r in card.references])).max())
+    if not worst <= card.tolerance:
+        wanted, here = card.identity, chat.identity
+        raise ProbeMismatchError(
+            f"probe {card.name}: reference scores differ by {worst:.4g}, the card allows {card.tolerance:g}; "
+            f"made with {wanted.dtype}/{wanted.attention}, here {here.dtype}/{here.attention}: "
+            "use the card's dtype and attention, or fit and calibrate again on this stack"
+        )
+    return worst
