@@ -74,14 +74,11 @@ def _change(filler: Filler, place: str, length: int, join: str) -> Callable[[str
     return change
 
 
-FAMILIES = tuple(
-    Family(
-        f"benign-{place}-{length}",
-        f"{length} tokens of harmless text {place} the message",
-        _make(place, length),
-        # Around the message is like before and after it: it shows whether what was chosen by those holds.
-        holds_out=place == "around",
-    )
-    for place in PLACES
-    for length in LENGTHS
-)
+def family(place: str, length: int) -> Family:
+    """The family of one place and length, in tokens."""
+    # Around the message is like before and after it: it shows whether what was chosen by those holds.
+    about = f"{length} tokens of harmless text {place} the message"
+    return Family(f"benign-{place}-{length}", about, _make(place, length), holds_out=place == "around")
+
+
+FAMILIES = tuple(family(place, length) for place in PLACES for length in LENGTHS)

@@ -20,9 +20,14 @@ def markers_of(chat: ChatModel) -> Markers:
     text = _rendered(chat, [*exchange, ("user", _SECOND)])
     reply_ends = _rendered(chat, exchange, answering=False).partition(_REPLY)[2]
     system, found, _ = _rendered(chat, [("system", _SYSTEM), *exchange]).partition(_SYSTEM)
-    begins = system.removeprefix(str(getattr(chat.tokenizer, "bos_token", None) or "")) if found else ""
+    to_user = _between(text, _REPLY, _SECOND)
+    begins = system if found else ""
+    # What begins every conversation is no part of a turn, unless turns begin with it as well.
+    start = getattr(chat.tokenizer, "bos_token", None)
+    if start and start not in to_user:
+        begins = begins.removeprefix(start)
     return Markers(
-        to_user=_between(text, _REPLY, _SECOND),
+        to_user=to_user,
         to_assistant=_between(text, _FIRST, _REPLY),
         to_system=reply_ends + begins if begins else "",
         control=chat.control_names,

@@ -1,0 +1,43 @@
+"""A picture of an attack report: what is flagged by family, the worst at the top, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from probes.attacks.report import AttackReport
+from probes.evaluation import Interval
+from probes.plots import BAD_COLOUR, GOOD_COLOUR, INK, new_figure, save
+
+
+def plot_attacks(report: AttackReport, path: Path) -> None:
+    """TPR on harmful messages and FPR on benign ones by family; what holds out has a hollow mark."""
+    families = list(reversed(report.worst_first))  # the axis counts from the bottom
+    figure, axis = new_figure(8.5, 1.6 + 0.24 * len(families), 1)
+    held_out = [family.holds_out for family in families]
+    _points(axis, [f.tpr for f in families], held_out, BAD_COLOUR, "o", 0.14, f"harmful (n={report.harmful})")
+    _points(axis, [f.fpr for f in families], held_out, GOOD_COLOUR, "s", -0.14, f"benign (n={report.benign})")
+    plain = report.plain_figures
+    for rate, colour in ((plain.tpr, BAD_COLOUR), (plain.fpr, GOOD_COLOUR)):
+        axis.axvline(rate.value, color=colour, linestyle="--", linewidth=0.8, zorder=0)
+    axis.set_yticks(range(len(families)), [f.family for f in families], fontsize=8, color=INK)
+    axis.set_ylim(-0.7, len(families) - 0.3)
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_xlabel(
+        "flagged at the card's threshold; dashed: as they are; hollow: nothing was chosen by it", fontsize=8
+    )
+    axis.grid(axis="y", color=INK, alpha=0.1, linewidth=0.6)
+    axis.legend(fontsize=8, frameon=False, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle(f"{report.probe} v{report.version} under attack, {report.model}", fontsize=10, color=INK)
+    save(figure, path)
+
+
+def _points(
+    axis: Any, rates: Sequence[Interval], hollow: Sequence[bool], colour: str, marker: str, shift: float, name: str
+) -> None:
+    for i, (rate, empty) in enumerate(zip(rates, hollow, strict=True)):
+        axis.plot([rate.low, rate.high], [i + shift] * 2, color=colour, linewidth=1.1, alpha=0.6, zorder=2)
+        fill = "white" if empty else colour
+        axis.plot(rate.value, i + shift, marker, color=colour, markerfacecolor=fill, markersize=4.5, zorder=3)
+    axis.plot([], [], marker, color=colour, markersize=4.5, label=name)
