@@ -25,6 +25,7 @@ from pydantic_settings import (
 from alerts.destinations import Destination
 from alerts.links import check_template
 from monitor.errors import SettingsError
+from monitor.judge_settings import JudgeSettings
 
 CONFIG_VARIABLE = "AWRY_CONFIG"
 
@@ -38,7 +39,7 @@ def default_state_dir() -> Path:
     return Path(platformdirs.user_state_dir("awry"))
 
 
-class Settings(BaseSettings):
+class Settings(JudgeSettings):
     """All settings of the worker and the outbox loop."""
 
     model_config = SettingsConfigDict(env_prefix="AWRY_", extra="forbid", frozen=True)
@@ -309,7 +310,7 @@ def load_settings(**flags: Any) -> Settings:
 
 
 # Settings that AWRY_<NAME>_FILE may hold.
-SECRETS = ("database_url", "kafka_sasl_password", "kafka_ssl_key_password", "destinations")
+SECRETS = ("database_url", "kafka_sasl_password", "kafka_ssl_key_password", "judge_api_key", "destinations")
 
 
 def _file_variable(name: str) -> str:
@@ -332,14 +333,16 @@ def _explain(error: Any) -> str:
 def reference() -> list[tuple[str, str, str, str]]:
     """(name, environment variable, default, description) of every setting."""
     rows = []
-    for name, field in Settings.model_fields.items():
+    # Those of the judge come last.
+    fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in JudgeSettings.model_fields)
+    for name, field in fields:
         if name == "state_dir":
             default = "the user's state folder"
         elif name == "destinations":
             default = "console"
         else:
             value = field.get_default(call_default_factory=True)
-            default = "" if value is None or value == () else str(value)
+            default = "" if value in (None, (), {}) else str(value)
         what = (field.description or "") + (f" (also a file: `{_file_variable(name)}`)" if name in SECRETS else "")
         rows.append((name, f"AWRY_{name.upper()}", default, what))
     return rows

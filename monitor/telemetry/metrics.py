@@ -36,6 +36,11 @@ FailOpen = Literal["skipped", "failed", "invalid", "lost"]
 FAIL_OPEN: tuple[FailOpen, ...] = get_args(FailOpen)
 INGEST_ROUTES = ("traces", "logs", "litellm", "ingest")
 INGEST_CODES = ("200", "400", "401", "403", "408", "413", "415", "429", "499", "500", "503")
+JUDGE_FAILURE_REASONS = (
+    *("timeout", "unreachable", "rate limited", "server error", "refused by server", "too large", "garbage"),
+    *("declined", "command failed", "internal error"),
+)
+JUDGE_NOT_ASKED_REASONS = ("queue full", "budget spent", "judge down", "waited too long", "worker stopped")
 LIVE_STATES = ("open", "acknowledged", "silenced")
 
 # A scrape waits this long for the database, and for each of its answers; Prometheus gives up after 10 s.
@@ -210,6 +215,47 @@ GPU_MEMORY_BYTES = _database_gauge(
     "bytes",
     "Memory of the worker's GPU: what torch allocated and reserved, what all programs use, and its total",
     kind=("allocated", "reserved", "used", "total"),
+)
+
+# The judge. Its closed wordings are listed here, since its room imports this one.
+JUDGE_VERDICTS = _counter(
+    "awry_judge_verdicts_total",
+    "messages",
+    "Messages in the uncertain band, by what the judge said and what the probe had said",
+    probe=_NAMED,
+    verdict=("harmful", "harmless", "failed", "not asked"),
+    probe_said=("flag", "pass"),
+)
+JUDGE_FAILURES = _counter(
+    "awry_judge_failures_total",
+    "attempts",
+    "Attempts to ask the judge that gave no verdict; some are made again",
+    reason=JUDGE_FAILURE_REASONS,
+)
+JUDGE_NOT_ASKED = _counter(
+    "awry_judge_not_asked_total",
+    "messages",
+    "Messages in the uncertain band that the judge was not asked about",
+    reason=JUDGE_NOT_ASKED_REASONS,
+)
+JUDGE_CACHED = _counter(
+    "awry_judge_cached_total", "messages", "Messages whose verdict was known from one with the same text"
+)
+JUDGE_TOKENS = _counter("awry_judge_tokens_total", "tokens", "Tokens that questions to the judge and its answers took")
+JUDGE_SECONDS = _histogram(
+    "awry_judge_seconds",
+    "seconds",
+    "Time of one attempt to ask the judge",
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60, 300),
+)
+JUDGE_WAITING = _gauge("awry_judge_waiting", "messages", "Messages that wait for the judge, in memory")
+JUDGE_CIRCUIT_OPEN = _gauge("awry_judge_circuit_open", "", "1 while the judge is taken to be down and seldom asked")
+JUDGE_BAND = _gauge(
+    "awry_judge_band",
+    "class gaps",
+    "The uncertain band: the lowest and the highest score that the judge is asked about",
+    probe=_NAMED,
+    edge=("low", "high"),
 )
 
 # The stream.
