@@ -75,7 +75,10 @@ def pooled_activations(
     aggregation: Aggregation,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> dict[Site, NDArray[np.float32]]:
-    """One vector a message and site, (messages, width): the token of a `last_*` aggregation, else the span's mean."""
+    """One vector a message and site, (messages, width): the last token of a `last` aggregation, else the span's mean.
+
+    A message that has no token of the span has NaN everywhere.
+    """
     out: dict[Site, list[Tensor]] = {site: [] for site in sites}
     rows: list[int] = []
     layers = {site.layer for site in sites if site.kind == "head"}
@@ -83,7 +86,7 @@ def pooled_activations(
     observers |= {Site("head", layer): _none for layer in layers}
     pool = aggregation if aggregation.kind == "last" else Aggregation("mean", aggregation.span)
     for batch in batches(items, chat.device):
-        span = getattr(batch, aggregation.span)
+        span = batch.span(aggregation.span)
 
         def keep(site: Site, span: Tensor = span) -> Observer:
             def observer(x: Tensor) -> None:

@@ -1,16 +1,23 @@
 """Scores of messages under probes: one prefill, no language-model head, no activation leaves the device.
 
 A token's value under a direction is `(x - mu) . v / (v . v)`: 0 at the aligned mean, 1 at the misaligned mean (units:
-class gaps). A probe with several directions (head-level) averages their values. Values are summed up by the probe's
-aggregation (`probes.capture.aggregation`).
+class gaps). Values are summed up by the probe's aggregation (`probes.capture.aggregation`).
 
-Contract: `Scorer(layout, readers, device)` builds the matrices once; `scorer(batch)` gives (rows, readers).
+Several directions (heads, or blocks) become one score by their `mean`, taken token by token, or by their `max`: each
+direction's score is put into the units of benign messages, `(score - mean) / deviation` by `standard`, and the highest
+counts.
+
+Contract: `Scorer(layout, readers, device)` builds the matrices once; `scorer(batch)` gives the scores of its rows, each
+with the number of tokens that it was read from, and with `turns` what each turn of the message gave by itself. Where a
+span has no token the score is NaN and the count 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,21 +32,58 @@ from probes.errors import DirectionError
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
 
+# The turns of one message with what each of them gave: (turn, score).
+TurnScores = tuple[tuple[int, float], ...]
+
 
 @dataclass(frozen=True)
 class Reader:
-    """What one score is made of: directions (one, or one a head) and how tokens are summed up."""
+    """What one score is made of: directions, how their tokens are summed up, and how the directions are combined.
+
+    `standard` holds mean and deviation of each direction's score over benign messages; without it a maximum takes the
+    scores as they are.
+    """
 
     directions: tuple[Direction, ...]
     aggregation: Aggregation
+    combine: Literal["mean", "max"] = "mean"
+    standard: tuple[tuple[float, float], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.combine not in ("mean", "max"):
+            raise DirectionError(f"combine: {self.combine!r} is none of mean, max")
+        if self.standard is None:
+            return
+        if self.combine == "mean":
+            raise DirectionError("standard: only a maximum over directions is taken of standardised scores")
+        if len(self.standard) != len(self.directions):
+            raise DirectionError(f"standard: {len(self.standard)} pairs for {len(self.directions)} directions")
+        if not all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in self.standard):
+            raise DirectionError("standard: each pair is a finite mean and a deviation above 0 of benign scores")
+
+    def combined(self, parts: Tensor) -> Tensor:
+        """One score from the directions' own, (..., directions) -> (...)."""
+        if self.combine == "mean":
+            return parts.mean(-1)
+        if self.standard is not None:
+            mean, deviation = torch.tensor(self.standard, dtype=parts.dtype, device=parts.device).unbind(1)
+            parts = (parts - mean) / deviation
+        return parts.amax(-1)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """`total` (rows, readers); `parts[r]` (rows, directions of reader r), for head maps. Float32, on the CPU."""
+    """`total` (rows, readers) and `parts[r]` (rows, directions of reader r), for head maps, in float32 on the CPU.
+
+    `counts` (rows, readers) is how many tokens of the reader's span a row has. `turns[r][row]`, where asked for, are
+    the turns that the span is made of, each with its score: for a maximum the highest window that ends in the turn (a
+    turn in which none ends is left out), else the aggregate of the turn's tokens alone.
+    """
 
     total: Tensor
     parts: list[Tensor]
+    counts: Tensor
+    turns: list[list[TurnScores]] | None = None
 
 
 class Scorer:
@@ -81,7 +125,7 @@ class Scorer:
             torch.tensor(offsets, dtype=torch.float32, device=device),
         )
 
-    def __call__(self, batch: Batch) -> Scores:
+    def __call__(self, batch: Batch, *, turns: bool = False) -> Scores:
         """Run the decoder over the batch as far as the deepest site and return the scores."""
         values: dict[Site, Tensor] = {}
 
@@ -99,20 +143,63 @@ class Scorer:
             observing(self._layout, {place: observer(place) for place in self._planes}) as run,
         ):
             run(input_ids=batch.ids, attention_mask=batch.mask)
-            read = [self._read(r, values, batch) for r in range(len(self.readers))]
+            tokens = [torch.stack([values[p][:, :, c] for p, c in columns], dim=2) for columns in self._columns]
+            read = [self._read(r, x, batch) for r, x in enumerate(tokens)]
             total = torch.stack([score for score, _ in read], dim=1)
-        return Scores(total.cpu(), [parts.cpu() for _, parts in read])
+            counts = torch.stack([batch.span(r.aggregation.span).sum(1) for r in self.readers], dim=1)
+            by_turn = [self._turns(r, x, batch) for r, x in enumerate(tokens)] if turns else None
+        return Scores(total.cpu(), [parts.cpu() for _, parts in read], counts.cpu(), by_turn)
 
-    def _read(self, r: int, values: dict[Site, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+    def _read(self, r: int, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """One reader's score (rows,) and its directions' scores (rows, directions)."""
-        aggregation = self.readers[r].aggregation
-        span = batch.prompt if aggregation.span == "prompt" else batch.response
-        tokens = torch.stack([values[place][:, :, c] for place, c in self._columns[r]], dim=2)
-        parts = aggregation(tokens, span)
-        if len(self._columns[r]) == 1 or aggregation.kind in ("last", "mean"):
-            return parts.mean(1), parts
-        # Maxima do not commute with the average over heads: average the tokens first.
-        return aggregation(tokens.mean(2, keepdim=True), span)[:, 0], parts
+        reader = self.readers[r]
+        span = batch.span(reader.aggregation.span)
+        parts = reader.aggregation(tokens, span)
+        if not self._mean_first(r):
+            return reader.combined(parts), parts
+        return reader.aggregation(tokens.mean(2, keepdim=True), span)[:, 0], parts
+
+    def _mean_first(self, r: int) -> bool:
+        # Maxima do not commute with the average over directions: it is taken of the tokens.
+        reader = self.readers[r]
+        return len(reader.directions) > 1 and reader.combine == "mean" and reader.aggregation.is_maximum
+
+    def _turns(self, r: int, tokens: Tensor, batch: Batch) -> list[TurnScores]:
+        reader = self.readers[r]
+        if self._mean_first(r):
+            tokens = tokens.mean(2, keepdim=True)
+        turn = batch.turn_of(reader.aggregation.span)
+        parts, there = reader.aggregation.by_turn(tokens, batch.span(reader.aggregation.span), turn)
+        scores, known = reader.combined(parts).tolist(), there.tolist()
+        return [
+            tuple((t, score) for t, (score, known) in enumerate(zip(*row, strict=True)) if known)
+            for row in zip(scores, known, strict=True)
+        ]
+
+
+def all_scores(
+    chat: ChatModel,
+    items: Sequence[Encoded],
+    readers: Sequence[Reader],
+    on_done: Callable[[int], None] = lambda _: None,
+    *,
+    turns: bool = False,
+) -> Scores:
+    """Scores of many messages, their rows in the order of `items`."""
+    scorer = Scorer(chat.layout, readers, chat.device)
+    total = torch.empty(len(items), len(readers))
+    parts = [torch.empty(len(items), len(reader.directions)) for reader in readers]
+    counts = torch.zeros(len(items), len(readers), dtype=torch.long)
+    by_turn: list[list[TurnScores]] = [[()] * len(items) for _ in readers]
+    for batch in batches(items, chat.device):
+        rows, scores = list(batch.rows), scorer(batch, turns=turns)
+        total[rows], counts[rows] = scores.total, scores.counts
+        for r in range(len(readers)):
+            parts[r][rows] = scores.parts[r]
+            for position, row in enumerate(rows if turns else ()):
+                by_turn[r][row] = scores.turns[r][position] if scores.turns is not None else ()
+        on_done(len(rows))
+    return Scores(total, parts, counts, by_turn if turns else None)
 
 
 def score_all(
@@ -122,9 +209,5 @@ def score_all(
     on_done: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
     """Scores of many messages, (messages, readers), in the order of `items`."""
-    scorer = Scorer(chat.layout, readers, chat.device)
-    scores = np.empty((len(items), len(readers)), dtype=np.float32)
-    for batch in batches(items, chat.device):
-        scores[list(batch.rows)] = scorer(batch).total.numpy()
-        on_done(len(batch.rows))
+    scores: NDArray[np.float32] = all_scores(chat, items, readers, on_done).total.numpy()
     return scores

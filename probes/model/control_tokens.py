@@ -5,7 +5,8 @@ A control token is a token that the tokenizer marks as special (`<|im_end|>`, `<
 
 Contract: `count` is the number of their strings in texts. Under `as_text` a control token in an input is made of the
 tokens of its letters, and those that the template writes stay what they are: `mark` goes over the inputs before the
-template, `marked_ids` tokenises what the template made of them, `plain_ids` a text that has no template around it.
+template, `settled` takes what the template made of them to the text that is tokenised, `plain_encoding` tokenises that,
+or a text that has no template around it.
 Where no control token is in the inputs, the ids are those of the tokenizer itself.
 
 It is done by a copy of the tokenizer in which every control token has a name that nobody can guess, in its added tokens
@@ -72,27 +73,40 @@ class ControlTokens:
             return [self.mark(item) for item in value]
         return value
 
+    def settled(self, text: str) -> str:
+        """What a template made of marked inputs, with the template's own control tokens under their secret names."""
+        pattern = self._pattern
+        if pattern is None:
+            return text
+        marked = re.compile(f"({self._secret})?({pattern.pattern})")
+        text = marked.sub(lambda found: found[2] if found[1] else self._renamed(found[2]), text)
+        # A template that cut between a mark and its token leaves the mark alone.
+        return re.sub(f"{self._secret}(?!\\d+z)", "", text)
+
     def marked_ids(self, text: str) -> list[int]:
         """Ids of a text that a template made of marked inputs."""
-        pattern = self._pattern
-        if pattern is not None:
-            marked = re.compile(f"({self._secret})?({pattern.pattern})")
-            text = marked.sub(lambda found: found[2] if found[1] else self._renamed(found[2]), text)
-            # A template that cut between a mark and its token leaves the mark alone.
-            text = re.sub(f"{self._secret}(?!\\d+z)", "", text)
-        return self._ids(text)
+        return self.plain_ids(self.settled(text))
 
     def plain_ids(self, text: str) -> list[int]:
         """Ids of a text in which no control token counts as one."""
-        return self._ids(text)
+        return self.ids_of(self.plain_encoding(text))
 
     def plain_encoding(self, text: str) -> Any:
-        """The same as an `Encoding`, whose ids are those of the copy."""
+        """The same as an `Encoding`, whose ids are those of the copy (`ids_of` has the tokenizer's)."""
         return self._copy[0].encode(text, add_special_tokens=False)
 
-    def _ids(self, text: str) -> list[int]:
-        copy, original = self._copy
-        return [original.get(i, i) for i in copy.encode(text, add_special_tokens=False).ids]
+    def ids_of(self, encoding: Any) -> list[int]:
+        """The tokenizer's ids of what `plain_encoding` gave."""
+        original = self._copy[1]
+        return [original.get(i, i) for i in encoding.ids]
+
+    def breaks(self, text: str, place: int) -> bool:
+        """Whether a control token of the text goes over this place."""
+        pattern = self._pattern
+        if pattern is None:
+            return False
+        near = max(0, place - max(map(len, self.names)))
+        return any(found.start() < place < found.end() for found in pattern.finditer(text, near))
 
     def _renamed(self, name: str) -> str:
         return f"{self._secret}{self.names.index(name)}z"

@@ -27,8 +27,9 @@ from probes.hashing import sha256_file, sha256_text
 from probes.model import builtin, lora
 from probes.model.control_tokens import SPECIAL_TOKENS, ControlTokens, SpecialTokens
 from probes.model.layout import Layout, find_layout, position_limit
-from probes.model.pieces import DecodedText, TokenisedText
+from probes.model.pieces import DecodedText, FastTokenizer, TokenisedText
 from probes.model.render import Rendered, render
+from probes.model.spans import Part, PromptTokens, TurnFinder
 from probes.model.template import ChatTemplate
 from probes.progress import Progress, silent
 
@@ -127,6 +128,14 @@ class ChatModel:
         return ControlTokens(self.tokenizer)
 
     @cached_property
+    def _fast(self) -> FastTokenizer:
+        return FastTokenizer(self.tokenizer)
+
+    @cached_property
+    def _finder(self) -> TurnFinder:
+        return TurnFinder(self._template, self._control, self._fast)
+
+    @cached_property
     def max_positions(self) -> int | None:
         """How many tokens the model has positions for; None where its config sets no limit."""
         return position_limit(self.model)
@@ -160,6 +169,12 @@ class ChatModel:
             return self._control.marked_ids(self._template.text(turns, tools))
         return self.token_ids(rendered.text)
 
+    def prompt_tokens(self, rendered: Rendered, parts: Sequence[Sequence[Part]] | None = None) -> PromptTokens:
+        """`prompt_ids`, and which of them are a turn's own (`probes.model.spans`); `parts` says what a turn is."""
+        as_text = self.special_tokens == "as_text" and self._control.found_in([rendered.turns, rendered.tools])
+        found = self._finder.tokens(rendered, as_text=as_text, parts=parts)
+        return found or PromptTokens(self.prompt_ids(rendered), None)
+
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a text that somebody wrote, such as a response, with no template around it."""
         if self.special_tokens == "as_text" and self.control_tokens([text]):
@@ -172,11 +187,8 @@ class ChatModel:
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of an already rendered text; nothing is added to it."""
-        if self._calls_backend:
-            backend = self.tokenizer.backend_tokenizer  # what the tokenizer's own call calls, 12 us faster
-            settings = (backend.truncation, backend.padding, backend.encode_special_tokens)
-            if settings == (None, None, self.tokenizer.split_special_tokens):
-                return list(backend.encode(text, add_special_tokens=False).ids)
+        if self._fast.known:
+            return list(self._fast.encoding(text).ids)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
@@ -184,17 +196,9 @@ class ChatModel:
         """A text that somebody wrote, to be cut at its tokens; they are those of `text_ids`."""
         if self.special_tokens == "as_text" and self.control_tokens([text]):
             return TokenisedText(text, self._control.plain_encoding(text))
-        if self._calls_backend:
-            return TokenisedText(text, self.tokenizer(text, add_special_tokens=False).encodings[0])
+        if self._fast.known:
+            return TokenisedText(text, self._fast.encoding(text))
         return DecodedText(self.token_ids(text), self.tokenizer.decode)
-
-    @cached_property
-    def _calls_backend(self) -> bool:
-        from transformers import PreTrainedTokenizerFast as Fast
-
-        kind = type(self.tokenizer)
-        names = ("__call__", "_encode_plus", "backend_tokenizer")
-        return isinstance(self.tokenizer, Fast) and all(getattr(kind, n) is getattr(Fast, n) for n in names)
 
     @contextmanager
     def base(self) -> Iterator[None]:

@@ -40,7 +40,8 @@ _MARKUP = 2000
 class Rendered:
     """A conversation as text. `how` is `adapted` where turns were changed; `adapted` says what was, or was left out.
 
-    `turns` and `tools` are those that the template was given in the end.
+    `turns` and `tools` are those that the template was given in the end, `sent` and `sent_tools` those that came, and
+    `steps` how the first were made of the second (`form_of`).
     """
 
     text: str
@@ -48,6 +49,18 @@ class Rendered:
     adapted: tuple[str, ...] = ()
     turns: Sequence[Mapping[str, Any]] = field(default=(), repr=False, compare=False)
     tools: Sequence[Mapping[str, Any]] = field(default=(), repr=False, compare=False)
+    sent: Sequence[Mapping[str, Any]] = field(default=(), repr=False, compare=False)
+    sent_tools: Sequence[Mapping[str, Any]] = field(default=(), repr=False, compare=False)
+    steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
+
+
+def form_of(
+    turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], steps: Sequence[str] | None
+) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]], tuple[str, ...]]:
+    """Turns and tools as the template is given them, and what was changed: nothing where there are no steps."""
+    if steps is not None:
+        return adapt(turns, tools, steps)
+    return (with_arguments(turns) if any(turn.get("tool_calls") for turn in turns) else turns), tools, ()
 
 
 def render(
@@ -61,7 +74,7 @@ def render(
     tools = tools or ()
     search = _Search(template, turns, tools, answering)
     forced = () if all(is_word(turn.get("role")) for turn in turns) else ("unknown",)
-    found = search.unchanged() if not forced else None
+    found = search.form(None) if not forced else None
     if found is not None:
         return found
     steps = [step for step in STEPS if step in forced]
@@ -100,15 +113,23 @@ class _Search:
         self._refusal: ModelError | None = None
         self._lossy: Rendered | None = None
 
-    def unchanged(self) -> Rendered | None:
-        turns = self._turns
-        if any(turn.get("tool_calls") for turn in turns):
-            turns = with_arguments(turns)
-        return self._try(turns, self._tools, ())
-
-    def form(self, steps: Sequence[str]) -> Rendered | None:
-        turns, tools, said = adapt(self._turns, self._tools, steps)
-        return self._try(turns, tools, said)
+    def form(self, steps: Sequence[str] | None) -> Rendered | None:
+        turns, tools, said = form_of(self._turns, self._tools, steps)
+        try:
+            text = self._template.text(turns, tools, answering=self._answering)
+        except ModelError as error:
+            if isinstance(error, TemplateRefusedError):
+                error = TemplateRefusedError(error.model, self._turns, error.error)
+            self._refusal = self._refusal or error
+            return None
+        lost = left_out(text, self._turns, self._tools)
+        notes = {"text": (*said, TEXT_LEFT_OUT), "reasoning": (*said, REASONING_LEFT_OUT), "nothing": said}[lost]
+        taken = None if steps is None else tuple(steps)
+        made = Rendered(text, "adapted" if said else "template", notes, turns, tools, self._turns, self._tools, taken)
+        if lost == "text":
+            self._lossy = self._lossy or made
+            return None
+        return made
 
     def lossy(self) -> Rendered:
         """The first form that was taken, though it lacks text; else the refusal is raised."""
@@ -119,24 +140,6 @@ class _Search:
     def changes(self, steps: Sequence[str], step: str) -> bool:
         before, after = (adapt(self._turns, self._tools, chosen)[:2] for chosen in (steps, [*steps, step]))
         return before != after
-
-    def _try(
-        self, turns: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], said: tuple[str, ...]
-    ) -> Rendered | None:
-        try:
-            text = self._template.text(turns, tools, answering=self._answering)
-        except ModelError as error:
-            if isinstance(error, TemplateRefusedError):
-                error = TemplateRefusedError(error.model, self._turns, error.error)
-            self._refusal = self._refusal or error
-            return None
-        lost = left_out(text, self._turns, self._tools)
-        if lost == "text":
-            if self._lossy is None:
-                self._lossy = Rendered(text, "adapted" if said else "template", (*said, TEXT_LEFT_OUT), turns, tools)
-            return None
-        notes = (*said, REASONING_LEFT_OUT) if lost == "reasoning" else said
-        return Rendered(text, "adapted" if said else "template", notes, turns, tools)
 
 
 def left_out(

@@ -174,5 +174,5 @@ def test_the_written_forms() -> None:
     ],
 )
 def test_what_is_no_aggregation_is_refused_with_the_allowed_forms(text: str) -> None:
-    with pytest.raises(ProbesError, match=r"none of last_prompt, last_response, mean\(SPAN\)"):
+    with pytest.raises(ProbesError, match=r"none of last_prompt, last_response, last\(SPAN\), mean\(SPAN\)"):
         parse_aggregation(text)
