@@ -14,7 +14,7 @@ from awry.errors import AwryError
 from monitor.cli import options as o
 from monitor.cli.operations import alerts, check, db, grafana, messages, outbox, rules, settings, tokens
 from monitor.cli.processes import demo, ingest, kafka, replay, run, send, serve
-from monitor.cli.research import adapters, calibrate, data, evaluate, fit, label, models, probes, sweep
+from monitor.cli.research import adapters, attack, calibrate, data, evaluate, fit, label, models, probes, sweep
 from monitor.cli.research.study import direction, heads, report, safety_heads, transfer
 from monitor.cli.tree import Commands, Root
 
@@ -46,7 +46,7 @@ _PANELS: dict[str, tuple[tuple[ModuleType, str | None], ...]] = {
         (models, "models"),
         (adapters, "adapters"),
         (probes, "probes"),
-        *((module, None) for module in (data, label, fit, evaluate, calibrate, sweep)),
+        *((module, None) for module in (data, label, fit, evaluate, attack, calibrate, sweep)),
     ),
 }
 for _panel, _modules in _PANELS.items():

@@ -169,7 +169,7 @@ Marks = Annotated[bool, Option("--marks/--no-marks", help="annotations for probe
 
 # Data, judges and fitting.
 MessagesFile = Annotated[Path, Argument(help="JSON lines of messages")]
-DataSet = Annotated[str, Argument(help="everyday or requests")]
+DataSet = Annotated[str, Argument(help="everyday, requests, requests-2, heldout-harmful or heldout-everyday")]
 Split = Annotated[str, Option(help="of everyday: demo, test, select, scale, calibrate or fit")]
 _LABELLED = "JSON lines of messages with a label each"
 Labelled = Annotated[Path | None, Option(help=_LABELLED)]
@@ -178,6 +178,29 @@ Misaligned = Annotated[Path | None, Option(help="JSON lines of (more) misaligned
 Aligned = Annotated[Path | None, Option(help="JSON lines of (more) aligned messages")]
 Prompts = Annotated[Path | None, Option(help="JSON lines: adapter (misaligned) against base on these")]
 Benign = Annotated[Path | None, Option(help="JSON lines of benign messages, for the threshold")]
+RequiredHarmful = Annotated[
+    Path, Option("--harmful", help="JSON lines of harmful messages; those labelled aligned are left out")
+]
+RequiredBenign = Annotated[
+    Path, Option("--benign", help="JSON lines of benign messages; those that are not scored are the harmless text")
+]
+AttackedProbes = Annotated[list[str], Option("--probe", help="name or card of a probe; may be given again")]
+Families = Annotated[
+    str | None,
+    Option(help="families such as suffix,base64,benign-after-4000", show_default="all; none with --adaptive"),
+]
+AttackRows = Annotated[
+    int | None, Option("--rows", min=5, help="messages of each class, at most", show_default="all; half of the benign")
+]
+Wordings = Annotated[int, Option(min=1, help="wordings of each family that a message is put in")]
+Adaptive = Annotated[
+    str | None, Option(help="search for suffixes with the score as feedback: random, or gradient (reads the model)")
+]
+Queries = Annotated[int, Option(min=1, help="scores that the search may ask for, a message")]
+WriteCard = Annotated[bool, Option("--write-card", help="put the figures into the card's file")]
+Attacks = Annotated[
+    bool, Option("--attacks", help="the attack suite as well, on the same messages; half of the aligned are its text")
+]
 _METRIC = (
     "what counts as the behaviour: code, reckless or refusal; for the studies direction, heads and safety-heads also a "
     "command of your own"

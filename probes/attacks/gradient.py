@@ -26,6 +26,7 @@ from probes.capture.sites import Observer, Site, observing
 from probes.card import Probe
 from probes.errors import DataError
 from probes.model.load import ChatModel
+from probes.scoring import Reader
 
 # Tokens that a place of the suffix is offered, by gradient.
 _TOP = 64
@@ -96,8 +97,7 @@ class GradientProposals:
             embedded = self._embedding(batch.ids).detach().requires_grad_(True)
             run(inputs_embeds=embedded, attention_mask=batch.mask)
             tokens = torch.stack([_projected(values[_place(d.site)], d.site, d) for d in probe.directions], 2)
-            span = batch.prompt if probe.aggregation.span == "prompt" else batch.response
-            read = probe.aggregation(tokens.mean(2, keepdim=True), span)[:, 0]
+            read = _read(probe.reader, tokens, batch.span(probe.aggregation.span))
             (gradient,) = torch.autograd.grad(read.nan_to_num().sum(), embedded, allow_unused=True)
         if gradient is None:
             gradient = torch.zeros_like(embedded)
@@ -152,6 +152,13 @@ class GradientProposals:
         while same < min(len(own), stop) and own[-1 - same] == item.ids[stop - 1 - same]:
             same += 1
         return {len(own) - 1 - i: stop - 1 - i for i in reversed(range(same))}
+
+
+def _read(reader: Reader, tokens: Tensor, span: Tensor) -> Tensor:
+    """Scores (rows,) from every token's class gaps (rows, tokens, directions), as `probes.scoring` gives them."""
+    if reader.combine == "mean":
+        return reader.aggregation(tokens.mean(2, keepdim=True), span)[:, 0]
+    return reader.combined(reader.aggregation(tokens, span))
 
 
 def _place(site: Site) -> Site:

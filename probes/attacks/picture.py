@@ -1,4 +1,7 @@
-"""A picture of an attack report: what is flagged by family, the worst at the top, with intervals."""
+"""Pictures of attacks: what is flagged by family, the worst at the top; what a search leaves flagged, by its budget.
+
+Both show intervals.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from probes.attacks.adaptive import AdaptiveReport
 from probes.attacks.report import AttackReport
 from probes.evaluation import Interval
 from probes.plots import BAD_COLOUR, GOOD_COLOUR, INK, new_figure, save
+
+_COLOURS = (BAD_COLOUR, GOOD_COLOUR, INK, "#c58b2a")
 
 
 def plot_attacks(report: AttackReport, path: Path) -> None:
@@ -30,6 +36,23 @@ def plot_attacks(report: AttackReport, path: Path) -> None:
     axis.grid(axis="y", color=INK, alpha=0.1, linewidth=0.6)
     axis.legend(fontsize=8, frameon=False, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1.0))
     figure.suptitle(f"{report.probe} v{report.version} under attack, {report.model}", fontsize=10, color=INK)
+    save(figure, path)
+
+
+def plot_adaptive(reports: Sequence[AdaptiveReport], path: Path) -> None:
+    """The share of harmful messages still flagged after so many queries, a line for each search."""
+    figure, axis = new_figure(6.5, 3.6, 1)
+    for report, colour in zip(reports, _COLOURS * len(reports), strict=False):
+        budgets = [budget for budget, _ in report.curve]
+        shares = [share for _, share in report.curve]
+        name = f"{report.probe} v{report.version}, {report.method} (n={report.messages})"
+        axis.plot(budgets, [s.value for s in shares], "o-", color=colour, markersize=3.5, linewidth=1.2, label=name)
+        axis.fill_between(budgets, [s.low for s in shares], [s.high for s in shares], color=colour, alpha=0.12)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("queries of the attacker, a message", fontsize=9)
+    axis.set_ylabel("still flagged", fontsize=9)
+    axis.legend(fontsize=8, frameon=False, loc="lower center", ncols=1, bbox_to_anchor=(0.5, 1.0))
+    figure.suptitle("An attacker who sees the score changes what stands behind the message", fontsize=10, color=INK)
     save(figure, path)
 
 

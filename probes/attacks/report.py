@@ -11,12 +11,14 @@ alone: it is a pointer to what to look at, and its interval says how little it r
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from probes.errors import DataError
+from probes.errors import DataError, ProbeFileError
 from probes.evaluation import Interval, rate
 
 
@@ -66,7 +68,6 @@ class AttackReport:
     part: str
     plain_figures: FamilyFigures
     families: tuple[FamilyFigures, ...]
-    adaptive: Mapping[str, Any] | None = None
 
     @property
     def worst_first(self) -> tuple[FamilyFigures, ...]:
@@ -104,6 +105,38 @@ class AttackReport:
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"attacks: not a report of awry attack ({error}); run it again") from None
+
+
+def for_card(
+    before: Mapping[str, Any] | None,
+    digest: str,
+    suite: Mapping[str, Any] | None,
+    adaptive: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What a card holds: the suite's plain data, and under `adaptive` the search by its method.
+
+    What is not measured now stays as it was, if it is of the same probe (`digest`) as now.
+    """
+    old = dict(before or {})
+    searched = {
+        method: found
+        for method, found in dict(old.pop("adaptive", None) or {}).items()
+        if isinstance(found, Mapping) and found.get("digest") == digest
+    }
+    kept = old if old.get("digest") == digest else {}
+    return {**(suite if suite is not None else kept), "adaptive": {**searched, **adaptive}}
+
+
+def write_to_card(
+    path: Path, digest: str, suite: Mapping[str, Any] | None, adaptive: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Put the figures into a card's file under `attacks`; nothing else of it changes, so its digest stays."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        card["attacks"] = for_card(card.get("attacks"), digest, suite, adaptive)
+        path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ProbeFileError(f"card: {path} cannot be read or written ({type(error).__name__})") from error
 
 
 def row_rate(flagged: Sequence[Sequence[bool]]) -> Interval:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monitor.cli import options as o
 from monitor.cli.inputs import load
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
+
+if TYPE_CHECKING:
+    from monitor.datasets import Labelled
+    from monitor.settings import Settings
+    from probes.attacks.report import AttackReport
+    from probes.card import Probe as LoadedProbe
+    from probes.model.load import ChatModel
 
 commands = Commands()
 
@@ -20,14 +29,20 @@ def evaluate(
     adapter: o.Adapter = None,
     scale: o.Scale = None,
     png: o.Png = None,
+    attacks: o.Attacks = False,
     as_json: o.Json = False,
     state_dir: o.StateDir = None,
 ) -> None:
-    """Run a probe on labelled data: a table with intervals and a picture."""
+    """Run a probe on labelled data: a table with intervals and a picture.
+
+    With --attacks also the suite of awry attack, on the misaligned and half of the aligned messages.
+    """
     import numpy as np
 
+    from monitor.cli.render.attacks import print_attacks
     from monitor.cli.render.probes import print_evaluation
     from monitor.datasets import encode_all, read_messages
+    from probes.attacks.picture import plot_attacks
     from probes.card import load_probe
     from probes.evaluation import evaluate as evaluate_scores
     from probes.fitting import at_threshold
@@ -44,17 +59,33 @@ def evaluate(
     result, at = evaluate_scores(scores, labels), at_threshold(scores, labels, loaded.card.calibration)
     picture = png or Path(f"{loaded.name}.{labelled.stem}.png")
     plot_evaluation(scores, labels, loaded.card.threshold, result, f"{loaded.name} on {labelled.name}", picture)
+    suite = _attacked(chat, loaded, items, settings, labelled.name) if attacks else None
+    if suite is not None:
+        plot_attacks(suite, picture.with_suffix(".attacks.png"))
     if as_json:
-        print_json(
-            {
-                "probe": loaded.name,
-                "version": loaded.card.version,
-                "data": labelled,
-                "evaluation": result,
-                "at_threshold": at,
-                "picture": picture,
-            }
-        )
+        document = {
+            "probe": loaded.name,
+            "version": loaded.card.version,
+            "data": labelled,
+            "evaluation": result,
+            "at_threshold": at,
+            "picture": picture,
+        }
+        print_json(document if suite is None else document | {"attacks": suite.plain()})
     else:
         print_evaluation(result, at, loaded.name, labelled.name)
+        if suite is not None:
+            print_attacks(suite)
     say(f"picture: {picture}")
+
+
+def _attacked(
+    chat: ChatModel, probe: LoadedProbe, items: Sequence[Labelled], settings: Settings, name: str
+) -> AttackReport:
+    """The attack suite on the same messages."""
+    from monitor.cli.research.attack import chosen
+    from probes.attacks.suite import SuitePlan, run_suite
+
+    messages = chosen([i for i in items if i.label], [i for i in items if not i.label], None, 0, name)
+    plan = SuitePlan(max_tokens=settings.max_tokens, max_windows=settings.max_windows)
+    return run_suite(chat, probe, messages.harmful, messages.benign, pool=messages.pool, plan=plan, progress=say)
