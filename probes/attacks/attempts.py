@@ -59,7 +59,11 @@ class RandomProposals:
         self._words = list(vocabulary)
 
     def __call__(self, attempts: Sequence[Attempt], _left: int) -> list[list[str]]:
-        return [[" " + " ".join(self._changed(a.suffix.split(), a.rng))] for a in attempts]
+        return [[self.suffix(attempt)] for attempt in attempts]
+
+    def suffix(self, attempt: Attempt) -> str:
+        """One suffix to try for a message."""
+        return " " + " ".join(self._changed(attempt.suffix.split(), attempt.rng))
 
     def _fresh(self, rng: random.Random) -> list[str]:
         return [rng.choice(self._words) for _ in range(rng.choice((1, 2, 3, 5, 8, 13, 20)))]

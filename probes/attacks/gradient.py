@@ -2,7 +2,8 @@
 
 Contract: `GradientProposals` gives suffixes to try. For each message it runs the decoder on the embedded tokens, reads
 the probe's directions at their sites, aggregates over the probe's span and takes the gradient with respect to one-hot
-tokens of the suffix (as in GCG); candidates put one or a few of the best tokens into the suffix. The gradient is of the
+tokens of the suffix (as in GCG); candidates put one or a few of the best tokens into the suffix. Each third candidate
+is one of the random search, which finds more than tokens one by one while the budget is small. The gradient is of the
 plain reading: corrections for length and second readings are in the score that decides, not in the gradient.
 
 Where the gradient is zero, candidates are random: in a causal model a maximum over windows before the suffix does not
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probes.attacks.attempts import Attempt
+from probes.attacks.attempts import Attempt, RandomProposals
 from probes.capture.batches import Encoded, collate, encode
 from probes.capture.sites import Observer, Site, observing
 from probes.card import Probe
@@ -44,6 +45,7 @@ class GradientProposals:
     def __init__(self, chat: ChatModel, probe: Probe, vocabulary: Sequence[str], max_tokens: int) -> None:
         self._chat, self._probe, self._max_tokens = chat, probe, max_tokens
         self._words = list(vocabulary)
+        self._at_random = RandomProposals(vocabulary)
         embedding: Any = getattr(chat.model, "get_input_embeddings", lambda: None)()
         if not isinstance(getattr(embedding, "weight", None), Tensor):
             raise DataError(f"adaptive: {chat.name} has no embedding matrix; use --adaptive random")
@@ -116,7 +118,10 @@ class GradientProposals:
             table = (slopes @ weight.T).masked_fill(~self._allowed, torch.inf)
             chosen = table.topk(min(_TOP, int(self._allowed.sum())), dim=1, largest=False).indices
             best = dict(zip(places, chosen.tolist(), strict=True))
-        return [self._changed(attempt, own, best) for _ in range(width)]
+        return [
+            self._at_random.suffix(attempt) if number % 3 == 0 else self._changed(attempt, own, best)
+            for number in range(width)
+        ]
 
     def _changed(self, attempt: Attempt, own: Sequence[int], best: dict[int, list[int]]) -> str:
         """The suffix with some of its tokens replaced by the best for their places, or by any."""

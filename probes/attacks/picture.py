@@ -19,7 +19,7 @@ _COLOURS = (BAD_COLOUR, GOOD_COLOUR, INK, "#c58b2a")
 
 def plot_attacks(report: AttackReport, path: Path) -> None:
     """TPR on harmful messages and FPR on benign ones by family; what holds out has a hollow mark."""
-    families = list(reversed(report.worst_first))  # the axis counts from the bottom
+    families = list(reversed(report.families))  # the axis counts from the bottom
     figure, axis = new_figure(8.5, 1.6 + 0.24 * len(families), 1)
     held_out = [family.holds_out for family in families]
     _points(axis, [f.tpr for f in families], held_out, BAD_COLOUR, "o", 0.14, f"harmful (n={report.harmful})")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,10 @@ class FamilyFigures:
 
 @dataclass(frozen=True)
 class AttackReport:
-    """A suite on one probe, its settings and its figures; `part` is the part of the wordings that was used."""
+    """A suite on one probe, its settings and its figures, the worst family first.
+
+    `part` is the part of the wordings that was used.
+    """
 
     probe: str
     version: int
@@ -70,24 +73,19 @@ class AttackReport:
     families: tuple[FamilyFigures, ...]
 
     @property
-    def worst_first(self) -> tuple[FamilyFigures, ...]:
-        """The families by what is still flagged, the least first; of equal ones that with more false alarms."""
-        return tuple(sorted(self.families, key=lambda f: (f.tpr.value, -f.fpr.value, f.family)))
-
-    @property
     def messages(self) -> int:
         """How many messages were scored."""
         return self.plain_figures.messages + sum(f.messages for f in self.families)
 
     def worst(self, *, held_out: bool) -> FamilyFigures | None:
         """The worst family of those that hold out, or of the others."""
-        return next((f for f in self.worst_first if f.holds_out == held_out), None)
+        return next((f for f in self.families if f.holds_out == held_out), None)
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, the worst family first. `chose` lists the families under which choices may be made."""
+        """As plain data. `chose` lists the families under which choices may be made."""
         document = {field.name: getattr(self, field.name) for field in fields(self)}
         document["plain"] = asdict(document.pop("plain_figures"))
-        document["families"] = [asdict(family) for family in self.worst_first]
+        document["families"] = [asdict(family) for family in self.families]
         document["chose"] = [f.family for f in self.families if not f.holds_out]
         document["held_out"] = [f.family for f in self.families if f.holds_out]
         document["messages"] = self.messages
@@ -105,6 +103,11 @@ class AttackReport:
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"attacks: not a report of awry attack ({error}); run it again") from None
+
+
+def worst_first(families: Iterable[FamilyFigures]) -> tuple[FamilyFigures, ...]:
+    """By what is still flagged, the least first; of equal ones that with more false alarms."""
+    return tuple(sorted(families, key=lambda f: (f.tpr.value, -f.fpr.value, f.family)))
 
 
 def for_card(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from probes.attacks.base import Family, Materials, Part, Target, Wording, attacked, request_turn, rng_of, text_of
 from probes.attacks.families import FAMILIES, materials_of
-from probes.attacks.report import AttackReport, FamilyFigures, WordingFigure, row_rate
+from probes.attacks.report import AttackReport, FamilyFigures, WordingFigure, row_rate, worst_first
 from probes.card import Probe
 from probes.errors import DataError
 from probes.evaluation import Interval, auroc, rate
@@ -120,7 +120,7 @@ def run_suites(
             pool=len(pool),
             part=plan.part,
             plain_figures=plain[i],
-            families=tuple(found[i]),
+            families=worst_first(found[i]),
         )
         for i, probe in enumerate(probes)
     ]

@@ -12,7 +12,7 @@ _LONGEST = 60
 
 def print_attacks(report: AttackReport) -> None:
     """The families, the worst first, below the plain messages."""
-    rows = [_row(report.plain_figures), *map(_row, report.worst_first)]
+    rows = [_row(report.plain_figures), *map(_row, report.families)]
     title = f"{report.probe} v{report.version} under attack, flagged above {report.threshold:.3f}"
     note = (
         f"{report.harmful} harmful and {report.benign} benign messages, {report.wordings_per_row} wording(s) each, "

@@ -59,6 +59,41 @@ def full(card: Mapping[str, Any]) -> list[Fact]:
     return [*facts, Fact("Created", printable(str(card.get("created") or "not given")))]
 
 
+@dataclass(frozen=True)
+class Attacks:
+    """What the attack suite measured: a line on how, rows of figures by family, and what a search leaves flagged."""
+
+    how: str
+    families: tuple[tuple[str, str, str, str], ...]
+    searches: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+def attacks(card: Mapping[str, Any]) -> Attacks | None:
+    """The card's attack figures, the worst family first; None where it has none."""
+    found = _part(card, "attacks")
+    plain = [_part(found, "plain")] if found.get("plain") else []
+    families = [row for each in [*plain, *_parts(found.get("families"))] if (row := _family(each)) is not None]
+    searches = []
+    for method, search in sorted(_part(found, "adaptive").items()):
+        curve = _parts(search.get("curve")) if isinstance(search, Mapping) else []
+        points = tuple((printable(str(p.get("queries"))), interval(p.get("flagged"))) for p in curve)
+        if points:
+            searches.append((printable(method), points))
+    if not families and not searches:
+        return None
+    settings = ("harmful", "benign", "seed", "max_tokens", "max_windows", "made")
+    how = ", ".join(f"{name.replace('_', ' ')} {found[name]}" for name in settings if found.get(name) is not None)
+    return Attacks(printable(how), tuple(families), tuple(searches))
+
+
+def _family(figures: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+    name = figures.get("family")
+    if not isinstance(name, str):
+        return None
+    chooses = "" if name == "plain" else "no" if figures.get("holds_out") else "yes"
+    return printable(name), chooses, interval(figures.get("tpr")), interval(figures.get("fpr"))
+
+
 _RENDERED = {
     "template": "by the model's own template",
     "adapted": "adapted, since the model's template refuses it as it was sent",
@@ -115,6 +150,10 @@ def _is_pair(pair: Any) -> bool:
 def _part(card: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = card.get(name)
     return part if isinstance(part, Mapping) else {}
+
+
+def _parts(listed: Any) -> list[Mapping[str, Any]]:
+    return [part for part in listed if isinstance(part, Mapping)] if isinstance(listed, list) else []
 
 
 def _sites(card: Mapping[str, Any]) -> list[Fact]:

@@ -114,6 +114,7 @@ def probe(connection: Connection, name: str) -> dict[str, Any] | None:
     return {
         "probe": row,
         "facts": cards.full(card),
+        "attacks": cards.attacks(card),
         "chart": charts.timeline(latest_scores(connection, name, LATEST_SCORES)),
         "distribution": charts.distribution(counts, cards.quantiles(card), cards.threshold(card)),
     }
