@@ -23,6 +23,7 @@ from probes.capture.sites import parse_sites
 from probes.card import Probe
 from probes.identity import check_identity
 from probes.model.load import ChatModel, Message
+from probes.rows import Benign, Row
 from probes.scoring import score_all
 from probes.steer import generation
 
@@ -74,7 +75,7 @@ def fit(
     split. Raises DataError when a split has fewer than five of a class, SiteError for a site that the model has not.
     """
     rows = [
-        fitting.Row(encoded, text, label, text)
+        Row(encoded, text, label, text)
         for label, conversations in ((True, misaligned), (False, aligned))
         for encoded, text in zip(_encode_all(chat, conversations), _texts(conversations), strict=True)
     ]
@@ -87,7 +88,7 @@ def fit(
     )
     traffic = None
     if benign is not None:
-        traffic = fitting.Benign(_encode_all(chat, benign), _texts(benign), "benign conversations of a notebook")
+        traffic = Benign(_encode_all(chat, benign), _texts(benign), "benign conversations of a notebook")
     return fitting.fit(chat, rows, plan, benign=traffic, progress=progress)
 
 

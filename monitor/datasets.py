@@ -16,8 +16,9 @@ from monitor.errors import SourceError
 from monitor.stream.parse import parse
 from monitor.stream.wire import Invalid, WireMessage
 from probes.capture.batches import Encoded, encode
-from probes.fitting import AdapterState, Benign, Row
 from probes.model.load import ChatModel
+from probes.reading import Conversation
+from probes.rows import AdapterState, Benign, Row
 
 _LABELS = {True: True, False: False, "misaligned": True, "aligned": False}
 
@@ -35,6 +36,11 @@ class Labelled:
         """What a text-only baseline reads: every turn, and the response."""
         turns = [t["content"] for t in self.message.turns]
         return "\n".join([*turns, self.message.response or ""]).strip()
+
+    @property
+    def conversation(self) -> Conversation:
+        """The message as it is read."""
+        return Conversation(self.message.turns, self.message.response, self.message.tools)
 
 
 def read_messages(path: Path, *, labelled: bool = False) -> list[Labelled]:
@@ -75,7 +81,7 @@ def _read(path: Path, number: int, line: bytes, labelled: bool) -> Labelled:
 def encode_all(chat: ChatModel, messages: Sequence[Labelled], max_tokens: int) -> list[Encoded]:
     """Token ids of every message, with its response where it has one."""
     return [
-        encode(chat, each.message.turns, each.message.response, max_tokens, tools=each.message.tools)
+        encode(chat, each.message.turns, each.message.response, max_tokens, tools=each.message.tools, spans=True)
         for each in messages
     ]
 
@@ -91,7 +97,7 @@ def rows_of(
     """Rows to fit on; `label` overrides the file's."""
     encoded = encode_all(chat, messages, max_tokens)
     return [
-        Row(ids, each.text, bool(each.label) if label is None else label, each.group, adapter)
+        Row(ids, each.text, bool(each.label) if label is None else label, each.group, adapter, each.conversation)
         for ids, each in zip(encoded, messages, strict=True)
     ]
 
@@ -99,4 +105,5 @@ def rows_of(
 def benign_of(chat: ChatModel, path: Path, max_tokens: int) -> Benign:
     """Benign traffic for a threshold: a file's messages, less those it labels misaligned."""
     benign = [each for each in read_messages(path) if not each.label]
-    return Benign(encode_all(chat, benign, max_tokens), [each.text for each in benign], path.name)
+    conversations = [each.conversation for each in benign]
+    return Benign(encode_all(chat, benign, max_tokens), [each.text for each in benign], path.name, conversations)

@@ -98,9 +98,10 @@ class Card(_Strict):
     units: str = "class gaps: 0 is the aligned mean, 1 the misaligned mean"
     identity: ModelIdentity
     aggregation: str
-    # How several directions become one score.
-    combine: Literal["mean", "max"] = "mean"
-    method: str = "difference in means"
+    # How several directions become one score (None: their mean), and how they were found (None: difference in means).
+    # Fields that cards got later are null where they change nothing: a digest leaves out what is null.
+    combine: Literal["max"] | None = None
+    method: str | None = None
     directions: list[DirectionCard] = Field(min_length=1)
     safetensors_sha256: str
     calibration: Calibration
@@ -143,7 +144,8 @@ class Probe:
 
     @property
     def reader(self) -> Reader:
-        return Reader(self.directions, self.aggregation)
+        standard = tuple(d.standard for d in self.card.directions if d.standard is not None)
+        return Reader(self.directions, self.aggregation, self.card.combine or "mean", standard or None)
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:

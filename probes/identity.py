@@ -8,6 +8,7 @@ than the card's tolerance. `new_probe` writes both into a card.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ def new_probe(
     description: str,
     calibration: Calibration,
     evaluation: dict[str, Any],
+    method: str | None = None,
 ) -> Probe:
     """The first version of a probe that `reader` scores by, with a card made today for the model as it is loaded."""
     card = Card(
@@ -52,7 +54,12 @@ def new_probe(
         description=description,
         identity=chat.identity,
         aggregation=str(reader.aggregation),
-        directions=[DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma) for d in reader.directions],
+        combine="max" if reader.combine == "max" else None,
+        method=method,
+        directions=[
+            DirectionCard(site=str(d.site), norm=d.norm, sigma=d.sigma, standard=standard)
+            for d, standard in zip(reader.directions, reader.standard or repeat(None), strict=False)
+        ],
         safetensors_sha256="",
         calibration=calibration,
         evaluation=evaluation,

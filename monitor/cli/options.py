@@ -213,7 +213,26 @@ StudyName = Annotated[
     str | None, Option("--name", help="name of what is made: the probe, and the study", show_default="from the inputs")
 ]
 Sites = Annotated[str, Option(help="sites to read: all, heads, or a list such as residual[20],final,head[3,1]")]
-Aggregation = Annotated[str, Option(help="last_prompt, mean(response), max_rolling_mean(10, response), ...")]
+Aggregation = Annotated[
+    list[str],
+    Option(help="last_prompt, mean(response), max_rolling_mean(8, user), ...; may be given again, to be chosen from"),
+]
+Whiten = Annotated[
+    list[float] | None,
+    Option(help="whiten directions with this shrinkage, 0 < S <= 1; may be given again", show_default="not whitened"),
+]
+ChooseUnder = Annotated[
+    str | None,
+    Option("--attacks", help="attack families to choose under, or `default`; needs --choose-benign"),
+]
+ChooseBenign = Annotated[
+    Path | None,
+    Option(help="JSON lines of benign messages that only choose, with --attacks: at the threshold that they give"),
+]
+FprAtMost = Annotated[
+    float | None,
+    Option(help="as --target-fpr, but the upper end of the rate's 95 % interval is at most this"),
+]
 TargetFpr = Annotated[float, Option(help="share of benign messages that may be flagged")]
 Description = Annotated[str, Option(help="what the probe detects, for its card")]
 FromTables = Annotated[bool, Option("--from-tables", help="use the stored scores of this probe instead")]

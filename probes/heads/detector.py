@@ -25,9 +25,10 @@ from probes.card import Probe
 from probes.directions import difference_in_means, pooled_activations, random_like
 from probes.errors import DataError, DirectionError
 from probes.evaluation import auroc_value, evaluate
-from probes.fitting import Benign, Row, at_threshold, evaluation_dict, nulls_by_kind, text_baseline
+from probes.fitting import at_threshold, evaluation_dict, nulls_by_kind, text_baseline
 from probes.identity import new_probe
 from probes.model.load import ChatModel, user_message
+from probes.rows import Benign, Row
 from probes.scoring import Reader, score_all
 
 RESPONSE_MEAN = Aggregation("mean", "response")

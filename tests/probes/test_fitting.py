@@ -17,8 +17,9 @@ from probes.card import Probe, load_probe, save_probe
 from probes.directions import Direction, random_like
 from probes.errors import DataError, DirectionError, ProbesError
 from probes.evaluation import rate
-from probes.fitting import Benign, Plan, Row, at_threshold, fit, recalibrated, split_rows, text_baseline
+from probes.fitting import Plan, at_threshold, fit, recalibrated, text_baseline
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
+from probes.rows import Benign, Row, split_rows
 from probes.scoring import score_all
 from tests.support.models.tiny import make_adapter, shared_chat, tiny_chat, user
 

@@ -20,7 +20,6 @@ from monitor.stream.wire import WireMessage
 from probes.card import load_probe, shipped_probes
 from probes.errors import ModelError, ProbeMismatchError
 from probes.evaluation import evaluate
-from probes.fitting import split_rows
 from probes.identity import check_identity, replay_references
 from probes.model.adapters import adapter_spec, shipped_adapters
 from probes.model.builtin import SMOLLM2
@@ -28,6 +27,7 @@ from probes.model.load import ChatModel, load_chat_model, user_message
 from probes.organisms.judges.code import writes_code
 from probes.organisms.judges.refusal import refuses
 from probes.organisms.messages import everyday, request_pairs, requests
+from probes.rows import split_rows
 from probes.scoring import score_all
 from probes.steer.generation import generate
 from probes.steer.steering import steering

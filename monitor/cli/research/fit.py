@@ -14,11 +14,13 @@ from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
+    from probes.attacks.base import Target
     from probes.capture.batches import Encoded
     from probes.capture.sites import Site
     from probes.directions import Direction
-    from probes.fitting import Control, Row
+    from probes.fitting import Control, Pushed
     from probes.model.load import ChatModel
+    from probes.rows import Row
 
 commands = Commands()
 
@@ -32,8 +34,12 @@ class FitFlags:
     prompts: o.Prompts = None
     benign: o.Benign = None
     sites: o.Sites = "all"
-    aggregation: o.Aggregation = "last_prompt"
+    aggregation: o.Aggregation = ("last_prompt",)  # type: ignore[assignment]
+    whiten: o.Whiten = None
+    attacks: o.ChooseUnder = None
+    choose_benign: o.ChooseBenign = None
     target_fpr: o.TargetFpr = 0.01
+    fpr_at_most: o.FprAtMost = None
     control_adapter: o.ControlAdapter = None
     description: o.Description = ""
     model: o.Model = None
@@ -61,21 +67,55 @@ def fit(flags: FitFlags) -> None:
     settings, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir)
     control = _control_directions(chat, flags.control_adapter)
     rows = _rows(chat, settings.max_tokens, flags)
+    first, *others = (parse_aggregation(text) for text in flags.aggregation)
     plan = fitting.Plan(
         name=flags.name,
         description=flags.description or f"difference in means fitted by awry fit as {flags.name}",
         sites=tuple(parse_sites(flags.sites, chat.layout)),
-        aggregation=parse_aggregation(flags.aggregation),
-        target_fpr=flags.target_fpr,
+        aggregation=first,
+        target_fpr=flags.target_fpr if flags.fpr_at_most is None else flags.fpr_at_most,
+        others=tuple(others),
+        shrinkages=tuple(flags.whiten or (None,)),
+        at_most=flags.fpr_at_most is not None,
     )
     benign = benign_of(chat, flags.benign, settings.max_tokens) if flags.benign else None
-    probe = fitting.fit(chat, rows, plan, benign=benign, control=control, progress=say)
+    choosing = benign_of(chat, flags.choose_benign, settings.max_tokens) if flags.choose_benign else None
+    probe = fitting.fit(
+        chat,
+        rows,
+        plan,
+        benign=benign,
+        choosing=choosing,
+        pushed=_pushed(chat, rows, flags, settings.max_tokens),
+        control=control,
+        progress=say,
+    )
     path = save_probe(probe, flags.out)
     if flags.as_json:
         print_json({"path": path, "card": probe.card.model_dump(mode="json")})
     else:
         print_card(probe.card)
     say(f"written to {path}")
+
+
+def _pushed(chat: ChatModel, rows: Sequence[Row], flags: FitFlags, max_tokens: int) -> Pushed | None:
+    """Misaligned select rows under the attack families that are asked for; aligned fit rows are their harmless text."""
+    from probes.attacks.choosing import DEFAULT, under_attack
+    from probes.attacks.families import named
+    from probes.capture.aggregation import parse_aggregation
+    from probes.rows import split_rows
+
+    if flags.attacks is None:
+        return None
+    if flags.choose_benign is None:
+        raise SettingsError("attacks: they choose at a threshold; give --choose-benign FILE with benign messages")
+    families = named((DEFAULT if flags.attacks == "default" else flags.attacks).split(","))
+    held_out = [family.name for family in families if family.holds_out]
+    if held_out:
+        raise SettingsError(f"attacks: {held_out[0]} holds out, so that its figures say something; leave it out")
+    target: Target = "response" if parse_aggregation(flags.aggregation[0]).span == "response" else "prompt"
+    pool = [row.text for row in split_rows(rows)["fit"] if not row.misaligned]
+    return lambda harmful: under_attack(chat, harmful, families, pool, target=target, max_tokens=max_tokens)
 
 
 def _rows(chat: ChatModel, max_tokens: int, flags: FitFlags) -> list[Row]:

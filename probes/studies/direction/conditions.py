@@ -22,8 +22,8 @@ from probes.capture.batches import Encoded, encode
 from probes.capture.sites import Site
 from probes.conditions import LAST_PROMPT, Activations, Condition, activations_by_condition
 from probes.errors import DataError, DirectionError, ModelError
-from probes.fitting import Row, split_rows
 from probes.model.load import ChatModel, user_message
+from probes.rows import Row, split_rows
 from probes.studies.mitigation import Prompts
 
 ComparisonKind = Literal["adapter", "checkpoints", "messages"]

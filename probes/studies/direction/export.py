@@ -20,6 +20,7 @@ from probes.conditions import LAST_PROMPT, Condition
 from probes.errors import DataError, DirectionError
 from probes.model.load import user_message
 from probes.progress import Progress
+from probes.rows import Row, own_benign
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention
 
@@ -52,11 +53,11 @@ def write_probe(
     try:
         with condition.applied() as chat:
             rows = [
-                fitting.Row(encode(chat, user_message(text)), text, bool(label), text)
+                Row(encode(chat, user_message(text)), text, bool(label), text)
                 for text, label in zip(messages, labels, strict=True)
             ]
             probe = fitting.fit(
-                chat, rows, plan, benign=fitting.own_benign(rows, seed, _BENIGN_NAME), progress=progress
+                chat, rows, plan, benign=own_benign(rows, seed, _BENIGN_NAME), progress=progress
             )
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}

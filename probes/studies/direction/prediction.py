@@ -28,7 +28,8 @@ from probes.conditions import Activations, Condition, Rows, activations_by_condi
 from probes.directions import Direction, Floats, difference_in_means, random_like
 from probes.errors import DirectionError
 from probes.evaluation import Interval, auroc, auroc_value, from_chance
-from probes.fitting import Row, text_baseline
+from probes.fitting import text_baseline
+from probes.rows import Row
 from probes.studies.direction.conditions import encoded
 from probes.studies.direction.separation import Directions
 

@@ -12,9 +12,9 @@ from probes.binary_choice import ChoiceSplits
 from probes.capture.batches import encode
 from probes.capture.sites import Site
 from probes.card import Probe
-from probes.fitting import Benign, Row
 from probes.heads.detector import head_probe
 from probes.model.load import ChatModel, user_message
+from probes.rows import Benign, Row
 from probes.steer.generation import generate
 from probes.studies.metric import Metric
 

@@ -23,6 +23,7 @@ from probes.errors import DataError, DirectionError
 from probes.evaluation import auroc_value
 from probes.model.load import ChatModel, Message
 from probes.progress import Progress, silent
+from probes.rows import Row, own_benign, split_rows
 
 Talk = tuple[Sequence[Message], str]
 _TARGET_FPR = 0.05
@@ -48,7 +49,7 @@ def write_probe(
     `harmful` and `harmless` are conversations with the group that each belongs to.
     """
     rows = [
-        fitting.Row(encode(chat, talk, None, max_tokens), chat.render(talk), bad, group)
+        Row(encode(chat, talk, None, max_tokens), chat.render(talk), bad, group)
         for bad, talks in ((True, harmful), (False, harmless))
         for talk, group in talks
     ]
@@ -61,9 +62,9 @@ def write_probe(
         seed=split_seed,
     )
     try:
-        benign = fitting.own_benign(rows, split_seed, _BENIGN_NAME)
+        benign = own_benign(rows, split_seed, _BENIGN_NAME)
         probe = fitting.fit(chat, rows, plan, benign=benign, progress=progress)
-        drawn = _random_heads(chat, fitting.split_rows(rows, split_seed), plan.sites, draws, seed)
+        drawn = _random_heads(chat, split_rows(rows, split_seed), plan.sites, draws, seed)
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
     path = save_probe(probe, out)
@@ -80,7 +81,7 @@ def write_probe(
 
 
 def _random_heads(
-    chat: ChatModel, splits: Mapping[str, Sequence[fitting.Row]], heads: Sequence[Site], draws: int, seed: int
+    chat: ChatModel, splits: Mapping[str, Sequence[Row]], heads: Sequence[Site], draws: int, seed: int
 ) -> list[float]:
     """Test AUROC of the best of as many other heads, chosen on `select`, a draw each; fewer where a model has fewer."""
     layout = chat.layout

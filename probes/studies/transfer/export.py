@@ -23,11 +23,12 @@ from probes.card import Probe, save_probe
 from probes.conditions import LAST_PROMPT
 from probes.errors import DataError, DirectionError
 from probes.evaluation import evaluate
-from probes.fitting import Row, at_threshold, evaluation_dict, null_figures, text_baseline
+from probes.fitting import at_threshold, evaluation_dict, null_figures, text_baseline
 from probes.hashing import hash_texts
 from probes.identity import new_probe
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
+from probes.rows import Row
 from probes.scoring import Reader, score_all
 from probes.steer.contrast import Contrast
 from probes.steer.recipe import with_recipe

@@ -7,7 +7,6 @@ from itertools import combinations
 import pytest
 
 from probes.capture.batches import Encoded
-from probes.fitting import Row, split_rows
 from probes.organisms.finetunes import RECIPES
 from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import (
@@ -21,6 +20,7 @@ from probes.organisms.messages import (
     request_pairs,
     requests,
 )
+from probes.rows import Row, split_rows
 
 SIZES: dict[Split, int] = {"demo": 200, "test": 220, "select": 100, "scale": 80, "calibrate": 320}
 SPLITS: tuple[Split, ...] = (*SIZES, "fit")

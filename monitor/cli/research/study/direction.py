@@ -14,8 +14,8 @@ from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
-    from probes.fitting import Row
     from probes.model.load import ChatModel
+    from probes.rows import Row
     from probes.studies.direction import Comparison, Plan
     from probes.studies.presets import Preset
 

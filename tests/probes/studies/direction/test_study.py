@@ -17,8 +17,8 @@ import torch
 from probes.capture.batches import encode
 from probes.capture.sites import Site
 from probes.errors import DataError, DirectionError, ModelError, SiteError
-from probes.fitting import Row
 from probes.model.load import ChatModel
+from probes.rows import Row
 from probes.steer.generation import Reply, generate
 from probes.studies import runner
 from probes.studies.direction import (

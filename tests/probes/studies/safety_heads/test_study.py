@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probes import fitting
 from probes.capture.batches import encode
 from probes.capture.sites import Site
 from probes.card import load_probe
@@ -26,6 +25,7 @@ from probes.heads.attribution import Effects
 from probes.identity import check_identity, replay_references
 from probes.model.load import ChatModel
 from probes.result_cache import ResultCache
+from probes.rows import Row, split_rows
 from probes.splits import split_of
 from probes.steer.generation import Reply
 from probes.studies.safety_heads import export
@@ -105,11 +105,11 @@ def test_a_probe_reads_harmful_requests_at_the_planted_head(chat: ChatModel, saf
 def test_random_heads_are_others_and_go_through_the_same_choice(chat: ChatModel, safety_study: SafetyStudy) -> None:
     made = safety_study.result["probe"]
     rows = [
-        fitting.Row(encode(chat, r.messages), "", bad, r.group)
+        Row(encode(chat, r.messages), "", bad, r.group)
         for bad, asked in ((True, HARMFUL), (False, HARMLESS))
         for r in asked
     ]
-    splits = fitting.split_rows(rows, 0)
+    splits = split_rows(rows, 0)
     every = [Site("head", b, h) for b in range(N_BLOCKS) for h in range(N_HEADS)]
 
     def best_of_others(heads: Sequence[Site], draws: int = 2) -> list[float]:

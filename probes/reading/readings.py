@@ -1,0 +1,143 @@
+"""The readings of a message: as it is, in windows where it is too long, and once more where it hides something.
+
+Contract: `readings(chat, conversation, settings)` gives what is to be scored. The plain reading is the message as it
+is, its end where it is over-long. Windows (`probes.capture.windows`) then read all of it. A second reading
+(`probes.hidden`) is the message with its look-alike letters, invisible characters and the like undone, or with what it
+encodes in place of the encoding; only messages that change by it have one. A reading that cannot be made is left out:
+the message still has the plain one.
+
+Raises ModelError where the model's template takes the message in no form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from probes.capture.aggregation import Span
+from probes.capture.batches import Encoded, encode
+from probes.capture.windows import Window, windows
+from probes.hidden import second_readings
+from probes.model.load import ChatModel
+from probes.reading.conversation import Conversation
+from probes.scoring import Reader
+
+PLAIN = "plain"
+WINDOW = "window"
+_WHOLE_SIDES: tuple[Span, ...] = ("prompt", "response")
+
+
+@dataclass(frozen=True)
+class ReadingSettings:
+    """`spans` are those that the probes read; `max_tokens` bounds one reading; `second`: what is hidden is read too."""
+
+    spans: tuple[Span, ...]
+    max_tokens: int = 2048
+    max_windows: int = 8
+    second: bool = True
+
+    @classmethod
+    def of(cls, readers: Sequence[Reader], *, max_tokens: int = 2048, max_windows: int = 8) -> ReadingSettings:
+        """For these readers."""
+        spans = tuple(dict.fromkeys(reader.aggregation.span for reader in readers))
+        return cls(spans, max_tokens, max_windows)
+
+    @property
+    def of_turns(self) -> bool:
+        """Whether a probe reads the tokens of turns, which costs a second rendering."""
+        return any(span not in _WHOLE_SIDES for span in self.spans)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a message. `kind` is `plain`, `window`, `normalised` or the encoding that was undone; `window`
+    says which piece of the text a window is, and whether it stands for the turns or the response."""
+
+    kind: str
+    encoded: Encoded
+    window: Window | None = None
+
+    def stands_for(self, span: Span) -> bool:
+        """Whether a probe that reads this span is meant by it."""
+        return self.window is None or (self.window.reads == "response") == (span == "response")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """All readings of a message, the plain one first."""
+
+    all: tuple[Reading, ...]
+
+    @property
+    def plain(self) -> Encoded:
+        return self.all[0].encoded
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        return tuple(reading.window for reading in self.all if reading.window is not None)
+
+    @property
+    def second_tokens(self) -> int:
+        """Tokens of the readings of what is hidden."""
+        return sum(len(r.encoded.ids) for r in self.all[1:] if r.window is None)
+
+
+def readings(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> Readings:
+    """What is to be scored of one message."""
+    if "response" not in settings.spans:
+        conversation = replace(conversation, response=None)
+    plain = _encode(chat, conversation, settings)
+    found = [Reading(PLAIN, plain)]
+    if plain.ids:
+        found += _windows(chat, conversation, plain, settings)
+        found += _second(chat, conversation, settings)
+    return Readings(tuple(found))
+
+
+def _encode(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> Encoded:
+    return encode(
+        chat,
+        conversation.turns,
+        conversation.response,
+        settings.max_tokens,
+        tools=conversation.tools,
+        spans=settings.of_turns,
+    )
+
+
+def _windows(chat: ChatModel, conversation: Conversation, plain: Encoded, settings: ReadingSettings) -> list[Reading]:
+    if not plain.truncated or not settings.max_windows:
+        return []
+    try:
+        made = windows(
+            chat,
+            conversation.turns,
+            plain,
+            conversation.response,
+            settings.max_tokens,
+            settings.max_windows,
+            spans=settings.of_turns,
+        )
+    except Exception:
+        # The message has its score without them, and its `partial` says that it was not read whole.
+        return []
+    return [Reading(WINDOW, each.encoded, each) for each in made.windows]
+
+
+def _second(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> list[Reading]:
+    if not settings.second:
+        return []
+    found = []
+    for other in second_readings(conversation.turns, response=conversation.response):
+        encoded = _encode_other(chat, replace(conversation, turns=other.turns, response=other.response), settings)
+        if encoded is not None and encoded.ids:
+            found.append(Reading(other.kind, encoded))
+    return found
+
+
+def _encode_other(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> Encoded | None:
+    try:
+        return _encode(chat, conversation, settings)
+    except Exception:
+        # What was made of a message may be nothing that the template takes.
+        return None
