@@ -46,7 +46,11 @@ _STYLES = (
 
 def _mapped(table: Mapping[str, str], share: float) -> Change:
     def change(text: str, rng: random.Random) -> str:
-        return "".join(table[c] if c in table and (share >= 1 or rng.random() < share) else c for c in text)
+        places = [i for i, c in enumerate(text) if c in table]
+        chosen = {i for i in places if share >= 1 or rng.random() < share}
+        if places and not chosen:  # a short text is changed as well
+            chosen = {rng.choice(places)}
+        return "".join(table[c] if i in chosen else c for i, c in enumerate(text))
 
     return change
 
