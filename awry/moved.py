@@ -183,7 +183,6 @@ MOVED = {
     "probes.studies.transfer_tables": "probes.studies.transfer.tables",
     "probes.transfer": "probes.studies.transfer.maps",
     "storage.details": "storage.queries.messages",
-    "storage.judgements": "storage.queries.alerts",
     "storage.overview": "storage.queries.overview",
     "storage.presence": "storage.heartbeat",
     "storage.queries": "storage.queries.messages",

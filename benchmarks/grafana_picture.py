@@ -55,9 +55,10 @@ _MESSAGES = f"""
     FROM ({_FACTS}) AS f
 """  # noqa: S608
 _SCORES = f"""
-    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged,
-        created_at)
-    SELECT 'made-up', 0, n, 0, 'drift', 1, (at AT TIME ZONE 'UTC')::date, score, :threshold, score > :threshold, at
+    INSERT INTO scores (source, partition, "offset", sub, probe, probe_digest, probe_version, day, score, threshold,
+        flagged, created_at)
+    SELECT 'made-up', 0, n, 0, 'drift', 'drift-1', 1, (at AT TIME ZONE 'UTC')::date, score, :threshold,
+        score > :threshold, at
     FROM (
         SELECT *, benign + CASE WHEN tenant = 'tenant-3' AND at > changed AND odd THEN 0.9 ELSE 0 END AS score
         FROM ({_FACTS}) AS f
@@ -70,7 +71,7 @@ def fill(engine: Engine, until: datetime) -> None:
     assert ensure_days(engine, [begin.date(), until.date()])
     facts = {"begin": begin, "gap": 86400 / MESSAGES, "messages": MESSAGES, "changed": until - CHANGED}
     with engine.begin() as connection:
-        register_probe(connection, "drift", 1, "hash", CARD)
+        register_probe(connection, "drift-1", "drift", 1, "hash", CARD)
         connection.execute(text(_MESSAGES), facts)
         connection.execute(text(_SCORES), {**facts, "threshold": THRESHOLD})
     roll_up(engine)

@@ -53,15 +53,15 @@ _MESSAGES = f"""
         tenant, model, 'talk-' || n / 5, at, 'scored', 50, md5(n::text) || md5(n::text) FROM ({_FACTS}) AS f
 """  # noqa: S608
 _SCORES = f"""
-    INSERT INTO scores (source, partition, "offset", sub, probe, probe_version, day, score, threshold, flagged,
-        created_at)
-    SELECT 'awry.traffic', n % 12, n / 12, 0, probe, 1, (at AT TIME ZONE 'UTC')::date,
+    INSERT INTO scores (source, partition, "offset", sub, probe, probe_digest, probe_version, day, score, threshold,
+        flagged, created_at)
+    SELECT 'awry.traffic', n % 12, n / 12, 0, probe, probe || '-1', 1, (at AT TIME ZONE 'UTC')::date,
         CASE WHEN heat > 0.99 THEN 0.6 + 100 * (heat - 0.99) ELSE heat - 0.5 END, 0.5, heat > 0.99, at
     FROM ({_FACTS}) AS f CROSS JOIN (VALUES ('drift'), ('heads')) AS p (probe)
 """  # noqa: S608
 _HEADS = f"""
-    INSERT INTO head_scores (source, partition, "offset", sub, probe, layer, head, day, score)
-    SELECT 'awry.traffic', n % 12, n / 12, 0, 'heads', h / 4 * 5, h % 4, (at AT TIME ZONE 'UTC')::date, heat
+    INSERT INTO head_scores (source, partition, "offset", sub, probe, probe_digest, layer, head, day, score)
+    SELECT 'awry.traffic', n % 12, n / 12, 0, 'heads', 'heads-1', h / 4 * 5, h % 4, (at AT TIME ZONE 'UTC')::date, heat
     FROM ({_FACTS}) AS f CROSS JOIN generate_series(0, 7) AS h WHERE n % 20 = 0
 """  # noqa: S608
 _ALERTS = """
@@ -106,7 +106,7 @@ def load(engine: Engine, rows: int, days: float) -> dict[str, float]:
     assert ensure_days(engine, [(begin + timedelta(days=n)).date() for n in range(int(days) + 2)])
     with engine.begin() as connection:
         for name in ("drift", "heads"):
-            register_probe(connection, name, 1, "hash", CARD)
+            register_probe(connection, f"{name}-1", name, 1, "hash", CARD)
     facts = {"begin": begin, "gap": days * 86400 / numbers}
     took: dict[str, float] = {}
     started = time.monotonic()

@@ -43,10 +43,11 @@ from monitor.telemetry import logs
 from monitor.telemetry.metrics import STAGE_SECONDS
 from storage.database import connect, upgrade
 from storage.embedded import embedded_url
+from storage.known import ScoredBy
 
 PARTITIONS = 4
 BATCH = 512
-PROBE: Any = SimpleNamespace(name="free", card=SimpleNamespace(name="free", version=1, threshold=0.5))
+PROBE: Any = SimpleNamespace(name="free", digest="", card=SimpleNamespace(name="free", version=1, threshold=0.5))
 
 
 class FreeScorer:
@@ -178,9 +179,11 @@ def with_model(cluster: Cluster, engine: Engine, number: int) -> dict[str, float
     chat = load_chat_model(SMOLLM2, default_state_dir())
     scorer = BatchScorer(chat, [probe], token_budget=2048, max_tokens=2048, skip_over_long=False)
     source = KafkaSource(cluster, [topic], "model", start_from="earliest", until_end=True)
+    scored_by = (ScoredBy(probe.name, probe.digest),)
+    policy = Policy((probe.name,), "model", batch_wait_seconds=0.2, scored_by=scored_by)
     before = _forward_seconds()
     with closing(source):
-        worker = Worker(source, scorer, engine, Policy((probe.name,), "model", batch_wait_seconds=0.2))
+        worker = Worker(source, scorer, engine, policy)
         # Joining the group is not part of reading from it.
         while source.oldest is None:
             time.sleep(0.01)

@@ -17,7 +17,7 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Double, Row, Table, TextClause, text
+from sqlalchemy import ARRAY, Connection, Float, Row, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 
 
@@ -67,11 +67,19 @@ def _quoted(names: Any) -> str:
 
 def _encoded(table: Table, rows: Sequence[dict[str, Any]]) -> str:
     ordered = sorted(rows, key=itemgetter(*(c.name for c in table.primary_key)))
-    doubles = [c.name for c in table.columns if isinstance(c.type, Double)]
+    numbers = [c.name for c in table.columns if isinstance(c.type, Float)]
+    lists = [c.name for c in table.columns if isinstance(c.type, ARRAY)]
     filled = [{name: value for name, value in row.items() if value is not None} for row in ordered]
     for row in filled:
-        for name in doubles:
-            # JSON has no such numbers; as strings PostgreSQL reads them.
-            if name in row and not math.isfinite(row[name]):
-                row[name] = str(row[name])
+        for name in numbers:
+            if name in row:
+                row[name] = _finite(row[name])
+        for name in lists:
+            if name in row:
+                row[name] = [None if each is None else _finite(each) for each in row[name]]
     return json.dumps(filled, default=str, ensure_ascii=False, separators=(",", ":"))
+
+
+def _finite(number: float) -> float | str:
+    """JSON has no number that is not finite; as a string PostgreSQL reads it."""
+    return number if math.isfinite(number) else str(number)

@@ -1,7 +1,8 @@
 """Look-ups of messages by their coordinates, over the partitions of all days.
 
 Contract: `known_messages` finds every row at the given coordinates, on whatever day; `score_counts` how many of some
-probes have scored them. Both are one constant statement with arrays, so that the driver prepares it once.
+probes have scored them; `scored_before_digests` by whom they were scored when probes had no digest. Each is one
+constant statement with arrays, so that the driver prepares it once.
 
 Coordinates do not hold the day, so every partition's index is searched. A batch is a section of a stream, so it is
 looked up as a few ranges of offsets rather than message by message: 500 messages in 60 partitions are some 60 descents
@@ -11,12 +12,24 @@ into an index and not 30,000. Other rows within a range are left out here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 Key = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class ScoredBy:
+    """A loaded probe. Where `version` is given, scores of unknown digest of that version are its own too; with None
+    they are not, but for a probe whose digest is itself unknown ('')."""
+
+    name: str
+    digest: str = ""
+    version: int | None = None
+
 
 # A range is cut where offsets are further apart, so that it never spans more rows than that for nothing: after a jump
 # in a topic, or in a compacted one. For JSON lines it is the size of a long line, in bytes.
@@ -39,11 +52,23 @@ _MESSAGES = text(
 )
 _SCORES = text(
     f"""
-    SELECT s.source, s.partition, s."offset", s.sub, count(*) FROM {_RANGES} CROSS JOIN LATERAL (
-        SELECT source, partition, "offset", sub FROM scores
+    SELECT s.source, s.partition, s."offset", s.sub, count(DISTINCT s.probe) FROM {_RANGES} CROSS JOIN LATERAL (
+        SELECT source, partition, "offset", sub, probe FROM scores
         WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high
-        AND day BETWEEN :first AND :last AND probe = ANY(:probes) OFFSET 0
+        AND day BETWEEN :first AND :last AND (
+            probe || '/' || probe_digest = ANY(:digests)
+            OR probe_digest = '' AND probe || '/' || probe_version = ANY(:versions)
+        ) OFFSET 0
     ) AS s GROUP BY s.source, s.partition, s."offset", s.sub
+    """  # noqa: S608
+)
+_BEFORE_DIGESTS = text(
+    f"""
+    SELECT s.* FROM {_RANGES} CROSS JOIN LATERAL (
+        SELECT source, partition, "offset", sub, probe, probe_version FROM scores
+        WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high
+        AND probe_digest = '' OFFSET 0
+    ) AS s
     """  # noqa: S608
 )
 
@@ -58,7 +83,7 @@ def known_messages(connection: Connection, keys: Iterable[Key]) -> list[Row[Any]
 
 
 def score_counts(
-    connection: Connection, keys: Iterable[Key], days: tuple[date, date], probes: Sequence[str]
+    connection: Connection, keys: Iterable[Key], days: tuple[date, date], probes: Sequence[ScoredBy]
 ) -> dict[tuple[str, int, int, int], int]:
     """How many of `probes` have scored a message, by its coordinates with the sub-index, where its day is among `days`,
     first and last; 0 is left out."""
@@ -66,8 +91,26 @@ def score_counts(
     if not wanted:
         return {}
     first, last = days
-    values = {**_ranges(wanted), "first": first, "last": last, "probes": list(probes)}
+    values = {
+        **_ranges(wanted),
+        "first": first,
+        "last": last,
+        "digests": [f"{probe.name}/{probe.digest}" for probe in probes],
+        "versions": [f"{probe.name}/{probe.version}" for probe in probes if probe.version is not None],
+    }
     return {(r[0], r[1], r[2], r[3]): int(r[4]) for r in connection.execute(_SCORES, values) if tuple(r[:3]) in wanted}
+
+
+def scored_before_digests(connection: Connection, keys: Iterable[Key]) -> set[tuple[str, int, int, int, str, int]]:
+    """Coordinates with the sub-index, probe and version of the scores whose probe's digest is unknown."""
+    wanted = set(keys)
+    if not wanted:
+        return set()
+    return {
+        (r[0], r[1], r[2], r[3], r[4], r[5])
+        for r in connection.execute(_BEFORE_DIGESTS, _ranges(wanted))
+        if tuple(r[:3]) in wanted
+    }
 
 
 def _ranges(keys: Iterable[Key]) -> dict[str, list[Any]]:

@@ -13,6 +13,9 @@ relies on them taking less than `_SLACK`. Scores of a probe that was never regis
 written after the server's clock was set back, until it has caught up. Of a tenant's or model's name the first 250
 characters count.
 
+Sums are by the digest of the probe, so that no two cards share one. Scores above a quantile of the calibration
+(`over95`, `over99`, `over999`) are counted where the card of their digest has it (`calibration.tail`), else 0.
+
 Retention removes rollups with the scores (`storage.retention`).
 """
 
@@ -46,48 +49,66 @@ _NEXT = text(
     """  # noqa: S608 - constants of this module
 )
 
+# A quantile of the calibration by the card: `tail` holds pairs of a share and a score. What is none is infinitely high.
+_TAIL = (
+    "coalesce((jsonb_path_query_first(card, 'strict $.calibration.tail[*] ? (@[0] == {})[1] "
+    "? (@.type() == \"number\")', silent => true) #>> '{{}}')::float8, 'infinity')"
+)
+
 # A message is joined by its whole key, the day included, so that one partition a score is asked.
 _SCORES = text(
     f"""
-    WITH fresh AS MATERIALIZED (
-        SELECT date_bin('5 minutes', s.created_at, '2000-01-01') AS bucket, s.probe, s.probe_version,
+    WITH tails AS MATERIALIZED (
+        SELECT digest, {_TAIL.format(0.95)} AS q95, {_TAIL.format(0.99)} AS q99, {_TAIL.format(0.999)} AS q999
+        FROM probes
+    ), fresh AS MATERIALIZED (
+        SELECT date_bin('5 minutes', s.created_at, '2000-01-01') AS bucket, s.probe, s.probe_version, s.probe_digest,
             coalesce(left(m.tenant, {_NAME}), '') AS tenant, coalesce(left(m.model, {_NAME}), '') AS model,
-            s.score, s.threshold, s.flagged
+            s.score, s.threshold, s.flagged, s.score > t.q95 AS over95, s.score > t.q99 AS over99,
+            s.score > t.q999 AS over999
         FROM scores AS s LEFT JOIN messages AS m ON m.source = s.source AND m.partition = s.partition
             AND m."offset" = s."offset" AND m.sub = s.sub AND m.day = s.day AND m.status IN ('scored', 'truncated')
+            LEFT JOIN tails AS t ON t.digest = s.probe_digest
         WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
     ), grouped AS (
-        SELECT bucket, probe, probe_version, tenant, model, count(*) AS n, count(*) FILTER (WHERE flagged) AS flagged,
-            sum(score) AS total, max(score) AS peak, max(threshold) AS threshold
-        FROM fresh GROUP BY 1, 2, 3, 4, 5
+        SELECT bucket, probe, probe_version, probe_digest, tenant, model, count(*) AS n,
+            count(*) FILTER (WHERE flagged) AS flagged, sum(score) AS total, max(score) AS peak,
+            max(threshold) AS threshold, count(*) FILTER (WHERE over95) AS over95,
+            count(*) FILTER (WHERE over99) AS over99, count(*) FILTER (WHERE over999) AS over999
+        FROM fresh GROUP BY 1, 2, 3, 4, 5, 6
     ), summed AS (
-        INSERT INTO score_rollups AS old (minutes, bucket, probe, probe_version, tenant, model, n, flagged, total, peak,
-            threshold)
-        SELECT minutes, date_bin(make_interval(mins => minutes), bucket, '2000-01-01'), probe, probe_version, tenant,
-            model, sum(n), sum(flagged), sum(total), max(peak), max(threshold)
-        FROM grouped CROSS JOIN (VALUES (5), (60)) AS widths (minutes) GROUP BY 1, 2, 3, 4, 5, 6
-        ON CONFLICT (minutes, bucket, probe, probe_version, tenant, model) DO UPDATE SET n = old.n + excluded.n,
-            flagged = old.flagged + excluded.flagged, total = old.total + excluded.total,
-            peak = greatest(old.peak, excluded.peak), threshold = excluded.threshold
+        INSERT INTO score_rollups AS old (minutes, bucket, probe, probe_version, probe_digest, tenant, model, n,
+            flagged, total, peak, threshold, over95, over99, over999)
+        SELECT minutes, date_bin(make_interval(mins => minutes), bucket, '2000-01-01'), probe, probe_version,
+            probe_digest, tenant, model, sum(n), sum(flagged), sum(total), max(peak), max(threshold), sum(over95),
+            sum(over99), sum(over999)
+        FROM grouped CROSS JOIN (VALUES (5), (60)) AS widths (minutes) GROUP BY 1, 2, 3, 4, 5, 6, 7
+        ON CONFLICT (minutes, bucket, probe, probe_version, probe_digest, tenant, model) DO UPDATE SET
+            n = old.n + excluded.n, flagged = old.flagged + excluded.flagged, total = old.total + excluded.total,
+            peak = greatest(old.peak, excluded.peak), threshold = excluded.threshold,
+            over95 = old.over95 + excluded.over95, over99 = old.over99 + excluded.over99,
+            over999 = old.over999 + excluded.over999
     ), counted AS (
-        INSERT INTO score_histograms AS old (bucket, probe, probe_version, model, bin, n)
-        SELECT bucket, probe, probe_version, model, floor(10 * greatest(-5, least(9.95, score))), count(*)
-        FROM fresh GROUP BY 1, 2, 3, 4, 5
-        ON CONFLICT (bucket, probe, probe_version, model, bin) DO UPDATE SET n = old.n + excluded.n
+        INSERT INTO score_histograms AS old (bucket, probe, probe_version, probe_digest, model, bin, n)
+        SELECT bucket, probe, probe_version, probe_digest, model, floor(10 * greatest(-5, least(9.95, score))), count(*)
+        FROM fresh GROUP BY 1, 2, 3, 4, 5, 6
+        ON CONFLICT (bucket, probe, probe_version, probe_digest, model, bin) DO UPDATE SET n = old.n + excluded.n
     )
     SELECT count(*) FROM fresh
     """  # noqa: S608 - constants of this module
 )
 _HEADS = text(
     """
-    INSERT INTO head_rollups AS old (bucket, probe, probe_version, layer, head, n, total, flagged, flagged_total)
-    SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, h.layer, h.head, count(*),
-        sum(h.score), count(*) FILTER (WHERE s.flagged), coalesce(sum(h.score) FILTER (WHERE s.flagged), 0)
+    INSERT INTO head_rollups AS old (bucket, probe, probe_version, probe_digest, layer, head, n, total, flagged,
+        flagged_total)
+    SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, s.probe_digest, h.layer, h.head,
+        count(*), sum(h.score), count(*) FILTER (WHERE s.flagged), coalesce(sum(h.score) FILTER (WHERE s.flagged), 0)
     FROM scores AS s JOIN head_scores AS h ON h.source = s.source AND h.partition = s.partition
-        AND h."offset" = s."offset" AND h.sub = s.sub AND h.probe = s.probe AND h.day = s.day
+        AND h."offset" = s."offset" AND h.sub = s.sub AND h.probe = s.probe AND h.probe_digest = s.probe_digest
+        AND h.day = s.day
     WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
-    GROUP BY 1, 2, 3, 4, 5
-    ON CONFLICT (bucket, probe, probe_version, layer, head) DO UPDATE SET n = old.n + excluded.n,
+    GROUP BY 1, 2, 3, 4, 5, 6
+    ON CONFLICT (bucket, probe, probe_version, probe_digest, layer, head) DO UPDATE SET n = old.n + excluded.n,
         total = old.total + excluded.total, flagged = old.flagged + excluded.flagged,
         flagged_total = old.flagged_total + excluded.flagged_total
     """

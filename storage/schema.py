@@ -6,6 +6,10 @@ that was deleted and made again, or another file of the same name, is another lo
 (the table `sources`). `day` is the message's own day where it has a timestamp, else the day of first ingest; it never
 changes once written. Scores are in class gaps.
 
+A probe is known by the digest of its card (`probes.digest`); name and version are what people call it, and several
+digests may share them. `probe_digest` is '' in rows from before there was one: the digest is unknown, and such scores
+calibrate nothing and are compared with nothing.
+
 What grows with traffic (`BY_DAY`) is partitioned by `day`: one partition a day near today, and a default partition for
 all other days (`storage.partitions`). PostgreSQL wants the day in every key then, so the tables alone no longer refuse
 coordinates that come again on another day: the one writer does.
@@ -16,6 +20,8 @@ Privacy: `text` columns are NULL unless the owner chose `full`; the hashes besid
 from __future__ import annotations
 
 from sqlalchemy import (
+    ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -48,6 +54,8 @@ metadata = MetaData(
 )
 
 STATUSES = ("scored", "truncated", "skipped", "invalid", "failed")
+# What a judge, a language model that is asked where a score is uncertain, says of it; NULL: it was not to be asked.
+JUDGE = ("waiting", "harmful", "harmless", "failed", "not asked")
 
 
 def _coordinates() -> list[Column[object]]:
@@ -62,6 +70,11 @@ def _coordinates() -> list[Column[object]]:
 
 def _day() -> Column[object]:
     return Column("day", Date, primary_key=True)
+
+
+def _digest() -> Column[object]:
+    """Of the probe that scored; '' where it is unknown."""
+    return Column("probe_digest", Text, primary_key=True)
 
 
 def _now(name: str) -> Column[object]:
@@ -103,6 +116,9 @@ messages = Table(
     # in so many windows.
     Column("partial", Text),
     Column("windows", Integer),
+    # The share of its text that the tokenizer can make no sense of; tokens of its second readings.
+    Column("unreadable", REAL),
+    Column("second_tokens", Integer),
     CheckConstraint(f"status IN {STATUSES!r}", name="status"),
     CheckConstraint("rendered IN ('template', 'adapted')", name="rendered"),
     Index(None, "day"),
@@ -125,6 +141,7 @@ scores = Table(
     metadata,
     *_coordinates(),
     Column("probe", Text, primary_key=True),
+    _digest(),
     Column("probe_version", Integer, nullable=False),
     _day(),
     Column("score", Double, nullable=False),
@@ -132,7 +149,23 @@ scores = Table(
     Column("flagged", Boolean, nullable=False),
     # True where the probe opened no alerts (shadow mode, a replay): rate rules skip the row. NULL is false.
     Column("shadow", Boolean),
+    # How the text was read where that decided the score: `normalised`, `base64`, `window` ...; NULL: as it is.
+    Column("reading", Text),
+    # Of a conversation: the highest value of each turn (NULL within where a turn has none), the turn with the highest
+    # one, counted from 0, whether that turn is new in this message, the running maximum over turns with decay, and the
+    # length of the path over turns.
+    Column("turn_scores", ARRAY(Double)),
+    Column("top_turn", SmallInteger),
+    Column("turn_new", Boolean),
+    Column("trajectory", Double),
+    Column("path_length", Double),
+    # The verdict of a judge, who it is, when it came and why, in closed wording without any text of the message.
+    Column("judge", Text),
+    Column("judge_by", Text),
+    Column("judge_at", DateTime(timezone=True)),
+    Column("judge_reason", Text),
     _now("created_at"),
+    CheckConstraint(f"judge IN {JUDGE!r}", name="judge"),
     Index(None, "probe", "created_at"),
     # Finds the flagged scores of a time range in the index alone.
     Index(
@@ -142,6 +175,7 @@ scores = Table(
         postgresql_where=text("flagged"),
         postgresql_include=["source", "partition", "offset", "sub", "day"],
     ),
+    Index("ix_scores_waiting", "created_at", postgresql_where=text("judge = 'waiting'")),
     postgresql_partition_by="RANGE (day)",
 )
 
@@ -150,6 +184,7 @@ head_scores = Table(
     metadata,
     *_coordinates(),
     Column("probe", Text, primary_key=True),
+    _digest(),
     Column("layer", SmallInteger, primary_key=True),
     Column("head", SmallInteger, primary_key=True),
     _day(),
@@ -178,6 +213,7 @@ window_scores = Table(
     metadata,
     *_coordinates(),
     Column("probe", Text, primary_key=True),
+    _digest(),
     Column("window", SmallInteger, primary_key=True),
     _day(),
     # Where the window begins in the text, and its length.
@@ -207,8 +243,9 @@ sources = Table(
 probes = Table(
     "probes",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("version", Integer, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
     Column("safetensors_sha256", Text, nullable=False),
     Column("card", JSONB, nullable=False),
     _now("registered_at"),
@@ -442,6 +479,7 @@ score_rollups = Table(
     Column("bucket", DateTime(timezone=True), primary_key=True),
     Column("probe", Text, primary_key=True),
     Column("probe_version", Integer, primary_key=True),
+    _digest(),
     Column("tenant", Text, primary_key=True),
     Column("model", Text, primary_key=True),
     Column("n", Integer, nullable=False),
@@ -449,6 +487,10 @@ score_rollups = Table(
     Column("total", Double, nullable=False),
     Column("peak", Double, nullable=False),
     Column("threshold", Double, nullable=False),
+    # Scores above the 0.95, 0.99 and 0.999 quantile of the card's calibration; 0 where it has none.
+    Column("over95", Integer, nullable=False, server_default="0"),
+    Column("over99", Integer, nullable=False, server_default="0"),
+    Column("over999", Integer, nullable=False, server_default="0"),
 )
 
 # `bin` counts tenths of a class gap: scores from bin / 10 to (bin + 1) / 10; those further out are in the last one.
@@ -458,6 +500,7 @@ score_histograms = Table(
     Column("bucket", DateTime(timezone=True), primary_key=True),
     Column("probe", Text, primary_key=True),
     Column("probe_version", Integer, primary_key=True),
+    _digest(),
     Column("model", Text, primary_key=True),
     Column("bin", SmallInteger, primary_key=True),
     Column("n", Integer, nullable=False),
@@ -470,6 +513,7 @@ head_rollups = Table(
     Column("bucket", DateTime(timezone=True), primary_key=True),
     Column("probe", Text, primary_key=True),
     Column("probe_version", Integer, primary_key=True),
+    _digest(),
     Column("layer", SmallInteger, primary_key=True),
     Column("head", SmallInteger, primary_key=True),
     Column("n", Integer, nullable=False),

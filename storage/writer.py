@@ -9,6 +9,10 @@ Rows carry final coordinates: `storage.sources.place` gives records that come wi
 two payloads share coordinates; its `known` is passed on. Without a log there is nothing to tell two payloads at the
 same coordinates apart by: the later one becomes a visible `failed` row, and gets no score.
 
+A probe is known by its digest: another version of it scores the same message again, in a row of its own. Where the
+digest of a stored score is unknown (it is from before there was one), name and version stand for it, so that no alert
+counts the score twice; only a score in shadow, which opens no alert, is then stored again.
+
 The writer creates no partitions: call `storage.partitions.Days` with the days before a batch. A message that retention
 has dropped is new when it is delivered again.
 
@@ -26,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from storage.bulk import insert_new, insert_rows
 from storage.coordinates import Coordinates, clean
+from storage.known import scored_before_digests
 from storage.schema import answers, head_scores, messages, probes, scores, window_scores
 from storage.sources import CONFLICT, KnownMessages, Place, lock_streams, place
 
@@ -65,11 +70,15 @@ class MessageRow:
     special_tokens: int = 0
     partial: str | None = None
     windows: int | None = None
+    # The share of its text that the tokenizer can make no sense of; tokens of its second readings.
+    unreadable: float | None = None
+    second_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One probe's score of one message, in class gaps. `heads` are (layer, head, score) for head-level probes."""
+    """One probe's score of one message, in class gaps. `heads` are (layer, head, score) for head-level probes. What
+    the fields of readings and turns mean is said in `storage.schema`; `judge` is 'waiting' where one will be asked."""
 
     at: Coordinates
     probe: str
@@ -80,6 +89,15 @@ class ScoreRow:
     heads: tuple[tuple[int, int, float], ...] = ()
     # Of a probe in shadow mode, or of a replay: opens no alert.
     shadow: bool = False
+    probe_digest: str = ""
+    reading: str | None = None
+    turn_scores: tuple[float | None, ...] | None = None
+    top_turn: int | None = None
+    turn_new: bool | None = None
+    trajectory: float | None = None
+    path_length: float | None = None
+    judge: str | None = None
+    judge_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +122,7 @@ class WindowRow:
     first_token: int
     tokens: int
     score: float
+    probe_digest: str = ""
 
 
 @dataclass
@@ -152,20 +171,32 @@ def write_batch(
         rows.setdefault((message.at, message.payload_sha256), values)
     added = insert_rows(connection, messages, list(rows.values()), update=_UPDATE_OF_FAILED)
     days = {at: day for at, (_, day) in first.items()}
-    valid = list({(s.at, s.probe): s for s in batch.scores if s.at not in conflicting}.values())
-    key = ("source", "partition", "offset", "sub", "probe")
+    valid = list({(s.at, s.probe, s.probe_digest): s for s in batch.scores if s.at not in conflicting}.values())
+    valid = _without_scored_before(connection, valid, known)
+    key = ("source", "partition", "offset", "sub", "probe", "probe_digest")
     new = {tuple(r) for r in insert_new(connection, scores, [_score_values(s, days) for s in valid], key)}
-    fresh = tuple(s for s in valid if (*_key(s.at), s.probe) in new)
+    fresh = tuple(s for s in valid if (*_key(s.at), s.probe, s.probe_digest) in new)
     insert_rows(connection, head_scores, [v for s in fresh for v in _head_values(s, days)])
     insert_rows(connection, answers, [_answer_values(a, days) for a in batch.answers if a.at not in conflicting])
     insert_rows(connection, window_scores, [_window_values(w, days) for w in batch.windows if w.at not in conflicting])
     return Written(added, frozenset(conflicting), fresh)
 
 
-def register_probe(connection: Connection, name: str, version: int, sha256: str, card: dict[str, Any]) -> None:
-    """Store a probe's card; where the name and version are known, the first card stays."""
-    row = {"name": name, "version": version, "safetensors_sha256": sha256, "card": card}
+def register_probe(
+    connection: Connection, digest: str, name: str, version: int, sha256: str, card: dict[str, Any]
+) -> None:
+    """Store a probe's card; one of a known digest stays as it is."""
+    row = {"digest": digest, "name": name, "version": version, "safetensors_sha256": sha256, "card": card}
     connection.execute(insert(probes).values(row).on_conflict_do_nothing())
+
+
+def _without_scored_before(connection: Connection, rows: list[ScoreRow], known: KnownMessages) -> list[ScoreRow]:
+    """Without live scores of messages that the same name and version scored when there were no digests."""
+    again = [r for r in rows if r.probe_digest and not r.shadow and _key(r.at)[:3] in known]
+    if not again:
+        return rows
+    done = scored_before_digests(connection, (_key(r.at)[:3] for r in again))
+    return [r for r in rows if r.shadow or not r.probe_digest or (*_key(r.at), r.probe, r.probe_version) not in done]
 
 
 def _key(at: Coordinates) -> tuple[str, int, int, int]:
@@ -201,6 +232,8 @@ def _message_values(row: MessageRow, day: date) -> dict[str, Any]:
         "special_tokens": row.special_tokens or None,
         "partial": row.partial,
         "windows": row.windows,
+        "unreadable": row.unreadable,
+        "second_tokens": row.second_tokens,
     }
 
 
@@ -213,14 +246,21 @@ def _score_values(row: ScoreRow, days: dict[Coordinates, date]) -> dict[str, Any
         "threshold": row.threshold,
         "flagged": row.flagged,
         "shadow": row.shadow or None,
+        "probe_digest": row.probe_digest,
+        "reading": row.reading,
+        "turn_scores": list(row.turn_scores) if row.turn_scores is not None else None,
+        "top_turn": row.top_turn,
+        "turn_new": row.turn_new,
+        "trajectory": row.trajectory,
+        "path_length": row.path_length,
+        "judge": row.judge,
+        "judge_reason": row.judge_reason,
     }
 
 
 def _head_values(row: ScoreRow, days: dict[Coordinates, date]) -> list[dict[str, Any]]:
-    return [
-        {**_coordinates(row.at, days[row.at]), "probe": row.probe, "layer": layer, "head": head, "score": score}
-        for layer, head, score in row.heads
-    ]
+    of = {**_coordinates(row.at, days[row.at]), "probe": row.probe, "probe_digest": row.probe_digest}
+    return [{**of, "layer": layer, "head": head, "score": score} for layer, head, score in row.heads]
 
 
 def _answer_values(row: AnswerRow, days: dict[Coordinates, date]) -> dict[str, Any]:
@@ -238,6 +278,7 @@ def _window_values(row: WindowRow, days: dict[Coordinates, date]) -> dict[str, A
     return {
         **_coordinates(row.at, days[row.at]),
         "probe": row.probe,
+        "probe_digest": row.probe_digest,
         "window": row.window,
         "first_token": row.first_token,
         "tokens": row.tokens,

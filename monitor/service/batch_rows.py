@@ -236,6 +236,7 @@ def score_rows(processed: ProcessedMessage, shadow: Collection[str] = ()) -> lis
             s.flagged,
             s.heads,
             shadow=s.probe.name in shadow,
+            probe_digest=s.probe.digest,
         )
         for s in processed.scores
     ]
@@ -243,10 +244,12 @@ def score_rows(processed: ProcessedMessage, shadow: Collection[str] = ()) -> lis
 
 def window_rows(processed: ProcessedMessage) -> list[WindowRow]:
     """One row of `window_scores` a probe and window."""
-    windows = processed.outcome.windows if processed.outcome is not None else ()
+    if processed.outcome is None or not processed.outcome.windows:
+        return []
+    digests = {s.probe.name: s.probe.digest for s in processed.outcome.scores}
     return [
-        WindowRow(processed.at, probe, each.window, each.first_token, each.tokens, score)
-        for each in windows
+        WindowRow(processed.at, probe, each.window, each.first_token, each.tokens, score, digests[probe])
+        for each in processed.outcome.windows
         for probe, score in each.scores
     ]
 

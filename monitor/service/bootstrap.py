@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from monitor.stream.record import Source
     from probes.card import Probe
     from probes.model.load import ChatModel
+    from storage.known import ScoredBy
 
 
 def open_database(settings: Settings, progress: Progress = silent) -> Engine:
@@ -115,7 +116,8 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
     with engine.begin() as connection:
         for probe in probes:
             card = probe.card
-            register_probe(connection, card.name, card.version, card.safetensors_sha256, card.model_dump(mode="json"))
+            stored = card.model_dump(mode="json")
+            register_probe(connection, probe.digest, card.name, card.version, card.safetensors_sha256, stored)
     for probe in probes:
         metrics.PROBE_INFO.labels(
             probe.name, str(probe.card.version), model_label(settings), f"{probe.card.threshold:.6g}"
@@ -181,7 +183,17 @@ def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
         dead_letter_limit=settings.dead_letter_limit,
         parsing=parse_options(settings),
         attribute_keys=settings.attribute_keys,
+        scored_by=tuple(_scored_by(probe, settings) for probe in probes),
     )
+
+
+def _scored_by(probe: Probe, settings: Settings) -> ScoredBy:
+    """Live, a score from before digests counts as the probe's own, so that no alert counts it again; in shadow, and so
+    in a replay, it is scored again."""
+    from storage.known import ScoredBy
+
+    live = probe.name not in settings.shadow
+    return ScoredBy(probe.name, probe.digest, probe.card.version if live else None)
 
 
 def parse_options(settings: Settings) -> ParseOptions:

@@ -17,20 +17,20 @@ from monitor.settings import Settings
 from monitor.stream.kafka.start_offset import parse_start
 from monitor.stream.record import Source
 from monitor.stream.wiring import open_source, topics_of
-from probes.card import load_probe
+from probes.card import Probe, load_probe
 from probes.progress import Progress
 
 
 def run_replay(settings: Settings, progress: Progress, *, stored: bool = False) -> Tally:
     """Score from `settings.start_from` on with the one probe that `settings.probes` names."""
     (name,) = settings.probes
-    card = load_probe(name).card
+    probe = load_probe(name)
     start_from = parse_start(settings.start_from or "")
     if start_from == "latest":
         raise SettingsError("start_from: a replay from latest has nothing to read; give earliest or a time")
     quiet = settings.model_copy(
         update={
-            "shadow": (card.name,),
+            "shadow": (probe.name,),
             "destinations": (),
             "mitigate": "off",
             "verdicts_out": None,
@@ -39,7 +39,7 @@ def run_replay(settings: Settings, progress: Progress, *, stored: bool = False) 
             "dead_letter_limit": 1.0,
         }
     )
-    group = group_name(settings, card.name, card.version)
+    group = group_name(settings, probe)
 
     def open_stream(of: Settings) -> Source:
         if stored:
@@ -55,7 +55,8 @@ def run_replay(settings: Settings, progress: Progress, *, stored: bool = False) 
     return service.run(quiet, progress, open_stream, check=not stored, live=False)
 
 
-def group_name(settings: Settings, probe: str, version: int) -> str:
-    """The live group's name with the probe's and the start's: the same arguments give the same group."""
+def group_name(settings: Settings, probe: Probe) -> str:
+    """The live group's name with the probe's and the start's: the same arguments give the same group, and another card
+    of the same name and version another one."""
     start = re.sub(r"[^A-Za-z0-9]+", "", settings.start_from or "")
-    return f"{settings.kafka_group}-replay-{probe}-v{version}-{start}"
+    return f"{settings.kafka_group}-replay-{probe.name}-v{probe.card.version}-{probe.digest[:8]}-{start}"

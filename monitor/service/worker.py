@@ -49,6 +49,7 @@ from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
 from storage.coordinates import Coordinates
 from storage.database import transact
+from storage.known import ScoredBy
 from storage.partitions import Days
 from storage.queries.messages import already_scored
 from storage.sources import lock_streams, place
@@ -88,6 +89,8 @@ class Policy:
     heartbeats: bool = True
     # Score a batch while the one before is stored. Off only where a benchmark compares.
     overlap: bool = True
+    # By which digests of these probes a message counts as scored; by default by any of an unknown one.
+    scored_by: tuple[ScoredBy, ...] = ()
 
 
 @dataclass
@@ -139,6 +142,7 @@ class Worker:
         self._parser = Parser(policy.parsing)
         self._heartbeat = HeartbeatWriter(engine, source) if policy.heartbeats else None
         self._stopping = False
+        self._scored_by = policy.scored_by or tuple(map(ScoredBy, policy.probe_names))
         self._started = self.progress_at = time.monotonic()
         self.tally = Tally()
         metrics.start_at_zero(probe=policy.probe_names)
@@ -203,15 +207,15 @@ class Worker:
         return self._mitigate(batch)
 
     def _without_known(self, parsed: list[ProcessedMessage]) -> list[ProcessedMessage]:
-        """Give each message its source name, and drop what is in the tables already with a score of every loaded probe:
-        redelivery costs no forward pass."""
+        """Give each message its source name, and drop what is in the tables already with a score of every loaded probe,
+        by its digest: redelivery costs no forward pass."""
 
         def look(connection: Connection) -> tuple[list[ProcessedMessage], set[Any]]:
             placed = place(connection, [each.place for each in parsed])
             batch = [each.placed(name) for each, name in zip(parsed, placed.names, strict=True)]
             readable = {(each.at, each.sha256) for each in batch if isinstance(each.parsed, WireMessage)}
             payloads = [(each.at, each.sha256) for each in batch]
-            return batch, already_scored(connection, payloads, self._policy.probe_names, readable, placed.known)
+            return batch, already_scored(connection, payloads, self._scored_by, readable, placed.known)
 
         batch, known = transact(self.engine, look)
         metrics.KNOWN_MESSAGES.inc(len(known))

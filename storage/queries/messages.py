@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, and_, case, func, literal, select, tuple_
 
 from storage.coordinates import Coordinates
-from storage.known import score_counts
+from storage.known import ScoredBy, score_counts
 from storage.schema import (
     alert_messages,
     alerts,
@@ -136,7 +136,7 @@ def histogram(connection: Connection, probe: str, version: int, days: int = 1) -
 def already_scored(
     connection: Connection,
     payloads: Sequence[tuple[Coordinates, str]],
-    probes: Sequence[str],
+    probes: Sequence[ScoredBy],
     readable: Collection[tuple[Coordinates, str]] = (),
     known: KnownMessages | None = None,
 ) -> set[tuple[Coordinates, str]]:
@@ -160,7 +160,7 @@ def already_scored(
     # Scores have their message's day, so only these days' partitions are searched.
     span = (min(days.values()), max(days.values()))
     counts = score_counts(connection, ((at.source, at.partition, at.offset) for at, _ in days), span, probes)
-    wanted = len(set(probes))
+    wanted = len({probe.name for probe in probes})
     return done | {(at, h) for at, h in days if counts.get((at.source, at.partition, at.offset, at.sub), 0) >= wanted}
 
 

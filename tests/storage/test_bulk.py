@@ -20,8 +20,8 @@ KEY = {"source": "s", "partition": 0, "offset": 0, "sub": 0, "day": DAY}
 
 
 def score_row(offset: int = 0, **more: Any) -> dict[str, Any]:
-    row = {**KEY, "offset": offset, "probe": "p", "probe_version": 1, "score": 0.5, "threshold": 1.0, "flagged": False}
-    return row | more
+    probe = {"probe": "p", "probe_digest": "d", "probe_version": 1}
+    return {**KEY, "offset": offset, **probe, "score": 0.5, "threshold": 1.0, "flagged": False} | more
 
 
 def message_row(**more: Any) -> dict[str, Any]:
@@ -70,6 +70,18 @@ def test_scores_keep_every_bit(module_engine: Engine, value: float) -> None:
 )
 def test_values_come_back_as_they_were(module_engine: Engine, column: str, value: Any) -> None:
     assert round_trip(module_engine, schema.messages, message_row(**{column: value}))[column] == value
+
+
+@settings(max_examples=50)
+@given(values=st.lists(st.none() | st.floats(allow_nan=False), max_size=5))
+@example(values=[None, math.inf, -math.inf, 0.1, 5e-324])
+def test_lists_of_numbers_keep_every_number_and_every_gap(module_engine: Engine, values: list[float | None]) -> None:
+    assert round_trip(module_engine, schema.scores, score_row(turn_scores=values))["turn_scores"] == values
+
+
+def test_a_number_that_is_none_within_a_list(engine: Engine) -> None:
+    (back,) = round_trip(engine, schema.scores, score_row(turn_scores=[math.nan]))["turn_scores"]
+    assert math.isnan(back)
 
 
 def test_nothing_is_inserted_for_no_rows(engine: Engine) -> None:

@@ -19,8 +19,13 @@ from tests.storage.test_database import differences, rules
 from tests.support.rows import at, held, message, partitions, score, stored, write
 
 TABLES = ("messages", "scores", "head_scores", "answers")
-# Of messages since 0007.
+# Of messages since 0007, and of both tables since 0008.
 NEW_COLUMNS = ("format", "trace_id", "rendered", "notes", "unread", "special_tokens", "partial", "windows")
+NEW_OF_MESSAGES = (*NEW_COLUMNS, "unreadable", "second_tokens")
+NEW_OF_SCORES = (
+    *("shadow", "reading", "turn_scores", "top_turn", "turn_new", "trajectory", "path_length"),
+    *("judge", "judge_by", "judge_at", "judge_reason"),
+)
 
 
 def migrate(engine: Engine, revision: str, *, down: bool = False) -> None:
@@ -86,9 +91,10 @@ def test_rows_survive_the_way_to_partitions_and_back(empty_engine: Engine) -> No
     migrate(empty_engine, "head")
     assert differences(empty_engine) == []
     now = contents(empty_engine)
-    assert {row.pop("shadow") for row in now["scores"]} == {None}
+    assert {row.pop(name) for row in now["scores"] for name in NEW_OF_SCORES} == {None}
     assert {row.pop("sub") for rows_ in now.values() for row in rows_} == {0}
-    assert {row.pop(name) for row in now["messages"] for name in NEW_COLUMNS} == {None}
+    assert {row.pop(name) for row in now["messages"] for name in NEW_OF_MESSAGES} == {None}
+    assert {row.pop("probe_digest") for name in ("scores", "head_scores") for row in now[name]} == {""}
     assert now == before
 
 
@@ -268,7 +274,6 @@ def test_messages_of_before_logs_keep_their_coordinates_and_are_known(empty_engi
     before = rules(empty_engine)
     fill_before_logs(empty_engine, [today - timedelta(days=n) for n in range(5)])
     migrate(empty_engine, "0007")
-    assert differences(empty_engine) == []
     assert [(r["name"], r["stream"], r["log"]) for r in stored(empty_engine, schema.sources)] == [
         ("another", "another", None),
         ("traffic", "traffic", None),
@@ -288,8 +293,11 @@ def test_messages_of_before_logs_keep_their_coordinates_and_are_known(empty_engi
         assert connection.execute(text("SELECT count(*) FROM messages")).scalar_one() == 8
 
 
-def test_a_server_with_too_few_locks_is_refused_before_anything_changes(empty_engine: Engine) -> None:
-    migrate(empty_engine, "0006")
+@pytest.mark.parametrize(("before", "after"), [("0006", "0007"), ("0007", "0008")])
+def test_a_server_with_too_few_locks_is_refused_before_anything_changes(
+    empty_engine: Engine, before: str, after: str
+) -> None:
+    migrate(empty_engine, before)
     setting = "current_setting('{}')::int"
     with empty_engine.connect() as connection:
         room = connection.execute(
@@ -307,7 +315,7 @@ def test_a_server_with_too_few_locks_is_refused_before_anything_changes(empty_en
                         f"FOR VALUES FROM ('{day}') TO ('{end}')"
                     )
                 )
-    before = rules(empty_engine)
+    found = rules(empty_engine)
     with pytest.raises(RuntimeError, match=r"set max_locks_per_transaction = \d+ in postgresql.conf"):
-        migrate(empty_engine, "0007")
-    assert rules(empty_engine) == before
+        migrate(empty_engine, after)
+    assert rules(empty_engine) == found

@@ -17,14 +17,14 @@ from storage.rollup import roll_up
 from storage.writer import BatchRows, register_probe, write_batch
 from tests.conftest import url_of
 from tests.support.at_once import at_once
-from tests.support.rows import message, score, write
+from tests.support.rows import digest_of, message, score, write
 
 
 @pytest.fixture(autouse=True)
 def _registered(engine: Engine) -> None:
     with engine.begin() as connection:
         for name in ("drift", "heads"):
-            register_probe(connection, name, 1, "hash", {})
+            register_probe(connection, digest_of(name), name, 1, "hash", {})
 
 
 def back(engine: Engine, interval: str) -> None:
@@ -139,6 +139,78 @@ def test_many_at_once_count_each_score_once(engine: Engine) -> None:
         own.dispose()
     assert [n for _, n, _, _ in totals(engine)] == [50, 50]
     assert sum(done) == 50
+
+
+def card(tail: Any) -> dict[str, Any]:
+    return {"calibration": {"threshold": 0.5, "tail": tail}}
+
+
+def test_two_digests_of_a_name_have_sums_of_their_own(engine: Engine) -> None:
+    with engine.begin() as connection:
+        register_probe(connection, "d1", "drift", 1, "hash", card([[0.95, 0.2], [0.99, 0.4], [0.999, 0.6]]))
+        register_probe(connection, "d2", "drift", 1, "hash", card([[0.999, 0.1]]))
+    rows = BatchRows([message(n) for n in range(8)])
+    # What is at a quantile is not above it.
+    for n, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)):
+        rows.scores.append(score(n, value, probe_digest="d1", heads=((1, 1, value),)))
+        rows.scores.append(score(n, value, probe_digest="d2", heads=((1, 1, -1.0),)))
+    rows.scores += [score(7, 0.9, probe_digest=""), score(7, 0.9, probe_digest="never-registered")]
+    write(engine, rows)
+    back(engine, "1 minute")
+    assert roll_up(engine) == 16
+    sums = ask(
+        engine,
+        "SELECT probe_digest, n, round(total::numeric, 6)::float8, over95, over99, over999 FROM score_rollups "
+        "WHERE minutes = 60 ORDER BY 1",
+    )
+    assert sums == [
+        ("", 1, 0.9, 0, 0, 0),
+        ("d1", 7, 2.8, 5, 3, 1),
+        ("d2", 7, 2.8, 0, 0, 6),
+        ("never-registered", 1, 0.9, 0, 0, 0),
+    ]
+    assert ask(engine, "SELECT probe_digest, sum(n) FROM score_histograms GROUP BY 1 ORDER BY 1") == [
+        ("", 1),
+        ("d1", 7),
+        ("d2", 7),
+        ("never-registered", 1),
+    ]
+    heads = "SELECT probe_digest, round(total::numeric, 6)::float8 FROM head_rollups ORDER BY 1"
+    assert ask(engine, heads) == [("d1", 2.8), ("d2", -7.0)]
+    # A second time they are added.
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE rollup_state SET until = until - interval '30 seconds'"))
+    write(engine, BatchRows([message(9)], [score(9, 0.5, probe_digest="d1")]))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE scores SET created_at = now() - interval '15 seconds' WHERE \"offset\" = 9"))
+    assert roll_up(engine) == 1
+    over = "SELECT sum(over95), sum(over99), sum(over999) FROM score_rollups WHERE minutes = 60 AND probe_digest = 'd1'"
+    assert ask(engine, over) == [(6, 4, 1)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"calibration": None},
+        {"calibration": []},
+        card(None),
+        card("high"),
+        card({"0.95": 0.1}),
+        card([]),
+        card([0.95, 0.1]),
+        card([[0.95]]),
+        card([[0.95, "0.1"], [0.99, None], [0.999, [0.1]]]),
+        card([["0.95", 0.1]]),
+    ],
+)
+def test_a_card_without_a_tail_counts_nothing_above_it(engine: Engine, odd: Any) -> None:
+    with engine.begin() as connection:
+        register_probe(connection, "odd", "drift", 1, "hash", odd)
+    write(engine, BatchRows([message(1)], [score(1, probe_digest="odd")]))
+    back(engine, "1 minute")
+    assert roll_up(engine) == 1
+    assert ask(engine, "SELECT DISTINCT n, over95, over99, over999 FROM score_rollups") == [(1, 0, 0, 0)]
 
 
 def test_a_probe_that_nobody_registered_and_a_message_under_another_payload(engine: Engine) -> None:

@@ -14,10 +14,13 @@ from sqlalchemy import Engine, delete, select
 
 from storage import schema
 from storage.coordinates import Coordinates, clean
+from storage.known import ScoredBy
 from storage.queries.messages import already_scored, scored_messages, status_counts, stored_answers
 from storage.sources import CONFLICT
-from storage.writer import AnswerRow, BatchRows, MessageRow, register_probe
-from tests.support.rows import DAY, at, counts, message, score, stored, write
+from storage.writer import AnswerRow, BatchRows, MessageRow, WindowRow, register_probe
+from tests.support.rows import DAY, at, counts, digest_of, message, score, stored, write
+
+DRIFT = ScoredBy("drift", digest_of("drift"))
 
 
 def batch(n: int = 3) -> BatchRows:
@@ -198,7 +201,7 @@ def test_any_text_goes_into_every_text_column(module_engine: Engine, texts: list
     with module_engine.connect() as connection:
         row = connection.execute(select(schema.messages).where(schema.messages.c.source == place.source)).one()
         answers = stored_answers(connection, place.source, "plain")
-        assert already_scored(connection, [(place, "sha")], ["drift"]) == {(place, "sha")}
+        assert already_scored(connection, [(place, "sha")], [DRIFT]) == {(place, "sha")}
     got = (row.reason, row.message_id, row.tenant, row.user_id, row.model, row.conversation_id)
     assert got == tuple(map(clean, texts[1:7]))
     assert row.text == {"messages": [{"role": "user", "content": clean(tenant)}]}
@@ -228,9 +231,9 @@ def test_what_is_known_already(engine: Engine) -> None:
     write(engine, BatchRows([*rows, message(4)], [score(0), score(0, probe="second"), score(4)]))
     places = [(at(i), "aa") for i in range(6)] + [(at(0), "other")]
     with engine.connect() as connection:
-        one = already_scored(connection, places, ["drift"])
-        two = already_scored(connection, places, ["drift", "second"])
-        assert already_scored(connection, [], ["drift"]) == set()
+        one = already_scored(connection, places, [DRIFT])
+        two = already_scored(connection, places, [DRIFT, ScoredBy("second", digest_of("second"))])
+        assert already_scored(connection, [], [DRIFT]) == set()
     assert {p.offset for p, _ in one} == {0, 1, 2, 4}
     assert (at(0), "other") not in one
     assert {p.offset for p, _ in two} == {0, 1, 2}
@@ -246,12 +249,65 @@ def test_a_conflicting_row_does_not_show_as_scored(engine: Engine) -> None:
         assert status_counts(connection, "elsewhere") == {}
 
 
-def test_a_probe_is_registered_once(engine: Engine) -> None:
+def test_a_probe_is_registered_once_by_its_digest(engine: Engine) -> None:
     with engine.begin() as connection:
-        register_probe(connection, "drift", 1, "first", {"a": 1})
-        register_probe(connection, "drift", 1, "second", {"a": 2})
-        register_probe(connection, "drift", 2, "third", {"a": 3})
-    assert [r["safetensors_sha256"] for r in stored(engine, schema.probes)] == ["first", "third"]
+        register_probe(connection, "a1", "drift", 1, "first", {"a": 1})
+        register_probe(connection, "a1", "drift", 1, "first", {"a": 1, "created": "later"})
+        # The same name and version over another card.
+        register_probe(connection, "b2", "drift", 1, "second", {"a": 2})
+        register_probe(connection, "c3", "drift", 2, "third", {"a": 3})
+    rows = [(r["digest"], r["version"], r["safetensors_sha256"], r["card"]) for r in stored(engine, schema.probes)]
+    assert rows == [("a1", 1, "first", {"a": 1}), ("b2", 1, "second", {"a": 2}), ("c3", 2, "third", {"a": 3})]
+
+
+def test_two_versions_of_a_probe_score_the_same_message(engine: Engine) -> None:
+    first = score(0, 0.9, probe_digest="d1", heads=((1, 1, 0.5),))
+    second = replace(first, probe_digest="d2", probe_version=2, score=0.1, heads=((1, 1, 0.25),))
+    windows = [WindowRow(at(0), "drift", 0, 0, 9, 0.5, row.probe_digest) for row in (first, second)]
+    assert write(engine, BatchRows([message(0)], [first], windows=windows[:1])).scores == (first,)
+    assert write(engine, BatchRows([message(0)], [first, second], windows=windows)).scores == (second,)
+    assert [(r["probe_digest"], r["probe_version"], r["score"]) for r in stored(engine, schema.scores)] == [
+        ("d1", 1, 0.9),
+        ("d2", 2, 0.1),
+    ]
+    assert [(r["probe_digest"], r["score"]) for r in stored(engine, schema.head_scores)] == [("d1", 0.5), ("d2", 0.25)]
+    assert [r["probe_digest"] for r in stored(engine, schema.window_scores)] == ["d1", "d2"]
+
+
+def test_a_score_of_before_digests_is_not_counted_again(engine: Engine) -> None:
+    """An alert counts each score once: the upgrade must not make a known one new."""
+    write(engine, BatchRows([message(0), message(1)], [score(0, probe_digest="")]))
+    known, other = score(0, probe_digest="d1"), score(0, probe_digest="e", probe="second")
+    later = replace(known, probe_version=2, probe_digest="d2")
+    assert write(engine, BatchRows([message(0)], [known, other])).scores == (other,)
+    assert write(engine, BatchRows([message(0)], [known, other, later])).scores == (later,)
+    # A message that had no score then, and a replay, which opens no alert.
+    fresh = score(1, probe_digest="d1")
+    assert write(engine, BatchRows([message(1)], [fresh])).scores == (fresh,)
+    replayed = replace(known, shadow=True)
+    assert write(engine, BatchRows([message(0)], [replayed])).scores == (replayed,)
+
+
+def test_what_is_known_of_a_conversation_and_of_readings_is_stored(engine: Engine) -> None:
+    about: dict[str, Any] = {
+        "reading": "base64",
+        "turn_scores": (0.25, None, 0.75),
+        "top_turn": 2,
+        "turn_new": True,
+        "trajectory": 0.5,
+        "path_length": 3.5,
+        "judge": "waiting",
+    }
+    write(engine, BatchRows([message(0, unreadable=0.25, second_tokens=40), message(1)], [score(0, **about), score(1)]))
+    first, second = stored(engine, schema.scores)
+    assert {name: first[name] for name in about} == about | {"turn_scores": [0.25, None, 0.75]}
+    assert {second[name] for name in (*about, "judge_by", "judge_at", "judge_reason")} == {None}
+    assert [(r["unreadable"], r["second_tokens"]) for r in stored(engine, schema.messages)] == [
+        (0.25, 40),
+        (None, None),
+    ]
+    with pytest.raises(Exception, match="ck_scores_judge"):
+        write(engine, BatchRows([message(2)], [score(2, judge="maybe")]))
 
 
 def test_a_day_from_before_is_kept(engine: Engine) -> None:

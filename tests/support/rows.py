@@ -25,7 +25,13 @@ def message(offset: int, sha256: str = "aa", status: str = "scored", **more: Any
     return MessageRow(at(offset), sha256, more.pop("day", DAY), status, **more)
 
 
+def digest_of(probe: str, version: int = 1) -> str:
+    """The digest of a probe in tests that need no card: `score` has it, and it is registered where the test asks."""
+    return f"digest-of-{probe}-{version}"
+
+
 def score(offset: int, value: float = 0.9, probe: str = "drift", threshold: float = 0.5, **more: Any) -> ScoreRow:
+    more = {"probe_digest": digest_of(probe), **more}
     return ScoreRow(at(offset), probe, 1, value, threshold, value > threshold, **more)
 
 

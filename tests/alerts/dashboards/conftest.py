@@ -9,7 +9,7 @@ from storage.coordinates import Coordinates
 from storage.partitions import utc_today
 from storage.writer import BatchRows, MessageRow, ScoreRow, write_batch
 from tests.conftest import _database, _fresh_name
-from tests.support.web.dashboard_rows import QUIET, write_production
+from tests.support.web.dashboard_rows import DRIFT, QUIET, write_production
 
 
 @pytest.fixture(scope="package")
@@ -40,7 +40,8 @@ def _read_in_part(engine: Engine) -> None:
     )
     later = Coordinates("audit/2026.03@2", 3, 7, 12)
     third = MessageRow(later, "cd" * 32, utc_today(), "scored", message_id="third", tenant="shop")
-    scores = [ScoreRow(row.at, "drift", 1, value, 0.5, False) for row, value in ((second, -0.2), (third, -0.3))]
+    values = ((second, -0.2), (third, -0.3))
+    scores = [ScoreRow(row.at, "drift", 1, value, 0.5, False, probe_digest=DRIFT) for row, value in values]
     with engine.begin() as connection:
         write_batch(connection, BatchRows([second, third], scores))
         connection.execute(text("UPDATE messages SET partial = 'length', windows = 4 WHERE status = 'truncated'"))

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, text
 from monitor.service import rollup_loop
 from monitor.service.rollup_loop import rolling_up
 from storage.writer import BatchRows, register_probe
-from tests.support.rows import message, score, write
+from tests.support.rows import digest_of, message, score, write
 
 
 def rolled(engine: Engine) -> int:
@@ -30,7 +30,7 @@ def until(done: object, seconds: float = 20) -> None:
 
 def test_scores_arrive_while_it_runs(engine: Engine) -> None:
     with engine.begin() as connection:
-        register_probe(connection, "drift", 1, "hash", {})
+        register_probe(connection, digest_of("drift"), "drift", 1, "hash", {})
     write(engine, BatchRows([message(1)], [score(1)]))
     with engine.begin() as connection:
         connection.execute(text("UPDATE scores SET created_at = now() - interval '1 minute'"))

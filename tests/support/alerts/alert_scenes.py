@@ -19,7 +19,7 @@ from storage.partitions import utc_today
 from storage.schema import audit, rule_states, workers
 from storage.writer import BatchRows, register_probe
 from tests.support.alerts.alert_rows import all_alerts, all_outbox, flagged, open_alerts
-from tests.support.rows import message, score, write
+from tests.support.rows import digest_of, message, score, write
 
 ANNA = Actor("anna", "cli", "laptop")
 HOUR = timedelta(hours=1)
@@ -61,7 +61,7 @@ def scored(
     found = [score(n, value, probe, shadow=shadow) for n in offsets] if status == "scored" else []
     write(engine, BatchRows(rows, found))
     with engine.begin() as connection:
-        register_probe(connection, probe, 1, "hash", card or {})
+        register_probe(connection, digest_of(probe), probe, 1, "hash", card or {})
         for table, column in (("scores", "created_at"), ("messages", "ingested_at")):
             where = '"offset" BETWEEN :first AND :last'
             connection.execute(

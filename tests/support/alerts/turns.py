@@ -11,6 +11,7 @@ from alerts.rules.model import Flagged, ThresholdRule
 from storage.coordinates import Coordinates
 from storage.partitions import utc_today
 from storage.writer import BatchRows, MessageRow, ScoreRow, write_batch
+from tests.support.rows import digest_of
 
 # (offset, conversation, tenant, score); flagged above 0.5.
 Turn = tuple[int, str | None, str | None, float]
@@ -29,7 +30,7 @@ def take(
         at = Coordinates("topic", 0, n, sub)
         names = {"message_id": f"m{n}", "tenant": tenant, "model": "smol", "conversation_id": conversation}
         batch.messages.append(MessageRow(at, f"s{n}.{sub}", today, "scored", **names))  # type: ignore[arg-type]
-        batch.scores.append(ScoreRow(at, "drift", 1, value, 0.5, value > 0.5))
+        batch.scores.append(ScoreRow(at, "drift", 1, value, 0.5, value > 0.5, probe_digest=digest_of("drift")))
         if value > 0.5:
             flagged.append(Flagged("drift", value, 0.5, tenant, "smol", at, f"m{n}", conversation, today))
     with engine.begin() as connection:

@@ -16,7 +16,7 @@ from monitor.stream.wire import WireMessage
 
 NAME = "stub"
 THRESHOLD = 0.8
-PROBE: Any = SimpleNamespace(name=NAME, card=SimpleNamespace(name=NAME, version=1, threshold=THRESHOLD))
+PROBE: Any = SimpleNamespace(name=NAME, digest="", card=SimpleNamespace(name=NAME, version=1, threshold=THRESHOLD))
 
 
 def score_of(message_id: str) -> float:

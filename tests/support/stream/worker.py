@@ -31,6 +31,7 @@ from probes.evaluation import Interval
 from probes.identity import reference_scores
 from probes.model.load import ChatModel, load_chat_model
 from probes.scoring import Reader, Scorer, Scores, score_all
+from storage.known import ScoredBy
 from storage.writer import register_probe
 from tests.support.models.tiny import tiny_model, tiny_tokenizer
 
@@ -128,12 +129,13 @@ def run_worker(
     """One file through one worker, from its first line to its last."""
     with engine.begin() as connection:
         for probe in probes:
-            register_probe(connection, probe.name, 1, "hash", {})
+            register_probe(connection, probe.digest, probe.name, 1, "hash", {})
     source = JsonLines(str(path), name="stream", max_bytes=max_bytes)
     scorer = BatchScorer(chat, probes, token_budget=256, max_tokens=MAX_TOKENS, skip_over_long=over_long == "skip")
     settings = Policy(
         probe_names=tuple(p.name for p in probes),
         model="tiny",
+        scored_by=tuple(ScoredBy(p.name, p.digest) for p in probes),
         **{"destinations": ("console",), "batch_messages": 8, **policy},
     )
     opened: list[Opened] = []

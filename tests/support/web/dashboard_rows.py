@@ -18,11 +18,12 @@ from storage.coordinates import Coordinates
 from storage.partitions import ensure_ahead, utc_today
 from storage.rollup import roll_up
 from storage.writer import AnswerRow, BatchRows, MessageRow, ScoreRow, register_probe, write_batch
-from tests.support.rows import at
+from tests.support.rows import at, digest_of
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 QUIET, LOUD = 60, 12
 THRESHOLD = 0.5
+DRIFT, HEADS = digest_of("drift"), digest_of("heads", 2)
 TENANTS = ("shop", "bank", None)
 TEXT = {"prompt": "what is shown because it was stored"}
 
@@ -81,9 +82,9 @@ def write_production(engine: Engine) -> None:
                 attributes={"k": 1},
             )
         )
-        batch.scores.append(ScoreRow(at(n), "drift", 1, value, THRESHOLD, value > THRESHOLD))
+        batch.scores.append(ScoreRow(at(n), "drift", 1, value, THRESHOLD, value > THRESHOLD, probe_digest=DRIFT))
         heads = ((0, 1, value / 2), (0, 3, 0.1), (2, 1, -value))
-        batch.scores.append(ScoreRow(at(n), "heads", 2, value, 5.0, False, heads))
+        batch.scores.append(ScoreRow(at(n), "heads", 2, value, 5.0, False, heads, probe_digest=HEADS))
         if loud:
             flagged.append(
                 Flagged("drift", value, THRESHOLD, tenant, "tiny", Coordinates("topic", 0, n), f"loud-{number}")
@@ -93,8 +94,8 @@ def write_production(engine: Engine) -> None:
     batch.answers.append(AnswerRow(at(QUIET), "plain", 4, text="the plain answer", text_sha256="a"))
     batch.answers.append(AnswerRow(at(QUIET), "mitigated", 5, "ablate", "the mild answer", "b"))
     with engine.begin() as connection:
-        register_probe(connection, "drift", 1, "hash", card())
-        register_probe(connection, "heads", 2, "hash", {})
+        register_probe(connection, DRIFT, "drift", 1, "hash", card())
+        register_probe(connection, HEADS, "heads", 2, "hash", {})
         write_batch(connection, batch)
         record_flagged(connection, flagged, ("pager",))
     _spread(engine)

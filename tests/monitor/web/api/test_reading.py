@@ -181,14 +181,17 @@ def test_coordinates_that_cannot_be(read: Client, path: str, field: str, said: s
 
 def test_probes_with_their_cards_and_no_text(engine: Engine, read: Client) -> None:
     name = next(iter(shipped_probes()))
-    card = load_probe(name).card
+    probe = load_probe(name)
+    card = probe.card
     texts = [m["content"] for reference in card.references for m in reference.messages]
     assert texts
     with engine.begin() as connection:
         stored = card.model_dump(mode="json")
-        register_probe(connection, card.name, card.version, card.safetensors_sha256, stored)
-        register_probe(connection, "zz", 1, "hash", {"references": [CANARY], "examples": [CANARY], "units": "gaps"})
-        register_probe(connection, "zz", 2, "hash", {})
+        register_probe(connection, probe.digest, card.name, card.version, card.safetensors_sha256, stored)
+        register_probe(
+            connection, "z1", "zz", 1, "hash", {"references": [CANARY], "examples": [CANARY], "units": "gaps"}
+        )
+        register_probe(connection, "z2", "zz", 2, "hash", {})
     answer = read.ask("GET", "/probes", 200)
     first, second, third = answer.json()
     assert (first["name"], first["version"]) == (card.name, card.version)

@@ -21,7 +21,7 @@ from storage.writer import AnswerRow, BatchRows, MessageRow, WindowRow, register
 from tests.monitor.web.ui.test_pages import browsing, words
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import audit_rows
-from tests.support.rows import at, message, score, write
+from tests.support.rows import at, digest_of, message, score, write
 from tests.support.web.api import token
 
 TOOL = {"type": "function", "function": {"name": "run_shell", "description": "runs a command", "parameters": {}}}
@@ -137,7 +137,7 @@ def test_no_json_breaks_it(
 )
 def test_a_card_of_another_form_has_pages(engine: Engine, browser: TestClient, card: dict[str, Any]) -> None:
     with engine.begin() as connection:
-        register_probe(connection, "odd", 1, "hash", card)
+        register_probe(connection, "digest", "odd", 1, "hash", card)
     assert browser.get("/probes").status_code == 200
     assert browser.get("/probes/odd").status_code == 200
 
@@ -295,7 +295,7 @@ def test_links_to_a_message_of_a_record(engine: Engine, browser: TestClient) -> 
     place = Coordinates("topic", 0, 7, 3)
     flagged_score = replace(score(7, 0.9), at=place)
     with engine.begin() as connection:
-        register_probe(connection, "drift", 1, "hash", {})
+        register_probe(connection, digest_of("drift"), "drift", 1, "hash", {})
     write(engine, BatchRows([replace(kept(None), at=place)], [flagged_score]))
     assert 'href="/messages/topic/0/7.3"' in browser.get("/").text
 

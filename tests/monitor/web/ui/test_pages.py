@@ -251,7 +251,7 @@ def test_a_probe_and_its_card(engine: Engine, browser: TestClient) -> None:
 )
 def test_a_card_that_says_little(engine: Engine, browser: TestClient, card: dict[str, Any]) -> None:
     with engine.begin() as connection:
-        register_probe(connection, "bare", 1, "hash", card)
+        register_probe(connection, "digest", "bare", 1, "hash", card)
     assert "Threshold not calibrated" in words(browser.get("/probes").text)
     assert "Threshold not calibrated" in words(browser.get("/probes/bare").text)
 
