@@ -105,8 +105,9 @@ class ControlTokens:
         pattern = self._pattern
         if pattern is None:
             return False
-        near = max(0, place - max(map(len, self.names)))
-        return any(found.start() < place < found.end() for found in pattern.finditer(text, near))
+        longest = max(map(len, self.names))
+        near = pattern.finditer(text, max(0, place - longest), place + longest)
+        return any(found.start() < place < found.end() for found in near)
 
     def _renamed(self, name: str) -> str:
         return f"{self._secret}{self.names.index(name)}z"

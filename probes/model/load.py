@@ -164,16 +164,18 @@ class ChatModel:
 
     def prompt_ids(self, rendered: Rendered) -> list[int]:
         """Token ids of a conversation up to where the reply starts, its control tokens as `special_tokens` says."""
-        if self.special_tokens == "as_text" and self._control.found_in([rendered.turns, rendered.tools]):
+        if self._as_text(rendered):
             turns, tools = self._control.mark(rendered.turns), self._control.mark(rendered.tools)
             return self._control.marked_ids(self._template.text(turns, tools))
         return self.token_ids(rendered.text)
 
     def prompt_tokens(self, rendered: Rendered, parts: Sequence[Sequence[Part]] | None = None) -> PromptTokens:
         """`prompt_ids`, and which of them are a turn's own (`probes.model.spans`); `parts` says what a turn is."""
-        as_text = self.special_tokens == "as_text" and self._control.found_in([rendered.turns, rendered.tools])
-        found = self._finder.tokens(rendered, as_text=as_text, parts=parts)
-        return found or PromptTokens(self.prompt_ids(rendered), None)
+        found = self._finder.tokens(rendered, as_text=self._as_text(rendered), parts=parts)
+        return found or PromptTokens(self.prompt_ids(rendered), turns=None)
+
+    def _as_text(self, rendered: Rendered) -> bool:
+        return self.special_tokens == "as_text" and self._control.found_in([rendered.turns, rendered.tools])
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a text that somebody wrote, such as a response, with no template around it."""
@@ -189,8 +191,7 @@ class ChatModel:
         """Token ids of an already rendered text; nothing is added to it."""
         if self._fast.known:
             return list(self._fast.encoding(text).ids)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def tokenised(self, text: str) -> TokenisedText | DecodedText:
         """A text that somebody wrote, to be cut at its tokens; they are those of `text_ids`."""
@@ -253,7 +254,8 @@ def load_chat_model(
     logging.disable_progress_bar()
     # transformers warns of its own attribute whenever PEFT switches an adapter.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    place = torch.device(_pick_device(device))
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch.device(here if device == "auto" else device)
     numbers = _pick_dtype(dtype, place)
     source = builtin.resolve(name, state, progress)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -323,12 +325,6 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
     chat.use(spec.name)
     lora.set_scale(chat.model, spec.name, spec.scale)
     chat.layout = find_layout(chat.model)
-
-
-def _pick_device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _pick_dtype(dtype: str, device: torch.device) -> torch.dtype:

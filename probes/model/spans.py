@@ -44,6 +44,8 @@ _REASONING = re.compile(r"</?think>")
 _MOST_SEARCHED = 64
 
 Turns = Sequence[Mapping[str, Any]]
+# A mark's number and kind (`a` opens, `z` closes), and its place in the text without marks.
+_Mark = tuple[int, str, int]
 # What a pair of marks belongs to: turn, role, and which of its tool calls (-1: its content).
 _Spot = tuple[int, str, int]
 
@@ -75,6 +77,17 @@ class PromptTokens:
     ids: list[int]
     turns: tuple[TurnSpan, ...] | None
     lost: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """What is looked for where: `make` renders turns and tools as `text` was rendered."""
+
+    rendered: Rendered
+    text: str
+    make: Callable[[Turns, Turns], str]
+    wanted: Sequence[Sequence[Part]]
+    as_text: bool
 
 
 def role_of(turn: Mapping[str, Any]) -> str:
@@ -125,40 +138,31 @@ class TurnFinder:
             encoding = self._tokenizer.encoding(text)
             ids = list(encoding.ids)
         wanted = _parts(rendered.sent) if parts is None else parts
-        places = self._places(rendered, text, make, wanted, as_text)
+        places = self._places(_Prompt(rendered, text, make, wanted, as_text))
         offsets = encoding.offsets
         spans = [TurnSpan(p.turn, p.role, *_token_range(offsets, p.start, p.stop)) for p in places]
         turns = tuple(span for span in spans if span.start < span.stop)
         lost = {p.turn for of_turn in wanted for p in of_turn} - {span.turn for span in turns}
         return PromptTokens(ids, turns, tuple(sorted(lost)))
 
-    def _places(
-        self,
-        rendered: Rendered,
-        text: str,
-        make: Callable[[Turns, Turns], str],
-        wanted: Sequence[Sequence[Part]],
-        as_text: bool,
-    ) -> list[Part]:
-        if not any(wanted):
+    def _places(self, prompt: _Prompt) -> list[Part]:
+        if not any(prompt.wanted):
             return []
         for find in (self._by_edges, self._by_middles):
             try:
-                found = find(rendered, text, make, wanted, as_text)
+                found = find(prompt)
             except ModelError:  # a template may refuse what it does not know
                 continue
             if found is not None:
                 return found
-        return _by_search(rendered.sent, text, wanted)
+        return _by_search(prompt)
 
     def _marked(self, number: int, kind: str) -> str:
         return f"{self._secret}{number}{kind}"
 
-    def _rendered_again(
-        self, rendered: Rendered, turns: Turns, text: str, make: Callable[[Turns, Turns], str]
-    ) -> list[tuple[int, str, int]] | None:
-        """Each mark's number and kind with its place in the text; None where the text without them is another."""
-        made = make(*form_of(turns, rendered.sent_tools, rendered.steps)[:2])
+    def _marks(self, prompt: _Prompt, turns: Turns) -> list[_Mark] | None:
+        """Where the marks are in the text; None where the template makes another text of marked turns."""
+        made = prompt.make(*form_of(turns, prompt.rendered.sent_tools, prompt.rendered.steps)[:2])
         pieces, marks, end, length = [], [], 0, 0
         for found in self._mark.finditer(made):
             piece = made[end : found.start()]
@@ -167,19 +171,12 @@ class TurnFinder:
             marks.append((int(found[1]), found[2], length))
             end = found.end()
         pieces.append(made[end:])
-        return marks if "".join(pieces) == text else None
+        return marks if "".join(pieces) == prompt.text else None
 
-    def _by_edges(
-        self,
-        rendered: Rendered,
-        text: str,
-        make: Callable[[Turns, Turns], str],
-        wanted: Sequence[Sequence[Part]],
-        _as_text: bool,
-    ) -> list[Part] | None:
+    def _by_edges(self, prompt: _Prompt) -> list[Part] | None:
         spots: list[_Spot] = []
 
-        def around(content: str, of: Sequence[Part], call: int = -1) -> str:
+        def around(content: str, of: Sequence[Part], call: int) -> str:
             made, end = [], 0
             for part in of:
                 opening, closing = self._marked(len(spots), "a"), self._marked(len(spots), "z")
@@ -188,37 +185,29 @@ class TurnFinder:
                 end = part.stop
             return "".join([*made, content[end:]])
 
-        turns = [_with_marks(turn, of, around) for turn, of in zip(rendered.sent, wanted, strict=True)]
-        marks = self._rendered_again(rendered, turns, text, make)
-        if marks is None:
-            return None
-        return _joined(marks, spots)
+        turns = [_with_marks(turn, of, around) for turn, of in zip(prompt.rendered.sent, prompt.wanted, strict=True)]
+        marks = self._marks(prompt, turns)
+        return None if marks is None else _joined(marks, spots)
 
-    def _by_middles(
-        self,
-        rendered: Rendered,
-        text: str,
-        make: Callable[[Turns, Turns], str],
-        wanted: Sequence[Sequence[Part]],
-        as_text: bool,
-    ) -> list[Part] | None:
-        turns, middles = [], {}
-        for number, (turn, of) in enumerate(zip(rendered.sent, wanted, strict=True)):
+    def _by_middles(self, prompt: _Prompt) -> list[Part] | None:
+        turns, middles, sent = [], {}, prompt.rendered.sent
+        for number, (turn, of) in enumerate(zip(sent, prompt.wanted, strict=True)):
             content = turn.get("content")
             if of and isinstance(content, str):
                 middle = (of[0].start + of[-1].stop) // 2
-                while as_text and self._control.breaks(content, middle):
+                while prompt.as_text and self._control.breaks(content, middle):
                     middle -= 1
                 middles[number] = middle
                 turn = {**turn, "content": f"{content[:middle]}{self._marked(number, 'a')}{content[middle:]}"}
             turns.append(turn)
-        marks = self._rendered_again(rendered, turns, text, make)
+        marks = self._marks(prompt, turns)
         if marks is None:
             return None
-        places = []
-        for number, _, place in marks:
-            places += list(_around(text, place, rendered.sent[number]["content"], middles[number], wanted[number]))
-        return places
+        return [
+            part
+            for number, _, place in marks
+            for part in _around(prompt.text, place, sent[number]["content"], middles[number], prompt.wanted[number])
+        ]
 
 
 def _parts(turns: Turns) -> list[list[Part]]:
@@ -295,7 +284,7 @@ def _leaves(value: Any, whole: Callable[[str], str]) -> Any:
     return value
 
 
-def _joined(marks: Sequence[tuple[int, str, int]], spots: Sequence[_Spot]) -> list[Part]:
+def _joined(marks: Sequence[_Mark], spots: Sequence[_Spot]) -> list[Part]:
     """Ranges between pairs of marks; those of one content or call are one, unless a pair comes again."""
     places: list[Part] = []
     broken: set[int] = set()
@@ -334,12 +323,13 @@ def _around(text: str, place: int, content: str, middle: int, of: Sequence[Part]
             return
 
 
-def _by_search(turns: Turns, text: str, wanted: Sequence[Sequence[Part]]) -> list[Part]:
+def _by_search(prompt: _Prompt) -> list[Part]:
     """Contents that are in the text exactly once, and over no other's."""
+    turns, text = prompt.rendered.sent, prompt.text
     if len(turns) > _MOST_SEARCHED:
         return []
     found: dict[int, list[Part]] = defaultdict(list)
-    for number, (turn, of) in enumerate(zip(turns, wanted, strict=True)):
+    for number, (turn, of) in enumerate(zip(turns, prompt.wanted, strict=True)):
         content = turn.get("content")
         needle = content[of[0].start : of[-1].stop] if of and isinstance(content, str) else ""
         if needle and text.count(needle) == 1:

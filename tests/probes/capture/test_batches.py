@@ -5,8 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.capture.batches import Encoded, batches, collate, encode
+from probes.capture.aggregation import SPANS, Span
+from probes.capture.batches import Encoded, batches, collate, encode, nothing_of
+from probes.errors import ProbesError
 from probes.model.load import ChatModel
+from tests.probes.model.templates import CHATML, chat_with
 from tests.support.models.tiny import shared_chat, user
 
 CPU = torch.device("cpu")
@@ -81,3 +84,83 @@ def test_padding_is_on_the_right_and_counted_by_no_mask() -> None:
     assert batch.response.tolist() == [[False, False, True], [False, False, False]]
     assert batch.tokens == 4
     assert batch.rows == (0, 1)
+
+
+# Spans
+
+TURNS = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "developer", "content": "Be brief."},
+    {"role": "user", "content": "One"},
+    {"role": "assistant", "content": "Two"},
+    {"role": "critic", "content": "Three"},
+    {"role": "tool", "content": "Four"},
+    {"role": "user", "content": "Five"},
+    {"role": "function", "content": "Six"},
+    {"role": "user", "content": "  "},
+]
+SAID: dict[Span, str] = {
+    "user": "OneThreeFive",
+    "last_user": "Five",
+    "system": "Be kind.Be brief.",
+    "tool": "FourSix",
+    "response": "Yes",
+}
+
+
+def said(chat: ChatModel, encoded: Encoded, span: Span) -> str:
+    batch = collate([Encoded((1, 2, 3), 3, spans="known"), encoded, encode(chat, user("x" * 300), spans=True)], CPU)
+    text: str = chat.tokenizer.decode(batch.ids[1][batch.span(span)[1]])
+    return text
+
+
+def test_a_span_is_its_turns_own_tokens() -> None:
+    chat = chat_with(CHATML)
+    encoded = encode(chat, TURNS, "Yes", spans=True)
+    assert {span: said(chat, encoded, span) for span in SPANS if span != "prompt"} == SAID
+    assert said(chat, encoded, "prompt") == chat.render(TURNS)
+    batch = collate([encode(chat, user("Hi"), spans=True), encoded], CPU)
+    assert all(not (batch.span(s) & ~batch.prompt).any() for s in SPANS if s != "response")
+    for span in SPANS:
+        turns = batch.turn_of(span)[1]
+        assert not (turns[~batch.span(span)[1]] >= 0).any()
+        named = {t: chat.tokenizer.decode(batch.ids[1][turns == t]) for t in sorted(set(turns.tolist())) if t >= 0}
+        assert "".join(named.values()) == {"prompt": "".join(t["content"] for t in TURNS).strip(), "response": ""}.get(
+            span, SAID.get(span, "")
+        )
+        assert all(TURNS[t]["content"] == text for t, text in named.items())
+
+
+def test_a_span_that_a_message_lacks_is_empty_and_says_why() -> None:
+    chat = chat_with(CHATML)
+    alone = encode(chat, user("Hi"), spans=True)
+    assert nothing_of(alone, "user") is None
+    assert nothing_of(alone, "last_user") is None
+    assert nothing_of(alone, "prompt") is None
+    assert nothing_of(alone, "response") == "the message has no response"
+    assert nothing_of(alone, "tool") == "the message has no text of a tool turn"
+    silent = encode(chat, [{"role": "assistant", "content": "Hi"}, *user(" ")], spans=True)
+    assert nothing_of(silent, "last_user") == "the message has no text of a user turn"
+    assert not collate([silent], CPU).span("user").any()
+    cut = encode(chat, [*user("Hi"), {"role": "assistant", "content": "x" * 200}], None, 100, spans=True)
+    assert nothing_of(cut, "user") == "the message has no text of a user turn within the limit"
+    assert nothing_of(cut, "prompt") is None
+
+
+def test_turns_that_were_not_asked_for_are_no_empty_span(chat: ChatModel) -> None:
+    encoded = encode(chat, user("Hi"))
+    batch = collate([encoded], CPU)
+    assert batch.span("prompt").all()
+    for look in (lambda: batch.span("user"), lambda: nothing_of(encoded, "user"), lambda: batch.turn_of("prompt")):
+        with pytest.raises(ProbesError, match=r"encoded without them \(spans=True\)"):
+            look()
+
+
+def test_where_the_last_user_turn_was_cut_away_no_earlier_one_stands_for_it() -> None:
+    """A turn that a template writes later than it was sent may be left where the last one is gone."""
+    chat = chat_with(
+        "{% for m in messages %}{% if not loop.first %}{{ m.content }}|{% endif %}{% endfor %}{{ messages[0].content }}"
+    )
+    encoded = encode(chat, [*user("a" * 20), *user("b" * 100)], None, 21, spans=True)
+    assert said(chat, encoded, "user") == "a" * 20
+    assert said(chat, encoded, "last_user") == ""

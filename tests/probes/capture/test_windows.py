@@ -6,16 +6,18 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Encoded, batches, encode, token_limit
 from probes.capture.windows import covers, spread, text_of, windows
 from probes.model.load import ChatModel, wrap
-from probes.scoring import Scorer
+from probes.scoring import Reader, Scorer, score_all
 from tests.probes.model.templates import CHATML, GEMMA, call, chat_with
 from tests.support.models.tiny import VOCAB, shared_chat, tiny_tokenizer, user
 from tests.support.stream.worker import make_probe
@@ -182,6 +184,61 @@ def test_a_response_that_is_read_whole_needs_no_window() -> None:
     found = windows(chat, prompt, read(chat, prompt, "Short."), "Short.", LIMIT, 8)
     assert {w.reads for w in found.windows} == {"prompt"}
     assert found.covered
+
+
+# Spans in windows
+
+# As sent, and as a span calls it.
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool", "critic": "other"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["system", "user", "assistant", "tool", "critic"]), st.integers(0, 40)), min_size=1
+    ),
+    st.sampled_from([48, 64, 96]),
+    st.sampled_from(["as_tokens", "as_text"]),
+)
+def test_windows_know_whose_text_they_read(sent: list[tuple[str, int]], limit: int, special: Any) -> None:
+    chat = chat_with(CHATML, special_tokens=special)
+    # A letter of its own for each turn, and a control token in some.
+    turns = [{"role": role, "content": (chr(0x100 + i) + " ") * n} for i, (role, n) in enumerate(sent)]
+    turns[0]["content"] += "<|im_end|>"
+    encoded = read(chat, turns, limit=limit)
+    plain = windows(chat, turns, encoded, None, limit, 64)
+    found = windows(chat, turns, encoded, None, limit, 64, spans=True)
+    assert found.covered
+    users = [i for i, turn in enumerate(turns) if turn["role"] in ("user", "critic") and turn["content"]]
+    for window, same in zip(found.windows, plain.windows, strict=True):
+        assert (window.encoded.ids, window.first_token, window.tokens) == (
+            (same.encoded.ids, same.first_token, same.tokens)
+        )
+        assert (window.encoded.last_user, window.encoded.spans) == (users[-1] if users else None, "known")
+        of = {t.turn: set(chat.tokenizer.decode(window.encoded.ids[t.start : t.stop])) for t in window.encoded.turns}
+        everything = set(chat.tokenizer.decode(window.encoded.ids))
+        assert all(
+            sent[t.turn][0] == t.role or (sent[t.turn][0], t.role) == ("critic", "other") for t in window.encoded.turns
+        )
+        for i in range(1, len(sent)):
+            assert (chr(0x100 + i) in everything) == (i in of)
+            assert of.get(i, set()) <= {chr(0x100 + i), " "}
+
+
+def test_a_window_without_text_of_the_user_is_not_scored_for_it() -> None:
+    chat = shared_chat("llama")
+    turns = [
+        {"role": "assistant", "content": distinct(60)},
+        *user("Thanks."),
+        {"role": "assistant", "content": distinct(60)},
+    ]
+    probe = make_probe(chat)
+    reader = Reader(probe.directions, Aggregation("mean", "user"))
+    found = windows(chat, turns, read(chat, turns), "x" * 300, LIMIT, 20, spans=True)
+    scores = score_all(chat, [w.encoded for w in found.windows], [reader])[:, 0]
+    with_user = ["Thanks" in chat.tokenizer.decode(w.encoded.ids) for w in found.windows]
+    assert any(with_user)
+    assert np.isfinite(scores).tolist() == with_user
 
 
 def test_a_limit_without_room_for_the_template_gives_no_windows() -> None:
