@@ -1,11 +1,15 @@
 """Backtest of rules: stored scores run through them again, in memory, in the order in which they were stored.
 
-Contract: `backtest(engine, rules, since, every)` gives one `BacktestResult` for each threshold or rate rule. No alert
+Contract: `backtest(engine, rules, since, every)` gives one `BacktestResult` for each rule that is tried. No alert
 is live when it begins and nobody acknowledges, silences or resolves any; a notification is an alert that opens, reopens
 or becomes more severe, at one destination. Scores that were stored together count as one batch, as they did; rate
 rules are evaluated every `every`. Scores of probes in shadow, and replayed ones, are counted apart: `would_notify`. A
 message that names no model has none here, where its worker had a name for it. Rules on the monitor itself are left out:
 the tables do not hold what they measured.
+
+Of each probe's name one card counts, the one that scored last; live scores and those in shadow each have theirs. Scores
+of unknown digest are taken for the card's where name and version are the same. What other cards scored is left out, and
+its number is told.
 """
 
 from __future__ import annotations
@@ -16,12 +20,23 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from sqlalchemy import Engine, and_, func, select, true
+from sqlalchemy import ColumnElement, Connection, Engine, and_, false, func, or_, select, true
 
 from alerts.rules.hysteresis import ConditionState, Limits, step
-from alerts.rules.model import SEVERITIES, Conversation, Flagged, RateRule, Rules, ThresholdRule, max_severity
+from alerts.rules.in_use import HOUR
+from alerts.rules.model import (
+    SEVERITIES,
+    Conversation,
+    Flagged,
+    MonitorRule,
+    RateRule,
+    Rules,
+    ThresholdRule,
+    max_severity,
+)
 from alerts.rules.patterns import matches
 from alerts.rules.queries import Subject, subject_key
+from alerts.rules.tails import tails_by_hour
 from storage.coordinates import Coordinates
 from storage.schema import messages, scores
 
@@ -68,11 +83,38 @@ class _Alert:
     conversations: dict[Conversation, float] = field(default_factory=dict)
 
 
-def backtest(engine: Engine, rules: Rules, since: timedelta, every: timedelta) -> tuple[int, list[BacktestResult]]:
-    """Number of scores that were read, and what each rule would have done with them."""
+@dataclass(frozen=True)
+class Cards:
+    """Which scores count: of each probe, in shadow or not, those of one version and digest; how many do not."""
+
+    counted: tuple[tuple[str, bool, int, str], ...]
+    left_out: int
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """Of a row of `scores` that counts."""
+        c = scores.c
+        return or_(
+            false(),
+            *(
+                and_(
+                    c.probe == probe,
+                    c.shadow.is_(True) if shadow else c.shadow.is_not(True),
+                    or_(c.probe_digest == digest, and_(c.probe_digest == "", c.probe_version == version)),
+                )
+                for probe, shadow, version, digest in self.counted
+            ),
+        )
+
+
+def backtest(engine: Engine, rules: Rules, since: timedelta, every: timedelta) -> tuple[int, list[BacktestResult], int]:
+    """Number of scores that were read, what each rule would have done with them, and the number of scores of other
+    cards, which were left out."""
     simulations = [_Threshold(rule) for rule in rules.threshold] + [_Rate(rule, every) for rule in rules.rate]
     number = 0
-    for at, scores_then in groupby(stored_scores(engine, rules, since), key=lambda score: score.at):
+    with engine.connect() as connection:
+        cards = cards_that_scored_last(connection, since)
+    for at, scores_then in groupby(stored_scores(engine, rules, since, cards), key=lambda score: score.at):
         batch = list(scores_then)
         number += len(batch)
         for simulation in simulations:
@@ -81,18 +123,38 @@ def backtest(engine: Engine, rules: Rules, since: timedelta, every: timedelta) -
         now = connection.execute(select(func.now())).scalar_one()
     for simulation in simulations:
         simulation.end(now)
-    return number, [simulation.result for simulation in simulations]
+    return number, [simulation.result for simulation in simulations], cards.left_out
 
 
-def stored_scores(engine: Engine, rules: Rules, since: timedelta) -> Iterator[StoredScore]:
-    """Scores in the order in which they were stored; unflagged ones only where a rule counts them."""
+def cards_that_scored_last(connection: Connection, since: timedelta) -> Cards:
+    """Of each probe's scores since then: the version and digest of the last one."""
+    c = scores.c
+    shadow = func.coalesce(c.shadow, False)
+    query = (
+        select(c.probe, shadow, c.probe_version, c.probe_digest, func.count(), func.max(c.created_at))
+        .where(c.created_at > func.now() - since)
+        .group_by(c.probe, shadow, c.probe_version, c.probe_digest)
+        .order_by(func.max(c.created_at), c.probe_version, c.probe_digest)
+    )
+    found = [tuple(row) for row in connection.execute(query)]
+    last = {(probe, shadow): (version, digest) for probe, shadow, version, digest, _, _ in found}
+    left_out = 0
+    for probe, shadow, version, digest, number, _ in found:
+        last_version, last_digest = last[probe, shadow]
+        of_last = digest == last_digest or (digest == "" and version == last_version)
+        left_out += 0 if of_last else number
+    return Cards(tuple((*key, *card) for key, card in last.items()), left_out)
+
+
+def stored_scores(engine: Engine, rules: Rules, since: timedelta, cards: Cards) -> Iterator[StoredScore]:
+    """Scores that count in the order in which they were stored; unflagged ones only where a rule counts them."""
     unflagged = any(rule.of is not None for rule in rules.rate)
     names = ("source", "partition", "offset", "sub", "day")
     same = and_(*(scores.c[n] == messages.c[n] for n in names), messages.c.status.in_(("scored", "truncated")))
     query = (
         select(scores, messages.c.tenant, messages.c.model, messages.c.conversation_id, messages.c.message_id)
         .join_from(scores, messages, same)
-        .where(scores.c.created_at > func.now() - since, true() if unflagged else scores.c.flagged)
+        .where(scores.c.created_at > func.now() - since, true() if unflagged else scores.c.flagged, cards.condition)
         .order_by(scores.c.created_at, scores.c.source, scores.c.partition, scores.c.offset)
         .order_by(scores.c.sub, scores.c.probe)
     )
@@ -167,12 +229,10 @@ class _Rate:
 
     def __init__(self, rule: RateRule, every: timedelta) -> None:
         self._rule, self._every = rule, every
-        self._limits = Limits(rule.limit, rule.clear_limit, rule.for_, rule.clear_for)
         self._windows: dict[tuple[bool, str], deque[_Seen]] = {}
-        self._states: dict[tuple[bool, str], ConditionState] = {}
-        self._alerts: dict[tuple[bool, str], _Alert] = {}
         self._next: datetime | None = None
         self.result = BacktestResult(rule.name, "rate", rule.shadow)
+        self._conditions = _Conditions(rule, every, self.result)
 
     def add(self, at: datetime, batch: Iterable[StoredScore]) -> None:
         self._evaluate_until(at)
@@ -213,18 +273,44 @@ class _Rate:
         for key, window in list(self._windows.items()):
             while window and window[0][0] <= now - self._rule.window:
                 window.popleft()
-            value = float(_flagged_among_the_last(window, self._rule.of))
-            before = self._states.pop(key, None)
-            after, event = step(before, value, self._every.total_seconds() if before else 0.0, self._limits)
-            alert = self._alerts.setdefault(key, _Alert())
-            if event == "fired" or (after == ConditionState("firing") and alert.live):
-                _record_breach(self.result, key, alert, self._rule.grade(value), now, self._rule.reopen_within)
-            if event == "cleared":
-                _resolve(self.result, key, alert, now)
-            if after is not None:
-                self._states[key] = after
-            elif not window:
+            self._conditions.advance(key, float(_flagged_among_the_last(window, self._rule.of)), now)
+            if not window and key not in self._conditions.states:
                 del self._windows[key]
+
+
+class _Conditions:
+    """The states and alerts of a rate or monitor rule, by key, evaluated every so often."""
+
+    def __init__(self, rule: RateRule | MonitorRule, every: timedelta, result: BacktestResult) -> None:
+        self._rule, self._every, self._result = rule, every, result
+        self._limits = Limits(rule.limit, rule.clear_limit, rule.for_, rule.clear_for)
+        self._alerts: dict[tuple[bool, str], _Alert] = {}
+        self.states: dict[tuple[bool, str], ConditionState] = {}
+
+    def advance(self, key: tuple[bool, str], value: float, now: datetime) -> None:
+        """One evaluation of a key."""
+        before = self.states.pop(key, None)
+        after, event = step(before, value, self._every.total_seconds() if before else 0.0, self._limits)
+        alert = self._alerts.setdefault(key, _Alert())
+        if event == "fired" or (after == ConditionState("firing") and alert.live):
+            _record_breach(self._result, key, alert, self._rule.grade(value), now, self._rule.reopen_within)
+        if event == "cleared":
+            _resolve(self._result, key, alert, now)
+        if after is not None:
+            self.states[key] = after
+
+
+def _tail(connection: Connection, rule: MonitorRule, since: timedelta) -> BacktestResult:
+    """Of the cards that are in use now."""
+    result = BacktestResult(rule.name, "monitor", rule.shadow)
+    conditions = _Conditions(rule, HOUR, result)
+    known: set[str] = set()
+    for now, values in tails_by_hour(connection, rule, since):
+        measured = {subject_key(rule, Subject(*key)): value for key, value in values.items()}
+        known |= set(measured)
+        for key in sorted(known):
+            conditions.advance((False, key), measured.get(key, 0.0), now)
+    return result
 
 
 def _flagged_among_the_last(window: Iterable[_Seen], of: int | None) -> int:

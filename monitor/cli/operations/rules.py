@@ -50,13 +50,15 @@ def backtest(
     settings = load_settings(database_url=database_url, state_dir=state_dir, rules_file=rules_file)
     rules = bootstrap.load_rules(settings)
     with opened_by(settings) as engine:
-        number, results = run_backtest(engine, rules, back, timedelta(seconds=settings.rules_every_seconds))
+        number, results, left_out = run_backtest(engine, rules, back, timedelta(seconds=settings.rules_every_seconds))
     not_tried = [rule.name for rule in rules.monitor]
     if as_json:
-        print_json(backtest_document(results, back) | {"scores": number, "not_tried": not_tried})
+        print_json(backtest_document(results, back) | {"scores": number, "left_out": left_out, "not_tried": not_tried})
         return
     print_backtest(results, back)
     say(f"{number} scores of the last {since}; no alert was live at first, and nobody acknowledged any")
+    if left_out:
+        say(f"{left_out} scores of other cards left out: of each probe the card counts that scored last")
     if not_tried:
         say(f"not tried, since the tables do not hold what they looked at: {', '.join(not_tried)}")
 

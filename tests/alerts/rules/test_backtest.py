@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from alerts.lifecycle.lifecycle import record_flagged
-from alerts.rules.backtest import BacktestResult, backtest, stored_scores
+from alerts.rules.backtest import BacktestResult, backtest, cards_that_scored_last, stored_scores
 from alerts.rules.model import Flagged, RateRule, Rules
 from alerts.rules.queries import measure_rate
 from storage.coordinates import Coordinates
@@ -75,8 +75,50 @@ def test_calm_scores_are_read_only_where_they_count(engine: Engine) -> None:
     scored(engine, 0, 2)
     scored(engine, 10, 7, value=0.1)
     rate = '[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"\n'
-    assert len(list(stored_scores(engine, rules(rate), DAY))) == 2
-    assert len(list(stored_scores(engine, rules(rate + "of = 5"), DAY))) == 9
+    assert number_of(engine, rate) == 2
+    assert number_of(engine, rate + "of = 5") == 9
+
+
+def number_of(engine: Engine, written: str) -> int:
+    with engine.connect() as connection:
+        cards = cards_that_scored_last(connection, DAY)
+    return len(list(stored_scores(engine, rules(written), DAY, cards)))
+
+
+def test_of_two_cards_of_a_name_the_one_counts_that_scored_last(engine: Engine) -> None:
+    for n, ago in enumerate((9000, 8000, 7000)):
+        scored(engine, n, ago=ago, tenant=f"old{n}", probe_digest="d1")
+    scored(engine, 10, 2, ago=6000, tenant="before", probe_digest="")
+    scored(engine, 20, 2, ago=5000, tenant="new", probe_digest="d2")
+    scored(engine, 30, ago=4000, tenant="other", probe="second", probe_digest="s1")
+    # A replay of a third one, later than all: apart from what is live.
+    scored(engine, 40, 4, ago=10, tenant="replayed", probe_digest="d3", shadow=True)
+    number, (found,), left_out = backtest(engine, rules("[[threshold]]"), DAY, EVERY)
+    assert (number, left_out) == (2 + 2 + 1 + 4, 3)
+    assert sorted(found.keys) == [
+        "threshold:drift:before:smol",
+        "threshold:drift:new:smol",
+        "threshold:second:other:smol",
+    ]
+    assert found.would_notify == 1
+    # Of unknown digest and another version: another card.
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE scores SET probe_version = 2 WHERE probe_digest = 'd2'"))
+    number, (found,), left_out = backtest(engine, rules("[[threshold]]"), DAY, EVERY)
+    assert (number, left_out) == (2 + 1 + 4, 3 + 2)
+    assert "threshold:drift:before:smol" not in found.keys
+    # After a roll-back the first card counts again.
+    scored(engine, 50, tenant="back", probe_digest="d1")
+    _, (found,), _ = backtest(engine, rules("[[threshold]]"), DAY, EVERY)
+    assert {"threshold:drift:back:smol", "threshold:drift:old0:smol"} <= set(found.keys)
+    assert "threshold:drift:new:smol" not in found.keys
+
+
+def test_before_the_first_score_of_a_known_digest_all_count(engine: Engine) -> None:
+    scored(engine, 0, 3, probe_digest="")
+    number, (found,), left_out = backtest(engine, rules("[[threshold]]"), DAY, EVERY)
+    assert (number, found.notifications, left_out) == (3, 1, 0)
+    assert backtest(engine, rules("[[threshold]]"), timedelta(microseconds=1), EVERY)[0] == 0
 
 
 # Windows that no look falls on the end of.

@@ -275,6 +275,34 @@ def test_score_drift_is_by_probe(engine: Engine) -> None:
         assert set(measure_drift(connection, only)) == {"drift"}
 
 
+def test_score_drift_is_of_one_card(engine: Engine) -> None:
+    """What another card of the same name scored, and what none is known to have, is compared with nothing."""
+    card = {"calibration": {"quantiles": QUANTILES}}
+    scored(engine, 0, 400, value=1.4, card=card, probe_digest="d1")
+    scored(engine, 1000, 400, value=1.4, probe_digest="")
+    rule = MonitorRule(name="own", check="score_drift")
+
+    def drift() -> dict[str, float]:
+        with engine.connect() as connection:
+            return measure_drift(connection, rule)
+
+    assert drift()["drift"] > 2
+    # Until the next card has enough scores, the one before is measured.
+    for n in range(40):
+        scored(engine, 2000 + 10 * n, 4, value=(n + 0.5) / 40, card=card, probe_digest="d2")
+    assert drift()["drift"] > 2
+    for n in range(40):
+        scored(engine, 3000 + 10 * n, 4, value=(n + 0.5) / 40, card=card, probe_digest="d2")
+    assert drift()["drift"] < 0.05
+    # A candidate that is replayed changes nothing; scores of unknown digest alone are no drift.
+    scored(engine, 5000, 400, value=9, card=card, probe_digest="d3", shadow=True)
+    assert drift()["drift"] < 0.05
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE scores SET probe_digest = '' WHERE shadow IS NOT TRUE AND \"offset\" >= 2000"))
+        connection.execute(text("DELETE FROM scores WHERE probe_digest = 'd1'"))
+    assert drift() == {}
+
+
 def test_names_that_sql_would_trip_over(engine: Engine) -> None:
     odd = "100%_\\*'\u2400"
     scored(engine, 0, 3, tenant=odd)

@@ -51,17 +51,21 @@ def scored(
     shadow: bool = False,
     status: str = "scored",
     card: dict[str, Any] | None = None,
+    probe_digest: str | None = None,
     **names: Any,
 ) -> None:
-    """Messages `first`, `first + 1`, ... with a score each (flagged above 0.5), stored so many seconds ago."""
+    """Messages `first`, `first + 1`, ... with a score each (flagged above 0.5), stored so many seconds ago; the probe
+    is registered unless its digest is ''."""
+    digest = digest_of(probe) if probe_digest is None else probe_digest
     names = {"tenant": "shop", "model": "smol", **names}
     today = utc_today()
     offsets = range(first, first + number)
     rows = [message(n, f"s{n}", status, day=today, message_id=f"m{n}", **names) for n in offsets]
-    found = [score(n, value, probe, shadow=shadow) for n in offsets] if status == "scored" else []
+    found = [score(n, value, probe, shadow=shadow, probe_digest=digest) for n in offsets] if status == "scored" else []
     write(engine, BatchRows(rows, found))
     with engine.begin() as connection:
-        register_probe(connection, digest_of(probe), probe, 1, "hash", card or {})
+        if digest:
+            register_probe(connection, digest, probe, 1, "hash", card or {})
         for table, column in (("scores", "created_at"), ("messages", "ingested_at")):
             where = '"offset" BETWEEN :first AND :last'
             connection.execute(
