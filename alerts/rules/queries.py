@@ -226,13 +226,15 @@ def _monitor_query(rule: MonitorRule) -> Select[Any]:
 
 
 def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]:
-    """PSI by probe, of its newest version, where the card has quantiles and the window enough scores."""
-    by_version = select(probes.c.name, probes.c.version, probes.c.card).order_by(probes.c.name, probes.c.version)
-    newest = {row.name: row for row in connection.execute(by_version)}
-    psi_by_probe = {}
-    for name, version, card in newest.values():
+    """PSI by probe, of one card: the newest that has quantiles and made enough of the latest scores in the window.
+    Scores of other cards, and those of which the card is unknown, are compared with nothing."""
+    newest_first = (probes.c.version.desc(), probes.c.registered_at.desc(), probes.c.digest)
+    psi_by_probe: dict[str, float] = {}
+    for name, digest, card in connection.execute(
+        select(probes.c.name, probes.c.digest, probes.c.card).order_by(probes.c.name, *newest_first)
+    ):
         quantiles = (card.get("calibration") or {}).get("quantiles") or []
-        if not quantiles or not matches(rule.probe, name):
+        if not quantiles or name in psi_by_probe or not matches(rule.probe, name):
             continue
         edges = cuts(quantiles)
         latest = (
@@ -248,8 +250,9 @@ def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]
             .subquery()
         )
         bucket = func.width_bucket(latest.c.score, literal(edges, ARRAY(Double)))
-        counted = select(bucket.label("bucket"), func.count()).group_by(column("bucket"))
-        counts = dict.fromkeys(range(len(edges) + 1), 0) | {int(b): int(n) for b, n in connection.execute(counted)}
+        counted = select(bucket.label("bucket"), func.count()).where(latest.c.probe_digest == digest)
+        found = connection.execute(counted.group_by(column("bucket")))
+        counts = dict.fromkeys(range(len(edges) + 1), 0) | {int(b): int(n) for b, n in found}
         if sum(counts.values()) >= rule.at_least:
             psi_by_probe[name] = psi(quantiles, [counts[i] for i in range(len(edges) + 1)])
     return psi_by_probe
