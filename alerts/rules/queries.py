@@ -238,10 +238,9 @@ def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]
             continue
         edges = cuts(quantiles)
         latest = (
-            select(scores.c.score)
+            select(scores.c.score, scores.c.probe_digest)
             .where(
                 scores.c.probe == name,
-                scores.c.probe_version == version,
                 scores.c.created_at > func.now() - rule.window,
                 scores.c.shadow.is_not(True),
             )
