@@ -2,13 +2,15 @@
 band, how much of a message it sends, and what that may cost.
 
 Contract: without `judge_url` and `judge_command` nobody is asked. Values are checked here as far as they can be without
-the probes; the URL's own rules are `monitor.judge.endpoint.check_url`.
+the probes: text is sent over https, or within this machine, unless `judge_allow_http` says otherwise.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
@@ -17,6 +19,9 @@ from pydantic_settings import BaseSettings
 class JudgeSettings(BaseSettings):
     """Part of all settings."""
 
+    judge_allow_http: bool = Field(
+        False, description="allow a judge_url with http that is not on this machine: text then travels in the clear"
+    )
     judge_url: str | None = Field(
         None,
         description="OpenAI-compatible endpoint that is asked about messages in the uncertain band, such as "
@@ -29,9 +34,6 @@ class JudgeSettings(BaseSettings):
     judge_command: tuple[str, ...] = Field(
         (),
         description="instead of an endpoint: a program and its arguments, started for each question without a shell",
-    )
-    judge_allow_http: bool = Field(
-        False, description="allow a judge_url with http that is not on this machine: text then travels in the clear"
     )
     judge_request: dict[str, Any] = Field(
         {}, description="fields of the request to the endpoint; null takes one of awry's own away"
@@ -67,6 +69,11 @@ class JudgeSettings(BaseSettings):
     judge_mask_secrets: bool = Field(
         True, description="replace keys, tokens and passwords of the usual forms before text is sent"
     )
+
+    @field_validator("judge_url")
+    @classmethod
+    def _address(cls, value: str | None, info: Any) -> str | None:
+        return None if value is None else check_url(value, allow_http=bool(info.data.get("judge_allow_http")))
 
     @field_validator("judge_model")
     @classmethod
@@ -114,3 +121,31 @@ class JudgeSettings(BaseSettings):
             if name in value:
                 raise ValueError(f"{name}: cannot be changed")
         return value
+
+
+def check_url(url: str, *, allow_http: bool) -> str:
+    """The URL itself; ValueError where text must not be sent to it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is no URL; write https://HOST[:PORT]/v1") from None
+    if parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
+        raise ValueError("is no address of an endpoint; write https://HOST[:PORT]/v1")
+    if "@" in parts.netloc:
+        raise ValueError("holds a user or a password; give the key as judge_api_key")
+    if parts.query or parts.fragment:
+        raise ValueError("must end with its path; write https://HOST[:PORT]/v1")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+        raise ValueError(
+            "http sends the text of messages in the clear; write https://, or set judge_allow_http where the network "
+            "is trusted"
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -175,7 +175,8 @@ scores = Table(
         postgresql_where=text("flagged"),
         postgresql_include=["source", "partition", "offset", "sub", "day"],
     ),
-    Index("ix_scores_waiting", "created_at", postgresql_where=text("judge = 'waiting'")),
+    # Few, at most a judge's budget of a day: those that wait for it, and what it said.
+    Index("ix_scores_judged", "created_at", postgresql_where=text("judge IS NOT NULL")),
     postgresql_partition_by="RANGE (day)",
 )
 

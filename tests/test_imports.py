@@ -45,8 +45,10 @@ ARROWS: dict[str, set[str]] = {
     # The service: page and API, worker, stream. `monitor` is settings and errors.
     "monitor.web": {"monitor.telemetry", "storage"} | _ALERTS,
     "monitor.ingest": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.web"},
-    "monitor.service": {"monitor", "monitor.stream", "monitor.telemetry", "alerts.evaluator", "storage", "probes"}
+    "monitor.service": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.judge"}
+    | {"alerts.evaluator", "storage", "probes"}
     | _ALERTS,
+    "monitor.judge": {"monitor", "monitor.telemetry", "alerts.rules", "alerts.lifecycle", "storage", "probes"},
     "monitor.stream": {"monitor", "monitor.telemetry", "storage"},
     "monitor.telemetry": {"monitor", "alerts.rules", "storage"},
     "monitor": {"alerts"},

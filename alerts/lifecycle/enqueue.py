@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, desc, func, select
@@ -24,9 +24,15 @@ _TOP = 5
 
 
 def enqueue(
-    connection: Connection, alert: Row[Any], event: EventName, destinations: Sequence[str], by: str | None = None
+    connection: Connection,
+    alert: Row[Any],
+    event: EventName,
+    destinations: Sequence[str],
+    by: str | None = None,
+    *,
+    hold: timedelta = timedelta(),
 ) -> None:
-    """Insert one outbox row for each destination."""
+    """Insert one outbox row for each destination, due after `hold`."""
     if not destinations:
         return
     body = {
@@ -56,7 +62,7 @@ def enqueue(
         },
     }
     connection.execute(
-        insert(outbox),
+        insert(outbox).values(due_at=func.now() + hold) if hold else insert(outbox),
         [
             {"id": uuid.uuid4(), "alert_id": alert.id, "destination": name, "event": event, "body": body}
             for name in destinations

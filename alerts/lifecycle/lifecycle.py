@@ -79,6 +79,8 @@ class Breach:
     messages: Sequence[dict[str, Any]] = ()
     repeats: Sequence[Repeats] = ()
     reopen_within: timedelta = timedelta()
+    # Its first notification waits so long for a judge.
+    hold: timedelta = timedelta()
 
 
 def record_flagged(
@@ -118,19 +120,19 @@ def record_breaches(connection: Connection, breaches: Sequence[Breach], destinat
         # A monitor rule that continues to fire counts nothing, and is a breach all the same.
         if breach.count or not breach.repeats:
             row, outcome = _record_breach(connection, breach, silences)
-            recorded.append((row, outcome))
+            recorded.append((row, outcome, breach.hold))
             members += [message | {"alert_id": row.id} for message in breach.messages]
         for repeats in sorted(breach.repeats, key=lambda repeats: repeats.alert_id):
             members += _count_repeats(connection, repeats)
     insert_rows(connection, alert_messages, members)
     changed = []
-    for row, outcome in recorded:
+    for row, outcome, hold in recorded:
         if outcome.event is not None:
             event = outcome.event
             if outcome.silence_over:
                 event = event_after_silence(connection, row.id)
             if not outcome.suppressed:
-                enqueue(connection, row, event, destinations)
+                enqueue(connection, row, event, destinations, hold=hold)
             changed.append(Opened(row.id, event, row.dedup_key, row.severity, row.probe, outcome.suppressed))
     return changed
 
@@ -333,6 +335,7 @@ def _breach(
             for alert_id, scores in repeated.items()
         ],
         reopen_within=rule.reopen_within,
+        hold=rule.judge_holds if new and all(score.waiting for score in new) else timedelta(),
     )
 
 

@@ -3,7 +3,8 @@
 Each turn of a conversation is sent with its history, so what was flagged once is flagged again with every turn.
 A flagged message is a repeat where an alert of its dedup key that was resolved within the rule's `repeat_within` has
 a message of the same conversation, at no lower severity, and no live alert of the key has one. A conversation is
-(tenant, conversation id); a message without an id repeats nothing.
+(tenant, conversation id); a message without an id repeats nothing. An alert that a judge resolved (`resolved_by`
+begins with `judge `) has no repeats: what it called harmless was one turn, and the next one may be another matter.
 
 Contract: `find_repeats` only reads, and costs one short query where no alert of the keys was resolved lately. It looks
 at the newest `MAX_TURNS` messages of a conversation id: one that is longer, or shared by tenants, at worst notifies
@@ -29,6 +30,7 @@ Group = tuple[ThresholdRule, str, Sequence[Flagged]]
 _RESOLVED = text("""
     SELECT dedup_key, min(opened_at) AS since FROM alerts
     WHERE dedup_key = ANY(:keys) AND state = 'resolved' AND resolved_at > now() - CAST(:within AS interval)
+        AND coalesce(resolved_by, '') NOT LIKE 'judge %'
     GROUP BY dedup_key
 """)
 # A message may be stored days before its score, when a topic is read again with another probe.
@@ -37,7 +39,8 @@ _EARLIER = text(f"""
     FROM unnest(CAST(:keys AS text[]), CAST(:tenants AS text[]), CAST(:conversations AS text[]))
         AS w (key, tenant, conversation)
     JOIN alerts AS a ON a.dedup_key = w.key
-        AND (a.state <> 'resolved' OR a.resolved_at > now() - CAST(:within AS interval))
+        AND (a.state <> 'resolved' OR a.resolved_at > now() - CAST(:within AS interval)
+            AND coalesce(a.resolved_by, '') NOT LIKE 'judge %')
     CROSS JOIN LATERAL (
         SELECT m.source, m.partition, m."offset", m.sub, m.day, m.tenant FROM messages AS m
         WHERE m.conversation_id = w.conversation AND m.day >= CAST(CAST(:since AS timestamptz) AS date) - 8

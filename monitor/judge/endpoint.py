@@ -10,7 +10,6 @@ Does not know: retries, limits of cost, what is done with the verdict.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import threading
@@ -20,7 +19,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from monitor.errors import SettingsError
 from monitor.judge.answer import Failure, JudgeError, Verdict, read_answer
 from monitor.judge.base import Asked
 from monitor.judge.connection import Answer, Connection
@@ -109,35 +107,6 @@ class EndpointJudge:
             with self._lock:
                 self._connections.append(found)
         return found
-
-
-def check_url(url: str, *, allow_http: bool) -> str:
-    """The URL itself; SettingsError where text must not be sent to it."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise SettingsError("judge_url: is no URL; write https://HOST[:PORT]/v1") from None
-    if parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
-        raise SettingsError("judge_url: is no address of an endpoint; write https://HOST[:PORT]/v1")
-    if parts.username or parts.password or "@" in parts.netloc:
-        raise SettingsError("judge_url: holds a user or a password; give the key as judge_api_key")
-    if parts.query or parts.fragment:
-        raise SettingsError("judge_url: must end with its path; write https://HOST[:PORT]/v1")
-    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
-        raise SettingsError(
-            "judge_url: http sends the text of messages in the clear; write https://, or set judge_allow_http where "
-            "the network is trusted"
-        )
-    return url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _verdict(answer: Answer) -> Verdict:

@@ -136,7 +136,7 @@ class Judging:
         with self._changed:
             self._reserved -= places
 
-    def count_not_asked(self, probe: str, why: NotAsked, *, flagged: bool) -> None:
+    def count_not_asked(self, probe: str, why: str | None, *, flagged: bool) -> None:
         """Count a message whose row says that it was not asked about."""
         metrics.JUDGE_NOT_ASKED.labels(why).inc()
         metrics.JUDGE_VERDICTS.labels(probe, "not asked", _said(flagged)).inc()

@@ -45,11 +45,14 @@ Privacy = Literal["none", "sha256", "full"]
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """One probe's score, in class gaps; `heads` are (layer, head, score) of a head-level probe."""
+    """One probe's score, in class gaps; `heads` are (layer, head, score) of a head-level probe. `judge` is what its row
+    says of the judge at first: `waiting`, `not asked` with a reason, or None outside the uncertain band."""
 
     probe: Probe
     score: float
     heads: tuple[tuple[int, int, float], ...] = ()
+    judge: str | None = None
+    judge_reason: str | None = None
 
     @property
     def flagged(self) -> bool:
@@ -237,6 +240,8 @@ def score_rows(processed: ProcessedMessage, shadow: Collection[str] = ()) -> lis
             s.heads,
             shadow=s.probe.name in shadow,
             probe_digest=s.probe.digest,
+            judge=s.judge,
+            judge_reason=s.judge_reason,
         )
         for s in processed.scores
     ]
@@ -290,4 +295,5 @@ def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, day:
         message_id=processed.message_id,
         conversation_id=message.conversation_id if message else None,
         day=day,
+        waiting=score.judge == "waiting",
     )

@@ -7,7 +7,7 @@ adapter, scale or template, a numeric stack whose reference scores differ, a mit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from alerts.rules.model import Rules
+    from monitor.judge.judging import Judging
+    from monitor.service.asking import Asking
     from monitor.service.worker import OnBatch, Policy, Worker
     from monitor.stream.parse import ParseOptions
     from monitor.stream.record import Source
@@ -135,8 +137,8 @@ def building_worker(
     *,
     live: bool = True,
 ) -> Iterator[Worker]:
-    """The worker with its outputs open; the caller closes the source. One that is not `live` (a replay) writes no
-    heartbeats."""
+    """The worker with its outputs open, and the judge running where one is set; the caller closes the source. One that
+    is not `live` (a replay) writes no heartbeats and asks no judge."""
     from monitor.service.mitigation import Mitigator, choose_mitigator
     from monitor.service.scoring import BatchScorer
     from monitor.service.worker import Worker
@@ -161,9 +163,41 @@ def building_worker(
         skip_over_long=settings.over_long == "skip",
         max_windows=settings.max_windows,
     )
-    with opened_outputs(settings) as outputs:
-        policy = replace(policy_of(settings, probes), heartbeats=live)
-        yield Worker(source, scorer, engine, policy, mitigator=mitigator, outputs=outputs, on_batch=on_batch)
+    policy = replace(policy_of(settings, probes), heartbeats=live)
+    with ExitStack() as stack:
+        outputs = stack.enter_context(opened_outputs(settings))
+        judging, asking = stack.enter_context(_judging(settings, engine, probes, policy)) if live else (None, None)
+        worker = Worker(
+            source, scorer, engine, policy, mitigator=mitigator, outputs=outputs, asking=asking, on_batch=on_batch
+        )
+        if judging is not None:
+            stack.enter_context(judging.running(lambda: worker.stopping))
+        yield worker
+
+
+@contextmanager
+def _judging(
+    settings: Settings, engine: Engine, probes: list[Probe], policy: Policy
+) -> Iterator[tuple[Judging, Asking] | tuple[None, None]]:
+    """The judge that is set, and what the worker asks it through."""
+    from monitor.judge.wiring import judge_of, judging_of
+    from monitor.service.asking import Asking
+
+    judge = judge_of(settings)
+    if judge is None:
+        yield None, None
+        return
+    with judging_of(settings, engine, judge, probes, policy.rules) as judging:
+        yield (
+            judging,
+            Asking(
+                judging,
+                shadow=policy.shadow,
+                reads_responses={probe.name for probe in probes if probe.aggregation.span == "response"},
+                max_characters=settings.judge_max_characters,
+                mask_secrets=settings.judge_mask_secrets,
+            ),
+        )
 
 
 def policy_of(settings: Settings, probes: list[Probe]) -> Policy:

@@ -56,6 +56,7 @@ from storage.sources import lock_streams, place
 from storage.writer import BatchRows, write_batch
 
 if TYPE_CHECKING:
+    from monitor.service.asking import Asking, Uncertain
     from monitor.service.mitigation import Mitigator
 
 
@@ -127,6 +128,7 @@ class Worker:
         *,
         mitigator: Mitigator | None = None,
         outputs: Outputs | None = None,
+        asking: Asking | None = None,
         on_batch: OnBatch = lambda *_: None,
     ) -> None:
         self._source = source
@@ -135,6 +137,7 @@ class Worker:
         self._policy = policy
         self._mitigator = mitigator
         self._outputs = outputs or Outputs()
+        self._asking = asking
         self._on_batch = on_batch
         self._days = Days(engine)
         self._warned_of_days = False
@@ -150,6 +153,11 @@ class Worker:
     def stop(self) -> None:
         """Finish the batches in progress, commit them and return from `run`."""
         self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
 
     def run(self) -> Tally:
         """Until the source ends or `stop`."""
@@ -204,7 +212,8 @@ class Worker:
         for (i, _), outcome in zip(valid, self._scorer([message for _, message in valid]), strict=True):
             batch[i] = replace(batch[i], outcome=outcome)
         self._limit.check(each.status == "failed" for each in batch)
-        return self._mitigate(batch)
+        batch = self._mitigate(batch)
+        return self._asking.marked(batch) if self._asking is not None else batch
 
     def _without_known(self, parsed: list[ProcessedMessage]) -> list[ProcessedMessage]:
         """Give each message its source name, and drop what is in the tables already with a score of every loaded probe,
@@ -269,7 +278,9 @@ class Worker:
             self._warned_of_days = True
             logs.logger().warning("partitions of days cannot be made; rows go to the default partition")
 
-        def write(connection: Connection) -> tuple[list[ProcessedMessage], list[Flagged], list[Opened]]:
+        def write(
+            connection: Connection,
+        ) -> tuple[list[ProcessedMessage], list[Flagged], list[Opened], list[Uncertain]]:
             lock_streams(connection, ((each.record.at.source, each.record.at.partition) for each in batch))
             placed = place(connection, [each.place for each in batch])
             final = [each.placed(name) for each, name in zip(batch, placed.names, strict=True)]
@@ -280,16 +291,19 @@ class Worker:
             by_coordinates = {each.at: each for each in final}
             # A message that is known keeps its first day, and alerts refer to it by that.
             days = {Coordinates(*key, sub): each.day for key, found in placed.known.items() for sub, each in found}
-            flagged = [
-                flagged_score(each, score, self._policy.model, days.get(score.at) or day_of(each, now))
+            telling = [
+                (each, score, flagged_score(each, score, self._policy.model, days.get(score.at) or day_of(each, now)))
                 for score in written.scores
-                if score.flagged and (each := by_coordinates[score.at])
+                if (score.flagged or score.judge) and (each := by_coordinates[score.at])
             ]
+            flagged = [labels for _, score, labels in telling if score.flagged]
             live = [f for f in flagged if f.probe not in self._policy.shadow]
             opened = record_flagged(connection, live, self._policy.destinations, self._policy.rules)
-            return final, flagged, opened
+            return final, flagged, opened, [one for one in telling if one[1].judge]
 
-        final, flagged, opened = transact(self.engine, write)
+        final, flagged, opened, uncertain = transact(self.engine, write)
+        if self._asking is not None:
+            self._asking.ask(batch, uncertain)
         self._count(final, flagged, opened)
         return [o for o in opened if not o.suppressed]
 

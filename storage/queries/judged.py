@@ -1,7 +1,7 @@
 """Read-only queries for the judge and its budget: what was asked, what the band holds, what came of it.
 
-Contract: times are the database's. Rows that a judge was asked about are few, at most the budget of a day; recent scores
-are read newest first, by an index.
+Contract: times are the database's. Rows that a judge was asked about are few, at most the budget of a day, and have an
+index; recent scores are read newest first, by another.
 """
 
 from __future__ import annotations

@@ -52,6 +52,12 @@ class JudgeServer:
         """What was asked about, with its delimiters."""
         return [str(request["messages"][-1]["content"]) for request in self.requests]
 
+    def forget(self) -> None:
+        """As if it had only just started."""
+        self.says = [HARMLESS]
+        for heard in (self.requests, self.headers, self.paths):
+            heard.clear()
+
     def answer(self, request: dict[str, Any]) -> Said:
         with self.lock:
             self.requests.append(request)

@@ -75,7 +75,7 @@ def upgrade() -> None:
         _change(table, "ALTER COLUMN probe_digest DROP DEFAULT")
     words = "'waiting', 'harmful', 'harmless', 'failed', 'not asked'"
     op.create_check_constraint(op.f("ck_scores_judge"), "scores", f"judge IN ({words})")
-    op.create_index("ix_scores_waiting", "scores", ["created_at"], postgresql_where=sa.text("judge = 'waiting'"))
+    op.create_index("ix_scores_judged", "scores", ["created_at"], postgresql_where=sa.text("judge IS NOT NULL"))
 
 
 def downgrade() -> None:
@@ -86,7 +86,7 @@ def downgrade() -> None:
     )
     for table in ("head_scores", "window_scores"):
         op.execute(f"DELETE FROM {table} AS a USING scores AS b WHERE {same} AND b.probe_digest <> a.probe_digest")  # noqa: S608
-    op.drop_index("ix_scores_waiting", table_name="scores")
+    op.drop_index("ix_scores_judged", table_name="scores")
     op.drop_constraint(op.f("ck_scores_judge"), "scores")
     for table, (before, after) in KEYS.items():
         key = ", ".join((*before, *after))

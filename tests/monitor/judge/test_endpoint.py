@@ -11,20 +11,26 @@ from contextlib import closing
 
 import pytest
 
-from monitor.errors import SettingsError
 from monitor.judge.answer import JudgeError
 from monitor.judge.base import Asked
 from monitor.judge.connection import MAX_ANSWER_BYTES
-from monitor.judge.endpoint import EndpointJudge, check_url
+from monitor.judge.endpoint import EndpointJudge
+from monitor.judge_settings import check_url
 from tests.support.judge_server import HARMFUL, HARMLESS, JudgeServer, Said, judge_server
 
 ASKED = Asked("drift", "Is it harmful?", '{"role": "user", "content": "hello"}')
 
 
-@pytest.fixture
-def server() -> Iterator[JudgeServer]:
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[JudgeServer]:
     with judge_server() as started:
         yield started
+
+
+@pytest.fixture
+def server(one_server: JudgeServer) -> JudgeServer:
+    one_server.forget()
+    return one_server
 
 
 def ask(server: JudgeServer, *says: Said, seconds: float = 10.0) -> str:
@@ -205,7 +211,7 @@ def test_a_refused_message_does_not_take_the_form_from_others(server: JudgeServe
     ],
 )
 def test_addresses_that_are_refused(url: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=said) as failed:
+    with pytest.raises(ValueError, match=said) as failed:
         check_url(url, allow_http=False)
     assert "pw" not in str(failed.value)
 
