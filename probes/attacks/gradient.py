@@ -79,8 +79,10 @@ class GradientProposals:
 
     def _encode(self, attempt: Attempt, suffix: str) -> Encoded:
         given = attempt.with_suffix(suffix)
-        reads = given.response if self._probe.aggregation.span == "response" else None
-        return encode(self._chat, given.turns, reads, self._max_tokens, tools=given.tools)
+        span = self._probe.aggregation.span
+        reads = given.response if span == "response" else None
+        of_turns = span not in ("prompt", "response")
+        return encode(self._chat, given.turns, reads, self._max_tokens, tools=given.tools, spans=of_turns)
 
     def gradients(self, items: Sequence[Encoded]) -> list[Tensor]:
         """Of the score with respect to each token's embedding: (tokens, width) for each message, float32."""
@@ -143,20 +145,22 @@ class GradientProposals:
         return text if text[:1] == " " else " " + text
 
     def _places(self, attempt: Attempt, item: Encoded, own: Sequence[int]) -> dict[int, int]:
-        """Which token of the message each token of the suffix is, as far as they are the same tokens from the end."""
-        bare = self._encode(attempt, "").ids
-        tail = 0
-        while tail < min(len(bare), len(item.ids)) and bare[-1 - tail] == item.ids[-1 - tail]:
-            tail += 1
-        stop = len(item.ids) - tail
-        # What follows the suffix may begin like its end: then the suffix reaches further.
-        for end in range(stop, min(stop + len(own), len(item.ids)) + 1):
-            if end >= len(own) and tuple(item.ids[end - len(own) : end]) == tuple(own):
-                return {i: end - len(own) + i for i in range(len(own))}
-        same = 0
-        while same < min(len(own), stop) and own[-1 - same] == item.ids[stop - 1 - same]:
-            same += 1
+        """Which token of the message each token of the suffix is, as far as they are the same tokens."""
+        bare, ids = self._encode(attempt, "").ids, item.ids
+        head = _shared(bare, ids)
+        # What follows the message may begin as the suffix does: then the suffix begins earlier.
+        for start in range(head, max(-1, head - len(own) - 1), -1):
+            if ids[start : start + len(own)] == tuple(own):
+                return {i: start + i for i in range(len(own))}
+        # Tokens that joined the message's last letters are left out.
+        stop = len(ids) - _shared(bare[::-1], ids[::-1])
+        same = _shared(tuple(reversed(own)), ids[:stop][::-1])
         return {len(own) - 1 - i: stop - 1 - i for i in reversed(range(same))}
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with together."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _read(reader: Reader, tokens: Tensor, span: Tensor) -> Tensor:
