@@ -151,3 +151,21 @@ def test_pooled_activations_equal_one_message_at_a_time(family: str, aggregation
             x = x[: item.n_prompt] if aggregation.span == "prompt" else x[item.n_prompt :]
             wanted = x[-1] if aggregation.kind == "last" else x.mean(0)
             np.testing.assert_allclose(got[site][i], wanted.numpy(), atol=2e-5)
+
+
+def test_a_span_in_several_places_is_pooled_over_all_of_them() -> None:
+    chat = shared_chat("llama")
+    talk = [*user("First thing."), {"role": "assistant", "content": "Go on."}, *user("And the second.")]
+    items = [encode(chat, t, spans=True) for t in (talk, [{"role": "assistant", "content": "Hi"}], user("One"))]
+    seen: list[torch.Tensor] = []
+    with torch.no_grad(), observing(chat.layout, {AT: seen.append}) as run:
+        run(input_ids=torch.tensor([items[0].ids]))
+    first, _, second = items[0].turns
+    own = [*range(first.start, first.stop), *range(second.start, second.stop)]
+    mean = seen[0][0, own].mean(0)
+    for kind in ("mean", "max_rolling_mean", "top_mean", "ema_max"):
+        pooled = pooled_activations(chat, items, [AT], Aggregation(kind, "user", 1))[AT]
+        torch.testing.assert_close(torch.tensor(pooled[0]), mean, atol=1e-5, rtol=1e-5)
+        assert np.isnan(pooled).all(1).tolist() == [False, True, False]
+    last = pooled_activations(chat, items, [AT], Aggregation("last", "user"))[AT]
+    torch.testing.assert_close(torch.tensor(last[0]), seen[0][0, own[-1]], atol=1e-5, rtol=1e-5)

@@ -355,3 +355,26 @@ def test_a_maximum_is_in_deviations_of_benign_scores() -> None:
     torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-4)
     raw = all_scores(chat, items, [Reader(two, mean, "max")]).total[:, 0]
     torch.testing.assert_close(raw.double(), parts.amax(1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("chunk", [1, 7, 50])
+def test_a_prompt_that_is_read_in_chunks_scores_the_same(family: str, chunk: int) -> None:
+    """With the keys and values of what came before, as serving stacks read long or shared prompts."""
+    chat = shared_chat(family)
+    for item in items_of(chat)[::2]:
+        read: list[torch.Tensor] = []
+        past = None
+        for start in range(0, len(item.ids), chunk):
+            ids = torch.tensor([item.ids[start : start + chunk]])
+            with torch.no_grad():
+                out = chat.model(ids, past_key_values=past, use_cache=True, output_hidden_states=True)
+            past = out.past_key_values
+            read.append(out.hidden_states[2])
+        x = torch.cat(read, 1)[0].double().numpy()
+        one = direction(chat.layout, Site("residual", 1))
+        values = torch.tensor((x - one.centre) @ one.vector / (one.vector @ one.vector)).view(1, -1, 1)
+        batch = collate([item], chat.device)
+        for aggregation in AGGREGATIONS:
+            whole = float(score_all(chat, [item], [Reader((one,), aggregation)])[0, 0])
+            assert float(aggregation(values, batch.span(aggregation.span))) == pytest.approx(whole, abs=1e-4)

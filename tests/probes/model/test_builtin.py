@@ -67,3 +67,15 @@ def test_scores_do_not_depend_on_batch_mates(chat: ChatModel) -> None:
     together = score_all(chat, items, [probe.reader])[:, 0]
     alone = [float(score_all(chat, [item], [probe.reader])[0, 0]) for item in items]
     assert together.tolist() == pytest.approx(alone, abs=1e-4)
+
+
+def test_the_turns_own_tokens_are_their_words(chat: ChatModel) -> None:
+    """Of a tokenizer whose tokens are words, under a template that writes a system turn of its own."""
+    words = ["Why is the sky blue?", "Air scatters it.\n\nBlue most.", "<|im_end|>\n<|im_start|>user\nWhy?", "  user\n"]
+    words += ["Why is the sky blue?", "def f(x):\n    return x  # 語言 🙂"]
+    turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(words)]
+    found = encode(chat, turns, spans=True)
+    assert found.ids == encode(chat, turns).ids
+    said = [chat.tokenizer.decode(found.ids[t.start : t.stop]) for t in found.turns]
+    assert said == [text.strip() for text in words]
+    assert [t.turn for t in found.turns] == list(range(len(turns)))
