@@ -1,21 +1,24 @@
 """Benign messages of a wanted length, composed of our own documents, code and everyday messages.
 
-Contract: `long_messages(split, target_chars, count, seed)` is a function of its arguments and of the data files alone.
-No document, piece of code, question about a text or everyday message is in two splits: `fit`, `select`, `calibrate` and
-`test` by the hash of the text. The kinds of KINDS take turns. Lengths are in characters, summed over all turns, since
-this module knows no tokenizer: CHARS_PER_TOKEN is what English has in chat models' tokenizers, and whoever needs tokens
-measures them. Most lengths are within a tenth of the target, short ones may miss it by a message.
+Contract: `long_messages(split, tokens, count, seed)` is a function of its arguments and of the data files alone. No
+document, piece of code, question about a text or everyday message is in two splits: `fit`, `select`, `calibrate` and
+`test` by the hash of the text. The kinds of KINDS take turns. Lengths are estimated tokens, summed over the contents of
+all turns, since this module knows no tokenizer; whoever needs exact lengths measures them. SmolLM2's own counts are
+within a tenth of the estimate for prose and mostly within a fifth for code; other tokenizers differ by a factor.
 
 What it does not know: real long traffic. A composed message is many short texts by few hands, so it changes its subject
-more often than a real document of its length. A message repeats pieces when it has used up its split's.
+more often than a real document of its length. A message repeats pieces when it has used up its split's: of `calibrate`
+beyond 16,000 tokens of documents, 12,000 of code and some 4,000 of everyday messages; of `select` half as many.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Literal, get_args
 
 from probes.errors import DataError
@@ -24,18 +27,28 @@ from probes.organisms.messages import by_hash, data_text, everyday
 
 LongSplit = Literal["fit", "select", "calibrate", "test"]
 Kind = Literal["paste", "several", "code", "conversation", "everyday"]
+About = Literal["document", "code", "several"]
+Turn = dict[str, str]
+
 KINDS: tuple[Kind, ...] = get_args(Kind)
-CHARS_PER_TOKEN = 4.4
-MIN_CHARS = 200
+MIN_TOKENS = 48
 
 # Each split and where it ends on [0, 1). Thresholds by length need the most.
 _SHARES = (("fit", 0.25), ("select", 0.4), ("calibrate", 0.75), ("test", 1.0))
-# No text of fewer characters is begun to fill what is left of a message.
-_LEFT_OVER = 24
-_CLOSING = 160
+# The salt was chosen once, by counts alone, so that every split has its share of each kind and of hard documents.
+_SALT = "long text 892"
+
+# What English and code have about as many of as of SmolLM2's tokens: its digits are single, long words are cut.
+_TOKEN = re.compile(r"[^\W\d_]{1,7}|\d|[^\w\s]|_|\n\s*")
+# No text is begun to fill fewer tokens than these; what is left for the user's last word in a conversation.
+_LEFT_OVER = 6
+_CLOSING = 36
 _HEADINGS = ("{n}.", "Text {n}:", "--- {n} ---", "({n})", "#{n}", "[{n}]", "Piece {n}")
 
-Turn = dict[str, str]
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text has."""
+    return sum(1 for _ in _TOKEN.finditer(text))
 
 
 @cache
@@ -50,7 +63,7 @@ def _of_split(name: str, split: LongSplit) -> list[dict[str, str]]:
 
 
 def _split_of(text: str) -> str:
-    at = unit_interval(f"long text:{text}")
+    at = unit_interval(f"{_SALT}:{text}")
     return next(name for name, upper in _SHARES if at < upper)
 
 
@@ -65,16 +78,22 @@ def code(split: LongSplit) -> list[str]:
     return by_hash([row["text"] for row in _of_split("code.jsonl", split)])
 
 
-def long_messages(split: LongSplit, target_chars: int, count: int, seed: int = 0) -> list[list[Turn]]:
+def questions(split: LongSplit, about: About) -> list[str]:
+    """What users ask about a document, about code or about several texts that they paste."""
+    rows = _of_split("questions_about_texts.jsonl", split)
+    return by_hash([row["text"] for row in rows if row["about"] == about])
+
+
+def long_messages(split: LongSplit, tokens: int, count: int, seed: int = 0) -> list[list[Turn]]:
     """`count` messages as turns with `role` and `content`, the last of them a user's; number i is of `kind_of(i)`."""
-    if target_chars < MIN_CHARS:
-        raise DataError(f"target_chars: {target_chars} is below {MIN_CHARS}: take everyday messages as they are")
+    if tokens < MIN_TOKENS:
+        raise DataError(f"tokens: {tokens} is below {MIN_TOKENS}; everyday messages are as short as they come")
     if count < 1:
         raise DataError(f"count: {count} is not positive")
     made = []
     for i in range(count):
-        rng = random.Random(f"long text:{split}:{target_chars}:{seed}:{i}")  # noqa: S311 - sampling, not secrets
-        made.append(_COMPOSERS[kind_of(i)](_Pool(split, rng), target_chars))
+        rng = random.Random(f"long text:{split}:{tokens}:{seed}:{i}")  # noqa: S311 - sampling, not secrets
+        made.append(_COMPOSERS[kind_of(i)](_Pool(split, rng), tokens))
     return made
 
 
@@ -83,10 +102,13 @@ def kind_of(index: int) -> Kind:
     return KINDS[index % len(KINDS)]
 
 
-def padding(split: LongSplit, target_chars: int, seed: int = 0) -> str:
-    """Benign prose of about `target_chars`, to stand before or after another text."""
-    rng = random.Random(f"padding:{split}:{target_chars}:{seed}")  # noqa: S311 - sampling, not secrets
-    return "\n\n".join(_fill(_Pool(split, rng).documents, target_chars))
+def padding(split: LongSplit, tokens: int, seed: int = 0) -> str:
+    """Benign prose, to stand before or after another text."""
+    if tokens < 1:
+        raise DataError(f"tokens: {tokens} is not positive")
+    rng = random.Random(f"padding:{split}:{tokens}:{seed}")  # noqa: S311 - sampling, not secrets
+    pool = _Pool(split, rng)
+    return "\n\n".join(_fill(pool.documents, tokens)) or _cut(next(pool.documents), tokens)
 
 
 class _Pool:
@@ -97,23 +119,19 @@ class _Pool:
         self.documents = _endless(documents(split), rng)
         self.code = _endless(code(split), rng)
         self.everyday = _endless(everyday(split), rng)
-        self._questions = {
-            about: _endless(by_hash([r["text"] for r in questions if r["about"] == about]), rng)
-            for questions in (_of_split("questions_about_texts.jsonl", split),)
-            for about in ("document", "code", "several")
-        }
+        self._split = split
 
-    def question(self, about: Literal["document", "code", "several"]) -> str:
-        return next(self._questions[about])
+    def question(self, about: About) -> str:
+        return self.rng.choice(questions(self._split, about))
 
     def mixed(self) -> Iterator[str]:
         """Documents, and code now and then."""
         while True:
             yield next(self.code if self.rng.random() < 0.25 else self.documents)
 
-    def asked(self, question: str, text: str, gap: str = "\n\n") -> str:
+    def asked(self, question: str, text: str) -> str:
         """The question before or after the text."""
-        return gap.join((question, text) if self.rng.random() < 0.5 else (text, question))
+        return f"{question}\n\n{text}" if self.rng.random() < 0.5 else f"{text}\n\n{question}"
 
 
 def _endless(texts: list[str], rng: random.Random) -> Iterator[str]:
@@ -121,33 +139,31 @@ def _endless(texts: list[str], rng: random.Random) -> Iterator[str]:
         yield from rng.sample(texts, len(texts))
 
 
-def _cut(text: str, chars: int) -> str:
-    """The start of the text: to the end of a line or sentence if one is near, else of a word."""
-    if len(text) <= chars:
+def _cut(text: str, tokens: int) -> str:
+    """The start of the text: to the end of a line or sentence if one is near, else of a token."""
+    after = next(islice(_TOKEN.finditer(text), tokens, None), None)
+    if after is None:
         return text
-    head = text[:chars]
+    head = text[: after.start()]
     end = max(head.rfind("\n"), head.rfind(". ") + 1, head.rfind("? ") + 1)
-    if end < 0.9 * chars:
-        end = max(head.rfind(" "), head.rfind("\n"))
-    return head[:end].rstrip() if end > 0 else head
+    return (head[:end] if end > 0.9 * len(head) else head).rstrip()
 
 
-def _fill(texts: Iterator[str], chars: int, gap: int = 2) -> list[str]:
-    """Texts of `chars` altogether with `gap` characters between them; the last one is cut."""
+def _fill(texts: Iterator[str], tokens: int, gap: int = 1) -> list[str]:
+    """Texts of `tokens` altogether, with `gap` tokens around each; the last one is cut."""
     parts: list[str] = []
-    while chars >= _LEFT_OVER:
-        parts.append(_cut(next(texts), chars))
-        chars -= len(parts[-1]) + gap
+    while tokens >= _LEFT_OVER:
+        parts.append(_cut(next(texts), tokens))
+        tokens -= estimated_tokens(parts[-1]) + gap
     return parts
 
 
-def _fill_whole(texts: Iterator[str], chars: int, gap: int = 1) -> list[str]:
-    """At least one text, and whole ones until `chars` are reached."""
-    parts = [next(texts)]
-    chars -= len(parts[0])
-    while chars >= _LEFT_OVER:
+def _fill_whole(texts: Iterator[str], tokens: int, gap: int = 0) -> list[str]:
+    """At least one text, and whole ones until `tokens` are reached."""
+    parts: list[str] = []
+    while not parts or tokens >= _LEFT_OVER:
         parts.append(next(texts))
-        chars -= len(parts[-1]) + gap
+        tokens -= estimated_tokens(parts[-1]) + gap
     return parts
 
 
@@ -155,53 +171,56 @@ def _user(content: str) -> Turn:
     return {"role": "user", "content": content}
 
 
-def _paste(pool: _Pool, chars: int) -> list[Turn]:
+def _assistant(content: str) -> Turn:
+    return {"role": "assistant", "content": content}
+
+
+def _paste(pool: _Pool, tokens: int) -> list[Turn]:
     question = pool.question("document")
-    return [_user(pool.asked(question, "\n\n".join(_fill(pool.documents, chars - len(question) - 2))))]
+    return [_user(pool.asked(question, "\n\n".join(_fill(pool.documents, tokens - estimated_tokens(question)))))]
 
 
-def _several(pool: _Pool, chars: int) -> list[Turn]:
+def _several(pool: _Pool, tokens: int) -> list[Turn]:
     question, heading = pool.question("several"), pool.rng.choice(_HEADINGS)
-    gap = len(heading) + 3
-    parts = _fill(pool.mixed(), chars - len(question) - gap, gap)
+    gap = 2 + estimated_tokens(heading)
+    parts = _fill(pool.mixed(), tokens - estimated_tokens(question) - gap, gap)
     return [_user(pool.asked(question, "\n\n".join(f"{heading.format(n=n)}\n{p}" for n, p in enumerate(parts, 1))))]
 
 
-def _code(pool: _Pool, chars: int) -> list[Turn]:
+def _code(pool: _Pool, tokens: int) -> list[Turn]:
     question, fenced = pool.question("code"), pool.rng.random() < 0.5
-    gap = 10 if fenced else 2
-    parts = _fill(pool.code, chars - len(question) - gap, gap)
+    gap = 9 if fenced else 1
+    parts = _fill(pool.code, tokens - estimated_tokens(question) - gap, gap)
     return [_user(pool.asked(question, "\n\n".join(f"```\n{part}\n```" if fenced else part for part in parts)))]
 
 
-def _conversation(pool: _Pool, chars: int) -> list[Turn]:
+def _conversation(pool: _Pool, tokens: int) -> list[Turn]:
     """Everyday messages and texts with a question, answered by texts; a user has the last word."""
     turns: list[Turn] = []
-    while chars > 2 * _CLOSING:
+    while tokens > 2 * _CLOSING:
         message, texts = next(pool.everyday), pool.documents
-        if pool.rng.random() < 0.5 and chars > 6 * _CLOSING:
-            about: Literal["document", "code"] = "code" if pool.rng.random() < 0.3 else "document"
+        if pool.rng.random() < 0.5 and tokens > 6 * _CLOSING:
+            about: About = "code" if pool.rng.random() < 0.3 else "document"
             texts = pool.code if about == "code" else pool.documents
-            message = pool.asked(pool.question(about), _cut(next(texts), chars // 2))
-        reply = _cut(next(texts), max(chars - len(message) - _CLOSING, _LEFT_OVER))
-        turns += [_user(message), {"role": "assistant", "content": reply}]
-        chars -= len(message) + len(reply)
-    return [*turns, _user(" ".join(_fill_whole(pool.everyday, chars)))]
+            message = pool.asked(pool.question(about), _cut(next(texts), tokens // 2))
+        left = tokens - estimated_tokens(message) - _CLOSING
+        turns += [_user(message), _assistant(_cut(next(texts), max(left, _LEFT_OVER)))]
+        tokens -= sum(estimated_tokens(turn["content"]) for turn in turns[-2:])
+    return [*turns, _user(" ".join(_fill_whole(pool.everyday, tokens)))]
 
 
-def _everyday(pool: _Pool, chars: int) -> list[Turn]:
+def _everyday(pool: _Pool, tokens: int) -> list[Turn]:
     """Everyday messages in one message, or one a turn with short answers between them."""
     if pool.rng.random() < 0.5:
         mark = pool.rng.choice(("", "", "- ", "* ", "> "))
-        gap = pool.rng.choice(("\n", "\n\n")) if mark else pool.rng.choice((" ", "\n", "\n\n"))
-        texts = _fill_whole(pool.everyday, chars - len(mark), len(gap) + len(mark))
-        return [_user(gap.join(mark + text for text in texts))]
+        between = pool.rng.choice(("\n", "\n\n") if mark else (" ", "\n", "\n\n"))
+        texts = _fill_whole(pool.everyday, tokens, estimated_tokens(between + mark))
+        return [_user(between.join(mark + text for text in texts))]
     turns: list[Turn] = []
-    while chars > 2 * _CLOSING:
-        reply = _cut(next(pool.documents), pool.rng.randint(60, 240))
-        turns += [_user(next(pool.everyday)), {"role": "assistant", "content": reply}]
-        chars -= len(turns[-2]["content"]) + len(reply)
-    return [*turns, _user(" ".join(_fill_whole(pool.everyday, chars)))]
+    while tokens > 2 * _CLOSING:
+        turns += [_user(next(pool.everyday)), _assistant(_cut(next(pool.documents), pool.rng.randint(12, 50)))]
+        tokens -= sum(estimated_tokens(turn["content"]) for turn in turns[-2:])
+    return [*turns, _user(" ".join(_fill_whole(pool.everyday, tokens)))]
 
 
 _COMPOSERS: dict[Kind, Callable[[_Pool, int], list[Turn]]] = {
