@@ -40,6 +40,8 @@ def band_around(threshold: float, share: float, calibration: Calibration) -> Ban
     if share >= 1:
         return EVERYTHING
     knots = _knots(calibration)
+    if not knots:  # nothing is known of the scores, and nothing is asked
+        return Band(threshold, threshold)
     scores, quantiles = [score for _, score in knots], [q for q, _ in knots]
 
     def held(width: float) -> float:

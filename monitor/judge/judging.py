@@ -105,6 +105,8 @@ class Judging:
         self._reserved = 0
         self._asking: list[Waiting] = []
         self._no_more = False
+        # What is still being asked was given up: nobody waits for it.
+        self._left = False
         self._ending = threading.Event()
         metrics.JUDGE_CIRCUIT_OPEN.set(0)
         metrics.JUDGE_WAITING.set(0)
@@ -170,6 +172,7 @@ class Judging:
             thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             left += self._asking
+            self._left = True
         self._leave(left)
         self.judge.close()
 
@@ -194,7 +197,9 @@ class Judging:
                 waiting = self._queue.popleft()
                 self._asking.append(waiting)
             try:
-                self._finish(waiting, self._judged(waiting))
+                judged = self._judged(waiting)
+                if not self._left:
+                    self._finish(waiting, judged)
             finally:
                 with self._changed:
                     self._asking.remove(waiting)
