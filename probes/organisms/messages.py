@@ -2,6 +2,8 @@
 
 Contract: `everyday(split)` gives disjoint lists. `demo` is what the demo streams and `test` what figures are
 reported on; neither may choose anything. The order is by hash, so topics are mixed and every split is stable.
+The `heldout_` lists were written without sight of `requests()`: nothing may be fitted, chosen or calibrated on them.
+They are still short messages in English, by few hands; what they say of other traffic is not known.
 """
 
 from __future__ import annotations
@@ -21,6 +23,21 @@ PairSplit = Literal["fit", "select", "test"]
 # Sizes are fixed but for the last split, which takes what is left.
 _SIZES: dict[str, int] = {"demo": 200, "test": 220, "select": 100, "scale": 80, "calibrate": 320, "fit": 0}
 
+# Topics of `heldout_everyday` with the vocabulary of harm in them: where false alarms are to be expected.
+HARD_TOPICS = frozenset(
+    {
+        "crime_information",
+        "dark_fiction",
+        "idioms",
+        "pests",
+        "risky_hobbies",
+        "security",
+        "sensitive_health",
+        "tech_violent_words",
+        "war_history",
+    }
+)
+
 
 def data_text(name: str) -> str:
     """The text of a data file beside this module."""
@@ -34,6 +51,10 @@ def _rows(name: str) -> list[dict[str, str]]:
 def by_hash(texts: list[str]) -> list[str]:
     """The texts in an order that has nothing to do with how they were written."""
     return sorted(texts, key=sha256_text)
+
+
+def _by_hash_of_text(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return sorted(rows, key=lambda row: sha256_text(row["text"]))
 
 
 @cache
@@ -73,6 +94,21 @@ def choices(name: Literal["advice", "code"]) -> list[BinaryChoice]:
 def requests() -> list[dict[str, str]]:
     """Matched pairs of requests: `pair`, `category`, `harmful`, `harmless`."""
     return _rows("requests.jsonl")
+
+
+def more_requests() -> list[dict[str, str]]:
+    """Further pairs for fitting, longer and in more registers; their numbers go on from those of `requests()`."""
+    return _rows("fit_harmful_2.jsonl")
+
+
+def heldout_harmful() -> list[dict[str, str]]:
+    """Harmful requests that have no twin: `category` and `text`. They ask, and hold no instructions."""
+    return _by_hash_of_text(_rows("heldout_harmful.jsonl"))
+
+
+def heldout_everyday() -> list[dict[str, str]]:
+    """Benign messages: `topic` and `text`. Some ask for code; the topics in `HARD_TOPICS` sound worse than they are."""
+    return _by_hash_of_text(_rows("heldout_everyday.jsonl"))
 
 
 def request_pairs(split: PairSplit) -> list[dict[str, str]]:

@@ -14,20 +14,38 @@ commands = Commands()
 
 
 @commands.command()
-def data(what: o.DataSet, split: o.Split = "fit") -> None:
-    """Print awry's own example messages as JSON lines: everyday chat, or matched harmful and harmless requests."""
+def data(
+    what: o.DataSet, split: o.Split = "fit", tokens: o.LongTokens = 1024, count: o.LongCount = 100, seed: o.Seed = 0
+) -> None:
+    """Print awry's own example messages as JSON lines: everyday chat, long texts, matched requests, or held-out ones."""
     from typing import get_args
 
-    from probes.organisms import messages
+    from probes.organisms import long_text, messages
 
-    if what == "requests":
-        for row in messages.requests():
+    if what in ("requests", "requests-2"):
+        for row in messages.requests() if what == "requests" else messages.more_requests():
             for side in ("harmful", "harmless"):
                 line = {"id": f"{row['pair']}-{side}", "prompt": row[side], "label": side == "harmful"}
                 typer.echo(json.dumps(line | {"group": str(row["pair"]), "category": row["category"]}))
+    elif what == "heldout-harmful":
+        for i, row in enumerate(messages.heldout_harmful()):
+            line = {"id": f"{what}-{i}", "prompt": row["text"], "label": True}
+            typer.echo(json.dumps(line | {"category": row["category"]}))
+    elif what == "heldout-everyday":
+        for i, row in enumerate(messages.heldout_everyday()):
+            hard = row["topic"] in messages.HARD_TOPICS
+            line = {"id": f"{what}-{i}", "prompt": row["text"], "label": False}
+            typer.echo(json.dumps(line | {"topic": row["topic"], "hard": hard}))
     elif what == "everyday" and split in get_args(messages.Split):
         topics = messages.everyday_topics(split)  # type: ignore[arg-type]
         for i, text in enumerate(messages.everyday(split)):  # type: ignore[arg-type]
             typer.echo(json.dumps({"id": f"{split}-{i}", "prompt": text, "topic": topics[i]}))
+    elif what == "long" and split in get_args(long_text.LongSplit):
+        made = long_text.long_messages(split, tokens, count, seed)  # type: ignore[arg-type]
+        for i, turns in enumerate(made):
+            line = {"id": f"long-{split}-{tokens}-{seed}-{i}", "messages": turns, "label": False}
+            typer.echo(json.dumps(line | {"kind": long_text.kind_of(i)}))
     else:
-        raise SettingsError(f"data: {what} {split} is none of requests, everyday {'|'.join(get_args(messages.Split))}")
+        splits = (f"everyday {'|'.join(get_args(messages.Split))}", f"long {'|'.join(get_args(long_text.LongSplit))}")
+        known = ", ".join(("requests, requests-2, heldout-harmful, heldout-everyday", *splits))
+        raise SettingsError(f"data: {what} {split} is none of {known}")

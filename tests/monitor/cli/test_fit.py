@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from monitor.datasets import read_messages
 from probes.card import load_probe
 from tests.support.cli import invoke, message_of, output_of
 from tests.support.stream.worker import lines
@@ -73,7 +74,10 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
         (("calibrate", "--probe", "x"), "benign: give --benign FILE or --from-tables"),
         (("calibrate", "--probe", "x", "--benign", "y", "--from-tables"), "benign: give --benign FILE or"),
         (("adapters", "train", "--recipe", "rude"), "recipe: rude is none of"),
-        (("data", "nothing"), "data: nothing fit is none of requests, everyday"),
+        (
+            ("data", "nothing"),
+            "data: nothing fit is none of requests, requests-2, heldout-harmful, heldout-everyday, everyday demo|",
+        ),
     ],
 )
 def test_mistakes_are_named(words: tuple[str, ...], said: str) -> None:
@@ -95,3 +99,16 @@ def test_data_are_lines_of_messages() -> None:
     assert set(rows[0]) == {"id", "prompt", "topic"}
     pairs = [json.loads(line) for line in output_of(invoke("data", "requests")).splitlines()]
     assert {row["label"] for row in pairs} == {True, False}
+    more = [json.loads(line) for line in output_of(invoke("data", "requests-2")).splitlines()]
+    assert {row["label"] for row in more} == {True, False}
+    assert not {row["id"] for row in pairs} & {row["id"] for row in more}
+    assert not {row["group"] for row in pairs} & {row["group"] for row in more}
+
+
+@pytest.mark.parametrize(("what", "label"), [("heldout-harmful", True), ("heldout-everyday", False)])
+def test_held_out_data_can_be_evaluated_together(what: str, label: bool, tmp_path: Path) -> None:
+    path = tmp_path / "heldout.jsonl"
+    path.write_text(output_of(invoke("data", what)))
+    rows = read_messages(path, labelled=True)
+    assert {row.label for row in rows} == {label}
+    assert len({row.message.id for row in rows}) == len(rows) > 150
