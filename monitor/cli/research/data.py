@@ -17,7 +17,7 @@ commands = Commands()
 def data(
     what: o.DataSet, split: o.Split = "fit", tokens: o.LongTokens = 1024, count: o.LongCount = 100, seed: o.Seed = 0
 ) -> None:
-    """Print awry's own example messages as JSON lines: everyday chat, long texts, matched requests, or held-out ones."""
+    """Print awry's own example messages as JSON lines: everyday chat, long texts, matched requests, held-out ones."""
     from typing import get_args
 
     from probes.organisms import long_text, messages
