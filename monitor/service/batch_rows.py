@@ -7,7 +7,7 @@ a row unless privacy is `full`. Needs no model: `Outcome` is what a scorer retur
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ from storage.writer import AnswerRow, MessageRow, ScoreRow, WindowRow
 
 if TYPE_CHECKING:
     from monitor.service.mitigation import Mitigation
+    from probes.capture.trajectory import Trajectory
     from probes.card import Probe
 
 # Notes of what was not read whole.
@@ -51,6 +52,11 @@ class ProbeScore:
     probe: Probe
     score: float
     heads: tuple[tuple[int, int, float], ...] = ()
+    # Which reading of the message it comes from (None: the message as it is); (turn, score) of the turns that the probe
+    # reads where there are several, and what they say together.
+    reading: str | None = None
+    turns: tuple[tuple[int, float], ...] = ()
+    trajectory: Trajectory | None = None
     judge: str | None = None
     judge_reason: str | None = None
 
@@ -72,7 +78,8 @@ class WindowScore:
 @dataclass(frozen=True)
 class Outcome:
     """What became of one message. `rendered` and `notes` say how the model's template took it, `special_tokens` counts
-    control tokens in its content, `partial` says why it was not read whole."""
+    control tokens in its content, `partial` says why it was not read whole, `unreadable` is the share of its text that
+    the tokenizer can make no sense of."""
 
     status: Literal["scored", "truncated", "skipped", "failed"]
     scores: tuple[ProbeScore, ...] = ()
@@ -83,6 +90,8 @@ class Outcome:
     special_tokens: int = 0
     windows: tuple[WindowScore, ...] = ()
     partial: tuple[str, ...] = ()
+    unreadable: float | None = None
+    second_tokens: int = 0
 
 
 # Of a message that was not scored.
@@ -223,28 +232,45 @@ def message_row(
         special_tokens=outcome.special_tokens,
         partial=",".join(processed.partial) or None,
         windows=len(outcome.windows) or None,
+        unreadable=outcome.unreadable,
+        second_tokens=outcome.second_tokens or None,
         **own,
     )
 
 
 def score_rows(processed: ProcessedMessage, shadow: Collection[str] = ()) -> list[ScoreRow]:
     """One row of `scores` a probe; those of `shadow` open no alerts."""
-    return [
-        ScoreRow(
-            processed.at,
-            s.probe.name,
-            s.probe.card.version,
-            s.score,
-            s.probe.card.threshold,
-            s.flagged,
-            s.heads,
-            shadow=s.probe.name in shadow,
-            probe_digest=s.probe.digest,
-            judge=s.judge,
-            judge_reason=s.judge_reason,
+    rows = []
+    for s in processed.scores:
+        path = s.trajectory
+        rows.append(
+            ScoreRow(
+                processed.at,
+                s.probe.name,
+                s.probe.card.version,
+                s.score,
+                s.probe.card.threshold,
+                s.flagged,
+                s.heads,
+                shadow=s.probe.name in shadow,
+                probe_digest=s.probe.digest,
+                reading=s.reading,
+                turn_scores=_by_turn(s.turns) if path is not None else None,
+                top_turn=path.top_turn if path is not None else None,
+                turn_new=path.turn_new if path is not None else None,
+                trajectory=path.level if path is not None else None,
+                path_length=path.path_length if path is not None else None,
+                judge=s.judge,
+                judge_reason=s.judge_reason,
+            )
         )
-        for s in processed.scores
-    ]
+    return rows
+
+
+def _by_turn(scores: Sequence[tuple[int, float]]) -> tuple[float | None, ...]:
+    """One a turn up to the last that has a score, None where one has none."""
+    known = dict(scores)
+    return tuple(known.get(turn) for turn in range(max(known) + 1))
 
 
 def window_rows(processed: ProcessedMessage) -> list[WindowRow]:

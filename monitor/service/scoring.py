@@ -5,10 +5,12 @@ failed with a reason. A batch that runs out of memory is halved; one that breaks
 halved until the bad message stands alone. Reasons hold the class of an error, never its text, since a library's error
 may quote the prompt.
 
+A message is read as `probes.reading` says: as it is, in windows where it is over-long, and once more where it hides
+something; a probe's score is the highest of those, corrected for length. The scores of single windows are kept as well.
+A further reading that cannot be made or scored is left out and costs the message nothing.
+
 A message whose turns the template refuses in every form is skipped, with the roles in the reason: it is the sender's
-doing, and `failed` is awry's own fault. An over-long one is truncated: its score is that of the last tokens, and its
-windows (`probes.capture.windows`) are scored in the same batches. Their scores flag nothing, and one that cannot be
-made or scored is left out and costs the message nothing.
+doing, and `failed` is awry's own fault.
 """
 
 from __future__ import annotations
@@ -23,32 +25,35 @@ import torch
 from monitor.service.batch_rows import Outcome, ProbeScore, WindowScore
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import metrics
-from probes.capture.batches import Encoded, batches, encode, token_limit
-from probes.capture.windows import Window, windows
+from probes.capture.batches import Encoded, batches, token_limit
+from probes.capture.trajectory import trajectory
 from probes.card import Probe
 from probes.errors import ModelError
 from probes.model.control_tokens import strings
 from probes.model.load import ChatModel
+from probes.reading.conversation import Conversation
+from probes.reading.readings import WINDOW, Readings, ReadingSettings, readings
+from probes.reading.values import Decided, Value, candidates, decide, reading_of
 from probes.scoring import Scorer
 
 
 @dataclass
 class _Read:
-    """A message with its encoded reading and windows, and what came of each; `scores` is (total, parts) by probe."""
+    """A message with its readings, and what came of each: `values[reading]` has one value a probe."""
 
-    encoded: Encoded
-    windows: tuple[Window, ...] = ()
-    base: Outcome = field(default_factory=lambda: Outcome("skipped"))
-    window_scores: dict[int, WindowScore] = field(default_factory=dict)
+    readings: Readings
+    base: Outcome
+    roles: tuple[str, ...] = ()
+    values: dict[int, list[Value]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Item:
-    """One row of a batch: a message's reading, or (`window` from 0) one of its windows."""
+    """One row of a batch: a reading of a message, by its number."""
 
     message: int
+    reading: int
     encoded: Encoded
-    window: int | None = None
 
 
 class BatchScorer:
@@ -63,15 +68,17 @@ class BatchScorer:
         max_tokens: int,
         skip_over_long: bool,
         max_windows: int = 8,
+        second_readings: bool = True,
     ) -> None:
         self._chat = chat
         self._probes = tuple(probes)
-        self._scorer = Scorer(chat.layout, [p.reader for p in probes], chat.device)
-        self._reads_responses = any(p.aggregation.span == "response" for p in probes)
+        readers = [p.reader for p in probes]
+        self._scorer = Scorer(chat.layout, readers, chat.device)
+        self._settings = replace(
+            ReadingSettings.of(readers, max_tokens=max_tokens, max_windows=max_windows), second=second_readings
+        )
         self._token_budget = token_budget
-        self._max_tokens = max_tokens
         self._skip_over_long = skip_over_long
-        self._max_windows = max_windows
         self.tokens = 0
         self.seconds = 0.0
 
@@ -86,8 +93,8 @@ class BatchScorer:
         self.seconds += time.perf_counter() - started
         metrics.TOKENS.inc(self.tokens - before)
         for i, one in read.items():
-            made = tuple(score for _, score in sorted(one.window_scores.items()))
-            outcomes[i] = replace(outcomes[i], windows=made)
+            if i not in outcomes:
+                outcomes[i] = self._outcome(one)
         return [outcomes[i] for i in range(len(messages))]
 
     def _read_all(self, messages: Sequence[WireMessage], outcomes: dict[int, Outcome]) -> dict[int, _Read]:
@@ -115,28 +122,19 @@ class BatchScorer:
 
     def _read(self, message: WireMessage, base: Outcome) -> _Read:
         """What is read of a message; `base.reason` is set where nothing is."""
-        response = message.response if self._reads_responses else None
-        encoded = encode(self._chat, message.turns, response, self._max_tokens, tools=message.tools)
-        base = replace(base, rendered=encoded.rendered, notes=encoded.adapted)
-        if not encoded.ids:
-            return _Read(encoded, base=replace(base, reason="nothing to read: no tokens"))
-        if encoded.truncated and self._skip_over_long:
-            limit = token_limit(self._chat, self._max_tokens)
-            which = f"max_tokens={limit}" if limit == self._max_tokens else f"the model's {limit} positions"
-            return _Read(encoded, base=replace(base, reason=f"longer than {which} (over_long=skip)"))
-        partial = tuple(why for why, so in (("length", encoded.truncated), ("media", message.unread)) if so)
-        base = replace(base, status="truncated" if encoded.truncated else "scored", partial=partial)
-        return _Read(encoded, self._windows(message, encoded, response), base)
-
-    def _windows(self, message: WireMessage, encoded: Encoded, response: str | None) -> tuple[Window, ...]:
-        if not encoded.truncated or not self._max_windows:
-            return ()
-        try:
-            found = windows(self._chat, message.turns, encoded, response, self._max_tokens, self._max_windows)
-        except Exception:
-            # The message has its score without them, and its `partial` says that it was not read whole.
-            return ()
-        return found.windows
+        conversation = Conversation(message.turns, message.response, message.tools)
+        read = readings(self._chat, conversation, self._settings)
+        plain = read.plain
+        base = replace(base, rendered=plain.rendered, notes=plain.adapted, second_tokens=read.second_tokens)
+        if not plain.ids:
+            return _Read(read, replace(base, reason="nothing to read: no tokens"))
+        if plain.truncated and self._skip_over_long:
+            limit = token_limit(self._chat, self._settings.max_tokens)
+            which = f"max_tokens={limit}" if limit == self._settings.max_tokens else f"the model's {limit} positions"
+            return _Read(read, replace(base, reason=f"longer than {which} (over_long=skip)"))
+        partial = tuple(why for why, so in (("length", plain.truncated), ("media", message.unread)) if so)
+        base = replace(base, status="truncated" if plain.truncated else "scored", partial=partial)
+        return _Read(read, base, tuple(str(turn.get("role")) for turn in message.turns))
 
     def _score(
         self, items: Sequence[_Item], read: dict[int, _Read], outcomes: dict[int, Outcome], *, again: bool = True
@@ -144,7 +142,7 @@ class BatchScorer:
         if not items:
             return
         try:
-            self._forward(items, read, outcomes)
+            self._forward(items, read)
         except Exception as error:
             memory = _out_of_memory(error)
             if torch.cuda.is_available():
@@ -153,7 +151,7 @@ class BatchScorer:
                 # A transient error (a kernel that timed out, a full queue) should not cost a message its score.
                 self._score(items, read, outcomes, again=False)
             elif len(items) == 1:
-                if items[0].window is None:
+                if items[0].reading == 0:
                     base = replace(read[items[0].message].base, partial=())
                     outcomes[items[0].message] = replace(base, status="failed", reason=_failure(error, "scoring"))
             else:
@@ -162,54 +160,110 @@ class BatchScorer:
                 for part in (slice(half), slice(half, None)):
                     self._score(items[part], read, outcomes, again=False)
 
-    def _forward(self, items: Sequence[_Item], read: dict[int, _Read], outcomes: dict[int, Outcome]) -> None:
-        encoded = [item.encoded for item in items]
-        done: list[tuple[_Item, list[float], list[list[float]]]] = []
-        for batch in batches(encoded, self._chat.device, token_budget=self._token_budget):
-            scores = self._scorer(batch)
+    def _forward(self, items: Sequence[_Item], read: dict[int, _Read]) -> None:
+        done: list[tuple[_Item, list[Value]]] = []
+        for batch in batches([item.encoded for item in items], self._chat.device, token_budget=self._token_budget):
+            # A message of one turn is that turn's score.
+            scores = self._scorer(batch, turns=any(len(item.turns) > 1 for item in batch.items))
             self.tokens += batch.tokens
+            totals, counts = scores.total.tolist(), scores.counts.tolist()
+            parts = [part.tolist() for part in scores.parts]
             for position, row in enumerate(batch.rows):
-                parts = [part[position].tolist() for part in scores.parts]
-                done.append((items[row], scores.total[position].tolist(), parts))
-        for item, totals, parts in done:
-            one = read[item.message]
-            if item.window is None:
-                outcomes[item.message] = self._outcome(one, totals, parts)
-            else:
-                score = self._window_score(item.window, one.windows[item.window], totals)
-                if score.scores:
-                    one.window_scores[item.window] = score
+                item = items[row]
+                kind = read[item.message].readings.all[item.reading].kind
+                turns = scores.turns
+                done.append(
+                    (
+                        item,
+                        [
+                            Value(
+                                kind,
+                                totals[position][p],
+                                counts[position][p],
+                                tuple(parts[p][position]),
+                                turns[p][position] if turns is not None else (),
+                            )
+                            for p in range(len(self._probes))
+                        ],
+                    )
+                )
+        for item, values in done:
+            read[item.message].values[item.reading] = values
 
-    def _outcome(self, one: _Read, totals: Sequence[float], parts: Sequence[Sequence[float]]) -> Outcome:
+    def _outcome(self, one: _Read) -> Outcome:
         scores, reasons = [], []
-        for probe, total, heads in zip(self._probes, totals, parts, strict=True):
-            if math.isfinite(total):
-                scores.append(ProbeScore(probe, total, _head_scores(probe, heads)))
-            elif probe.aggregation.span == "response" and one.encoded.n_prompt == len(one.encoded.ids):
-                reasons.append(f"{probe.name} reads responses and the message has none")
+        made = sorted(one.values)
+        read = [one.readings.all[number] for number in made]
+        for p, probe in enumerate(self._probes):
+            values = [one.values[number][p] for number in made]
+            windows = probe.card.calibration.length is not None
+            decided = decide(probe.card.calibration, candidates(probe.aggregation, read, values, windows=windows))
+            if decided is not None:
+                scores.append(_probe_score(probe, decided, one.roles))
             else:
-                reasons.append(f"{probe.name} gave no finite score (dtype overflow?)")
+                reasons.append(_why_not(probe, one.readings.plain))
         reason = "; ".join(reasons) or None
-        made = replace(one.base, scores=tuple(scores), tokens=len(one.encoded.ids), reason=reason)
+        outcome = replace(
+            one.base,
+            scores=tuple(scores),
+            tokens=len(one.readings.plain.ids),
+            reason=reason,
+            windows=self._window_scores(one),
+        )
         if not scores:
             overflow = reason is not None and "finite" in reason
-            return replace(made, status="failed" if overflow else "skipped", partial=())
-        return made
+            return replace(outcome, status="failed" if overflow else "skipped", partial=())
+        return outcome
 
-    def _window_score(self, number: int, window: Window, totals: Sequence[float]) -> WindowScore:
-        """The scores of the probes that read this window's span; those that are no number are left out."""
-        scores = tuple(
-            (probe.name, total)
-            for probe, total in zip(self._probes, totals, strict=True)
-            if probe.aggregation.span == window.reads and math.isfinite(total)
-        )
-        return WindowScore(number, window.first_token, window.tokens, scores)
+    def _window_scores(self, one: _Read) -> tuple[WindowScore, ...]:
+        """The scores of the probes that each window is meant for; those that are no number are left out."""
+        found = []
+        numbers = [n for n, reading in enumerate(one.readings.all) if reading.window is not None]
+        for number, n in enumerate(numbers):
+            reading, values = one.readings.all[n], one.values.get(n)
+            if values is None or reading.window is None:
+                continue
+            scores = tuple(
+                (probe.name, probe.card.calibration.score(value.value, value.tokens))
+                for probe, value in zip(self._probes, values, strict=True)
+                if reading.stands_for(probe.aggregation.span) and math.isfinite(value.value)
+            )
+            if scores:
+                found.append(WindowScore(number, reading.window.first_token, reading.window.tokens, scores))
+        return tuple(found)
 
 
 def _items(message: int, one: _Read) -> Iterator[_Item]:
-    yield _Item(message, one.encoded)
-    for number, window in enumerate(one.windows):
-        yield _Item(message, window.encoded, number)
+    for number, reading in enumerate(one.readings.all):
+        yield _Item(message, number, reading.encoded)
+
+
+def _probe_score(probe: Probe, decided: Decided, roles: Sequence[str]) -> ProbeScore:
+    value = decided.value
+    # A turn's values are corrected as the message's own: the highest of them is its score.
+    rise = value.value - decided.score
+    turns = tuple((turn, score - rise) for turn, score in value.turns)
+    path = trajectory(turns, roles) if turns and value.kind != WINDOW else None
+    return ProbeScore(
+        probe,
+        decided.score,
+        _head_scores(probe, value.parts),
+        reading=reading_of(value),
+        turns=turns if path is not None else (),
+        trajectory=path,
+    )
+
+
+def _why_not(probe: Probe, plain: Encoded) -> str:
+    span = probe.aggregation.span
+    if span == "response" and plain.n_prompt == len(plain.ids):
+        return f"{probe.name} reads responses and the message has none"
+    if span not in ("prompt", "response"):
+        if plain.spans == "not known":
+            return f"{probe.name} reads {span} tokens, and this tokenizer does not say which those are"
+        if not plain.ranges(span):
+            return f"{probe.name} reads {span} tokens and the message has none"
+    return f"{probe.name} gave no finite score (dtype overflow?)"
 
 
 def _head_scores(probe: Probe, parts: Sequence[float]) -> tuple[tuple[int, int, float], ...]:

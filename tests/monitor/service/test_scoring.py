@@ -38,12 +38,12 @@ def failing(monkeypatch: pytest.MonkeyPatch, fails: Any) -> list[int]:
     sizes: list[int] = []
     forward = Scorer.__call__
 
-    def call(self: Scorer, batch: Any) -> Any:
+    def call(self: Scorer, batch: Any, *, turns: bool = False) -> Any:
         sizes.append(len(batch.rows))
         error = fails(len(batch.rows), len(sizes))
         if error is not None:
             raise error
-        return forward(self, batch)
+        return forward(self, batch, turns=turns)
 
     monkeypatch.setattr(Scorer, "__call__", call)
     return sizes
@@ -219,9 +219,9 @@ def test_a_window_that_breaks_costs_the_message_nothing(chat: ChatModel, monkeyp
     whole = scorer([message(("user", words(300)))])[0]
     forward = Scorer.__call__
 
-    def call(self: Scorer, batch: Any) -> Any:
+    def call(self: Scorer, batch: Any, *, turns: bool = False) -> Any:
         if len(batch.rows) == 1 and batch.tokens == MAX_TOKENS:
-            return forward(self, batch)
+            return forward(self, batch, turns=turns)
         raise RuntimeError("windows are shorter than the reading")
 
     monkeypatch.setattr(Scorer, "__call__", call)
