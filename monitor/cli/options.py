@@ -57,7 +57,7 @@ StudyControlAdapter = Annotated[
 _SCALE = "strength of the adapters"
 Scale = Annotated[float | None, Option(help=_SCALE, show_default="the adapter's own, else 1")]
 StudyScale = Annotated[float, Option(help=_SCALE)]
-_PROBE = "name or card of a probe; awry run takes several"
+_PROBE = "name or card of a probe; awry run and awry attack take several"
 Probe = Annotated[str, Option(help=_PROBE)]
 Probes = Annotated[list[str] | None, Option("--probe", help=_PROBE, show_default="all shipped ones that fit the model")]
 
@@ -126,9 +126,12 @@ _LIMIT = "at most so many, the newest of a list or a topic"
 Limit = Annotated[int, Option(min=1, max=10000, help=_LIMIT)]
 RecordLimit = Annotated[int | None, Option("--limit", min=1, max=10000, help=_LIMIT, show_default="all; 20 of a topic")]
 Since = Annotated[str, Option(help="how far back: 24h, 7d, 1d12h")]
-Prevalence = Annotated[float, Option(help="share of messages that are misaligned: 1e-4")]
-Tpr = Annotated[float, Option(help="share of misaligned messages that the threshold flags")]
-Fpr = Annotated[float, Option(help="share of benign messages that it flags")]
+Prevalence = Annotated[float | None, Option(help="share of messages that are misaligned: 1e-4")]
+Tpr = Annotated[float | None, Option(help="share of misaligned messages that the threshold flags")]
+Fpr = Annotated[float | None, Option(help="share of benign messages that it flags")]
+Judged = Annotated[
+    str | None, Option(help="what the judge saved, by stored verdicts of so long: 24h, 7d", show_default="not asked")
+]
 PerDay = Annotated[float | None, Option(min=0, help="messages a day")]
 Precision = Annotated[float, Option(help="say the FPR that this share of right alerts needs")]
 NotificationIds = Annotated[list[str] | None, Argument(help="ids of notifications, or their first digits")]
@@ -179,17 +182,15 @@ RequiredLabelled = Annotated[Path, Option("--labelled", help=_LABELLED)]
 Misaligned = Annotated[Path | None, Option(help="JSON lines of (more) misaligned messages")]
 Aligned = Annotated[Path | None, Option(help="JSON lines of (more) aligned messages")]
 Prompts = Annotated[Path | None, Option(help="JSON lines: adapter (misaligned) against base on these")]
-Benign = Annotated[Path | None, Option(help="JSON lines of benign messages, for the threshold")]
-RequiredHarmful = Annotated[
-    Path, Option("--harmful", help="JSON lines of harmful messages; those labelled aligned are left out")
-]
-RequiredBenign = Annotated[
-    Path, Option("--benign", help="JSON lines of benign messages; those that are not scored are the harmless text")
-]
-AttackedProbes = Annotated[list[str], Option("--probe", help="name or card of a probe; may be given again")]
+_BENIGN = "JSON lines of benign messages: for the threshold, or to attack with (those not scored are harmless text)"
+Benign = Annotated[Path | None, Option(help=_BENIGN)]
+RequiredBenign = Annotated[Path, Option("--benign", help=_BENIGN)]
+_HARMFUL = "JSON lines of harmful requests; for studies a field group keeps twins together"
+RequiredHarmful = Annotated[Path, Option("--harmful", help=_HARMFUL)]
+AttackedProbes = Annotated[list[str], Option("--probe", help=_PROBE)]
 Families = Annotated[
     str | None,
-    Option(help="families such as suffix,base64,benign-after-4000", show_default="all; none with --adaptive"),
+    Option(help="families of attacks, such as suffix,base64,benign-after-4000", show_default="all; none if --adaptive"),
 ]
 AttackRows = Annotated[
     int | None, Option("--rows", min=5, help="messages of each class, at most", show_default="all; half of the benign")
@@ -287,7 +288,7 @@ SearchQuestions = Annotated[int, Option(help="questions on which every head is t
 Keep = Annotated[int, Option(help="heads that are tested again on other questions")]
 RetestQuestions = Annotated[int, Option(help="questions of the second test")]
 HeldoutQuestions = Annotated[int, Option(help="questions that are reported on")]
-Harmful = Annotated[Path | None, Option(help="JSON lines of harmful requests; a field group keeps twins together")]
+Harmful = Annotated[Path | None, Option(help=_HARMFUL)]
 Harmless = Annotated[Path | None, Option(help="JSON lines of harmless requests, matched if you have them")]
 Attributed = Annotated[int, Option(help="requests of each class that heads are scored on, at most")]
 DatasetPrompts = Annotated[int, Option(help="harmful requests for dataset-level Ships and Sahara, at most")]

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, exists, func, select, true
 
-from storage.schema import alert_messages, alerts, scores
+from storage.schema import alert_messages, alerts, outbox, score_rollups, scores
 
 _ASKED = ("harmful", "harmless", "failed")
 # A row waits for an hour at most, so what was judged in the last day was stored not much earlier.
@@ -103,18 +103,36 @@ def band_counts(connection: Connection, since: timedelta) -> list[BandCounts]:
     return [BandCounts(*row) for row in connection.execute(query)]
 
 
-def stored_span(connection: Connection, since: timedelta) -> tuple[int, float]:
-    """Scores that were stored since then, in every band or none, and the days that they came in."""
-    c = scores.c
-    days = func.extract("epoch", func.now() - func.min(c.created_at)) / 86_400
-    number, span = connection.execute(select(func.count(), days).where(c.created_at > func.now() - since)).one()
-    return int(number), float(span or 0.0)
+@dataclass(frozen=True)
+class Span:
+    """How long a judge was asked within a time: the days since its first row, and the scores since then by probe, with
+    those that were flagged."""
+
+    days: float
+    scores: dict[str, tuple[int, int]]
+
+
+def judged_span(connection: Connection, since: timedelta) -> Span:
+    """Of the rollups, which lag behind by a minute; 0 days where no judge was asked."""
+    c, r = scores.c, score_rollups.c
+    first = select(func.min(c.created_at)).where(c.judge.is_not(None), c.created_at > func.now() - since)
+    begun, days = connection.execute(
+        select(first.scalar_subquery(), func.extract("epoch", func.now() - first.scalar_subquery()) / 86_400)
+    ).one()
+    if begun is None:
+        return Span(0.0, {})
+    query = (
+        select(r.probe, func.sum(r.n), func.sum(r.flagged))
+        .where(r.minutes == 5, r.bucket > begun - timedelta(minutes=5))
+        .group_by(r.probe)
+    )
+    return Span(float(days), {probe: (int(n), int(flagged)) for probe, n, flagged in connection.execute(query)})
 
 
 @dataclass(frozen=True)
 class JudgedAlerts:
-    """Alerts of threshold rules that were opened since then: all; those whose messages are harmless, every one; those
-    of them that the judge resolved, and that nobody was notified of; and those that are there by the judge alone."""
+    """Alerts of threshold rules that were opened since then: all; those all of whose messages the judge called
+    harmless; those that it resolved, and those of them that nobody was notified of; those that it alone opened."""
 
     opened: int
     harmless: int
@@ -123,8 +141,8 @@ class JudgedAlerts:
     raised: int
 
 
-def judged_alerts(connection: Connection, since: timedelta, notified: Any) -> JudgedAlerts:
-    """Counts of alerts; `notified` is a condition on `alerts` that somebody was notified of one."""
+def judged_alerts(connection: Connection, since: timedelta) -> JudgedAlerts:
+    """Counts of alerts. What was withdrawn before it was sent is in the outbox no more."""
     same = and_(
         *(scores.c[name] == alert_messages.c[name] for name in ("source", "partition", "offset", "sub", "day")),
         scores.c.probe == alerts.c.probe,
@@ -134,6 +152,7 @@ def judged_alerts(connection: Connection, since: timedelta, notified: Any) -> Ju
     not_harmless = exists().where(messages_of, same, scores.c.judge.is_distinct_from("harmless"))
     by_probe = exists().where(messages_of, same, scores.c.flagged)
     by_judge = alerts.c.resolved_by.like("judge %")
+    notified = exists().where(outbox.c.alert_id == alerts.c.id)
     query = select(
         func.count(),
         func.count().filter(judged, ~not_harmless),

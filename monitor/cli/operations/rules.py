@@ -13,7 +13,10 @@ from monitor.cli.tree import Commands
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from alerts.rules.model import Rules
+    from monitor.cli.render.rules import Cascade
 
 commands = Commands("Alert rules: check a file, try it on stored scores, budget its alerts.")
 
@@ -51,7 +54,7 @@ def backtest(
     rules = bootstrap.load_rules(settings)
     with opened_by(settings) as engine:
         number, results, left_out = run_backtest(engine, rules, back, timedelta(seconds=settings.rules_every_seconds))
-    not_tried = [rule.name for rule in rules.monitor]
+    not_tried = [rule.name for rule in rules.monitor if rule.check != "tail_drift"]
     if as_json:
         print_json(backtest_document(results, back) | {"scores": number, "left_out": left_out, "not_tried": not_tried})
         return
@@ -65,18 +68,31 @@ def backtest(
 
 @commands.command()
 def budget(
-    prevalence: o.Prevalence,
-    tpr: o.Tpr,
-    fpr: o.Fpr,
+    prevalence: o.Prevalence = None,
+    tpr: o.Tpr = None,
+    fpr: o.Fpr = None,
     per_day: o.PerDay = None,
     precision: o.Precision = 0.5,
+    judged: o.Judged = None,
     as_json: o.Json = False,
+    database_url: o.DatabaseUrl = None,
+    state_dir: o.StateDir = None,
 ) -> None:
-    """Alerts a million messages, and how many of them are right, for a prevalence, TPR and FPR (Bayes)."""
+    """Alerts a million messages, and how many of them are right, for a prevalence, TPR and FPR (Bayes); or what a judge
+    of uncertain messages saves, by what it said so far."""
     from alerts.rules.budget import budget as budget_of
     from alerts.rules.budget import fpr_for
-    from monitor.cli.render.rules import print_budget
+    from monitor.cli.render.rules import cascade_document, print_budget, print_cascade
 
+    cascade = _cascade(judged, database_url, state_dir) if judged is not None else None
+    if cascade is not None and prevalence is None and tpr is None and fpr is None:
+        if as_json:
+            print_json(cascade_document(cascade))
+        else:
+            print_cascade(cascade)
+        return
+    if prevalence is None or tpr is None or fpr is None:
+        raise SettingsError("prevalence, tpr, fpr: give all three; or --judged 7d for what the judge saved")
     if per_day is not None and not math.isfinite(per_day):
         raise SettingsError("per-day: must be a number of messages")
     try:
@@ -85,9 +101,27 @@ def budget(
     except ValueError as error:
         raise SettingsError(str(error)) from None
     if as_json:
-        print_json({"per_million": million, "per_day": day, "precision": precision, "max_fpr": needed})
+        judged_by = {"cascade": cascade_document(cascade)} if cascade is not None else {}
+        print_json({"per_million": million, "per_day": day, "precision": precision, "max_fpr": needed} | judged_by)
         return
     print_budget(million, day, precision, needed)
+    if cascade is not None:
+        print_cascade(cascade)
+
+
+def _cascade(judged: str, database_url: str | None, state_dir: Path | None) -> Cascade:
+    """What was judged in the time that is given."""
+    from monitor.cli.inputs import reading
+    from monitor.cli.render.rules import Cascade
+    from storage.queries.judged import band_counts, judged_alerts, judged_span
+
+    back = duration_of("judged", judged)
+    if not back:
+        raise SettingsError("judged: nothing was judged since now; write for example 7d")
+    with reading(database_url, state_dir) as connection:
+        return Cascade(
+            band_counts(connection, back), judged_span(connection, back), judged_alerts(connection, back), judged
+        )
 
 
 def _kind(rules: Rules, name: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from monitor.cli.render.tables import print_line, print_table
 
 if TYPE_CHECKING:
-    from alerts.rules.backtest import BacktestResult
-    from alerts.rules.budget import Budget
+    from alerts.rules.budget import Budget, Saving
+    from alerts.rules.simulation import BacktestResult
+    from storage.queries.judged import BandCounts, JudgedAlerts, Span
 
 
 def print_rules(rules: Iterable[Mapping[str, Any]]) -> None:
@@ -83,3 +85,107 @@ def print_budget(million: Budget, day: Budget | None, precision: float, needed: 
         lines.append(f"for {precision:.0%} precision        an FPR of at most {needed:.3g} at this TPR")
     for line in lines:
         print_line(line)
+
+
+# Fewer days would make a rate of a day out of minutes.
+_LEAST_DAYS = 1 / 24
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """What a judge said of stored messages: counts by probe, the time they are of, and the alerts of that time."""
+
+    counts: Sequence[BandCounts]
+    span: Span
+    alerts: JudgedAlerts
+    since: str
+
+    @property
+    def days(self) -> float:
+        return max(_LEAST_DAYS, self.span.days)
+
+    def saving(self, counts: BandCounts) -> Saving:
+        """By day."""
+        from alerts.rules.budget import Band, saving
+
+        unjudged = counts.failed + counts.not_asked + counts.waiting
+        return saving(
+            Band(
+                counts.flagged_harmful,
+                counts.flagged_harmless,
+                counts.passed_harmful,
+                counts.passed_harmless,
+                counts.flagged_unjudged,
+                unjudged - counts.flagged_unjudged,
+            ),
+            self.days,
+        )
+
+
+def cascade_document(cascade: Cascade) -> dict[str, Any]:
+    """What `awry rules budget --judged` prints as JSON."""
+    probes = []
+    for counts in cascade.counts:
+        found = cascade.saving(counts)
+        scored, flagged = cascade.span.scores.get(counts.probe, (0, 0))
+        probes.append(
+            asdict(counts)
+            | {
+                "scored_per_day": scored / cascade.days,
+                "flagged_per_day": flagged / cascade.days,
+                "band_per_day": found.band,
+                "judged_per_day": found.judged,
+                "fewer_per_day": found.fewer,
+                "more_per_day": found.more,
+                "fewer_per_day_if_all_were_judged": found.fewer_if_all,
+                "more_per_day_if_all_were_judged": found.more_if_all,
+                "precision": found.precision.value,
+                "precision_interval": found.precision.interval,
+            }
+        )
+    return {"days": cascade.days, "probes": probes, "alerts": asdict(cascade.alerts)}
+
+
+def print_cascade(cascade: Cascade) -> None:
+    """One line a probe, then the alerts."""
+    if not cascade.counts:
+        print_line(f"no message of the last {cascade.since} was in a judge's band; see docs/judge.md")
+        return
+    rows = []
+    for counts in cascade.counts:
+        found = cascade.saving(counts)
+        _, flagged = cascade.span.scores.get(counts.probe, (0, 0))
+        low, high = found.precision.interval
+        right = found.precision.value
+        rows.append(
+            (
+                counts.probe,
+                f"{flagged / cascade.days:,.1f}",
+                f"{found.band:,.1f}",
+                f"{found.judged:,.1f}",
+                f"{counts.failed}, {counts.not_asked}",
+                "-" if right is None else f"{right:.0%} ({low:.0%} to {high:.0%} of {found.precision.n})",
+                _a_day(found.fewer, found.fewer_if_all),
+                _a_day(found.more, found.more_if_all),
+            )
+        )
+    columns = ("probe", "flagged a day", "in the band", "judged", "failed, not asked", "precision in the band")
+    print_table(
+        (*columns, "fewer a day", "more a day"),
+        rows,
+        note=f"of {cascade.days:.2g} days; precision: flagged messages that the judge calls harmful; fewer: flagged "
+        "ones that it calls harmless; more: those that the probe missed; in brackets if all of the band were judged",
+    )
+    alerts = cascade.alerts
+    for line in (
+        f"alerts opened            {alerts.opened:,}",
+        f"harmless by the judge    {alerts.harmless:,} have no other message; it resolved {alerts.resolved:,} (rules "
+        f"with judge_resolves), {alerts.unsent:,} of them before anybody was notified",
+        f"opened by the judge      {alerts.raised:,} have no message that their probe flagged",
+    ):
+        print_line(line)
+
+
+def _a_day(measured: float, if_all: float | None) -> str:
+    more = "" if if_all is None or abs(if_all - measured) < 0.05 else f" ({if_all:,.1f})"
+    return f"{measured:,.1f}{more}"

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from tests.support.alerts.alert_rows import all_outbox
+from alerts.lifecycle.lifecycle import record_flagged
+from alerts.rules.model import Rules
+from monitor.judge.judging import Judged, Waiting
+from monitor.judge.recording import Recording
+from storage.coordinates import Coordinates
+from storage.judgements import record_judgement
+from storage.partitions import utc_today
+from storage.rollup import roll_up
+from tests.support.alerts.alert_rows import all_outbox, flagged
 from tests.support.alerts.alert_scenes import pass_time, scored
 from tests.support.cli import Invoke, awry, message_of, output_of, refused
+from tests.support.rows import digest_of
 
 
 def test_rules_are_checked_and_tried(engine: Engine, run: Invoke, tmp_path: Path) -> None:
@@ -59,6 +72,71 @@ def test_the_budget(run: Invoke) -> None:
     assert "an FPR of at most 4.3e-05 at this TPR" in said
 
 
+def verdicts(engine: Engine) -> None:
+    """Two days ago to now: of drift 4 flagged (1 harmful, 2 harmless, 1 not asked) and 3 that passed (1 harmful)."""
+    scored(engine, 0, 4, ago=2 * 86_400 - 60)
+    scored(engine, 4, 3, value=0.4, ago=60)
+    scored(engine, 7, 100, value=-1.0, ago=3600)
+    said = ["harmful", "harmless", "harmless", "not asked", "harmful", "harmless", "failed"]
+    with engine.begin() as connection:
+        for offset, verdict in enumerate(said):
+            at = Coordinates("topic", 0, offset)
+            assert record_judgement(connection, at, "drift", digest_of("drift"), verdict, "m", None, datetime.now(UTC))  # type: ignore[arg-type]
+    roll_up(engine)
+
+
+def test_what_the_cascade_saves(engine: Engine, run: Invoke) -> None:
+    verdicts(engine)
+    said = json.loads(output_of(run("rules", "budget", "--judged", "7d", "--json")))
+    assert said["days"] == pytest.approx(2, abs=0.01)
+    (probe,) = said["probes"]
+    assert probe["probe"] == "drift"
+    assert probe["band_per_day"] == pytest.approx(3.5, abs=0.05)
+    assert probe["judged_per_day"] == pytest.approx(2.5, abs=0.05)
+    assert probe["fewer_per_day"] == pytest.approx(1, abs=0.05)
+    assert probe["more_per_day"] == pytest.approx(0.5, abs=0.05)
+    # Two of three flagged ones are harmless: of four, 2.67.
+    assert probe["fewer_per_day_if_all_were_judged"] == pytest.approx(4 / 3, abs=0.05)
+    assert probe["precision"] == pytest.approx(1 / 3)
+    printed = " ".join(output_of(run("rules", "budget", "--judged", "7d")).split())
+    assert "33% (6% to 79% of 3)" in printed
+    assert "alerts opened 0" in printed
+
+
+def test_alerts_that_the_judge_ended_and_opened(engine: Engine, run: Invoke) -> None:
+    today = utc_today()
+    scored(engine, 0, 2)
+    scored(engine, 2, value=0.4)
+    rules = Rules.model_validate({"threshold": [{"judge_resolves": True, "per": "tenant"}]}).threshold
+    judge = Recording(engine, "small at judge", "judge", ("pager",), rules)
+
+    def ask(offset: int, tenant: str, state: Any, *, missed: bool = False) -> None:
+        one = replace(flagged(offset, 0.4 if missed else 0.9, tenant=tenant), day=today)
+        if not missed:
+            with engine.begin() as connection:
+                record_flagged(connection, [one], ("pager",), rules)
+        assert judge.record(Waiting(one, digest_of("drift"), not missed, False, "", 0.0), Judged(state))
+
+    ask(0, "a", "harmless")
+    ask(1, "b", "harmful")
+    ask(2, "c", "harmful", missed=True)
+    assert json.loads(output_of(run("rules", "budget", "--judged", "1d", "--json")))["alerts"] == {
+        "opened": 3,
+        "harmless": 1,
+        "resolved": 1,
+        "unsent": 1,
+        "raised": 1,
+    }
+
+
+def test_a_cascade_that_nobody_asked(run: Invoke) -> None:
+    assert "no message of the last 7d was in a judge's band" in output_of(run("rules", "budget", "--judged", "7d"))
+    both = ("--prevalence", "0.1", "--tpr", "1", "--fpr", "0", "--judged", "7d", "--json")
+    said = json.loads(output_of(run("rules", "budget", *both)))
+    assert said["cascade"]["probes"] == []
+    assert said["per_million"]["alerts"] == pytest.approx(100_000)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -66,6 +144,8 @@ def test_the_budget(run: Invoke) -> None:
         (("rules", "test", "--since", "0s"), "since: nothing was stored since now"),
         (("rules", "test", "--rules-file", "none.toml"), "rules_file: cannot read none.toml"),
         (("rules", "budget", "--prevalence", "2", "--tpr", "1", "--fpr", "0"), "prevalence: 2 is not a rate"),
+        (("rules", "budget", "--prevalence", "0.1"), "prevalence, tpr, fpr: give all three; or --judged 7d"),
+        (("rules", "budget", "--judged", "0s"), "judged: nothing was judged since now"),
     ],
 )
 def test_mistakes_are_named(run: Invoke, arguments: tuple[str, ...], said: str) -> None:
