@@ -1,0 +1,241 @@
+"""Finds text whose letters were exchanged or turned round: rot13 and other shifts, Atbash, backwards, leet, Morse.
+
+Contract: as `probes.hidden.encodings`. English decides: what is found reads much more like English than the run did, by
+its pairs of letters, and holds common words. Ordinary English costs one look at its pairs; names, code and other
+languages gain too little by any exchange.
+
+Does not know: ciphers in other languages, exchanges of letters that are none of these, and runs of fewer than about
+three words: those give no evidence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from probes.hidden.encodings import Span
+from probes.hidden.letters import (
+    ATBASH,
+    BACKWARDS,
+    NEUTRAL,
+    SHIFTS,
+    Table,
+    best_run,
+    classes,
+    cost_a_letter,
+    costs,
+    gain,
+)
+from probes.hidden.words import COMMON, common_share
+
+# Nats by which a run is dearer than neutral, so that it is worth a look at all exchanges.
+_UNLIKE_ENGLISH = 9.0
+# Nats that an exchange must gain over a run.
+_GAIN = 14.0
+_DECODED_COST = 2.95
+_FEWEST_LETTERS = 10
+_MOST_RUNS = 4
+
+_KEPT = (*range(26),)
+_SHIFTED = {
+    by: str.maketrans(
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        "".join(chr(97 + (i + by) % 26) for i in _KEPT) + "".join(chr(65 + (i + by) % 26) for i in _KEPT),
+    )
+    for by in range(1, 26)
+}
+_MIRRORED = str.maketrans(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "zyxwvutsrqponmlkjihgfedcbaZYXWVUTSRQPONMLKJIHGFEDCBA"
+)
+_WORD = re.compile(r"[A-Za-z]+")
+_OPENERS = frozenset(
+    "how what why where who when which can could is are do does give write tell explain please describe".split()
+)
+_NEVER_LAST = frozenset("a an the of to and or my your our their for with from in is are".split())
+
+
+def exchanges(text: str) -> Iterator[Span]:
+    """Runs of letters that were exchanged by a shift or Atbash, or that stand from right to left."""
+    found = classes(text)
+    if len(found) < _FEWEST_LETTERS or best_run(costs(found) - np.float32(NEUTRAL))[0] < _UNLIKE_ENGLISH:
+        return
+    tables: list[tuple[str, int, Table]] = [("shift", by, table) for by, table in SHIFTS.items()]
+    tables += [("atbash", 0, ATBASH), ("reversed", 0, BACKWARDS)]
+    gains = [gain(table, found) for _, _, table in tables]
+    for _ in range(_MOST_RUNS):
+        runs = [best_run(each) for each in gains]
+        best = max(range(len(runs)), key=lambda i: runs[i][0])
+        total, start, stop = runs[best]
+        if total < _GAIN:
+            return
+        start, stop = _whole_words(text, start, stop + 1)
+        span = _exchanged(text, start, stop, tables[best][0], tables[best][1])
+        if span:
+            yield span
+        for each in gains:
+            each[max(0, start - 1) : stop] = -NEUTRAL
+
+
+def _whole_words(text: str, start: int, stop: int) -> tuple[int, int]:
+    while start < stop and not text[start].isalpha():
+        start += 1
+    while stop > start and not text[stop - 1].isalpha():
+        stop -= 1
+    left, right = start, start
+    while left and text[left - 1].isalpha():
+        left -= 1
+    while right < stop and text[right].isalpha():
+        right += 1
+    # Of a word at an end more than half must be in the run: its last pair alone says nothing.
+    start = left if 2 * (start - left) <= right - left else right
+    left, right = stop, stop
+    while left > start and text[left - 1].isalpha():
+        left -= 1
+    while right < len(text) and text[right].isalpha():
+        right += 1
+    stop = right if 2 * (right - stop) <= right - left else left
+    while start < stop and not text[start].isalpha():
+        start += 1
+    while stop > start and not text[stop - 1].isalpha():
+        stop -= 1
+    return start, stop
+
+
+def _exchanged(text: str, start: int, stop: int, how: str, by: int) -> Span | None:
+    run = text[start:stop]
+    if how == "reversed":
+        # Marks at the ends belong to the sentence.
+        while stop < len(text) and text[stop] in "\"')" or start and text[start - 1] in ".?!":
+            start, stop = (start - 1, stop) if start and text[start - 1] in ".?!" else (start, stop + 1)
+        run = _turned_round(text[start:stop])
+        kind = "reversed"
+    elif how == "atbash":
+        run, kind = run.translate(_MIRRORED), "atbash"
+    else:
+        run, kind = run.translate(_SHIFTED[by]), "rot13" if by == 13 else "caesar"
+    return Span(kind, start, stop, run) if _is_english(run) else None
+
+
+def _turned_round(run: str) -> str:
+    """The run from right to left, or each word of it, whichever begins and ends as sentences do."""
+    whole = run[::-1]
+    words = _WORD.sub(lambda match: match[0][::-1], run)
+    return max((whole, words), key=_sentence)
+
+
+def _sentence(text: str) -> int:
+    words = _WORD.findall(text)
+    if not words:
+        return 0
+    return (
+        2 * (words[0].lower() in _OPENERS)
+        - 2 * (words[-1].lower() in _NEVER_LAST)
+        + (words[0][0].isupper() and words[0][1:].islower())
+        + text.rstrip().endswith((".", "?", "!"))
+    )
+
+
+def _is_english(text: str) -> bool:
+    letters = sum(map(len, _WORD.findall(text)))
+    share, different = common_share(text)
+    cost = cost_a_letter(text)
+    if letters < _FEWEST_LETTERS or cost > _DECODED_COST:
+        return False
+    return (share >= 0.25 and different >= 2) or (letters >= 40 and share >= 0.15 and cost <= 2.7)
+
+
+_LEET_GATE = re.compile(r"[A-Za-z][0-9@$|+!(][A-Za-z]")
+_LEET = str.maketrans("0134567890@$|+!(€", "oieasgtbgoasltic" + "e")
+_LEET_L = str.maketrans("1|!", "lll")
+_LEET_WORD = re.compile(r"\S+")
+_OUTER = ".,;:?\"'`*_~)]}>-"
+_HAS_LEET = re.compile(r"[0-9@$|+!(€]")
+_NO_LEET = re.compile(r"://|@\w+\.\w|^[#@]|[=/\\{}<>]|\d{4}")
+_MOST_LETTERS = 18
+_MOST_GAP = 4
+
+
+def leet_runs(text: str) -> Iterator[Span]:
+    """Words with digits and signs in place of letters, two or more near each other."""
+    group: list[tuple[re.Match[str], str, bool]] = []
+    since = 0
+    tokens = [*_LEET_WORD.finditer(text), None]
+    for match in tokens:
+        if match is None or since > _MOST_GAP:
+            yield from _leet_span(text, group)
+            group, since = [], 0
+            if match is None:
+                return
+        folded = _from_leet(match[0])
+        if folded is not None:
+            group.append((match, folded, bool(re.search("[A-Za-z]", match[0]))))
+            since = 0
+        elif group:
+            since += 1
+
+
+def _from_leet(token: str) -> str | None:
+    """A token with its digits and signs as letters, if it is leet by its form."""
+    core = token.strip(_OUTER + "!")
+    if len(core) > _MOST_LETTERS or _NO_LEET.search(core) or not _HAS_LEET.search(core):
+        return None
+    inner = token[: len(token.rstrip(_OUTER + "!"))] if core else token
+    tail = token[len(inner) :]
+    forms = [inner.translate(_LEET), inner.translate(_LEET_L).translate(_LEET)]
+    letters = [re.sub("[^A-Za-z]", "", form).lower() for form in forms]
+    scores = [(0.0 if word in COMMON else cost_a_letter(f" {word} ")) for word in letters]
+    best = min(range(len(forms)), key=lambda i: scores[i])
+    if not re.search("[A-Za-z]", core) and letters[best] not in COMMON:
+        return None
+    return forms[best] + tail
+
+
+def _leet_span(text: str, group: list[tuple[re.Match[str], str, bool]]) -> Iterator[Span]:
+    with_letters = [folded for _, folded, has_letters in group if has_letters]
+    words = {re.sub("[^a-z]", "", folded.lower()) for folded in with_letters}
+    if len(words) < 2:
+        return
+    common = words & COMMON
+    likely = {word for word in words if word in COMMON or (len(word) >= 4 and cost_a_letter(f" {word} ") <= 2.9)}
+    if not common or len(likely) < max(2, 0.6 * len(words)):
+        return
+    start, stop = group[0][0].start(), group[-1][0].end()
+    pieces = []
+    at = start
+    for match, folded, _ in group:
+        pieces += [text[at : match.start()], folded]
+        at = match.end()
+    yield Span("leet", start, stop, "".join(pieces))
+
+
+_MORSE_CODES = (
+    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.."
+)
+_MORSE = {code: chr(97 + i) for i, code in enumerate(_MORSE_CODES.split())} | {
+    code: str(i) for i, code in enumerate("----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.".split())
+}
+_MORSE_RUN = re.compile(r"(?<!\S)[.\-–—·•−_]{1,6}(?:(?: {1,7}|[ ]?[/|\n][ ]?)[.\-–—·•−_]{1,6}){5,}+(?!\S)")
+_MORSE_SIGNS = str.maketrans("·•–—−_|\n", "..----//")
+
+
+def morse_runs(text: str) -> Iterator[Span]:
+    """Morse code in dots and dashes."""
+    for match in _MORSE_RUN.finditer(text):
+        words = re.split(r" *[/] *| {2,}", match[0].translate(_MORSE_SIGNS))
+        codes = [word.split() for word in words]
+        if all(code in _MORSE for word in codes for code in word):
+            found = " ".join("".join(_MORSE[code] for code in word) for word in codes)
+            if len(set(found)) > 4:
+                yield Span("morse", match.start(), match.end(), found)
+
+
+def leet_gate(text: str) -> bool:
+    """Whether words with digits or signs inside are there at all."""
+    return len(_LEET_GATE.findall(text)) >= 1
+
+
+def morse_gate(text: str) -> bool:
+    """Whether dots and dashes stand as Morse's do."""
+    return _MORSE_RUN.search(text) is not None
