@@ -10,10 +10,12 @@ from monitor.cli import options as o
 from monitor.cli.inputs import load
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
+from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
     from monitor.datasets import Labelled
     from monitor.settings import Settings
+    from probes.attacks.base import Family
     from probes.attacks.report import AttackReport
     from probes.card import Probe as LoadedProbe
     from probes.model.load import ChatModel
@@ -30,6 +32,7 @@ def evaluate(
     scale: o.Scale = None,
     png: o.Png = None,
     attacks: o.Attacks = False,
+    families: o.Families = None,
     as_json: o.Json = False,
     state_dir: o.StateDir = None,
 ) -> None:
@@ -42,6 +45,7 @@ def evaluate(
     from monitor.cli.render.attacks import print_attacks
     from monitor.cli.render.probes import print_evaluation
     from monitor.datasets import encode_all, read_messages
+    from probes.attacks.families import named
     from probes.attacks.picture import plot_attacks
     from probes.card import load_probe
     from probes.evaluation import evaluate as evaluate_scores
@@ -50,6 +54,9 @@ def evaluate(
     from probes.plots import plot_evaluation
     from probes.scoring import score_all
 
+    if families is not None and not attacks:
+        raise SettingsError("families: of the attack suite; give --attacks too")
+    chosen_families = named((families or "").split(","))
     loaded = load_probe(probe)
     items = read_messages(labelled, labelled=True)
     settings, chat = load(model, adapter, scale, state_dir)
@@ -59,7 +66,7 @@ def evaluate(
     result, at = evaluate_scores(scores, labels), at_threshold(scores, labels, loaded.card.calibration)
     picture = png or Path(f"{loaded.name}.{labelled.stem}.png")
     plot_evaluation(scores, labels, loaded.card.threshold, result, f"{loaded.name} on {labelled.name}", picture)
-    suite = _attacked(chat, loaded, items, settings, labelled.name) if attacks else None
+    suite = _attacked(chat, loaded, items, chosen_families, settings, labelled.name) if attacks else None
     if suite is not None:
         plot_attacks(suite, picture.with_suffix(".attacks.png"))
     if as_json:
@@ -80,12 +87,17 @@ def evaluate(
 
 
 def _attacked(
-    chat: ChatModel, probe: LoadedProbe, items: Sequence[Labelled], settings: Settings, name: str
+    chat: ChatModel,
+    probe: LoadedProbe,
+    items: Sequence[Labelled],
+    families: tuple[Family, ...],
+    settings: Settings,
+    name: str,
 ) -> AttackReport:
     """The attack suite on the same messages."""
     from monitor.cli.research.attack import chosen
     from probes.attacks.suite import SuitePlan, run_suite
 
     messages = chosen([i for i in items if i.label], [i for i in items if not i.label], None, 0, name)
-    plan = SuitePlan(max_tokens=settings.max_tokens, max_windows=settings.max_windows)
+    plan = SuitePlan(families, max_tokens=settings.max_tokens, max_windows=settings.max_windows)
     return run_suite(chat, probe, messages.harmful, messages.benign, pool=messages.pool, plan=plan, progress=say)

@@ -18,7 +18,7 @@ from tests.support.cli import Invoke, all_commands
 
 # Those that need a model have tests beside what they do.
 STUDIES = ("direction", "transfer", "heads", "safety-heads")
-OF_MODELS = {"fit", "eval", "calibrate", "sweep", *(f"study {name}" for name in STUDIES)}
+OF_MODELS = {"fit", "eval", "attack", "calibrate", "sweep", *(f"study {name}" for name in STUDIES)}
 BUDGET = "rules budget --prevalence 1e-4 --tpr 0.4 --fpr 0.01 --per-day 100"
 COMMANDS = (
     "alerts show ID",

@@ -22,6 +22,7 @@ from probes.attacks.turns import cut
 from probes.errors import DataError
 from probes.model.load import user_message
 from tests.probes.model.templates import TEMPLATES, chat_with
+from tests.support import ROOT
 from tests.support.models.tiny import tiny_chat
 
 CHAT = tiny_chat()
@@ -337,3 +338,12 @@ def test_a_message_without_turns_is_an_error() -> None:
     family = FAMILIES["case"]
     with pytest.raises(DataError, match="at least one user turn"):
         attacked(family, family.make(MATERIALS)[0], [], seed=0, row=0)
+
+
+def test_the_page_lists_every_family() -> None:
+    page = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([\w-]+)` \| .+ \| (yes|no) \|$", page, re.MULTILINE))
+    known = {re.sub(r"^(benign-\w+)-\d+$", r"\1-TOKENS", name): family for name, family in FAMILIES.items()}
+    assert listed == {name: "no" if family.holds_out else "yes" for name, family in known.items()}
+    for name, family in known.items():
+        assert name.startswith("benign-") or f"| `{name}` | {family.about} |" in page
