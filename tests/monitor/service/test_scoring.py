@@ -233,7 +233,7 @@ def test_a_window_that_breaks_costs_the_message_nothing(chat: ChatModel, monkeyp
     def no_windows(*_: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("monitor.service.scoring.windows", no_windows)
+    monkeypatch.setattr("probes.reading.readings.windows", no_windows)
     (found,) = scorer([message(("user", words(300)))])
     assert (found.status, found.windows) == ("truncated", ())
 
