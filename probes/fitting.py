@@ -110,8 +110,8 @@ def fit(
         benign = Benign([r.encoded for r in aligned], [r.text for r in aligned], "aligned rows of the select split")
         traffic = values_of(chat, aligned, readers[:1])
     else:
+        progress(f"calibrating on {len(benign.texts)} benign messages")
         traffic = _benign_values(chat, benign, readers[:1])
-    progress(f"calibrating on {len(benign.texts)} benign messages")
     calibration = calibrate(
         traffic.values[:, 0],
         benign.texts,

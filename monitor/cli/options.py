@@ -226,11 +226,11 @@ Whiten = Annotated[
 ]
 ChooseUnder = Annotated[
     str | None,
-    Option("--attacks", help="attack families to choose under, or `default`; needs --choose-benign"),
+    Option(help="attack families to choose under, or `default`; needs --choose-benign"),
 ]
 ChooseBenign = Annotated[
     Path | None,
-    Option(help="JSON lines of benign messages that only choose, with --attacks: at the threshold that they give"),
+    Option(help="JSON lines of benign messages that only choose, with --choose-under: at the threshold that they give"),
 ]
 FprAtMost = Annotated[
     float | None,

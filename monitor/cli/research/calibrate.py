@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ def calibrate(
     benign: o.Benign = None,
     from_tables: o.FromTables = False,
     target_fpr: o.TargetFpr = 0.01,
+    fpr_at_most: o.FprAtMost = None,
     model: o.Model = None,
     adapter: o.Adapter = None,
     scale: o.Scale = None,
@@ -45,10 +47,21 @@ def calibrate(
         raise SettingsError("benign: give --benign FILE or --from-tables")
     old = load_probe(probe)
     if benign is None:
-        scores, names, where = _stored_scores(old.name, database_url, state_dir)
+        found = _stored_scores(old, database_url, state_dir)
     else:
-        scores, names, where = _benign_scores(old, benign, model, adapter, scale, state_dir)
-    new = recalibrated(old, set_threshold(scores, names, target_fpr, where))
+        found = _benign_values(old, benign, model, adapter, scale, state_dir)
+    calibration = set_threshold(
+        found.values,
+        found.names,
+        target_fpr if fpr_at_most is None else fpr_at_most,
+        found.where,
+        tokens=found.tokens,
+        at_most=fpr_at_most is not None,
+    )
+    if found.tokens is None:
+        # Stored scores are corrected for length as the card says.
+        calibration = replace(calibration, length=old.card.calibration.length)
+    new = recalibrated(old, calibration)
     path = save_probe(new, out)
     if as_json:
         print_json({"path": path, "card": new.card.model_dump(mode="json")})
@@ -57,27 +70,55 @@ def calibrate(
     say(f"version {new.card.version} written to {path}")
 
 
-def _stored_scores(probe: str, database_url: str | None, state_dir: Path | None) -> tuple[Any, list[str], str]:
-    """(scores, names of the messages, name of the set) from the tables."""
+@dataclass(frozen=True)
+class _Found:
+    """Benign values, the names or texts of their messages, the set's name, and how many tokens each is of."""
+
+    values: Any
+    names: list[str]
+    where: str
+    tokens: list[int] | None = None
+
+
+def _stored_scores(probe: Probe, database_url: str | None, state_dir: Path | None) -> _Found:
+    """Scores from the tables."""
     import numpy as np
 
     from monitor.benign_scores import benign_scores
 
     with reading(database_url, state_dir, say) as connection:
-        rows = benign_scores(connection, probe, say)
-    return np.array([row.score for row in rows]), [str(row.at) for row in rows], "stored scores"
+        rows = benign_scores(connection, probe.name, probe.digest, say)
+    return _Found(np.array([row.score for row in rows]), [str(row.at) for row in rows], "stored scores")
 
 
-def _benign_scores(
+def _benign_values(
     probe: Probe, benign: Path, model: str | None, adapter: str | None, scale: float | None, state_dir: Path | None
-) -> tuple[Any, list[str], str]:
-    """The same of a file, scored now."""
-    from monitor.datasets import benign_of
+) -> _Found:
+    """The messages of a file, read now."""
+    import numpy as np
+
+    from monitor.datasets import read_messages
     from probes.identity import check_identity
-    from probes.scoring import score_all
+    from probes.reading import read_values
 
     settings, chat = load(model, adapter, scale, state_dir)
     check_identity(probe.card, chat)
-    messages = benign_of(chat, benign, settings.max_tokens)
-    scores = score_all(chat, messages.encoded, [probe.reader])[:, 0]
-    return scores, list(messages.texts), messages.name
+    items = [each for each in read_messages(benign) if not each.label]
+    if not items:
+        raise SettingsError(f"benign: all messages of {benign.name} are labelled misaligned; give aligned ones")
+    read = read_values(
+        chat,
+        [probe.reader],
+        [each.conversation for each in items],
+        max_tokens=settings.max_tokens,
+        max_windows=settings.max_windows,
+    )
+    scored = np.flatnonzero(np.isfinite(read.values[:, 0]))
+    if len(scored) < len(items):
+        say(f"{len(items) - len(scored)} of {len(items)} messages have nothing that the probe reads, and are left out")
+    return _Found(
+        read.values[scored, 0],
+        [items[i].text for i in scored],
+        benign.name,
+        read.tokens[scored, 0].tolist(),
+    )

@@ -44,7 +44,7 @@ def evaluate(
 
     from monitor.cli.render.attacks import print_attacks
     from monitor.cli.render.probes import print_evaluation
-    from monitor.datasets import encode_all, read_messages
+    from monitor.datasets import read_messages
     from probes.attacks.families import named
     from probes.attacks.picture import plot_attacks
     from probes.card import load_probe
@@ -52,7 +52,7 @@ def evaluate(
     from probes.fitting import at_threshold
     from probes.identity import check_identity
     from probes.plots import plot_evaluation
-    from probes.scoring import score_all
+    from probes.reading import score_conversations
 
     if families is not None and not attacks:
         raise SettingsError("families: of the attack suite; give --attacks too")
@@ -61,7 +61,16 @@ def evaluate(
     items = read_messages(labelled, labelled=True)
     settings, chat = load(model, adapter, scale, state_dir)
     check_identity(loaded.card, chat)
-    scores = score_all(chat, encode_all(chat, items, settings.max_tokens), [loaded.reader])[:, 0].astype(float)
+    conversations = [each.conversation for each in items]
+    scores = score_conversations(
+        chat, [loaded], conversations, max_tokens=settings.max_tokens, max_windows=settings.max_windows
+    )[:, 0]
+    unscored = int(np.isnan(scores).sum())
+    if unscored:
+        raise SettingsError(
+            f"labelled: {unscored} messages of {labelled.name} have nothing that {loaded.name} reads "
+            f"({loaded.card.aggregation}); leave them out"
+        )
     labels = np.array([bool(i.label) for i in items])
     result, at = evaluate_scores(scores, labels), at_threshold(scores, labels, loaded.card.calibration)
     picture = png or Path(f"{loaded.name}.{labelled.stem}.png")

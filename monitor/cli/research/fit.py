@@ -36,7 +36,7 @@ class FitFlags:
     sites: o.Sites = "all"
     aggregation: o.Aggregation = ("last_prompt",)  # type: ignore[assignment]
     whiten: o.Whiten = None
-    attacks: o.ChooseUnder = None
+    choose_under: o.ChooseUnder = None
     choose_benign: o.ChooseBenign = None
     target_fpr: o.TargetFpr = 0.01
     fpr_at_most: o.FprAtMost = None
@@ -105,14 +105,16 @@ def _pushed(chat: ChatModel, rows: Sequence[Row], flags: FitFlags, max_tokens: i
     from probes.capture.aggregation import parse_aggregation
     from probes.rows import split_rows
 
-    if flags.attacks is None:
+    if flags.choose_under is None:
         return None
     if flags.choose_benign is None:
-        raise SettingsError("attacks: they choose at a threshold; give --choose-benign FILE with benign messages")
-    families = named((DEFAULT if flags.attacks == "default" else flags.attacks).split(","))
+        raise SettingsError(
+            "choose_under: attacks choose at a threshold; give --choose-benign FILE with benign messages"
+        )
+    families = named((DEFAULT if flags.choose_under == "default" else flags.choose_under).split(","))
     held_out = [family.name for family in families if family.holds_out]
     if held_out:
-        raise SettingsError(f"attacks: {held_out[0]} holds out, so that its figures say something; leave it out")
+        raise SettingsError(f"choose_under: {held_out[0]} holds out, so that its figures say something; leave it out")
     target: Target = "response" if parse_aggregation(flags.aggregation[0]).span == "response" else "prompt"
     pool = [row.text for row in split_rows(rows)["fit"] if not row.misaligned]
     return lambda harmful: under_attack(chat, harmful, families, pool, target=target, max_tokens=max_tokens)
