@@ -1,4 +1,4 @@
-"""Finds text whose letters were exchanged or turned round: rot13 and other shifts, Atbash, backwards, leet, Morse.
+"""Finds text whose letters were exchanged or turned round: rot13 and other shifts, Atbash, backwards.
 
 Contract: as `probes.hidden.encodings`. English decides: what is found reads much more like English than the run did, by
 its pairs of letters, and holds common words. Ordinary English costs one look at its pairs; names, code and other
@@ -28,7 +28,7 @@ from probes.hidden.letters import (
     costs,
     gain,
 )
-from probes.hidden.words import COMMON, common_share
+from probes.hidden.words import common_share
 
 # Nats by which a run is dearer than neutral, so that it is worth a look at all exchanges.
 _UNLIKE_ENGLISH = 9.0
@@ -50,10 +50,10 @@ _MIRRORED = str.maketrans(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "zyxwvutsrqponmlkjihgfedcbaZYXWVUTSRQPONMLKJIHGFEDCBA"
 )
 _WORD = re.compile(r"[A-Za-z]+")
-_OPENERS = frozenset(
-    "how what why where who when which can could is are do does give write tell explain please describe".split()
-)
-_NEVER_LAST = frozenset("a an the of to and or my your our their for with from in is are".split())
+_OPENING = "how what why where who when which can could is are do does give write tell explain please describe"
+_OPENERS = frozenset(_OPENING.split())
+_LINKING = "a an the of to and or my your our their for with from in is are"
+_NEVER_LAST = frozenset(_LINKING.split())
 
 
 def exchanges(text: str) -> Iterator[Span]:
@@ -107,8 +107,10 @@ def _exchanged(text: str, start: int, stop: int, how: str, by: int) -> Span | No
     run = text[start:stop]
     if how == "reversed":
         # Marks at the ends belong to the sentence.
-        while stop < len(text) and text[stop] in "\"')" or start and text[start - 1] in ".?!":
-            start, stop = (start - 1, stop) if start and text[start - 1] in ".?!" else (start, stop + 1)
+        while start and text[start - 1] in ".?!":
+            start -= 1
+        while stop < len(text) and text[stop] in ".?!":
+            stop += 1
         run = _turned_round(text[start:stop])
         kind = "reversed"
     elif how == "atbash":
@@ -132,8 +134,8 @@ def _sentence(text: str) -> int:
     return (
         2 * (words[0].lower() in _OPENERS)
         - 2 * (words[-1].lower() in _NEVER_LAST)
-        + (words[0][0].isupper() and words[0][1:].islower())
-        + text.rstrip().endswith((".", "?", "!"))
+        + int(words[0].istitle())
+        + int(text.rstrip().endswith((".", "?", "!")))
     )
 
 
@@ -144,98 +146,3 @@ def _is_english(text: str) -> bool:
     if letters < _FEWEST_LETTERS or cost > _DECODED_COST:
         return False
     return (share >= 0.25 and different >= 2) or (letters >= 40 and share >= 0.15 and cost <= 2.7)
-
-
-_LEET_GATE = re.compile(r"[A-Za-z][0-9@$|+!(][A-Za-z]")
-_LEET = str.maketrans("0134567890@$|+!(€", "oieasgtbgoasltic" + "e")
-_LEET_L = str.maketrans("1|!", "lll")
-_LEET_WORD = re.compile(r"\S+")
-_OUTER = ".,;:?\"'`*_~)]}>-"
-_HAS_LEET = re.compile(r"[0-9@$|+!(€]")
-_NO_LEET = re.compile(r"://|@\w+\.\w|^[#@]|[=/\\{}<>]|\d{4}")
-_MOST_LETTERS = 18
-_MOST_GAP = 4
-
-
-def leet_runs(text: str) -> Iterator[Span]:
-    """Words with digits and signs in place of letters, two or more near each other."""
-    group: list[tuple[re.Match[str], str, bool]] = []
-    since = 0
-    tokens = [*_LEET_WORD.finditer(text), None]
-    for match in tokens:
-        if match is None or since > _MOST_GAP:
-            yield from _leet_span(text, group)
-            group, since = [], 0
-            if match is None:
-                return
-        folded = _from_leet(match[0])
-        if folded is not None:
-            group.append((match, folded, bool(re.search("[A-Za-z]", match[0]))))
-            since = 0
-        elif group:
-            since += 1
-
-
-def _from_leet(token: str) -> str | None:
-    """A token with its digits and signs as letters, if it is leet by its form."""
-    core = token.strip(_OUTER + "!")
-    if len(core) > _MOST_LETTERS or _NO_LEET.search(core) or not _HAS_LEET.search(core):
-        return None
-    inner = token[: len(token.rstrip(_OUTER + "!"))] if core else token
-    tail = token[len(inner) :]
-    forms = [inner.translate(_LEET), inner.translate(_LEET_L).translate(_LEET)]
-    letters = [re.sub("[^A-Za-z]", "", form).lower() for form in forms]
-    scores = [(0.0 if word in COMMON else cost_a_letter(f" {word} ")) for word in letters]
-    best = min(range(len(forms)), key=lambda i: scores[i])
-    if not re.search("[A-Za-z]", core) and letters[best] not in COMMON:
-        return None
-    return forms[best] + tail
-
-
-def _leet_span(text: str, group: list[tuple[re.Match[str], str, bool]]) -> Iterator[Span]:
-    with_letters = [folded for _, folded, has_letters in group if has_letters]
-    words = {re.sub("[^a-z]", "", folded.lower()) for folded in with_letters}
-    if len(words) < 2:
-        return
-    common = words & COMMON
-    likely = {word for word in words if word in COMMON or (len(word) >= 4 and cost_a_letter(f" {word} ") <= 2.9)}
-    if not common or len(likely) < max(2, 0.6 * len(words)):
-        return
-    start, stop = group[0][0].start(), group[-1][0].end()
-    pieces = []
-    at = start
-    for match, folded, _ in group:
-        pieces += [text[at : match.start()], folded]
-        at = match.end()
-    yield Span("leet", start, stop, "".join(pieces))
-
-
-_MORSE_CODES = (
-    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.."
-)
-_MORSE = {code: chr(97 + i) for i, code in enumerate(_MORSE_CODES.split())} | {
-    code: str(i) for i, code in enumerate("----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.".split())
-}
-_MORSE_RUN = re.compile(r"(?<!\S)[.\-–—·•−_]{1,6}(?:(?: {1,7}|[ ]?[/|\n][ ]?)[.\-–—·•−_]{1,6}){5,}+(?!\S)")
-_MORSE_SIGNS = str.maketrans("·•–—−_|\n", "..----//")
-
-
-def morse_runs(text: str) -> Iterator[Span]:
-    """Morse code in dots and dashes."""
-    for match in _MORSE_RUN.finditer(text):
-        words = re.split(r" *[/] *| {2,}", match[0].translate(_MORSE_SIGNS))
-        codes = [word.split() for word in words]
-        if all(code in _MORSE for word in codes for code in word):
-            found = " ".join("".join(_MORSE[code] for code in word) for word in codes)
-            if len(set(found)) > 4:
-                yield Span("morse", match.start(), match.end(), found)
-
-
-def leet_gate(text: str) -> bool:
-    """Whether words with digits or signs inside are there at all."""
-    return len(_LEET_GATE.findall(text)) >= 1
-
-
-def morse_gate(text: str) -> bool:
-    """Whether dots and dashes stand as Morse's do."""
-    return _MORSE_RUN.search(text) is not None

@@ -1,9 +1,9 @@
 """Further readings of a conversation in which something is hidden.
 
-Contract: `second_readings(turns, budget, response)` gives at most `Budget.readings` further forms of a conversation: one
-that is normalised, if its words change by that, and one for each kind of encoding in it, with what was decoded in the
-place of the encoded text. Turns that hold nothing hidden are the same objects as before. Ordinary text has no second
-reading, and costs microseconds.
+Contract: `second_readings(turns, budget, response)` gives at most `Budget.readings` further forms of a conversation:
+one that is normalised, if its words change by that, and one for each kind of encoding in it, with what was decoded in
+the place of the encoded text. Turns that hold nothing hidden are the same objects as before. Ordinary text has no
+second reading, and costs microseconds.
 
 Read are the text of turns (a string, or the text of parts) and the response; names and arguments of tool calls are not.
 """

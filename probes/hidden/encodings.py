@@ -1,4 +1,4 @@
-"""Finds runs of text in an encoding: base64 and base32, hex, binary and decimal codes, percent, entities, escapes, tags.
+"""Finds runs of text in an encoding: base64, base32, hex, binary and decimal codes, percent, entities, escapes, tags.
 
 Contract: each finder yields `Span(kind, start, stop, text)` with what the run decodes to, in linear time. That it is
 text (`text_of`) is sure, that it is language is not: `probes.hidden.decode` asks that, and decodes what is nested.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from probes.hidden.likeness import text_of, without_surrogates
+from probes.hidden.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ Finder = Callable[[str], Iterator[Span]]
 
 _HEAD = 96
 _SIGNS = r"A-Za-z0-9+/_\-"
-_BASE64 = re.compile(rf"(?<![{_SIGNS}=])[{_SIGNS}]{{12,}}+(?:\r?\n[ \t>]{{0,8}}[{_SIGNS}]++(?=[=\s]|$))*+={{0,3}}")
+_BASE64 = re.compile(rf"(?<![{_SIGNS}=])[{_SIGNS}]{{16,}}+(?:\r?\n[ \t>]{{0,8}}[{_SIGNS}]++(?=[=\s]|$))*+={{0,3}}")
 # In groups of the same length, such as four.
 _GROUPED = re.compile(
-    r"(?<!\S)(?:[A-Za-z0-9+/]{4}(?: [A-Za-z0-9+/]{4}){3,}+|[A-Za-z0-9+/]{8}(?: [A-Za-z0-9+/]{8}){2,}+)(?: [A-Za-z0-9+/]{1,7})?={0,2}(?!\S)"
+    r"(?<!\S)(?:[A-Za-z0-9+/]{4}(?: [A-Za-z0-9+/]{4}){3,}+|[A-Za-z0-9+/]{8}(?: [A-Za-z0-9+/]{8}){2,}+)"
+    r"(?: [A-Za-z0-9+/]{1,7})?={0,2}(?!\S)"
 )
 _BASE32 = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{16,}+={0,6}(?![A-Za-z0-9])")
 _PARTS = re.compile(r"[A-Za-z0-9+]{12,}+={0,2}")
@@ -70,14 +72,21 @@ _ESCAPE = re.compile(
 )
 _GAP = 16
 _FEWEST = 3
+_FEWEST_DIGITS = 4
+_FEWEST_BITS = 28
+_FEWEST_SIGNS = 16
 _TAGS = re.compile("[\U000e0020-\U000e007e]{4,}")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 
 
 def base64_runs(text: str) -> Iterator[Span]:
-    """Base64 of either alphabet, in lines or groups, with or without padding."""
+    """Base64 of either alphabet, in lines, with or without padding."""
     for match in _BASE64.finditer(text):
         yield from _of_run(text, match.start(), match.end())
+
+
+def grouped_base64_runs(text: str) -> Iterator[Span]:
+    """Base64 in groups of one length."""
     for match in _GROUPED.finditer(text):
         found = _from_base64(match[0].replace(" ", ""))
         if found:
@@ -89,7 +98,7 @@ def _of_run(text: str, start: int, stop: int) -> Iterator[Span]:
     run = text[start:stop]
     lines = run.splitlines(keepends=True)
     for kept in dict.fromkeys((len(lines), len(lines) - 1, 1)):
-        if 0 < kept:
+        if kept > 0:
             part = "".join(lines[:kept]).rstrip()
             found = _from_base64(re.sub(r"[\s>]", "", part))
             if found:
@@ -220,15 +229,16 @@ def tag_runs(text: str) -> Iterator[Span]:
             yield Span("invisible", match.start(), match.end(), found)
 
 
-# Cheap tests that a text without the encoding mostly fails, and the finder.
-FINDERS: tuple[tuple[Callable[[str], object], Finder], ...] = (
-    (lambda text: not text.isascii(), tag_runs),
-    (lambda text: "&#" in text, entity_runs),
-    (_ESCAPE.search, escape_runs),
-    (lambda text: text.count("%") >= _FEWEST, percent_runs),
-    (lambda text: True, hex_runs),
-    (_BINARY.search, binary_runs),
-    (_DECIMAL.search, decimal_runs),
-    (_BASE32.search, base32_runs),
-    (lambda text: True, base64_runs),
+# Whether a text can hold the encoding at all, and the finder.
+FINDERS: tuple[tuple[Callable[[str, Shape], bool], Finder], ...] = (
+    (lambda _text, shape: not shape.ascii, tag_runs),
+    (lambda text, _shape: "&#" in text, entity_runs),
+    (lambda text, _shape: "\\" in text or "u+" in text or "U+" in text, escape_runs),
+    (lambda text, _shape: text.count("%") >= _FEWEST, percent_runs),
+    (lambda _text, shape: shape.digits >= _FEWEST_DIGITS, hex_runs),
+    (lambda _text, shape: shape.digits >= _FEWEST_BITS, binary_runs),
+    (lambda _text, shape: shape.digits >= _FEWEST_BITS // 2, decimal_runs),
+    (lambda _text, shape: shape.capitals >= _FEWEST_SIGNS // 2 and shape.longest >= _FEWEST_SIGNS, base32_runs),
+    (lambda _text, shape: shape.longest >= _FEWEST_SIGNS, base64_runs),
+    (lambda _text, shape: shape.digits > 0 and shape.capitals >= _FEWEST, grouped_base64_runs),
 )

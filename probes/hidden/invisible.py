@@ -6,18 +6,21 @@ scripts that join, spaces of no width between letters of scripts that write no s
 `unstuffed(text)` leaves out combining marks that no language writes: three or more on a letter, strokes through each
 letter, and one on most letters of a text. Both take linear time.
 
-Does not know: which languages are written with many marks on Latin letters; a text with marks on most is one that hides.
+Does not know: which languages are written with many marks on Latin letters; a text with marks on most
+of them is one that hides.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from functools import partial
 
 _JOINERS = "\u200b\u200c\u200d\u2060\ufeff"
 # Scripts whose writing needs joiners, or marks where words end by a space of no width.
-_JOINING = "\u0600-\u08ff\u0900-\u109f\u1780-\u18af\u1900-\u1a1f\u1b00-\u1bff\ua840-\ua87f\ua8e0-\ua8ff\ufb50-\ufdff\ufe70-\ufefc"
+_JOINING = (
+    "\u0600-\u08ff\u0900-\u109f\u1780-\u18af\u1900-\u1a1f\u1b00-\u1bff\ua840-\ua87f\ua8e0-\ua8ff\ufb50-\ufdff"
+    "\ufe70-\ufefc"
+)
 _EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
 _NOTHING = (
     "\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -76,6 +79,3 @@ _STROKED = str.maketrans(
 def _base(match: re.Match[str]) -> str:
     letter = unicodedata.normalize("NFD", match[0])[0]
     return letter.translate(_STROKED)
-
-
-without_marks = partial(re.sub, MARKS, "")

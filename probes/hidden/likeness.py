@@ -1,8 +1,8 @@
 """Whether bytes are text, and whether a text is language.
 
-Contract: `text_of(data)` is UTF-8 or UTF-16 text of mostly printable characters, else None; an incomplete last character
-is left out. `is_language(text)` is true for prose of English and other languages, names, and code with words in it; not
-for keys, hashes, numbers, another encoding or a cipher.
+Contract: `text_of(data)` is UTF-8 or UTF-16 text of mostly printable characters, else None; an incomplete last
+character is left out. `is_language(text)` is true for prose of English and other languages, names, and code with words
+in it; not for keys, hashes, numbers, another encoding or a cipher.
 
 Does not know: which language. Text in letters beyond ASCII counts where most of it is letters.
 """

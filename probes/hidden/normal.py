@@ -1,9 +1,10 @@
 """A text as a reader would read it: nothing invisible, plain letters, words in one piece.
 
-Contract: `normalised(text)` is the text after NFKC, without what shows nothing and without stuffed marks, look-alikes as
-the letters that they stand in for, letters that were set apart joined, one case where case alternates, and single spaces.
-`changed(text)` is that where it says other words than the text does, else None: typographic quotes, dashes, accents,
-emoji, ligatures, units and signs of other scripts are no reason for another reading. Linear time; the result is at most a few times longer.
+Contract: `normalised(text)` is the text after NFKC, without what shows nothing and without stuffed marks, with
+look-alikes as the letters that they stand in for, letters that were set apart joined, one case where case alternates,
+and single spaces. `changed(text)` is that where it says other words than the text does, else None: typographic quotes,
+dashes, accents, emoji, ligatures, units and signs of other scripts are no reason for another reading. Linear time; the
+result is at most a few times longer.
 
 Does not know: meaning. `probes.hidden.spelling` and `probes.hidden.lookalikes` say what each part leaves.
 """
@@ -15,14 +16,16 @@ import unicodedata
 
 from probes.hidden.invisible import HIDES, unstuffed, visible
 from probes.hidden.lookalikes import folded
-from probes.hidden.spelling import APART, in_one_case, joined, oddly_spaced, spaced_once
+from probes.hidden.shape import shape_of
+from probes.hidden.spelling import in_one_case, joined, oddly_spaced, spaced_once
 
 _WORDS = re.compile(r"[^\W\d_]{2,}")
 _LATIN_WORDS = re.compile(r"[a-z]{2,}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 # Compatibility letters that ordinary text has: ligatures of type, units, ordinals, fractions, signs.
 _ORDINARY = re.compile(
-    "[\u00aa-\u00be\u0132\u0133\u01c4-\u01cc\u2030-\u205e\u2070-\u209f\u20a0-\u20cf\u2100-\u218f\u3200-\u33ff\ufb00-\ufb06\U0001f100-\U0001f12f]"
+    "[\u00aa-\u00be\u0132\u0133\u01c4-\u01cc\u2030-\u205e\u2070-\u209f\u20a0-\u20cf\u2100-\u218f\u3200-\u33ff\ufb00-\ufb06"
+    "\U0001f100-\U0001f12f]"
 )
 # Characters of other blocks than those never change a word: Latin with accents, punctuation, spaces, arrows.
 _PLAIN = re.compile(
@@ -32,6 +35,9 @@ _WIDE = re.compile("[\uff21-\uff5a]")
 _HAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 _MOST_MARKS = 24
 _EXPANDS = 4
+_FEWEST_APART = 3
+# Words that alternate have a capital in every three characters or more.
+_CAPITALS_SHARE = 6
 
 
 def normalised(text: str) -> str:
@@ -41,15 +47,14 @@ def normalised(text: str) -> str:
 
 def changed(text: str) -> str | None:
     """The normalised text, where its words are others than the text's."""
-    if text.isascii():
-        if not _may_be_respelled(text) and not _CONTROL.search(text):
-            return None
-        base = text
+    if not _CONTROL.search(text) and (text.isascii() or _PLAIN.fullmatch(text)):
+        plain = text if text.isascii() else unstuffed(text)
+        new = plain is not text and plain != text
     else:
-        base = _composed(text)
-    plain = _plain_letters(text)
+        plain = _plain_letters(text)
+        new = plain != text and _new_words(_composed(text), text, plain)
     respelled = _respelled(plain)
-    if respelled != plain or oddly_spaced(respelled) or _new_words(base, text, plain):
+    if new or respelled != plain or oddly_spaced(respelled):
         return spaced_once(respelled)
     return None
 
@@ -82,13 +87,11 @@ def _short_of_marks(text: str) -> str:
     return "".join(kept)
 
 
-def _may_be_respelled(text: str) -> bool:
-    """Whether letters stand apart, case alternates or spaces are odd: cheap, and true for some ordinary texts."""
-    return APART.search(text) is not None or "  " in text or sum(map(str.isupper, text)) * 5 > len(text)
-
-
 def _respelled(text: str) -> str:
-    return in_one_case(joined(text))
+    shape = shape_of(text)
+    if shape.single >= _FEWEST_APART or shape.longest >= _FEWEST_APART:
+        text = joined(text)
+    return in_one_case(text) if shape.capitals * _CAPITALS_SHARE > len(text) else text
 
 
 def _new_words(base: str, text: str, plain: str) -> bool:

@@ -2,14 +2,15 @@
 
 Contract: `joined(text)` puts letters together that stand one by one ("h o w  t o", "h-o-w t-o") where the result reads
 like English; where nothing says where words end, the likeliest words are taken. `spaced_once(text)` makes each run of
-spaces within a line one space, and every kind of space an ordinary one; indentation stays. `in_one_case(text)` writes words in small
-letters that change case from letter to letter, and texts that are all capitals.
+spaces within a line one space, and every kind of space an ordinary one; indentation stays. `in_one_case(text)` writes
+in small letters words that change case from letter to letter, and texts that are all capitals.
 
 Does not know: letters set apart in other alphabets than the Latin one.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import numpy as np
@@ -18,9 +19,12 @@ from probes.hidden.letters import COST, classes, cost_a_letter
 from probes.hidden.words import COMMON
 
 _SIGNS = r" .\-_*~|/·•+,:\u00a0"
+_LONE = r"[A-Za-z](?![^\W_])"
+_MORE = rf"(?:(?P=sign){_LONE})*+"
+# Possessive throughout: what stands between two letters can be read in two ways.
 APART = re.compile(
-    rf"(?<![^\W_])[A-Za-z](?P<sign>[{_SIGNS}])[A-Za-z](?:(?P=sign)[A-Za-z])*"
-    rf"(?:(?:(?P=sign){{2,5}}|[ \t\u00a0]{{1,5}}|[ \t]?[/|\n][ \t]?)[A-Za-z](?:(?P=sign)[A-Za-z])*(?![^\W_]))*(?![^\W_])"
+    rf"(?<![^\W_])[A-Za-z](?P<sign>[{_SIGNS}]){_LONE}{_MORE}"
+    rf"(?:(?:(?P=sign){{2,5}}|[ \t\u00a0]{{1,5}}|[ \t]?[/|\n][ \t]?){_LONE}{_MORE})*+"
 )
 _MOST_LETTERS = 2000
 _LONGEST_WORD = 14
@@ -121,5 +125,5 @@ def _may_be_odd(word: str) -> bool:
 
 
 def _alternates(word: str) -> bool:
-    changes = sum(a.isupper() != b.isupper() for a, b in zip(word[1:], word[2:], strict=False))
+    changes = sum(a.isupper() != b.isupper() for a, b in itertools.pairwise(word[1:]))
     return changes >= max(1, (len(word) - 2) // 2) and not word.isupper() and not word[1:].islower()

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import re
 
-COMMON = frozenset(
-    """
-    a i the to how for my me in what of that do is and it can on should an with write at so from are which could when
-    about give who up help way tell would does one make why where her by or explain people before get you someone we
-    first our be old have best into out through has without describe suggest if two most after step create teach some
-    new want list did all its plan as every them good night their time read like need over small might friend car his
-    find any work name show three keep year ways will say day recommend something take go draft money only than friends
-    he long home start was use turn under leave family walk really back phone come put between better story there off
-    never much last five children letter room effective set but they week talk stop child this many no look us short
-    guide makes not while always person run ask she words bring open group message more ever lost each years different
-    few see great own gets nothing made been cut let send line begin mean offer same whole four down during inside am
-    little another enough wants life idea stay order questions fine answer please your side other move used change
-    simple don think things thing late early once cannot follow until against along full until found around whose key
-    real far present try using numbers now minute parts minutes both again access number anything must carry rest such
-    were had said because still here these those then too very just being even upon become done itself himself
-    yourself hello thanks thank yes sure know instructions information system data code computer password file program
-    network account website server user weapon bomb drug drugs kill steal hack attack poison gun fire explosive virus
-    fake illegal police secret without detected anyone getting build buy sell detailed steps guide following ignore
-    previous above below rules reply respond response say print output text translate decode sentence question paragraph
-    article essay email list example method process material materials ingredients chemical water house school
-    """.split()
-)
+_WORDS = """
+a about above access account after again against all along always am an and another answer any anyone anything are
+around article as ask at attack back be because become been before begin being below best better between bomb both
+bring build but buy by can cannot car carry change chemical child children code come computer could create cut data
+day decode describe detailed detected did different do does don done down draft drug drugs during each early
+effective email enough essay even ever every example explain explosive fake family far few file find fine fire first
+five follow following for found four friend friends from full get gets getting give go good great group guide gun
+hack had has have he hello help her here himself his home house how i idea if ignore illegal in information
+ingredients inside instructions into is it its itself just keep key kill know last late leave let letter life like
+line list little long look lost made make makes many material materials me mean message method might minute minutes
+money more most move much must my name need network never new night no not nothing now number numbers of off offer
+old on once one only open or order other our out output over own paragraph parts password people person phone plan
+please poison police present previous print process program put question questions read real really recommend reply
+respond response rest room rules run said same say school secret see sell send sentence server set she short should
+show side simple small so some someone something start stay steal step steps still stop story such suggest sure
+system take talk teach tell text than thank thanks that the their them then there these they thing things think this
+those three through time to too translate try turn two under until up upon us use used user using very virus walk
+want wants was water way ways we weapon website week were what when where which while who whole whose why will with
+without words work would write year years yes you your yourself
+"""
+COMMON = frozenset(_WORDS.split())
 _WORD = re.compile(r"[A-Za-z]+")
 
 
