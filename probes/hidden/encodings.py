@@ -96,6 +96,8 @@ def grouped_base64_runs(text: str) -> Iterator[Span]:
 def _of_run(text: str, start: int, stop: int) -> Iterator[Span]:
     """What a run of the alphabet holds: all of it, it without the words after it, or parts between slashes."""
     run = text[start:stop]
+    if _bytes_of(run[:_HEAD]).startswith(_FILES):
+        return
     lines = run.splitlines(keepends=True)
     for kept in dict.fromkeys((len(lines), len(lines) - 1, 1)):
         if kept > 0:
@@ -114,7 +116,7 @@ def _of_run(text: str, start: int, stop: int) -> Iterator[Span]:
 def _from_base64(run: str) -> str | None:
     run = run.rstrip("=").replace("-", "+").replace("_", "/")
     head = _bytes_of(run[:_HEAD])
-    if not head or head.startswith(_FILES) or text_of(head) is None:
+    if not head or text_of(head) is None:
         return None
     return text_of(head if len(run) <= _HEAD else _bytes_of(run))
 

@@ -45,7 +45,7 @@ _STROKE = re.compile(
     f"(?<=[A-Za-z\u00c0-\u024f])(?=[{_MARK}]*[\u0332-\u0338\u20d0-\u20e1\u20e5-\u20f0])[{_MARK}]{{1,2}}+"
 )
 MARKS = re.compile(f"[{_MARK}]")
-_LOOSE = re.compile(f"(?<=[A-Za-z])[{_MARK}]+")
+_LOOSE = re.compile(f"(?<=[A-Za-z\u00c0-\u024f\u1e00-\u1eff])[{_MARK}]+")
 _MARKED_LATIN = re.compile("[\u00c0-\u024f\u1e00-\u1eff\u1d6c-\u1d9a]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
 # Vietnamese has marks on about a third of its letters.
@@ -61,10 +61,13 @@ def visible(text: str) -> str:
 def unstuffed(text: str) -> str:
     """The text without marks that no language writes there. To be given the text before it is composed."""
     if MARKS.search(text):
-        text = _STROKE.sub("", _STACK.sub("", text))
-        composed = unicodedata.normalize("NFC", text)
-        loose = len(_LOOSE.findall(composed))
-        text = _LOOSE.sub("", composed) if loose > max(2, 0.2 * len(_LATIN.findall(composed))) else composed
+        stacks = len(_STACK.findall(text)) + len(_STROKE.findall(text))
+        composed = unicodedata.normalize("NFC", _STROKE.sub("", _STACK.sub("", text)))
+        loose = len(_LOOSE.findall(composed)) + stacks
+        if loose > max(2, 0.2 * len(_LATIN.findall(composed))):
+            # The first of stuffed marks is often one that composes.
+            composed = _MARKED_LATIN.sub(_base, _LOOSE.sub("", composed))
+        text = composed
     marked = len(_MARKED_LATIN.findall(text))
     if marked > max(_FEW, _TOO_MANY * len(_LATIN.findall(text))):
         text = _MARKED_LATIN.sub(_base, text)

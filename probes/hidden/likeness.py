@@ -10,6 +10,8 @@ Does not know: which language. Text in letters beyond ASCII counts where most of
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 from probes.hidden.letters import cost_a_letter
 from probes.hidden.words import common_share
@@ -18,6 +20,8 @@ _CONTROL_BYTE = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FEWEST = 4
+_FEWEST_BEYOND = 8
+_EASTERN = -1
 # Nats a pair: English is about 2.4, other languages in Latin letters 2.6 to 3.4, letters at random over 4.
 _LANGUAGE = 3.35
 _SHORT_LANGUAGE = 3.0
@@ -52,13 +56,19 @@ def is_language(text: str) -> bool:
     letters = sum(map(str.isalpha, solid))
     if letters < 0.55 * len(solid):
         return False
-    beyond = sum(letter > "\u024f" for letter in solid if letter.isalpha())
-    if beyond > 0.5 * letters:
-        return True
+    beyond = [letter for letter in solid if letter > "\u024f" and letter.isalpha()]
+    if len(beyond) > 0.5 * letters:
+        return len(beyond) >= _FEWEST_BEYOND and _in_one_script(beyond)
     cost = cost_a_letter(text)
     if len(solid) < _SHORT:
         return cost <= _SHORT_LANGUAGE
     return cost <= _LANGUAGE or common_share(text)[0] >= 0.35
+
+
+def _in_one_script(letters: Sequence[str]) -> bool:
+    """Whether most letters are of one block: bytes that happen to be UTF-8 are of many."""
+    blocks = Counter(_EASTERN if "\u2e80" <= letter <= "\ud7ff" else ord(letter) >> 8 for letter in letters)
+    return blocks.most_common(1)[0][1] >= 0.8 * len(letters)
 
 
 def without_surrogates(text: str) -> str:

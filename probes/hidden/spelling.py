@@ -16,7 +16,7 @@ import re
 import numpy as np
 
 from probes.hidden.letters import COST, classes, cost_a_letter
-from probes.hidden.words import COMMON
+from probes.hidden.words import COMMON, common_share
 
 _SIGNS = r" .\-_*~|/·•+,:\u00a0"
 _LONE = r"[A-Za-z](?![^\W_])"
@@ -96,7 +96,10 @@ def oddly_spaced(text: str) -> bool:
     """Whether most words of a line of prose have more than one space between them."""
     if "  " not in text:
         return False
-    return any(len(_SPACES.findall(line)) > max(4, 0.6 * len(line.split())) for line in text.splitlines())
+    return any(
+        len(_SPACES.findall(line)) > max(4, 0.6 * len(line.split())) and common_share(line)[1] >= 3
+        for line in text.splitlines()
+    )
 
 
 def in_one_case(text: str) -> str:
