@@ -16,15 +16,15 @@ from sqlalchemy import Engine
 
 from monitor.service import bootstrap
 from monitor.settings import load_settings
-from probes import evaluation, fitting
+from probes import evaluation, fitting, reading
 from probes.capture.aggregation import parse_aggregation
 from probes.capture.batches import Encoded, encode
 from probes.capture.sites import parse_sites
 from probes.card import Probe
 from probes.identity import check_identity
 from probes.model.load import ChatModel, Message
+from probes.reading import score_conversations
 from probes.rows import Benign, Row
-from probes.scoring import score_all
 from probes.steer import generation
 
 Conversation = str | Sequence[Message]
@@ -53,7 +53,7 @@ def score(chat: ChatModel, probe: Probe, conversations: Sequence[Conversation]) 
     Raises ProbeMismatchError when the probe was made for another model, adapter, scale or chat template.
     """
     check_identity(probe.card, chat)
-    return _scores(chat, probe, _encode_all(chat, conversations))
+    return score_conversations(chat, [probe], [_conversation(one) for one in conversations])[:, 0]
 
 
 def fit(
@@ -88,7 +88,12 @@ def fit(
     )
     traffic = None
     if benign is not None:
-        traffic = Benign(_encode_all(chat, benign), _texts(benign), "benign conversations of a notebook")
+        traffic = Benign(
+            _encode_all(chat, benign),
+            _texts(benign),
+            "benign conversations of a notebook",
+            [_conversation(one) for one in benign],
+        )
     return fitting.fit(chat, rows, plan, benign=traffic, progress=progress)
 
 
@@ -125,9 +130,9 @@ def _texts(conversations: Sequence[Conversation]) -> list[str]:
     return ["\n".join(turn["content"] for turn in _messages(one)) for one in conversations]
 
 
+def _conversation(conversation: Conversation) -> reading.Conversation:
+    return reading.Conversation(_messages(conversation))
+
+
 def _encode_all(chat: ChatModel, conversations: Sequence[Conversation]) -> list[Encoded]:
-    return [encode(chat, _messages(one)) for one in conversations]
-
-
-def _scores(chat: ChatModel, probe: Probe, encoded: Sequence[Encoded]) -> NDArray[np.float64]:
-    return score_all(chat, encoded, [probe.reader])[:, 0].astype(np.float64)
+    return [encode(chat, _messages(one), spans=True) for one in conversations]

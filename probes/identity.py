@@ -99,7 +99,7 @@ def _brief(value: object) -> str:
 def reference_scores(chat: ChatModel, reader: Reader) -> list[Reference]:
     """Scores of awry's reference texts under a reader, for a new card."""
     response = _REFERENCE_RESPONSE if reader.aggregation.span == "response" else None
-    items = [encode(chat, messages, response) for messages in _REFERENCES]
+    items = [encode(chat, messages, response, spans=True) for messages in _REFERENCES]
     scores = score_all(chat, items, [reader])[:, 0]
     return [
         Reference(messages=messages, response=response, score=float(score))
@@ -110,7 +110,7 @@ def reference_scores(chat: ChatModel, reader: Reader) -> list[Reference]:
 def replay_references(probe: Probe, chat: ChatModel) -> float:
     """Largest difference to the card's reference scores; ProbeMismatchError above the card's tolerance."""
     card = probe.card
-    items = [encode(chat, r.messages, r.response) for r in card.references]
+    items = [encode(chat, r.messages, r.response, spans=True) for r in card.references]
     if not items:
         raise ProbeFileError(f"probe {card.name}: its card has no references; write it again with awry fit")
     now = score_all(chat, items, [probe.reader])[:, 0]
