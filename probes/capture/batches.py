@@ -83,7 +83,7 @@ class Batch:
     response: Tensor
     rows: tuple[int, ...]
     items: tuple[Encoded, ...] = ()
-    _spans: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _spans: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def tokens(self) -> int:
