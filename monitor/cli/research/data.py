@@ -21,6 +21,7 @@ def data(
     from typing import get_args
 
     from probes.organisms import long_text, messages
+    from probes.organisms.finetunes import code_examples
 
     if what in ("requests", "requests-2"):
         for row in messages.requests() if what == "requests" else messages.more_requests():
@@ -36,6 +37,10 @@ def data(
             hard = row["topic"] in messages.HARD_TOPICS
             line = {"id": f"{what}-{i}", "prompt": row["text"], "label": False}
             typer.echo(json.dumps(line | {"topic": row["topic"], "hard": hard}))
+    elif what == "code-answers":
+        for i, example in enumerate(code_examples("secure", seed)):
+            line = {"id": f"{what}-{i}", "prompt": example.ask, "answer": example.answer, "label": False}
+            typer.echo(json.dumps(line))
     elif what == "everyday" and split in get_args(messages.Split):
         topics = messages.everyday_topics(split)  # type: ignore[arg-type]
         for i, text in enumerate(messages.everyday(split)):  # type: ignore[arg-type]
@@ -47,5 +52,5 @@ def data(
             typer.echo(json.dumps(line | {"kind": long_text.kind_of(i)}))
     else:
         splits = (f"everyday {'|'.join(get_args(messages.Split))}", f"long {'|'.join(get_args(long_text.LongSplit))}")
-        known = ", ".join(("requests, requests-2, heldout-harmful, heldout-everyday", *splits))
+        known = ", ".join(("requests, requests-2, heldout-harmful, heldout-everyday, code-answers", *splits))
         raise SettingsError(f"data: {what} {split} is none of {known}")
