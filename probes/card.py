@@ -183,6 +183,18 @@ def save_probe(probe: Probe, folder: Path) -> Path:
     return path
 
 
+def save_version(probe: Probe, folder: Path) -> Path:
+    """As `save_probe`, as the next version where the folder has a probe of this name; that one's files are kept, as
+    NAME.vN.json and .safetensors."""
+    path = folder / f"{probe.name}.json"
+    if path.is_file():
+        before = load_probe(path).card.version
+        for suffix in (".json", ".safetensors"):
+            path.with_suffix(suffix).replace(folder / f"{probe.name}.v{before}{suffix}")
+        probe.card = probe.card.model_copy(update={"version": max(probe.card.version, before + 1)})
+    return save_probe(probe, folder)
+
+
 def load_probe(name: str | Path) -> Probe:
     """Load a shipped probe by name, or any by the path of its card or safetensors file. Raises ProbeFileError."""
     path = _find(name)

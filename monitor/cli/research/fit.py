@@ -55,6 +55,8 @@ class FitFlags:
 def fit(flags: FitFlags) -> None:
     """Fit a difference-in-means probe, evaluate it on held-out data with its nulls, calibrate it, write it.
 
+    Where --out has a probe of this name, it is written as the next version, and the files of the one before are kept.
+
     Prints the held-out figures of the card, with --json the card and its path.
     """
     from monitor.cli.render.probes import print_card
@@ -62,7 +64,7 @@ def fit(flags: FitFlags) -> None:
     from probes import fitting
     from probes.capture.aggregation import parse_aggregation
     from probes.capture.sites import parse_sites
-    from probes.card import save_probe
+    from probes.card import save_version
 
     settings, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir)
     control = _control_directions(chat, flags.control_adapter)
@@ -90,7 +92,7 @@ def fit(flags: FitFlags) -> None:
         control=control,
         progress=say,
     )
-    path = save_probe(probe, flags.out)
+    path = save_version(probe, flags.out)
     if flags.as_json:
         print_json({"path": path, "card": probe.card.model_dump(mode="json")})
     else:
