@@ -1,11 +1,13 @@
-"""Further readings of a conversation in which something is hidden.
+"""Further readings of a conversation in which something is hidden, and how much of it is unreadable.
 
 Contract: `second_readings(turns, budget, response)` gives at most `Budget.readings` further forms of a conversation:
 one that is normalised, if its words change by that, and one for each kind of encoding in it, with what was decoded in
 the place of the encoded text. Turns that hold nothing hidden are the same objects as before. Ordinary text has no
-second reading, and costs microseconds.
+second reading, and costs microseconds. `look(turns, budget, response, tokens)` gives these and the highest share of one
+of its texts that is unreadable (`probes.hidden.unreadable`).
 
 Read are the text of turns (a string, or the text of parts) and the response; names and arguments of tool calls are not.
+The last texts are looked at first: they are the new ones, and the budget is theirs.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from typing import Any
 
 from probes.hidden.decode import decoded, spliced
 from probes.hidden.normal import changed
-from probes.hidden.payloads import DEFAULT_BUDGET, Budget, Payload
+from probes.hidden.payloads import DEFAULT_BUDGET, Budget
+from probes.hidden.unreadable import Looked, Tokens, share
 
 Turn = Mapping[str, Any]
 NORMALISED = "normalised"
+# A text of fewer characters says too little to be called unreadable.
+_FEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -31,32 +36,63 @@ class SecondReading:
     response: str | None = None
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """What is hidden in a conversation; `unreadable` is the highest share of one of its texts."""
+
+    readings: tuple[SecondReading, ...]
+    unreadable: float
+
+
 def second_readings(
     turns: Sequence[Turn], budget: Budget = DEFAULT_BUDGET, response: str | None = None
 ) -> list[SecondReading]:
     """The further readings of a conversation, the normalised one first."""
+    return _readings(turns, response, _looked(turns, budget, response), budget)
+
+
+def look(
+    turns: Sequence[Turn],
+    budget: Budget = DEFAULT_BUDGET,
+    response: str | None = None,
+    tokens: Tokens | None = None,
+) -> Hidden:
+    """The further readings, and how much of the conversation is unreadable."""
+    found = _looked(turns, budget, response)
+    shares = [share(each, tokens) for each in found if len(each.text) >= _FEWEST]
+    return Hidden(tuple(_readings(turns, response, found, budget)), max(shares, default=0.0))
+
+
+def _looked(turns: Sequence[Turn], budget: Budget, response: str | None) -> list[Looked]:
+    """What is in each text, in the texts' order."""
     texts = [*(text for turn in turns for text in _texts(turn)), *([response] if response else [])]
-    plain = [changed(text) for text in texts]
-    found: list[SecondReading] = []
-    if any(text is not None for text in plain):
-        texts = [text if other is None else other for text, other in zip(texts, plain, strict=True)]
-        found.append(_with(NORMALISED, turns, response, texts))
-    payloads: list[list[Payload]] = []
+    found = []
     left = budget
-    for text in texts:
-        here = decoded(text, left) if left.payloads > 0 and left.characters > 0 else []
+    for text in reversed(texts):
+        plain = changed(text)
+        here = decoded(text if plain is None else plain, left) if left.payloads > 0 and left.characters > 0 else []
         spent = sum(len(payload.text) for payload in here)
         left = replace(left, payloads=left.payloads - len(here), characters=left.characters - spent)
-        payloads.append(here)
+        found.append(Looked(text, plain, here))
+    return found[::-1]
+
+
+def _readings(
+    turns: Sequence[Turn], response: str | None, looked: Sequence[Looked], budget: Budget
+) -> list[SecondReading]:
+    texts = [each.text if each.plain is None else each.plain for each in looked]
+    found = []
+    if any(each.plain is not None for each in looked):
+        found.append(_with(NORMALISED, turns, response, texts))
     sizes: dict[str, int] = {}
-    for payload in (each for here in payloads for each in here):
+    for payload in (payload for each in looked for payload in each.payloads):
         sizes[payload.kind] = sizes.get(payload.kind, 0) + len(payload.text)
     for kind in sorted(sizes, key=lambda kind: -sizes[kind]):
-        changed_texts = [
-            spliced(text, [payload for payload in here if payload.kind == kind])
-            for text, here in zip(texts, payloads, strict=True)
+        undone = [
+            spliced(text, [payload for payload in each.payloads if payload.kind == kind])
+            for text, each in zip(texts, looked, strict=True)
         ]
-        found.append(_with(kind, turns, response, changed_texts))
+        found.append(_with(kind, turns, response, undone))
     return found[: budget.readings]
 
 

@@ -66,17 +66,22 @@ def unstuffed(text: str) -> str:
         loose = len(_LOOSE.findall(composed)) + stacks
         if loose > max(2, 0.2 * len(_LATIN.findall(composed))):
             # The first of stuffed marks is often one that composes.
-            composed = _MARKED_LATIN.sub(_base, _LOOSE.sub("", composed))
+            composed = without_accents(_LOOSE.sub("", composed))
         text = composed
     marked = len(_MARKED_LATIN.findall(text))
     if marked > max(_FEW, _TOO_MANY * len(_LATIN.findall(text))):
-        text = _MARKED_LATIN.sub(_base, text)
+        text = without_accents(text)
     return text
 
 
 _STROKED = str.maketrans(
     "ØøĐđĦħŁłŦŧƵƶȺⱥɃƀĿŀƗɨɆɇɌɍɎɏŊŋƏƷǤǥƘƙƁɓƊɗƑƒƓɠƝɲƤƥƬƭƳƴ", "OoDdHhLlTtZzAaBbLlIiEeRrYyNnEZGgKkBbDdFfGgNnPpTtYy"
 )
+
+
+def without_accents(text: str) -> str:
+    """Latin letters without their accents and strokes, one for one."""
+    return _MARKED_LATIN.sub(_base, text)
 
 
 def _base(match: re.Match[str]) -> str:

@@ -5,7 +5,10 @@ z in either case, 26 is anything else. English is near 2.4 a pair within words, 
 `gain(table, found)` has, for each pair, how many nats it is cheaper after an exchange of letters (rot13, Atbash) or
 from right to left; `best_run` finds the run of places whose sum is highest, in linear time.
 
-Does not know: other languages. Their letter pairs cost more than English and far less than a cipher's.
+`COST` is English; `COST_OF_ANY` a language in Latin letters that is not known, without its accents. Both come from
+scripts/letter_pairs.py.
+
+Does not know: which language. Other languages cost more than English by `COST` and far less than a cipher.
 """
 
 from __future__ import annotations
@@ -23,34 +26,63 @@ COST_STEP = 8.0
 FIRST_CHARACTER = 35
 # Nats between what English and what letters at random cost.
 NEUTRAL = 3.0
-_ROWS = (
-    "gA=>}EA\\=}A9@2}D}6;3IDIV=[1",
-    "5HXb-ooT<Oo6oo1oo8HO8o^o7o=",
-    "2uGu6uc0?u8;u^0hc9L7AcuuKuA",
-    "=Z`F2SI`8nnHQX4Ww=;UEPUwFw)",
-    "9SA<?FOSInR=D8HDS46=ZEJFKb,",
-    ":rfj6:rr4aR@rr.fr5S:<rYrUr0",
-    "<arr1rA58rjEjD;]r9?T<rrrNe,",
-    "0NhZ,hyh7yhXbh0ycBX?Iy`yDq4",
-    "GH:>>B?h`jK;B.=Gb=63[=jP|S6",
+_ENGLISH = (
+    "gA=>}EA\\=}A8@2}D}6;3IDIV=[1",
+    "5HXb-ooT<Oo6oo1oo8IO8o^o7o>",
+    "2uGu6uc0?u8<u^0hc:L7AcuuKuA",
+    "=Z`F3TI`8nnHQX4Ww=;UEQUwFw)",
+    "9SA<?FOSIoR=D8HDS46>ZEJFKb,",
+    ":sfj6:ss4aR@ss.cs5T:<sYsUs0",
+    "<arr1rA58rjEjD;]r9?T<rrrNf,",
+    "0NhZ,hyh7yhXbh0ycBX?Iy`yEq4",
+    "GH:>>B>i`jK;B.=Gb=63[=jP|S6",
     "1\\\\\\2\\\\\\J\\\\\\S\\.\\\\\\5\\.\\\\\\\\\\J",
-    "BS[Y+U[[5l[E[=MOlY7XIlllKl,",
-    "5YU41Nex6xE4Jk7Cx[?HDOOx;x2",
-    "3BcS,Muu:uuSAS5:uuFcCuuu4u3",
-    "@\\@45U3Y=XHKZG<_{_;6JJ]iE{-",
-    "JJIBF;IgH]F>:3>?}3?=3D7WQ_3",
-    "3Vaj2TZ>9s\\3\\s6=s7??>sasJs2",
+    "BS[Y+U[[5m[E[=MOmY7XImmmKm,",
+    "5YU41Mex5xE4Jk7Cx[?HDOOx;x2",
+    "3BcS,Muu9uuSAS5:uuEcCuuu4u3",
+    "@\\@45U3Y=XHKZG<`{_;6JJ]iE{-",
+    "JJIBF;IhH]F>:3>?}3?=3D8WQ_3",
+    "3Vaj2TZ?9s\\3\\s6=s7??>sasJs2",
     "ZZZZZZZZZZZ9ZZZZZZZZ$Z<ZZZQ",
-    "8RK@/QJ\\6{CMEC6Q{F:=AI]a>{.",
-    ">XBd6Zb9<|IJJS;CYh>2@|I|O|*",
-    "=[Ja4[\\/9}gJTX5Z}==CE}H}F}-",
-    "BD?A<S:t>tc1=5X:t343k]tZIXA",
-    "9cll&lll1lllll;lllll_lllRlL",
-    "4^tQ6[t-4ttOt@6tt9DtctttUt0",
-    "9NE`:```8`````I+```0N``PK`/",
-    "USKS=RZ`EqqPHR;KqO;HqqXqqh%",
+    "8SK@/QJ\\6{CMEC6Q{F:=AI]a>{.",
+    ">XBd6Zb9<|IJJT;CYi>2@|I|O|*",
+    "=[Ja4[]/9}gJTX5Z}>=CE}H}G}-",
+    "BD?A<S;t>tc1=5X:t343k^tZIXA",
+    "9dll&lll1lllll;lllll_lllRlL",
+    "4^uQ6[u-4uuOu@6uu9DucuuuUu0",
+    "9OE`:```8`````I+```0O``QL`/",
+    "USKS=R[`EqqPHR;KqO:HqqXqqh%",
     "9UUU+UUU:UU7UU=UUULUCUUU933",
-    "4=:=B;B<7OL@:C;>S?74HM8kNe}",
+    "4=:=B;B<7OL@:B;>S?74HM8kNe}",
+)
+_ANY = (
+    "ACB?MK?F;O@:>4MFV6;9DHJ]BJ.",
+    "3EUV0WWC1KN:WW3WW=HR7WLW;L=",
+    "2YNY5YY.6Y>EYO4YYAK@=YYYF@:",
+    "3Z\\B.XML5NLPVO5O]B@Q>MN]DF/",
+    ">IB>DIBLAHF;@5MGZ56:MGNONI,",
+    ";QQQ0:QE6QOAQQ3QQ4A::QFQ>Q5",
+    "5AKI4[A<8[Z=JB9YK;HI:PK[BK-",
+    ".MRY/[[[5[[LNQ4[ZHOA6JG[G[5",
+    "=I>B;LCPKEB:=2?Hb=86JDPXGL/",
+    "0KUH1UUH6UUHSJ1UUU<K0UUUUUA",
+    "0WYM0WYC6[GMYA5U[E;E8JM[G[1",
+    "0NX<1TMH2CM6IN9L][CB?NU]@]4",
+    "1CRP0TQL5]RP?N5?]]II8R]]<]2",
+    "5^F79[5F8MGPS@;RbS@:ER_aGO,",
+    "GHA?KBBM=FC?:6CDb68>8@@PIH/",
+    "1VXY3UWE4YW:WY4AY1HG;YXYPY8",
+    "IIIIIIII9II@IIIIIIII&IBIIIH",
+    "2KG>2QNP6THQEC9W`L<9<NP^EE/",
+    "7TEP4\\_=6MFIHS<>\\TB3?HOaID-",
+    "3TR_4]]65POMYT4\\`<E?:HK`F`/",
+    ";G@A=N?_;GG8;6?@_577AMONHJ2",
+    "1WMH+WWW0LWLWW4WW@IWDWWWTWE",
+    "0RIH4RR73RRGR>1RR<BRRRRR@R5",
+    "?GEH@HHH+HHHHH;4HHH8GHHGFH2",
+    "7HC=8KUV<NWRB95PWC<B?LMWWM+",
+    "3JHG/TTA6KK>HA8LTTG>:JDT:=5",
+    "6><:@??<;C;>:;=;MA78F?>QFEk",
 )
 
 
@@ -72,20 +104,21 @@ def classes(text: str) -> Classes:
     return np.asarray(np.where(codes < 128, _CLASS[np.minimum(codes, 127)], 26), dtype=np.uint8)
 
 
-def _cost_table() -> Table:
-    table = np.array([[ord(each) - FIRST_CHARACTER for each in row] for row in _ROWS], dtype=np.float32)
+def _cost_table(rows: Sequence[str]) -> Table:
+    table = np.array([[ord(each) - FIRST_CHARACTER for each in row] for row in rows], dtype=np.float32)
     table /= np.float32(COST_STEP)
     # Signs and white space in a row say nothing of letters.
     table[26, 26] = NEUTRAL
     return table
 
 
-COST = _cost_table()
+COST = _cost_table(_ENGLISH)
+COST_OF_ANY = _cost_table(_ANY)
 
 
-def costs(found: Classes) -> Table:
+def costs(found: Classes, table: Table = COST) -> Table:
     """Nats of each pair of neighbours; one fewer than there are characters."""
-    return np.asarray(COST[found[:-1], found[1:]])
+    return np.asarray(table[found[:-1], found[1:]])
 
 
 def exchange(letters: Sequence[int]) -> Table:
