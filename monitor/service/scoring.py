@@ -24,7 +24,7 @@ import torch
 
 from monitor.service.batch_rows import Outcome, ProbeScore, WindowScore
 from monitor.stream.wire import WireMessage
-from monitor.telemetry import metrics
+from monitor.telemetry import logs, metrics
 from probes.capture.batches import Encoded, batches, token_limit
 from probes.capture.trajectory import trajectory
 from probes.card import Probe
@@ -79,6 +79,7 @@ class BatchScorer:
         )
         self._token_budget = token_budget
         self._skip_over_long = skip_over_long
+        self._warned: set[str] = set()
         self.tokens = 0
         self.seconds = 0.0
 
@@ -92,6 +93,7 @@ class BatchScorer:
             self._score(items, read, outcomes)
         self.seconds += time.perf_counter() - started
         metrics.TOKENS.inc(self.tokens - before)
+        metrics.SECOND_TOKENS.inc(sum(one.readings.second_tokens for one in read.values()))
         for i, one in read.items():
             if i not in outcomes:
                 outcomes[i] = self._outcome(one)
@@ -199,6 +201,7 @@ class BatchScorer:
             windows = probe.card.calibration.length is not None
             decided = decide(probe.card.calibration, candidates(probe.aggregation, read, values, windows=windows))
             if decided is not None:
+                self._note_length(probe, decided.value)
                 scores.append(_probe_score(probe, decided, one.roles))
             else:
                 reasons.append(_why_not(probe, one.readings.plain))
@@ -214,6 +217,17 @@ class BatchScorer:
             overflow = reason is not None and "finite" in reason
             return replace(outcome, status="failed" if overflow else "skipped", partial=())
         return outcome
+
+    def _note_length(self, probe: Probe, value: Value) -> None:
+        length = probe.card.calibration.length
+        if length is None or value.tokens <= length.longest:
+            return
+        metrics.BEYOND_LENGTH.labels(probe.name).inc()
+        if probe.name not in self._warned:
+            self._warned.add(probe.name)
+            logs.logger().warning(
+                "longer_than_calibrated", probe=probe.name, tokens=value.tokens, calibrated_to=length.longest
+            )
 
     def _window_scores(self, one: _Read) -> tuple[WindowScore, ...]:
         """The scores of the probes that each window is meant for; those that are no number are left out."""

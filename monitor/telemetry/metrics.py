@@ -151,6 +151,15 @@ RECREATED_LOGS = _counter(
     "awry_recreated_logs_total", "logs", "Topics or files that were made again while they were read"
 )
 TOKENS = _counter("awry_tokens_total", "tokens", "Tokens that the model read")
+SECOND_TOKENS = _counter(
+    "awry_second_reading_tokens_total", "tokens", "Tokens of readings of what messages hide, among all tokens"
+)
+BEYOND_LENGTH = _counter(
+    "awry_scores_beyond_calibrated_length_total",
+    "scores",
+    "Scores of more tokens than the longest message that the probe was calibrated on",
+    probe=_NAMED,
+)
 
 # Scores and alerts.
 SCORE = _histogram(
