@@ -4,8 +4,8 @@ Contract: `backtest(engine, rules, since, every)` gives one `BacktestResult` for
 is live when it begins and nobody acknowledges, silences or resolves any; a notification is an alert that opens, reopens
 or becomes more severe, at one destination. Scores that were stored together count as one batch, as they did; rate
 rules are evaluated every `every`. Scores of probes in shadow, and replayed ones, are counted apart: `would_notify`. A
-message that names no model has none here, where its worker had a name for it. Rules on the monitor itself are left out:
-the tables do not hold what they measured.
+message that names no model has none here, where its worker had a name for it. Of the rules on the monitor itself only
+`tail_drift` is tried, from the rollups, an evaluation an hour: the tables do not hold what the others measured.
 
 Of each probe's name one card counts, the one that scored last; live scores and those in shadow each have theirs. Scores
 of unknown digest are taken for the card's where name and version are the same. What other cards scored is left out, and
@@ -14,15 +14,14 @@ its number is told.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, false, func, or_, select, true
 
-from alerts.rules.hysteresis import ConditionState, Limits, step
 from alerts.rules.in_use import HOUR
 from alerts.rules.model import (
     SEVERITIES,
@@ -36,6 +35,7 @@ from alerts.rules.model import (
 )
 from alerts.rules.patterns import matches
 from alerts.rules.queries import Subject, subject_key
+from alerts.rules.simulation import BacktestResult, Conditions, SimulatedAlert, record_breach, reopens, resolve_alert
 from alerts.rules.tails import tails_by_hour
 from storage.coordinates import Coordinates
 from storage.schema import messages, scores
@@ -52,35 +52,6 @@ class StoredScore:
     flagged: Flagged
     passed: bool
     shadow: bool
-
-
-@dataclass
-class BacktestResult:
-    """What one rule would have done. `messages`: flagged ones that it matched; `keys`: notifications by dedup key."""
-
-    name: str
-    kind: str
-    shadow: bool
-    messages: int = 0
-    alerts: int = 0
-    resolved: int = 0
-    keys: Counter[str] = field(default_factory=Counter)
-    would_notify: int = 0
-
-    @property
-    def notifications(self) -> int:
-        return self.keys.total()
-
-
-@dataclass
-class _Alert:
-    """An alert of the backtest; `conversations`: the highest score over the threshold of each one in it."""
-
-    live: bool = False
-    severity: str = SEVERITIES[0]
-    last_seen: datetime | None = None
-    resolved: datetime | None = None
-    conversations: dict[Conversation, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,9 +92,10 @@ def backtest(engine: Engine, rules: Rules, since: timedelta, every: timedelta) -
             simulation.add(at, batch)
     with engine.connect() as connection:
         now = connection.execute(select(func.now())).scalar_one()
+        tails = [_tail(connection, rule, since) for rule in rules.monitor if rule.check == "tail_drift"]
     for simulation in simulations:
         simulation.end(now)
-    return number, [simulation.result for simulation in simulations], cards.left_out
+    return number, [*(simulation.result for simulation in simulations), *tails], cards.left_out
 
 
 def cards_that_scored_last(connection: Connection, since: timedelta) -> Cards:
@@ -170,7 +142,7 @@ class _Threshold:
 
     def __init__(self, rule: ThresholdRule) -> None:
         self._rule = rule
-        self._alerts: dict[tuple[bool, str], _Alert] = {}
+        self._alerts: dict[tuple[bool, str], SimulatedAlert] = {}
         # Conversations of earlier alerts of a key: when their alert was resolved, and the highest score over the
         # threshold.
         self._before: dict[tuple[bool, str], dict[Conversation, tuple[datetime, float]]] = {}
@@ -184,12 +156,12 @@ class _Threshold:
                 groups.setdefault(key, []).append(score.flagged)
                 self.result.messages += not score.shadow
         for key, group in groups.items():
-            alert = self._alerts.setdefault(key, _Alert())
+            alert = self._alerts.setdefault(key, SimulatedAlert())
             self._resolve_quiet(key, alert, at)
             new = [flagged for flagged in group if not self._is_repeat(key, alert, flagged, at)]
             if not new:
                 continue
-            if not alert.live and not _reopens(alert, at, self._rule.reopen_within) and alert.resolved is not None:
+            if not alert.live and not reopens(alert, at, self._rule.reopen_within) and alert.resolved is not None:
                 before = self._before.setdefault(key, {})
                 before |= {talk: (alert.resolved, top) for talk, top in alert.conversations.items()}
                 alert.conversations = {}
@@ -199,9 +171,9 @@ class _Threshold:
                 talk, excess = flagged.conversation, flagged.score - flagged.threshold
                 if talk is not None:
                     alert.conversations[talk] = max(excess, alert.conversations.get(talk, excess))
-            _record_breach(self.result, key, alert, severity, at, self._rule.reopen_within)
+            record_breach(self.result, key, alert, severity, at, self._rule.reopen_within)
 
-    def _is_repeat(self, key: tuple[bool, str], alert: _Alert, flagged: Flagged, at: datetime) -> bool:
+    def _is_repeat(self, key: tuple[bool, str], alert: SimulatedAlert, flagged: Flagged, at: datetime) -> bool:
         """Whether the worker would have counted it for an alert that was resolved."""
         talk = flagged.conversation
         if talk is None or (alert.live and talk in alert.conversations):
@@ -218,10 +190,10 @@ class _Threshold:
         for key, alert in self._alerts.items():
             self._resolve_quiet(key, alert, now)
 
-    def _resolve_quiet(self, key: tuple[bool, str], alert: _Alert, at: datetime) -> None:
+    def _resolve_quiet(self, key: tuple[bool, str], alert: SimulatedAlert, at: datetime) -> None:
         after = self._rule.resolve_after
         if alert.live and after is not None and alert.last_seen is not None and at - alert.last_seen > after:
-            _resolve(self.result, key, alert, alert.last_seen + after)
+            resolve_alert(self.result, key, alert, alert.last_seen + after)
 
 
 class _Rate:
@@ -232,7 +204,7 @@ class _Rate:
         self._windows: dict[tuple[bool, str], deque[_Seen]] = {}
         self._next: datetime | None = None
         self.result = BacktestResult(rule.name, "rate", rule.shadow)
-        self._conditions = _Conditions(rule, every, self.result)
+        self._conditions = Conditions(rule, every, self.result)
 
     def add(self, at: datetime, batch: Iterable[StoredScore]) -> None:
         self._evaluate_until(at)
@@ -278,32 +250,10 @@ class _Rate:
                 del self._windows[key]
 
 
-class _Conditions:
-    """The states and alerts of a rate or monitor rule, by key, evaluated every so often."""
-
-    def __init__(self, rule: RateRule | MonitorRule, every: timedelta, result: BacktestResult) -> None:
-        self._rule, self._every, self._result = rule, every, result
-        self._limits = Limits(rule.limit, rule.clear_limit, rule.for_, rule.clear_for)
-        self._alerts: dict[tuple[bool, str], _Alert] = {}
-        self.states: dict[tuple[bool, str], ConditionState] = {}
-
-    def advance(self, key: tuple[bool, str], value: float, now: datetime) -> None:
-        """One evaluation of a key."""
-        before = self.states.pop(key, None)
-        after, event = step(before, value, self._every.total_seconds() if before else 0.0, self._limits)
-        alert = self._alerts.setdefault(key, _Alert())
-        if event == "fired" or (after == ConditionState("firing") and alert.live):
-            _record_breach(self._result, key, alert, self._rule.grade(value), now, self._rule.reopen_within)
-        if event == "cleared":
-            _resolve(self._result, key, alert, now)
-        if after is not None:
-            self.states[key] = after
-
-
 def _tail(connection: Connection, rule: MonitorRule, since: timedelta) -> BacktestResult:
     """Of the cards that are in use now."""
     result = BacktestResult(rule.name, "monitor", rule.shadow)
-    conditions = _Conditions(rule, HOUR, result)
+    conditions = Conditions(rule, HOUR, result)
     known: set[str] = set()
     for now, values in tails_by_hour(connection, rule, since):
         measured = {subject_key(rule, Subject(*key)): value for key, value in values.items()}
@@ -321,30 +271,3 @@ def _flagged_among_the_last(window: Iterable[_Seen], of: int | None) -> int:
         # Taken out and put back: it is the newest now.
         units[unit] = units.pop(unit, False) or passed
     return sum(list(units.values())[-(of or len(units)) :])
-
-
-def _record_breach(
-    result: BacktestResult, key: tuple[bool, str], alert: _Alert, severity: str, at: datetime, reopen_within: timedelta
-) -> None:
-    shadow, dedup_key = key
-    more_severe = max_severity(alert.severity, severity) != alert.severity
-    if not alert.live:
-        result.alerts += not _reopens(alert, at, reopen_within) and not shadow
-        alert.severity = severity
-    elif more_severe:
-        alert.severity = severity
-    if not alert.live or more_severe:
-        if shadow:
-            result.would_notify += 1
-        else:
-            result.keys[dedup_key] += 1
-    alert.live, alert.last_seen = True, at
-
-
-def _reopens(alert: _Alert, at: datetime, within: timedelta) -> bool:
-    return alert.resolved is not None and at - alert.resolved < within
-
-
-def _resolve(result: BacktestResult, key: tuple[bool, str], alert: _Alert, at: datetime) -> None:
-    alert.live, alert.resolved = False, at
-    result.resolved += not key[0]

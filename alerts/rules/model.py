@@ -6,7 +6,7 @@ evaluated by `alerts.evaluator` from the tables. Each rule has one live alert fo
 purpose: it is what a pager shows. Scores are in class gaps, and rules never see one that its probe did not flag.
 
 A rule is in breach while its value is above `limit`, and clear again at or under `clear_limit`; in between it stays as
-it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, are that one and two on the monitor.
+it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, are that one and three on the monitor.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from alerts.rules.checks import LIMITS, UNITS, WINDOWS, Check
 from alerts.rules.durations import parse_duration
 from alerts.rules.keys import dedup_key
 from alerts.rules.patterns import ANY, matches
@@ -26,28 +35,11 @@ Severity = Literal["warning", "error", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 Part = Literal["tenant", "model", "conversation"]
 Count = Literal["messages", "conversations"]
-Check = Literal["no_traffic", "no_worker", "lag", "delay", "dead_letters", "fail_open", "partial", "score_drift"]
 
-# What each check measures, and the limit where a rule gives none. Silence is measured against the window itself.
-UNITS: dict[Check, str] = {
-    "no_traffic": "seconds",
-    "no_worker": "seconds",
-    "lag": "messages",
-    "delay": "seconds",
-    "dead_letters": "messages",
-    "fail_open": "messages",
-    "partial": "messages",
-    "score_drift": "PSI",
-}
-_LIMITS: dict[Check, float] = {
-    "lag": 1000.0,
-    "delay": 300.0,
-    "dead_letters": 0.0,
-    "fail_open": 0.0,
-    "partial": 0.0,
-    "score_drift": 0.25,
-}
-
+# The longest window of tail_drift.
+_LONGEST_WINDOW = timedelta(days=28)
+# A notification is held no longer for a judge: delivery takes what is due later for the sign of a clock set back.
+MAX_HOLD = timedelta(seconds=25)
 
 # (tenant, conversation id).
 Conversation = tuple[str | None, str]
@@ -66,6 +58,8 @@ class Flagged:
     message_id: str | None
     conversation_id: str | None = None
     day: date | None = None
+    # A judge is asked about it, and has not answered.
+    waiting: bool = False
 
     @property
     def conversation(self) -> Conversation | None:
@@ -155,6 +149,17 @@ class ThresholdRule(_Rule):
     # A message of a conversation that an alert of the key has, which was resolved so recently, counts there, unless it
     # is more severe than that conversation was: its next turn has the same history.
     repeat_within: Duration = timedelta(hours=24)
+    # An alert all of whose messages a judge called harmless is resolved; its first notification may wait for that.
+    judge_resolves: bool = False
+    judge_holds: Duration = timedelta()
+
+    @model_validator(mode="after")
+    def _holds_what_may_be_resolved(self) -> ThresholdRule:
+        if self.judge_holds and not self.judge_resolves:
+            raise ValueError("judge_holds: needs judge_resolves: nothing else would come of the wait")
+        if self.judge_holds > MAX_HOLD:
+            raise ValueError(f"judge_holds: at most {MAX_HOLD.total_seconds():g}s")
+        return self
 
     @property
     def limit(self) -> float:
@@ -243,28 +248,42 @@ class MonitorRule(_ConditionRule):
     check: Check
     above: float | None = Field(None, ge=0)
     window: Duration = timedelta(minutes=15)
-    # score_drift: of which probes, and the scores that it takes.
+    # Drift and stale probes: of which probes; drift: the scores that it takes.
     probe: Patterns = (ANY,)
     at_least: int = Field(200, ge=20)
+    # tail_drift: how many of the largest tenants are tested by themselves, and the factor of a tail that is no drift.
+    tenants: int = Field(20, ge=0, le=100)
+    tolerance: float = Field(1.25, ge=1, le=10)
 
     @property
     def limit(self) -> float:
         if self.above is not None:
             return self.above
-        return _LIMITS.get(self.check, self.window.total_seconds())
+        return LIMITS.get(self.check, self.window.total_seconds())
 
     @property
     def units(self) -> str:
         return UNITS[self.check]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _window_of_the_check(cls, written: Any) -> Any:
+        windows: dict[Any, timedelta] = dict(WINDOWS)
+        check = written.get("check") if isinstance(written, dict) else None
+        return {"window": windows[check], **written} if isinstance(check, str) and check in windows else written
+
     @field_validator("window")
     @classmethod
-    def _within_a_week(cls, value: timedelta) -> timedelta:
-        return _window(value)
+    def _as_the_check_needs(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        if info.data.get("check") != "tail_drift":
+            return _window(value)
+        if not timedelta(days=1) <= value <= _LONGEST_WINDOW or value % timedelta(hours=1):
+            raise ValueError("must be whole hours, from 1d to 28d")
+        return value
 
     @model_validator(mode="after")
     def _silence_is_measured_by_the_window(self) -> MonitorRule:
-        if self.above is not None and self.check not in _LIMITS:
+        if self.above is not None and self.check not in LIMITS:
             raise ValueError(f"above: {self.check} has none; its window says how long the silence may be")
         return self
 
@@ -284,9 +303,10 @@ class Rules(BaseModel):
 
 
 def built_in(error_from: float, critical_from: float) -> Rules:
-    """The rules without a rules file: on scores, on messages without one, and on messages that were not read whole."""
+    """The rules without a rules file: on scores, on messages without one, on messages that were not read whole, and on
+    probes whose scores are not what their calibration promises."""
     bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
-    return Rules.model_validate({"threshold": [{"severity": bands}], "monitor": [_UNSCORED, _PARTIAL]})
+    return Rules.model_validate({"threshold": [{"severity": bands}], "monitor": [_UNSCORED, _PARTIAL, _TAIL_DRIFT]})
 
 
 # A few messages that cannot be read are everyday; somebody who hides, or a broken producer, makes more of them.
@@ -310,6 +330,8 @@ _PARTIAL = {
     "clear_at": 5,
     "clear_for": "24h",
 }
+# One false alarm a year: it is for whoever looks after the probe, in the morning.
+_TAIL_DRIFT = {"name": "tail-drift", "check": "tail_drift", "severity": "warning", "clear_at": 0.1, "clear_for": "6h"}
 
 
 def max_severity(a: str, b: str) -> str:

@@ -5,12 +5,13 @@ out, and a check without data (no worker ever, no score in the window) gives no 
 time of storing, by the database's clock, so a producer's timestamps cannot hide a burst. Scores of probes in shadow,
 and replayed ones, do not count. A rate counts conversations once, as (tenant, conversation id), or messages.
 
-Checks that count messages name the tenant that makes most of the newest ones, if one makes more than half.
+Checks that count messages name the tenant that makes most of the newest ones, if one makes more than half. A tail
+drift that is over because nobody sends any more has the value 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -37,11 +38,14 @@ from sqlalchemy import (
     tuple_,
 )
 
+from alerts.rules.checks import Check
 from alerts.rules.drift import cuts, psi
+from alerts.rules.in_use import measure_ages
 from alerts.rules.keys import dedup_key
 from alerts.rules.model import MonitorRule, RateRule
 from alerts.rules.patterns import matches, matching
-from storage.schema import alert_messages, alerts, messages, probes, scores, workers
+from alerts.rules.tails import measure_tails
+from storage.schema import alert_messages, alerts, messages, probes, rule_states, scores, workers
 
 # Messages that one evaluation adds to an alert, and scores that drift is measured on.
 _MAX_MESSAGES, _MAX_SCORES = 5000, 20_000
@@ -79,7 +83,8 @@ class Measured:
 def subject_key(rule: RateRule | MonitorRule, subject: Subject) -> str:
     """The dedup key of a rule's alert for a subject."""
     if isinstance(rule, MonitorRule):
-        return dedup_key(rule.name, subject.probe or rule.check, ())
+        of_tenant = [subject.tenant] if rule.check == "tail_drift" and subject.tenant else []
+        return dedup_key(rule.name, subject.probe or rule.check, of_tenant)
     labels = asdict(subject)
     return dedup_key(rule.name, subject.probe, [labels[_FIELDS[part]] for part in rule.per])
 
@@ -178,12 +183,10 @@ def _in_window(rule: RateRule, names: Sequence[str]) -> list[ColumnElement[bool]
 
 
 def measure_monitor(connection: Connection, rule: MonitorRule) -> list[Measured]:
-    """The check's value; for drift, one for each probe."""
-    if rule.check == "score_drift":
-        return [
-            Measured(subject_key(rule, Subject(probe)), Subject(probe), value)
-            for probe, value in measure_drift(connection, rule).items()
-        ]
+    """The check's value; for drift and stale probes one for each probe, for tail drift also for its tenants."""
+    if rule.check in _BY_PROBE:
+        subjects = _BY_PROBE[rule.check](connection, rule)
+        return [Measured(subject_key(rule, subject), subject, value) for subject, value in subjects.items()]
     query = _counting(rule, func.count()) if rule.check in _COUNTED else _monitor_query(rule)
     value = connection.execute(query).scalar()
     if value is None:
@@ -225,6 +228,16 @@ def _monitor_query(rule: MonitorRule) -> Select[Any]:
     return select(func.max(workers.c.oldest_seconds)).where(alive)
 
 
+def _tails(connection: Connection, rule: MonitorRule) -> dict[Subject, float]:
+    states = connection.execute(select(rule_states.c.subject).where(rule_states.c.rule == rule.name)).scalars()
+    over: dict[Subject, float] = {Subject(**subject): 0.0 for subject in states}
+    return over | {Subject(*key): value for key, value in measure_tails(connection, rule).items()}
+
+
+def _of_probes(values: Mapping[str, float]) -> dict[Subject, float]:
+    return {Subject(probe): value for probe, value in values.items()}
+
+
 def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]:
     """PSI by probe, of one card: the newest that has quantiles and made enough of the latest scores in the window.
     Scores of other cards, and those of which the card is unknown, are compared with nothing."""
@@ -255,3 +268,10 @@ def measure_drift(connection: Connection, rule: MonitorRule) -> dict[str, float]
         if sum(counts.values()) >= rule.at_least:
             psi_by_probe[name] = psi(quantiles, [counts[i] for i in range(len(edges) + 1)])
     return psi_by_probe
+
+
+_BY_PROBE: dict[Check, Callable[[Connection, MonitorRule], dict[Subject, float]]] = {
+    "score_drift": lambda connection, rule: _of_probes(measure_drift(connection, rule)),
+    "tail_drift": _tails,
+    "probe_stale": lambda connection, rule: _of_probes(measure_ages(connection, rule)),
+}

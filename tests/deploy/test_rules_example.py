@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import get_args
 
+from alerts.rules.checks import Check
 from alerts.rules.file import KINDS, load_rules
-from alerts.rules.model import Check
 from tests.support import ROOT
 from tests.support.cli import all_commands
 

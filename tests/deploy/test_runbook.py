@@ -8,8 +8,8 @@ from typing import get_args
 
 import yaml
 
+from alerts.rules.checks import Check
 from alerts.rules.file import KINDS
-from alerts.rules.model import Check
 from tests.support import ROOT
 from tests.support.cli import all_commands
 

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from alerts.lifecycle.lifecycle import record_flagged
-from alerts.rules.backtest import BacktestResult, backtest, cards_that_scored_last, stored_scores
+from alerts.rules.backtest import backtest, cards_that_scored_last, stored_scores
 from alerts.rules.model import Flagged, RateRule, Rules
 from alerts.rules.queries import measure_rate
+from alerts.rules.simulation import BacktestResult
 from storage.coordinates import Coordinates
 from storage.writer import BatchRows
 from tests.support.alerts.alert_rows import all_alerts, all_outbox

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from alerts.rules.model import SEVERITIES, RateRule, ThresholdRule, built_in, max_severity
+from alerts.rules.model import SEVERITIES, MonitorRule, RateRule, ThresholdRule, built_in, max_severity
 from tests.support.alerts.alert_rows import flagged
 
 
@@ -27,8 +29,14 @@ def test_bands_can_be_moved() -> None:
 
 def test_the_built_in_rules_watch_the_monitor_too() -> None:
     found = built_in(error_from=0.5, critical_from=1.0)
-    assert [(rule.name, rule.check) for rule in found.monitor] == [("unscored", "fail_open"), ("partial", "partial")]
-    unscored, partial = found.monitor
+    assert [(rule.name, rule.check) for rule in found.monitor] == [
+        ("unscored", "fail_open"),
+        ("partial", "partial"),
+        ("tail-drift", "tail_drift"),
+    ]
+    unscored, partial, tail = found.monitor
+    # Once a year by chance.
+    assert (tail.limit, tail.units, tail.grade(10**6)) == (1, "years without drift", "warning")
     # A flood calls somebody, a few do not; and what comes and goes with the day is not told each morning.
     assert (unscored.grade(21), unscored.grade(1000), partial.grade(10**6)) == ("error", "critical", "warning")
     assert all(0 < rule.clear_limit < rule.limit for rule in found.monitor)
@@ -87,3 +95,16 @@ def test_max_severity() -> None:
         "critical",
         "critical",
     ]
+
+
+def test_windows_of_drift_are_whole_hours_of_days() -> None:
+    found = [MonitorRule(name="a", check=check).window for check in ("tail_drift", "probe_stale", "score_drift")]
+    assert found == [timedelta(days=14), timedelta(days=1), timedelta(minutes=15)]
+    assert MonitorRule.model_validate({"name": "a", "check": "tail_drift", "window": "28d"}).window.days == 28
+    for wrong in ("23h", "29d", "25h30m"):
+        with pytest.raises(ValidationError, match="must be whole hours, from 1d to 28d"):
+            MonitorRule.model_validate({"name": "a", "check": "tail_drift", "window": wrong})
+    with pytest.raises(ValidationError, match="must be from 1s to 7d"):
+        MonitorRule.model_validate({"name": "a", "check": "score_drift", "window": "8d"})
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        MonitorRule.model_validate({"name": "a", "check": "tail_drift", "tolerance": 0.9})
