@@ -32,7 +32,7 @@ from probes.errors import ModelError
 from probes.model.control_tokens import strings
 from probes.model.load import ChatModel
 from probes.reading.conversation import Conversation
-from probes.reading.readings import WINDOW, Readings, ReadingSettings, readings
+from probes.reading.readings import WINDOW, Readings, ReadingSettings, readings, tokens_of
 from probes.reading.values import Decided, Value, candidates, decide, reading_of
 from probes.scoring import Scorer
 
@@ -79,6 +79,7 @@ class BatchScorer:
         )
         self._token_budget = token_budget
         self._skip_over_long = skip_over_long
+        self._tokens = tokens_of(chat)
         self._warned: set[str] = set()
         self.tokens = 0
         self.seconds = 0.0
@@ -125,9 +126,15 @@ class BatchScorer:
     def _read(self, message: WireMessage, base: Outcome) -> _Read:
         """What is read of a message; `base.reason` is set where nothing is."""
         conversation = Conversation(message.turns, message.response, message.tools)
-        read = readings(self._chat, conversation, self._settings)
+        read = readings(self._chat, conversation, self._settings, self._tokens)
         plain = read.plain
-        base = replace(base, rendered=plain.rendered, notes=plain.adapted, second_tokens=read.second_tokens)
+        base = replace(
+            base,
+            rendered=plain.rendered,
+            notes=plain.adapted,
+            second_tokens=read.second_tokens,
+            unreadable=read.unreadable,
+        )
         if not plain.ids:
             return _Read(read, replace(base, reason="nothing to read: no tokens"))
         if plain.truncated and self._skip_over_long:

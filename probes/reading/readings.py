@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from probes.capture.aggregation import Span
 from probes.capture.batches import Encoded, encode
 from probes.capture.windows import Window, windows
-from probes.hidden import second_readings
+from probes.hidden import Hidden, Tokens, look
 from probes.model.load import ChatModel
 from probes.reading.conversation import Conversation
 from probes.scoring import Reader
@@ -64,9 +64,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Readings:
-    """All readings of a message, the plain one first."""
+    """All readings of a message, the plain one first; `unreadable` is the share of its text that says nothing to the
+    tokenizer (`probes.hidden.unreadable`), None where it was not looked for."""
 
     all: tuple[Reading, ...]
+    unreadable: float | None = None
 
     @property
     def plain(self) -> Encoded:
@@ -82,16 +84,27 @@ class Readings:
         return sum(len(r.encoded.ids) for r in self.all[1:] if r.window is None)
 
 
-def readings(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> Readings:
-    """What is to be scored of one message."""
+def tokens_of(chat: ChatModel) -> Tokens:
+    """How the model's tokenizer cuts text, for `readings`: to be made once, since it is measured at its first use."""
+    return Tokens(lambda text: len(chat.text_ids(text)))
+
+
+def readings(
+    chat: ChatModel, conversation: Conversation, settings: ReadingSettings, tokens: Tokens | None = None
+) -> Readings:
+    """What is to be scored of one message; with `tokens` also how much of it is unreadable."""
     if "response" not in settings.spans:
         conversation = replace(conversation, response=None)
     plain = _encode(chat, conversation, settings)
     found = [Reading(PLAIN, plain)]
-    if plain.ids:
-        found += _windows(chat, conversation, plain, settings)
-        found += _second(chat, conversation, settings)
-    return Readings(tuple(found))
+    if not plain.ids:
+        return Readings(tuple(found))
+    found += _windows(chat, conversation, plain, settings)
+    if not settings.second:
+        return Readings(tuple(found))
+    hidden = look(conversation.turns, response=conversation.response, tokens=tokens)
+    found += _second(chat, conversation, settings, hidden)
+    return Readings(tuple(found), hidden.unreadable if tokens is not None else None)
 
 
 def _encode(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> Encoded:
@@ -124,11 +137,9 @@ def _windows(chat: ChatModel, conversation: Conversation, plain: Encoded, settin
     return [Reading(WINDOW, each.encoded, each) for each in made.windows]
 
 
-def _second(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> list[Reading]:
-    if not settings.second:
-        return []
+def _second(chat: ChatModel, conversation: Conversation, settings: ReadingSettings, hidden: Hidden) -> list[Reading]:
     found = []
-    for other in second_readings(conversation.turns, response=conversation.response):
+    for other in hidden.readings:
         encoded = _encode_other(chat, replace(conversation, turns=other.turns, response=other.response), settings)
         if encoded is not None and encoded.ids:
             found.append(Reading(other.kind, encoded))
