@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -72,11 +73,11 @@ class EndpointJudge:
         return f"{PROMPT_VERSION} {self._url} {self._model} {asked}"
 
     def ask(self, asked: Asked, seconds: float) -> Verdict:
-        body = self._body(asked, formed=self._formed)
-        answer = self._connection().post(body, seconds)
+        deadline = time.monotonic() + seconds
+        answer = self._connection().post(self._body(asked, formed=self._formed), seconds)
         if answer.status in (400, 422) and self._formed:
             # Of the message or of the form; where it was the form, the next answer shows it.
-            answer = self._connection().post(self._body(asked, formed=False), seconds)
+            answer = self._connection().post(self._body(asked, formed=False), deadline - time.monotonic())
             if answer.status == 200:
                 self._formed = False
         return _verdict(answer)
