@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
     "alerts.senders": {"alerts", "alerts.senders.base", "alerts.formats"},
     "alerts.formats": {"alerts", "alerts.senders.base"},
     "alerts.senders.base": set(),
-    "alerts.dashboards": {"alerts"},
+    "alerts.dashboards": {"alerts", "alerts.rules"},
     "alerts": set(),
     # Science: what scoring and fitting need imports nothing of the rest.
     "probes.studies": {"probes", "probes.heads", "probes.organisms"},

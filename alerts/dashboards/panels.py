@@ -74,6 +74,7 @@ def timeseries(
     steps: Steps = (),
     stacked: bool = False,
     points: bool = False,
+    logarithmic: bool = False,
     **more: Any,
 ) -> Json:
     """Lines over time, or `points` where values belong to single messages. Thresholds are drawn as dashed lines."""
@@ -87,6 +88,8 @@ def timeseries(
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if steps else "off"},
     }
+    if logarithmic:
+        custom["scaleDistribution"] = {"type": "log", "log": 10}
     options = {
         "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
