@@ -177,6 +177,10 @@ DataSet = Annotated[
 ]
 Split = Annotated[str, Option(help="of everyday: demo, test, select, scale, calibrate or fit; of long, four of these")]
 LongTokens = Annotated[int, Option("--tokens", help="of long: about how many tokens each message has")]
+HardShare = Annotated[
+    float | None,
+    Option(help="of long: share of messages about crime, war, illness or security", show_default="as in the documents"),
+]
 LongCount = Annotated[int, Option("--count", help="of long: how many messages")]
 _LABELLED = "JSON lines of messages with a label each"
 Labelled = Annotated[Path | None, Option(help=_LABELLED)]

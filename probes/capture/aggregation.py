@@ -2,9 +2,10 @@
 
 An aggregation is written `last_prompt`, `last_response`, or `last(SPAN)`, `mean(SPAN)`, `max_rolling_mean(W, SPAN)`,
 `top_mean(K, W, SPAN)`, `ema_max(A, SPAN)`. SPAN is one of SPANS: `prompt` and `response` are all their tokens, the chat
-template's with them; `user` is all user turns' own tokens, `last_user` those of the last user turn that has text,
-`system` and `tool` those of such turns (`probes.capture.batches`). The tokens of a span that is in several places are
-read as if they followed each other, so that a window may go from the end of one turn over the start of the next.
+template's with them; `turns` is the own text of all turns, whoever wrote it; `user` that of all user turns, `last_user`
+that of the last user turn that has text, `system` and `tool` that of such turns (`probes.capture.batches`). The tokens
+of a span that is in several places are read as if they followed each other, so that a window may go from the end of one
+turn over the start of the next.
 
 `top_mean` is the mean of the K highest rolling means of W tokens: evidence has to be in several windows, where
 `max_rolling_mean` needs one. A span of fewer than W tokens has one window: all of it. One of fewer than K windows is
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from probes.errors import ProbesError
 
-Span = Literal["prompt", "response", "user", "last_user", "system", "tool"]
+Span = Literal["prompt", "response", "turns", "user", "last_user", "system", "tool"]
 SPANS: tuple[Span, ...] = get_args(Span)
 Kind = Literal["last", "mean", "max_rolling_mean", "top_mean", "ema_max"]
 

@@ -69,6 +69,8 @@ class Encoded:
             return list(self.turns)
         if span == "response":
             return []
+        if span == "turns":
+            return list(self.turns)
         roles = _ROLES[span]
         return [t for t in self.turns if t.role in roles and (span != "last_user" or t.turn == self.last_user)]
 
@@ -100,6 +102,11 @@ class Batch:
             for row, item in enumerate(self.items):
                 for part in item.ranges(name):
                     made[row, part.start : part.stop] = True
+                # What stands first is an attention sink, whatever token it is: its activations are many times larger
+                # than all others' (arXiv 2402.17762). It is text only where a template writes nothing before it, or
+                # where the start of a message is cut away.
+                if made[row, 1:].any():
+                    made[row, 0] = False
             self._spans[name] = made.to(self.ids.device)
         return self._spans[name]
 
@@ -109,6 +116,7 @@ class Batch:
         for row, item in enumerate(self.items):
             for part in item.ranges(name):
                 made[row, part.start : part.stop] = part.turn
+        made[~self.span(name).to(made.device)] = -1
         return made.to(self.ids.device)
 
 

@@ -84,16 +84,24 @@ def questions(split: LongSplit, about: About) -> list[str]:
     return by_hash([row["text"] for row in rows if row["about"] == about])
 
 
-def long_messages(split: LongSplit, tokens: int, count: int, seed: int = 0) -> list[list[Turn]]:
-    """`count` messages as turns with `role` and `content`, the last of them a user's; number i is of `kind_of(i)`."""
+def long_messages(
+    split: LongSplit, tokens: int, count: int, seed: int = 0, *, hard_share: float | None = None
+) -> list[list[Turn]]:
+    """`count` messages as turns with `role` and `content`, the last of them a user's; number i is of `kind_of(i)`.
+
+    `hard_share` of the messages draw from hard documents alone and the others from those that are not; None: from all.
+    """
     if tokens < MIN_TOKENS:
         raise DataError(f"tokens: {tokens} is below {MIN_TOKENS}; everyday messages are as short as they come")
     if count < 1:
         raise DataError(f"count: {count} is not positive")
+    if hard_share is not None and not 0 <= hard_share <= 1:
+        raise DataError(f"hard_share: {hard_share} is not between 0 and 1")
     made = []
     for i in range(count):
         rng = random.Random(f"long text:{split}:{tokens}:{seed}:{i}")  # noqa: S311 - sampling, not secrets
-        made.append(_COMPOSERS[kind_of(i)](_Pool(split, rng), tokens))
+        hard = None if hard_share is None else rng.random() < hard_share
+        made.append(_COMPOSERS[kind_of(i)](_Pool(split, rng, hard), tokens))
     return made
 
 
@@ -114,9 +122,9 @@ def padding(split: LongSplit, tokens: int, seed: int = 0) -> str:
 class _Pool:
     """Endless draws from a split's texts; none comes twice before all have come once."""
 
-    def __init__(self, split: LongSplit, rng: random.Random) -> None:
+    def __init__(self, split: LongSplit, rng: random.Random, hard: bool | None = None) -> None:
         self.rng = rng
-        self.documents = _endless(documents(split), rng)
+        self.documents = _endless(documents(split, hard=hard), rng)
         self.code = _endless(code(split), rng)
         self.everyday = _endless(everyday(split), rng)
         self._split = split

@@ -15,7 +15,12 @@ commands = Commands()
 
 @commands.command()
 def data(
-    what: o.DataSet, split: o.Split = "fit", tokens: o.LongTokens = 1024, count: o.LongCount = 100, seed: o.Seed = 0
+    what: o.DataSet,
+    split: o.Split = "fit",
+    tokens: o.LongTokens = 1024,
+    count: o.LongCount = 100,
+    hard_share: o.HardShare = None,
+    seed: o.Seed = 0,
 ) -> None:
     """Print awry's own example messages as JSON lines: everyday chat, long texts, matched requests, held-out ones."""
     from typing import get_args
@@ -46,7 +51,7 @@ def data(
         for i, text in enumerate(messages.everyday(split)):  # type: ignore[arg-type]
             typer.echo(json.dumps({"id": f"{split}-{i}", "prompt": text, "topic": topics[i]}))
     elif what == "long" and split in get_args(long_text.LongSplit):
-        made = long_text.long_messages(split, tokens, count, seed)  # type: ignore[arg-type]
+        made = long_text.long_messages(split, tokens, count, seed, hard_share=hard_share)  # type: ignore[arg-type]
         for i, turns in enumerate(made):
             line = {"id": f"long-{split}-{tokens}-{seed}-{i}", "messages": turns, "label": False}
             typer.echo(json.dumps(line | {"kind": long_text.kind_of(i)}))
