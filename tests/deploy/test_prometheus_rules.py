@@ -77,6 +77,14 @@ CASES: dict[str, list[tuple[dict[str, str], int, bool]]] = {
         ({LOOKS.format("done"): "0+4x60", LOOKS.format("left"): "0+4x60"}, 45, False),
         ({LOOKS.format("done"): "0+4x20 80x5 80+4x60"}, 45, False),
     ],
+    "AwryJudgeDown": [
+        (
+            {'awry_judge_circuit_open{instance="a"}': "0x5 1x50", 'awry_judge_circuit_open{instance="b"}': "0x60"},
+            25,
+            True,
+        ),
+        ({"awry_judge_circuit_open": "0x5 1x10 0x50"}, 25, False),
+    ],
     "AwryDatabaseDown": [
         ({'awry_database_up{job="awry-send"}': "1x10 0x10"}, 14, True),
         ({'awry_database_up{job="awry-send"}': "1x10 0x0 1x10"}, 14, False),

@@ -87,7 +87,7 @@ def budget(
     cascade = _cascade(judged, database_url, state_dir) if judged is not None else None
     if cascade is not None and prevalence is None and tpr is None and fpr is None:
         if as_json:
-            print_json(cascade_document(cascade))
+            print_json({"cascade": cascade_document(cascade)})
         else:
             print_cascade(cascade)
         return

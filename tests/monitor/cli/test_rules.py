@@ -87,7 +87,7 @@ def verdicts(engine: Engine) -> None:
 
 def test_what_the_cascade_saves(engine: Engine, run: Invoke) -> None:
     verdicts(engine)
-    said = json.loads(output_of(run("rules", "budget", "--judged", "7d", "--json")))
+    said = json.loads(output_of(run("rules", "budget", "--judged", "7d", "--json")))["cascade"]
     assert said["days"] == pytest.approx(2, abs=0.01)
     (probe,) = said["probes"]
     assert probe["probe"] == "drift"
@@ -120,7 +120,7 @@ def test_alerts_that_the_judge_ended_and_opened(engine: Engine, run: Invoke) -> 
     ask(0, "a", "harmless")
     ask(1, "b", "harmful")
     ask(2, "c", "harmful", missed=True)
-    assert json.loads(output_of(run("rules", "budget", "--judged", "1d", "--json")))["alerts"] == {
+    assert json.loads(output_of(run("rules", "budget", "--judged", "1d", "--json")))["cascade"]["alerts"] == {
         "opened": 3,
         "harmless": 1,
         "resolved": 1,

@@ -46,6 +46,17 @@ CLOSED = {
     "awry_stage_seconds_count": ("stage", ("poll", "tokenize", "forward", "mitigate", "output", "store", "commit")),
     "awry_batch_splits_total": ("reason", ("out_of_memory", "error")),
     "awry_rebalances_total": ("event", ("assigned", "revoked", "lost")),
+    "awry_judge_not_asked_total": (
+        "reason",
+        ("queue full", "budget spent", "judge down", "waited too long", "worker stopped"),
+    ),
+    "awry_judge_failures_total": (
+        "reason",
+        (
+            *("timeout", "unreachable", "rate limited", "server error", "refused by server", "too large", "garbage"),
+            *("declined", "command failed", "internal error"),
+        ),
+    ),
 }
 WITHOUT_LABELS = (
     "awry_known_messages_total",
@@ -54,6 +65,8 @@ WITHOUT_LABELS = (
     "awry_answers_total",
     "awry_abandoned_messages_total",
     "awry_commit_failures_total",
+    "awry_judge_cached_total",
+    "awry_judge_tokens_total",
     "awry_batch_messages_count",
     "awry_batch_fill_ratio_count",
 )
