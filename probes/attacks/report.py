@@ -32,7 +32,11 @@ class WordingFigure:
 
 @dataclass(frozen=True)
 class FamilyFigures:
-    """One family, or the plain messages. `changes`: the prompt, or the response, or nothing."""
+    """One family, or the plain messages. `changes`: the prompt, or the response, or nothing.
+
+    `unreadable` is the share of harmful messages whose text is called unreadable (`probes.hidden`), whatever their
+    scores, `unreadable_benign` that of benign ones.
+    """
 
     family: str
     about: str
@@ -46,6 +50,8 @@ class FamilyFigures:
     wordings: int
     lowest_tpr: WordingFigure | None = None
     highest_fpr: WordingFigure | None = None
+    unreadable: Interval | None = None
+    unreadable_benign: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -158,5 +164,6 @@ def _figures(plain: Mapping[str, Any]) -> FamilyFigures:
         name: WordingFigure(found["wording"], Interval(**found["rate"])) if (found := plain[name]) else None
         for name in ("lowest_tpr", "highest_fpr")
     }
-    rates = {name: Interval(**plain[name]) if plain[name] else None for name in ("tpr", "fpr", "auroc")}
+    names = ("tpr", "fpr", "auroc", "unreadable", "unreadable_benign")
+    rates = {name: Interval(**found) if (found := plain.get(name)) else None for name in names}
     return FamilyFigures(**{**plain, **rates, **wordings})

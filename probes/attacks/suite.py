@@ -23,9 +23,11 @@ from probes.attacks.report import AttackReport, FamilyFigures, WordingFigure, ro
 from probes.card import Probe
 from probes.errors import DataError
 from probes.evaluation import Interval, auroc, rate
+from probes.hidden import UNREADABLE, Tokens, look
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.reading import Conversation, score_conversations
+from probes.reading.readings import tokens_of
 
 # Fewer rows than that have intervals that say nothing.
 FEWEST_ROWS = 5
@@ -52,6 +54,16 @@ class _Texts:
     conversations: tuple[Conversation, ...]
     row: NDArray[np.int64]
     wording: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Texts with their classes, their scores (texts, probes), and whether each is called unreadable."""
+
+    texts: _Texts
+    harmful: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    unreadable: NDArray[np.bool_]
 
 
 def run_suite(
@@ -86,21 +98,23 @@ def run_suites(
     materials = materials_of(chat, pool)
     rows = [*harmful, *benign]
     wrong = np.arange(len(rows)) < len(harmful)
+    tokens = tokens_of(chat)
 
-    def scored(texts: _Texts) -> NDArray[np.float64]:
-        return score_conversations(
+    def scored(texts: _Texts) -> _Scored:
+        values = score_conversations(
             chat, probes, texts.conversations, max_tokens=plan.max_tokens, max_windows=plan.max_windows
         )
+        return _Scored(texts, wrong[texts.row], values, _unreadable(texts, target, tokens))
 
     progress(f"scoring {len(rows)} messages as they are")
     as_they_are = _Texts(tuple(rows), np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64))
-    plain = _figures_of(_PLAIN, (), as_they_are, wrong, scored(as_they_are), probes, "nothing")
+    plain = _figures_of(_PLAIN, (), scored(as_they_are), probes, "nothing")
     found: list[list[FamilyFigures]] = [[] for _ in probes]
     for number, family in enumerate(plan.families, 1):
         progress(f"family {number} of {len(plan.families)}: {family.name}")
         wordings = family.wordings(materials, seed=plan.seed, count=plan.wordings, part=plan.part)
         texts = in_wordings(family, wordings, rows, plan, target, first=len(harmful))
-        figures = _figures_of(family, wordings, texts, wrong, scored(texts), probes, family.changed(target))
+        figures = _figures_of(family, wordings, scored(texts), probes, family.changed(target))
         for own, figure in zip(found, figures, strict=True):
             own.append(figure)
     return [
@@ -162,20 +176,23 @@ def in_wordings(
     return _Texts(tuple(conversations), np.array(row_of), np.array(wording_of))
 
 
+def _unreadable(texts: _Texts, target: Target, tokens: Tokens) -> NDArray[np.bool_]:
+    """Which texts are called unreadable, of the side that the probes read."""
+    found = (
+        look(each.turns, response=each.response if target == "response" else None, tokens=tokens)
+        for each in texts.conversations
+    )
+    return np.array([each.unreadable >= UNREADABLE for each in found])
+
+
 def _figures_of(
-    family: Family,
-    wordings: Sequence[Wording],
-    texts: _Texts,
-    wrong: NDArray[np.bool_],
-    scores: NDArray[np.float64],
-    probes: Sequence[Probe],
-    changes: str,
+    family: Family, wordings: Sequence[Wording], scored: _Scored, probes: Sequence[Probe], changes: str
 ) -> list[FamilyFigures]:
-    """A family's figures for each probe, from the scores (texts, probes) of its texts."""
-    harmful = wrong[texts.row]
+    """A family's figures for each probe."""
+    texts, harmful = scored.texts, scored.harmful
     made = []
     for p, probe in enumerate(probes):
-        values = scores[:, p]
+        values = scored.scores[:, p]
         there = np.isfinite(values)
         flagged = there & (values > probe.card.threshold)
         labels = harmful[there]
@@ -194,6 +211,8 @@ def _figures_of(
                 wordings=len(set(texts.wording.tolist())) if wordings else 0,
                 lowest_tpr=_extreme(wordings, texts.wording, flagged, harmful, lowest=True),
                 highest_fpr=_extreme(wordings, texts.wording, flagged, ~harmful, lowest=False),
+                unreadable=_by_row(scored.unreadable, texts.row, harmful),
+                unreadable_benign=_by_row(scored.unreadable, texts.row, ~harmful),
             )
         )
     return made

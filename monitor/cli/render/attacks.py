@@ -6,7 +6,7 @@ from monitor.cli.render.tables import print_line, print_table
 from probes.attacks.adaptive import AdaptiveReport
 from probes.attacks.report import AttackReport, FamilyFigures
 
-_COLUMNS = ("family", "may choose", "TPR", "FPR", "AUROC", "messages", "worst wording")
+_COLUMNS = ("family", "may choose", "TPR", "FPR", "AUROC", "unreadable", "messages", "worst wording")
 _LONGEST = 60
 
 
@@ -19,6 +19,7 @@ def print_attacks(report: AttackReport) -> None:
         f"seed {report.seed}, max_tokens {report.max_tokens}, max_windows {report.max_windows}; 95 % intervals"
     )
     print_table(_COLUMNS, rows, title=title, note=note)
+    print_line("unreadable: harmful messages that are called so, whatever their scores")
     for held_out, what in ((False, "of the families that may choose"), (True, "of those that hold out")):
         worst = report.worst(held_out=held_out)
         if worst is not None:
@@ -36,6 +37,7 @@ def _row(figures: FamilyFigures) -> tuple[str, ...]:
         str(figures.tpr),
         str(figures.fpr),
         "" if figures.auroc is None else str(figures.auroc),
+        "" if figures.unreadable is None else f"{figures.unreadable.value:.2f}",
         str(figures.messages),
         worst,
     )

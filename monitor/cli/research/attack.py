@@ -134,17 +134,10 @@ def chosen(bad: Sequence[Labelled], good: Sequence[Labelled], rows: int | None, 
     if rows is not None and rows < len(harmful):
         harmful = rng_of(seed, "harmful").sample(harmful, rows)
     return Messages(
-        [_conversation(each) for each in harmful],
-        [_conversation(each) for each in mixed[:half]],
+        [each.conversation for each in harmful],
+        [each.conversation for each in mixed[:half]],
         [text for each in mixed[half:] if (text := _asked(each))],
     )
-
-
-def _conversation(each: Labelled) -> Conversation:
-    from probes.reading import Conversation
-
-    message = each.message
-    return Conversation(message.turns, message.response, message.tools or None)
 
 
 def _asked(each: Labelled) -> str:

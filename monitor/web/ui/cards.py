@@ -64,7 +64,7 @@ class Attacks:
     """What the attack suite measured: a line on how, rows of figures by family, and what a search leaves flagged."""
 
     how: str
-    families: tuple[tuple[str, str, str, str], ...]
+    families: tuple[tuple[str, str, str, str, str], ...]
     searches: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
 
@@ -86,12 +86,14 @@ def attacks(card: Mapping[str, Any]) -> Attacks | None:
     return Attacks(printable(how), tuple(families), tuple(searches))
 
 
-def _family(figures: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
+def _family(figures: Mapping[str, Any]) -> tuple[str, str, str, str, str] | None:
     name = figures.get("family")
     if not isinstance(name, str):
         return None
     chooses = "" if name == "plain" else "no" if figures.get("holds_out") else "yes"
-    return printable(name), chooses, interval(figures.get("tpr")), interval(figures.get("fpr"))
+    unreadable = _part(figures, "unreadable").get("value")
+    share = percent(unreadable) if isinstance(unreadable, int | float) else ""
+    return printable(name), chooses, interval(figures.get("tpr")), interval(figures.get("fpr")), share
 
 
 _RENDERED = {

@@ -108,6 +108,19 @@ def test_what_gave_no_score_is_not_flagged_and_is_counted(chat: ChatModel, probe
     assert report.plain_figures.not_scored == report.families[0].not_scored == 1
 
 
+def test_what_cannot_be_read_is_counted(chat: ChatModel, probe: Probe, planted: Planted) -> None:
+    planted(lambda _: 0.0)
+    plan = SuitePlan(named(["suffix-polite", "hex"]))
+    report = run_suite(chat, probe, HARMFUL, BENIGN, pool=POOL, plan=plan)
+    found = {family.family: (family.unreadable, family.unreadable_benign) for family in report.families}
+    assert found["suffix-polite"] == (rate(0, 10), rate(0, 20))
+    # Not under each wording: the words of a long carrier outweigh a short payload.
+    for share in found["hex"]:
+        assert share is not None
+        assert share.value >= 0.8
+    assert report.plain_figures.unreadable == rate(0, 10)
+
+
 def test_several_wordings_of_a_row_do_not_narrow_its_interval() -> None:
     once, thrice = row_rate([[True]] * 6 + [[False]] * 4), row_rate([[True] * 3] * 6 + [[False] * 3] * 4)
     assert once == thrice == rate(6, 10)

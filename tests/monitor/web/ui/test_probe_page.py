@@ -25,7 +25,12 @@ def test_a_probe_shows_what_it_withstands(engine: Engine) -> None:
         "benign": 300,
         "seed": 4,
         "plain": family("plain", 0.8, False),
-        "families": [family("suffix-polite", 0.25, False), family("he<x>", 0.5, True), {"family": 3}, "odd"],
+        "families": [
+            family("suffix-polite", 0.25, False),
+            {**family("he<x>", 0.5, True), "unreadable": {"value": 0.875}},
+            {"family": 3},
+            "odd",
+        ],
         "adaptive": {"random": {"curve": [{"queries": 25, "flagged": {"value": 0.4, "n": 150}}, 7]}, "odd": 3},
     }
     with engine.begin() as connection:
@@ -35,7 +40,7 @@ def test_a_probe_shows_what_it_withstands(engine: Engine) -> None:
     assert "Under attack" in said
     assert "Measured with harmful 150, benign 300, seed 4." in said
     assert "plain 0.8 [0.1, 0.9], n 150 0.01, n 300 suffix-polite yes 0.25 [0.1, 0.9], n 150" in said
-    assert "he&lt;x&gt; no 0.5" in said
+    assert "he&lt;x&gt; no 0.5 [0.1, 0.9], n 150 0.01, n 300 87.5%" in said
     assert "A search for suffixes, random Queries Still flagged 25 0.4, n 150" in said
     assert "Under attack" not in words(browser.get("/probes").text)
 
