@@ -126,11 +126,17 @@ PROBES = query_variable(
 ONE_PROBE = query_variable(
     "probe", "Probe", "SELECT DISTINCT name FROM probes ORDER BY 1", description="Which probe this dashboard is about."
 )
+_NAME = "(ARRAY[${probe:sqlstring}])[1]"
 VERSION = query_variable(
     "version",
     "Version",
-    "SELECT version::text FROM probes WHERE name = (ARRAY[${probe:sqlstring}])[1] ORDER BY version DESC",
-    description="Which version of the probe; the newest first.",
+    "SELECT __text, __value FROM (SELECT 'version ' || version || ', ' || left(digest, 8) AS __text, "  # noqa: S608
+    f"digest AS __value, version, registered_at AS since FROM probes WHERE name = {_NAME} UNION ALL "
+    "SELECT 'version ' || probe_version || ', digest unknown', 'unknown ' || probe_version, probe_version, NULL "
+    f"FROM score_rollups WHERE {ROLLUPS_IN_RANGE} AND probe = {_NAME} AND probe_digest = '' GROUP BY probe_version) "
+    "AS cards ORDER BY since IS NULL, version DESC, since DESC, __value",
+    description="Which card of the probe, by its version and the beginning of its digest; the newest first. Digest "
+    "unknown are scores from before cards had one: they are compared with no calibration.",
 )
 
 
@@ -144,6 +150,15 @@ def matches_nullable(column: str) -> str:
     """The same for a column of `messages` or `alerts`, where NULL is what the rollups call ''."""
     values = f"${{{column}:sqlstring}}"
     return f"({ALL} IN ({values}) OR {column} IN ({values}) OR ({column} IS NULL AND '' IN ({values})))"
+
+
+def series_by_card(time: str) -> str:
+    """SQL: the name of a row's series, of `probe`, `probe_version` and `probe_digest`: the probe's for the card with
+    the newest row, by the column `time`; others say which card they are of, so that two cards share no line."""
+    card = "probe_version || '/' || probe_digest"
+    newest = f"first_value({card}) OVER (PARTITION BY probe ORDER BY {time} DESC, probe_version DESC, probe_digest)"
+    named = "coalesce(nullif(left(probe_digest, 8), ''), 'digest unknown')"
+    return f"CASE WHEN {newest} = {card} THEN probe ELSE probe || ' version ' || probe_version || ', ' || {named} END"
 
 
 def single_value(variable: str) -> str:

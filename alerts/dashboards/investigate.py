@@ -19,6 +19,7 @@ from alerts.dashboards.board import (
     link_to,
     matches,
     matches_nullable,
+    series_by_card,
     tenant_column,
     text_variable,
 )
@@ -131,7 +132,8 @@ def _messages() -> Json:
 
 def _scores() -> Json:
     query = f"""{SELECTED}
-    SELECT s.created_at AS scored_at, m.message_id AS message, s.probe, s.probe_version AS version, s.score,
+    SELECT s.created_at AS scored_at, m.message_id AS message, s.probe, s.probe_version AS version,
+        coalesce(nullif(left(s.probe_digest, 8), ''), 'unknown') AS digest, s.score,
         s.threshold, s.score - s.threshold AS over_threshold, s.flagged, s.shadow
     FROM wanted AS w {_JOIN_MESSAGES} JOIN scores AS s ON {_SCORES_OF}
     WHERE m.status IN ('scored', 'truncated') AND {_PROBE_MATCHES} ORDER BY s.score - s.threshold DESC LIMIT 1000
@@ -155,9 +157,10 @@ def _scores() -> Json:
 
 def _course() -> Json:
     query = f"""{SELECTED}
-    SELECT s.created_at AS time, s.probe AS metric, s.score AS value
-    FROM wanted AS w {_JOIN_MESSAGES} JOIN scores AS s ON {_SCORES_OF}
-    WHERE m.status IN ('scored', 'truncated') AND {_PROBE_MATCHES} AND $__timeFilter(s.created_at) ORDER BY 1, 2
+    SELECT time, {series_by_card("time")} AS metric, value FROM (SELECT s.created_at AS time, s.probe, s.probe_version,
+        s.probe_digest, s.score AS value FROM wanted AS w {_JOIN_MESSAGES} JOIN scores AS s ON {_SCORES_OF}
+    WHERE m.status IN ('scored', 'truncated') AND {_PROBE_MATCHES} AND $__timeFilter(s.created_at)) AS found
+    ORDER BY 1, 2
     """  # noqa: S608
     return timeseries(
         "Course",
@@ -195,13 +198,18 @@ def _alerts() -> Json:
 
 def _heads() -> Json:
     query = f"""{SELECTED}
-    SELECT s.layer, s.head, round(avg(s.score)::numeric, 3)::float8 AS score
-    FROM wanted AS w JOIN head_scores AS s ON {_SCORES_OF} WHERE {_PROBE_MATCHES}
-    GROUP BY s.layer, s.head ORDER BY s.layer, s.head
+    SELECT h.layer, h.head, round(avg(h.score)::numeric, 3)::float8 AS score
+    FROM wanted AS w CROSS JOIN LATERAL (
+        SELECT DISTINCT ON (s.probe) s.probe, s.probe_digest FROM scores AS s WHERE {_SCORES_OF} AND {_PROBE_MATCHES}
+        ORDER BY s.probe, s.created_at DESC, s.probe_version DESC
+    ) AS last JOIN head_scores AS h ON h.source = w.source AND h.partition = w.partition AND h."offset" = w."offset"
+        AND h.sub = w.sub AND h.day = w.day AND h.probe = last.probe AND h.probe_digest = last.probe_digest
+    GROUP BY h.layer, h.head ORDER BY h.layer, h.head
     """  # noqa: S608
     return matrix(
         "Heads",
-        "The mean score of these messages by layer and head, of the probes that read heads.",
+        "The mean score of these messages by layer and head, of the probes that read heads: of the card that scored "
+        "last.",
         "suffix: gaps",
         sql(query),
         "layer",

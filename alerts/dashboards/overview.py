@@ -14,6 +14,7 @@ from alerts.dashboards.board import (
     link_to,
     matches,
     matches_nullable,
+    series_by_card,
     tenant_column,
 )
 from alerts.dashboards.panels import BAD, GOOD, WARN, Json, column, prom, sql, stat, table, timeseries
@@ -48,8 +49,11 @@ ALERTS = sql(
 )
 SHARES = sql(
     f"""
-    SELECT $__timeGroupAlias(bucket, $__interval), probe AS metric, sum(flagged)::float8 / sum(n) AS value
-    FROM {IN_RANGE} GROUP BY 1, 2 ORDER BY 1, 2
+    WITH shares AS (
+        SELECT $__timeGroup(bucket, $__interval) AS time, probe, probe_version, probe_digest,
+            sum(flagged)::float8 / sum(n) AS value FROM {IN_RANGE} GROUP BY 1, 2, 3, 4
+    )
+    SELECT time, {series_by_card("time")} AS metric, value FROM shares ORDER BY 1, 2
     """,  # noqa: S608
     series=True,
 )
@@ -158,7 +162,7 @@ def _flagged() -> Json:
     return timeseries(
         "Flagged share",
         "Share of each probe's scores that are above its threshold, in steps of five minutes, or "
-        "of hours where the range is longer than six.",
+        "of hours where the range is longer than six. Where a probe scored with several cards, each has its line.",
         "percentunit",
         [SHARES],
         minimum=0,

@@ -22,12 +22,14 @@ from alerts.dashboards.probe_sql import (
     CARD,
     EXPECTED,
     JUDGED,
+    JUDGED_ALERTS,
     PROBE_NAME,
     QUANTILES,
     SCORED,
     THIS,
     distance,
 )
+from alerts.dashboards.tail_sql import TAIL
 
 GAPS = "suffix: gaps"
 
@@ -44,7 +46,7 @@ def probe() -> Json:
         [
             (4, [(4, panel) for panel in _numbers()]),
             (9, [(14, _over_time()), (10, _against_calibration())]),
-            (8, [(8, _quantiles()), (8, _drift()), (8, _flagged())]),
+            (8, [(6, _quantiles()), (6, _drift()), (6, _distance()), (6, _flagged())]),
             (8, [(12, _false_positives()), (12, _tenants())]),
             (9, [(12, _heads()), (12, _card())]),
         ],
@@ -91,7 +93,7 @@ def _numbers() -> list[Json]:
             no_value="no card",
         ),
         stat(
-            "Drift in the range",
+            "Distance in the range",
             "Largest distance between the distribution of scores in the range and that of "
             "the calibration (Kolmogorov-Smirnov): 0 the same, 1 no overlap. More misaligned messages "
             "than in the calibration set count as drift, too.",
@@ -103,7 +105,7 @@ def _numbers() -> list[Json]:
         ),
         stat(
             "Judged false",
-            "Of the alerts of this probe that a reviewer judged in the range, the share judged false. "
+            "Of the alerts of this card that a reviewer judged in the range, the share judged false. "
             "Authorised tests are left out.",
             "percentunit",
             sql(JUDGED),
@@ -187,9 +189,22 @@ def _quantiles() -> Json:
 def _drift() -> Json:
     return timeseries(
         "Drift",
-        "Distance of the scores of each hour (or longer step) from the calibration, and the distance that as "
-        "many benign messages exceed by chance once in 1,000 times. Above that line the traffic differs from what "
-        "the threshold was set on.",
+        "How much speaks against scores above the calibration's 95, 99 and 99.9 % quantiles being as many as it "
+        "promises, up to each hour: traffic without drift comes so far once in so many years. Above the limit, one, "
+        "the built-in rule alerts. Nothing where the calibration knows none of these quantiles.",
+        "suffix: years",
+        [sql(TAIL, series=True)],
+        interval="1h",
+        logarithmic=True,
+    )
+
+
+def _distance() -> Json:
+    return timeseries(
+        "Distance from the calibration",
+        "Distance of the scores of each hour (or longer step) from the calibration (Kolmogorov-Smirnov), and the "
+        "distance that as many benign messages exceed by chance once in 1,000 times. It sees the whole distribution, "
+        "and hardly its tail: that is what Drift is for.",
         "percentunit",
         [sql(distance("$__timeGroup(bucket, $__interval)"), series=True)],
         interval="1h",
@@ -226,8 +241,7 @@ def _false_positives() -> Json:
     sums AS (SELECT sum(n)::float8 AS n, sum(flagged) / nullif(sum(n), 0)::float8 AS share FROM {SCORED}),
     judged AS (
         SELECT count(*)::float8 AS n, count(*) FILTER (WHERE verdict = 'false') / nullif(count(*), 0)::float8 AS share
-        FROM alerts
-        WHERE probe = {PROBE_NAME} AND verdict IN ('true', 'false') AND $__timeFilter(verdict_at)
+        FROM {JUDGED_ALERTS}
     ), rates AS (
         SELECT 1 AS place, 'target' AS what, (c ->> 'target_fpr')::float8 AS share, NULL::float8 AS low,
             NULL::float8 AS high, NULL::float8 AS n FROM card
@@ -300,7 +314,7 @@ def _heads() -> Json:
 
 def _card() -> Json:
     query = f"""
-    SELECT name AS probe, version, registered_at AS registered, card ->> 'aggregation' AS reads,
+    SELECT name AS probe, version, digest, registered_at AS registered, card ->> 'aggregation' AS reads,
         card #>> '{{identity,model}}' AS model, (card #>> '{{identity,adapter_scale}}')::float8 AS adapter_scale,
         (card #>> '{{evaluation,test,auroc,value}}')::float8 AS auroc,
         (card #>> '{{evaluation,text_only,auroc,value}}')::float8 AS text_only_auroc,
@@ -308,11 +322,11 @@ def _card() -> Json:
         card #>> '{{calibration,set_name}}' AS calibrated_on,
         (card #>> '{{calibration,n}}')::integer AS n, (card #>> '{{calibration,enough}}')::boolean AS enough,
         (card #>> '{{calibration,threshold}}')::float8 AS threshold, card ->> 'description' AS description
-    FROM probes WHERE name = {PROBE_NAME} ORDER BY version DESC
+    FROM probes WHERE name = {PROBE_NAME} ORDER BY version DESC, registered_at DESC
     """  # noqa: S608
     return table(
         "Cards",
-        "Every version of this probe that was ever loaded: what it reads, what it was calibrated on, and what "
+        "Every card of this probe that was ever loaded: what it reads, what it was calibrated on, and what "
         "it reached on held-out data beside a text-only baseline.",
         sql(query),
         [

@@ -1,14 +1,31 @@
-"""SQL of the dashboard `probe`: the selected probe's rows, its calibration by bin, the distance between the two."""
+"""SQL of the dashboard `probe`: the selected card's rows, its calibration by bin, the distance between the two.
+
+The variable `version` holds the digest of a card. A version's number, as links of before have it, stands for its newest
+card. `unknown N` are the scores of version N from before cards had digests: no card is theirs, so they are compared
+with no calibration.
+"""
 
 from __future__ import annotations
 
 from alerts.dashboards.board import FIVE_MINUTE_ROLLUPS_IN_RANGE, ROLLUPS_IN_RANGE, matches, single_value
 
 PROBE_NAME, PROBE_VERSION = single_value("probe"), single_value("version")
-THIS = f"probe = {PROBE_NAME} AND probe_version::text = {PROBE_VERSION}"
+_DIGEST = (
+    f"(SELECT digest FROM probes WHERE name = {PROBE_NAME} AND {PROBE_VERSION} IN (digest, version::text) "  # noqa: S608
+    "ORDER BY registered_at DESC, digest LIMIT 1)"
+)
+
+
+def this(of: str = "") -> str:
+    """SQL condition: a score or a rollup is the selected card's; `of` is its table's alias and a dot."""
+    unknown = f"{of}probe_digest = '' AND {PROBE_VERSION} = 'unknown ' || {of}probe_version"
+    return f"{of}probe = {PROBE_NAME} AND ({of}probe_digest = {_DIGEST} OR {unknown})"
+
+
+THIS = this()
 SCORED = f"score_rollups WHERE {ROLLUPS_IN_RANGE} AND {THIS} AND {matches('tenant')} AND {matches('model')}"
 BINNED = f"score_histograms WHERE {FIVE_MINUTE_ROLLUPS_IN_RANGE} AND {THIS} AND {matches('model')}"
-_NAMED = f"WHERE name = {PROBE_NAME} AND version::text = {PROBE_VERSION}"
+_NAMED = f"WHERE digest = {_DIGEST}"
 CARD = f"probes {_NAMED}"
 QUANTILES = f"probes CROSS JOIN LATERAL jsonb_array_elements(card #> '{{calibration,quantiles}}') AS q {_NAMED}"
 
@@ -29,9 +46,19 @@ EXPECTED = f"""
         WHERE EXISTS (SELECT FROM quantiles)
     )"""  # noqa: S608
 
+# Alerts that a reviewer judged in the range and whose messages the selected card flagged. An alert has the name of its
+# probe only; the twenty messages with the highest scores say which card it was.
+JUDGED_ALERTS = f"""alerts WHERE probe = {PROBE_NAME} AND verdict IN ('true', 'false') AND $__timeFilter(verdict_at)
+        AND EXISTS (
+            SELECT FROM (SELECT * FROM alert_messages WHERE alert_id = alerts.id ORDER BY score DESC LIMIT 20) AS l
+            CROSS JOIN LATERAL (
+                SELECT FROM scores AS s WHERE s.source = l.source AND s.partition = l.partition
+                    AND s."offset" = l."offset" AND s.sub = l.sub AND s.day = l.day AND s.flagged
+                    AND {this("s.")} LIMIT 1
+            ) AS s
+        )"""  # noqa: S608
 JUDGED = f"""
-    SELECT count(*) FILTER (WHERE verdict = 'false')::float8 / nullif(count(*), 0) AS false_alarms FROM alerts
-    WHERE probe = {PROBE_NAME} AND verdict IN ('true', 'false') AND $__timeFilter(verdict_at)
+    SELECT count(*) FILTER (WHERE verdict = 'false')::float8 / nullif(count(*), 0) AS false_alarms FROM {JUDGED_ALERTS}
 """  # noqa: S608
 
 

@@ -190,7 +190,10 @@ def test_changes_are_what_the_tables_tell(production: Engine, engine: Engine) ->
     with engine.begin() as connection:
         for hour, threshold in ((0, 0.5), (1, 0.5), (2, 0.7), (3, 0.7)):
             connection.execute(
-                text("INSERT INTO score_rollups VALUES (60, :at, 'drift', 1, 't', '', 3, 0, 1, 1, :threshold)"),
+                text(
+                    "INSERT INTO score_rollups (minutes, bucket, probe, probe_version, probe_digest, tenant, model, n, "
+                    "flagged, total, peak, threshold) VALUES (60, :at, 'drift', 1, '', 't', '', 3, 0, 1, 1, :threshold)"
+                ),
                 {"at": AT + timedelta(hours=hour), "threshold": threshold},
             )
         (change,) = changes(connection)

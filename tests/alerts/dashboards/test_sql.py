@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,11 @@ from sqlalchemy import Engine, text
 from alerts.dashboards import dashboards
 from alerts.dashboards.panels import Json
 from benchmarks.grafana_macros import ALL, View, expanded, targets
-from tests.support.web.dashboard_rows import LOUD, QUIET, SINCE, TEXT, UNTIL
+from storage.rollup import roll_up
+from storage.writer import BatchRows, ScoreRow, register_probe, write_batch
+from tests.support.rows import at, message
+from tests.support.web.dashboard_rows import DRIFT as FIRST
+from tests.support.web.dashboard_rows import LOUD, NOW, QUIET, SINCE, TEXT, UNTIL, card, write_production
 
 POSTGRES = "grafana-postgresql-datasource"
 QUERIES = [
@@ -132,7 +137,7 @@ def test_the_overview_says_what_happened(production: Engine) -> None:
 
 
 def test_the_probe_board_measures_the_shift(production: Engine) -> None:
-    (drift,) = asked(production, "awry-probe", "Drift in the range", DRIFT)
+    (drift,) = asked(production, "awry-probe", "Distance in the range", DRIFT)
     # A sixth of the scores lies above all benign ones.
     assert drift["drift"] == pytest.approx(LOUD / (QUIET + LOUD), abs=0.03)
     steps = asked(production, "awry-probe", "Quantiles and threshold", DRIFT)
@@ -241,3 +246,65 @@ def test_dead_letters(production: Engine) -> None:
     found = asked(production, "awry-worker", "Messages without a score", {"tenant": ALL})
     assert {r["status"] for r in found} == {"invalid", "failed", "skipped"}
     assert not asked(production, "awry-worker", "Messages without a score", {"tenant": ["bank"]})
+
+
+def test_two_cards_of_one_probe_are_never_in_one_figure(engine: Engine) -> None:
+    """Nor are the scores of before cards had digests: they are there, and compared with nothing."""
+    write_production(engine)
+    second = "2" * 32
+    since = {"now": NOW, "then": NOW - timedelta(minutes=1), "second": second}
+    with engine.begin() as connection:
+        register_probe(connection, second, "drift", 2, "hash", card(threshold=2.0))
+        later = [
+            ScoreRow(at(n), "drift", 2, 1.5, 2.0, False, probe_digest=second, heads=((0, 0, 1.0),))
+            for n in range(QUIET, QUIET + LOUD)
+        ]
+        before = [ScoreRow(at(n), "drift", 1, 0.25, 0.5, False, probe_digest="") for n in range(10)]
+        known = [message(row.at.offset, f"{row.at.offset:064x}") for row in (*later, *before)]
+        write_batch(connection, BatchRows(known, [*later, *before]))
+        connection.execute(text("UPDATE scores SET created_at = :then WHERE probe_digest IN (:second, '')"), since)
+        connection.execute(text("TRUNCATE rollup_state, score_rollups, score_histograms, head_rollups"))
+        connection.execute(text("UPDATE probes SET registered_at = :now WHERE digest = :second"), since)
+    while roll_up(engine) != 0:
+        pass
+    cards = (FIRST, second, "unknown 1")
+
+    def of_cards(title: str, column: str) -> list[list[Any]]:
+        chosen = ({"probe": "drift", "version": version} for version in cards)
+        return [[row[column] for row in asked(engine, "awry-probe", title, each)] for each in chosen]
+
+    assert of_cards("Scored", "scored") == [[QUIET + LOUD], [LOUD], [10]]
+    assert of_cards("Threshold", "value") == [[0.5], [2.0], []]
+    assert of_cards("Judged false", "false_alarms") == [[1.0], [None], [None]]
+    first, *others = ({round(mean, 6) for mean in means} for means in of_cards("By tenant", "mean"))
+    assert others == [{1.5}, {0.25}]
+    assert not first & {1.5, 0.25}
+    compared = of_cards("Against the calibration", "calibration")
+    assert [sum(share or 0 for share in shares) for shares in compared] == [pytest.approx(1), pytest.approx(1), 0]
+    assert [len(heads) for heads in of_cards("Heads", "head")] == [0, 1, 0]
+    # A number, as in links of before, is the newest card of that version.
+    for written, number in (("1", QUIET + LOUD), ("2", LOUD)):
+        chosen: dict[str, Any] = {"probe": "drift", "version": written}
+        assert asked(engine, "awry-probe", "Scored", chosen)[0]["scored"] == number
+    (variable,) = (v for v in dashboards()["awry-probe"]["templating"]["list"] if v["name"] == "version")
+    choices = rows(engine, dashboards()["awry-probe"], {}, {"rawSql": variable["query"]}, {"probe": "drift"})
+    assert [(r["__text"], r["__value"]) for r in choices] == [
+        (f"version 2, {second[:8]}", second),
+        (f"version 1, {FIRST[:8]}", FIRST),
+        ("version 1, digest unknown", "unknown 1"),
+    ]
+    shares = asked(engine, "awry-overview", "Flagged share", {"probe": ["drift"]})
+    lines = {name: {float(r["value"]) for r in shares if r["metric"] == name} for name in {r["metric"] for r in shares}}
+    assert set(lines) == {"drift", f"drift version 1, {FIRST[:8]}", "drift version 1, digest unknown"}
+    # The first card's messages of these minutes are all flagged, the others none.
+    assert max(lines[f"drift version 1, {FIRST[:8]}"]) == 1
+    assert lines["drift"] == lines["drift version 1, digest unknown"] == {0}
+    scores = asked(engine, "awry-investigate", "Scores by probe", {"message": "loud-3", "probe": ["drift"]})
+    assert [(r["version"], r["digest"], r["score"]) for r in scores] == [
+        (1, FIRST[:8], pytest.approx(1.2)),
+        (2, second[:8], 1.5),
+    ]
+    course = asked(engine, "awry-investigate", "Course", {"message": "loud-3", "probe": ["drift"]})
+    assert {r["metric"]: round(r["value"], 6) for r in course} == {"drift": 1.5, f"drift version 1, {FIRST[:8]}": 1.2}
+    heads = asked(engine, "awry-investigate", "Heads", {"message": "loud-3", "probe": ["drift"]})
+    assert [(r["layer"], r["head"], r["score"]) for r in heads] == [(0, 0, 1.0)]
