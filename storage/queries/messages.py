@@ -50,8 +50,10 @@ def status_counts(connection: Connection, source: str | None = None) -> dict[str
     return {status: int(n) for status, n in connection.execute(query)}
 
 
-def scored_messages(connection: Connection, probe: str, source: str | None = None) -> list[ScoredMessage]:
-    """All scores of a probe in the order of the stream."""
+def scored_messages(
+    connection: Connection, probe: str, source: str | None = None, digest: str | None = None
+) -> list[ScoredMessage]:
+    """Scores of a probe in the order of the stream: of one digest, or with None of all cards of its name."""
     on = (
         (messages.c.source == scores.c.source)
         & (messages.c.partition == scores.c.partition)
@@ -67,6 +69,8 @@ def scored_messages(connection: Connection, probe: str, source: str | None = Non
     )
     if source is not None:
         query = query.where(scores.c.source == source)
+    if digest is not None:
+        query = query.where(scores.c.probe_digest == digest)
     return [
         ScoredMessage(
             Coordinates(r.source, r.partition, r.offset, r.sub),
@@ -79,6 +83,13 @@ def scored_messages(connection: Connection, probe: str, source: str | None = Non
         )
         for r in connection.execute(query)
     ]
+
+
+def scores_by_digest(connection: Connection, probe: str) -> dict[str, int]:
+    """Number of scores of a probe's name by the digest of the card; '' where it is unknown."""
+    c = scores.c
+    query = select(c.probe_digest, func.count()).where(c.probe == probe).group_by(c.probe_digest)
+    return {digest: int(n) for digest, n in connection.execute(query)}
 
 
 @dataclass(frozen=True)
@@ -113,20 +124,20 @@ def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | N
     return MessageDetail(
         rows[0],
         rows[1:],
-        of(scores, (scores.c.score - scores.c.threshold).desc()),
-        of(head_scores, head_scores.c.probe, head_scores.c.layer, head_scores.c.head),
-        of(window_scores, window_scores.c.probe, window_scores.c.window),
+        of(scores, (scores.c.score - scores.c.threshold).desc(), scores.c.created_at.desc()),
+        of(head_scores, head_scores.c.probe, head_scores.c.probe_digest, head_scores.c.layer, head_scores.c.head),
+        of(window_scores, window_scores.c.probe, window_scores.c.probe_digest, window_scores.c.window),
         of(answers, answers.c.kind.desc()),
         _rows(connection, select(alerts).where(alerts.c.id.in_(holding)).order_by(alerts.c.last_seen_at.desc())),
     )
 
 
-def histogram(connection: Connection, probe: str, version: int, days: int = 1) -> dict[int, int]:
-    """Number of scores by bin (tenths of a class gap) of the last days; empty bins are left out."""
+def histogram(connection: Connection, probe: str, digest: str, days: int = 1) -> dict[int, int]:
+    """Number of one card's scores by bin (tenths of a class gap) of the last days; empty bins are left out."""
     c = score_histograms.c
     query = (
         select(c.bin, func.sum(c.n))
-        .where(c.probe == probe, c.probe_version == version, c.bucket > func.now() - func.make_interval(0, 0, 0, days))
+        .where(c.probe == probe, c.probe_digest == digest, c.bucket > func.now() - func.make_interval(0, 0, 0, days))
         .group_by(c.bin)
         .order_by(c.bin)
     )

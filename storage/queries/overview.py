@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, and_, case, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from storage.schema import alerts, messages, probes, score_rollups, scores, workers
 
 SPAN = timedelta(hours=1)
+# Scores of a probe's name among which the latest ones of a card are looked for.
+_LATEST = 5000
 # A worker writes a heartbeat every few seconds; one without any for so long is down.
 SILENT = timedelta(minutes=1)
 
@@ -99,10 +101,12 @@ class Score:
     tenant: str | None
 
 
-def latest_scores(connection: Connection, probe: str, limit: int) -> list[Score]:
-    """The last `limit` scores of a probe, oldest first."""
+def latest_scores(connection: Connection, probe: str, version: int, digest: str, limit: int) -> list[Score]:
+    """The last `limit` scores of one card of a probe, oldest first; those among the latest of its name."""
     c = scores.c
-    last = select(scores).where(c.probe == probe).order_by(c.created_at.desc()).limit(limit).subquery("scores")
+    latest = select(scores).where(c.probe == probe).order_by(c.created_at.desc()).limit(_LATEST).subquery("latest")
+    of_card = (latest.c.probe_digest == digest, latest.c.probe_version == version)
+    last = select(latest).where(*of_card).order_by(latest.c.created_at.desc()).limit(limit).subquery("scores")
     on = and_(
         messages.c.source == last.c.source,
         messages.c.partition == last.c.partition,
@@ -121,15 +125,33 @@ def latest_scores(connection: Connection, probe: str, limit: int) -> list[Score]
 
 
 def known_probes(connection: Connection) -> list[dict[str, Any]]:
-    """The newest version of every probe that a worker has loaded, with its card and when it scored last; by name."""
-    one_a_name = select(probes).ext(distinct_on(probes.c.name))
-    newest = one_a_name.order_by(probes.c.name, probes.c.version.desc()).subquery()
-    last = (
-        select(scores.c.created_at)
-        .where(scores.c.probe == newest.c.name)
-        .order_by(scores.c.created_at.desc())
-        .limit(1)
-        .scalar_subquery()
+    """The card in use of every probe that a worker has loaded, by name: the one that scored last, live rather than in
+    shadow, else the newest. With it, of that last score: `scored_at`, and its `scored_version` and `scored_digest`,
+    which is '' where the digest is unknown; then the card is the newest of that version."""
+    names = select(probes.c.name).distinct().subquery("names")
+    c = scores.c
+    latest = (
+        select(c.created_at, c.probe_version, c.probe_digest, c.shadow)
+        .where(c.probe == names.c.name)
+        .order_by(c.created_at.desc())
+        .limit(_LATEST)
+        .correlate(names)
+        .subquery("latest")
     )
-    query = select(newest, last.label("scored_at")).order_by(newest.c.name)
+    live_first = (latest.c.shadow.is_(True), latest.c.created_at.desc(), latest.c.probe_version.desc())
+    last = select(latest).order_by(*live_first, latest.c.probe_digest).limit(1).subquery("last").lateral()
+    of_last = func.coalesce(probes.c.digest == last.c.probe_digest, False)
+    of_version = func.coalesce(and_(last.c.probe_digest == "", probes.c.version == last.c.probe_version), False)
+    in_use = (of_last.desc(), of_version.desc(), probes.c.version.desc(), probes.c.registered_at.desc())
+    query = (
+        select(
+            probes,
+            last.c.created_at.label("scored_at"),
+            last.c.probe_version.label("scored_version"),
+            last.c.probe_digest.label("scored_digest"),
+        )
+        .select_from(names.outerjoin(last, true()).join(probes, probes.c.name == names.c.name))
+        .ext(distinct_on(probes.c.name))
+        .order_by(probes.c.name, *in_use, probes.c.digest)
+    )
     return [dict(row) for row in connection.execute(query).mappings()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator
@@ -29,6 +30,8 @@ from storage.queries.alerts import verdict_counts
 from storage.queries.outbox import destination_counts, destination_states, oldest_pending_seconds, outbox_counts
 from storage.schema import probes
 
+Scored = TypeVar("Scored", ProbeScore, WindowScore)
+
 router = APIRouter(dependencies=[BEARER])
 
 # The fields of a card that may be shown: not `references`, which are texts, nor any that a later version may add.
@@ -39,10 +42,13 @@ _CARD_FIELDS = (
     "units",
     "identity",
     "aggregation",
+    "combine",
+    "method",
     "directions",
     "safetensors_sha256",
     "calibration",
     "evaluation",
+    "attacks",
     "tolerance",
     "mitigation",
 )
@@ -95,9 +101,9 @@ def show_message(database: DatabaseDep, source: str, partition: Partition, offse
             "notes": row["notes"] or [],
             "unread": row["unread"] or {},
             "special_tokens": row["special_tokens"] or 0,
-            "window_scores": [WindowScore.model_validate(window) for window in detail.windows],
+            "window_scores": [_of_card(WindowScore, window) for window in detail.windows],
             "conflicts": len(detail.others),
-            "scores": [ProbeScore.model_validate(row | {"version": row["probe_version"]}) for row in detail.scores],
+            "scores": [_of_card(ProbeScore, score, version=score["probe_version"]) for score in detail.scores],
             "alerts": [HoldingAlert.model_validate(row) for row in detail.alerts],
         }
     )
@@ -107,13 +113,15 @@ def show_message(database: DatabaseDep, source: str, partition: Partition, offse
     "/probes", tags=["probes"], summary="List the probes that have scored messages", responses=error_responses()
 )
 def list_probes(database: DatabaseDep) -> list[ProbeCard]:
-    """Every version, with its card except the reference texts."""
+    """Every card of every name and version, except its reference texts."""
+    in_order = (probes.c.name, probes.c.version, probes.c.registered_at, probes.c.digest)
     with database.read_only() as connection:
-        rows = connection.execute(select(probes).order_by(probes.c.name, probes.c.version)).all()
+        rows = connection.execute(select(probes).order_by(*in_order)).all()
     return [
         ProbeCard(
             name=row.name,
             version=row.version,
+            digest=row.digest,
             registered_at=row.registered_at,
             card={name: row.card[name] for name in _CARD_FIELDS if name in row.card},
         )
@@ -136,6 +144,10 @@ def deliveries(database: DatabaseDep) -> Deliveries:
     names = sorted(states.keys() | counts.keys())
     destinations = [_destination(name, states.get(name), counts.get(name)) for name in names]
     return Deliveries(events=Counts(**total), oldest_pending_seconds=oldest, destinations=destinations)
+
+
+def _of_card(model: type[Scored], row: Mapping[str, Any], **more: Any) -> Scored:
+    return model.model_validate({**row, "digest": row["probe_digest"], **more})
 
 
 def _precision(rule: str, probe: str | None, by_verdict: dict[str | None, int]) -> Precision:

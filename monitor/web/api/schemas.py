@@ -18,6 +18,7 @@ from alerts.rules.model import Severity
 
 Kind = Literal["threshold", "rate", "monitor"]
 Status = Literal["scored", "truncated", "skipped", "invalid", "failed"]
+_DIGEST = "which card scored; empty where it is not known: from before cards had digests"
 _SUB = "which message of its record, from 0; 0 for a record that is one message"
 
 
@@ -160,6 +161,7 @@ class ProbeScore(BaseModel):
 
     probe: str
     version: int
+    digest: str = Field(description=_DIGEST)
     score: float
     threshold: float
     flagged: bool
@@ -169,6 +171,7 @@ class WindowScore(BaseModel):
     """One probe's score of one window of an over-long message; it flags nothing."""
 
     probe: str
+    digest: str = Field(description=_DIGEST)
     window: int
     first_token: int = Field(description="where the window begins")
     tokens: int
@@ -225,6 +228,7 @@ class ProbeCard(BaseModel):
 
     name: str
     version: int
+    digest: str = Field(description="what the card is known by; several cards may share name and version")
     registered_at: datetime
     card: dict[str, Any]
 

@@ -20,7 +20,7 @@ from storage.coordinates import Coordinates
 from storage.queries.alerts import active_silences, alert_by_id, alert_deliveries, alert_history, live_alert_counts
 from storage.queries.messages import histogram
 from storage.queries.outbox import outbox_counts
-from storage.queries.overview import known_probes, last_hour, latest_scores, live_alerts, recent_workers
+from storage.queries.overview import Score, known_probes, last_hour, latest_scores, live_alerts, recent_workers
 
 LATEST_SCORES = 300
 _ALERTS_PER_PAGE = 100
@@ -42,7 +42,7 @@ def now(connection: Connection) -> dict[str, Any]:
         "probes": [
             {"name": p["name"], "scored_at": p["scored_at"], "chart": chart}
             for p in known_probes(connection)
-            if (chart := charts.timeline(latest_scores(connection, p["name"], LATEST_SCORES))) is not None
+            if (chart := charts.timeline(_latest(connection, p))) is not None
         ],
     }
 
@@ -77,27 +77,49 @@ def message(connection: Connection, at: Coordinates) -> dict[str, Any] | None:
     detail = message_at(connection, at)
     if detail is None:
         return None
+    names = _names_of_cards(detail.scores)
     by_probe: dict[str, list[dict[str, Any]]] = {}
     for row in detail.heads:
-        by_probe.setdefault(row["probe"], []).append(row)
+        by_probe.setdefault(names.get((row["probe"], row["probe_digest"]), row["probe"]), []).append(row)
     return {
         "detail": detail,
         "has_text": holds_text(detail),
         "heads": {name: charts.head_map(rows) for name, rows in by_probe.items()},
-        "windows": _windows(detail.windows),
+        "windows": _windows(detail.windows, names),
         "reading": cards.reading(detail.message),
         "turns": transcript.turns(detail.message["text"]),
         "tools": transcript.tools(detail.message["text"]),
     }
 
 
-def _windows(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The windows of a message by their number: where each begins and ends, and its score by probe."""
+def _names_of_cards(scores: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
+    """What each card is called by (probe, digest): its probe's name, with version and digest where it is not alone."""
+    names: dict[tuple[str, str], str] = {}
+    for row in scores:
+        several = len({each["probe_digest"] for each in scores if each["probe"] == row["probe"]}) > 1
+        card = f" version {row['probe_version']}, {row['probe_digest'][:8] or 'digest unknown'}" if several else ""
+        names[row["probe"], row["probe_digest"]] = row["probe"] + card
+    return names
+
+
+def _windows(rows: list[dict[str, Any]], names: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """The windows of a message by their number: where each begins and ends, and its score by card."""
     found: dict[int, dict[str, Any]] = {}
+    cards_of_rows = set()
     for row in rows:
         window = found.setdefault(row["window"], {"first": row["first_token"], "tokens": row["tokens"], "scores": {}})
-        window["scores"][row["probe"]] = row["score"]
-    return {"probes": sorted({row["probe"] for row in rows}), "rows": dict(sorted(found.items()))}
+        name = names.get((row["probe"], row["probe_digest"]), row["probe"])
+        window["scores"][name] = row["score"]
+        cards_of_rows.add(name)
+    return {"probes": sorted(cards_of_rows), "rows": dict(sorted(found.items()))}
+
+
+def _latest(connection: Connection, probe: Mapping[str, Any]) -> list[Score]:
+    """The latest scores of the card in use; none where it has never scored."""
+    if probe["scored_at"] is None:
+        return []
+    card = (probe["name"], probe["scored_version"], probe["scored_digest"])
+    return latest_scores(connection, *card, LATEST_SCORES)
 
 
 def probes(connection: Connection) -> dict[str, Any]:
@@ -106,15 +128,16 @@ def probes(connection: Connection) -> dict[str, Any]:
 
 
 def probe(connection: Connection, name: str) -> dict[str, Any] | None:
-    """One probe: its card, its latest scores, and those of the last day beside the calibration."""
+    """One probe: the card in use, its latest scores, and those of the last day beside the calibration. Scores of other
+    cards of its name are not among them, and where their digest is unknown they are not compared."""
     row = next((p for p in known_probes(connection) if p["name"] == name), None)
     if row is None:
         return None
-    card, counts = row["card"], histogram(connection, name, row["version"])
+    card, counts = row["card"], histogram(connection, name, row["digest"])
     return {
         "probe": row,
         "facts": cards.full(card),
         "attacks": cards.attacks(card),
-        "chart": charts.timeline(latest_scores(connection, name, LATEST_SCORES)),
+        "chart": charts.timeline(_latest(connection, row)),
         "distribution": charts.distribution(counts, cards.quantiles(card), cards.threshold(card)),
     }

@@ -12,6 +12,7 @@ from probes.model.load import ChatModel
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import scored
 from tests.support.cli import Invoke, invoke, output_of
+from tests.support.rows import digest_of
 from tests.support.stream.worker import make_probe
 
 
@@ -26,7 +27,7 @@ def test_calibration_leaves_judged_messages_out(engine: Engine, run: Invoke) -> 
         output_of(run("alerts", "verdict", str(one.alert_id), verdict))
     said: list[str] = []
     with engine.connect() as connection:
-        kept = benign_scores(connection, "drift", said.append)
+        kept = benign_scores(connection, "drift", digest_of("drift"), said.append)
     assert sorted(row.at.offset for row in kept) == [*range(30), 102, 103, 104]
     assert said == [
         "2 of 35 messages left out: their alerts were judged true or authorised tests",
@@ -34,11 +35,33 @@ def test_calibration_leaves_judged_messages_out(engine: Engine, run: Invoke) -> 
     ]
 
 
-def test_calibrate_says_what_it_leaves_out(engine: Engine, run: Invoke, chat: ChatModel, tmp_path: Path) -> None:
-    card = save_probe(make_probe(chat), tmp_path)
+def test_a_threshold_is_set_on_scores_of_the_same_card(
+    engine: Engine, run: Invoke, chat: ChatModel, tmp_path: Path
+) -> None:
+    """What another version scored, and what is from before digests, is left out and counted."""
+    probe = make_probe(chat)
+    card = save_probe(probe, tmp_path)
     for n in range(40):
-        scored(engine, n, value=n / 100)
-    scored(engine, 100, 2)
+        scored(engine, n, value=n / 100, probe_digest=probe.digest)
+    scored(engine, 100, 7, value=40, probe_digest="another")
+    scored(engine, 200, 5, value=50, probe_digest="")
+    calibrate = ("calibrate", "--probe", card, "--from-tables", "--target-fpr", "0.05", "--out", tmp_path / "new")
+    said = output_of(run(*calibrate))
+    assert "7 scores of other cards of drift and 5 of unknown digest (from before an upgrade) left out" in said
+    assert "0 of 40 messages left out" in said
+    assert "threshold 0.370" in said
+    # The card that it wrote has not scored anything yet.
+    again = run(*calibrate[:2], tmp_path / "new" / "drift.json", *calibrate[3:])
+    assert "47 scores of other cards" in again.output
+    assert "benign set: 0 messages; at least 20 are needed" in str(again.exception)
+
+
+def test_calibrate_says_what_it_leaves_out(engine: Engine, run: Invoke, chat: ChatModel, tmp_path: Path) -> None:
+    probe = make_probe(chat)
+    card = save_probe(probe, tmp_path)
+    for n in range(40):
+        scored(engine, n, value=n / 100, probe_digest=probe.digest)
+    scored(engine, 100, 2, probe_digest=probe.digest)
     (opened,) = open_alerts(engine, [flagged(100), flagged(101)])
     calibrate = ("calibrate", "--probe", card, "--from-tables", "--target-fpr", "0.05", "--out", tmp_path / "new")
     assert "0 of 42 messages left out" in output_of(run(*calibrate))
@@ -54,8 +77,9 @@ def test_calibrate_says_that_it_starts_a_database(
 ) -> None:
     monkeypatch.delenv("AWRY_DATABASE_URL", raising=False)
     monkeypatch.setattr("storage.embedded.embedded_url", lambda _state_dir: postgres_database)
+    probe = make_probe(chat)
+    card = save_probe(probe, tmp_path)
     for n in range(40):
-        scored(engine, n, value=n / 100)
-    card = save_probe(make_probe(chat), tmp_path)
+        scored(engine, n, value=n / 100, probe_digest=probe.digest)
     done = invoke("calibrate", "--probe", card, "--from-tables", "--target-fpr", "0.05", "--out", tmp_path / "new")
     assert done.stderr.splitlines()[0] == "awry: starting the embedded PostgreSQL", repr(done.exception)

@@ -18,7 +18,7 @@ from storage.partitions import utc_today
 from storage.writer import BatchRows, WindowRow, register_probe
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import scored
-from tests.support.rows import at, message, score, write
+from tests.support.rows import at, digest_of, message, score, write
 from tests.support.web.api import Client
 
 CANARY = "CANARYTEXT"
@@ -70,9 +70,10 @@ def test_a_message(engine: Engine, read: Client) -> None:
     found = answer.json()
     assert {name: found[name] for name in names} == names
     assert (found["status"], found["tokens"], found["conflicts"], found["day"]) == ("scored", 12, 0, day.isoformat())
+    first, second = ({"digest": digest_of(probe)} for probe in ("drift", "other"))
     assert found["scores"] == [
-        {"probe": "drift", "version": 1, "score": 0.9, "threshold": 0.5, "flagged": True},
-        {"probe": "other", "version": 1, "score": 0.1, "threshold": 0.5, "flagged": False},
+        {"probe": "drift", "version": 1, **first, "score": 0.9, "threshold": 0.5, "flagged": True},
+        {"probe": "other", "version": 1, **second, "score": 0.1, "threshold": 0.5, "flagged": False},
     ]
     assert [(a["id"], a["state"], a["rule"]) for a in found["alerts"]] == [(str(one.alert_id), "open", "threshold")]
     assert not {"text", "text_sha256", "attributes", "payload_sha256"} & set(found)
@@ -95,13 +96,13 @@ def test_what_was_read_of_a_message(engine: Engine, read: Client) -> None:
         "windows": 4,
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     }
-    windows = [WindowRow(at(1), "drift", n, 512 * n, 512, value) for n, value in ((0, 0.25), (2, -1.0))]
+    windows = [WindowRow(at(1), "drift", n, 512 * n, 512, value, "d1") for n, value in ((0, 0.25), (2, -1.0))]
     write(engine, BatchRows([message(1, day=utc_today(), **facts), message(2, "b", day=utc_today())], [], [], windows))
     found = read.get("/messages/topic/0/1")
     assert {name: found[name] for name in facts} == facts | {"notes": list(facts["notes"])}
     assert found["window_scores"] == [
-        {"probe": "drift", "window": 0, "first_token": 0, "tokens": 512, "score": 0.25},
-        {"probe": "drift", "window": 2, "first_token": 1024, "tokens": 512, "score": -1.0},
+        {"probe": "drift", "digest": "d1", "window": 0, "first_token": 0, "tokens": 512, "score": 0.25},
+        {"probe": "drift", "digest": "d1", "window": 2, "first_token": 1024, "tokens": 512, "score": -1.0},
     ]
     plain = read.get("/messages/topic/0/2")
     absent = {"format", "rendered", "partial", "windows", "trace_id", "sent_at", "sent_at_stored"}
@@ -194,6 +195,7 @@ def test_probes_with_their_cards_and_no_text(engine: Engine, read: Client) -> No
         register_probe(connection, "z2", "zz", 2, "hash", {})
     answer = read.ask("GET", "/probes", 200)
     first, second, third = answer.json()
+    assert [each["digest"] for each in (first, second, third)] == [probe.digest, "z1", "z2"]
     assert (first["name"], first["version"]) == (card.name, card.version)
     # All of the card but its texts, and what the answer says beside it.
     assert first["card"] == {k: v for k, v in stored.items() if k not in ("references", "name", "version")}

@@ -290,6 +290,21 @@ def test_no_text_without_its_audit_row(engine: Engine) -> None:
     assert readings(engine) == []
 
 
+def test_scores_of_two_cards_of_a_probe_are_apart(engine: Engine, browser: TestClient) -> None:
+    first = score(7, 0.9, probe_digest="d1" * 16, heads=((3, 1, 0.75),))
+    second = replace(first, probe_digest="d2" * 16, probe_version=2, score=0.2, heads=((3, 1, 0.25),))
+    before = replace(first, probe_digest="", score=0.1, heads=())
+    windows = [WindowRow(at(7), "drift", 0, 0, 9, row.score, row.probe_digest) for row in (first, second)]
+    # The one of before digests came first.
+    write(engine, BatchRows([kept(None)], [before]))
+    write(engine, BatchRows([kept(None)], [replace(first, shadow=True), second], [], windows))
+    said = words(browser.get("/messages/topic/0/7").text)
+    assert "drift version 1, d1d1d1d1 0.900 0.500" in said
+    assert "drift version 2, d2d2d2d2 0.200 0.500" in said
+    assert "drift version 1, digest unknown 0.100 0.500" in said
+    assert "drift version 1, d1d1d1d1 drift version 2, d2d2d2d2 0 0 9 0.900 0.200" in said
+
+
 def test_links_to_a_message_of_a_record(engine: Engine, browser: TestClient) -> None:
     """From the chart of scores."""
     place = Coordinates("topic", 0, 7, 3)

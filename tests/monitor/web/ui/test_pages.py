@@ -26,7 +26,7 @@ from storage.rollup import roll_up
 from storage.writer import AnswerRow, BatchRows, register_probe
 from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alerts.alert_scenes import ANNA, audit_rows, scored
-from tests.support.rows import at, message, score, write
+from tests.support.rows import at, digest_of, message, score, write
 
 HERE = {"origin": "http://localhost"}
 LINKS = Links("https://runbooks.example/{rule}", "https://grafana.example/d/awry-investigate?var-alert={alert_id}")
@@ -214,8 +214,8 @@ def test_one_message(engine: Engine, browser: TestClient) -> None:
     open_alerts(engine, [flagged(7, 0.9)])
     answer = browser.get("/messages/topic/0/7")
     said = words(answer.text)
-    assert "drift version 1 0.900 0.500 ◆ flagged" in said
-    assert "calm version 1 0.200 0.500 below" in said
+    assert f"drift version 1, {digest_of('drift')[:8]} 0.900 0.500 ◆ flagged" in said
+    assert f"calm version 1, {digest_of('calm')[:8]} 0.200 0.500 below" in said
     assert "head[3,1] 0.75, head[4,0] -0.50" in said
     assert "&lt;b&gt;brake&lt;/b&gt;?" in answer.text
     assert "You &amp; I" in answer.text
@@ -243,6 +243,25 @@ def test_a_probe_and_its_card(engine: Engine, browser: TestClient) -> None:
     assert "0.500, for 1.0% false positives; measured 0.009 [0.001, 0.02], n 320 too few messages" in said
     assert "Bars: 8 scores of the last day" in said
     assert "Outline: the scores of the calibration" in said
+
+
+def test_of_two_cards_of_a_probe_the_page_shows_the_one_in_use(engine: Engine, browser: TestClient) -> None:
+    scored(engine, 0, 8, value=0.9, ago=120, card=CARD, probe_digest="d1" * 16)
+    scored(engine, 100, 3, value=0.2, ago=60, card=CARD | {"description": "calibrated again"}, probe_digest="d2" * 16)
+    roll_up(engine)
+    page = browser.get("/probes/drift").text
+    assert "Bars: 3 scores of the last day" in words(page)
+    assert "calibrated again" in words(page)
+    assert "d2" * 16 in page
+    assert "0.900" not in page
+    # Scores of before digests are shown, and compared with no card.
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE scores SET probe_digest = '' WHERE \"offset\" >= 100"))
+        connection.execute(text("TRUNCATE score_histograms, score_rollups, head_rollups, rollup_state"))
+    roll_up(engine)
+    said = words(browser.get("/probes/drift").text)
+    assert "its latest scores are from before digests: they are compared with no card" in said
+    assert "No scores in the last day, or none rolled up yet" in said
 
 
 @pytest.mark.parametrize(
