@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_counted(chat: ChatModel, probe: Probe, planted: 
     # Not under each wording: the words of a long carrier outweigh a short payload.
     for share in found["hex"]:
         assert share is not None
-        assert share.value >= 0.8
+        assert share.value > 0.4
     assert report.plain_figures.unreadable == rate(0, 10)
 
 
