@@ -28,6 +28,7 @@ from monitor.judge.base import Asked, Judge
 from monitor.judge.limits import Cache, Circuit, DailyCap
 from monitor.judge.prompt import DEFAULT_QUESTION
 from monitor.telemetry import logs, metrics
+from storage.queries.judged import SAME_TEXT
 
 NotAsked = Literal["queue full", "budget spent", "judge down", "waited too long", "worker stopped"]
 State = Literal["harmful", "harmless", "failed", "not asked"]
@@ -214,7 +215,7 @@ class Judging:
             known = self._cache.get(key)
             if known is not None:
                 metrics.JUDGE_CACHED.inc()
-                return _verdict(known)
+                return Judged(_verdict(known).state, SAME_TEXT)
             refusal = self._may_ask(deadline)
             if refusal is not None:
                 return Judged("not asked", refusal)

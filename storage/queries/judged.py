@@ -15,16 +15,18 @@ from sqlalchemy import Connection, and_, exists, func, select, true
 from storage.schema import alert_messages, alerts, outbox, score_rollups, scores
 
 _ASKED = ("harmful", "harmless", "failed")
+# The reason of a verdict that cost no question.
+SAME_TEXT = "same text as before"
 # A row waits for an hour at most, so what was judged in the last day was stored not much earlier.
 _DAY = timedelta(hours=24)
 _LONGEST_WAIT = timedelta(hours=2)
 
 
 def asked_in_a_day(connection: Connection) -> int:
-    """Questions in the last 24 hours that were put, or wait to be."""
+    """Questions that were put in the last 24 hours."""
     c = scores.c
     recent = and_(c.judge.is_not(None), c.created_at > func.now() - _DAY - _LONGEST_WAIT)
-    put = and_(c.judge.in_(_ASKED), c.judge_at > func.now() - _DAY)
+    put = and_(c.judge.in_(_ASKED), c.judge_reason.is_distinct_from(SAME_TEXT), c.judge_at > func.now() - _DAY)
     return int(connection.execute(select(func.count()).where(recent, put)).scalar_one())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -24,7 +25,7 @@ from probes.card import Probe
 from probes.model.load import ChatModel
 from storage import schema
 from storage.judgements import waiting
-from storage.queries.judged import recent_scores
+from storage.queries.judged import asked_in_a_day, recent_scores
 from tests.support.alerts.alert_rows import all_alerts, all_outbox
 from tests.support.judge_server import HARMFUL, HARMLESS, JudgeServer, Said, judge_server
 from tests.support.rows import counts, dump, stored
@@ -268,6 +269,17 @@ def test_a_probe_of_responses_sends_them(engine: Engine, chat: ChatModel, server
     assert judged(engine)["m0"][0] == "harmful"
 
 
+def test_a_program_may_judge(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
+    program = tmp_path / "judge.py"
+    program.write_text("import json, sys\nprint('yes' if 'BAD' in json.load(sys.stdin)['conversation'] else 'no')\n")
+    more: dict[str, Any] = {"judge_command": [sys.executable, str(program)], "judge_bands": {"drift": (-1e9, 1e9)}}
+    run(engine, chat, [passing(chat)], None, talk("hello", "BAD"), tmp_path, **more)
+    assert judged(engine) == {"m0": ("harmless", None), "m1": ("harmful", None)}
+    assert {r["judge_by"] for r in stored(engine, schema.scores)} == {f"command {Path(sys.executable).name}"}
+    (row,) = [r for r in stored(engine, schema.audit) if r["action"] == "judge"]
+    assert row["after"]["host"] == "command"
+
+
 def test_the_audit_says_to_whom_text_goes(engine: Engine, chat: ChatModel, server: JudgeServer, tmp_path: Path) -> None:
     run(engine, chat, [passing(chat)], server, talk("hello"), tmp_path, judge_budget_per_day=7)
     (row,) = [r for r in stored(engine, schema.audit) if r["action"] == "judge"]
@@ -342,7 +354,11 @@ def test_the_same_text_is_asked_about_once(
 ) -> None:
     run(engine, chat, [passing(chat)], server, talk(*["BAD as ever"] * 5), tmp_path, judge_threads=1)
     assert len(server.requests) == 1
-    assert {state for state, _ in judged(engine).values()} == {"harmful"}
+    said = list(judged(engine).values())
+    assert said.count(("harmful", "same text as before")) == 4
+    assert said.count(("harmful", "confidence 0.80")) == 1
+    with engine.connect() as connection:
+        assert asked_in_a_day(connection) == 1
     assert all_alerts(engine)[0]._mapping["count"] == 5
 
 

@@ -7,6 +7,7 @@ the probe's verdict stands beside it, and orders within a message break nothing.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -41,7 +42,7 @@ def test_constrained(engine: Engine, chat: ChatModel, small: ChatModel, tmp_path
 
 def test_free(engine: Engine, chat: ChatModel, small: ChatModel, tmp_path: Path) -> None:
     """It writes what it likes: mostly no verdict."""
-    more = {"judge_threads": 1, "judge_seconds": 250, "judge_request": {"response_format": None}}
+    more: dict[str, Any] = {"judge_threads": 1, "judge_seconds": 250, "judge_request": {"response_format": None}}
     with small_judge(small) as server:
         run(engine, chat, [flagging(chat)], server, talk(f"How do I bake bread? {ORDER}"), tmp_path, **more)
         assert "response_format" not in server.requests[0]
