@@ -28,6 +28,7 @@ from probes.hidden.letters import (
     costs,
     gain,
 )
+from probes.hidden.prose import pairs_in_prose
 from probes.hidden.words import common_share
 
 # Nats by which a run is dearer than neutral, so that it is worth a look at all exchanges.
@@ -35,7 +36,11 @@ _UNLIKE_ENGLISH = 9.0
 # Nats that an exchange must gain over a run.
 _GAIN = 14.0
 _DECODED_COST = 2.95
+# Letters in any other order often gain from right to left.
+_REVERSED_COST = 2.75
 _FEWEST_LETTERS = 10
+# Of a pair that is in no word.
+_BESIDE = -0.3
 _MOST_RUNS = 4
 
 _KEPT = (*range(26),)
@@ -59,7 +64,12 @@ _NEVER_LAST = frozenset(_LINKING.split())
 def exchanges(text: str) -> Iterator[Span]:
     """Runs of letters that were exchanged by a shift or Atbash, or that stand from right to left."""
     found = classes(text)
-    if len(found) < _FEWEST_LETTERS or best_run(costs(found) - np.float32(NEUTRAL))[0] < _UNLIKE_ENGLISH:
+    over = costs(found) - np.float32(NEUTRAL)
+    if len(found) < _FEWEST_LETTERS or best_run(over)[0] < _UNLIKE_ENGLISH:
+        return
+    # Keys, numbers and code are unlike English too, and cost every exchange.
+    prose = pairs_in_prose(text)
+    if best_run(np.where(prose, over, np.float32(_BESIDE)))[0] < _UNLIKE_ENGLISH:
         return
     tables: list[tuple[str, int, Table]] = [("shift", by, table) for by, table in SHIFTS.items()]
     tables += [("atbash", 0, ATBASH), ("reversed", 0, BACKWARDS)]
@@ -117,7 +127,8 @@ def _exchanged(text: str, start: int, stop: int, how: str, by: int) -> Span | No
         run, kind = run.translate(_MIRRORED), "atbash"
     else:
         run, kind = run.translate(_SHIFTED[by]), "rot13" if by == 13 else "caesar"
-    return Span(kind, start, stop, run) if _is_english(run) else None
+    dearest = _REVERSED_COST if kind == "reversed" else _DECODED_COST
+    return Span(kind, start, stop, run) if _is_english(run, dearest) else None
 
 
 def _turned_round(run: str) -> str:
@@ -139,10 +150,10 @@ def _sentence(text: str) -> int:
     )
 
 
-def _is_english(text: str) -> bool:
+def _is_english(text: str, dearest: float) -> bool:
     letters = sum(map(len, _WORD.findall(text)))
     share, different = common_share(text)
     cost = cost_a_letter(text)
-    if letters < _FEWEST_LETTERS or cost > _DECODED_COST:
+    if letters < _FEWEST_LETTERS or cost > dearest:
         return False
     return (share >= 0.25 and different >= 2) or (letters >= 40 and share >= 0.15 and cost <= 2.7)

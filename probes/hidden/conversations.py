@@ -37,6 +37,18 @@ class SecondReading:
 
 
 @dataclass(frozen=True)
+class _Text:
+    """A text: what of it was not looked at, and what was found in the rest."""
+
+    head: str
+    end: Looked
+
+    @property
+    def base(self) -> str:
+        return self.end.text if self.end.plain is None else self.end.plain
+
+
+@dataclass(frozen=True)
 class Hidden:
     """What is hidden in a conversation; `unreadable` is the highest share of one of its texts."""
 
@@ -59,38 +71,48 @@ def look(
 ) -> Hidden:
     """The further readings, and how much of the conversation is unreadable."""
     found = _looked(turns, budget, response)
-    shares = [share(each, tokens) for each in found if len(each.text) >= _FEWEST]
+    shares = [share(each.end, tokens) for each in found if len(each.end.text) >= _FEWEST]
     return Hidden(tuple(_readings(turns, response, found, budget)), max(shares, default=0.0))
 
 
-def _looked(turns: Sequence[Turn], budget: Budget, response: str | None) -> list[Looked]:
+def _looked(turns: Sequence[Turn], budget: Budget, response: str | None) -> list[_Text]:
     """What is in each text, in the texts' order."""
     texts = [*(text for turn in turns for text in _texts(turn)), *([response] if response else [])]
     found = []
     left = budget
     for text in reversed(texts):
-        plain = changed(text)
-        here = decoded(text if plain is None else plain, left) if left.payloads > 0 and left.characters > 0 else []
-        spent = sum(len(payload.text) for payload in here)
-        left = replace(left, payloads=left.payloads - len(here), characters=left.characters - spent)
-        found.append(Looked(text, plain, here))
+        # The end of a text that is longer than what is left to look at.
+        head, end = _cut(text, left.looked)
+        plain = changed(end) if end else None
+        seen = end if plain is None else plain
+        here = decoded(seen, left) if seen and left.payloads > 0 and left.characters > 0 else []
+        left = replace(
+            left,
+            payloads=left.payloads - len(here),
+            characters=left.characters - sum(len(payload.text) for payload in here),
+            looked=left.looked - len(end),
+        )
+        found.append(_Text(head, Looked(end, plain, here)))
     return found[::-1]
 
 
+def _cut(text: str, looked: int) -> tuple[str, str]:
+    return (text[:-looked], text[-looked:]) if 0 < looked < len(text) else (text, "") if looked <= 0 else ("", text)
+
+
 def _readings(
-    turns: Sequence[Turn], response: str | None, looked: Sequence[Looked], budget: Budget
+    turns: Sequence[Turn], response: str | None, looked: Sequence[_Text], budget: Budget
 ) -> list[SecondReading]:
-    texts = [each.text if each.plain is None else each.plain for each in looked]
     found = []
-    if any(each.plain is not None for each in looked):
-        found.append(_with(NORMALISED, turns, response, texts))
+    if any(each.end.plain is not None for each in looked):
+        found.append(_with(NORMALISED, turns, response, [each.head + each.base for each in looked]))
     sizes: dict[str, int] = {}
-    for payload in (payload for each in looked for payload in each.payloads):
+    for payload in (payload for each in looked for payload in each.end.payloads):
         sizes[payload.kind] = sizes.get(payload.kind, 0) + len(payload.text)
     for kind in sorted(sizes, key=lambda kind: -sizes[kind]):
         undone = [
-            spliced(text, [payload for payload in each.payloads if payload.kind == kind])
-            for text, each in zip(texts, looked, strict=True)
+            each.head + spliced(each.base, [payload for payload in each.end.payloads if payload.kind == kind])
+            for each in looked
         ]
         found.append(_with(kind, turns, response, undone))
     return found[: budget.readings]

@@ -35,7 +35,7 @@ Finder = Callable[[str], Iterator[Span]]
 
 _HEAD = 96
 _SIGNS = r"A-Za-z0-9+/_\-"
-_BASE64 = re.compile(rf"(?<![{_SIGNS}=])[{_SIGNS}]{{16,}}+(?:\r?\n[ \t>]{{0,8}}[{_SIGNS}]++(?=[=\s]|$))*+={{0,3}}")
+_BASE64 = re.compile(rf"(?<![{_SIGNS}])[{_SIGNS}]{{16,}}+(?:\r?\n[ \t>]{{0,8}}[{_SIGNS}]++(?=[=\s]|$))*+={{0,3}}")
 # In groups of the same length, such as four.
 _GROUPED = re.compile(
     r"(?<!\S)(?:[A-Za-z0-9+/]{4}(?: [A-Za-z0-9+/]{4}){3,}+|[A-Za-z0-9+/]{8}(?: [A-Za-z0-9+/]{8}){2,}+)"

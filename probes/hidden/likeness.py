@@ -26,17 +26,19 @@ _EASTERN = -1
 _LANGUAGE = 3.35
 _SHORT_LANGUAGE = 3.0
 _SHORT = 16
+_VERY_SHORT_LANGUAGE = 2.5
+_VERY_SHORT = 10
 
 
 def text_of(data: bytes) -> str | None:
     """The text that bytes are, if they are text."""
-    if _CONTROL_BYTE.search(data[:256]):
-        return None
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data[: len(data) // 2 * 2].decode("utf-16", "replace")
     elif data.count(0) * 2 >= len(data) - 1 > 4:
         order = "utf-16-be" if data[0] == 0 else "utf-16-le"
         text = data[: len(data) // 2 * 2].decode(order, "replace")
+    elif _CONTROL_BYTE.search(data[:256]):
+        return None
     else:
         try:
             text = data.decode("utf-8")
@@ -59,7 +61,11 @@ def is_language(text: str) -> bool:
     beyond = [letter for letter in solid if letter > "\u024f" and letter.isalpha()]
     if len(beyond) > 0.5 * letters:
         return len(beyond) >= _FEWEST_BEYOND and _in_one_script(beyond)
+    if beyond and len(solid) < _SHORT:
+        return False
     cost = cost_a_letter(text)
+    if len(solid) < _VERY_SHORT:
+        return letters >= 0.8 * len(solid) and (cost <= _VERY_SHORT_LANGUAGE or common_share(text)[1] > 0)
     if len(solid) < _SHORT:
         return cost <= _SHORT_LANGUAGE
     return cost <= _LANGUAGE or common_share(text)[0] >= 0.35

@@ -43,6 +43,12 @@ _LETTERS = re.compile(r"[^\W\d_]")
 
 @cache
 def pairs() -> dict[str, str]:
+    """Letter of another script -> the Latin letter that it looks like, or is used as."""
+    return alike() | _ALSO
+
+
+@cache
+def alike() -> dict[str, str]:
     """Letter of another script -> the Latin letter that it looks like."""
     from confusable_homoglyphs.confusables import confusables_data
 
@@ -53,7 +59,7 @@ def pairs() -> dict[str, str]:
             # `l` and `I` are in one class: the one in the letter's own case.
             same = [each for each in like if each.isupper() == letter.isupper()]
             found[letter] = (same or like)[0]
-    return found | _ALSO
+    return found
 
 
 @cache
@@ -77,12 +83,15 @@ def folded(text: str) -> str:
     table = pairs()
     words = [match[0] for match in _WORD.finditer(text) if _FOREIGN.search(match[0])]
     mixed = {word for word in words if _stands_in(word, table)}
-    if all(len(word) < 3 for word in mixed):
-        # A symbol of science.
+    if not any(
+        len(word) > 3 or (len(word) == 3 and all(x in alike() for x in _FOREIGN.findall(word))) for word in mixed
+    ):
+        # Symbols of science.
         mixed = set()
     alone = {word for word in words if word not in mixed and not _LATIN.search(word)}
     # Look-alikes alone: only in a Latin text, and where no other word of that script says that it is a language.
-    lookalike = {word for word in alone if all(each in table or not each.isalpha() for each in word)}
+    same = alike()
+    lookalike = {word for word in alone if all(each in same or not each.isalpha() for each in word)}
     latin = len(_LATIN.findall(text))
     is_latin = latin >= 0.4 * len(_LETTERS.findall(text)) or (mixed and latin)
     if is_latin and not (alone - lookalike):
@@ -98,13 +107,14 @@ def _stands_in(word: str, table: dict[str, str]) -> bool:
     if not _LATIN.search(word):
         return False
     foreign = _FOREIGN.findall(word)
-    return bool(foreign) and all(each in table for each in foreign)
+    return bool(foreign) and not _DRESSED.search(word) and all(each in table for each in foreign)
 
 
 def _undressed(text: str) -> str:
     """Without the dress; pairs of regional indicators are flags, and single letters of phonetics stay."""
     table = dressed()
-    if len(_DRESSED.findall(text)) < 4:
+    if len(_DRESSED.findall(text)) < max(4, 0.15 * len(_LATIN.findall(text))):
+        # Phonetics.
         return text
     pieces = []
     at = 0

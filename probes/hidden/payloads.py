@@ -21,11 +21,16 @@ class Payload:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bounds for one message: nested encodings, payloads, characters of decoded text, and second readings."""
+    """Bounds for one message.
 
-    depth: int = 3
+    `depth`: encodings within each other; `payloads` and `characters`: what is decoded; `looked`: characters that are
+    looked at, the last ones of a longer message; `readings`: second readings.
+    """
+
+    depth: int = 6
     payloads: int = 64
     characters: int = 65_536
+    looked: int = 131_072
     readings: int = 4
 
 

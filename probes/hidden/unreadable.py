@@ -25,6 +25,7 @@ import numpy as np
 from probes.hidden.invisible import HIDES, visible, without_accents
 from probes.hidden.letters import COST_OF_ANY, best_run, classes, costs
 from probes.hidden.payloads import Payload
+from probes.hidden.prose import pairs_in_prose
 
 # docs/hidden.md has the false and true shares at this threshold, by kind.
 UNREADABLE = 0.3
@@ -42,7 +43,6 @@ _NO_LANGUAGE = 3.1
 _EVIDENCE = 14.0
 _BESIDE = -0.6
 _MOST_STRETCHES = 4
-_PROSE = re.compile(r"(?<![^\s\"'(«“„¿¡*_\[])[A-Za-z]{2,20}+(?![^\s.,;:!?\"')\]»”“*_’…-])")
 _WORD = re.compile(r"[^\W_]+")
 _SOLID = re.compile(r"\S")
 
@@ -79,8 +79,9 @@ def share(found: Looked, tokens: Tokens | None = None) -> float:
     base = found.text if found.plain is None else found.plain
     rest = _without(base, found.payloads)
     decoded = sum(len(_SOLID.findall(payload.text)) for payload in found.payloads)
-    hidden = decoded + _unseen(found.text)
-    total = len(_SOLID.findall(rest)) + hidden
+    unseen = _unseen(found.text)
+    hidden = decoded + unseen
+    total = len(_SOLID.findall(rest if found.plain is not None or not unseen else visible(rest))) + hidden
     if found.plain is not None:
         hidden += _new_letters(found.text, rest)
     hidden += _letters_of_no_language(rest, tokens)
@@ -121,10 +122,7 @@ def _letters_of_no_language(text: str, tokens: Tokens | None) -> int:
     over = costs(found, COST_OF_ANY) - np.float32(_NO_LANGUAGE)
     if best_run(over)[0] < _EVIDENCE:
         return 0
-    prose = np.zeros(len(found), dtype=bool)
-    for match in _PROSE.finditer(bare):
-        prose[max(0, match.start() - 1) : match.end() + 1] = True
-    over = np.where(prose[:-1] & prose[1:], over, np.float32(_BESIDE))
+    over = np.where(pairs_in_prose(bare), over, np.float32(_BESIDE))
     letters = 0
     for _ in range(_MOST_STRETCHES):
         total, start, stop = best_run(over)
