@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from monitor.service import progress
+from monitor.service.bootstrap import policy_of
 from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Policy, Worker
 from monitor.settings import Settings
@@ -148,6 +149,45 @@ def test_another_probe_later_scores_what_is_known(engine: Engine, chat: ChatMode
     assert {a["probe"]: a["count"] for a in stored(engine, schema.alerts)} == {"drift": 12, "second": 12}
     assert counts(engine)["messages"] == 12
     assert counts(engine)["scores"] == 24
+
+
+def test_another_card_of_the_same_name_scores_again(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
+    """Even of the same version: what decides a score or a flag is what a probe is."""
+    path = traffic(tmp_path / "t")
+    first, second = make_probe(chat, threshold=1e6), make_probe(chat, threshold=-1e6)
+    assert (first.name, first.card.version) == (second.name, second.card.version)
+    run_worker(engine, chat, [first], path)
+    assert run_worker(engine, chat, [first], path).tally.known == 12
+    assert run_worker(engine, chat, [second], path).tally.known == 0
+    assert run_worker(engine, chat, [second], path).tally.known == 12
+    rows = stored(engine, schema.scores)
+    assert {(r["probe_digest"], r["flagged"]) for r in rows} == {(first.digest, False), (second.digest, True)}
+    assert len(rows) == 24
+    assert [a["count"] for a in stored(engine, schema.alerts)] == [12]
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+def test_scores_from_before_digests_alert_nobody_again(
+    engine: Engine, chat: ChatModel, tmp_path: Path, shadow: bool
+) -> None:
+    """As the settings have it: live they are the probe's own, in shadow and in a replay the messages score again."""
+    path = traffic(tmp_path / "t")
+    probe, second = make_probe(chat, threshold=-1e6), make_probe(chat, "second", sites=["final"])
+    run_worker(engine, chat, [probe], path)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE scores SET probe_digest = ''"))
+    before = stored(engine, schema.alerts)
+    settings = Settings(shadow=("drift",) if shadow else ())
+    probes = [probe, second]
+    policy: dict[str, Any] = {"scored_by": policy_of(settings, [probe]).scored_by, "shadow": frozenset(settings.shadow)}
+    assert run_worker(engine, chat, [probe], path, **policy).tally.known == (0 if shadow else 12)
+    assert stored(engine, schema.alerts) == before
+    # Nor where another probe makes the message be read again.
+    policy["scored_by"] = policy_of(settings, probes).scored_by
+    assert run_worker(engine, chat, probes, path, **policy).tally.known == 0
+    assert [a for a in stored(engine, schema.alerts) if a["probe"] == "drift"] == before
+    digests = {r["probe_digest"] for r in stored(engine, schema.scores) if r["probe"] == "drift"}
+    assert digests == ({"", probe.digest} if shadow else {""})
 
 
 def test_a_longer_file_continues(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
@@ -320,9 +360,9 @@ def test_a_score_that_is_not_finite_is_a_failure(
 ) -> None:
     forward = Scorer.__call__
 
-    def overflow(self: Scorer, batch: Any) -> Scores:
-        scores = forward(self, batch)
-        return Scores(scores.total * float("inf"), scores.parts)
+    def overflow(self: Scorer, batch: Any, **more: Any) -> Scores:
+        scores = forward(self, batch, **more)
+        return replace(scores, total=scores.total * float("inf"))
 
     monkeypatch.setattr(Scorer, "__call__", overflow)
     run_worker(engine, chat, [make_probe(chat, threshold=-1e6)], lines(tmp_path / "t", [wire("m")]))

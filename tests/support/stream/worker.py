@@ -135,8 +135,12 @@ def run_worker(
     settings = Policy(
         probe_names=tuple(p.name for p in probes),
         model="tiny",
-        scored_by=tuple(ScoredBy(p.name, p.digest) for p in probes),
-        **{"destinations": ("console",), "batch_messages": 8, **policy},
+        **{
+            "destinations": ("console",),
+            "batch_messages": 8,
+            "scored_by": tuple(ScoredBy(p.name, p.digest) for p in probes),
+            **policy,
+        },
     )
     opened: list[Opened] = []
     outputs = Outputs(
@@ -177,12 +181,12 @@ def breaking(monkeypatch: pytest.MonkeyPatch, chat: ChatModel, marker: str, says
     sizes: list[int] = []
     forward = Scorer.__call__
 
-    def call(self: Scorer, batch: Any) -> Scores:
+    def call(self: Scorer, batch: Any, **more: Any) -> Scores:
         sizes.append(len(batch.rows))
         for row in batch.ids.tolist():
             if any(row[i : i + len(bad)] == bad for i in range(len(row))):
                 raise RuntimeError(f"out of memory while reading {says} {marker}")
-        return forward(self, batch)
+        return forward(self, batch, **more)
 
     monkeypatch.setattr(Scorer, "__call__", call)
     return sizes
