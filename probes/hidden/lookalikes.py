@@ -23,6 +23,8 @@ _ALSO = {
     **dict(zip("βεηθικλμπτχωδΛΣΔΩςξ", "behoiklmntxwdAEAOse", strict=True)),
     **dict(zip("ІӀЅЈԌѴΙӏıɩ", "IISJGVIlii", strict=True)),
     **dict(zip("աոսցօհլվքպ", "wnugohlvpp", strict=True)),
+    **dict(zip("ҽҿԁғҳӄӎӷ", "eedfxkmr", strict=True)),
+    **dict(zip("ɓƅƃɗɖɱɲƞʀʂʈʉʐ", "bbbddmnnrstuz", strict=True)),
 }
 _STYLED = re.compile(
     r"(?:NEGATIVE |CROSSED NEGATIVE )?(?:SQUARED|CIRCLED) LATIN CAPITAL LETTER ([A-Z])$"
@@ -31,10 +33,16 @@ _STYLED = re.compile(
     r"|LATIN SMALL LETTER (?:SCRIPT|DOTLESS) ([A-Z])$|REGIONAL INDICATOR SYMBOL LETTER ([A-Z])$"
 )
 _STYLED_RANGES = ((0x0250, 0x02B0), (0x1D00, 0x1D80), (0xA720, 0xA800), (0x1F130, 0x1F1A0), (0x1F1E6, 0x1F200))
+# Latin letters that no alphabet of many writers has, and that look like plain ones.
+_ODD_LATIN = "\u0184\u018d\u0196\u01a6\u01bd\u01c0\u0251\u0261"
 _FOREIGN = re.compile(
-    "[\u0370-\u1cff\u1f00-\u1fff\u2c00-\u2dff\ua4d0-\ua6ff\uab30-\uabbf\U00010280-\U0001034f\U000118a0-\U000118ff]"
+    f"[{_ODD_LATIN}\u0370-\u1cff\u1f00-\u1fff\u2c00-\u2dff\ua4d0-\ua6ff\uab30-\uabbf\U00010280-\U0001034f"
+    "\U000118a0-\U000118ff]"
 )
 _DRESSED = re.compile("[\u0250-\u02af\u1d00-\u1d7f\ua720-\ua7ff\U0001f130-\U0001f1ff]")
+# How a word is said, between slashes or brackets.
+_BRACKETED = re.compile(r"/[^\s/]{1,40}/|\[[^\s\[\]]{1,40}\]")
+_PHONETICS = re.compile("[\u0250\u0252-\u0260\u0262-\u02af\u02c8\u02cc\u02d0]")
 _FLAGS = re.compile("(?:[\U0001f1e6-\U0001f1ff]{2})+(?![\U0001f1e6-\U0001f1ff])")
 _WORD = re.compile(r"[^\W\d_](?:[^\W_]|(?<=\w)['’](?=\w))*")
 _LATIN = re.compile("[A-Za-z]")
@@ -76,6 +84,16 @@ def dressed() -> dict[int, str]:
 
 def folded(text: str) -> str:
     """The text with look-alikes as the Latin letters that they stand in for."""
+    at = 0
+    pieces = []
+    for match in _BRACKETED.finditer(text):
+        if _PHONETICS.search(match[0]):
+            pieces += [_folded(text[at : match.start()]), match[0]]
+            at = match.end()
+    return "".join((*pieces, _folded(text[at:])))
+
+
+def _folded(text: str) -> str:
     if _DRESSED.search(text):
         text = _undressed(text)
     if not _FOREIGN.search(text):
@@ -103,11 +121,19 @@ def folded(text: str) -> str:
 
 
 def _stands_in(word: str, table: dict[str, str]) -> bool:
-    """Whether a word is Latin with look-alikes in it."""
-    if not _LATIN.search(word):
-        return False
+    """Whether a word is Latin with look-alikes in it, or of letters of two other scripts."""
     foreign = _FOREIGN.findall(word)
-    return bool(foreign) and not _DRESSED.search(word) and all(each in table for each in foreign)
+    if not foreign or not all(each in table for each in foreign):
+        return False
+    scripts = {_script(each) for each in foreign}
+    if scripts == {"LATIN"} and _PHONETICS.search(word):
+        return False
+    return bool(_LATIN.search(word)) or len(scripts) > 1
+
+
+def _script(letter: str) -> str:
+    """The first word of a letter's name: LATIN, GREEK, CYRILLIC."""
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 def _undressed(text: str) -> str:

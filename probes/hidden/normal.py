@@ -17,7 +17,7 @@ import unicodedata
 from probes.hidden.invisible import HIDES, unstuffed, visible
 from probes.hidden.lookalikes import folded
 from probes.hidden.shape import shape_of
-from probes.hidden.spelling import in_one_case, joined, oddly_spaced, spaced_once
+from probes.hidden.spelling import in_one_case, joined, oddly_spaced, set_apart, spaced_once
 
 _WORDS = re.compile(r"[^\W\d_]{2,}")
 _LATIN_WORDS = re.compile(r"[a-z]{2,}")
@@ -36,8 +36,9 @@ _HAN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 _MOST_MARKS = 24
 _EXPANDS = 4
 _FEWEST_APART = 3
+_FEWEST_UNSPACED = 14
 # Words that alternate have a capital in every three characters or more.
-_CAPITALS_SHARE = 6
+_CAPITALS_SHARE = 12
 
 
 def normalised(text: str) -> str:
@@ -91,6 +92,8 @@ def _respelled(text: str) -> str:
     shape = shape_of(text)
     if shape.single >= _FEWEST_APART or shape.longest >= _FEWEST_APART:
         text = joined(text)
+    if shape.longest >= _FEWEST_UNSPACED:
+        text = set_apart(text)
     return in_one_case(text) if shape.capitals * _CAPITALS_SHARE > len(text) else text
 
 

@@ -1,7 +1,8 @@
 """Letters that are set apart, odd spaces and odd case.
 
 Contract: `joined(text)` puts letters together that stand one by one ("h o w  t o", "h-o-w t-o") where the result reads
-like English; where nothing says where words end, the likeliest words are taken. `spaced_once(text)` makes each run of
+like English. `set_apart(text)` puts spaces between words that stand together ("how-do-i-open", "HowDoIOpen"). Where
+nothing says where words end, the likeliest are taken. `spaced_once(text)` makes each run of
 spaces within a line one space, and every kind of space an ordinary one; indentation stays. `in_one_case(text)` writes
 in small letters words that change case from letter to letter, and texts that are all capitals.
 
@@ -10,7 +11,6 @@ Does not know: letters set apart in other alphabets than the Latin one.
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from probes.hidden.letters import COST, classes, cost_a_letter
 from probes.hidden.words import COMMON, common_share
 
-_SIGNS = r" .\-_*~|/·•+,:\u00a0"
+_SIGNS = r" .\-_*~|/·•+,:\n\u00a0"
 _LONE = r"[A-Za-z](?![^\W_])"
 _MORE = rf"(?:(?P=sign){_LONE})*+"
 # Possessive throughout: what stands between two letters can be read in two ways.
@@ -26,6 +26,12 @@ APART = re.compile(
     rf"(?<![^\W_])[A-Za-z](?P<sign>[{_SIGNS}]){_LONE}{_MORE}"
     rf"(?:(?:(?P=sign){{2,5}}|[ \t\u00a0]{{1,5}}|[ \t]?[/|\n][ \t]?){_LONE}{_MORE})*+"
 )
+# Words that have a sign, or nothing, where spaces should be; not a path, an address or a name in code.
+_UNSPACED = re.compile(
+    r"(?<![\w/.@:=\\-])(?:[A-Za-z]{24,}+|[A-Za-z']{1,20}+(?P<between>[-_.+*~|])[A-Za-z']{1,20}+"
+    r"(?:(?P=between)[A-Za-z']{1,20}+){4,}+)(?![\w/@:=(\\-])"
+)
+_FEWEST_WORDS = 6
 _MOST_LETTERS = 2000
 _LONGEST_WORD = 14
 _ENGLISH = 2.95
@@ -36,12 +42,20 @@ _SPACE = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _ALTERNATES = re.compile(r"(?<![\w+/])[A-Za-z]{3,20}+(?![\w+/=])")
 _LATIN_WORD = re.compile(r"(?<![\w+/])[A-Za-z]{1,20}+(?![\w+/=])")
 _CAPITALS = re.compile(r"[A-Z]")
+_HUMP = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SMALL = re.compile(r"[a-z]")
 
 
 def joined(text: str) -> str:
     """The text with letters that stand one by one put together."""
-    return APART.sub(_join, text)
+    found = APART.sub(_join, text)
+    # Short words and odd ends, which alone are initials.
+    return found if found == text else APART.sub(_join_short, found)
+
+
+def set_apart(text: str) -> str:
+    """The text with spaces between words that have none."""
+    return _UNSPACED.sub(_set_apart, text)
 
 
 def _join(match: re.Match[str]) -> str:
@@ -49,15 +63,42 @@ def _join(match: re.Match[str]) -> str:
     letters = re.sub(r"[^A-Za-z]", "", found)
     if len(letters) < 5:
         return found
-    parts = re.split(
-        r"[^A-Za-z]{2,}|\n" if sign in " \u00a0" else rf"(?:{re.escape(sign)}){{2,}}|[ \t\u00a0\n]+", found
-    )
-    words = [re.sub(r"[^A-Za-z]", "", part) for part in parts]
+    words = _words_apart(found, sign)
     if len(words) < 2 or max(map(len, words)) > _LONGEST_WORD:
         words = split_words(letters)
     text = " ".join(filter(None, words))
     shared = sum(len(word) for word in words if word.lower() in COMMON) / len(letters)
     return text if cost_a_letter(text) <= _ENGLISH and (shared >= 0.25 or len(words) == 1) else found
+
+
+def _words_apart(found: str, sign: str) -> list[str]:
+    between = r"[^A-Za-z]{2,}|\n" if sign in " \u00a0" else rf"(?:{re.escape(sign)}){{2,}}|[ \t\u00a0]+"
+    if sign not in " \u00a0\n":
+        between += r"|\n"
+    return [re.sub(r"[^A-Za-z]", "", part) for part in re.split(between, found)]
+
+
+def _join_short(match: re.Match[str]) -> str:
+    words = [*filter(None, _words_apart(match[0], match["sign"]))]
+    if len(words) == 1 and not _is_known(words[0]):
+        words = split_words(words[0])
+    return " ".join(words) if all(map(_is_known, words)) else match[0]
+
+
+def _is_known(word: str) -> bool:
+    return word.lower() in COMMON or (len(word) > 2 and cost_a_letter(f" {word} ") <= _ENGLISH)
+
+
+def _set_apart(match: re.Match[str]) -> str:
+    """The words of a run that has signs, or nothing, in the place of spaces."""
+    run = match[0]
+    parts = re.split(r"[^A-Za-z']+", run) if not run.isalpha() else _HUMP.findall(run)
+    if len(parts) < _FEWEST_WORDS:
+        parts = split_words(run) if run.isalpha() else []
+    common = {part.lower() for part in parts if len(part) > 1} & COMMON
+    shared = sum(len(part) for part in parts if part.lower() in COMMON) / len(run)
+    text = " ".join(parts)
+    return text if len(parts) >= _FEWEST_WORDS and len(common) >= 3 and shared >= 0.4 else run
 
 
 def split_words(letters: str) -> list[str]:
@@ -110,15 +151,11 @@ def in_one_case(text: str) -> str:
     small = len(_SMALL.findall(text))
     if capitals >= 15 and small <= 0.1 * capitals and cost_a_letter(text) <= _ENGLISH:
         return text.lower()
-    if capitals < 0.2 * small:
+    if capitals < 0.1 * small:
         return text
     words = _ALTERNATES.findall(text)
-    odd = {word for word in words if _alternates(word)}
-    if (
-        sum(map(len, odd)) < 8
-        or cost_a_letter(" ".join(odd)) > _ENGLISH
-        or len(odd) < 0.3 * len({word for word in words if word not in COMMON})
-    ):
+    odd = [word for word in words if _alternates(word)]
+    if sum(map(len, odd)) < 8 or len(odd) < 0.25 * len(words) or cost_a_letter(" ".join(odd)) > _ENGLISH:
         return text
     return _LATIN_WORD.sub(lambda match: match[0].lower() if _may_be_odd(match[0]) else match[0], text)
 
@@ -128,5 +165,9 @@ def _may_be_odd(word: str) -> bool:
 
 
 def _alternates(word: str) -> bool:
-    changes = sum(a.isupper() != b.isupper() for a, b in itertools.pairwise(word[1:]))
-    return changes >= max(1, (len(word) - 2) // 2) and not word.isupper() and not word[1:].islower()
+    """Whether case changes within a word as it does in no name: two pieces or more of one or two letters."""
+    if word.islower() or word.isupper() or word[1:].islower():
+        return False
+    pieces = _HUMP.findall(word)
+    short = sum(len(piece) <= 2 for piece in pieces)
+    return short >= 2 and short >= 0.5 * len(pieces)

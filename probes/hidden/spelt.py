@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import product
+from math import prod
 
 from probes.hidden.encodings import Span
 from probes.hidden.letters import cost_a_letter
 from probes.hidden.words import COMMON
 
 _LEET_GATE = re.compile(r"[A-Za-z][0-9@$!|][A-Za-z]")
-_LEET = str.maketrans("0134567890@$|+!(€", "oieasgtbgoasltic" + "e")
-_LEET_L = str.maketrans("1|!", "lll")
+# What a digit or sign stands for, the likeliest first.
+_LEET = {
+    **{"0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "gbl", "7": "t", "8": "b", "9": "g"},
+    **{"@": "a", "$": "s", "|": "li", "+": "t", "!": "il", "(": "c", "€": "e", "#": "h"},
+}
+_FIRST = str.maketrans({sign: letters[0] for sign, letters in _LEET.items()})
 _LEET_WORD = re.compile(r"\S+")
 _OUTER = ".,;:?\"'`*_~)]}>-"
-_HAS_LEET = re.compile(r"[0-9@$|+!(€]")
-_NO_LEET = re.compile(r"://|@\w+\.\w|^[#@]|[=/\\{}<>]|\d{4}")
+_HAS_LEET = re.compile(r"[0-9@$|+!(€#]")
+_HAS_LETTER = re.compile(r"[A-Za-z]")
+_NO_LEET = re.compile(r"://|@\w+\.\w|[=/\\{}<>]|\d{5}")
 _MOST_LETTERS = 18
 _LONGEST = 40
 _MOST_GAP = 4
+_MOST_FORMS = 12
 
 
 def leet_runs(text: str) -> Iterator[Span]:
@@ -37,7 +45,7 @@ def leet_runs(text: str) -> Iterator[Span]:
                 return
         folded = _from_leet(match[0])
         if folded is not None:
-            group.append((match, folded, bool(re.search("[A-Za-z]", match[0]))))
+            group.append((match, folded, bool(_HAS_LETTER.search(match[0]))))
             since = 0
         elif group:
             since += 1
@@ -51,19 +59,32 @@ def _from_leet(token: str) -> str | None:
     if len(core) > _MOST_LETTERS or _NO_LEET.search(core) or not _HAS_LEET.search(core):
         return None
     inner = token[: len(token.rstrip(_OUTER + "!"))] if core else token
-    tail = token[len(inner) :]
-    forms = [inner.translate(_LEET), inner.translate(_LEET_L).translate(_LEET)]
-    letters = [re.sub("[^A-Za-z]", "", form).lower() for form in forms]
-    scores = [(0.0 if word in COMMON else cost_a_letter(f" {word} ")) for word in letters]
-    best = min(range(len(forms)), key=lambda i: scores[i])
-    if not re.search("[A-Za-z]", core) and letters[best] not in COMMON:
+    best = min(_forms(inner), key=_cost)
+    if not _HAS_LETTER.search(core) and _letters(best) not in COMMON:
         return None
-    return forms[best] + tail
+    return best + token[len(inner) :]
+
+
+def _forms(word: str) -> list[str]:
+    """The word in letters: every choice where there are few."""
+    choices = [_LEET.get(letter, letter) for letter in word]
+    if prod(map(len, choices)) > _MOST_FORMS:
+        return [word.translate(_FIRST)]
+    return ["".join(form) for form in product(*choices)]
+
+
+def _letters(word: str) -> str:
+    return re.sub(r"[^A-Za-z]", "", word).lower()
+
+
+def _cost(form: str) -> float:
+    word = _letters(form)
+    return 0.0 if word in COMMON else cost_a_letter(f" {word} ")
 
 
 def _leet_span(text: str, group: list[tuple[re.Match[str], str, bool]]) -> Iterator[Span]:
     with_letters = [folded for _, folded, has_letters in group if has_letters]
-    words = {re.sub("[^a-z]", "", folded.lower()) for folded in with_letters}
+    words = {_letters(folded) for folded in with_letters}
     if len(words) < 2:
         return
     common = words & COMMON
