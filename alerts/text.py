@@ -59,6 +59,15 @@ def top_message(data: Mapping[str, Any]) -> str:
     return title(coordinates(top)) if top else ""
 
 
+def decided_by(message: Mapping[str, Any]) -> str:
+    """How the message was read and which of its turns decided, where that is known; turns are counted from 1 here."""
+    found = [f"read as {title(message['reading'])}"] if message.get("reading") else []
+    if message.get("turn") is not None:
+        said = {"True": ", which is new", "False": ", which came before"}.get(str(message.get("turn_new")), "")
+        found.append(f"turn {int(message['turn']) + 1}{said}")
+    return f" ({'; '.join(found)})" if found else ""
+
+
 def coordinates(message: Mapping[str, Any]) -> str:
     """The coordinates of a message that an alert refers to, as one string; `sub` is left out where it is 0."""
     sub = f".{message['sub']}" if message.get("sub") else ""
@@ -81,7 +90,7 @@ def lines(data: Mapping[str, Any]) -> list[str]:
     if left_out:
         facts.append(f"and {left_out} more")
     if top_message(data):
-        facts.append(f"top message {top_message(data)}")
+        facts.append(f"top message {top_message(data)}{decided_by(data['top_message'])}")
     facts += [f"{name} {url}" for name, url in data.get("links", {}).items()]
     facts.append(f"alert {data['alert_id']}")
     return facts

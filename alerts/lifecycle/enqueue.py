@@ -9,16 +9,17 @@ body holds ids, scores and names, no prompt text: `type` (the event), `timestamp
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, desc, func, select
+from sqlalchemy import Connection, Row, desc, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.lifecycle.states import EventName
+from alerts.rules.flagged import evidence
 from storage.coordinates import Coordinates
-from storage.schema import alert_messages, outbox
+from storage.schema import alert_messages, alerts, outbox, scores
 
 _TOP = 5
 
@@ -87,22 +88,39 @@ def event_after_silence(connection: Connection, alert_id: uuid.UUID) -> EventNam
 
 
 def top_messages(connection: Connection, alert_id: uuid.UUID, limit: int) -> list[dict[str, Any]]:
-    """An alert's messages with the highest scores: coordinates, ids and scores."""
+    """An alert's messages with the highest scores: coordinates, ids and scores, and what decided those."""
+    c, told = alert_messages.c, scores.c
+    same = [told[name] == c[name] for name in ("source", "partition", "offset", "sub", "day")]
+    decided = (
+        select(told.reading, told.top_turn, told.turn_new)
+        .where(*same, told.probe == alerts.c.probe)
+        .order_by(told.created_at.desc())
+        .limit(1)
+        .lateral("decided")
+    )
     query = (
-        select(alert_messages)
-        .where(alert_messages.c.alert_id == alert_id)
-        .order_by(desc(alert_messages.c.score), alert_messages.c.source, alert_messages.c.partition)
-        .order_by(alert_messages.c.offset, alert_messages.c.sub)
+        select(alert_messages, decided.c.reading, decided.c.top_turn, decided.c.turn_new)
+        .select_from(alert_messages.join(alerts, alerts.c.id == c.alert_id).outerjoin(decided, true()))
+        .where(c.alert_id == alert_id)
+        .order_by(desc(c.score), c.source, c.partition, c.offset, c.sub)
         .limit(limit)
     )
     return [
-        message_reference(Coordinates(r.source, r.partition, r.offset, r.sub), r.message_id, r.score)
+        message_reference(
+            Coordinates(r.source, r.partition, r.offset, r.sub),
+            r.message_id,
+            r.score,
+            evidence(r.reading, r.top_turn, r.turn_new),
+        )
         for r in connection.execute(query)
     ]
 
 
-def message_reference(at: Coordinates, message_id: str | None, score: float) -> dict[str, Any]:
-    """A message as alerts refer to it: its coordinates (`sub` only where it is not 0), its id and its score."""
+def message_reference(
+    at: Coordinates, message_id: str | None, score: float, evidence: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A message as alerts refer to it: its coordinates (`sub` only where it is not 0), its id, the value that the rule
+    measures, and what decided it (`reading`, `turn` from 0, `turn_new`) where that is known."""
     sub = {"sub": at.sub} if at.sub else {}
     place = {"source": at.source, "partition": at.partition, "offset": at.offset, **sub}
-    return place | {"id": message_id, "score": round(score, 6)}
+    return {**place, "id": message_id, "score": round(score, 6), **(evidence or {})}

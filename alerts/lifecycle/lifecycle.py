@@ -15,7 +15,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, desc, func, select, text, update
@@ -62,7 +62,8 @@ class Repeats:
 @dataclass(frozen=True)
 class Breach:
     """A rule's condition is true for one dedup key: its severity, its value in `units`, its labels and new messages
-    (columns of `alert_messages` without the alert's id). With `count` 0 there are only repeats."""
+    (columns of `alert_messages` without the alert's id, and `evidence`: what decided the score). With `count` 0 there
+    are only repeats."""
 
     dedup_key: str
     rule: str
@@ -121,7 +122,7 @@ def record_breaches(connection: Connection, breaches: Sequence[Breach], destinat
         if breach.count or not breach.repeats:
             row, outcome = _record_breach(connection, breach, silences)
             recorded.append((row, outcome, breach.hold))
-            members += [message | {"alert_id": row.id} for message in breach.messages]
+            members += _members(row.id, breach.messages)
         for repeats in sorted(breach.repeats, key=lambda repeats: repeats.alert_id):
             members += _count_repeats(connection, repeats)
     insert_rows(connection, alert_messages, members)
@@ -160,7 +161,12 @@ def _count_repeats(connection: Connection, repeats: Repeats) -> list[dict[str, A
         return []
     changes = _counted(row, len(repeats.messages), repeats)
     connection.execute(update(alerts).where(alerts.c.id == row.id).values(changes))
-    return [message | {"alert_id": row.id} for message in repeats.messages]
+    return _members(row.id, repeats.messages)
+
+
+def _members(alert_id: uuid.UUID, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `alert_messages`; what decided a score is in `scores`."""
+    return [{**{k: v for k, v in each.items() if k != "evidence"}, "alert_id": alert_id} for each in messages]
 
 
 def _counted(row: Row[Any], count: int, new: Breach | Repeats) -> dict[str, Any]:
@@ -288,7 +294,7 @@ def _top(messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _reference(row: dict[str, Any]) -> dict[str, Any]:
     at = Coordinates(row["source"], row["partition"], row["offset"], row["sub"])
-    return message_reference(at, row["message_id"], row["score"])
+    return message_reference(at, row["message_id"], row["score"], row.get("evidence"))
 
 
 def _groups(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[Group]:
@@ -315,38 +321,46 @@ def _breach(
     for i, score in enumerate(group):
         if (key, i) in repeats:
             repeated.setdefault(repeats[key, i], []).append(score)
-    first, top = group[0], _highest(new or group)
+    first, top = group[0], _highest(rule, new or group)
     return Breach(
         dedup_key=key,
         rule=rule.name,
         kind="threshold",
         severity=_severity(rule, new),
-        value=top.score,
-        limit=top.threshold,
-        units="class gaps",
+        value=rule.value_of(top),
+        limit=rule.threshold_of(top),
+        units=rule.units,
         count=len(new),
         probe=first.probe,
         tenant=clean(first.tenant) if "tenant" in rule.per else None,
         model=clean(first.model) if "model" in rule.per else None,
         conversation_id=clean(first.conversation_id) if "conversation" in rule.per else None,
-        messages=_rows(new),
-        repeats=[
-            Repeats(alert_id, _highest(scores).score, _highest(scores).threshold, _rows(scores))
-            for alert_id, scores in repeated.items()
-        ],
+        messages=_rows(rule, new),
+        repeats=[_repeats(rule, alert_id, scores) for alert_id, scores in repeated.items()],
         reopen_within=rule.reopen_within,
         hold=rule.judge_holds if new and all(score.waiting for score in new) else timedelta(),
     )
 
 
-def _highest(scores: Sequence[Flagged]) -> Flagged:
-    return max(scores, key=lambda f: f.score)
+def _repeats(rule: ThresholdRule, alert_id: uuid.UUID, scores: Sequence[Flagged]) -> Repeats:
+    top = _highest(rule, scores)
+    return Repeats(alert_id, rule.value_of(top), rule.threshold_of(top), _rows(rule, scores))
 
 
-def _rows(scores: Sequence[Flagged]) -> list[dict[str, Any]]:
+def _highest(rule: ThresholdRule, scores: Sequence[Flagged]) -> Flagged:
+    return max(scores, key=rule.value_of)
+
+
+def _rows(rule: ThresholdRule, scores: Sequence[Flagged]) -> list[dict[str, Any]]:
+    """Each with the value that the rule measures."""
     today = datetime.now(UTC).date()
-    return [asdict(s.coordinates) | _facts(s, s.day or today) for s in scores]
-
-
-def _facts(score: Flagged, day: date) -> dict[str, Any]:
-    return {"day": day, "message_id": clean(score.message_id), "score": score.score}
+    return [
+        {
+            **asdict(s.coordinates),
+            "day": s.day or today,
+            "message_id": clean(s.message_id),
+            "score": rule.value_of(s),
+            "evidence": s.evidence,
+        }
+        for s in scores
+    ]

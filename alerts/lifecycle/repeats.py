@@ -78,7 +78,7 @@ def find_repeats(connection: Connection, groups: Sequence[Group]) -> dict[tuple[
 
 
 def _no_worse(rule: ThresholdRule, score: Flagged, top: float) -> bool:
-    before = rule.grade(top - score.threshold)
+    before = rule.grade(top - rule.threshold_of(score))
     return max_severity(before, rule.severity_of(score)) == before
 
 

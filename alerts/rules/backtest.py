@@ -119,21 +119,37 @@ def cards_that_scored_last(connection: Connection, since: timedelta) -> Cards:
 
 
 def stored_scores(engine: Engine, rules: Rules, since: timedelta, cards: Cards) -> Iterator[StoredScore]:
-    """Scores that count in the order in which they were stored; unflagged ones only where a rule counts them."""
-    unflagged = any(rule.of is not None for rule in rules.rate)
+    """Scores that count in the order in which they were stored; unflagged ones only where a rule counts them, or
+    measures their turns."""
+    every = any(rule.of is not None for rule in rules.rate)
+    read: list[ColumnElement[bool]] = [true() if every else scores.c.flagged]
+    read += [scores.c[rule.measure] > rule.threshold for rule in rules.threshold if rule.measure != "score"]
     names = ("source", "partition", "offset", "sub", "day")
     same = and_(*(scores.c[n] == messages.c[n] for n in names), messages.c.status.in_(("scored", "truncated")))
     query = (
         select(scores, messages.c.tenant, messages.c.model, messages.c.conversation_id, messages.c.message_id)
         .join_from(scores, messages, same)
-        .where(scores.c.created_at > func.now() - since, true() if unflagged else scores.c.flagged, cards.condition)
+        .where(scores.c.created_at > func.now() - since, or_(*read), cards.condition)
         .order_by(scores.c.created_at, scores.c.source, scores.c.partition, scores.c.offset)
         .order_by(scores.c.sub, scores.c.probe)
     )
     with engine.connect() as connection:
         for r in connection.execution_options(yield_per=2000).execute(query):
             at = Coordinates(r.source, r.partition, r.offset, r.sub)
-            flagged = Flagged(r.probe, r.score, r.threshold, r.tenant, r.model, at, r.message_id, r.conversation_id)
+            flagged = Flagged(
+                r.probe,
+                r.score,
+                r.threshold,
+                r.tenant,
+                r.model,
+                at,
+                r.message_id,
+                r.conversation_id,
+                flagged=r.flagged,
+                trajectory=r.trajectory,
+                path_length=r.path_length,
+                turn_new=r.turn_new,
+            )
             yield StoredScore(r.created_at, flagged, r.flagged, bool(r.shadow))
 
 
@@ -151,7 +167,7 @@ class _Threshold:
     def add(self, at: datetime, batch: Iterable[StoredScore]) -> None:
         groups: dict[tuple[bool, str], list[Flagged]] = {}
         for score in batch:
-            if score.passed and self._rule.matches(score.flagged):
+            if self._rule.matches(score.flagged):
                 key = (score.shadow, self._rule.dedup_key(score.flagged))
                 groups.setdefault(key, []).append(score.flagged)
                 self.result.messages += not score.shadow
@@ -168,7 +184,8 @@ class _Threshold:
             severity: str = SEVERITIES[0]
             for flagged in new:
                 severity = max_severity(severity, self._rule.severity_of(flagged))
-                talk, excess = flagged.conversation, flagged.score - flagged.threshold
+                talk = flagged.conversation
+                excess = self._rule.value_of(flagged) - self._rule.threshold_of(flagged)
                 if talk is not None:
                     alert.conversations[talk] = max(excess, alert.conversations.get(talk, excess))
             record_breach(self.result, key, alert, severity, at, self._rule.reopen_within)

@@ -1,9 +1,11 @@
 """The model of a rule: from scores, rates and the monitor's own state to an alert's dedup key and severity.
 
-Contract: three kinds. A threshold rule is evaluated on each flagged score, in the worker's own transaction. A rate rule
+Contract: three kinds. A threshold rule is evaluated on each flagged score, or on what the turns of a conversation say
+together where its `measure` is one of those, in the worker's own transaction. A rate rule
 counts flagged messages of one tenant, model or conversation in a window; a monitor rule measures awry itself; both are
 evaluated by `alerts.evaluator` from the tables. Each rule has one live alert for each dedup key, which is readable on
-purpose: it is what a pager shows. Scores are in class gaps, and rules never see one that its probe did not flag.
+purpose: it is what a pager shows. Scores are in class gaps; a score that its probe did not flag is seen only by rules
+on another measure, whose `threshold` is their own.
 
 A rule is in breach while its value is above `limit`, and clear again at or under `clear_limit`; in between it stays as
 it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, are that one and three on the monitor.
@@ -11,8 +13,7 @@ it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -27,9 +28,12 @@ from pydantic import (
 
 from alerts.rules.checks import LIMITS, UNITS, WINDOWS, Check
 from alerts.rules.durations import parse_duration
+from alerts.rules.flagged import UNITS as MEASURED_IN
+from alerts.rules.flagged import Conversation as Conversation
+from alerts.rules.flagged import Flagged as Flagged
+from alerts.rules.flagged import Measure
 from alerts.rules.keys import dedup_key
 from alerts.rules.patterns import ANY, matches
-from storage.coordinates import Coordinates, clean
 
 Severity = Literal["warning", "error", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -40,31 +44,6 @@ Count = Literal["messages", "conversations"]
 _LONGEST_WINDOW = timedelta(days=28)
 # A notification is held no longer for a judge: delivery takes what is due later for the sign of a clock set back.
 MAX_HOLD = timedelta(seconds=25)
-
-# (tenant, conversation id).
-Conversation = tuple[str | None, str]
-
-
-@dataclass(frozen=True)
-class Flagged:
-    """A score above its threshold, and the labels of its message."""
-
-    probe: str
-    score: float
-    threshold: float
-    tenant: str | None
-    model: str | None
-    coordinates: Coordinates
-    message_id: str | None
-    conversation_id: str | None = None
-    day: date | None = None
-    # A judge is asked about it, and has not answered.
-    waiting: bool = False
-
-    @property
-    def conversation(self) -> Conversation | None:
-        """The conversation that the message belongs to, as the tables have it."""
-        return (clean(self.tenant), clean(self.conversation_id)) if self.conversation_id else None
 
 
 def _bands(written: object) -> object:
@@ -135,13 +114,18 @@ class _Rule(BaseModel):
 
 
 class ThresholdRule(_Rule):
-    """On single messages: `above` and the bands are class gaps over the probe's own threshold."""
+    """On single messages: `above` and the bands are class gaps over the probe's own threshold, or over the rule's
+    `threshold` where it measures something else than the score."""
 
     name: str = Field("threshold", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
     probe: Patterns = (ANY,)
     tenant: Patterns = (ANY,)
     model: Patterns = (ANY,)
     per: Parts = ("tenant", "model")
+    measure: Measure = "score"
+    threshold: float | None = None
+    # A message whose turn with the highest value is history, which came before, is passed over.
+    new_turns_only: bool = False
     above: float = Field(0.0, ge=0)
     severity: Bands = (("warning", 0.0), ("error", 0.5), ("critical", 1.0))
     # Resolved automatically after so long without a message.
@@ -152,6 +136,16 @@ class ThresholdRule(_Rule):
     # An alert all of whose messages a judge called harmless is resolved; its first notification may wait for that.
     judge_resolves: bool = False
     judge_holds: Duration = timedelta()
+
+    @model_validator(mode="after")
+    def _has_the_threshold_of_its_measure(self) -> ThresholdRule:
+        if self.measure == "score" and self.threshold is not None:
+            raise ValueError("threshold: the score has its probe's; write above, or choose another measure")
+        if self.measure != "score" and self.threshold is None:
+            raise ValueError(f"threshold: is missing; measure {self.measure} needs one, in class gaps")
+        if self.measure != "score" and self.judge_resolves:
+            raise ValueError(f"judge_resolves: a judge is asked about scores; measure is {self.measure}")
+        return self
 
     @model_validator(mode="after")
     def _holds_what_may_be_resolved(self) -> ThresholdRule:
@@ -165,15 +159,32 @@ class ThresholdRule(_Rule):
     def limit(self) -> float:
         return self.above
 
+    @property
+    def units(self) -> str:
+        return MEASURED_IN[self.measure]
+
+    def value_of(self, flagged: Flagged) -> float:
+        """What the rule measures of a score that it applies to."""
+        value = flagged.value(self.measure)
+        return flagged.score if value is None else value
+
+    def threshold_of(self, flagged: Flagged) -> float:
+        """What that value is compared with."""
+        return flagged.threshold if self.threshold is None else self.threshold
+
     def matches(self, flagged: Flagged) -> bool:
         """Whether the rule applies to this score."""
-        # The default must not depend on rounding: a flagged score is above 0.
-        high = self.above == 0 or flagged.score - flagged.threshold > self.above
+        value = flagged.value(self.measure)
+        if value is None or (self.new_turns_only and flagged.turn_new is False):
+            return False
+        # Of a score its own flag decides: the default must not depend on rounding, and a judge may have raised it.
+        passed = flagged.flagged if self.measure == "score" else value > self.threshold_of(flagged)
+        high = passed and (self.above == 0 or value - self.threshold_of(flagged) > self.above)
         names = ((self.probe, flagged.probe), (self.tenant, flagged.tenant), (self.model, flagged.model))
         return high and all(matches(patterns, name) for patterns, name in names)
 
     def severity_of(self, flagged: Flagged) -> Severity:
-        return self.grade(flagged.score - flagged.threshold)
+        return self.grade(self.value_of(flagged) - self.threshold_of(flagged))
 
     def dedup_key(self, flagged: Flagged) -> str:
         """Of the alert that this score opens or counts for."""

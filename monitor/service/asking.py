@@ -81,7 +81,8 @@ class Asking:
             mask_secrets=self._mask_secrets,
         )
         return Waiting(
-            replace(labels, waiting=False),
+            # A rule on turns has counted it already, whatever the judge says; those on scores see what it raises.
+            replace(labels, waiting=False, flagged=True, trajectory=None, path_length=None),
             row.probe_digest,
             flagged=row.flagged,
             shadow=row.probe in self._shadow,

@@ -309,7 +309,7 @@ def answer_rows(processed: ProcessedMessage, privacy: Privacy) -> list[AnswerRow
 
 
 def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, day: date) -> Flagged:
-    """What a rule sees of a score above its threshold; `model` is used where the message names none; the row's day."""
+    """What a rule sees of a score; `model` is used where the message names none; the row's day."""
     message = processed.parsed if isinstance(processed.parsed, WireMessage) else None
     return Flagged(
         probe=score.probe,
@@ -322,4 +322,10 @@ def flagged_score(processed: ProcessedMessage, score: ScoreRow, model: str, day:
         conversation_id=message.conversation_id if message else None,
         day=day,
         waiting=score.judge == "waiting",
+        flagged=score.flagged,
+        trajectory=score.trajectory,
+        path_length=score.path_length,
+        reading=score.reading,
+        turn=score.top_turn,
+        turn_new=score.turn_new,
     )

@@ -12,9 +12,16 @@ from monitor.stream.sinks import Line
 
 
 def verdict_line(processed: ProcessedMessage) -> Line:
-    """Ids, scores and the decision: `flag`, `pass`, `partial` (not read whole), or `unscored` (fail open)."""
+    """Ids, scores and the decision: `flag`, `pass`, `partial` (not read whole), or `unscored` (fail open); by probe,
+    what decided its score, and what its turns say together; the share of the text that is unreadable, if not 0."""
     partial = {"partial": list(processed.partial)} if processed.partial else {}
-    value = {"status": processed.status, "decision": processed.decision, **partial, **_scores(processed)}
+    value = {
+        "status": processed.status,
+        "decision": processed.decision,
+        **partial,
+        **_scores(processed),
+        **_decided(processed),
+    }
     return _line(processed, value)
 
 
@@ -71,6 +78,22 @@ def _line(processed: ProcessedMessage, value: dict[str, object], headers: Sequen
 
 def _scores(processed: ProcessedMessage) -> dict[str, object]:
     return {"scores": {s.probe.name: round(s.score, 6) for s in processed.scores}}
+
+
+def _decided(processed: ProcessedMessage) -> dict[str, object]:
+    """Only what there is: a plain message of one turn has none of it."""
+    found: dict[str, dict[str, object]] = {}
+    for each in processed.scores:
+        path = each.trajectory
+        named: dict[str, object] = {"reading": each.reading}
+        if path is not None:
+            named |= {"turn": path.top_turn, "turn_new": path.turn_new}
+            named |= {"trajectory": round(path.level, 6), "path_length": round(path.path_length, 6)}
+        for name, value in named.items():
+            if value is not None:
+                found.setdefault(name, {})[each.probe.name] = value
+    unreadable = processed.outcome.unreadable if processed.outcome is not None else None
+    return {**found, **({"unreadable": round(unreadable, 4)} if unreadable else {})}
 
 
 def _error_class(processed: ProcessedMessage) -> str:

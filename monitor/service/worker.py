@@ -289,14 +289,18 @@ class Worker:
             # Where a broker is away for longer than a transaction may be idle, all of this is done again.
             self._write_outputs(final)
             by_coordinates = {each.at: each for each in final}
+            of_turns = [rule for rule in self._policy.rules if rule.measure != "score"]
             # A message that is known keeps its first day, and alerts refer to it by that.
             days = {Coordinates(*key, sub): each.day for key, found in placed.known.items() for sub, each in found}
             telling = [
                 (each, score, flagged_score(each, score, self._policy.model, days.get(score.at) or day_of(each, now)))
                 for score in written.scores
-                if (score.flagged or score.judge) and (each := by_coordinates[score.at])
+                if (score.flagged or score.judge or (of_turns and score.trajectory is not None))
+                and (each := by_coordinates[score.at])
             ]
-            flagged = [labels for _, score, labels in telling if score.flagged]
+            flagged = [
+                labels for _, score, labels in telling if score.flagged or any(r.matches(labels) for r in of_turns)
+            ]
             live = [f for f in flagged if f.probe not in self._policy.shadow]
             opened = record_flagged(connection, live, self._policy.destinations, self._policy.rules)
             return final, flagged, opened, [one for one in telling if one[1].judge]
@@ -322,7 +326,8 @@ class Worker:
             count_message(each)
         if self._outputs.verdicts:
             metrics.VERDICTS.inc(len(batch))
-        for score_above in flagged:
+        above = [score for score in flagged if score.flagged]
+        for score_above in above:
             mode = "shadow" if score_above.probe in self._policy.shadow else "live"
             metrics.FLAGGED.labels(score_above.probe, mode).inc()
         for probe, severity in would_alert(flagged, self._policy.rules, self._policy.shadow):
@@ -330,7 +335,7 @@ class Worker:
         for alert in opened:
             result = "suppressed" if alert.suppressed else "alerted"
             metrics.ALERTS.labels(alert.probe, alert.severity, result).inc()
-        self.tally.flagged += len({f.coordinates for f in flagged})
+        self.tally.flagged += len({f.coordinates for f in above})
         self.tally.alerts += sum(o.event == "alert.opened" and not o.suppressed for o in opened)
 
 
