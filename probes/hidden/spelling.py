@@ -94,7 +94,7 @@ def _set_apart(match: re.Match[str]) -> str:
     run = match[0]
     parts = re.split(r"[^A-Za-z']+", run) if not run.isalpha() else _HUMP.findall(run)
     if len(parts) < _FEWEST_WORDS:
-        parts = split_words(run) if run.isalpha() else []
+        parts = split_words(run) if run.isalpha() and cost_a_letter(run) <= _ENGLISH else []
     common = {part.lower() for part in parts if len(part) > 1} & COMMON
     shared = sum(len(part) for part in parts if part.lower() in COMMON) / len(run)
     text = " ".join(parts)
@@ -106,16 +106,18 @@ def split_words(letters: str) -> list[str]:
     if len(letters) > _MOST_LETTERS:
         return [letters]
     found = classes(letters)
-    inner = np.concatenate(([0.0], np.cumsum(COST[found[:-1], found[1:]], dtype=np.float64)))
+    # As lists: single numbers out of an array are slow.
+    inner = np.concatenate(([0.0], np.cumsum(COST[found[:-1], found[1:]], dtype=np.float64))).tolist()
+    first, last = COST[26, found].tolist(), COST[found, 26].tolist()
     lower = letters.lower()
     best = [0.0] + [float("inf")] * len(letters)
     back = [0] * (len(letters) + 1)
     for stop in range(1, len(letters) + 1):
+        end = inner[stop - 1] + last[stop - 1]
         for start in range(max(0, stop - _LONGEST_WORD), stop):
-            word = lower[start:stop]
-            cost = best[start] + COST[26, found[start]] + inner[stop - 1] - inner[start] + COST[found[stop - 1], 26]
-            if word in COMMON:
-                cost -= 1.2 * len(word) + 1.0
+            cost = best[start] + first[start] - inner[start] + end
+            if lower[start:stop] in COMMON:
+                cost -= 1.2 * (stop - start) + 1.0
             else:
                 cost += 1.5 if stop - start > 1 else _LONE_LETTER
             if cost < best[stop]:
