@@ -31,6 +31,9 @@ class MessageScore(BaseModel):
     sub: int = Field(0, description=_SUB)
     id: str | None = Field(None, description="the `id` of the message as it was sent")
     score: float
+    reading: str | None = Field(None, description="how it was read where that decided the score; null: as it is")
+    turn: int | None = Field(None, description="the turn with the highest value, from 0")
+    turn_new: bool | None = Field(None, description="whether that turn is new in this message")
 
 
 class Alert(BaseModel):
@@ -165,6 +168,12 @@ class ProbeScore(BaseModel):
     score: float
     threshold: float
     flagged: bool
+    reading: str | None = Field(description="how it was read where that decided the score; null: as it is")
+    turn_scores: list[float | None] | None = Field(description="the highest value of each turn, from turn 0")
+    top_turn: int | None = Field(description="the turn with the highest of them")
+    turn_new: bool | None = Field(description="whether that turn is new in this message")
+    trajectory: float | None = Field(description="the running maximum over the turns, with decay")
+    path_length: float | None = Field(description="the sum of the changes from turn to turn")
 
 
 class WindowScore(BaseModel):
@@ -217,6 +226,8 @@ class Message(BaseModel):
     special_tokens: int = Field(description="control tokens of the model in the content")
     partial: str | None = Field(description="why it was not read whole: `length`, `media` or `length,media`")
     windows: int | None = Field(description="in how many windows it was read, where it was too long")
+    unreadable: float | None = Field(description="share of the text that the tokenizer can make no sense of")
+    second_tokens: int | None = Field(description="tokens of its second readings")
     conflicts: int = Field(description="other payloads received at these coordinates; none of them was scored")
     scores: list[ProbeScore]
     window_scores: list[WindowScore]

@@ -124,6 +124,10 @@ def reading(message: Mapping[str, Any]) -> list[Fact]:
     if message["partial"]:
         reasons = ", ".join(_PARTIAL.get(reason, printable(reason)) for reason in message["partial"].split(","))
         facts.append(Fact("Read", f"not whole: {reasons}", "partial"))
+    if message.get("unreadable"):
+        facts.append(Fact("Unreadable", f"{percent(message['unreadable'])} of the text"))
+    if message.get("second_tokens"):
+        facts.append(Fact("Second readings", f"{message['second_tokens']} tokens"))
     if message["windows"]:
         facts.append(Fact("Windows", str(message["windows"])))
     if message["trace_id"]:

@@ -70,7 +70,9 @@ def test_a_message(engine: Engine, read: Client) -> None:
     found = answer.json()
     assert {name: found[name] for name in names} == names
     assert (found["status"], found["tokens"], found["conflicts"], found["day"]) == ("scored", 12, 0, day.isoformat())
-    first, second = ({"digest": digest_of(probe)} for probe in ("drift", "other"))
+    of_turns = ("reading", "turn_scores", "top_turn", "turn_new", "trajectory", "path_length")
+    none = dict.fromkeys(of_turns)
+    first, second = ({"digest": digest_of(probe), **none} for probe in ("drift", "other"))
     assert found["scores"] == [
         {"probe": "drift", "version": 1, **first, "score": 0.9, "threshold": 0.5, "flagged": True},
         {"probe": "other", "version": 1, **second, "score": 0.1, "threshold": 0.5, "flagged": False},

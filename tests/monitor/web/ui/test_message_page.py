@@ -326,3 +326,23 @@ def test_alerts_link_to_a_message_of_a_record(engine: Engine, browser: TestClien
         connection.execute(text("UPDATE alerts SET top_message = top_message - 'id' - 'sub'"))
     for path in ("/", "/alerts"):
         assert 'href="/messages/a%2Fb/0/2"' in browser.get(path).text
+
+
+def test_what_decided_a_score(engine: Engine, browser: TestClient) -> None:
+    """Turns are counted from 1 on the page; one without a value is left out."""
+    row = score(
+        7,
+        0.9,
+        reading="base64",
+        turn_scores=(0.1, None, 0.9),
+        top_turn=2,
+        turn_new=False,
+        trajectory=0.8,
+        path_length=0.75,
+    )
+    write(engine, BatchRows([kept(None, unreadable=0.25, second_tokens=40)], [row]))
+    said = words(browser.get("/messages/topic/0/7").text)
+    assert "drift: read as base64; trajectory 0.800, path 0.750" in said
+    assert "1 0.100 3 0.900 ◆ highest, history, came before" in said
+    assert "Second readings 40 tokens" in said
+    assert "Unreadable 25" in said
