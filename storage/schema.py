@@ -53,6 +53,9 @@ metadata = MetaData(
     }
 )
 
+# The share of a text from which a message is called unreadable, as `probes.hidden` measured it; and such messages.
+UNREADABLE_FROM = 0.3
+UNREADABLE = f"unreadable >= {UNREADABLE_FROM}"
 STATUSES = ("scored", "truncated", "skipped", "invalid", "failed")
 # What a judge, a language model that is asked where a score is uncertain, says of it; NULL: it was not to be asked.
 JUDGE = ("waiting", "harmful", "harmless", "failed", "not asked")
@@ -133,6 +136,7 @@ messages = Table(
         postgresql_where=text("status IN ('skipped', 'invalid', 'failed')"),
     ),
     Index("ix_messages_partial", "ingested_at", postgresql_where=text("partial IS NOT NULL")),
+    Index("ix_messages_unreadable", "ingested_at", postgresql_where=text(UNREADABLE)),
     postgresql_partition_by="RANGE (day)",
 )
 

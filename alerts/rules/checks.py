@@ -16,6 +16,7 @@ Check = Literal[
     "dead_letters",
     "fail_open",
     "partial",
+    "unreadable",
     "score_drift",
     "tail_drift",
     "probe_stale",
@@ -30,6 +31,7 @@ UNITS: dict[Check, str] = {
     "dead_letters": "messages",
     "fail_open": "messages",
     "partial": "messages",
+    "unreadable": "messages",
     "score_drift": "PSI",
     # Traffic without drift comes so far once in so many years.
     "tail_drift": "years without drift",
@@ -41,6 +43,7 @@ LIMITS: dict[Check, float] = {
     "dead_letters": 0.0,
     "fail_open": 0.0,
     "partial": 0.0,
+    "unreadable": 0.0,
     "score_drift": 0.25,
     "tail_drift": 1.0,
     "probe_stale": 180.0,

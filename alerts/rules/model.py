@@ -8,7 +8,7 @@ purpose: it is what a pager shows. Scores are in class gaps; a score that its pr
 on another measure, whose `threshold` is their own.
 
 A rule is in breach while its value is above `limit`, and clear again at or under `clear_limit`; in between it stays as
-it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, are that one and three on the monitor.
+it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, are that one and four on the monitor.
 """
 
 from __future__ import annotations
@@ -314,10 +314,11 @@ class Rules(BaseModel):
 
 
 def built_in(error_from: float, critical_from: float) -> Rules:
-    """The rules without a rules file: on scores, on messages without one, on messages that were not read whole, and on
-    probes whose scores are not what their calibration promises."""
+    """The rules without a rules file: on scores, on messages without one, on messages that were not read whole or could
+    not be made sense of, and on probes whose scores are not what their calibration promises."""
     bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
-    return Rules.model_validate({"threshold": [{"severity": bands}], "monitor": [_UNSCORED, _PARTIAL, _TAIL_DRIFT]})
+    monitor = [_UNSCORED, _PARTIAL, _UNREADABLE, _TAIL_DRIFT]
+    return Rules.model_validate({"threshold": [{"severity": bands}], "monitor": monitor})
 
 
 # A few messages that cannot be read are everyday; somebody who hides, or a broken producer, makes more of them.
@@ -340,6 +341,17 @@ _PARTIAL = {
     "severity": "warning",
     "clear_at": 5,
     "clear_for": "24h",
+}
+# Nearly no everyday message is called so; somebody who tries encodings makes a few dozen.
+_UNREADABLE = {
+    "name": "unreadable",
+    "check": "unreadable",
+    "above": 20,
+    "window": "1h",
+    "severity": "warning",
+    "clear_at": 5,
+    "clear_for": "6h",
+    "reopen_within": "24h",
 }
 # One false alarm a year: it is for whoever looks after the probe, in the morning.
 _TAIL_DRIFT = {"name": "tail-drift", "check": "tail_drift", "severity": "warning", "clear_at": 0.1, "clear_for": "6h"}

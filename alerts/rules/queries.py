@@ -45,7 +45,7 @@ from alerts.rules.keys import dedup_key
 from alerts.rules.model import MonitorRule, RateRule
 from alerts.rules.patterns import matches, matching
 from alerts.rules.tails import measure_tails
-from storage.schema import alert_messages, alerts, messages, probes, rule_states, scores, workers
+from storage.schema import UNREADABLE, alert_messages, alerts, messages, probes, rule_states, scores, workers
 
 # Messages that one evaluation adds to an alert, and scores that drift is measured on.
 _MAX_MESSAGES, _MAX_SCORES = 5000, 20_000
@@ -202,6 +202,7 @@ _COUNTED: dict[str, tuple[ColumnElement[bool] | TextClause, ...]] = {
     "dead_letters": (_UNSCORED, messages.c.status != "skipped"),
     "fail_open": (_UNSCORED,),
     "partial": (messages.c.partial.is_not(None),),
+    "unreadable": (text(UNREADABLE),),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitor.service.batch_rows import ProcessedMessage
 from monitor.service.output_lines import is_dead_letter
 from monitor.telemetry import metrics
+from probes.hidden import UNREADABLE
 
 
 def count_message(message: ProcessedMessage) -> None:
@@ -21,6 +22,8 @@ def count_message(message: ProcessedMessage) -> None:
     for why in message.partial:
         metrics.PARTIAL.labels(why).inc()
     outcome = message.outcome
+    if outcome is not None and (outcome.unreadable or 0.0) >= UNREADABLE:
+        metrics.UNREADABLE.inc()
     if outcome is not None and outcome.rendered == "adapted":
         metrics.ADAPTED.inc()
     if outcome is not None and outcome.special_tokens:

@@ -130,6 +130,12 @@ PARTIAL = _counter(
     "gateway, text beside another that was read, left out by the model's template",
     reason=("length", "media", "duplicate", "cut", "beside", "template"),
 )
+UNREADABLE = _counter(
+    "awry_unreadable_total",
+    "messages",
+    "Messages of whose text 0.3 or more is encoded, disguised or like no language, so that a model that reads it as it "
+    "stands is not told what it says",
+)
 FORMATS = _counter(
     "awry_messages_by_format_total", "messages", "Messages stored, by the format they came in", format=_NAMED
 )
@@ -189,6 +195,19 @@ SCORE_DRIFT = _gauge(
     "awry_score_drift",
     "PSI",
     "How far recent scores are from those of the calibration; of rules that check score_drift",
+    probe=_NAMED,
+)
+TAIL_DRIFT = _gauge(
+    "awry_tail_drift",
+    "years",
+    "How much speaks against the calibration's high quantiles: traffic without drift comes so far once in so many "
+    "years; of all traffic, of rules that check tail_drift",
+    probe=_NAMED,
+)
+PROBE_CALIBRATION_AGE = _gauge(
+    "awry_probe_calibration_age_seconds",
+    "seconds",
+    "Age of the calibration of a loaded probe, from the beginning of its day (UTC)",
     probe=_NAMED,
 )
 RULE_EVALUATIONS = _counter(

@@ -58,6 +58,10 @@ CASES: dict[str, list[tuple[dict[str, str], int, bool]]] = {
         ({PARTIAL.format("length"): "0x10 0+1x15 15x60"}, 60, False),
         ({PARTIAL.format("length"): "0x10 15x60", PARTIAL.format("media"): "0x10 15x60"}, 40, False),
     ],
+    "AwryUnreadable": [
+        ({'awry_unreadable_total{instance="a"}': "0x10 0+1x80"}, 60, True),
+        ({'awry_unreadable_total{instance="a"}': "0x10 0+1x15 15x60"}, 60, False),
+    ],
     "AwryAlertsUndelivered": [
         ({DEAD.format("send"): "3x70 4x50", DEAD.format("serve"): "3x70 4x50"}, 80, True),
         ({DEAD.format("send"): "3x120"}, 80, False),

@@ -60,6 +60,9 @@ def upgrade() -> None:
     _check_locks()
     _digests_of_probes()
     _change("messages", *(f"ADD COLUMN {name} {type_}" for name, type_ in MESSAGE_COLUMNS.items()))
+    # Those that are called unreadable: few, and counted by a rule on the monitor itself.
+    few = sa.text("unreadable >= 0.3")
+    op.create_index("ix_messages_unreadable", "messages", ["ingested_at"], postgresql_where=few)
     for table, (before, after) in KEYS.items():
         more = [f"ADD COLUMN {name} {type_}" for name, type_ in SCORE_COLUMNS.items()] if table == "scores" else []
         if table == "score_rollups":
@@ -107,6 +110,7 @@ def downgrade() -> None:
         if table in SUMS:
             op.execute(f"INSERT INTO {table} ({key}, {', '.join(SUMS[table])}) SELECT * FROM kept")  # noqa: S608
             op.execute("DROP TABLE kept")
+    op.drop_index("ix_messages_unreadable", table_name="messages")
     _change("messages", *(f"DROP COLUMN {name}" for name in MESSAGE_COLUMNS))
     op.execute(
         "DELETE FROM probes AS a USING probes AS b WHERE a.name = b.name AND a.version = b.version "

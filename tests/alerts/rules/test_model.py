@@ -32,15 +32,17 @@ def test_the_built_in_rules_watch_the_monitor_too() -> None:
     assert [(rule.name, rule.check) for rule in found.monitor] == [
         ("unscored", "fail_open"),
         ("partial", "partial"),
+        ("unreadable", "unreadable"),
         ("tail-drift", "tail_drift"),
     ]
-    unscored, partial, tail = found.monitor
+    unscored, partial, unreadable, tail = found.monitor
     # Once a year by chance.
     assert (tail.limit, tail.units, tail.grade(10**6)) == (1, "years without drift", "warning")
     # A flood calls somebody, a few do not; and what comes and goes with the day is not told each morning.
     assert (unscored.grade(21), unscored.grade(1000), partial.grade(10**6)) == ("error", "critical", "warning")
     assert all(0 < rule.clear_limit < rule.limit for rule in found.monitor)
     assert partial.clear_for.total_seconds() >= 86_400
+    assert (unreadable.limit, unreadable.units, unreadable.grade(10**6)) == (20, "messages", "warning")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select, text
 
 from alerts.rules.model import MonitorRule, RateRule, Rules, built_in
 from alerts.rules.queries import measure_drift, measure_rate
-from storage.schema import alert_messages
+from storage.schema import UNREADABLE_FROM, alert_messages
 from tests.support.alerts.alert_rows import all_alerts, all_outbox
 from tests.support.alerts.alert_scenes import (
     BURST,
@@ -187,6 +187,25 @@ def test_messages_that_were_not_read_whole(engine: Engine) -> None:
     (row,) = all_alerts(engine)
     assert (row.dedup_key, row.units, row.tenant) == ("own:partial", "messages", "shop")
     assert look(engine, monitor("partial", "above = 3")).resolved == 1
+
+
+def test_messages_that_cannot_be_made_sense_of(engine: Engine) -> None:
+    scored(engine, 0, 5)
+    for offset, share in enumerate((0.0, 0.29, UNREADABLE_FROM, 0.5, 1.0)):
+        unreadable(engine, share, offset)
+    scored(engine, 10, 1, ago=601)
+    unreadable(engine, 1.0, 10)
+    assert list(look(engine, monitor("unreadable")).values.values()) == [3]
+    (row,) = all_alerts(engine)
+    assert (row.dedup_key, row.units, row.tenant) == ("own:unreadable", "messages", "shop")
+    assert look(engine, monitor("unreadable", "above = 3")).resolved == 1
+
+
+def unreadable(engine: Engine, share: float, offset: int) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text('UPDATE messages SET unreadable = :share WHERE "offset" = :offset'), {"share": share, "offset": offset}
+        )
 
 
 def read_in_part(engine: Engine, why: str, first: int, last: int) -> None:

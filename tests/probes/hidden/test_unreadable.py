@@ -104,3 +104,9 @@ def test_the_built_in_models_tokenizer(state: Path) -> None:
     assert {kind: share for kind, texts in kinds.items() if (share := share_called(texts, tokens)) > FALSE} == {}
     for kind in (*HIDING, *CIPHERS):
         assert share_called([text for _, text in hidden(kind)], tokens) >= WEAK.get(kind, 0.9), kind
+
+
+def test_the_rule_counts_from_the_threshold_that_was_measured() -> None:
+    from storage.schema import UNREADABLE_FROM
+
+    assert UNREADABLE_FROM == UNREADABLE
