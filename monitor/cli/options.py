@@ -173,7 +173,11 @@ Marks = Annotated[bool, Option("--marks/--no-marks", help="annotations for probe
 # Data, judges and fitting.
 MessagesFile = Annotated[Path, Argument(help="JSON lines of messages")]
 DataSet = Annotated[
-    str, Argument(help="everyday, long, code-answers, requests, requests-2, heldout-harmful or heldout-everyday")
+    str,
+    Argument(
+        help="everyday, long, code-answers, requests, requests-2, "
+        "heldout-harmful, heldout-harmful-2 or heldout-everyday"
+    ),
 ]
 Split = Annotated[str, Option(help="of everyday: demo, test, select, scale, calibrate or fit; of long, four of these")]
 LongTokens = Annotated[int, Option("--tokens", help="of long: about how many tokens each message has")]

@@ -106,6 +106,11 @@ def heldout_harmful() -> list[dict[str, str]]:
     return _by_hash_of_text(_rows("heldout_harmful.jsonl"))
 
 
+def heldout_harmful_2() -> list[dict[str, str]]:
+    """Further harmful requests like `heldout_harmful()`, longer ones among them, written without sight of those."""
+    return _by_hash_of_text(_rows("heldout_harmful_2.jsonl"))
+
+
 def heldout_everyday() -> list[dict[str, str]]:
     """Benign messages: `topic` and `text`. Some ask for code; the topics in `HARD_TOPICS` sound worse than they are."""
     return _by_hash_of_text(_rows("heldout_everyday.jsonl"))

@@ -33,8 +33,9 @@ def data(
             for side in ("harmful", "harmless"):
                 line = {"id": f"{row['pair']}-{side}", "prompt": row[side], "label": side == "harmful"}
                 typer.echo(json.dumps(line | {"group": str(row["pair"]), "category": row["category"]}))
-    elif what == "heldout-harmful":
-        for i, row in enumerate(messages.heldout_harmful()):
+    elif what in ("heldout-harmful", "heldout-harmful-2"):
+        first = what == "heldout-harmful"
+        for i, row in enumerate(messages.heldout_harmful() if first else messages.heldout_harmful_2()):
             line = {"id": f"{what}-{i}", "prompt": row["text"], "label": True}
             typer.echo(json.dumps(line | {"category": row["category"]}))
     elif what == "heldout-everyday":
@@ -57,5 +58,6 @@ def data(
             typer.echo(json.dumps(line | {"kind": long_text.kind_of(i)}))
     else:
         splits = (f"everyday {'|'.join(get_args(messages.Split))}", f"long {'|'.join(get_args(long_text.LongSplit))}")
-        known = ", ".join(("requests, requests-2, heldout-harmful, heldout-everyday, code-answers", *splits))
+        sets = ("requests", "requests-2", "heldout-harmful", "heldout-harmful-2", "heldout-everyday", "code-answers")
+        known = ", ".join((*sets, *splits))
         raise SettingsError(f"data: {what} {split} is none of {known}")

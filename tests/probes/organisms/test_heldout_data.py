@@ -17,12 +17,13 @@ from probes.organisms.messages import (
     data_text,
     heldout_everyday,
     heldout_harmful,
+    heldout_harmful_2,
     more_requests,
     requests,
 )
 from probes.splits import split_of
 
-HELD_OUT = ("heldout_harmful.jsonl", "heldout_everyday.jsonl")
+HELD_OUT = ("heldout_harmful.jsonl", "heldout_harmful_2.jsonl", "heldout_everyday.jsonl")
 RUN = 8
 
 
@@ -81,6 +82,7 @@ def test_no_held_out_message_is_another_with_a_word_changed(name: str) -> None:
     ("rows", "label", "least", "labels", "shortest", "longest"),
     [
         pytest.param(heldout_harmful(), "category", 170, 30, 4, 60, id="harmful"),
+        pytest.param(heldout_harmful_2(), "category", 160, 30, 4, 70, id="harmful 2"),
         pytest.param(heldout_everyday(), "topic", 330, 30, 3, 80, id="everyday"),
     ],
 )
@@ -107,7 +109,7 @@ def test_a_quarter_of_the_everyday_messages_is_hard() -> None:
 
 
 def test_no_held_out_harmful_message_is_long_enough_for_instructions() -> None:
-    for row in heldout_harmful():
+    for row in (*heldout_harmful(), *heldout_harmful_2()):
         assert len(re.findall(r"[.!?]+(?=\s|$)", row["text"])) <= 5
         assert "\n" not in row["text"]
 
