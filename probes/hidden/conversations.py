@@ -4,7 +4,8 @@ Contract: `second_readings(turns, budget, response)` gives at most `Budget.readi
 one that is normalised, if its words change by that, and one for each kind of encoding in it, with what was decoded in
 the place of the encoded text. Turns that hold nothing hidden are the same objects as before. Ordinary text has no
 second reading, and costs microseconds. `look(turns, budget, response, tokens)` gives these and the highest share of one
-of its texts that is unreadable (`probes.hidden.unreadable`).
+of its new texts that is unreadable (`probes.hidden.unreadable`). New are the turns after the last reply, and the
+response, so that the history that comes with every message is not counted again.
 
 Read are the text of turns (a string, or the text of parts) and the response; names and arguments of tool calls are not.
 The last texts are looked at first: they are the new ones, and the budget is theirs.
@@ -38,8 +39,9 @@ class SecondReading:
 
 @dataclass(frozen=True)
 class _Text:
-    """A text: what of it was not looked at, and what was found in the rest."""
+    """A text: its turn (the response's is one more), what of it was not looked at, and what was found in the rest."""
 
+    turn: int
     head: str
     end: Looked
 
@@ -50,7 +52,7 @@ class _Text:
 
 @dataclass(frozen=True)
 class Hidden:
-    """What is hidden in a conversation; `unreadable` is the highest share of one of its texts."""
+    """What is hidden in a conversation; `unreadable` is the highest share of one of its new texts."""
 
     readings: tuple[SecondReading, ...]
     unreadable: float
@@ -71,16 +73,18 @@ def look(
 ) -> Hidden:
     """The further readings, and how much of the conversation is unreadable."""
     found = _looked(turns, budget, response)
-    shares = [share(each.end, tokens) for each in found if len(each.end.text) >= _FEWEST]
+    first = _first_new(turns)
+    shares = [share(each.end, tokens) for each in found if each.turn >= first and len(each.end.text) >= _FEWEST]
     return Hidden(tuple(_readings(turns, response, found, budget)), max(shares, default=0.0))
 
 
 def _looked(turns: Sequence[Turn], budget: Budget, response: str | None) -> list[_Text]:
     """What is in each text, in the texts' order."""
-    texts = [*(text for turn in turns for text in _texts(turn)), *([response] if response else [])]
+    texts = [(i, text) for i, turn in enumerate(turns) for text in _texts(turn)]
+    texts += [(len(turns), response)] if response else []
     found = []
     left = budget
-    for text in reversed(texts):
+    for turn, text in reversed(texts):
         # The end of a text that is longer than what is left to look at.
         head, end = _cut(text, left.looked)
         plain = changed(end) if end else None
@@ -92,8 +96,14 @@ def _looked(turns: Sequence[Turn], budget: Budget, response: str | None) -> list
             characters=left.characters - sum(len(payload.text) for payload in here),
             looked=left.looked - len(end),
         )
-        found.append(_Text(head, Looked(end, plain, here)))
+        found.append(_Text(turn, head, Looked(end, plain, here)))
     return found[::-1]
+
+
+def _first_new(turns: Sequence[Turn]) -> int:
+    """The first turn after the last reply; a reply that ends the conversation is new itself."""
+    replies = [i for i, turn in enumerate(turns[:-1]) if turn.get("role") == "assistant"]
+    return replies[-1] + 1 if replies else 0
 
 
 def _cut(text: str, looked: int) -> tuple[str, str]:

@@ -72,7 +72,7 @@ def _spans(text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Span]:
     rest = _blanked(text, taken)
     if spelt.morse_gate(rest):
         yield from spelt.morse_runs(rest)
-    if spelt.leet_gate(rest):
+    if (shape.digits or "@" in rest or "$" in rest or "!" in rest) and spelt.leet_gate(rest):
         yield from spelt.leet_runs(rest)
     yield from ciphers.exchanges(rest)
 

@@ -44,7 +44,6 @@ _EVIDENCE = 14.0
 _BESIDE = -0.6
 _MOST_STRETCHES = 4
 _WORD = re.compile(r"[^\W_]+")
-_SOLID = re.compile(r"\S")
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,19 @@ def share(found: Looked, tokens: Tokens | None = None) -> float:
     """The share of a text that cannot be made sense of as it stands."""
     base = found.text if found.plain is None else found.plain
     rest = _without(base, found.payloads)
-    decoded = sum(len(_SOLID.findall(payload.text)) for payload in found.payloads)
     unseen = _unseen(found.text)
-    hidden = decoded + unseen
-    total = len(_SOLID.findall(rest if found.plain is not None or not unseen else visible(rest))) + hidden
+    apart = sum(_solid(payload.text) for payload in found.payloads) + unseen
+    hidden = apart + _letters_of_no_language(rest, tokens)
     if found.plain is not None:
         hidden += _new_letters(found.text, rest)
-    hidden += _letters_of_no_language(rest, tokens)
-    return min(1.0, hidden / total) if total else 0.0
+    if not hidden:
+        return 0.0
+    return min(1.0, hidden / (_solid(rest if found.plain is not None or not unseen else visible(rest)) + apart))
+
+
+def _solid(text: str) -> int:
+    """Characters that are no white space."""
+    return sum(map(len, text.split()))
 
 
 def _without(text: str, payloads: Sequence[Payload]) -> str:

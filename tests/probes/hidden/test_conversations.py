@@ -107,4 +107,8 @@ def test_the_most_unreadable_text_counts() -> None:
     assert look(plain).unreadable == 0
     assert look([*plain, user(text)]).unreadable > 0.9
     assert look(plain, response=text).unreadable > 0.9
+    reply = {"role": "assistant", "content": "I will not."}
+    assert look([user(text), reply]).unreadable > 0.9
+    assert look([user(text), reply, *plain]).unreadable == 0, "told with the message that brought it"
+    assert look([user("Hi."), reply, user(text), {**reply, "content": "A reply in plain words."}]).unreadable > 0.9
     assert look([user("\u200b")]).unreadable == 0, "too short to say anything"
