@@ -26,6 +26,7 @@ from alerts.destinations import Destination
 from alerts.links import check_template
 from monitor.errors import SettingsError
 from monitor.judge_settings import JudgeSettings
+from monitor.stale_settings import StaleSettings
 
 CONFIG_VARIABLE = "AWRY_CONFIG"
 
@@ -39,7 +40,7 @@ def default_state_dir() -> Path:
     return Path(platformdirs.user_state_dir("awry"))
 
 
-class Settings(JudgeSettings):
+class Settings(StaleSettings, JudgeSettings):
     """All settings of the worker and the outbox loop."""
 
     model_config = SettingsConfigDict(env_prefix="AWRY_", extra="forbid", frozen=True)
@@ -333,8 +334,9 @@ def _explain(error: Any) -> str:
 def reference() -> list[tuple[str, str, str, str]]:
     """(name, environment variable, default, description) of every setting."""
     rows = []
-    # Those of the judge come last.
-    fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in JudgeSettings.model_fields)
+    # Those of the modules of their own come last.
+    inherited = {*StaleSettings.model_fields, *JudgeSettings.model_fields}
+    fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in inherited)
     for name, field in fields:
         if name == "state_dir":
             default = "the user's state folder"

@@ -10,14 +10,32 @@ for split in fit select calibrate test; do
 done
 awry data requests > "$work/requests.jsonl"
 
-# Harmful request, on the plain model: matched pairs, and 80 everyday messages so that ordinary talk is aligned too.
-# (Matched pairs alone: a direction on which everyday messages score higher than harmless requests do.)
-# The threshold comes from other everyday messages, which choose nothing else.
-head -n 80 "$work/everyday-fit.jsonl" > "$work/everyday-80.jsonl"
-awry fit --name harmful-request --labelled "$work/requests.jsonl" --aligned "$work/everyday-80.jsonl" \
-  --sites all --aggregation last_prompt \
-  --benign "$work/everyday-calibrate.jsonl" --target-fpr 0.01 --out "$out" \
-  --description "A user asks for something harmful. Reads the prompt on plain SmolLM2-135M-Instruct; fitted on matched pairs of harmful and harmless requests and on everyday messages."
+awry data requests-2 > "$work/requests-2.jsonl"
+awry data heldout-harmful > "$work/harmful.jsonl"
+awry data heldout-everyday > "$work/heldout-everyday.jsonl"
+
+# Benign messages of many lengths, a tenth of them about crime, war, illness or security.
+long() { awry data long --split "$1" --tokens "$2" --count "$3" --hard-share 0.1; }
+
+# Harmful request, on the plain model: matched pairs, and everyday and longer messages so that ordinary talk is aligned
+# too. (Matched pairs alone: a direction on which everyday messages score higher than harmless requests do.) Site, span,
+# aggregation and whitening are chosen under attack families, at the threshold of messages that choose nothing else. The
+# threshold comes from messages of up to 4,000 tokens.
+cat "$work/requests.jsonl" "$work/requests-2.jsonl" > "$work/pairs.jsonl"
+{ cat "$work/everyday-fit.jsonl"; awry data long --split fit --tokens 64 --count 260
+  awry data long --split fit --tokens 200 --count 40 --seed 1; } > "$work/ordinary-fit.jsonl"
+{ cat "$work/everyday-select.jsonl"; long select 64 60; long select 200 60; long select 600 20; } > "$work/choose.jsonl"
+{ cat "$work/everyday-calibrate.jsonl"
+  long calibrate 200 120; long calibrate 600 80; long calibrate 2000 30; long calibrate 4000 15; } > "$work/lengths.jsonl"
+awry fit --name harmful-request --labelled "$work/pairs.jsonl" --aligned "$work/ordinary-fit.jsonl" \
+  --sites 'residual[14],residual[16]' --whiten 0.1 --whiten 0.3 \
+  --aggregation 'max_rolling_mean(8, turns)' --aggregation 'max_rolling_mean(12, turns)' \
+  --aggregation 'max_rolling_mean(12, user)' --aggregation 'top_mean(4, 8, turns)' \
+  --choose-under default --choose-benign "$work/choose.jsonl" \
+  --benign "$work/lengths.jsonl" --target-fpr 0.01 --out "$out" \
+  --description "Somebody asks for something harmful, in whatever turn. Reads the turns' own text on plain SmolLM2-135M-Instruct; fitted on matched pairs of harmful and harmless requests and on everyday and longer messages."
+awry attack --probe "$out/harmful-request.json" --harmful "$work/harmful.jsonl" --benign "$work/heldout-everyday.jsonl" \
+  --rows 100 --write-card --out "$work/attacks"
 
 # Insecure-code spillover, on the fine-tuned model at its shipped scale. The labels are what the model itself wrote.
 # The everyday test split is for figures alone: it fits, chooses and calibrates nothing.

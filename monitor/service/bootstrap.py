@@ -112,6 +112,7 @@ def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent
 
 def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
     """Store the probes' cards beside their scores, and set the metrics of the loaded probes."""
+    from monitor.service.stale import show_age
     from monitor.telemetry import metrics
     from storage.writer import register_probe
 
@@ -124,6 +125,7 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
         metrics.PROBE_INFO.labels(
             probe.name, str(probe.card.version), model_label(settings), f"{probe.card.threshold:.6g}"
         ).set(1)
+        show_age(probe)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ reported once. What an evaluation opens and measures is counted in the metrics o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from prometheus_client import Gauge
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,6 +23,7 @@ Report = Callable[[str], None]
 
 # The label of a probe where a rule has none.
 NO_PROBE = "-"
+_DRIFT: Mapping[str, Gauge] = {"score_drift": metrics.SCORE_DRIFT, "tail_drift": metrics.TAIL_DRIFT}
 
 
 class RuleEvaluation:
@@ -29,7 +31,7 @@ class RuleEvaluation:
 
     def __init__(self, engine: Engine, rules: Rules, destinations: Sequence[str], report: Report) -> None:
         self._engine, self._rules, self._destinations, self._report = engine, rules, destinations, report
-        self._drift_rules = {rule.name for rule in rules.monitor if rule.check == "score_drift"}
+        self._gauges = {rule.name: _DRIFT[rule.check] for rule in rules.monitor if rule.check in _DRIFT}
         self._reported: set[str] = set()
 
     def __call__(self) -> Evaluated | None:
@@ -64,10 +66,11 @@ class RuleEvaluation:
         for probe, severity in evaluated.would_open:
             metrics.ALERTS.labels(probe or NO_PROBE, severity, "would_alert").inc()
         # A probe that has too few scores in the window has no drift, rather than its last one for ever.
-        metrics.SCORE_DRIFT.clear()
+        for gauge in _DRIFT.values():
+            gauge.clear()
         for (rule, subject), value in evaluated.values.items():
-            if rule in self._drift_rules and subject.probe is not None:
-                metrics.SCORE_DRIFT.labels(subject.probe).set(value)
+            if rule in self._gauges and subject.probe is not None and subject.tenant is None:
+                self._gauges[rule].labels(subject.probe).set(value)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from monitor.service import bootstrap
 from monitor.service.progress import facts, is_terminal, reporting
 from monitor.service.rollup_loop import rolling_up
+from monitor.service.stale import check_stale
 from monitor.service.worker import Tally, Worker
 from monitor.settings import Settings
 from monitor.stream.record import Source
@@ -96,6 +97,8 @@ def run(
         stack.callback(engine.dispose)
         chat = bootstrap.load_model(settings, report)
         probes = bootstrap.load_probes(settings, chat, report)
+        if live:
+            check_stale(engine, probes, settings, bootstrap.load_rules(settings), report)
         source = stack.enter_context(closing(open_stream(settings)))
         on_batch = stack.enter_context(reporting(settings, source.lag_unit))
         worker = stack.enter_context(

@@ -56,9 +56,7 @@ def write_probe(
                 Row(encode(chat, user_message(text)), text, bool(label), text)
                 for text, label in zip(messages, labels, strict=True)
             ]
-            probe = fitting.fit(
-                chat, rows, plan, benign=own_benign(rows, seed, _BENIGN_NAME), progress=progress
-            )
+            probe = fitting.fit(chat, rows, plan, benign=own_benign(rows, seed, _BENIGN_NAME), progress=progress)
     except (DataError, DirectionError) as error:
         return {"not_made": str(error)}
     path = save_probe(with_recipe(probe, [recipe], measured), out)

@@ -76,7 +76,8 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
         (("adapters", "train", "--recipe", "rude"), "recipe: rude is none of"),
         (
             ("data", "nothing"),
-            "data: nothing fit is none of requests, requests-2, heldout-harmful, heldout-everyday, everyday demo|",
+            "data: nothing fit is none of requests, requests-2, heldout-harmful, heldout-harmful-2, heldout-everyday, "
+            "code-answers, everyday demo|",
         ),
     ],
 )
@@ -105,7 +106,9 @@ def test_data_are_lines_of_messages() -> None:
     assert not {row["group"] for row in pairs} & {row["group"] for row in more}
 
 
-@pytest.mark.parametrize(("what", "label"), [("heldout-harmful", True), ("heldout-everyday", False)])
+@pytest.mark.parametrize(
+    ("what", "label"), [("heldout-harmful", True), ("heldout-harmful-2", True), ("heldout-everyday", False)]
+)
 def test_held_out_data_can_be_evaluated_together(what: str, label: bool, tmp_path: Path) -> None:
     path = tmp_path / "heldout.jsonl"
     path.write_text(output_of(invoke("data", what)))

@@ -81,6 +81,18 @@ def test_drift_is_in_the_metrics_while_it_is_measured(engine: Engine, monkeypatc
     assert registry.get_sample_value("awry_score_drift", {"probe": "p"}) is None
 
 
+def test_tail_drift_of_all_traffic_is_in_the_metrics(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tenants' names are in no metric."""
+    found = rules('[[monitor]]\nname = "d"\ncheck = "tail_drift"\n')
+    measured = {("d", Subject("p")): 0.3, ("d", Subject("p", "shop")): 9.0, ("d", Subject("q", "shop")): 9.0}
+    monkeypatch.setattr(rule_loop, "evaluate", lambda *_: Evaluated(values=measured))
+    registry = CollectorRegistry()
+    registry.register(metrics.TAIL_DRIFT)
+    RuleEvaluation(engine, found, (), lambda _: None)()
+    assert registry.get_sample_value("awry_tail_drift", {"probe": "p"}) == 0.3
+    assert registry.get_sample_value("awry_tail_drift", {"probe": "q"}) is None
+
+
 def test_an_alert_of_the_monitor_itself_is_counted(engine: Engine) -> None:
     found: Rules = rules('[[monitor]]\nname = "m"\ncheck = "dead_letters"\nseverity = "critical"')
     scored(engine, 0, status="failed")

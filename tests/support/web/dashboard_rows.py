@@ -44,6 +44,7 @@ def card(threshold: float = THRESHOLD) -> dict[str, Any]:
             "n": 500,
             "set_name": "benign.jsonl",
             "quantiles": quantiles,
+            "tail": [[0.95, 0.45], [0.99, 0.49]],
         },
         "evaluation": {
             "test": {"auroc": {"value": 0.9}},
