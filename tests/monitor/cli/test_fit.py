@@ -51,7 +51,7 @@ def test_from_labels_to_a_calibrated_probe(
 
     calibrate = ("calibrate", "--probe", made["path"], "--benign", benign, "--target-fpr", "0.1", *model)
     new = json.loads(invoke(*calibrate, "--out", tmp_path / "new", "--json").stdout)
-    assert new["card"]["version"] == probe.card.version + 1
+    assert new["card"]["version"] == load_probe(made["path"]).card.version + 1
     assert new["card"]["calibration"]["n"] == 40
 
 

@@ -19,7 +19,7 @@ from tests.support.cli import Invoke, all_commands
 # Those that need a model have tests beside what they do.
 STUDIES = ("direction", "transfer", "heads", "safety-heads")
 OF_MODELS = {"fit", "eval", "attack", "calibrate", "sweep", *(f"study {name}" for name in STUDIES)}
-BUDGET = "rules budget --prevalence 1e-4 --tpr 0.4 --fpr 0.01 --per-day 100"
+BUDGET = "rules budget --prevalence 1e-4 --tpr 0.4 --fpr 0.01 --judged 7d --per-day 100"
 COMMANDS = (
     "alerts show ID",
     "alerts silences",
@@ -104,9 +104,10 @@ def test_the_values(run: Invoke, filled: str) -> None:
 
 def test_a_backtest(run: Invoke, filled: str) -> None:
     document = json.loads(run("rules", "test", "--json").stdout)
-    (rule,) = document["rules"]
+    rule, tail = document["rules"]
+    assert (tail["name"], tail["kind"], tail["notifications"]) == ("tail-drift", "monitor", 0)
     assert (document["days"], document["scores"], document["left_out"]) == (1.0, 3, 0)
-    assert document["not_tried"] == ["unscored", "partial"]
+    assert document["not_tried"] == ["unscored", "partial", "unreadable"]
     assert (rule["name"], rule["notifications"], rule["busiest"]) == ("threshold", 1, {"threshold:drift:shop:smol": 1})
 
 
