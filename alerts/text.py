@@ -36,8 +36,9 @@ def title(name: object) -> str:
 
 def summary(data: Mapping[str, Any]) -> str:
     """One line: severity, rule, labels, count, value; and how many other alerts are in the notification."""
-    # An alert on the monitor itself is about all tenants, and names the one that makes most of it.
-    mostly = "mostly " if data.get("kind") == "monitor" else ""
+    # An alert on the monitor itself is about all tenants, and names the one that makes most of it; one on a probe is
+    # about the tenant that it names.
+    mostly = "mostly " if data.get("kind") == "monitor" and not data.get("probe") else ""
     where = [
         f"{mostly}{name.removesuffix('_id')} {title(data[name])}"
         for name in ("tenant", "model", "conversation_id")

@@ -38,6 +38,7 @@ CARD = {
         "target_fpr": 0.01,
         "n": 2000,
         "fpr": {"value": 0.01, "low": 0.006, "high": 0.015, "n": 2000},
+        "tail": [[p, BENIGN.inv_cdf(p)] for p in (0.95, 0.99, 0.999)],
         "quantiles": [[p, BENIGN.inv_cdf(min(max(p, 0.0005), 0.9995))] for p in np.linspace(0, 1, 41).tolist()],
     }
 }
@@ -137,7 +138,8 @@ def draw(engine: Engine, until: datetime, path: Path) -> None:
     over_time(axes[0, 0], panel_rows(engine, "Scores over time", until))
     bars(axes[0, 1], panel_rows(engine, "Against the calibration", until))
     lines(axes[1, 0], panel_rows(engine, "Quantiles and threshold", until))
-    lines(axes[1, 1], panel_rows(engine, "Drift", until), percent=True)
+    lines(axes[1, 1], panel_rows(engine, "Drift", until))
+    axes[1, 1].set_yscale("log")
     lines(axes[2, 0], panel_rows(engine, "Flagged share and target", until), percent=True)
     table(axes[2, 1], panel_rows(engine, "By tenant", until))
     titles = (
@@ -164,7 +166,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/dashboard.png"))
     arguments = parser.parse_args()
     with scratch_database() as (engine, _):
-        until = datetime.now(UTC) - timedelta(minutes=1)
+        # The drift statistic counts whole hours.
+        until = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
         fill(engine, until)
         draw(engine, until, arguments.out)
 

@@ -84,6 +84,9 @@ def test_a_rule_on_the_monitor_itself_reads_well() -> None:
     assert summary(one.body["data"]) == "ERROR lag (all): 5000.00 over 1000.00 messages"
     flood = one.body["data"] | {"rule": "unscored", "kind": "monitor", "tenant": "mallory", "score": 700.0}
     assert summary(flood) == "ERROR unscored (mostly tenant mallory): 700.00 over 1000.00 messages"
+    drift = flood | {"rule": "tail-drift", "probe": "drift", "score": 3.0, "threshold": 1.0}
+    drift["units"] = "years without drift"
+    assert summary(drift) == "ERROR tail-drift: drift (tenant mallory): 3.00 over 1.00 years without drift"
 
 
 @pytest.mark.parametrize("more", ["", "?a=b"])
