@@ -80,7 +80,7 @@ TAIL = f"""
         FROM score_rollups WHERE {_READ} AND {THIS} AND {matches("tenant")} AND {matches("model")} GROUP BY bucket
     ), probes_tested AS (
         SELECT greatest(count(DISTINCT probe), 1) AS number FROM score_rollups
-        WHERE {_READ} AND probe_digest IN (
+        WHERE {_READ} AND bucket >= {_TO} - interval '1 day' AND probe_digest IN (
             SELECT digest FROM probes WHERE jsonb_typeof(card #> '{{calibration,tail,0}}') = 'array'
         )
     ), counted AS (

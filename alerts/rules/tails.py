@@ -14,15 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Engine, Text, cast, select, text
 
 from alerts.rules.exceedance import QUANTILES, Array, Hours, Level, evidence, levels, years
 from alerts.rules.in_use import HOUR, in_use
 from alerts.rules.model import MonitorRule
 from alerts.rules.patterns import matches
-from storage.schema import probes
+from storage.schema import probes, rollup_state
 
 # (probe, tenant).
 Key = tuple[str, str | None]
@@ -69,9 +71,19 @@ class Stream:
         return int(np.flatnonzero(self.hours.n)[-1]) if self.hours.n.any() else -1
 
 
+# By database: the rollups' state that a rule was last measured at, and its values. Rules are evaluated several times a
+# minute, rollups change once, and reading two weeks of many tenants takes a second.
+_measured: WeakKeyDictionary[Engine, dict[MonitorRule, tuple[Any, dict[Key, float]]]] = WeakKeyDictionary()
+
+
 def measure_tails(connection: Connection, rule: MonitorRule) -> dict[Key, float]:
-    """Years by probe and tenant, at the end of the last whole hour."""
-    return values(streams(connection, rule, rule.window)[1], rule)
+    """Years by probe and tenant, at the end of the last whole hour; read anew when more was rolled up."""
+    # As text: until the first roll-up it is -infinity.
+    state = connection.execute(select(cast(rollup_state.c.until, Text), rollup_state.c.at)).one_or_none()
+    kept = _measured.setdefault(connection.engine, {})
+    if state is None or rule not in kept or kept[rule][0] != state:
+        kept[rule] = state, values(streams(connection, rule, rule.window)[1], rule)
+    return dict(kept[rule][1])
 
 
 def tails_by_hour(

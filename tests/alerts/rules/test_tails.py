@@ -119,6 +119,18 @@ def test_a_quantile_that_the_calibration_does_not_know_is_not_tested(engine: Eng
     assert measured(engine)["drift", None] < 0.01
 
 
+def test_the_tables_are_read_when_more_was_rolled_up(engine: Engine) -> None:
+    register(engine)
+    traffic(engine, 24)
+    before = measured(engine)
+    with engine.begin() as connection:
+        connection.execute(update(score_rollups).values(over95=900))
+    assert measured(engine) == before
+    assert measured(engine, RULE.model_copy(update={"tenants": 0}))["drift", None] > 1
+    assert roll_up(engine) == 0
+    assert measured(engine)["drift", None] > 1
+
+
 def test_a_new_calibration_starts_anew(engine: Engine) -> None:
     register(engine)
     traffic(engine, 24, factor=6, until=NOW - HOUR)

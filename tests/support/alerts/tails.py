@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from sqlalchemy import Engine, insert, text, update
+from sqlalchemy import Engine, func, insert, text, update
 
 from storage.schema import rollup_state, score_rollups
 from storage.writer import BatchRows, register_probe
@@ -79,5 +79,5 @@ def traffic(
     ]
     with engine.begin() as connection:
         connection.execute(insert(score_rollups), rows)
-        connection.execute(update(rollup_state).values(until=NOW + HOUR / 3))
+        connection.execute(update(rollup_state).values(until=NOW + HOUR / 3, at=func.clock_timestamp()))
     live_score(engine, until - HOUR, probe, digest, shadow)
