@@ -100,6 +100,7 @@ TURNS = [
     {"role": "user", "content": "  "},
 ]
 SAID: dict[Span, str] = {
+    "turns": "Be kind.Be brief.OneTwoThreeFourFiveSix",
     "user": "OneThreeFive",
     "last_user": "Five",
     "system": "Be kind.Be brief.",
