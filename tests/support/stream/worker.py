@@ -23,14 +23,14 @@ from monitor.stream.sinks.jsonl import JsonLinesSink
 from monitor.stream.wire import WireMessage
 from probes.calibration import Calibration
 from probes.capture.aggregation import parse_aggregation
-from probes.capture.batches import encode
 from probes.capture.sites import parse_site, site_width
 from probes.card import Card, DirectionCard, MitigationCard, Probe, save_probe
 from probes.directions import Direction
 from probes.evaluation import Interval
 from probes.identity import reference_scores
 from probes.model.load import ChatModel, load_chat_model
-from probes.scoring import Reader, Scorer, Scores, score_all
+from probes.reading import Conversation, score_conversations
+from probes.scoring import Reader, Scorer, Scores
 from storage.known import ScoredBy
 from storage.writer import register_probe
 from tests.support.models.tiny import tiny_model, tiny_tokenizer
@@ -86,8 +86,8 @@ def _calibration(threshold: float) -> Calibration:
 
 def scores_of(chat: ChatModel, probe: Probe, prompts: Sequence[str]) -> list[float]:
     """What the probe gives to single messages, without the service."""
-    items = [encode(chat, [{"role": "user", "content": p}], None, MAX_TOKENS) for p in prompts]
-    return [float(score_all(chat, [item], [probe.reader])[0, 0]) for item in items]
+    talks = [Conversation([{"role": "user", "content": prompt}]) for prompt in prompts]
+    return [float(score_conversations(chat, [probe], [talk], max_tokens=MAX_TOKENS)[0, 0]) for talk in talks]
 
 
 def wire(message_id: str = "m", prompt: str | None = "hello", **more: Any) -> dict[str, Any]:
