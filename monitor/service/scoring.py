@@ -239,7 +239,7 @@ class BatchScorer:
     def _window_scores(self, one: _Read) -> tuple[WindowScore, ...]:
         """The scores of the probes that each window is meant for; those that are no number are left out."""
         found = []
-        numbers = [n for n, reading in enumerate(one.readings.all) if reading.window is not None]
+        numbers = [n for n, reading in enumerate(one.readings.all) if reading.kind == WINDOW]
         for number, n in enumerate(numbers):
             reading, values = one.readings.all[n], one.values.get(n)
             if values is None or reading.window is None:

@@ -3,8 +3,9 @@
 Contract: `readings(chat, conversation, settings)` gives what is to be scored. The plain reading is the message as it
 is, its end where it is over-long. Windows (`probes.capture.windows`) then read all of it. A second reading
 (`probes.hidden`) is the message with its look-alike letters, invisible characters and the like undone, or with what it
-encodes in place of the encoding; only messages that change by it have one. A reading that cannot be made is left out:
-the message still has the plain one.
+encodes in place of the encoding; only messages that change by it have one. Where the user speaks in several short
+turns, these are read joined as well, as one turn: a request that is split over turns stands in none of them. A reading
+that cannot be made is left out: the message still has the plain one.
 
 Raises ModelError where the model's template takes the message in no form.
 """
@@ -18,12 +19,18 @@ from probes.capture.aggregation import Span
 from probes.capture.batches import Encoded, encode
 from probes.capture.windows import Window, windows
 from probes.hidden import Hidden, Tokens, look
-from probes.model.load import ChatModel
+from probes.model.adapt import content_of
+from probes.model.load import ChatModel, user_message
 from probes.reading.conversation import Conversation
 from probes.scoring import Reader
 
 PLAIN = "plain"
 WINDOW = "window"
+JOINED = "joined"
+# The user's last turns are joined up to so many, of so many characters in all: what is split is short.
+_MOST_JOINED = 8
+_JOINED_CHARACTERS = 1200
+_JOINED_FOR: tuple[Span, ...] = ("turns", "user")
 _WHOLE_SIDES: tuple[Span, ...] = ("prompt", "response")
 
 
@@ -50,8 +57,9 @@ class ReadingSettings:
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a message. `kind` is `plain`, `window`, `normalised` or the encoding that was undone; `window`
-    says which piece of the text a window is, and whether it stands for the turns or the response."""
+    """One way to read a message. `kind` is `plain`, `window`, `joined`, `normalised` or the encoding that was undone;
+    `window` says which piece of the text a window is, of the message as it is or with something undone, and whether it
+    stands for the turns or the response."""
 
     kind: str
     encoded: Encoded
@@ -59,6 +67,8 @@ class Reading:
 
     def stands_for(self, span: Span) -> bool:
         """Whether a probe that reads this span is meant by it."""
+        if self.kind == JOINED:
+            return span in _JOINED_FOR
         return self.window is None or (self.window.reads == "response") == (span == "response")
 
 
@@ -76,12 +86,12 @@ class Readings:
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        return tuple(reading.window for reading in self.all if reading.window is not None)
+        return tuple(reading.window for reading in self.all if reading.window is not None and reading.kind == WINDOW)
 
     @property
     def second_tokens(self) -> int:
-        """Tokens of the readings of what is hidden."""
-        return sum(len(r.encoded.ids) for r in self.all[1:] if r.window is None)
+        """Tokens of the readings of what is hidden, or split over turns."""
+        return sum(len(r.encoded.ids) for r in self.all if r.kind not in (PLAIN, WINDOW))
 
 
 def tokens_of(chat: ChatModel) -> Tokens:
@@ -102,6 +112,7 @@ def readings(
     found += _windows(chat, conversation, plain, settings)
     if not settings.second:
         return Readings(tuple(found))
+    found += _joined(chat, conversation, settings)
     hidden = look(conversation.turns, response=conversation.response, tokens=tokens)
     found += _second(chat, conversation, settings, hidden)
     return Readings(tuple(found), hidden.unreadable if tokens is not None else None)
@@ -118,7 +129,13 @@ def _encode(chat: ChatModel, conversation: Conversation, settings: ReadingSettin
     )
 
 
-def _windows(chat: ChatModel, conversation: Conversation, plain: Encoded, settings: ReadingSettings) -> list[Reading]:
+def _windows(
+    chat: ChatModel,
+    conversation: Conversation,
+    plain: Encoded,
+    settings: ReadingSettings,
+    kind: str = WINDOW,
+) -> list[Reading]:
     if not plain.truncated or not settings.max_windows:
         return []
     try:
@@ -134,15 +151,34 @@ def _windows(chat: ChatModel, conversation: Conversation, plain: Encoded, settin
     except Exception:
         # The message has its score without them, and its `partial` says that it was not read whole.
         return []
-    return [Reading(WINDOW, each.encoded, each) for each in made.windows]
+    return [Reading(kind, each.encoded, each) for each in made.windows]
+
+
+def _joined(chat: ChatModel, conversation: Conversation, settings: ReadingSettings) -> list[Reading]:
+    if not any(span in _JOINED_FOR for span in settings.spans):
+        return []
+    texts: list[str] = []
+    left = _JOINED_CHARACTERS
+    for turn in reversed(conversation.turns):
+        text = content_of(turn).strip() if turn.get("role") == "user" else ""
+        left -= len(text)
+        if left < 0 or len(texts) == _MOST_JOINED:
+            break
+        texts += [text] if text else []
+    if len(texts) < 2:
+        return []
+    encoded = _encode_other(chat, Conversation(user_message(" ".join(reversed(texts)))), settings)
+    return [Reading(JOINED, encoded)] if encoded is not None else []
 
 
 def _second(chat: ChatModel, conversation: Conversation, settings: ReadingSettings, hidden: Hidden) -> list[Reading]:
     found = []
     for other in hidden.readings:
-        encoded = _encode_other(chat, replace(conversation, turns=other.turns, response=other.response), settings)
+        undone = replace(conversation, turns=other.turns, response=other.response)
+        encoded = _encode_other(chat, undone, settings)
         if encoded is not None and encoded.ids:
             found.append(Reading(other.kind, encoded))
+            found += _windows(chat, undone, encoded, settings, other.kind)
     return found
 
 

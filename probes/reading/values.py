@@ -44,22 +44,26 @@ def candidates(
 ) -> list[Value]:
     """What speaks for a message, from its readings and their values under one reader; what is no number is left out."""
     found: list[Value] = []
-    of_windows: list[Value] = []
+    of_windows: dict[str, list[Value]] = {}
     for reading, value in zip(readings, values, strict=True):
         if not math.isfinite(value.value) or not reading.stands_for(aggregation.span):
             continue
         if reading.window is None:
             found.append(value)
         elif windows:
-            of_windows.append(value)
-    if of_windows and aggregation.is_maximum:
-        # The end of an over-long message is in its plain reading and in its last window: one value over all.
-        plain = [value for value in found if value.kind == PLAIN]
-        highest = max((*of_windows, *plain), key=lambda value: value.value)
-        tokens = max(sum(value.tokens for value in of_windows), *(value.tokens for value in (highest, *plain)))
-        together = Value(highest.kind, highest.value, tokens, highest.parts, highest.turns)
-        return [together, *(value for value in found if value.kind != PLAIN)]
-    return found + of_windows
+            of_windows.setdefault(PLAIN if reading.kind == WINDOW else reading.kind, []).append(value)
+    if not aggregation.is_maximum:
+        return found + [value for each in of_windows.values() for value in each]
+    return [_together(value, of_windows.get(value.kind, [])) for value in found]
+
+
+def _together(end: Value, windows: Sequence[Value]) -> Value:
+    """One value of a reading's end and its windows: the last window holds the end again."""
+    if not windows:
+        return end
+    highest = max((*windows, end), key=lambda value: value.value)
+    tokens = max(sum(value.tokens for value in windows), end.tokens)
+    return Value(highest.kind, highest.value, tokens, highest.parts, highest.turns)
 
 
 def decide(calibration: Calibration, found: Sequence[Value]) -> Decided | None:

@@ -83,3 +83,29 @@ def test_a_message_without_the_span_has_no_value(chat: ChatModel) -> None:
     only_system = Conversation([{"role": "system", "content": SENTENCE}])
     found = read_values(chat, [reader(chat, "mean(tool)")], [only_system])
     assert np.isnan(found.values[0, 0])
+
+
+def test_what_is_split_over_turns_is_read_joined(chat: ChatModel) -> None:
+    words = SENTENCE.split()
+    turns = [
+        {"role": "user", "content": " ".join(words[:6])},
+        {"role": "assistant", "content": "Go on."},
+        {"role": "user", "content": " ".join(words[6:])},
+    ]
+    found = readings(chat, Conversation(turns), settings("turns"))
+    assert [r.kind for r in found.all] == ["plain", "joined"]
+    assert found.all[1].encoded.ids == readings(chat, Conversation(user(SENTENCE)), settings("turns")).plain.ids
+    # A probe of the whole prompt does not read so, nor are long turns read twice.
+    assert not found.all[1].stands_for("prompt")
+    assert [r.kind for r in readings(chat, Conversation(turns), settings("prompt")).all] == ["plain"]
+    long = [{**turn, "content": turn["content"] + " and so on" * 200} for turn in turns]
+    assert "joined" not in {r.kind for r in readings(chat, Conversation(long), settings("turns")).all}
+
+
+def test_what_is_encoded_before_a_long_text_is_read_in_windows(chat: ChatModel) -> None:
+    hidden = base64.b64encode(SENTENCE.encode()).decode()
+    found = readings(chat, Conversation(user(hidden + " and so on" * 200)), settings(max_tokens=96, max_windows=8))
+    undone = [r for r in found.all if r.kind == "base64"]
+    assert [r.window is None for r in undone][:2] == [True, False]
+    assert SENTENCE.split()[3] in chat.tokenizer.decode(undone[1].encoded.ids)
+    assert all(window.reads == "prompt" for window in found.windows)
