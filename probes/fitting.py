@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from probes.calibration import Calibration, Values, calibrate
 from probes.candidates import Candidate, Directions, choose
 from probes.capture.aggregation import Aggregation
-from probes.capture.batches import Encoded
+from probes.capture.batches import Encoded, nothing_of
 from probes.capture.sites import Site
 from probes.card import Probe
 from probes.directions import Direction, cosine, orthogonal_to, random_like
@@ -84,6 +84,8 @@ def fit(
     `benign` sets the threshold; `choosing` are other benign messages, which only choose, at the threshold that they
     give, between candidates under `pushed`. `control(site, messages)` gives a matched content control's direction.
     """
+    rows = [row for row in rows if _has_spans(row.encoded, plan)]
+    benign, choosing = _with_spans(benign, plan, progress), _with_spans(choosing, plan, progress)
     splits = split_rows(rows, plan.seed)
     progress(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
     directions = Directions(chat, splits["fit"], plan.candidates)
@@ -140,6 +142,29 @@ def fit(
         calibration=calibration,
         evaluation=report,
         method=None if chosen.shrinkage is None else chosen.method,
+    )
+
+
+def _has_spans(encoded: Encoded, plan: Plan) -> bool:
+    """Whether a message has text of every span of turns that a candidate reads."""
+    spans = {c.aggregation.span for c in plan.candidates} - {"prompt", "response"}
+    return all(nothing_of(encoded, span) is None for span in spans)
+
+
+def _with_spans(benign: Benign | None, plan: Plan, progress: Progress) -> Benign | None:
+    """The benign messages that all candidates can read."""
+    if benign is None:
+        return None
+    kept = [i for i, encoded in enumerate(benign.encoded) if _has_spans(encoded, plan)]
+    if len(kept) == len(benign.encoded):
+        return benign
+    progress(f"{benign.name}: {len(benign.encoded) - len(kept)} messages have nothing to read, and are left out")
+    talks = benign.conversations
+    return Benign(
+        [benign.encoded[i] for i in kept],
+        [benign.texts[i] for i in kept],
+        benign.name,
+        None if talks is None else [talks[i] for i in kept],
     )
 
 

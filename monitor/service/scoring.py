@@ -25,7 +25,7 @@ import torch
 from monitor.service.batch_rows import Outcome, ProbeScore, WindowScore
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
-from probes.capture.batches import Encoded, batches, token_limit
+from probes.capture.batches import Encoded, batches, nothing_of, token_limit
 from probes.capture.trajectory import trajectory
 from probes.card import Probe
 from probes.errors import ModelError
@@ -279,11 +279,9 @@ def _why_not(probe: Probe, plain: Encoded) -> str:
     span = probe.aggregation.span
     if span == "response" and plain.n_prompt == len(plain.ids):
         return f"{probe.name} reads responses and the message has none"
-    if span not in ("prompt", "response"):
-        if plain.spans == "not known":
-            return f"{probe.name} reads {span} tokens, and this tokenizer does not say which those are"
-        if not plain.ranges(span):
-            return f"{probe.name} reads {span} tokens and the message has none"
+    nothing = nothing_of(plain, span)
+    if nothing is not None:
+        return f"{probe.name} reads {span}: {nothing}"
     return f"{probe.name} gave no finite score (dtype overflow?)"
 
 

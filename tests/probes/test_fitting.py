@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -371,3 +372,22 @@ def test_the_card_and_the_errors_hold_no_message(chat: ChatModel, tmp_path: Path
     with pytest.raises(DirectionError) as caught:
         fit(chat, same, plan())
     assert not any(w in str(caught.value) for w in WORDS)
+
+
+# Spans of turns
+
+
+def test_rows_without_text_of_the_span_are_left_out(chat: ChatModel) -> None:
+    """A message whose user says nothing has no value to fit, calibrate or test on."""
+    own = planted_rows(chat)
+    spanned = [replace(row, encoded=encode(chat, user(row.text), spans=True)) for row in own]
+    silent = encode(chat, [{"role": "system", "content": "river lamp"}, *user(" ")], spans=True)
+    mute = [Row(silent, "", i % 2 == 0, f"mute {i}") for i in range(20)]
+    benign = Benign([*(row.encoded for row in spanned if not row.misaligned), silent], ["x"] * 151, "benign")
+    reading = Plan("planted", "a planted signal", RESIDUAL, Aggregation("max_rolling_mean", "user", 3), 0.05)
+    said: list[str] = []
+    found = fit(chat, [*spanned, *mute], reading, benign=benign, progress=said.append)
+    assert sum(sum(counts.values()) for counts in found.card.evaluation["split"].values()) == len(spanned)
+    assert found.card.calibration.n == 150
+    assert "benign: 1 messages have nothing to read, and are left out" in said
+    assert found.card.evaluation["test"]["auroc"]["value"] > 0.8
