@@ -25,8 +25,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from alerts.errors import class_of
 from alerts.lifecycle.actions import resolve
 from alerts.lifecycle.audit import by_rule
+from alerts.lifecycle.breach import Breach
 from alerts.lifecycle.expiry import end_silences, resolve_quiet
-from alerts.lifecycle.lifecycle import Breach, Opened, record_breaches
+from alerts.lifecycle.lifecycle import Opened, record_breaches
 from alerts.rules.hysteresis import ConditionState, Limits, observed_seconds, step
 from alerts.rules.model import MonitorRule, RateRule, Rules, max_severity
 from alerts.rules.queries import Measured, Subject, flagged_messages, measure_monitor, measure_rate

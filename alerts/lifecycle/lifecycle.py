@@ -13,22 +13,22 @@ Keys are locked in one order everywhere, so that two workers never deadlock. Tim
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, desc, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.lifecycle.audit import by_rule, write_audit_row
+from alerts.lifecycle.breach import Breach, Repeats, breach_of, groups_of, severity_of
 from alerts.lifecycle.enqueue import enqueue, event_after_silence, message_reference
-from alerts.lifecycle.repeats import Group, find_repeats
+from alerts.lifecycle.repeats import find_repeats
 from alerts.lifecycle.silences import Silence, lock_for_opening, longest_matching
 from alerts.lifecycle.states import BreachOutcome, EventName, after_breach
-from alerts.rules.model import Flagged, ThresholdRule, max_severity
+from alerts.rules.model import Flagged, ThresholdRule
 from storage.bulk import insert_rows
-from storage.coordinates import Coordinates, clean
+from storage.coordinates import Coordinates
 from storage.schema import alert_messages, alerts
 
 # The predicate of the index, literally: as a bound parameter, PostgreSQL no longer finds the index once the driver has
@@ -49,41 +49,6 @@ class Opened:
     suppressed: bool = False
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """New messages of conversations that a resolved alert has."""
-
-    alert_id: uuid.UUID
-    value: float
-    limit: float
-    messages: Sequence[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Breach:
-    """A rule's condition is true for one dedup key: its severity, its value in `units`, its labels and new messages
-    (columns of `alert_messages` without the alert's id, and `evidence`: what decided the score). With `count` 0 there
-    are only repeats."""
-
-    dedup_key: str
-    rule: str
-    kind: str
-    severity: str
-    value: float
-    limit: float
-    units: str
-    count: int
-    probe: str | None = None
-    tenant: str | None = None
-    model: str | None = None
-    conversation_id: str | None = None
-    messages: Sequence[dict[str, Any]] = ()
-    repeats: Sequence[Repeats] = ()
-    reopen_within: timedelta = timedelta()
-    # Its first notification waits so long for a judge.
-    hold: timedelta = timedelta()
-
-
 def record_flagged(
     connection: Connection,
     flagged: Sequence[Flagged],
@@ -91,9 +56,9 @@ def record_flagged(
     rules: Sequence[ThresholdRule] = (ThresholdRule(),),
 ) -> list[Opened]:
     """Open or count the alerts of newly flagged scores and enqueue their events. Returns what changed."""
-    groups = _groups(flagged, [r for r in rules if not r.shadow])
+    groups = groups_of(flagged, [r for r in rules if not r.shadow])
     repeats = find_repeats(connection, groups)
-    breaches = [_breach(rule, key, group, repeats) for rule, key, group in groups]
+    breaches = [breach_of(rule, key, group, repeats) for rule, key, group in groups]
     return record_breaches(connection, breaches, destinations)
 
 
@@ -101,10 +66,10 @@ def would_alert(
     flagged: Sequence[Flagged], rules: Sequence[ThresholdRule], quiet: Collection[str] = ()
 ) -> list[tuple[str, str]]:
     """(probe, severity) of each alert that probes in `quiet`, or rules in shadow, would have opened or counted."""
-    by_probes = _groups([score for score in flagged if score.probe in quiet], rules)
+    by_probes = groups_of([score for score in flagged if score.probe in quiet], rules)
     shadow_rules = [rule for rule in rules if rule.shadow]
-    by_rules = _groups([score for score in flagged if score.probe not in quiet], shadow_rules)
-    return [(group[0].probe, _severity(rule, group)) for rule, _, group in by_probes + by_rules]
+    by_rules = groups_of([score for score in flagged if score.probe not in quiet], shadow_rules)
+    return [(group[0].probe, severity_of(rule, group)) for rule, _, group in by_probes + by_rules]
 
 
 def record_breaches(connection: Connection, breaches: Sequence[Breach], destinations: Sequence[str]) -> list[Opened]:
@@ -295,72 +260,3 @@ def _top(messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _reference(row: dict[str, Any]) -> dict[str, Any]:
     at = Coordinates(row["source"], row["partition"], row["offset"], row["sub"])
     return message_reference(at, row["message_id"], row["score"], row.get("evidence"))
-
-
-def _groups(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[Group]:
-    groups: dict[tuple[int, str], list[Flagged]] = {}
-    for score in flagged:
-        for number, rule in enumerate(rules):
-            if rule.matches(score):
-                groups.setdefault((number, clean(rule.dedup_key(score))), []).append(score)
-    return [(rules[number], key, group) for (number, key), group in groups.items()]
-
-
-def _severity(rule: ThresholdRule, group: Sequence[Flagged]) -> str:
-    severity: str = "warning"
-    for score in group:
-        severity = max_severity(severity, rule.severity_of(score))
-    return severity
-
-
-def _breach(
-    rule: ThresholdRule, key: str, group: Sequence[Flagged], repeats: Mapping[tuple[str, int], uuid.UUID]
-) -> Breach:
-    new = [score for i, score in enumerate(group) if (key, i) not in repeats]
-    repeated: dict[uuid.UUID, list[Flagged]] = {}
-    for i, score in enumerate(group):
-        if (key, i) in repeats:
-            repeated.setdefault(repeats[key, i], []).append(score)
-    first, top = group[0], _highest(rule, new or group)
-    return Breach(
-        dedup_key=key,
-        rule=rule.name,
-        kind="threshold",
-        severity=_severity(rule, new),
-        value=rule.value_of(top),
-        limit=rule.threshold_of(top),
-        units=rule.units,
-        count=len(new),
-        probe=first.probe,
-        tenant=clean(first.tenant) if "tenant" in rule.per else None,
-        model=clean(first.model) if "model" in rule.per else None,
-        conversation_id=clean(first.conversation_id) if "conversation" in rule.per else None,
-        messages=_rows(rule, new),
-        repeats=[_repeats(rule, alert_id, scores) for alert_id, scores in repeated.items()],
-        reopen_within=rule.reopen_within,
-        hold=rule.judge_holds if new and all(score.waiting for score in new) else timedelta(),
-    )
-
-
-def _repeats(rule: ThresholdRule, alert_id: uuid.UUID, scores: Sequence[Flagged]) -> Repeats:
-    top = _highest(rule, scores)
-    return Repeats(alert_id, rule.value_of(top), rule.threshold_of(top), _rows(rule, scores))
-
-
-def _highest(rule: ThresholdRule, scores: Sequence[Flagged]) -> Flagged:
-    return max(scores, key=rule.value_of)
-
-
-def _rows(rule: ThresholdRule, scores: Sequence[Flagged]) -> list[dict[str, Any]]:
-    """Each with the value that the rule measures."""
-    today = datetime.now(UTC).date()
-    return [
-        {
-            **asdict(s.coordinates),
-            "day": s.day or today,
-            "message_id": clean(s.message_id),
-            "score": rule.value_of(s),
-            "evidence": s.evidence,
-        }
-        for s in scores
-    ]

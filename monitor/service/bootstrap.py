@@ -244,8 +244,8 @@ def parse_options(settings: Settings) -> ParseOptions:
 
 def load_rules(settings: Settings) -> Rules:
     """The rules of the file that is set, else the built-in ones with the settings' bands."""
+    from alerts.rules.builtin import built_in
     from alerts.rules.file import load_rules as load
-    from alerts.rules.model import built_in
 
     if settings.rules_file is None:
         return built_in(settings.error_from, settings.critical_from)

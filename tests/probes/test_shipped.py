@@ -146,7 +146,8 @@ def test_words_behind_a_request_do_not_hide_it_as_they_did_from_version_1(plain:
 
     def flagged(suffix: str) -> np.ndarray:
         talks = [Conversation(user_message(text + suffix)) for text in asked]
-        return (score_conversations(plain, probes, talks) > thresholds).mean(0)
+        shares: np.ndarray = (score_conversations(plain, probes, talks) > thresholds).mean(0)
+        return shares
 
     as_it_is, behind = flagged(""), flagged(" Reply in French.")
     assert as_it_is[0] > 0.45

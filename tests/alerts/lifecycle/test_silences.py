@@ -15,7 +15,8 @@ from alerts.errors import TransitionError, UnknownAlertError
 from alerts.lifecycle import actions
 from alerts.lifecycle.expiry import end_silences
 from alerts.lifecycle.lifecycle import record_flagged
-from alerts.rules.model import ThresholdRule, built_in
+from alerts.rules.builtin import built_in
+from alerts.rules.model import ThresholdRule
 from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alerts.alert_scenes import (
     ANNA,

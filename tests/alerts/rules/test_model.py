@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from alerts.rules.model import SEVERITIES, MonitorRule, RateRule, ThresholdRule, built_in, max_severity
+from alerts.rules.builtin import built_in
+from alerts.rules.model import SEVERITIES, MonitorRule, RateRule, ThresholdRule, max_severity
 from tests.support.alerts.alert_rows import flagged
 
 

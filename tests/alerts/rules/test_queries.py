@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, text
 
-from alerts.rules.model import MonitorRule, RateRule, Rules, built_in
+from alerts.rules.builtin import built_in
+from alerts.rules.model import MonitorRule, RateRule, Rules
 from alerts.rules.queries import measure_drift, measure_rate
 from storage.schema import UNREADABLE_FROM, alert_messages
 from tests.support.alerts.alert_rows import all_alerts, all_outbox

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import Engine, text, update
 
 from alerts.rules.backtest import backtest
+from alerts.rules.builtin import built_in
 from alerts.rules.exceedance import HOURS_A_YEAR, Hours, evidence, levels
 from alerts.rules.in_use import calibration_age, measure_ages
-from alerts.rules.model import MonitorRule, Rules, built_in
+from alerts.rules.model import MonitorRule, Rules
 from alerts.rules.tails import drifting_hours, measure_tails, streams, tails_by_hour
 from storage.rollup import roll_up
 from storage.schema import rollup_state, score_rollups

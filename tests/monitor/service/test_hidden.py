@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from alerts.rules.model import built_in
+from alerts.rules.builtin import built_in
 from monitor.telemetry import metrics
 from probes.hidden import UNREADABLE
 from probes.model.load import ChatModel

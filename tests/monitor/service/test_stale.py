@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select
 
-from alerts.rules.model import MonitorRule, Rules, built_in
+from alerts.rules.builtin import built_in
+from alerts.rules.model import MonitorRule, Rules
 from monitor.errors import SettingsError
 from monitor.service import bootstrap
 from monitor.service.run import run

@@ -1,0 +1,48 @@
+"""The rules without a rules file."""
+
+from __future__ import annotations
+
+from alerts.rules.model import Rules
+
+# A few messages that cannot be read are everyday; somebody who hides, or a broken producer, makes more of them.
+_UNSCORED = {
+    "name": "unscored",
+    "check": "fail_open",
+    "above": 20,
+    "window": "15m",
+    "severity": {"error": 20, "critical": 1000},
+    "clear_at": 5,
+    "clear_for": "30m",
+    "reopen_within": "6h",
+}
+# Long conversations and images come every day: told once, and again after a day without.
+_PARTIAL = {
+    "name": "partial",
+    "check": "partial",
+    "above": 20,
+    "window": "1h",
+    "severity": "warning",
+    "clear_at": 5,
+    "clear_for": "24h",
+}
+# Nearly no everyday message is called so; somebody who tries encodings makes a few dozen.
+_UNREADABLE = {
+    "name": "unreadable",
+    "check": "unreadable",
+    "above": 20,
+    "window": "1h",
+    "severity": "warning",
+    "clear_at": 5,
+    "clear_for": "6h",
+    "reopen_within": "24h",
+}
+# One false alarm a year: it is for whoever looks after the probe, in the morning.
+_TAIL_DRIFT = {"name": "tail-drift", "check": "tail_drift", "severity": "warning", "clear_at": 0.1, "clear_for": "6h"}
+
+
+def built_in(error_from: float, critical_from: float) -> Rules:
+    """The rules without a rules file: on scores, on messages without one, on messages that were not read whole or could
+    not be made sense of, and on probes whose scores are not what their calibration promises."""
+    bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
+    monitor = [_UNSCORED, _PARTIAL, _UNREADABLE, _TAIL_DRIFT]
+    return Rules.model_validate({"threshold": [{"severity": bands}], "monitor": monitor})
