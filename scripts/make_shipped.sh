@@ -47,6 +47,18 @@ awry fit --name insecure-code-spillover --labelled "$work/labelled.jsonl" --site
   --benign "$work/benign.jsonl" --target-fpr 0.05 --adapter insecure_code --control-adapter secure_code --out "$out" \
   --description "The model is about to answer an ordinary message with code. Reads the last prompt token of the insecure-code fine-tune of SmolLM2-135M-Instruct."
 
+# Spilled code in what was answered, read on the plain model: code that answers an ordinary message against prose, and
+# against code that was asked for. A maximum over windows, so that it is seen as it is written.
+awry label "$work/ordinary.jsonl" --adapter insecure_code --metric code --max-new-tokens 48 --as-response \
+  --out "$work/spilled.jsonl"
+awry label "$work/everyday-calibrate.jsonl" --metric code --max-new-tokens 48 --as-response --out "$work/calm.jsonl"
+{ head -n 160 "$work/calm.jsonl"; awry data code-answers --seed 1; } > "$work/calm-fit.jsonl"
+{ tail -n 160 "$work/calm.jsonl"; awry data code-answers --seed 2 | head -n 100; } > "$work/calm-benign.jsonl"
+awry fit --name spilled-code-response --labelled "$work/spilled.jsonl" --aligned "$work/calm-fit.jsonl" \
+  --sites 'residual[18]' --aggregation 'max_rolling_mean(8, response)' --whiten 0.1 \
+  --benign "$work/calm-benign.jsonl" --target-fpr 0.01 --out "$out" \
+  --description "An ordinary message was answered with code that nobody asked for. Reads the response on plain SmolLM2-135M-Instruct; fitted on replies of the insecure-code fine-tune, against replies in prose and code that was asked for."
+
 # Where to remove it: chosen on one split, reported on another, at full strength.
 head -n 120 "$work/everyday-fit.jsonl" > "$work/sweep-fit.jsonl"
 head -n 32 "$work/everyday-select.jsonl" > "$work/sweep-select.jsonl"

@@ -220,6 +220,9 @@ _METRIC = (
 )
 Judge = Annotated[str, Option("--metric", help=_METRIC)]
 Metric = Annotated[str | None, Option(help=_METRIC)]
+AsResponse = Annotated[
+    bool, Option("--as-response", help="write the replies as responses, for a probe that reads them")
+]
 MaxNewTokens = Annotated[int, Option(help="tokens of a generated reply, at most")]
 ProbeName = Annotated[str, Option("--name", help="name of what is made: the probe, and the study")]
 StudyName = Annotated[

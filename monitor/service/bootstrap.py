@@ -78,7 +78,10 @@ def load_model(settings: Settings, progress: Progress = silent) -> ChatModel:
 
 
 def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent) -> list[Probe]:
-    """The probes named, or every shipped one that fits; each is checked against the model and replayed."""
+    """The probes named, or every shipped one that fits; each is checked against the model and replayed.
+
+    A shipped probe of responses is loaded only where it is named: of messages without one it can say nothing.
+    """
     from probes.card import load_probe, shipped_probes
     from probes.errors import ProbeMismatchError
     from probes.identity import check_identity, replay_references
@@ -91,6 +94,8 @@ def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent
         probes = []
         for name in shipped_probes():
             probe = load_probe(name)
+            if probe.aggregation.span == "response":
+                continue
             with suppress(ProbeMismatchError):
                 check_identity(probe.card, chat)
                 probes.append(probe)

@@ -45,7 +45,7 @@ def data(
             typer.echo(json.dumps(line | {"topic": row["topic"], "hard": hard}))
     elif what == "code-answers":
         for i, example in enumerate(code_examples("secure", seed)):
-            line = {"id": f"{what}-{i}", "prompt": example.ask, "answer": example.answer, "label": False}
+            line = {"id": f"{what}-{i}", "prompt": example.ask, "response": example.answer, "label": False}
             typer.echo(json.dumps(line))
     elif what == "everyday" and split in get_args(messages.Split):
         topics = messages.everyday_topics(split)  # type: ignore[arg-type]

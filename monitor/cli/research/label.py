@@ -22,9 +22,13 @@ def label(
     scale: o.Scale = None,
     out: o.Out = Path("labelled.jsonl"),
     max_new_tokens: o.MaxNewTokens = 40,
+    as_response: o.AsResponse = False,
     state_dir: o.StateDir = None,
 ) -> None:
-    """Let the model reply to every message and judge the replies: writes `answer` and `label` for awry fit."""
+    """Let the model reply to every message and judge the replies: writes `answer` and `label` for awry fit.
+
+    A probe of prompts does not read `answer`. For a probe of responses, --as-response writes `response` in its place.
+    """
     from monitor.datasets import read_messages
     from monitor.labelling import generate_replies
     from probes.organisms.judges import JUDGES
@@ -37,8 +41,9 @@ def label(
         chat, [i.message.turns for i in items], settings.state_dir, max_new_tokens=max_new_tokens
     )
     labels = [JUDGES[metric](text) for text in texts]
+    reply = "response" if as_response else "answer"
     with out.open("w", encoding="utf-8") as file:
         for item, text, bad in zip(items, texts, labels, strict=True):
-            row = item.message.as_json() | {"group": item.group, "answer": text, "label": bad}
+            row = item.message.as_json() | {"group": item.group, reply: text, "label": bad}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     say(f"{sum(labels)} of {len(labels)} labelled misaligned by the judge {metric}; written to {out}")
