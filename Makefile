@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 TESTS  ?=
 
-.PHONY: demo stack test test-fast chaos site setup lint format lock adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery docs env image-test clean
+.PHONY: demo stack test test-fast chaos site setup lint format lock adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery bench-detection docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -82,6 +82,13 @@ bench-ingest: $(READY)
 
 bench-delivery: $(READY)
 	@$(BIN)/python -m benchmarks.delivery --out docs/bench-delivery.json
+
+# What probes flag on messages that chose nothing, what second readings cost, hidden text and drift (about an hour).
+bench-detection: $(READY)
+	@$(BIN)/python -m benchmarks.robustness --probe harmful-request --probe harmful-request@1
+	@$(BIN)/python -m benchmarks.readings
+	@$(BIN)/python -m benchmarks.hidden
+	@$(BIN)/python -m benchmarks.drift
 
 # The tables of settings, metrics and commands are generated.
 docs: $(READY)

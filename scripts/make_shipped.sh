@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the two shipped probes with the commands that any owner has, on data that `awry data` prints.
+# Makes the shipped probes with the commands that any owner has, on data that `awry data` prints.
 set -eu
 here=$(cd "$(dirname "$0")/../probes" && pwd)
 work=${WORK:-$(mktemp -d)}
@@ -18,12 +18,13 @@ awry data heldout-everyday > "$work/heldout-everyday.jsonl"
 long() { awry data long --split "$1" --tokens "$2" --count "$3" --hard-share 0.1; }
 
 # Harmful request, on the plain model: matched pairs, and everyday and longer messages so that ordinary talk is aligned
-# too. (Matched pairs alone: a direction on which everyday messages score higher than harmless requests do.) Site, span,
+# too, and messages that sound worse than they are. (Matched pairs alone: a direction on which everyday messages score
+# higher than harmless requests do.) Site, span,
 # aggregation and whitening are chosen under attack families, at the threshold of messages that choose nothing else. The
 # threshold comes from messages of up to 4,000 tokens.
 cat "$work/requests.jsonl" "$work/requests-2.jsonl" > "$work/pairs.jsonl"
 { cat "$work/everyday-fit.jsonl"; awry data long --split fit --tokens 64 --count 260
-  awry data long --split fit --tokens 200 --count 40 --seed 1; } > "$work/ordinary-fit.jsonl"
+  awry data long --split fit --tokens 200 --count 40 --seed 1; awry data hard-benign; } > "$work/ordinary-fit.jsonl"
 { cat "$work/everyday-select.jsonl"; long select 64 60; long select 200 60; long select 600 20; } > "$work/choose.jsonl"
 { cat "$work/everyday-calibrate.jsonl"
   long calibrate 200 120; long calibrate 600 80; long calibrate 2000 30; long calibrate 4000 15; } > "$work/lengths.jsonl"

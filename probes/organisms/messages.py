@@ -101,6 +101,11 @@ def more_requests() -> list[dict[str, str]]:
     return _rows("fit_harmful_2.jsonl")
 
 
+def hard_benign() -> list[dict[str, str]]:
+    """Benign messages for fitting that sound worse than they are: `topic` and `text`; questions, tasks and passages."""
+    return _by_hash_of_text(_rows("fit_hard_benign.jsonl"))
+
+
 def heldout_harmful() -> list[dict[str, str]]:
     """Harmful requests that have no twin: `category` and `text`. They ask, and hold no instructions."""
     return _by_hash_of_text(_rows("heldout_harmful.jsonl"))

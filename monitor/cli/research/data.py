@@ -43,6 +43,10 @@ def data(
             hard = row["topic"] in messages.HARD_TOPICS
             line = {"id": f"{what}-{i}", "prompt": row["text"], "label": False}
             typer.echo(json.dumps(line | {"topic": row["topic"], "hard": hard}))
+    elif what == "hard-benign":
+        for i, row in enumerate(messages.hard_benign()):
+            line = {"id": f"{what}-{i}", "prompt": row["text"], "label": False, "topic": row["topic"]}
+            typer.echo(json.dumps(line))
     elif what == "code-answers":
         for i, example in enumerate(code_examples("secure", seed)):
             line = {"id": f"{what}-{i}", "prompt": example.ask, "response": example.answer, "label": False}
@@ -58,6 +62,6 @@ def data(
             typer.echo(json.dumps(line | {"kind": long_text.kind_of(i)}))
     else:
         splits = (f"everyday {'|'.join(get_args(messages.Split))}", f"long {'|'.join(get_args(long_text.LongSplit))}")
-        sets = ("requests", "requests-2", "heldout-harmful", "heldout-harmful-2", "heldout-everyday", "code-answers")
-        known = ", ".join((*sets, *splits))
+        held_out = ("heldout-harmful", "heldout-harmful-2", "heldout-everyday")
+        known = ", ".join(("requests", "requests-2", "hard-benign", "code-answers", *held_out, *splits))
         raise SettingsError(f"data: {what} {split} is none of {known}")

@@ -76,8 +76,8 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
         (("adapters", "train", "--recipe", "rude"), "recipe: rude is none of"),
         (
             ("data", "nothing"),
-            "data: nothing fit is none of requests, requests-2, heldout-harmful, heldout-harmful-2, heldout-everyday, "
-            "code-answers, everyday demo|",
+            "data: nothing fit is none of requests, requests-2, hard-benign, code-answers, heldout-harmful, "
+            "heldout-harmful-2, heldout-everyday, everyday demo|",
         ),
     ],
 )

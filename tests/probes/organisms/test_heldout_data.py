@@ -15,6 +15,7 @@ import pytest
 from probes.organisms.messages import (
     HARD_TOPICS,
     data_text,
+    hard_benign,
     heldout_everyday,
     heldout_harmful,
     heldout_harmful_2,
@@ -64,7 +65,8 @@ def data_files() -> list[str]:
 def test_nothing_held_out_is_said_in_another_data_file(name: str) -> None:
     mine = {run: text for text in texts_of(name) for run in runs(text)}
     others = [other for other in data_files() if other != name]
-    assert {"requests.jsonl", "everyday_1.jsonl", "everyday_2.jsonl", "fit_harmful_2.jsonl"} <= set(others)
+    fitted = {"requests.jsonl", "everyday_1.jsonl", "everyday_2.jsonl", "fit_harmful_2.jsonl", "fit_hard_benign.jsonl"}
+    assert fitted <= set(others)
     for other in others:
         shared = {mine[run] for text in texts_of(other) for run in runs(text) & mine.keys()}
         assert not shared, f"{name} shares a run of words with {other}"
@@ -136,3 +138,14 @@ def test_the_twins_of_further_pairs_cannot_be_told_by_their_length_or_marks() ->
     for measure in (len, lambda text: text.count("?"), lambda text: text.count(",")):
         sums = [sum(measure(row[side]) for row in pairs) for side in ("harmful", "harmless")]
         assert sums[0] / sums[1] == pytest.approx(1, abs=0.1)
+
+
+def test_hard_benign_messages_are_many_mixed_and_no_twins_of_requests() -> None:
+    rows = hard_benign()
+    assert len(rows) >= 200
+    assert all(set(row) == {"topic", "text"} and row["text"] == row["text"].strip() for row in rows)
+    assert len({row["topic"] for row in rows}) >= 15
+    assert len({" ".join(words(row["text"])) for row in rows}) == len(rows)
+    assert sum(len(words(row["text"])) >= 40 for row in rows) >= 30  # passages, and not only questions
+    asked = {" ".join(words(row["harmful"])) for row in (*requests(), *more_requests())}
+    assert not asked & {" ".join(words(row["text"])) for row in rows}
