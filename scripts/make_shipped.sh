@@ -28,15 +28,21 @@ cat "$work/requests.jsonl" "$work/requests-2.jsonl" > "$work/pairs.jsonl"
 { cat "$work/everyday-select.jsonl"; long select 64 60; long select 200 60; long select 600 20; } > "$work/choose.jsonl"
 { cat "$work/everyday-calibrate.jsonl"
   long calibrate 200 120; long calibrate 600 80; long calibrate 2000 30; long calibrate 4000 15; } > "$work/lengths.jsonl"
-awry fit --name harmful-request --labelled "$work/pairs.jsonl" --aligned "$work/ordinary-fit.jsonl" \
-  --sites 'residual[14],residual[16]' --whiten 0.1 --whiten 0.3 \
+fit_requests() {
+  folder=$1; shift
+  awry fit --name harmful-request --labelled "$work/pairs.jsonl" --aligned "$work/ordinary-fit.jsonl" "$@" \
+    --benign "$work/lengths.jsonl" --target-fpr 0.01 --out "$folder" \
+    --description "Somebody asks for something harmful, in whatever turn. Reads the turns' own text on plain SmolLM2-135M-Instruct; fitted on matched pairs of harmful and harmless requests, on everyday and longer messages, and on messages that sound worse than they are."
+}
+fit_requests "$work/chosen" --sites 'residual[14],residual[16]' --whiten 0.1 --whiten 0.3 \
   --aggregation 'max_rolling_mean(8, turns)' --aggregation 'max_rolling_mean(12, turns)' \
   --aggregation 'max_rolling_mean(12, user)' --aggregation 'top_mean(4, 8, turns)' \
-  --choose-under default --choose-benign "$work/choose.jsonl" \
-  --benign "$work/lengths.jsonl" --target-fpr 0.01 --out "$out" \
-  --description "Somebody asks for something harmful, in whatever turn. Reads the turns' own text on plain SmolLM2-135M-Instruct; fitted on matched pairs of harmful and harmless requests and on everyday and longer messages."
+  --choose-under default --choose-benign "$work/choose.jsonl"
+# What ships is the way of reading that was chosen before the messages of `awry data hard-benign` were there: it is
+# within the error of the one that is chosen now, stops two blocks earlier and holds more (docs/measurements.md).
+fit_requests "$out" --sites 'residual[14]' --whiten 0.1 --aggregation 'top_mean(4, 8, turns)'
 awry attack --probe "$out/harmful-request.json" --harmful "$work/harmful.jsonl" --benign "$work/heldout-everyday.jsonl" \
-  --rows 100 --write-card --out "$work/attacks"
+  --rows 60 --write-card --out "$work/attacks"
 
 # Insecure-code spillover, on the fine-tuned model at its shipped scale. The labels are what the model itself wrote.
 # The everyday test split is for figures alone: it fits, chooses and calibrates nothing.

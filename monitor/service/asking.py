@@ -2,7 +2,8 @@
 
 Contract: `marked(batch)` decides before the rows are written, and reserves places in the queue; `ask` is called after
 the transaction with the scores that are new, and gives back the places of those that are not: what is delivered again
-is asked about once. Neither takes longer than rendering the few messages in the band.
+is asked about once. `only_new` takes the marks of those away, for the lines that are written of a batch. None of it
+takes longer than rendering the few messages in the band.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from monitor.judge.judging import Judging, Waiting
 from monitor.judge.prompt import conversation
 from monitor.service.batch_rows import ProbeScore, ProcessedMessage
 from monitor.stream.wire import WireMessage
+from storage.coordinates import Coordinates
 from storage.writer import ScoreRow
 
 # A new score that was decided on, with its message and labels.
@@ -59,6 +61,12 @@ class Asking:
             return replace(score, judge="waiting")
         return replace(score, judge="not asked", judge_reason=decision)
 
+    @staticmethod
+    def only_new(batch: Sequence[ProcessedMessage], new: Sequence[ScoreRow]) -> list[ProcessedMessage]:
+        """The batch, marked where a score is new: what is known already is not asked about again."""
+        asked = {(row.at, row.probe) for row in new if row.judge is not None}
+        return [_marked_where(each, asked) for each in batch]
+
     def ask(self, batch: Sequence[ProcessedMessage], new: Sequence[Uncertain]) -> None:
         """Put the questions of the scores that are new, out of a batch that was marked."""
         reserved = sum(score.judge == "waiting" for each in batch if each.outcome for score in each.outcome.scores)
@@ -89,3 +97,13 @@ class Asking:
             text=text,
             since=time.monotonic(),
         )
+
+
+def _marked_where(each: ProcessedMessage, asked: Collection[tuple[Coordinates, str]]) -> ProcessedMessage:
+    if each.outcome is None or all(score.judge is None for score in each.outcome.scores):
+        return each
+    scores = tuple(
+        score if (each.at, score.probe.name) in asked else replace(score, judge=None, judge_reason=None)
+        for score in each.outcome.scores
+    )
+    return replace(each, outcome=replace(each.outcome, scores=scores))

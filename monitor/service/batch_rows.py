@@ -53,10 +53,12 @@ class ProbeScore:
     score: float
     heads: tuple[tuple[int, int, float], ...] = ()
     # Which reading of the message it comes from (None: the message as it is); (turn, score) of the turns that the probe
-    # reads where there are several, and what they say together.
+    # reads where there are several, and what they say together; the turn with the highest score, where one decided.
     reading: str | None = None
     turns: tuple[tuple[int, float], ...] = ()
     trajectory: Trajectory | None = None
+    top_turn: int | None = None
+    turn_new: bool | None = None
     judge: str | None = None
     judge_reason: str | None = None
 
@@ -256,8 +258,8 @@ def score_rows(processed: ProcessedMessage, shadow: Collection[str] = ()) -> lis
                 probe_digest=s.probe.digest,
                 reading=s.reading,
                 turn_scores=_by_turn(s.turns) if path is not None else None,
-                top_turn=path.top_turn if path is not None else None,
-                turn_new=path.turn_new if path is not None else None,
+                top_turn=s.top_turn,
+                turn_new=s.turn_new,
                 trajectory=path.level if path is not None else None,
                 path_length=path.path_length if path is not None else None,
                 judge=s.judge,

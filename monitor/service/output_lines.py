@@ -13,7 +13,8 @@ from monitor.stream.sinks import Line
 
 def verdict_line(processed: ProcessedMessage) -> Line:
     """Ids, scores and the decision: `flag`, `pass`, `partial` (not read whole), or `unscored` (fail open); by probe,
-    what decided its score, and what its turns say together; the share of the text that is unreadable, if not 0."""
+    what decided its score, what its turns say together, and whether a judge is asked, whose verdict comes later; the
+    share of the text that is unreadable, if not 0."""
     partial = {"partial": list(processed.partial)} if processed.partial else {}
     value = {
         "status": processed.status,
@@ -85,9 +86,9 @@ def _decided(processed: ProcessedMessage) -> dict[str, object]:
     found: dict[str, dict[str, object]] = {}
     for each in processed.scores:
         path = each.trajectory
-        named: dict[str, object] = {"reading": each.reading}
+        named: dict[str, object] = {"reading": each.reading, "judge": each.judge}
         if path is not None:
-            named |= {"turn": path.top_turn, "turn_new": path.turn_new}
+            named |= {"turn": each.top_turn, "turn_new": each.turn_new}
             named |= {"trajectory": round(path.level, 6), "path_length": round(path.path_length, 6)}
         for name, value in named.items():
             if value is not None:

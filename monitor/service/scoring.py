@@ -32,7 +32,7 @@ from probes.errors import ModelError
 from probes.model.control_tokens import strings
 from probes.model.load import ChatModel
 from probes.reading.conversation import Conversation
-from probes.reading.readings import WINDOW, Readings, ReadingSettings, readings, tokens_of
+from probes.reading.readings import JOINED, WINDOW, Readings, ReadingSettings, readings, tokens_of
 from probes.reading.values import Decided, Value, candidates, decide, reading_of
 from probes.scoring import Scorer
 
@@ -190,7 +190,8 @@ class BatchScorer:
                                 totals[position][p],
                                 counts[position][p],
                                 tuple(parts[p][position]),
-                                turns[p][position] if turns is not None else (),
+                                # Whatever else is in the batch.
+                                turns[p][position] if turns is not None and len(item.encoded.turns) > 1 else (),
                             )
                             for p in range(len(self._probes))
                         ],
@@ -209,7 +210,8 @@ class BatchScorer:
             decided = decide(probe.card.calibration, candidates(probe.aggregation, read, values, windows=windows))
             if decided is not None:
                 self._note_length(probe, decided.value)
-                scores.append(_probe_score(probe, decided, one.roles))
+                plain = one.values[0][p] if 0 in one.values else None
+                scores.append(_probe_score(probe, decided, plain, one.roles))
             else:
                 reasons.append(_why_not(probe, one.readings.plain))
         reason = "; ".join(reasons) or None
@@ -259,11 +261,11 @@ def _items(message: int, one: _Read) -> Iterator[_Item]:
         yield _Item(message, number, reading.encoded)
 
 
-def _probe_score(probe: Probe, decided: Decided, roles: Sequence[str]) -> ProbeScore:
+def _probe_score(probe: Probe, decided: Decided, plain: Value | None, roles: Sequence[str]) -> ProbeScore:
     value = decided.value
-    # A turn's values are corrected as the message's own: the highest of them is its score.
-    rise = value.value - decided.score
-    turns = tuple((turn, score - rise) for turn, score in value.turns)
+    joined = value.kind == JOINED
+    # What was read joined is one turn. The message's turns are those of the plain reading, and none of them decided.
+    turns = _turns(probe, plain) if joined and plain is not None else _turns(probe, value)
     path = trajectory(turns, roles) if turns and value.kind != WINDOW else None
     return ProbeScore(
         probe,
@@ -272,7 +274,15 @@ def _probe_score(probe: Probe, decided: Decided, roles: Sequence[str]) -> ProbeS
         reading=reading_of(value),
         turns=turns if path is not None else (),
         trajectory=path,
+        top_turn=path.top_turn if path is not None and not joined else None,
+        turn_new=path.turn_new if path is not None and not joined else None,
     )
+
+
+def _turns(probe: Probe, value: Value) -> tuple[tuple[int, float], ...]:
+    """A turn's values are corrected for length as the message's own: the highest of them is its score."""
+    rise = value.value - probe.card.calibration.score(value.value, value.tokens)
+    return tuple((turn, score - rise) for turn, score in value.turns)
 
 
 def _why_not(probe: Probe, plain: Encoded) -> str:

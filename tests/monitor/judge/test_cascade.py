@@ -349,6 +349,38 @@ def test_what_is_delivered_again_is_asked_about_once(
     assert counted("awry_judge_waiting") == 0
 
 
+def test_verdict_lines_say_whether_the_judge_is_asked(
+    engine: Engine, chat: ChatModel, server: JudgeServer, tmp_path: Path
+) -> None:
+    """They are written before it answers: what it says is in the row alone."""
+    out = tmp_path / "verdicts"
+    both = [passing(chat), passing(chat, "second", sites=["final"])]
+    bands = {"drift": (-1e9, 1e9), "second": (1e8, 1e9)}
+    messages = talk("hello", "BAD", "and more", "and again")
+    run(
+        engine, chat, both, server, messages, tmp_path, judge_bands=bands, judge_queue_messages=2, verdicts_out=str(out)
+    )
+    said = [json.loads(line) for line in out.read_text().splitlines()]
+    states = [{"drift": state} for state in ("waiting", "waiting", "not asked", "not asked")]
+    assert [line["judge"] for line in said] == states
+    assert {line["decision"] for line in said} == {"pass"}
+    drift = [r["judge"] for r in stored(engine, schema.scores) if r["probe"] == "drift"]
+    assert drift == ["harmless", "harmful", "not asked", "not asked"]
+
+
+def test_verdict_lines_without_a_judge_or_for_what_is_known_name_none(
+    engine: Engine, chat: ChatModel, server: JudgeServer, tmp_path: Path
+) -> None:
+    out, messages = tmp_path / "verdicts", talk("hello", "BAD")
+    run(engine, chat, [passing(chat)], None, messages[:1], tmp_path, verdicts_out=str(out))
+    run(engine, chat, [passing(chat)], server, messages, tmp_path)
+    # With another probe both are scored again: the second one's score alone is new, and is asked about.
+    both = [passing(chat), passing(chat, "second", sites=["final"])]
+    run(engine, chat, both, server, messages, tmp_path, verdicts_out=str(out))
+    said = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line.get("judge") for line in said] == [None, {"second": "waiting"}, {"second": "waiting"}]
+
+
 def test_the_same_text_is_asked_about_once(
     engine: Engine, chat: ChatModel, server: JudgeServer, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ def message(*turns: tuple[str, str], **more: Any) -> WireMessage:
 
 def scorer_of(chat: ChatModel, aggregations: tuple[str, ...] = ("last_prompt",), **options: Any) -> BatchScorer:
     """Its probes are called after what they read: `last-prompt`, `mean-response`."""
-    names = [a.replace("_", "-").replace("(", "-").rstrip(")") for a in aggregations]
+    names = [re.sub("[^a-z0-9]+", "-", a).strip("-") for a in aggregations]
     probes = [make_probe(chat, n, aggregation=a) for n, a in zip(names, aggregations, strict=True)]
     settings = {"token_budget": 4096, "max_tokens": MAX_TOKENS, "skip_over_long": False, **options}
     return BatchScorer(chat, probes, **settings)
@@ -108,6 +109,16 @@ def test_an_ordinary_message_is_read_whole_and_as_it_is(chat: ChatModel) -> None
     (found,) = scorer_of(chat)([message(("user", "Hi"))])
     assert (found.status, found.rendered, found.notes, found.partial) == ("scored", "template", (), ())
     assert (found.special_tokens, found.windows) == (0, ())
+
+
+def test_a_message_of_one_turn_has_no_turns_whatever_else_is_in_the_batch(chat: ChatModel) -> None:
+    scorer = scorer_of(chat, ("max_rolling_mean(4, user)",))
+    one = message(("user", "hello there"))
+    several = message(("user", "hi there"), ("assistant", "ok"), ("user", "what now"))
+    (alone,), (beside, other) = scorer([one]), scorer([one, several])
+    assert [turn for turn, _ in other.scores[0].turns] == [0, 2]
+    for found in (alone, beside):
+        assert (found.scores[0].turns, found.scores[0].trajectory, found.scores[0].top_turn) == ((), None, None)
 
 
 def test_turns_that_the_template_refuses_are_scored_in_a_form_that_it_takes() -> None:
