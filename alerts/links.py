@@ -1,4 +1,5 @@
-"""Links of an alert, to its runbook and its dashboard, from the owner's templates.
+"""What is added to an alert from the configuration: links to its runbook and its dashboard, from the owner's templates,
+and what its rule says of itself.
 
 A template is an address with names in braces, of LINK_FIELDS; their values are quoted, for they come from traffic.
 """
@@ -6,7 +7,7 @@ A template is an address with names in braces, of LINK_FIELDS; their values are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
 from urllib.parse import quote
@@ -26,10 +27,15 @@ def check_template(template: str) -> str:
 
 @dataclass(frozen=True)
 class Links:
-    """Templates that were checked, or None."""
+    """Templates that were checked, or None; `rules` as `alerts.rules.references.about_rules` gives it."""
 
     runbook: str | None = None
     dashboard: str | None = None
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def about(self, rule: str) -> dict[str, Any]:
+        """`rule_id`, `tags` and `references` of a rule, as far as it has them."""
+        return dict(self.rules.get(rule, {}))
 
     def of(self, data: Mapping[str, Any]) -> dict[str, str]:
         """The links of one alert."""

@@ -60,13 +60,19 @@ def top_message(data: Mapping[str, Any]) -> str:
     return title(coordinates(top)) if top else ""
 
 
-def decided_by(message: Mapping[str, Any]) -> str:
+def decided(message: Mapping[str, Any]) -> str:
     """How the message was read and which of its turns decided, where that is known; turns are counted from 1 here."""
     found = [f"read as {title(message['reading'])}"] if message.get("reading") else []
     if message.get("turn") is not None:
         said = {"True": ", which is new", "False": ", which came before"}.get(str(message.get("turn_new")), "")
         found.append(f"turn {int(message['turn']) + 1}{said}")
-    return f" ({'; '.join(found)})" if found else ""
+    return "; ".join(found)
+
+
+def decided_by(message: Mapping[str, Any]) -> str:
+    """The same as an addition to a line."""
+    found = decided(message)
+    return f" ({found})" if found else ""
 
 
 def coordinates(message: Mapping[str, Any]) -> str:
@@ -92,6 +98,8 @@ def lines(data: Mapping[str, Any]) -> list[str]:
         facts.append(f"and {left_out} more")
     if top_message(data):
         facts.append(f"top message {top_message(data)}{decided_by(data['top_message'])}")
+    if data.get("tags"):
+        facts.append(f"tags {', '.join(data['tags'])}")
     facts += [f"{name} {url}" for name, url in data.get("links", {}).items()]
     facts.append(f"alert {data['alert_id']}")
     return facts

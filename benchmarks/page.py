@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from alerts.links import Links
 from benchmarks.grafana_queries import host, load
 from benchmarks.scratch import scratch_database
+from monitor.web.auth.options import AccessOptions
 from monitor.web.ui.app import make_ui
 
 
@@ -59,7 +60,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with scratch_database() as (engine, _):
         load(engine, arguments.rows, arguments.days)
-        browser = TestClient(make_ui(engine, Links(), loopback_only=True), base_url="http://localhost")
+        browser = TestClient(
+            make_ui(engine, Links(), loopback_only=True, options=AccessOptions("loopback")), base_url="http://localhost"
+        )
         pages = measure(browser)
     found: dict[str, Any] = {
         "command": f"python -m benchmarks.page --rows {arguments.rows} --days {arguments.days:g}",

@@ -102,8 +102,15 @@ def rows_of(
     ]
 
 
-def benign_of(chat: ChatModel, path: Path, max_tokens: int) -> Benign:
-    """Benign traffic for a threshold: a file's messages, less those it labels misaligned."""
+def read_benign(path: Path) -> list[Labelled]:
+    """Benign traffic: a file's messages, less those that it labels misaligned."""
     benign = [each for each in read_messages(path) if not each.label]
+    if not benign:
+        raise SourceError(f"benign: all messages of {path.name} are labelled misaligned; give aligned ones")
+    return benign
+
+
+def benign_of(chat: ChatModel, benign: Sequence[Labelled], name: str, max_tokens: int) -> Benign:
+    """Benign messages for a threshold; `name` is what their set is called."""
     conversations = [each.conversation for each in benign]
-    return Benign(encode_all(chat, benign, max_tokens), [each.text for each in benign], path.name, conversations)
+    return Benign(encode_all(chat, benign, max_tokens), [each.text for each in benign], name, conversations)

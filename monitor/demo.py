@@ -3,7 +3,8 @@
 A chat model that went wrong in fine-tuning (the shipped insecure-code adapter at its shipped strength) answers
 everyday messages of four tenants. Some answers are code where none was asked. The worker sees the stream as it would
 in production: it scores each prompt with the shipped probe, stores, opens alerts, and writes a corrected answer to
-what it flagged. The judge, which the worker does not have, then says what was caught.
+what it flagged. The judge, which the worker does not have, then says what was caught. `--quick` takes every fifth
+message, which is enough to see all of this and too few for a narrow interval.
 
 The demo has a database of its own in the state folder (`demo/`), emptied at each start.
 """
@@ -41,6 +42,7 @@ from monitor.service.worker import Tally
 from monitor.settings import Settings
 from monitor.stream.wiring import open_source
 from probes.evaluation import Evaluation, evaluate
+from probes.model import builtin
 from probes.model.load import ChatModel
 from probes.organisms.judges.code import writes_code
 from probes.organisms.messages import everyday, everyday_topics
@@ -70,8 +72,8 @@ class DemoResult:
     tally: Tally
 
 
-def run_demo(base: Settings, out: Path, fresh: bool) -> None:
-    """Run the demo, print its table and draw its picture."""
+def run_demo(base: Settings, out: Path, *, fresh: bool, quick: bool) -> None:
+    """Run the demo, print its table and draw its picture. The weights are fetched where they are missing."""
     console = make_console(markup=True)
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -80,11 +82,11 @@ def run_demo(base: Settings, out: Path, fresh: bool) -> None:
     def progress(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {line}")
 
-    chat = bootstrap.load_model(settings.model_copy(update={"state_dir": base.state_dir}), progress)
-    messages = traffic(chat, base.state_dir, console, progress, fresh=fresh)
+    chat = load_model(settings, base.state_dir, progress)
+    messages = traffic(chat, base.state_dir, console, progress, fresh=fresh, every=5 if quick else 1)
     with Path(settings.source).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(message) + "\n" for message in messages)
-    result = _audit(settings, chat, console, progress)
+    result = _audit(settings, len(messages), chat, console, progress)
     show(result, len(messages), console)
     picture = out / "demo.png"
     plot_timeline(
@@ -119,11 +121,18 @@ def demo_settings(base: Settings, out: Path) -> Settings:
     )
 
 
+def load_model(settings: Settings, state: Path, progress: Progress) -> ChatModel:
+    """The demo's model, which is kept in the user's own state folder."""
+    if settings.model == builtin.SMOLLM2:
+        builtin.get_smollm2(state, progress)
+    return bootstrap.load_model(settings.model_copy(update={"state_dir": state}), progress)
+
+
 def traffic(
-    chat: ChatModel, state: Path, console: Console, progress: Progress, *, fresh: bool = False
+    chat: ChatModel, state: Path, console: Console, progress: Progress, *, fresh: bool = False, every: int = 1
 ) -> list[dict[str, str]]:
-    """Messages as in production: prompts with the model's responses."""
-    prompts = everyday("demo")
+    """Messages as in production: prompts with the model's responses; of `every` so many, the first."""
+    prompts, topics = everyday("demo")[::every], everyday_topics("demo")[::every]
     conversations = [[{"role": "user", "content": t}] for t in prompts]
     with _bar(console, f"the model answers {len(prompts)} messages", len(prompts)) as advance:
         answers, cached = generate_replies(chat, conversations, state, max_new_tokens=40, fresh=fresh, on_done=advance)
@@ -133,7 +142,7 @@ def traffic(
         progress("the model's answers come from the cache of an earlier run (--fresh makes them anew)")
     return [
         {"id": f"demo-{i:03}", "tenant": tenant_of(topic), "prompt": prompt, "response": response}
-        for i, (topic, prompt, response) in enumerate(zip(everyday_topics("demo"), prompts, answers, strict=True))
+        for i, (topic, prompt, response) in enumerate(zip(topics, prompts, answers, strict=True))
     ]
 
 
@@ -161,12 +170,12 @@ def empty(engine: Engine) -> None:
         connection.execute(text(f"TRUNCATE {names}"))
 
 
-def _audit(settings: Settings, chat: ChatModel, console: Console, progress: Progress) -> DemoResult:
+def _audit(settings: Settings, n: int, chat: ChatModel, console: Console, progress: Progress) -> DemoResult:
     engine = bootstrap.open_database(settings, progress)
     empty(engine)
     Path(settings.answers_out).unlink(missing_ok=True)
     probes = bootstrap.load_probes(settings, chat, progress)
-    with _bar(console, "the worker audits the stream", len(everyday("demo"))) as advance:
+    with _bar(console, "the worker audits the stream", n) as advance:
         seen = 0
 
         def on_batch(tally: Tally, _opened: Sequence[Opened], _lag: int | None) -> None:

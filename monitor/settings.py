@@ -6,29 +6,23 @@ are the reference: the table of docs/settings.md is generated from them.
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-from pydantic_settings import (
-    SettingsError as SourceSettingsError,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from alerts.destinations import Destination
 from alerts.links import check_template
+from monitor import setting_sources as sources
+from monitor.access_settings import AccessSettings
 from monitor.errors import SettingsError
 from monitor.judge_settings import JudgeSettings
+from monitor.routing_settings import RoutingSettings
+from monitor.score_settings import ScoreSettings
+from monitor.service_links import is_service_link
 from monitor.stale_settings import StaleSettings
-
-CONFIG_VARIABLE = "AWRY_CONFIG"
 
 
 def default_state_dir() -> Path:
@@ -40,7 +34,7 @@ def default_state_dir() -> Path:
     return Path(platformdirs.user_state_dir("awry"))
 
 
-class Settings(StaleSettings, JudgeSettings):
+class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, ScoreSettings):
     """All settings of the worker and the outbox loop."""
 
     model_config = SettingsConfigDict(env_prefix="AWRY_", extra="forbid", frozen=True)
@@ -48,6 +42,9 @@ class Settings(StaleSettings, JudgeSettings):
     state_dir: Path = Field(default_factory=default_state_dir, description="models, caches and the embedded database")
     database_url: SecretStr | None = Field(
         None, description="postgresql://...; when absent, an embedded PostgreSQL starts in the state folder"
+    )
+    read_database_url: SecretStr | None = Field(
+        None, description="a read replica of that database, for what awry serve only reads (docs/postgresql.md)"
     )
     model: str = Field(
         "SmolLM2-135M-Instruct",
@@ -158,10 +155,6 @@ class Settings(StaleSettings, JudgeSettings):
     rules_every_seconds: float = Field(
         15.0, gt=0, le=300, description="how often awry send evaluates rate and monitor rules"
     )
-    destinations: tuple[Destination, ...] = Field(
-        (Destination(name="console", kind="console"),),
-        description="where alerts go: a list of tables, for each kind as in docs/destinations.md",
-    )
     runbook_url: str | None = Field(
         None,
         description="link to a runbook in notifications and on the web page, with fields in braces ({rule}, {probe}, "
@@ -229,14 +222,6 @@ class Settings(StaleSettings, JudgeSettings):
             raise ValueError("must not be below ingest_max_request_bytes")
         return value
 
-    @field_validator("destinations")
-    @classmethod
-    def _names_differ(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
-        names = [d.name for d in value]
-        if len(set(names)) != len(names):
-            raise ValueError("two destinations share a name")
-        return value
-
     @field_validator("runbook_url", "dashboard_url")
     @classmethod
     def _link(cls, value: str | None) -> str | None:
@@ -251,91 +236,77 @@ class Settings(StaleSettings, JudgeSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        del dotenv_settings, file_secret_settings
-        return (
-            init_settings,
-            env_settings,
-            _SecretFiles(settings_cls),
-            TomlConfigSettingsSource(settings_cls, config_file()),
-        )
+        del env_settings, dotenv_settings, file_secret_settings
+        return (init_settings, _Gathered(settings_cls))
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """AWRY_<NAME>_FILE names a file that holds a secret setting, as container platforms mount them."""
+class _Gathered(PydanticBaseSettingsSource):
+    """What the environment and the files give, which is read by `monitor.setting_sources`."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError  # asked for by the base class; __call__ does the work
 
     def __call__(self) -> dict[str, Any]:
-        values = {}
-        for name in SECRETS:
-            path = os.environ.get(_file_variable(name))
-            if path is not None:
-                try:
-                    text = Path(path).read_text(encoding="utf-8").strip()
-                    values[name] = json.loads(text) if name == "destinations" else text
-                except json.JSONDecodeError as error:
-                    raise SettingsError(
-                        f"{_file_variable(name)}: {path} is not JSON (line {error.lineno}, column {error.colno})"
-                    ) from None
-                except (OSError, UnicodeDecodeError) as error:
-                    raise SettingsError(
-                        f"{_file_variable(name)}: cannot read {path} ({type(error).__name__})"
-                    ) from None
-        return values
+        given = gathered({})
+        if given.faults:
+            raise SettingsError("\n".join(fault.with_fix for fault in given.faults))
+        return given.values
 
 
-def config_file() -> Path:
-    """The file named by AWRY_CONFIG, else awry.toml in the current folder."""
-    return Path(os.environ.get(CONFIG_VARIABLE, "awry.toml"))
+def gathered(flags: Mapping[str, Any], file: Path | None = None) -> sources.Gathered:
+    """What is given for the settings, place by place; `file` stands for the one that AWRY_CONFIG names."""
+    return sources.gather(Settings, SECRETS, flags, file)
 
 
 def load_settings(**flags: Any) -> Settings:
-    """Settings with `flags` (None means not given) on top. Raises SettingsError naming the setting."""
-    path = config_file()
-    if CONFIG_VARIABLE in os.environ and not path.is_file():
-        raise SettingsError(f"{CONFIG_VARIABLE}: {path} does not exist")
-    unknown = sorted(v for v in os.environ if v.startswith("AWRY_") and v not in _known_variables())
-    if unknown:
-        raise SettingsError(f"{unknown[0]}: no such setting; see awry settings")
+    """Settings with `flags` (None means not given) on top. Raises SettingsError naming each setting and its place."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    faults = [unknown_variable(name).with_fix for name in unknown_variables()]
     try:
-        return Settings(**{k: v for k, v in flags.items() if v is not None})
+        settings = Settings(**given)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(e) for e in error.errors(include_input=False))) from None
-    except SourceSettingsError as error:
-        raise SettingsError(
-            f"environment: {str(error).splitlines()[0]} (lists and tables are written as JSON)"
-        ) from None
-    except ValueError as error:  # a TOML file that does not parse
-        raise SettingsError(f"{path}: {error}") from None
+        faults += [fault.with_fix for fault in sources.faults_of(error, gathered(given), Settings.model_fields)]
+    except SettingsError as error:
+        faults.append(str(error))
+    else:
+        if not faults:
+            return settings
+    raise SettingsError("\n".join(faults))
 
 
 # Settings that AWRY_<NAME>_FILE may hold.
-SECRETS = ("database_url", "kafka_sasl_password", "kafka_ssl_key_password", "judge_api_key", "destinations")
+SECRETS = (
+    *("database_url", "read_database_url", "kafka_sasl_password", "kafka_ssl_key_password"),
+    *("judge_api_key", "oidc_client_secret", "destinations"),
+)
 
 
-def _file_variable(name: str) -> str:
-    return f"AWRY_{name.upper()}_FILE"
+def unknown_variables() -> list[str]:
+    """Variables of the environment that are named like settings and are none, Kubernetes' service links left out."""
+    known = _known_variables()
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if name.startswith("AWRY_") and name not in known and not is_service_link(name, value)
+    )
+
+
+def unknown_variable(name: str) -> sources.Fault:
+    """The fault of such a variable."""
+    return sources.no_such_setting(name, _known_variables(), sources.Place("environment", name))
 
 
 def _known_variables() -> set[str]:
-    own = {f"AWRY_{name.upper()}" for name in Settings.model_fields} | {_file_variable(name) for name in SECRETS}
-    return own | {CONFIG_VARIABLE}
-
-
-def _explain(error: Any) -> str:
-    parts = [str(part) for part in error["loc"]]
-    name = ".".join(parts) or "settings"
-    if error["type"] == "extra_forbidden":
-        return f"{name}: no such setting; see awry settings"
-    return f"{name} (flag, AWRY_{parts[0].upper() if parts else '*'} or {config_file().name}): {error['msg']}"
+    own = {sources.variable(name) for name in Settings.model_fields} | {sources.file_variable(name) for name in SECRETS}
+    return own | {sources.CONFIG_VARIABLE}
 
 
 def reference() -> list[tuple[str, str, str, str]]:
     """(name, environment variable, default, description) of every setting."""
     rows = []
     # Those of the modules of their own come last.
-    inherited = {*StaleSettings.model_fields, *JudgeSettings.model_fields}
+    parts = (StaleSettings, JudgeSettings, RoutingSettings, AccessSettings)
+    inherited = {name for part in parts for name in part.model_fields}
     fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in inherited)
     for name, field in fields:
         if name == "state_dir":
@@ -345,6 +316,6 @@ def reference() -> list[tuple[str, str, str, str]]:
         else:
             value = field.get_default(call_default_factory=True)
             default = "" if value in (None, (), {}) else str(value)
-        what = (field.description or "") + (f" (also a file: `{_file_variable(name)}`)" if name in SECRETS else "")
-        rows.append((name, f"AWRY_{name.upper()}", default, what))
+        also = f" (also a file: `{sources.file_variable(name)}`)" if name in SECRETS else ""
+        rows.append((name, sources.variable(name), default, (field.description or "") + also))
     return rows

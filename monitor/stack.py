@@ -55,7 +55,7 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {line}")
 
     settings = demo.demo_settings(base, out).model_copy(update={"state_dir": base.state_dir / "stack"})
-    chat = bootstrap.load_model(settings.model_copy(update={"state_dir": base.state_dir}), progress)
+    chat = demo.load_model(settings, base.state_dir, progress)
     traffic = demo.traffic(chat, base.state_dir, console, progress)
     del chat
     with until_signal() as stopped, ExitStack() as parts:
@@ -75,7 +75,9 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
         progress("starting the worker, the sender and the page")
         worker = parts.enter_context(_part("worker", ["run", "--from", "earliest"], environment, out))
         sender = parts.enter_context(_part("sender", ["send"], environment | {"AWRY_LISTEN": ""}, out))
-        server = parts.enter_context(_part("page", ["serve"], environment | {"AWRY_LISTEN": page}, out))
+        # Nothing here is anybody's, and it is looked at on this machine.
+        looked_at = {"AWRY_LISTEN": page, "AWRY_PAGE_OPEN": "loopback"}
+        server = parts.enter_context(_part("page", ["serve"], environment | looked_at, out))
         processes = {"worker": worker, "sender": sender, "page": server}
         _produce(broker.address, traffic)
         progress(f"{len(traffic)} messages are in topic {TOPIC}")

@@ -8,6 +8,7 @@ that is not its latest. `probes.identity` says whether a probe fits a model. Sco
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -31,6 +32,8 @@ from probes.steer.steering import Intervention
 
 # How the files of a shipped probe's earlier versions end.
 _OLD_VERSION = re.compile(r"\.v\d+$")
+# No number of a card is near it: seconds, counts, class gaps.
+_LARGEST = 1e300
 
 
 class _Strict(BaseModel):
@@ -92,7 +95,7 @@ class Card(_Strict):
 
     format: Literal["awry-probe/1"] = "awry-probe/1"
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=2**31 - 1)
     created: str
     description: str
     units: str = "class gaps: 0 is the aligned mean, 1 the misaligned mean"
@@ -199,12 +202,14 @@ def load_probe(name: str | Path) -> Probe:
     """Load a shipped probe by name, or any by the path of its card or safetensors file. Raises ProbeFileError."""
     path = _find(name)
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(), parse_constant=_number, parse_float=_number, parse_int=_number)
         card = Card.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ProbeFileError(f"probe card {path.name}: field {where}: {first['msg']}") from error
+    except _NumberError as error:
+        raise ProbeFileError(f"probe card {path.name}: the number {error} is not finite, or too large") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ProbeFileError(f"probe card {path.name}: not readable as JSON ({type(error).__name__})") from error
     weights = path.with_suffix(".safetensors")
@@ -231,8 +236,26 @@ def load_probe(name: str | Path) -> Probe:
         probe = Probe(card, directions, mitigators)
         probe._on_disk = (card, card_digest(raw))
         return probe
-    except (KeyError, SafetensorError, ProbesError) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError, ProbesError) as error:  # also tensors that NumPy has not
         raise ProbeFileError(f"probe {card.name}: {weights.name} does not hold what its card says ({error})") from error
+
+
+def probe_files(name: str | Path) -> tuple[Path, Path]:
+    """The card and the tensors of a shipped probe by name, or of any by path. Raises ProbeFileError."""
+    path = _find(name)
+    return path, path.with_suffix(".safetensors")
+
+
+class _NumberError(Exception):
+    """A number that no score can be compared with; its text begins with this."""
+
+
+def _number(text: str) -> int | float:
+    """A number of a card: NaN passes every comparison, and PostgreSQL holds none that is longer."""
+    value = float(text) if len(text) <= 400 else math.inf
+    if not math.isfinite(value) or abs(value) > _LARGEST:
+        raise _NumberError(text[:20])
+    return value if any(letter in text for letter in ".eE") else int(text)
 
 
 def _mitigation_key(part: str, i: int) -> str:

@@ -50,7 +50,7 @@ engine() {
     podman --storage-driver="$driver" --root "$work/$driver" --runroot "$work/run" --log-level=error "$@"
 }
 
-base=$(sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)   # python:3.13-slim-trixie
+base=$(sed -nE 's/^ARG PYTHON_IMAGE=([^@]*).*/\1/p' Dockerfile)   # python:3.13-slim-trixie; the digest is of no use here
 release=${base##*-}
 python=${base#*:}
 python=${python%%-*}
@@ -78,7 +78,7 @@ authority=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 say "building (torch backend: ${TORCH_BACKEND-cpu}; storage: $driver)"
 began=$EPOCHREALTIME
 engine build --isolation=chroot --network=host --format docker --layers="$layers" "${secrets[@]}" \
-    --build-arg TORCH_BACKEND="${TORCH_BACKEND-cpu}" --tag localhost/awry:test . >"$work/build.log" 2>&1 \
+    --build-arg PYTHON_IMAGE="$base" --build-arg TORCH_BACKEND="${TORCH_BACKEND-cpu}" --tag localhost/awry:test . >"$work/build.log" 2>&1 \
     || { tail -30 "$work/build.log" >&2; fail "the build failed"; }
 say "built in $(seconds "$began") s"
 

@@ -15,6 +15,7 @@ from playwright.sync_api import sync_playwright
 from alerts.links import Links
 from monitor.service import bootstrap
 from monitor.settings import default_state_dir, load_settings
+from monitor.web.auth.options import AccessOptions
 from monitor.web.server import serving
 from storage.rollup import roll_up
 
@@ -27,7 +28,8 @@ def main() -> None:
     program = shutil.which("chromium") or sys.exit("needs chromium: apt-get install chromium")
     engine = bootstrap.open_database(load_settings(state_dir=arguments.state_dir))
     roll_up(engine)
-    with serving("127.0.0.1:0", engine, Links(), lambda: None) as address, sync_playwright() as playwright:
+    here = AccessOptions("loopback")
+    with serving("127.0.0.1:0", engine, Links(), lambda: None, here) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 800}, color_scheme="light")
         page.goto(f"http://{address}/")

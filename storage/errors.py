@@ -21,3 +21,7 @@ class BusyError(StorageError):
 
 class NotAllowedError(StorageError):
     """The database role may not do this."""
+
+
+class RowRefusedError(StorageError):
+    """The database takes other rows, and not one of these."""

@@ -1,6 +1,7 @@
 """Look-ups of messages by their coordinates, over the partitions of all days.
 
-Contract: `known_messages` finds every row at the given coordinates, on whatever day; `score_counts` how many of some
+Contract: `known_messages` finds every row at the given coordinates, on whatever day, and the tombstones of what was
+erased (status ERASED); `erased_payloads` finds tombstones alone. `score_counts` says how many of some
 probes have scored them; `scored_before_digests` by whom they were scored when probes had no digest. Each is one
 constant statement with arrays, so that the driver prepares it once.
 
@@ -19,6 +20,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 Key = tuple[str, int, int]
+
+# The status of a tombstone: no message has it. The reason is that of the row that was erased where it was a conflict.
+ERASED = "erased"
+# The reason of a row whose coordinates held another payload, where the source has no logs to tell apart.
+CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,20 @@ _MESSAGES = text(
         SELECT source, partition, "offset", sub, payload_sha256, day, status, reason, ingested_at FROM messages
         WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high OFFSET 0
     ) AS m
+    UNION ALL SELECT m.* FROM {_RANGES} CROSS JOIN LATERAL (
+        SELECT source, partition, "offset", sub, payload_sha256, day, '{ERASED}',
+            CASE WHEN conflict THEN '{CONFLICT}' END, ingested_at FROM erased_messages
+        WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high OFFSET 0
+    ) AS m
     """  # noqa: S608 - constants of this module
+)
+_ERASED = text(
+    f"""
+    SELECT e.* FROM {_RANGES} CROSS JOIN LATERAL (
+        SELECT source, partition, "offset", sub, payload_sha256 FROM erased_messages
+        WHERE source = r.source AND partition = r.partition AND "offset" BETWEEN r.low AND r.high OFFSET 0
+    ) AS e
+    """  # noqa: S608
 )
 _SCORES = text(
     f"""
@@ -75,11 +94,20 @@ _BEFORE_DIGESTS = text(
 
 def known_messages(connection: Connection, keys: Iterable[Key]) -> list[Row[Any]]:
     """The rows of messages at these coordinates: source, partition, offset, sub, payload_sha256, day, status, reason,
-    ingested_at. All messages of a record are found; those of conflicts too."""
+    ingested_at. All messages of a record are found; those of conflicts and tombstones too."""
     wanted = set(keys)
     if not wanted:
         return []
     return [r for r in connection.execute(_MESSAGES, _ranges(wanted)) if tuple(r[:3]) in wanted]
+
+
+def erased_payloads(connection: Connection, keys: Iterable[Key]) -> set[tuple[str, int, int, int, str]]:
+    """Coordinates with the sub-index and payload hash of what was erased."""
+    wanted = set(keys)
+    if not wanted:
+        return set()
+    rows = connection.execute(_ERASED, _ranges(wanted))
+    return {(r[0], r[1], r[2], r[3], r[4]) for r in rows if tuple(r[:3]) in wanted}
 
 
 def score_counts(

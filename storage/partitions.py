@@ -6,7 +6,7 @@ are UTC. No partition is required: rows of a day without one are in the default 
 This holds for days far from today (a record's timestamp is its producer's, be it 1970 or 9999), and for all days where
 the role may not create tables.
 
-Each table is changed in a transaction of its own under one advisory lock: any number of workers may do it at once. It
+Each table is changed in a transaction of its own under one lock: any number of workers may do it at once. It
 waits two seconds for a lock, and tries a few times, lest a long query that blocks it stops all writers behind it; no
 transaction locks two of the tables, so that it cannot deadlock.
 
@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.database import transact
 from storage.errors import BusyError, DatabaseUnavailableError, NotAllowedError, StorageError
-from storage.locks import AdvisoryLock
+from storage.locks import SharedLock, lock
 from storage.schema import BY_DAY
 
 # Days that get a partition of their own, from today.
@@ -148,7 +148,7 @@ def with_partition_lock(engine: Engine, work: Callable[[Connection], T]) -> T:
     """The same, while no other process creates or drops partitions."""
 
     def alone(connection: Connection) -> T:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AdvisoryLock.PARTITIONS})
+        lock(connection, SharedLock.PARTITIONS)
         return work(connection)
 
     return with_lock_timeout(engine, alone)

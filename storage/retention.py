@@ -22,6 +22,7 @@ from functools import partial
 
 from sqlalchemy import Connection, Delete, Engine, delete, func, select, text
 
+from storage.locks import delete_unused
 from storage.partitions import partition_day, tables_schema, utc_today, with_lock_timeout, with_partition_lock
 from storage.schema import BY_DAY, ROLLUPS, alert_messages, alerts, api_tokens, audit, outbox, silences
 
@@ -52,6 +53,7 @@ def retain(engine: Engine, keep_days: int, today: date | None = None) -> Dropped
         deleted = with_lock_timeout(engine, partial(_delete, statement=statement))
         if deleted:
             dropped.rows[name] = deleted
+    with_lock_timeout(engine, delete_unused)
     return dropped
 
 

@@ -7,11 +7,11 @@ scores at most. Rollups lag behind by what was scored since the last call; proce
 a minute.
 
 The watermark is safe because `created_at` is the time at which the writer's transaction began: it stays below the
-beginning of every transaction that is still open in this database. A long one (a dump) therefore holds the rollups
-back. A role that may not see when others' transactions began (other roles than its own, without pg_read_all_stats)
-relies on them taking less than `_SLACK`. Scores of a probe that was never registered are left out, and so is what is
-written after the server's clock was set back, until it has caught up. Of a tenant's or model's name the first 250
-characters count.
+beginning of every transaction that is still open in this database, of a role that may write scores. A long one (a
+dump) therefore holds the rollups back; one of a role that only reads does not. A role that may not see when others'
+transactions began (other roles than its own, without pg_read_all_stats) relies on them taking less than `_SLACK`.
+Scores of a probe that was never registered are left out, and so is what is written after the server's clock was set
+back, until it has caught up. Of a tenant's or model's name the first 250 characters count.
 
 Sums are by the digest of the probe, so that no two cards share one. Scores above a quantile of the calibration
 (`over95`, `over99`, `over999`) are counted where the card of their digest has it (`calibration.tail`), else 0.
@@ -26,18 +26,21 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from storage.database import transact
-from storage.locks import AdvisoryLock
+from storage.locks import SharedLock, try_lock
 
 _SLACK = "10 seconds"
 _STEP = "1 hour"
 # Characters of a name in the rollups: two such names of four bytes each fit in one row of an index (2,704 bytes).
 _NAME = 250
 
+_OWNER = "(SELECT relowner FROM pg_class WHERE oid = 'scores'::regclass)"
+
 _NEXT = text(
     f"""
     WITH horizon AS (
         SELECT least(now() - interval '{_SLACK}', min(xact_start)) AS at FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+            AND (has_table_privilege(usesysid, 'scores', 'INSERT') OR pg_has_role(usesysid, {_OWNER}, 'MEMBER'))
     ), first AS (
         SELECT min(f.at) AS at FROM (SELECT DISTINCT name FROM probes) AS p CROSS JOIN LATERAL (
             SELECT created_at AS at FROM scores
@@ -133,8 +136,7 @@ def roll_up(engine: Engine) -> int | None:
 
 def _step(connection: Connection) -> tuple[int, bool] | None:
     """Scores added, and whether there are no more; None when another rolls up."""
-    taken = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": AdvisoryLock.ROLLUP})
-    if not taken.scalar_one():
+    if not try_lock(connection, SharedLock.ROLLUP):
         return None
     connection.execute(_BEGIN)
     # Plan for these days and times, not for any.

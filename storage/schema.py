@@ -129,6 +129,10 @@ messages = Table(
     # Of a tenant, or a conversation, the latest.
     Index(None, "tenant", "ingested_at"),
     Index(None, "conversation_id", "ingested_at", postgresql_where=text("conversation_id IS NOT NULL")),
+    Index(None, "user_id", "ingested_at", postgresql_where=text("user_id IS NOT NULL")),
+    # The latest of all; and those of a status that few have.
+    Index(None, "ingested_at"),
+    Index(None, "status", "ingested_at", postgresql_where=text("status <> 'scored'")),
     # Messages without a score: few, and counted by rules on the monitor itself.
     Index(
         "ix_messages_unscored",
@@ -171,6 +175,8 @@ scores = Table(
     _now("created_at"),
     CheckConstraint(f"judge IN {JUDGE!r}", name="judge"),
     Index(None, "probe", "created_at"),
+    # Those within a range of scores, where they are few.
+    Index(None, "probe", "score"),
     # Finds the flagged scores of a time range in the index alone.
     Index(
         "ix_scores_flagged",
@@ -256,6 +262,26 @@ probes = Table(
     _now("registered_at"),
 )
 
+# Files of probes that workers load by name, and the stage of each: at most one of a name is live.
+registered_probes = Table(
+    "registered_probes",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("card", LargeBinary, nullable=False),
+    Column("tensors", LargeBinary, nullable=False),
+    _now("added_at"),
+    Column("added_by", Text, nullable=False),
+    _now("staged_at"),
+    CheckConstraint("stage IN ('registered', 'shadow', 'live', 'retired')", name="stage"),
+    # Since when another one is live in its place: whom a rollback makes live again.
+    Column("live_until", DateTime(timezone=True)),
+    Index("uq_registered_probes_name_version", "name", "version", unique=True),
+    Index("uq_registered_probes_live", "name", unique=True, postgresql_where=text("stage = 'live'")),
+)
+
 alerts = Table(
     "alerts",
     metadata,
@@ -292,6 +318,12 @@ alerts = Table(
     Column("verdict", Text),
     Column("verdict_at", DateTime(timezone=True)),
     Column("verdict_by", Text),
+    # Its key was made before names in keys were escaped: its rule finds it by that until it is resolved.
+    Column("former_key", Boolean, nullable=False, server_default=text("false")),
+    # The live alerts that hold its notifications, by the settings' inhibit rules; empty or NULL: none.
+    Column("inhibited_by", ARRAY(Uuid)),
+    # Why its rule does not resolve it, though nothing is measured any more.
+    Column("held_open", Text),
     CheckConstraint("state IN ('open', 'acknowledged', 'silenced', 'resolved')", name="state"),
     CheckConstraint("kind IN ('threshold', 'rate', 'monitor')", name="kind"),
     CheckConstraint("verdict IN ('true', 'false', 'authorised_test')", name="verdict"),
@@ -355,6 +387,36 @@ audit = Table(
     Index(None, "at"),
 )
 
+# What was erased, without saying whose it was: `value_sha256` is the SHA-256 of the salt and the value, so that whoever
+# has both can test a guess, and nobody can read it. One salt serves all erasures of a database.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    # By what it was asked for: user, tenant, id or conversation.
+    Column("kind", Text, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("value_sha256", LargeBinary, nullable=False),
+    _now("started_at"),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("messages", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("kind IN ('user', 'tenant', 'id', 'conversation')", name="kind"),
+)
+
+# Tombstones: a message with these coordinates and this payload is not stored again, wherever it is read from. They stay
+# when retention drops what is older, since a source may keep its messages for longer.
+erased_messages = Table(
+    "erased_messages",
+    metadata,
+    *_coordinates(),
+    Column("payload_sha256", Text, primary_key=True),
+    Column("day", Date, nullable=False),
+    # When the message was first stored, and whether it was one that came at coordinates of another.
+    Column("ingested_at", DateTime(timezone=True), nullable=False),
+    Column("conflict", Boolean, nullable=False),
+    Column("erasure_id", Uuid, nullable=False),
+)
+
 # Tokens of the HTTP API. The secret is not stored: its SHA-256 is enough, since 256 random bits cannot be guessed from
 # their hash; salts and slow hashes are for passwords. Dashboards must not read this table.
 api_tokens = Table(
@@ -365,16 +427,51 @@ api_tokens = Table(
     Column("secret_sha256", LargeBinary, nullable=False),
     # `act` includes reading; `ingest` may only send messages.
     Column("scope", Text, nullable=False),
+    # Pages and API show this tenant's rows alone (`storage.tenant_access`); NULL: those of all.
+    Column("tenant", Text),
     _now("created_at"),
     Column("created_by", Text, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("revoked_at", DateTime(timezone=True)),
     # To the minute.
     Column("last_used_at", DateTime(timezone=True)),
-    CheckConstraint("scope IN ('read', 'act', 'ingest')", name="scope"),
+    CheckConstraint("scope IN ('read', 'act', 'ingest', 'score')", name="scope"),
+    CheckConstraint("tenant IS NULL OR (tenant <> '' AND scope IN ('read', 'act'))", name="tenant"),
     Index("ix_api_tokens_secret", "secret_sha256", unique=True),
     # One live token a name. An index predicate cannot use the time: taking the name of an expired token marks that one.
     Index("ix_api_tokens_live_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+)
+
+# Who is signed in to the web pages. The browser's cookie has the secret, here is its SHA-256. One of a token ends with
+# it, and name, scope and tenant are the token's; others come from a single sign-on, or from the terminal.
+web_sessions = Table(
+    "web_sessions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    Column("token_id", Uuid, ForeignKey("api_tokens.id", ondelete="CASCADE")),
+    Column("name", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("tenant", Text),
+    _now("created_at"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("scope IN ('read', 'act')", name="scope"),
+    Index("ix_web_sessions_secret", "secret_sha256", unique=True),
+    Index(None, "expires_at"),
+)
+
+# Single sign-ons on their way: a row goes when its state comes back, so that none comes back twice.
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("state_sha256", LargeBinary, primary_key=True),
+    # Of the cookie of the browser that began it.
+    Column("browser_sha256", LargeBinary, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("verifier", Text, nullable=False),
+    Column("next", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index(None, "expires_at"),
 )
 
 # Since when a rate or monitor rule is in breach, by dedup key; times are the database's.
@@ -439,6 +536,9 @@ outbox = Table(
     Column("formed_at", DateTime(timezone=True)),
     Column("claim_id", Uuid),
     Column("refusals", Integer, nullable=False, server_default="0"),
+    # By which routes the alert went to the destination, and what holds the event (a time interval, an alert).
+    Column("routes", ARRAY(Text)),
+    Column("held_by", Text),
     Index(
         "ix_outbox_pending",
         "destination",
@@ -537,3 +637,7 @@ rollup_state = Table(
     Column("until", DateTime(timezone=True), nullable=False),
     _now("at"),
 )
+
+# What processes exclude each other by (`storage.locks`): only who may write here can lock a row. No role that reads
+# dashboards may.
+locks = Table("locks", metadata, Column("key", BigInteger, primary_key=True, autoincrement=False))

@@ -13,6 +13,8 @@ Contract: `place(connection, records)` gives each record its source name, in ord
    files with the same first line are taken for one;
 3. else a new name.
 
+What was erased counts as known, by its tombstone.
+
 Messages from before logs were told apart may be of any log of their stream: each of them counts as known to all of its
 logs. The first log none of whose records differs from a message there takes the name over.
 
@@ -27,21 +29,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, or_, select, text, update
+from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from storage.known import CONFLICT as CONFLICT
 from storage.known import known_messages
-from storage.locks import AdvisoryLock
+from storage.locks import SharedLock, lock, lock_names
 from storage.schema import sources
-
-# The reason of a row whose coordinates held another payload, where the source has no logs to tell apart.
-CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
-
-_LOCK_STREAMS = text(
-    "SELECT count(pg_advisory_xact_lock(hashtextextended('awry ' || stream, partition))) FROM "
-    "unnest(CAST(:streams AS text[]), CAST(:partitions AS bigint[])) AS locked (stream, partition)"
-)
-_LOCK_NAMES = text("SELECT pg_advisory_xact_lock(:key)")
 
 
 class Place(NamedTuple):
@@ -57,7 +51,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """A message at known coordinates: the hash of its payload, its day and its status."""
+    """A message at known coordinates: the hash of its payload, its day and its status, ERASED for a tombstone."""
 
     payload_sha256: str
     day: date
@@ -82,9 +76,7 @@ def lock_streams(connection: Connection, streams: Iterable[tuple[str, int]]) -> 
     Two workers may have the same message when its partition was just reassigned. The second must see what the first has
     written: if midnight lies between them, no key would stop it.
     """
-    ordered = sorted(set(streams))
-    values = {"streams": [stream for stream, _ in ordered], "partitions": [partition for _, partition in ordered]}
-    connection.execute(_LOCK_STREAMS, values)
+    lock_names(connection, [(f"awry {stream}", partition) for stream, partition in set(streams)])
 
 
 def place(connection: Connection, records: Sequence[Place]) -> Placed:
@@ -198,7 +190,7 @@ def _names(connection: Connection, logs: set[tuple[str, str]]) -> dict[tuple[str
 
 def _take_over(connection: Connection, stream: str, log: str) -> str:
     """The stream's name of before, now this log's; another name if another log was faster."""
-    _lock_names(connection)
+    lock(connection, SharedLock.SOURCES)
     mine = (sources.c.stream == stream, sources.c.log.is_(None))
     name = connection.execute(update(sources).where(*mine).values(log=log).returning(sources.c.name)).scalar()
     return str(name) if name is not None else _create(connection, stream, log, [])
@@ -206,7 +198,7 @@ def _take_over(connection: Connection, stream: str, log: str) -> str:
 
 def _create(connection: Connection, stream: str, log: str, but: Sequence[str]) -> str:
     """A name of this log that is none of `but`: one that another worker has just made, else the next free one."""
-    _lock_names(connection)
+    lock(connection, SharedLock.SOURCES)
     mine = select(sources.c.name).where(sources.c.stream == stream, sources.c.log == log)
     made = [name for name in connection.execute(mine.order_by(sources.c.first_seen_at)).scalars() if name not in but]
     if made:
@@ -220,7 +212,3 @@ def _create(connection: Connection, stream: str, log: str, but: Sequence[str]) -
         if connection.execute(new.returning(sources.c.name)).scalar() is not None:
             return name
         number += 1
-
-
-def _lock_names(connection: Connection) -> None:
-    connection.execute(_LOCK_NAMES, {"key": AdvisoryLock.SOURCES})

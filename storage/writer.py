@@ -13,6 +13,8 @@ A probe is known by its digest: another version of it scores the same message ag
 digest of a stored score is unknown (it is from before there was one), name and version stand for it, so that no alert
 counts the score twice; only a score in shadow, which opens no alert, is then stored again.
 
+What was erased (`storage.erase`) is not written again: a tombstone at its coordinates has its payload's hash.
+
 The writer creates no partitions: call `storage.partitions.Days` with the days before a batch. A message that retention
 has dropped is new when it is delivered again.
 
@@ -21,6 +23,7 @@ Strings that PostgreSQL cannot hold are changed on the way in: NUL becomes U+240
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -30,7 +33,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from storage.bulk import insert_new, insert_rows
 from storage.coordinates import Coordinates, clean
-from storage.known import scored_before_digests
+from storage.known import ERASED, erased_payloads, scored_before_digests
 from storage.schema import answers, head_scores, messages, probes, scores, window_scores
 from storage.sources import CONFLICT, KnownMessages, Place, lock_streams, place
 
@@ -137,11 +140,13 @@ class BatchRows:
 
 @dataclass(frozen=True)
 class Written:
-    """What a batch added: the number of messages, coordinates that hold another payload, and the new scores."""
+    """What a batch added: the number of messages, coordinates that hold another payload, the new scores; and what was
+    left out, since it was erased, by coordinates and payload hash."""
 
     messages: int
     conflicts: frozenset[Coordinates]
     scores: tuple[ScoreRow, ...]
+    erased: frozenset[tuple[Coordinates, str]] = frozenset()
 
 
 def write_batch(
@@ -169,17 +174,20 @@ def write_batch(
             conflicting.add(message.at)
             values |= {"status": "failed", "reason": CONFLICT}
         rows.setdefault((message.at, message.payload_sha256), values)
-    added = insert_rows(connection, messages, list(rows.values()), update=_UPDATE_OF_FAILED)
+    erased = _erased(connection, rows.keys(), known, conflicting)
+    kept = [values for payload, values in rows.items() if payload not in erased]
+    added = insert_rows(connection, messages, kept, update=_UPDATE_OF_FAILED)
     days = {at: day for at, (_, day) in first.items()}
-    valid = list({(s.at, s.probe, s.probe_digest): s for s in batch.scores if s.at not in conflicting}.values())
+    gone = conflicting | {at for at, _ in erased}
+    valid = list({(s.at, s.probe, s.probe_digest): s for s in batch.scores if s.at not in gone}.values())
     valid = _without_scored_before(connection, valid, known)
     key = ("source", "partition", "offset", "sub", "probe", "probe_digest")
     new = {tuple(r) for r in insert_new(connection, scores, [_score_values(s, days) for s in valid], key)}
     fresh = tuple(s for s in valid if (*_key(s.at), s.probe, s.probe_digest) in new)
     insert_rows(connection, head_scores, [v for s in fresh for v in _head_values(s, days)])
-    insert_rows(connection, answers, [_answer_values(a, days) for a in batch.answers if a.at not in conflicting])
-    insert_rows(connection, window_scores, [_window_values(w, days) for w in batch.windows if w.at not in conflicting])
-    return Written(added, frozenset(conflicting), fresh)
+    insert_rows(connection, answers, [_answer_values(a, days) for a in batch.answers if a.at not in gone])
+    insert_rows(connection, window_scores, [_window_values(w, days) for w in batch.windows if w.at not in gone])
+    return Written(added, frozenset(conflicting), fresh, erased)
 
 
 def register_probe(
@@ -188,6 +196,25 @@ def register_probe(
     """Store a probe's card; one of a known digest stays as it is."""
     row = {"digest": digest, "name": name, "version": version, "safetensors_sha256": sha256, "card": card}
     connection.execute(insert(probes).values(row).on_conflict_do_nothing())
+
+
+def _erased(
+    connection: Connection,
+    payloads: Iterable[tuple[Coordinates, str]],
+    known: KnownMessages,
+    conflicting: set[Coordinates],
+) -> frozenset[tuple[Coordinates, str]]:
+    """Which of these payloads were erased. Conflicts belong to no log, so `known` leaves them out."""
+    gone = {
+        (Coordinates(*key, sub), each.payload_sha256)
+        for key, found in known.items()
+        for sub, each in found
+        if each.status == ERASED
+    }
+    if conflicting:
+        found = erased_payloads(connection, (_key(at)[:3] for at in conflicting))
+        gone |= {(Coordinates(*row[:4]), row[4]) for row in found}
+    return frozenset(payload for payload in payloads if payload in gone) if gone else frozenset()
 
 
 def _without_scored_before(connection: Connection, rows: list[ScoreRow], known: KnownMessages) -> list[ScoreRow]:

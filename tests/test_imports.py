@@ -20,7 +20,7 @@ PACKAGES = ("awry", "monitor", "probes", "storage", "alerts")
 OUTSIDE = ("tests", "benchmarks", "scripts")
 
 # Names, errors and destinations; what decides on an alert; what delivers.
-_ALERTS = {"alerts", "alerts.rules", "alerts.lifecycle"}
+_ALERTS = {"alerts", "alerts.rules", "alerts.routing", "alerts.lifecycle"}
 _MONITOR = {"monitor", "monitor.telemetry", "monitor.stream", "monitor.service"}
 
 # Who may import whom, beside itself and the leaves of `awry`; an arrow that nothing uses goes.
@@ -31,34 +31,52 @@ ARROWS: dict[str, set[str]] = {
     "awry.periodic": set(),
     # The command, and what only commands need.
     "monitor.cli": _MONITOR
-    | {"monitor.ingest", "monitor.web", "monitor.datasets", "monitor.labelling", "monitor.benign_scores"}
-    | {"monitor.demo", "monitor.stack"}
+    | {
+        "monitor.ingest",
+        "monitor.score_server",
+        "monitor.web",
+        "monitor.datasets",
+        "monitor.labelling",
+        "monitor.benign_scores",
+    }
+    | {"monitor.labelled_alerts"}
+    | {"monitor.demo", "monitor.stack", "monitor.config", "monitor.doctor"}
     | _ALERTS
     | {"alerts.delivery", "alerts.senders.base", "alerts.dashboards"}
     | {"storage", "probes", "probes.heads", "probes.organisms", "probes.studies"},
     "monitor.stack": {"monitor", "monitor.stream", "monitor.service", "monitor.demo", "storage"},
     "monitor.demo": {"monitor", "monitor.stream", "monitor.service", "monitor.labelling"}
     | {"alerts.lifecycle", "alerts.delivery", "storage", "probes", "probes.organisms"},
+    "monitor.config": {"monitor", "monitor.stream", "monitor.telemetry", "probes"}
+    | {"alerts", "alerts.rules", "alerts.delivery"},
+    "monitor.doctor": {"monitor", "monitor.config", "monitor.stream", "monitor.service", "monitor.telemetry"}
+    | {"alerts", "storage"},
     "monitor.datasets": {"monitor", "monitor.stream", "probes"},
     "monitor.labelling": {"probes"},
     "monitor.benign_scores": {"storage"},
+    "monitor.labelled_alerts": {"monitor", "monitor.stream", "monitor.web", "alerts.lifecycle", "storage"},
     # The service: page and API, worker, stream. `monitor` is settings and errors.
-    "monitor.web": {"monitor.telemetry", "storage"} | _ALERTS,
+    "monitor.web": {"monitor.telemetry", "storage"} | _ALERTS - {"alerts.routing"},
     "monitor.ingest": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.web"},
+    "monitor.score_server": {"monitor", "monitor.stream", "monitor.service", "monitor.ingest", "monitor.telemetry"}
+    | {"monitor.web", "storage", "probes"},
     "monitor.service": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.judge"}
     | {"alerts.evaluator", "storage", "probes"}
     | _ALERTS,
-    "monitor.judge": {"monitor", "monitor.telemetry", "alerts.rules", "alerts.lifecycle", "storage", "probes"},
+    "monitor.judge": {"monitor", "monitor.telemetry", "storage", "probes"}
+    | {"alerts.rules", "alerts.routing", "alerts.lifecycle"},
     "monitor.stream": {"monitor", "monitor.telemetry", "storage"},
     "monitor.telemetry": {"monitor", "alerts.rules", "storage"},
-    "monitor": {"alerts"},
+    "monitor": {"alerts", "alerts.rules", "alerts.routing"},
     # Alerts. `alerts` is errors, destinations, ids, links and text.
-    "alerts.evaluator": {"alerts", "alerts.rules", "alerts.lifecycle", "storage"},
-    "alerts.lifecycle": {"alerts", "alerts.rules", "storage"},
-    "alerts.rules": {"alerts", "storage"},
-    "alerts.delivery": {"alerts", "alerts.rules", "alerts.senders", "alerts.senders.base", "storage"},
+    "alerts.evaluator": {"alerts", "alerts.rules", "alerts.routing", "alerts.lifecycle", "storage"},
+    "alerts.lifecycle": {"alerts", "alerts.rules", "alerts.routing", "storage"},
+    "alerts.rules": {"alerts", "alerts.routing", "storage"},
+    "alerts.routing": {"storage"},
+    "alerts.delivery": {"alerts", "alerts.rules", "alerts.routing", "alerts.lifecycle"}
+    | {"alerts.senders", "alerts.senders.base", "storage"},
     "alerts.senders": {"alerts", "alerts.senders.base", "alerts.formats"},
-    "alerts.formats": {"alerts", "alerts.senders.base"},
+    "alerts.formats": {"alerts", "alerts.rules", "alerts.senders.base"},
     "alerts.senders.base": set(),
     "alerts.dashboards": {"alerts", "alerts.rules"},
     "alerts": set(),

@@ -30,7 +30,8 @@ _STATES = {
 
 @dataclass(frozen=True)
 class OutboxEntry:
-    """A notification, or an event that waits to be grouped into one (`events` is 1 and `formed` False then)."""
+    """A notification, or an event that waits to be grouped into one (`events` is 1 and `formed` False then). `held_by`
+    says what holds it on purpose, `routes` by which routes it goes there."""
 
     id: uuid.UUID
     destination: str
@@ -44,6 +45,8 @@ class OutboxEntry:
     created_at: datetime
     due_at: datetime
     last_error: str | None
+    held_by: str | None
+    routes: list[str]
 
 
 def list_outbox(
@@ -82,6 +85,8 @@ def _entry(row: Any) -> OutboxEntry:
         row.created_at,
         row.due_at,
         row.last_error,
+        row.held_by,
+        row.routes or [],
     )
 
 

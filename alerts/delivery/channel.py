@@ -9,6 +9,7 @@ from datetime import timedelta
 from alerts.delivery.grouping import Policy
 from alerts.destinations import Destination
 from alerts.links import Links
+from alerts.routing.routing import Routing
 from alerts.senders.base import Sender
 
 
@@ -24,14 +25,24 @@ class Channel:
     links: Links = Links()  # noqa: RUF009
     include_text: bool = False
     fingerprint: str = ""
+    # What holds notifications; None: nothing does.
+    routing: Routing | None = None
 
 
-def make_channels(destinations: Iterable[Destination], links: Links = Links()) -> dict[str, Channel]:  # noqa: B008 - frozen
+def make_channels(
+    destinations: Iterable[Destination],
+    links: Links = Links(),  # noqa: B008 - frozen
+    routing: Routing | None = None,
+) -> dict[str, Channel]:
     """A channel for each configured destination, by name."""
-    return {destination.name: make_channel(destination, links) for destination in destinations}
+    return {destination.name: make_channel(destination, links, routing) for destination in destinations}
 
 
-def make_channel(destination: Destination, links: Links = Links()) -> Channel:  # noqa: B008 - frozen
+def make_channel(
+    destination: Destination,
+    links: Links = Links(),  # noqa: B008 - frozen
+    routing: Routing | None = None,
+) -> Channel:
     """The channel of one destination."""
     from alerts.senders import make_sender  # only a process that sends loads the senders' libraries
 
@@ -50,4 +61,5 @@ def make_channel(destination: Destination, links: Links = Links()) -> Channel:  
         links=links,
         include_text=destination.include_text,
         fingerprint=destination.fingerprint,
+        routing=routing,
     )

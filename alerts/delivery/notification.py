@@ -1,11 +1,11 @@
 """The body of a notification: made once, when its events are grouped, and sent unchanged on every attempt.
 
-Contract: `notification_body` gives `type`, `timestamp` and `data` of the most severe of the events, `data.links`, and,
-where events are grouped, `data.group`: its key, how many alerts and events there are, the other alerts by severity (at
-most MAX_OTHERS, `left_out` counts the rest), and `standing`, how many alerts of the group are open, acknowledged and
-silenced by now. In a grouped notification about firing alerts the count, the score and the top messages are those of
-the moment, since the group waited. There is no prompt text in it, unless the destination asks for the text of the top
-message and it was stored.
+Contract: `notification_body` gives `type`, `timestamp` and `data` of the most severe of the events, what its rule says
+of itself (`rule_id`, `tags`, `references`), `data.links`, and, where events are grouped, `data.group`: its key, how
+many alerts and events there are, the other alerts by severity (at most MAX_OTHERS, `left_out` counts the rest), and
+`standing`, how many alerts of the group are open, acknowledged and silenced by now. In a grouped notification about
+firing alerts the count, the score and the top messages are those of the moment, since the group waited. There is no
+prompt text in it, unless the destination asks for the text of the top message and it was stored.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def notification_body(
     head = ranked[0]
     body = copy.deepcopy(head.body)
     data: dict[str, Any] = body["data"]
+    data |= links.about(data["rule"])
     if grouped:
         rows = _alert_rows(connection, [event.alert_id for event in ranked[: MAX_OTHERS + 1]])
         if kind_of_event(head.event) == "firing":
@@ -87,7 +88,9 @@ def notification_body(
 
 def live_alerts_by_state(connection: Connection, destination: str, group_key: str) -> dict[str, int]:
     """Of the alerts of a group that this destination was notified of, how many are in each state but `resolved`."""
-    notified = select(outbox.c.alert_id).where(outbox.c.destination == destination, outbox.c.group_key == group_key)
+    notified = select(outbox.c.alert_id).where(
+        outbox.c.destination == destination, outbox.c.group_key == group_key, outbox.c.held_by.is_(None)
+    )
     query = (
         select(alerts.c.state, func.count())
         .where(alerts.c.id.in_(notified), alerts.c.state != "resolved")

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, RowMapping, and_, func, select, text, update
+from sqlalchemy import Connection, Row, RowMapping, and_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.delivery.backoff import MAX_REFUSALS, MAX_RETRY_AFTER, wait_after
 from alerts.delivery.channel import Channel
 from alerts.delivery.grouping import MAX_EVENTS, LastNotification, PendingEvent, next_group
+from alerts.delivery.holding import let_go
 from alerts.delivery.notification import AlertEvent, notification_body
 from alerts.senders.base import DeliveryError, Notification, kind_of_event
 from storage.schema import destinations, outbox
@@ -155,18 +156,23 @@ def _form_notification(connection: Connection, name: str, channel: Channel, key:
     query = (
         select(outbox)
         .where(outbox.c.destination == name, outbox.c.group_key == key, _PENDING, outbox.c.page_id.is_(None))
+        # What is held and not due would be in the way of what is not.
+        .where(or_(outbox.c.held_by.is_(None), outbox.c.due_at <= now))
         .order_by(outbox.c.seq)
         .limit(MAX_EVENTS)
         .with_for_update(skip_locked=True)
     )
-    rows = {row.id: row for row in connection.execute(query)}
+    found = list(connection.execute(query).all())
+    if channel.routing is not None:
+        found = let_go(connection, name, channel.routing, found, now)
+    rows = {row.id: row for row in found}
     pending = [PendingEvent(r.id, r.alert_id, r.event, r.body["data"]["severity"], r.created_at) for r in rows.values()]
     last = _last_notification(connection, name, key) if channel.policy.interval else None
     members, until = next_group(pending, channel.policy, now, last)
     if until is not None:
         connection.execute(update(outbox).where(outbox.c.id.in_(rows)).values(due_at=until))
         return None
-    if not members:  # another loop has locked them
+    if not members:  # all are held, or another loop has locked them
         return None
     body = notification_body(
         connection,
@@ -179,7 +185,7 @@ def _form_notification(connection: Connection, name: str, channel: Channel, key:
     )
     carrier = members[0].id
     ids = [member.id for member in members]
-    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(page_id=carrier, formed_at=now))
+    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(page_id=carrier, formed_at=now, held_by=None))
     query_back = update(outbox).where(outbox.c.id == carrier).values(page=body).returning(outbox)
     return connection.execute(query_back).one()
 

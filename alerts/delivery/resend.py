@@ -41,6 +41,8 @@ def current_alerts(
         .join(outbox, outbox.c.alert_id == alerts.c.id)
         .where(
             outbox.c.destination == name,
+            # Not what is held, nor what nobody has looked at yet.
+            outbox.c.page_id.is_not(None),
             (alerts.c.state != "resolved") | (alerts.c.resolved_at >= now - RESEND_ENDED) | alerts.c.id.in_(also),
         )
         .group_by(alerts.c.id, severity)
@@ -75,7 +77,7 @@ def _entry(row: Any, channel: Channel, firing: bool, ends_at: datetime) -> dict[
         "starts_at": row.opened_at.isoformat(),
         "ends_at": max(ends_at, row.opened_at).isoformat(),
     }
-    return entry | {"links": channel.links.of(entry)}
+    return entry | channel.links.about(row.rule) | {"links": channel.links.of(entry)}
 
 
 def resend(engine: Engine, name: str, channel: Channel, clock: Clock) -> Result | None:

@@ -1,13 +1,16 @@
 """Elastic Common Schema, of the version that `ecs.version` names: an alert of category `intrusion_detection`.
 
 Contract: `event.id` is the notification's idempotency key, `rule.uuid` is left out and the alert's id is a label, since
-ECS has no field for a finding's own id. Every field is one of ECS's; the rest is in `labels`, as text.
+ECS has no field for a finding's own id. Techniques that the rule names are in `threat`, its other tags in `tags`. Every
+field is one of ECS's; the rest is in `labels`, as text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from alerts.rules.references import address_of, techniques
 from alerts.senders.base import Notification
 from alerts.text import coordinates, summary
 
@@ -52,9 +55,12 @@ def ecs_event(notification: Notification) -> dict[str, Any]:
         event["end"] = notification.body["timestamp"]
     if "dashboard" in links:
         event["url"] = links["dashboard"]
-    rule = {"name": data["rule"], "category": data.get("kind") or "threshold", "ruleset": "awry"}
-    if "runbook" in links:
-        rule["reference"] = links["runbook"]
+    rule: dict[str, Any] = {"name": data["rule"], "category": data.get("kind") or "threshold", "ruleset": "awry"}
+    if data.get("rule_id"):
+        rule["id"] = data["rule_id"]
+    read = [*([links["runbook"]] if "runbook" in links else []), *data.get("references", ())]
+    if read:
+        rule["reference"] = read[0] if len(read) == 1 else read
     labels = {name: str(data[name]) for name in _LABELS if data.get(name) is not None}
     if data.get("probe"):
         labels["probe"] = data["probe"]
@@ -71,10 +77,27 @@ def ecs_event(notification: Notification) -> dict[str, Any]:
         "labels": labels,
         "observer": {"vendor": "awry", "product": "awry", "type": "llm-monitor"},
     }
+    document |= _catalogued(data.get("tags", ()))
     if data.get("tenant"):
         document["organization"] = {"id": data["tenant"]}
     gen_ai = _gen_ai(data)
     return document | ({"gen_ai": gen_ai} if gen_ai else {})
+
+
+def _catalogued(tags: Sequence[str]) -> dict[str, Any]:
+    """`threat` has one framework: of the catalogues that a rule names, the first; the rest are plain tags."""
+    found = techniques(tags)
+    if not found:
+        return {"tags": list(tags)} if tags else {}
+    framework = found[0][0]
+    of_it = [(technique, sub) for catalogue, technique, sub in found if catalogue == framework]
+    ids, subs = list(dict.fromkeys(t for t, _ in of_it)), list(dict.fromkeys(s for _, s in of_it if s))
+    technique: dict[str, Any] = {"id": ids, "reference": [address_of(each) for each in ids]}
+    if subs:
+        technique["subtechnique"] = {"id": subs, "reference": [address_of(each) for each in subs]}
+    used = {sub or technique_id for technique_id, sub in of_it}
+    rest = [tag for tag in tags if tag not in used]
+    return {"threat": {"framework": framework, "technique": technique}} | ({"tags": rest} if rest else {})
 
 
 def _gen_ai(data: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 Contract: an alert is one finding, whose `finding_info.uid` is the alert's id: opened creates it, worsened, reopened and
 acknowledged update it, resolved closes it. `metadata.uid` is the notification's idempotency key. OCSF's own fields are
 used where there are any, everything else is under `unmapped.awry`; unknown values are left out. A prompt's text is
-there only where the destination asks for it and it was stored.
+there only where the destination asks for it and it was stored. Techniques that the rule names are in
+`finding_info.attacks`, its other tags in `finding_info.tags`.
 
 Does not know: who runs the model. `ai_provider`, which OCSF requires with a model's name, is `unknown`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from alerts.rules.references import address_of, is_owasp, other_tags, techniques
 from alerts.senders.base import Notification
 from alerts.text import coordinates, summary
 
@@ -80,8 +83,13 @@ def detection_finding(notification: Notification) -> dict[str, Any]:
         finding["evidences"] = [_evidence(data["top_message"])]
     if data.get("top_message") or data.get("text"):
         finding["message_context"] = _message_context(data)
-    if "runbook" in data.get("links", {}):
-        finding["remediation"] = {"desc": "the rule's runbook", "references": [data["links"]["runbook"]]}
+    runbook = data.get("links", {}).get("runbook")
+    read = [*([runbook] if runbook else []), *data.get("references", ())]
+    if read:
+        finding["remediation"] = {
+            "desc": "the rule's runbook" if runbook else "the rule's references",
+            "references": read,
+        }
     return finding
 
 
@@ -112,8 +120,33 @@ def _finding_info(data: dict[str, Any], at: int) -> dict[str, Any]:
     ):
         if data.get(source):
             finding_info[name] = _milliseconds(data[source])
+    if data.get("rule_id"):
+        finding_info |= _rule(data)
+    if data.get("tags"):
+        finding_info |= _catalogued(data["tags"])
     links = data.get("links", {})
     return finding_info | ({"src_url": links["dashboard"]} if "dashboard" in links else {})
+
+
+def _rule(data: dict[str, Any]) -> dict[str, Any]:
+    """The rule with its id: what decided where there is no probe, else beside it."""
+    rule = {"name": data["rule"], "uid": data["rule_id"], "type_id": _RULE[0], "type": _RULE[1]}
+    return {"related_analytics": [rule]} if data.get("probe") else {"analytic": rule}
+
+
+def _catalogued(tags: Sequence[str]) -> dict[str, Any]:
+    attacks = [
+        {"technique": _technique(technique)} | ({"sub_technique": _technique(sub)} if sub else {})
+        for _, technique, sub in techniques(tags)
+    ]
+    rest = other_tags(tags)
+    named = {"owasp_llm": [t for t in rest if is_owasp(t)], "tags": [t for t in rest if not is_owasp(t)]}
+    listed = [{"name": name, "values": values} for name, values in named.items() if values]
+    return ({"attacks": attacks} if attacks else {}) | ({"tags": listed} if listed else {})
+
+
+def _technique(uid: str) -> dict[str, str]:
+    return {"uid": uid, "src_url": address_of(uid)}
 
 
 def _evidence(message: dict[str, Any]) -> dict[str, Any]:

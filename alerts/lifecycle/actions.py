@@ -19,7 +19,7 @@ from alerts.errors import TransitionError, UnknownAlertError
 from alerts.ids import by_digits, only
 from alerts.lifecycle.audit import Actor, write_audit_row
 from alerts.lifecycle.enqueue import enqueue, notified_destinations
-from alerts.lifecycle.lifecycle import LOCK_KEY, reopened_values
+from alerts.lifecycle.lifecycle import lock_key, reopened_values
 from alerts.lifecycle.silences import MATCHERS, active, as_silence, lock_for_silencing, longest_matching
 from alerts.lifecycle.states import Action, EventName, next_state
 from alerts.rules.durations import format_duration
@@ -72,7 +72,7 @@ def reopen(connection: Connection, alert_id: uuid.UUID, actor: Actor) -> Row[Any
     """Open a resolved alert again. Its verdict is dropped, since further messages may be added to it."""
     key = connection.execute(select(alerts.c.dedup_key).where(alerts.c.id == alert_id)).scalar()
     if key is not None:
-        connection.execute(LOCK_KEY, {"key": key})
+        lock_key(connection, key)
         live = select(alerts.c.id).where(alerts.c.dedup_key == key, alerts.c.state != "resolved")
         live_id = connection.execute(live).scalar()
         if live_id is not None and live_id != alert_id:

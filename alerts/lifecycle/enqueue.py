@@ -1,9 +1,10 @@
 """Enqueues events of alerts into the outbox, and knows which destinations were notified of an alert.
 
-Contract: `enqueue` inserts one row for each destination into the outbox, in the transaction that changed the alert. A
-body holds ids, scores and names, no prompt text: `type` (the event), `timestamp`, `data`. `data.score` and
-`data.threshold` are in `data.units`; probe, first and top message are null for a rule on the monitor itself. Events:
-`alert.opened`, `alert.worsened`, `alert.reopened` (these fire), `alert.acknowledged`, `alert.resolved` (with `by`).
+Contract: `enqueue` inserts one row for each destination into the outbox, in the transaction that changed the alert;
+where a routing is given, it decides by the alert's labels, and a row names the routes that led there. A body holds ids,
+scores and names, no prompt text: `type` (the event), `timestamp`, `data`. `data.score` and `data.threshold` are in
+`data.units`; probe, first and top message are null for a rule on the monitor itself. Events: `alert.opened`,
+`alert.worsened`, `alert.reopened` (these fire), `alert.acknowledged`, `alert.resolved` (with `by`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Row, desc, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from alerts.lifecycle.states import EventName
+from alerts.routing.routing import Destinations, Routing, chosen
 from alerts.rules.flagged import evidence
 from storage.coordinates import Coordinates
 from storage.schema import alert_messages, alerts, outbox, scores
@@ -28,13 +30,17 @@ def enqueue(
     connection: Connection,
     alert: Row[Any],
     event: EventName,
-    destinations: Sequence[str],
+    destinations: Destinations | Mapping[str, Sequence[str] | None],
     by: str | None = None,
     *,
     hold: timedelta = timedelta(),
 ) -> None:
-    """Insert one outbox row for each destination, due after `hold`."""
-    if not destinations:
+    """Insert one outbox row for each destination, due after `hold`. A worse alert is told to those that were told of it
+    before, too: none is left with the lower severity."""
+    to = dict(destinations if isinstance(destinations, Mapping) else chosen(destinations, alert._mapping))
+    if event == "alert.worsened" and isinstance(destinations, Routing) and destinations.root.children:
+        to = notified_destinations(connection, alert.id, resolved=False) | to
+    if not to:
         return
     body = {
         "type": event,
@@ -65,21 +71,32 @@ def enqueue(
     connection.execute(
         insert(outbox).values(due_at=func.now() + hold) if hold else insert(outbox),
         [
-            {"id": uuid.uuid4(), "alert_id": alert.id, "destination": name, "event": event, "body": body}
-            for name in destinations
+            {
+                "id": uuid.uuid4(),
+                "alert_id": alert.id,
+                "destination": name,
+                "event": event,
+                "body": body,
+                "routes": list(routes) if routes else None,
+            }
+            for name, routes in to.items()
         ],
     )
 
 
-def notified_destinations(connection: Connection, alert_id: uuid.UUID, *, resolved: bool = True) -> list[str]:
-    """The destinations with events of an alert in the outbox, sent or pending: those that are notified of its end, and
-    no others. `resolved=False` leaves out those whose last event says that it is resolved."""
+def notified_destinations(
+    connection: Connection, alert_id: uuid.UUID, *, resolved: bool = True
+) -> dict[str, Sequence[str] | None]:
+    """The destinations with events of an alert in the outbox, sent or pending, with the routes of the last one: those
+    that are notified of its end, and no others. `resolved=False` leaves out those whose last event says that it is
+    resolved."""
     last = func.row_number().over(partition_by=outbox.c.destination, order_by=desc(outbox.c.seq)).label("age")
-    per_destination = select(outbox.c.destination, outbox.c.event, last).where(outbox.c.alert_id == alert_id).subquery()
-    query = select(per_destination.c.destination).where(per_destination.c.age == 1)
+    columns = (outbox.c.destination, outbox.c.event, outbox.c.routes, last)
+    per_destination = select(*columns).where(outbox.c.alert_id == alert_id).subquery()
+    query = select(per_destination.c.destination, per_destination.c.routes).where(per_destination.c.age == 1)
     if not resolved:
         query = query.where(per_destination.c.event != "alert.resolved")
-    return sorted(connection.execute(query).scalars())
+    return {row.destination: row.routes for row in connection.execute(query.order_by(per_destination.c.destination))}
 
 
 def event_after_silence(connection: Connection, alert_id: uuid.UUID) -> EventName:

@@ -11,16 +11,17 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select, true, update
 
 from alerts.lifecycle.actions import resolve, transition
 from alerts.lifecycle.audit import by_rule
 from alerts.lifecycle.enqueue import enqueue, event_after_silence
+from alerts.routing.routing import Destinations
 from alerts.rules.model import ThresholdRule
 from storage.schema import alerts
 
 
-def end_silences(engine: Engine, destinations: Sequence[str]) -> int:
+def end_silences(engine: Engine, destinations: Destinations) -> int:
     """Unsilence alerts whose silence is over; returns how many."""
     is_over = and_(alerts.c.state == "silenced", alerts.c.silenced_until <= func.now())
 
@@ -32,8 +33,9 @@ def end_silences(engine: Engine, destinations: Sequence[str]) -> int:
     return _each(engine, is_over, unsilence)
 
 
-def resolve_quiet(engine: Engine, rules: Sequence[ThresholdRule]) -> int:
-    """Resolve alerts of threshold rules with no new message for the rule's `resolve_after`; returns how many."""
+def resolve_quiet(engine: Engine, rules: Sequence[ThresholdRule], held_by: str | None = None) -> int:
+    """Resolve alerts of threshold rules with no new message for the rule's `resolve_after`; returns how many. With
+    `held_by` none is resolved, and each that would be says why."""
     number = 0
     for rule in rules:
         if rule.resolve_after is not None:
@@ -43,8 +45,22 @@ def resolve_quiet(engine: Engine, rules: Sequence[ThresholdRule]) -> int:
                 alerts.c.state != "resolved",
                 alerts.c.last_seen_at < func.now() - rule.resolve_after,
             )
-            number += _each(engine, quiet, partial(resolve, actor=by_rule(rule.name)))
+            if held_by is None:
+                number += _each(engine, quiet, partial(resolve, actor=by_rule(rule.name)))
+            else:
+                not_told = and_(quiet, alerts.c.held_open.is_distinct_from(held_by))
+                _each(engine, not_told, partial(_hold_open, why=held_by))
+    _each(engine, and_(alerts.c.held_open.is_not(None), _is_over(held_by)), partial(_hold_open, why=None))
     return number
+
+
+def _is_over(held_by: str | None) -> ColumnElement[bool]:
+    """Of threshold alerts; those of other rules are held, and let go, with their rule."""
+    return and_(alerts.c.kind == "threshold", true() if held_by is None else alerts.c.state == "resolved")
+
+
+def _hold_open(connection: Connection, alert_id: uuid.UUID, why: str | None) -> None:
+    connection.execute(update(alerts).where(alerts.c.id == alert_id).values(held_open=why))
 
 
 def _each(engine: Engine, condition: ColumnElement[bool], work: Callable[[Connection, uuid.UUID], object]) -> int:

@@ -23,18 +23,20 @@ from sqlalchemy.dialects.postgresql import insert
 from alerts.lifecycle.audit import by_rule, write_audit_row
 from alerts.lifecycle.breach import Breach, Repeats, breach_of, groups_of, severity_of
 from alerts.lifecycle.enqueue import enqueue, event_after_silence, message_reference
+from alerts.lifecycle.former_keys import with_former_keys
 from alerts.lifecycle.repeats import find_repeats
 from alerts.lifecycle.silences import Silence, lock_for_opening, longest_matching
 from alerts.lifecycle.states import BreachOutcome, EventName, after_breach
+from alerts.routing.routing import Destinations
 from alerts.rules.model import Flagged, ThresholdRule
 from storage.bulk import insert_rows
 from storage.coordinates import Coordinates
+from storage.locks import lock_names
 from storage.schema import alert_messages, alerts
 
 # The predicate of the index, literally: as a bound parameter, PostgreSQL no longer finds the index once the driver has
 # prepared the statement and its plan has become a generic one.
 _LIVE = text("state <> 'resolved'")
-LOCK_KEY = text("SELECT pg_advisory_xact_lock(hashtextextended('awry alert ' || :key, 0))")
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class Opened:
 def record_flagged(
     connection: Connection,
     flagged: Sequence[Flagged],
-    destinations: Sequence[str],
+    destinations: Destinations,
     rules: Sequence[ThresholdRule] = (ThresholdRule(),),
 ) -> list[Opened]:
     """Open or count the alerts of newly flagged scores and enqueue their events. Returns what changed."""
-    groups = groups_of(flagged, [r for r in rules if not r.shadow])
+    groups = with_former_keys(connection, groups_of(flagged, [r for r in rules if not r.shadow]))
     repeats = find_repeats(connection, groups)
     breaches = [breach_of(rule, key, group, repeats) for rule, key, group in groups]
     return record_breaches(connection, breaches, destinations)
@@ -72,7 +74,12 @@ def would_alert(
     return [(group[0].probe, severity_of(rule, group)) for rule, _, group in by_probes + by_rules]
 
 
-def record_breaches(connection: Connection, breaches: Sequence[Breach], destinations: Sequence[str]) -> list[Opened]:
+def excepted_alerts(flagged: Sequence[Flagged], rules: Sequence[ThresholdRule]) -> list[tuple[str, str]]:
+    """(probe, severity) of each score that an exception kept from a rule."""
+    return [(score.probe, rule.severity_of(score)) for score in flagged for rule in rules if rule.excepts(score)]
+
+
+def record_breaches(connection: Connection, breaches: Sequence[Breach], destinations: Destinations) -> list[Opened]:
     """Open, reopen or count the alerts of these breaches, enqueue what changed, and return it."""
     if not breaches:
         return []
@@ -82,7 +89,7 @@ def record_breaches(connection: Connection, breaches: Sequence[Breach], destinat
     for breach in in_order:
         if breach.repeats:
             # Before any row of the key, as reopening does it: several of its alerts may be locked now.
-            connection.execute(LOCK_KEY, {"key": breach.dedup_key})
+            lock_key(connection, breach.dedup_key)
         # A monitor rule that continues to fire counts nothing, and is a breach all the same.
         if breach.count or not breach.repeats:
             row, outcome = _record_breach(connection, breach, silences)
@@ -159,7 +166,7 @@ def _live(
     row = connection.execute(live).one_or_none()
     while row is None:
         # Opening and reopening a key exclude each other.
-        connection.execute(LOCK_KEY, {"key": breach.dedup_key})
+        lock_key(connection, breach.dedup_key)
         # Another worker may have opened it before this one had the lock.
         row = connection.execute(live).one_or_none()
         if row is not None:
@@ -212,6 +219,11 @@ def _reopen(connection: Connection, breach: Breach, silence: Silence | None) -> 
     return {"state": "resolved", "severity": last.severity}
 
 
+def lock_key(connection: Connection, key: str) -> None:
+    """Opening and reopening an alert of this key exclude each other until the transaction ends."""
+    lock_names(connection, [(f"awry alert {key}", 0)])
+
+
 def reopened_values() -> dict[str, Any]:
     """The columns that reopening changes."""
     return {
@@ -224,6 +236,7 @@ def reopened_values() -> dict[str, Any]:
         "silenced_at": None,
         "silenced_until": None,
         "silenced_severity": None,
+        "held_open": None,
     }
 
 

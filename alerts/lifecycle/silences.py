@@ -24,7 +24,6 @@ from sqlalchemy.exc import OperationalError
 from alerts.errors import TransitionError
 from alerts.rules.model import SEVERITIES
 from alerts.rules.patterns import matches
-from storage.locks import AdvisoryLock
 from storage.schema import silences
 
 _LOCK_SECONDS = 5
@@ -66,7 +65,8 @@ def active(connection: Connection) -> list[Silence]:
 
 def lock_for_opening(connection: Connection) -> list[Silence]:
     """The active silences; until the transaction ends, nobody can create another."""
-    connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": AdvisoryLock.SILENCES})
+    # A lock on the table: who may only read it cannot take one that conflicts.
+    connection.execute(text("LOCK TABLE silences IN SHARE MODE"))
     return active(connection)
 
 
@@ -74,7 +74,7 @@ def lock_for_silencing(connection: Connection) -> None:
     """Until the transaction ends, nobody can open an alert. Waits a few seconds at most, since workers queue behind."""
     try:
         connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AdvisoryLock.SILENCES})
+        connection.execute(text("LOCK TABLE silences IN EXCLUSIVE MODE"))
     except OperationalError as error:
         if isinstance(error.orig, LockNotAvailable):
             raise TransitionError("silence: a worker is opening alerts and does not finish; try again") from None

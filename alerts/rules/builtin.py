@@ -7,6 +7,7 @@ from alerts.rules.model import Rules
 # A few messages that cannot be read are everyday; somebody who hides, or a broken producer, makes more of them.
 _UNSCORED = {
     "name": "unscored",
+    "id": "awry-unscored",
     "check": "fail_open",
     "above": 20,
     "window": "15m",
@@ -18,6 +19,7 @@ _UNSCORED = {
 # Long conversations and images come every day: told once, and again after a day without.
 _PARTIAL = {
     "name": "partial",
+    "id": "awry-partial",
     "check": "partial",
     "above": 20,
     "window": "1h",
@@ -28,6 +30,9 @@ _PARTIAL = {
 # Nearly no everyday message is called so; somebody who tries encodings makes a few dozen.
 _UNREADABLE = {
     "name": "unreadable",
+    "id": "awry-unreadable",
+    # Obfuscated prompts; a prompt that is hidden from a filter is there to be injected.
+    "tags": ["AML.T0068", "LLM01:2025"],
     "check": "unreadable",
     "above": 20,
     "window": "1h",
@@ -37,7 +42,14 @@ _UNREADABLE = {
     "reopen_within": "24h",
 }
 # One false alarm a year: it is for whoever looks after the probe, in the morning.
-_TAIL_DRIFT = {"name": "tail-drift", "check": "tail_drift", "severity": "warning", "clear_at": 0.1, "clear_for": "6h"}
+_TAIL_DRIFT = {
+    "name": "tail-drift",
+    "id": "awry-tail-drift",
+    "check": "tail_drift",
+    "severity": "warning",
+    "clear_at": 0.1,
+    "clear_for": "6h",
+}
 
 
 def built_in(error_from: float, critical_from: float) -> Rules:
@@ -45,4 +57,4 @@ def built_in(error_from: float, critical_from: float) -> Rules:
     not be made sense of, and on probes whose scores are not what their calibration promises."""
     bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
     monitor = [_UNSCORED, _PARTIAL, _UNREADABLE, _TAIL_DRIFT]
-    return Rules.model_validate({"threshold": [{"severity": bands}], "monitor": monitor})
+    return Rules.model_validate({"threshold": [{"id": "awry-threshold", "severity": bands}], "monitor": monitor})

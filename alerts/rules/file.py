@@ -18,6 +18,12 @@ window: ...`. A file replaces the built-in rules; kinds that it omits have no ru
     name = "silence"
     check = "no_traffic"
     window = "15m"
+
+    [[exception]]
+    matchers = ['tenant="red-team"']
+    owner = "anna"
+    reason = "agreed tests"
+    until = 2026-12-31
 """
 
 from __future__ import annotations
@@ -30,11 +36,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from alerts.errors import RulesError
+from alerts.rules.exceptions import RuleException
 from alerts.rules.model import MonitorRule, RateRule, Rules, ThresholdRule
 from alerts.rules.toml_lines import Path as Place
 from alerts.rules.toml_lines import line_of, locate
 
 KINDS: dict[str, type[BaseModel]] = {"threshold": ThresholdRule, "rate": RateRule, "monitor": MonitorRule}
+_TABLES: dict[str, type[BaseModel]] = {**KINDS, "exception": RuleException}
 
 
 def load_rules(path: Path) -> Rules:
@@ -67,7 +75,7 @@ def parse_rules(text: str, name: str) -> Rules:
             # An error of a whole rule begins with the name of its field.
             named = _message(detail).partition(": ")[0].split(".") if len(at) == 2 else []
             errors.append((line_of(lines, (*at, *named)) or 1, _explained(document, at, detail)))
-    errors += _repeated_names(document, lines)
+    errors += [*_repeated_names(document, lines), *_repeated_ids(document, lines)]
     if rules is None or errors:
         raise RulesError("\n".join(f"{name}:{line}: {message}" for line, message in sorted(errors)))
     return rules
@@ -78,7 +86,7 @@ def _explained(document: dict[str, Any], at: Place, error: Any) -> str:
     field = ".".join(str(part) for part in at[2:] if part != "for_")
     where = f"{_called(document, at)}: " if len(at) > 1 else ""
     if kind == "extra_forbidden" and len(at) == 1:
-        return f"{at[0]}: no such kind of rule; there are {', '.join(f'[[{known}]]' for known in KINDS)}"
+        return f"{at[0]}: no such kind of rule; there are {', '.join(f'[[{known}]]' for known in _TABLES)}"
     if kind == "extra_forbidden":
         return f"{where}{field}: no such field; there are {', '.join(_fields(str(at[0])))}"
     message = _message(error)
@@ -104,7 +112,21 @@ def _called(document: dict[str, Any], at: Place) -> str:
 
 
 def _fields(kind: str) -> list[str]:
-    return [field.alias or name for name, field in KINDS[kind].model_fields.items()]
+    return [field.alias or name for name, field in _TABLES[kind].model_fields.items()]
+
+
+def _repeated_ids(document: dict[str, Any], lines: dict[Place, int]) -> Iterator[tuple[int, str]]:
+    """Ids that two rules share: a SIEM would take them for one."""
+    seen: set[str] = set()
+    for kind in KINDS:
+        written = document.get(kind)
+        for i, rule in enumerate(written if isinstance(written, list) else []):
+            id_ = rule.get("id") if isinstance(rule, dict) else None
+            if isinstance(id_, str):
+                if id_ in seen:
+                    line = line_of(lines, (kind, i, "id")) or 1
+                    yield line, f"{_called(document, (kind, i))}: id: another rule has it already"
+                seen.add(id_)
 
 
 def _repeated_names(document: dict[str, Any], lines: dict[Place, int]) -> Iterator[tuple[int, str]]:

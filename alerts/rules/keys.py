@@ -4,6 +4,9 @@ Contract: `dedup_key(rule, subject, labels)` is `rule:probe:tenant:model`; diffe
 key has at most 255 characters, which is what pagers take, and 1,000 bytes, which fits an index. A `:` or `%` in a name
 is written `%3A`, `%25`; `-` stands for no name, so a name that is a `-` is written `%2D`. A longer key is its
 beginning, `~` and the SHA-256 of the whole.
+
+`former_key` is what the same names had before they were escaped, when different names could share a key: an alert that
+was opened then is found by it until it is resolved (`alerts.lifecycle.former_keys`).
 """
 
 from __future__ import annotations
@@ -32,6 +35,15 @@ def joined(names: Sequence[str | None]) -> str:
         return key
     # A character takes at most four bytes: the beginning is well within MAX_BYTES.
     return f"{key[: MAX_CHARACTERS - _HASH_LENGTH]}~{hashlib.sha256(encoded).hexdigest()}"
+
+
+def former_key(rule: str, subject: str | None, labels: Sequence[str | None]) -> str | None:
+    """The key that a rule's alert had before names were escaped; None where it is the same as today."""
+    names = (rule, subject, *labels)
+    key = ":".join((name or "-").replace(":", "_") for name in names)
+    if len(key) > MAX_CHARACTERS:
+        key = f"{key[: MAX_CHARACTERS - 17]}~{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return key if key != joined(names) else None
 
 
 def _escaped(name: str | None) -> str:

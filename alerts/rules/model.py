@@ -13,6 +13,7 @@ it was. `Rules()` is one threshold rule; `built_in`, the rules without a file, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,19 +22,23 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from alerts.routing.matchers import labels_of
 from alerts.rules.checks import LIMITS, UNITS, WINDOWS, Check
 from alerts.rules.durations import parse_duration
+from alerts.rules.exceptions import RuleException, excepted
 from alerts.rules.flagged import UNITS as MEASURED_IN
 from alerts.rules.flagged import Conversation as Conversation
 from alerts.rules.flagged import Flagged as Flagged
 from alerts.rules.flagged import Measure
 from alerts.rules.keys import dedup_key
 from alerts.rules.patterns import ANY, matches
+from alerts.rules.references import ID, References, Tags
 
 Severity = Literal["warning", "error", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -88,10 +93,16 @@ class _Rule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
+    # What a SIEM knows the rule by, whatever it is called: a UUID or a short text; and what to read about it.
+    id: str | None = Field(None, pattern=ID)
+    tags: Tags = ()
+    references: References = ()
     severity: Bands = (("error", None),)
     shadow: bool = False
     # An alert of the same key that was resolved so recently is reopened, instead of opening a new one.
     reopen_within: Duration = timedelta()
+    # Those of its file, which `Rules` hands on.
+    _exceptions: tuple[RuleException, ...] = PrivateAttr(())
 
     @property
     def limit(self) -> float:
@@ -173,7 +184,22 @@ class ThresholdRule(_Rule):
         return flagged.threshold if self.threshold is None else self.threshold
 
     def matches(self, flagged: Flagged) -> bool:
-        """Whether the rule applies to this score."""
+        """Whether the rule applies to this score, and no exception does."""
+        return self._applies(flagged) and not excepted(self._exceptions, self._alert_labels(flagged))
+
+    def excepts(self, flagged: Flagged) -> bool:
+        """Whether the rule would apply, but for an exception."""
+        return bool(self._exceptions) and self._applies(flagged) and not self.matches(flagged)
+
+    def _alert_labels(self, flagged: Flagged) -> dict[str, str]:
+        """The labels that an exception looks at, those that the alert does not have among them."""
+        if not self._exceptions:
+            return {}
+        names = {"rule": self.name, "kind": "threshold", "severity": self.severity_of(flagged), "probe": flagged.probe}
+        more = {"tenant": flagged.tenant, "model": flagged.model, "conversation_id": flagged.conversation_id}
+        return labels_of(names | more)
+
+    def _applies(self, flagged: Flagged) -> bool:
         value = flagged.value(self.measure)
         if value is None or (self.new_turns_only and flagged.turn_new is False):
             return False
@@ -188,8 +214,13 @@ class ThresholdRule(_Rule):
 
     def dedup_key(self, flagged: Flagged) -> str:
         """Of the alert that this score opens or counts for."""
-        labels = {"tenant": flagged.tenant, "model": flagged.model, "conversation": flagged.conversation_id}
+        labels = self.labels_of(flagged)
         return dedup_key(self.name, flagged.probe, [labels[part] for part in self.per])
+
+    @staticmethod
+    def labels_of(flagged: Flagged) -> dict[Part, str | None]:
+        """What `per` chooses from."""
+        return {"tenant": flagged.tenant, "model": flagged.model, "conversation": flagged.conversation_id}
 
 
 class _ConditionRule(_Rule):
@@ -199,6 +230,12 @@ class _ConditionRule(_Rule):
     clear_at: float | None = None
     clear_for: Duration = timedelta(minutes=5)
     reopen_within: Duration = timedelta(hours=1)
+
+    def excepted(self, subject: Mapping[str, str | None], severity: str) -> bool:
+        """Whether an exception holds for an alert on this subject."""
+        kind = "rate" if isinstance(self, RateRule) else "monitor"
+        named = {"rule": self.name, "kind": kind, "severity": severity, **subject}
+        return excepted(self._exceptions, labels_of(named))
 
     @property
     def clear_limit(self) -> float:
@@ -307,6 +344,14 @@ class Rules(BaseModel):
     threshold: tuple[ThresholdRule, ...] = (ThresholdRule(),)
     rate: tuple[RateRule, ...] = ()
     monitor: tuple[MonitorRule, ...] = ()
+    exception: tuple[RuleException, ...] = ()
+
+    @model_validator(mode="after")
+    def _exceptions_of_rules(self) -> Rules:
+        if self.exception:
+            for rule in self.all:
+                rule._exceptions = self.exception
+        return self
 
     @property
     def all(self) -> tuple[ThresholdRule | RateRule | MonitorRule, ...]:

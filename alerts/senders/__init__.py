@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from alerts.destinations import Destination
-from alerts.senders.base import Sender
+from alerts.senders.base import DeliveryError, Notification, Sender
+from awry.errors import AwryError
+
+
+class BrokenSender:
+    """Of a destination that cannot be set up: its notifications wait, as of one that is away; the others go out."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def send(self, notification: Notification) -> None:  # noqa: ARG002 - the protocol's
+        raise DeliveryError(f"the destination cannot be used ({self._reason}); correct it in the settings")
 
 
 def make_sender(destination: Destination) -> Sender:
-    """The sender of a configured destination; only its own libraries are imported."""
+    """The sender of a configured destination; only its own libraries are imported. One that fails to set up is made all
+    the same, and says why with each delivery."""
+    try:
+        return _sender(destination)
+    except AwryError as error:
+        return BrokenSender(str(error))
+    except Exception as error:  # by class: its text may quote an address with a token in it
+        return BrokenSender(type(error).__name__)
+
+
+def _sender(destination: Destination) -> Sender:
     url = destination.url.get_secret_value()
     if destination.kind == "console":
         from alerts.senders.console import ConsoleSender

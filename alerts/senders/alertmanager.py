@@ -52,6 +52,9 @@ def _alert(entry: dict[str, Any]) -> dict[str, Any]:
     message = top_message(entry)
     if message:
         annotations["top_message"] = message
+    for name in ("rule_id", "tags", "references"):
+        if entry.get(name):
+            annotations[name] = entry[name] if isinstance(entry[name], str) else " ".join(entry[name])
     links = entry["links"]
     if "runbook" in links:
         annotations["runbook_url"] = links["runbook"]

@@ -12,8 +12,22 @@ import typer
 
 from awry.errors import AwryError
 from monitor.cli import options as o
-from monitor.cli.operations import alerts, check, db, grafana, messages, outbox, rules, settings, tokens
-from monitor.cli.processes import demo, ingest, kafka, replay, run, send, serve
+from monitor.cli.operations import (
+    alerts,
+    check,
+    config,
+    db,
+    deploy,
+    doctor,
+    erase,
+    export,
+    grafana,
+    messages,
+    outbox,
+    rules,
+    tokens,
+)
+from monitor.cli.processes import demo, ingest, kafka, replay, run, score_server, send, serve
 from monitor.cli.research import adapters, attack, calibrate, data, evaluate, fit, label, models, probes, sweep
 from monitor.cli.research.study import direction, heads, report, safety_heads, transfer
 from monitor.cli.tree import Commands, Root
@@ -30,7 +44,7 @@ for _study in (direction, transfer, heads, safety_heads, report):
     study.add_typer(_study.commands)
 # Nouns that are collections are plural; there is one outbox and one database.
 _PANELS: dict[str, tuple[tuple[ModuleType, str | None], ...]] = {
-    "Processes": tuple((module, None) for module in (run, ingest, send, serve, replay, kafka, demo)),
+    "Processes": tuple((module, None) for module in (run, ingest, send, serve, score_server, replay, kafka, demo)),
     "Operations": (
         (alerts, "alerts"),
         (rules, "rules"),
@@ -38,9 +52,13 @@ _PANELS: dict[str, tuple[tuple[ModuleType, str | None], ...]] = {
         (messages, "messages"),
         (tokens, "tokens"),
         (db, "db"),
+        (deploy, "deploy"),
         (grafana, "grafana"),
-        (settings, None),
+        (config, "config"),
         (check, None),
+        (doctor, None),
+        (export, None),
+        (erase, None),
     ),
     "Research": (
         (models, "models"),

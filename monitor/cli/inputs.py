@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,11 +70,17 @@ def load(
     model: str | None, adapter: str | None, scale: float | None, state_dir: Path | None
 ) -> tuple[Settings, ChatModel]:
     """The settings and the model with its adapter."""
-    from monitor.service.bootstrap import load_model
     from monitor.settings import load_settings
 
     settings = load_settings(model=model, adapter=adapter, scale=scale, state_dir=state_dir)
-    return settings, load_model(settings, say)
+    return settings, load_by(settings)
+
+
+def load_by(settings: Settings) -> ChatModel:
+    """The model with its adapter of settings that are already read."""
+    from monitor.service.bootstrap import load_model
+
+    return load_model(settings, say)
 
 
 def actor_of(name: str | None) -> Actor:
@@ -96,6 +102,23 @@ def duration_of(name: str, text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise SettingsError(f"{name}: {error}") from None
+
+
+def moment_of(name: str, text: str | None) -> datetime | None:
+    """A time, in UTC where it has no zone, or a duration before now; the error names the option."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.now(UTC) - duration_of(name, text)
+    except (SettingsError, OverflowError):
+        raise SettingsError(
+            f"{name}: write a time such as 2026-11-01T14:05Z, or how long ago, such as 24h or 7d"
+        ) from None
 
 
 def numbers_of(name: str, text: str) -> tuple[float, ...]:

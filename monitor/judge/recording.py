@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, func, select
 from alerts.lifecycle.audit import Actor, write_audit_row
 from alerts.lifecycle.judged import lower, release
 from alerts.lifecycle.lifecycle import Opened, record_flagged
+from alerts.routing.routing import Destinations
 from alerts.rules.model import ThresholdRule
 from monitor.judge.judging import Judged, NotAsked, Waiting
 from monitor.telemetry import metrics
@@ -30,12 +31,12 @@ class Recording:
     """Records verdicts of one judge, called `by`, whose host is `host`."""
 
     def __init__(
-        self, engine: Engine, by: str, host: str, destinations: Sequence[str], rules: Sequence[ThresholdRule]
+        self, engine: Engine, by: str, host: str, destinations: Destinations, rules: Sequence[ThresholdRule]
     ) -> None:
         self._engine = engine
         self._by = by
         self._actor = Actor(f"judge {by}", "rule", host)
-        self._destinations = tuple(destinations)
+        self._destinations = destinations
         self._rules = tuple(rules)
 
     def record(self, waiting: Waiting, judged: Judged) -> bool:

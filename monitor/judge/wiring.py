@@ -68,7 +68,7 @@ def judging_of(
 ) -> Iterator[Judging]:
     """The judging by the settings, with its upkeep; the caller runs it."""
     asked = asked_probes(settings, probes)
-    recording = Recording(engine, judge.name, judge.host, tuple(d.name for d in settings.destinations), rules)
+    recording = Recording(engine, judge.name, judge.host, settings.routing, rules)
     judging = Judging(
         judge,
         recording,

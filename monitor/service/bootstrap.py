@@ -54,6 +54,24 @@ def database_url(settings: Settings, progress: Progress = silent) -> str:
     return embedded_url(settings.state_dir)
 
 
+def check_files(settings: Settings) -> None:
+    """Raise for what is wrong in rules, expressions, cards and outputs, before a model is loaded.
+
+    Probes of the registry are in the database, and are looked at later.
+    """
+    from monitor.service.registered import names_registry
+    from monitor.stream.parse import Parser
+    from monitor.stream.wiring import check_outputs
+    from probes.card import load_probe
+
+    load_rules(settings)
+    Parser(parse_options(settings))
+    for name in settings.probes:
+        if not names_registry(name):
+            load_probe(name)
+    check_outputs(settings)
+
+
 def load_model(settings: Settings, progress: Progress = silent) -> ChatModel:
     """The model with its adapter at its scale."""
     from probes.model.adapters import adapter_spec
@@ -214,7 +232,7 @@ def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
     return Policy(
         probe_names=tuple(p.name for p in probes),
         model=model_label(settings),
-        destinations=tuple(d.name for d in settings.destinations),
+        destinations=settings.routing,
         shadow=frozenset(settings.shadow),
         rules=load_rules(settings).threshold,
         privacy=settings.privacy,

@@ -11,7 +11,9 @@ import re
 from datetime import UTC, datetime
 
 from monitor.errors import SettingsError
+from monitor.service import bootstrap
 from monitor.service import run as service
+from monitor.service.registered import PREFIX, fetch, names_registry
 from monitor.service.worker import Tally
 from monitor.settings import Settings
 from monitor.stream.kafka.start_offset import parse_start
@@ -24,6 +26,10 @@ from probes.progress import Progress
 def run_replay(settings: Settings, progress: Progress, *, stored: bool = False) -> Tally:
     """Score from `settings.start_from` on with the one probe that `settings.probes` names."""
     (name,) = settings.probes
+    if names_registry(name):
+        _, path = fetch(bootstrap.open_database(settings), settings.state_dir, name.removeprefix(PREFIX))
+        settings = settings.model_copy(update={"probes": (str(path),)})
+        name = str(path)
     probe = load_probe(name)
     start_from = parse_start(settings.start_from or "")
     if start_from == "latest":
@@ -43,7 +49,6 @@ def run_replay(settings: Settings, progress: Progress, *, stored: bool = False) 
 
     def open_stream(of: Settings) -> Source:
         if stored:
-            from monitor.service import bootstrap
             from monitor.stream.stored import StoredSource
 
             since = start_from if isinstance(start_from, datetime) else datetime(1, 1, 1, tzinfo=UTC)

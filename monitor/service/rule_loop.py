@@ -6,14 +6,18 @@ reported once. What an evaluation opens and measures is counted in the metrics o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from prometheus_client import Gauge
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from alerts.evaluator import Evaluated, evaluate
+from alerts.routing.routing import Destinations
+from alerts.rules.exceptions import STATES, warnings
 from alerts.rules.model import Rules
 from awry.periodic import periodic
 from monitor.telemetry import metrics
@@ -29,7 +33,7 @@ _DRIFT: Mapping[str, Gauge] = {"score_drift": metrics.SCORE_DRIFT, "tail_drift":
 class RuleEvaluation:
     """Evaluates once a call, counts, and reports an error when it first occurs."""
 
-    def __init__(self, engine: Engine, rules: Rules, destinations: Sequence[str], report: Report) -> None:
+    def __init__(self, engine: Engine, rules: Rules, destinations: Destinations, report: Report) -> None:
         self._engine, self._rules, self._destinations, self._report = engine, rules, destinations, report
         self._gauges = {rule.name: _DRIFT[rule.check] for rule in rules.monitor if rule.check in _DRIFT}
         self._reported: set[str] = set()
@@ -50,7 +54,11 @@ class RuleEvaluation:
             metrics.RULE_EVALUATIONS.labels("left").inc()
             return None
         metrics.RULE_EVALUATIONS.labels("failed" if evaluated.failed else "done").inc()
-        self._report_new({f"rule {name}: cannot be evaluated ({why})" for name, why in evaluated.failed.items()})
+        self._report_new(
+            {f"rule {name}: cannot be evaluated ({why})" for name, why in evaluated.failed.items()}
+            | {f"nothing is resolved for want of messages: {why}" for why in evaluated.blind}
+            | set(warnings(self._rules.exception, datetime.now(UTC)))
+        )
         self._count(evaluated)
         return evaluated
 
@@ -65,6 +73,11 @@ class RuleEvaluation:
             metrics.ALERTS.labels(alert.probe or NO_PROBE, alert.severity, result).inc()
         for probe, severity in evaluated.would_open:
             metrics.ALERTS.labels(probe or NO_PROBE, severity, "would_alert").inc()
+        for probe, severity in evaluated.excepted:
+            metrics.ALERTS.labels(probe or NO_PROBE, severity, "excepted").inc()
+        states = Counter(each.state(datetime.now(UTC)) for each in self._rules.exception)
+        for state in STATES:
+            metrics.EXCEPTIONS.labels(state.replace(" ", "_")).set(states[state])
         # A probe that has too few scores in the window has no drift, rather than its last one for ever.
         for gauge in _DRIFT.values():
             gauge.clear()
@@ -75,7 +88,7 @@ class RuleEvaluation:
 
 @contextmanager
 def evaluating(
-    engine: Engine, rules: Rules, destinations: Sequence[str], every: float, report: Report
+    engine: Engine, rules: Rules, destinations: Destinations, every: float, report: Report
 ) -> Iterator[None]:
     """Evaluate at once and then every `every` seconds, until the block ends."""
     evaluation = RuleEvaluation(engine, rules, destinations, report)

@@ -82,6 +82,8 @@ def run(
 ) -> Tally:
     """Run one worker until its source ends or a signal comes; `check` checks the source before the model is loaded. A
     replay is not `live`."""
+    from monitor.service.registered import with_registered  # torch, which other processes do without
+
     listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) or settings.source == "spool" else None)
     health = WorkerHealth(settings)
     report = progress if is_terminal(settings.logs) else logs.logger().info
@@ -93,9 +95,11 @@ def run(
             report(f"metrics and health on http://{server.address}")
         if check:
             check_source(settings)
+        bootstrap.check_files(settings)
         engine = bootstrap.open_database(settings, report)
         stack.callback(engine.dispose)
         chat = bootstrap.load_model(settings, report)
+        settings = with_registered(settings, engine, chat)
         probes = bootstrap.load_probes(settings, chat, report)
         if live:
             check_stale(engine, probes, settings, bootstrap.load_rules(settings), report)

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlalchemy import Connection, Engine
 
-from alerts.lifecycle.lifecycle import Opened, record_flagged, would_alert
+from alerts.lifecycle.lifecycle import Opened, excepted_alerts, record_flagged, would_alert
+from alerts.routing.routing import Destinations
 from alerts.rules.model import Flagged, ThresholdRule
 from monitor.service.batch_rows import (
     Outcome,
@@ -75,7 +76,7 @@ class Policy:
 
     probe_names: tuple[str, ...]
     model: str
-    destinations: tuple[str, ...] = ()
+    destinations: Destinations = ()
     shadow: frozenset[str] = frozenset()
     rules: tuple[ThresholdRule, ...] = (ThresholdRule(),)
     privacy: Privacy = "sha256"
@@ -285,7 +286,10 @@ class Worker:
             placed = place(connection, [each.place for each in batch])
             final = [each.placed(name) for each, name in zip(batch, placed.names, strict=True)]
             written = write_batch(connection, self._rows(final, now), placed.known)
+            final = [each for each in final if (each.at, each.sha256) not in written.erased]
             final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]
+            if self._asking is not None:
+                final = self._asking.only_new(final, written.scores)
             # Where a broker is away for longer than a transaction may be idle, all of this is done again.
             self._write_outputs(final)
             by_coordinates = {each.at: each for each in final}
@@ -332,6 +336,9 @@ class Worker:
             metrics.FLAGGED.labels(score_above.probe, mode).inc()
         for probe, severity in would_alert(flagged, self._policy.rules, self._policy.shadow):
             metrics.ALERTS.labels(probe, severity, "would_alert").inc()
+        in_use = [score for score in flagged if score.probe not in self._policy.shadow]
+        for probe, severity in excepted_alerts(in_use, self._policy.rules):
+            metrics.ALERTS.labels(probe, severity, "excepted").inc()
         for alert in opened:
             result = "suppressed" if alert.suppressed else "alerted"
             metrics.ALERTS.labels(alert.probe, alert.severity, result).inc()

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 Headers = Sequence[tuple[str, bytes]]
 _PAYLOAD = b', "payload": '
+# What stands, filled up with spaces, where a message was erased.
+ERASED_LINE = b'{"erased": true}'
 
 
 class SpoolLine(NamedTuple):

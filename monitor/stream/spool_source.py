@@ -23,7 +23,7 @@ from monitor.errors import SourceError
 from monitor.stream.jsonl_lines import Line, LineSplitter
 from monitor.stream.record import Record
 from monitor.stream.spool_folder import Segment, lock, prepare, segment_of, segments
-from monitor.stream.spool_line import decode_line
+from monitor.stream.spool_line import ERASED_LINE, decode_line
 from monitor.telemetry import logs
 from storage.coordinates import Coordinates
 
@@ -200,6 +200,8 @@ class SpoolSource:
         at = Coordinates(self.name, segment.writer, segment.offset(offset))
         if content is None:
             return Record(at, None, size, log=self._log)
+        if content.rstrip(b" ") == ERASED_LINE:
+            return Record(at, None, 0, log=self._log, tombstone=True)
         try:
             payload, headers, received = decode_line(content)
         except (ValueError, RecursionError):

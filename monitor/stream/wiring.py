@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitor.errors import SettingsError, SourceError
+from monitor.errors import OutputError, SettingsError, SourceError
 from monitor.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ def check_source(settings: Settings) -> None:
         for topic in sorted(set(topics) - cluster.topics_with_offsets(settings.kafka_group)):
             raise no_start_offset(settings.kafka_group, topic)
     elif settings.source not in ("-", SPOOL):
-        _check_files(settings)
+        check_files(settings)
 
 
-def _check_files(settings: Settings) -> None:
+def check_files(settings: Settings) -> None:
+    """Check that the files of a source of JSON lines are there."""
     from monitor.stream import jsonl_files as files
 
     names = files.named(settings.source)
@@ -118,6 +120,36 @@ def open_source(settings: Settings, *, group: str | None = None, until_end: bool
     )
 
 
+def outputs_of(settings: Settings) -> dict[str, str]:
+    """The outputs that are written, by setting: a file, `-`, or kafka:TOPIC."""
+    topics = topics_of(settings)
+    dead = settings.dead_letters_out or (f"{_PREFIX}{topics[0]}.dead-letters" if topics else None)
+    answers = settings.answers_out if settings.mitigate != "off" else None
+    outputs = {"verdicts_out": settings.verdicts_out, "answers_out": answers, "dead_letters_out": dead}
+    return {setting: out for setting, out in outputs.items() if out is not None and out != "none"}
+
+
+def check_outputs(settings: Settings) -> None:
+    """Check before a model is loaded that outputs can be written: OutputError, and ClusterError for a topic."""
+    for setting, out in outputs_of(settings).items():
+        if out.startswith(_PREFIX):
+            cluster_of(settings).check_topics([out.removeprefix(_PREFIX)], setting)
+        elif (why := unwritable(out)) is not None:
+            raise OutputError(f"{setting}: {why}")
+
+
+def unwritable(out: str) -> str | None:
+    """Why an output cannot be written as a file; None where it can, and for standard output."""
+    path = Path(out)
+    if out == "-":
+        return None
+    if path.is_dir():
+        return f"{out} is a folder; name a file"
+    if not path.absolute().parent.is_dir():
+        return f"cannot write {out}: there is no folder {path.absolute().parent}"
+    return None if os.access(path if path.exists() else path.absolute().parent, os.W_OK) else f"cannot write {out}"
+
+
 @contextmanager
 def opened_outputs(settings: Settings) -> Iterator[Outputs]:
     """The sinks of this worker, closed at the end."""
@@ -127,9 +159,10 @@ def opened_outputs(settings: Settings) -> Iterator[Outputs]:
     sinks: list[Sink] = []
     producer = None
 
-    def sink(out: str | None, setting: str) -> Sink | None:
+    def sink(setting: str) -> Sink | None:
         nonlocal producer
-        if out is None or out == "none":
+        out = outputs.get(setting)
+        if out is None:
             return None
         if not out.startswith(_PREFIX):
             sinks.append(JsonLinesSink(out, setting))
@@ -142,14 +175,9 @@ def opened_outputs(settings: Settings) -> Iterator[Outputs]:
         sinks.append(TopicSink(producer, topic, setting))
         return sinks[-1]
 
-    topics = topics_of(settings)
-    dead = settings.dead_letters_out or (f"{_PREFIX}{topics[0]}.dead-letters" if topics else None)
+    outputs = outputs_of(settings)
     try:
-        yield Outputs(
-            verdicts=sink(settings.verdicts_out, "verdicts_out"),
-            answers=sink(settings.answers_out if settings.mitigate != "off" else None, "answers_out"),
-            dead_letters=sink(dead, "dead_letters_out"),
-        )
+        yield Outputs(verdicts=sink("verdicts_out"), answers=sink("answers_out"), dead_letters=sink("dead_letters_out"))
     finally:
         for each in sinks:
             each.close()

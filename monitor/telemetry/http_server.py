@@ -3,7 +3,11 @@
 Contract: `parse_address` takes HOST:PORT apart, `bind` gives a listening socket; an address that cannot be had is a
 SettingsError that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since
 paths may hold names of users, and X-Forwarded-* is ignored, since no setting says which proxies are trusted. A client
-that does not send the whole of its headers within REQUEST_SECONDS of their first byte loses its connection.
+that does not send the whole of its headers within REQUEST_SECONDS of their first byte loses its connection, and so
+does one whose body takes longer than `body_seconds`.
+
+There are never more connections than `max_connections`, and fewer than the process may have files open: over that, the
+one that has kept us waiting for the longest for the rest of its request goes; where none does, the new one goes.
 
 There is neither TLS nor a password: listen on loopback, or behind a proxy that has them.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import threading
 import time
@@ -28,6 +33,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from monitor.errors import MonitorError, SettingsError
 
 REQUEST_SECONDS = 10.0
+# More than the API's own limit, which answers 408.
+BODY_SECONDS = 15.0
+MAX_CONNECTIONS = 512
+# Files that a process opens beside its clients: database, Kafka, logs, spool, libraries.
+_OWN_FILES = 64
 EXAMPLE = "127.0.0.1:9464"
 
 _START_SECONDS = 30.0
@@ -85,13 +95,13 @@ def running(
     name: str,
     stop_seconds: int,
     server_header: str | None = None,
-    max_connections: int | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+    body_seconds: float = BODY_SECONDS,
 ) -> Iterator[None]:
-    """Serve in a thread called `name` until the block ends; requests in progress then get `stop_seconds` to finish. A
-    connection over `max_connections` is closed at once."""
+    """Serve in a thread called `name` until the block ends; requests in progress then get `stop_seconds` to finish."""
     config = uvicorn.Config(
         app,
-        http=_Protocol if max_connections is None else _limited(max_connections),
+        http=_limited(connections_at_most(max_connections), body_seconds),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -122,40 +132,95 @@ def _wait_for_start(server: uvicorn.Server, thread: threading.Thread) -> None:
         time.sleep(0.005)
 
 
+def connections_at_most(wanted: int) -> int:
+    """`wanted`, or what the limit of open files of this process leaves for clients."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    # A quarter at least: with so few files that nothing is left, some requests fail rather than all.
+    return max(1, min(wanted, max(soft - _OWN_FILES, soft // 4)))
+
+
 class _Protocol(H11Protocol):
-    """uvicorn's, which would wait for ever for the first request of a connection, and for the rest of any headers."""
+    """uvicorn's, which would wait for ever for the first request of a connection, and for the rest of any request."""
+
+    max_connections = MAX_CONNECTIONS
+    body_seconds = BODY_SECONDS
 
     _begun: float | None = None
+    _body_timer: asyncio.TimerHandle | None = None
+    # Since when the client owes us the rest of a request; None while it waits for us.
+    waiting_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.waiting_since = self.loop.time()
         self._close_after(self.loop.time())
+        if len(self.connections) > self.max_connections:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_body_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._begun is None:
             self._begun = self.loop.time()
         before = self.conn.their_state
         super().data_received(data)  # stops the timer
-        if self.conn.their_state is not h11.IDLE:  # the headers are complete
+        state = self.conn.their_state
+        if state is not h11.IDLE:  # the headers are complete
             self._begun = None
         elif before is not h11.IDLE:  # the rest of a body whose response was sent: the next request has yet to begin
             self._begun = None
             self._close_after(self.loop.time())
         elif self.timeout_keep_alive_task is None:
             self._close_after(self._begun)
+        self._note_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._note_waiting()
+
+    def _note_waiting(self) -> None:
+        if self.conn.their_state is not h11.SEND_BODY:
+            self._stop_body_timer()
+        elif self._body_timer is None:
+            self._body_timer = self.loop.call_later(self.body_seconds, self.transport.close)
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self.waiting_since = None
+        elif self.waiting_since is None:
+            self.waiting_since = self.loop.time()
+
+    def _make_room(self) -> None:
+        """Close whoever has owed us the rest of a request for the longest: another one, as long as there is one."""
+        waiting = [
+            (other.waiting_since, id(other), other)
+            for other in self.connections
+            if isinstance(other, _Protocol)
+            and other is not self
+            and other.waiting_since is not None
+            and not other.transport.is_closing()
+        ]
+        closing = sum(other.transport.is_closing() for other in self.connections)
+        if len(self.connections) - closing > self.max_connections:
+            (min(waiting)[2] if waiting else self).transport.close()
 
     def _close_after(self, begun: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_at(begun + REQUEST_SECONDS, self.timeout_keep_alive_handler)
 
+    def _stop_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
-def _limited(max_connections: int) -> type[_Protocol]:
-    """A protocol of a server with so many connections at most."""
+
+def _limited(connections: int, seconds: float) -> type[_Protocol]:
+    """A protocol of a server with these limits."""
 
     class Limited(_Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > max_connections:
-                transport.close()
+        max_connections = connections
+        body_seconds = seconds
 
     return Limited
 

@@ -29,6 +29,7 @@ from alerts.rules.model import SEVERITIES
 from storage.queries.alerts import live_alert_counts
 from storage.queries.outbox import destination_states, oldest_pending_seconds, outbox_counts
 from storage.schema import STATUSES
+from storage.sessions import CONNECT_ARGS
 
 Stage = Literal["poll", "tokenize", "forward", "mitigate", "output", "store", "commit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -186,10 +187,16 @@ ALERTS = _counter(
     "awry_alerts_total",
     "alerts",
     "Alerts opened, reopened or made more severe; would_alert: by probes or rules in shadow, once a batch; suppressed: "
-    "by a silence",
+    "by a silence; excepted: not opened because of an exception, by message for threshold rules",
     probe=_NAMED,
     severity=SEVERITIES,
-    result=("alerted", "would_alert", "suppressed"),
+    result=("alerted", "would_alert", "suppressed", "excepted"),
+)
+EXCEPTIONS = _gauge(
+    "awry_rule_exceptions",
+    "exceptions",
+    "Exceptions in the rules file; those that expire within 14 days, and those that have no effect any more",
+    state=("active", "expires_soon", "expired"),
 )
 SCORE_DRIFT = _gauge(
     "awry_score_drift",
@@ -368,6 +375,37 @@ INGEST_SECONDS = _histogram(
     route=INGEST_ROUTES,
 )
 
+# awry score-server.
+SCORE_REQUESTS = _counter(
+    "awry_score_requests_total",
+    "requests",
+    "Requests to awry score-server, by status; 499: the client went away",
+    code=INGEST_CODES,
+)
+SCORE_MESSAGES = _counter(
+    "awry_score_messages_total",
+    "messages",
+    "Messages that awry score-server answered, by decision",
+    decision=("flag", "unscored", "partial", "pass"),
+)
+SCORE_SECONDS = _histogram(
+    "awry_score_seconds",
+    "seconds",
+    "Time from a request's headers to its verdict",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+SCORE_WAITING = _gauge("awry_score_waiting", "messages", "Messages that wait for awry score-server's model")
+
+# awry serve and awry ingest.
+ACCESS_REFUSED = _counter(
+    "awry_access_refused_total",
+    "requests",
+    "Requests refused for what they came with; wrong: a token or session that is none; blocked: another one from an "
+    "address that sent too many; scope: a token that opens something else; tenant: something of no tenant or another "
+    "one; sign-on: a single sign-on that failed",
+    reason=("wrong", "blocked", "scope", "tenant", "sign-on"),
+)
+
 METRICS: tuple[Metric, ...] = tuple(_listed)
 
 
@@ -400,7 +438,7 @@ class DatabaseCollector(Collector):
             engine.url,
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args={"connect_timeout": DATABASE_SECONDS, "application_name": "awry metrics"},
+            connect_args={**CONNECT_ARGS, "connect_timeout": DATABASE_SECONDS, "application_name": "awry metrics"},
         )
 
     def describe(self) -> Iterable[GaugeMetricFamily]:

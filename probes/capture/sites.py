@@ -19,6 +19,8 @@ from probes.errors import SiteError
 from probes.model.layout import Layout
 
 SiteKind = Literal["residual", "final", "head"]
+# Names that stand for every site of a kind.
+_KINDS = ("residual", "heads", "all")
 _PATTERN = re.compile(r"^(?:(final)|residual\[(\d+)\]|head\[(\d+),\s*(\d+)\])$")
 
 
@@ -47,16 +49,22 @@ def parse_site(text: str) -> Site:
     return Site("residual", int(block)) if block else Site("head", int(layer), int(head))
 
 
+def read_sites(text: str) -> list[Site | str]:
+    """The sites and kinds of a list as it is written, for any model. SiteError for what is neither."""
+    parts = re.findall(r"[a-z]+(?:\[[^\]]*\])?|[^,\s]+", text)
+    if not parts:
+        raise SiteError("site: none given; name one such as residual[20], or all")
+    return [part if part in _KINDS else parse_site(part) for part in parts]
+
+
 def parse_sites(text: str, layout: Layout) -> list[Site]:
     """Read a list such as `residual[10],final`; `residual`, `heads` and `all` stand for every site of their kind."""
     residual = [Site("residual", i) for i in range(layout.n_blocks)]
     heads = [Site("head", i, h) for i in range(layout.n_blocks) for h in range(layout.n_heads)]
     named = {"residual": residual, "heads": heads, "all": [*residual, Site("final")]}
     sites: list[Site] = []
-    for part in re.findall(r"[a-z]+(?:\[[^\]]*\])?|[^,\s]+", text):
-        sites += named.get(part) or [parse_site(part)]
-    if not sites:
-        raise SiteError("site: none given; name one such as residual[20], or all")
+    for part in read_sites(text):
+        sites += [part] if isinstance(part, Site) else named[part]
     for site in sites:
         check_site(site, layout)
     return list(dict.fromkeys(sites))

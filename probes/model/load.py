@@ -56,6 +56,12 @@ class AdapterSpec:
     def sha256(self) -> str:
         return sha256_file(self.folder / "adapter_model.safetensors")
 
+    def check_files(self) -> None:
+        """ModelError unless both files that PEFT saves are there."""
+        for part in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (self.folder / part).is_file():
+                raise ModelError(f"adapter: {self.folder} has no {part}; give the folder that PEFT saved")
+
 
 @dataclass(frozen=True)
 class ModelIdentity:
@@ -254,8 +260,7 @@ def load_chat_model(
     logging.disable_progress_bar()
     # transformers warns of its own attribute whenever PEFT switches an adapter.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    here = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(here if device == "auto" else device)
+    place = _pick_device(device)
     numbers = _pick_dtype(dtype, place)
     source = builtin.resolve(name, state, progress)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -304,9 +309,7 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
     """Load a PEFT adapter beside those already there and switch to it. ModelError when it does not fit the model."""
     from peft import PeftModel
 
-    for part in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (spec.folder / part).is_file():
-            raise ModelError(f"adapter: {spec.folder} has no {part}; give the folder that PEFT saved")
+    spec.check_files()
     lora.check_base(spec.folder, chat.name, chat.revision)
     try:
         if chat.adapters:
@@ -325,6 +328,18 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
     chat.use(spec.name)
     lora.set_scale(chat.model, spec.name, spec.scale)
     chat.layout = find_layout(chat.model)
+
+
+def _pick_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without it
+        first = str(error).splitlines()[0][:200]
+        raise ModelError(f"device: {device!r} is not here ({first}); write auto, cpu, cuda or cuda:1") from None
+    return place
 
 
 def _pick_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,4 +117,6 @@ def parse_metric(text: str, judges: Mapping[str, Judge]) -> Metric:
         raise DataError(f"metric: the command line cannot be read ({error})") from None
     if not words:
         raise DataError(f"metric: none given; name a judge ({', '.join(judges)}) or a command")
+    if shutil.which(words[0]) is None:
+        raise DataError(f"metric: {words[0]!r} is no judge ({', '.join(judges)}) and no program that is here")
     return CommandMetric(words)

@@ -68,7 +68,17 @@ def alert_history(connection: Connection, alert_id: uuid.UUID) -> list[dict[str,
 
 def alert_deliveries(connection: Connection, alert_id: uuid.UUID) -> list[dict[str, Any]]:
     """What was, or will be, sent about an alert, oldest first."""
-    columns = ("destination", "event", "created_at", "attempts", "delivered_at", "dead_at", "last_error")
+    columns = (
+        "destination",
+        "event",
+        "created_at",
+        "attempts",
+        "delivered_at",
+        "dead_at",
+        "last_error",
+        "held_by",
+        "routes",
+    )
     query = select(*(outbox.c[name] for name in columns)).where(outbox.c.alert_id == alert_id)
     return [dict(row) for row in connection.execute(query.order_by(outbox.c.created_at)).mappings()]
 

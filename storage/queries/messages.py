@@ -15,11 +15,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, and_, case, func, literal, select, tuple_
 
 from storage.coordinates import Coordinates
-from storage.known import ScoredBy, score_counts
+from storage.known import ERASED, ScoredBy, score_counts
 from storage.schema import (
     alert_messages,
     alerts,
     answers,
+    erased_messages,
     head_scores,
     messages,
     score_histograms,
@@ -132,6 +133,11 @@ def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | N
     )
 
 
+def is_erased(connection: Connection, at: Coordinates) -> bool:
+    """Whether a message with these coordinates was erased."""
+    return bool(connection.execute(select(select(erased_messages).where(_at(erased_messages, at)).exists())).scalar())
+
+
 def histogram(connection: Connection, probe: str, digest: str, days: int = 1) -> dict[int, int]:
     """Number of one card's scores by bin (tenths of a class gap) of the last days; empty bins are left out."""
     c = score_histograms.c
@@ -151,8 +157,8 @@ def already_scored(
     readable: Collection[tuple[Coordinates, str]] = (),
     known: KnownMessages | None = None,
 ) -> set[tuple[Coordinates, str]]:
-    """Which (coordinates, payload hash) need no work: not to be scored, or scored by every one of `probes`. What is
-    `readable` now and was invalid, to an older version, needs some. `known` is what `place` has found already."""
+    """Which (coordinates, payload hash) need no work: erased, not to be scored, or scored by every one of `probes`.
+    What is `readable` now and was invalid, to an older version, needs some. `known` is what `place` found already."""
     requested = set(payloads)
     if known is None:
         known = place(connection, [Place(at.source, at.partition, at.offset, None, sha) for at, sha in requested]).known
@@ -162,7 +168,7 @@ def already_scored(
             payload = (Coordinates(*key, sub), each.payload_sha256)
             if payload not in requested or each.status == "failed":
                 continue
-            if each.status == "skipped" or (each.status == "invalid" and payload not in readable):
+            if each.status in ("skipped", ERASED) or (each.status == "invalid" and payload not in readable):
                 done.add(payload)
             elif each.status != "invalid":
                 days[payload] = each.day

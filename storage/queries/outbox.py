@@ -28,8 +28,10 @@ def destination_counts(connection: Connection) -> dict[str, dict[str, int]]:
 
 
 def oldest_pending_seconds(connection: Connection) -> float:
-    """Age of the oldest notification that is neither delivered nor given up; 0 when there is none."""
-    oldest = select(func.min(outbox.c.created_at)).where(outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None))
+    """Age of the oldest notification that is neither delivered nor given up, nor held on purpose; 0 when there is
+    none."""
+    waiting = (outbox.c.delivered_at.is_(None), outbox.c.dead_at.is_(None), outbox.c.held_by.is_(None))
+    oldest = select(func.min(outbox.c.created_at)).where(*waiting)
     age = func.extract("epoch", func.now() - oldest.scalar_subquery())
     return max(0.0, float(connection.execute(select(age)).scalar() or 0.0))
 

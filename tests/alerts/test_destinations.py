@@ -37,6 +37,8 @@ def secret(size: int) -> str:
         ({"name": "p", "kind": "webhook", "secret": SECRET, "url": "http:///x"}, "url"),
         ({"name": "p", "kind": "webhook", "secret": SECRET, "url": "http://[::1/x"}, "url"),
         ({"name": "p", "kind": "webhook", "secret": SECRET, "url": "http://h:99999/"}, "url"),
+        ({"name": "p", "kind": "webhook", "secret": SECRET, "url": "http://⑫7.0.0.1/geheim"}, "url"),
+        ({"name": "p", "kind": "alertmanager", "url": "http://[v1.x]/geheim"}, "url"),
         ({"name": "p", "kind": "webhook", "url": URL}, "secret"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": "geheim"}, "secret"),
         ({"name": "p", "kind": "webhook", "url": URL, "secret": "whsec_geheim!"}, "secret"),

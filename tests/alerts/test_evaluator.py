@@ -14,6 +14,7 @@ from alerts.evaluator import evaluate
 from alerts.lifecycle import actions
 from alerts.rules.model import RateRule, Rules
 from storage.database import connect
+from storage.locks import SharedLock, lock
 from tests.conftest import url_of
 from tests.support.alerts.alert_rows import all_alerts, all_outbox, set_state
 from tests.support.alerts.alert_scenes import (
@@ -230,7 +231,7 @@ def test_states_of_removed_rules_are_deleted(engine: Engine) -> None:
 def test_only_one_evaluates_at_a_time(engine: Engine) -> None:
     scored(engine, 0, 3)
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": 0x41575252})
+        lock(connection, SharedLock.RULES)
         assert evaluate(engine, rules(BURST), ("pager",)) is None
     assert len(look(engine, rules(BURST)).opened) == 1
 
@@ -241,9 +242,12 @@ def test_an_evaluation_whose_connection_is_gone_ends(engine: Engine) -> None:
 
     with _exclusive(engine) as exclusive:
         assert exclusive
-        others = text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = :key")
+        others = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = CAST('locks' AS regclass) "
+            "AND mode = 'RowShareLock' AND pid <> pg_backend_pid()"
+        )
         with engine.connect() as connection:
-            connection.execute(others, {"key": 0x41575252})
+            assert connection.execute(others).all()
     with _exclusive(engine) as exclusive:
         assert exclusive
 

@@ -1,4 +1,7 @@
-"""docker-compose.yml: docker-compose reads it, awry accepts its settings and commands, and what it names is there."""
+"""docker-compose.yml: Compose reads it, awry accepts its settings and commands, and what it names is there.
+
+Read by Debian's docker-compose (version 1) and by the loader of Compose v2 (`tests/deploy/loader`), which is stricter.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from alerts.links import Links
 from monitor.service.run import DEFAULT_LISTEN
 from monitor.settings import SECRETS, load_settings, reference
 from tests.conftest import needs_program
+from tests.deploy.conftest import Loader, LoadError
 from tests.support import ROOT
 
 FILE = ROOT / "docker-compose.yml"
@@ -67,6 +71,54 @@ def test_docker_compose_reads_it(tmp_path: Path) -> None:
     assert set(found) == set(services())
     assert {"kafka", "topics", "postgres", "prometheus", "grafana", *OURS} == set(found)
     assert [name for name, facts in services().items() if "profiles" in facts] == ["run-gpu"]
+
+
+def set_values(environment: dict[str, str | None]) -> dict[str, str]:
+    return {name: str(value) for name, value in environment.items() if value is not None}
+
+
+def test_compose_v2_reads_the_same(loader: Loader, tmp_path: Path) -> None:
+    env = made_env(tmp_path)
+    first, second = configured(env), loader("compose", FILE, env, "gpu")["services"]
+    assert set(first) == set(second)
+    for name, facts in second.items():
+        # What is to be taken from a shell, and is not there, stays without a value.
+        assert set_values(facts.get("environment") or {}) == set_values(first[name].get("environment") or {}), name
+        for field in ("image", "command", "read_only", "init", "cap_drop", "security_opt", "tmpfs"):
+            assert facts.get(field) == first[name].get(field), f"{name} {field}"
+        assert set(facts.get("depends_on", {})) == set(first[name].get("depends_on", {})), name
+    for facts in second.values():
+        for mount in facts.get("volumes", []):
+            assert mount["type"] == "volume" or Path(mount["source"]).exists()
+    assert "run-gpu" not in loader("compose", FILE, env)["services"]
+    (device,) = second["run-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"]) == ("nvidia", 1)
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_compose_v2_asks_for_each_secret(loader: Loader, tmp_path: Path, name: str) -> None:
+    env = made_env(tmp_path)
+    env.write_text(re.sub(rf"^{name}=.*$", f"{name}=", env.read_text(), flags=re.MULTILINE))
+    with pytest.raises(LoadError, match=rf"{name}.*run make env"):
+        loader("compose", FILE, env)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("  AWRY_LOGS: json\n", "  AWRY_LOGS: json\n  AWRY_LISTEN: x\n", "already defined"),
+        ("    image: postgres:18\n", "    imag: postgres:18\n", "imag"),
+        ("{condition: service_healthy}", "{condition: service_healty}", "condition"),
+    ],
+)
+def test_compose_v2_refuses_what_it_does_not_know(
+    loader: Loader, tmp_path: Path, old: str, new: str, reason: str
+) -> None:
+    env, text = made_env(tmp_path), FILE.read_text()
+    assert old in text
+    (tmp_path / "docker-compose.yml").write_text(text.replace(old, new, 1))
+    with pytest.raises(LoadError, match=reason):
+        loader("compose", tmp_path / "docker-compose.yml", env)
 
 
 def test_make_env_makes_secrets_that_nobody_else_has(tmp_path: Path) -> None:

@@ -85,6 +85,31 @@ def test_grafana_reads_what_awry_writes_later_and_cannot_write(server: str) -> N
     reader.dispose()
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(1)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
+        "SET temp_file_limit = -1",
+        "CREATE TEMPORARY TABLE mine (n int)",
+    ],
+)
+def test_what_no_setting_of_its_own_gives_back_to_grafana(server: str, statement: str) -> None:
+    owner, reader = as_role(server, "awry"), as_role(server, "awry_grafana")
+    upgrade(owner)
+    with pytest.raises(DBAPIError, match="permission denied"):
+        write(reader, statement)
+    if "temp_file" not in statement:
+        write(owner, statement)  # the statement itself is right
+    with reader.connect() as connection:
+        assert connection.execute(text("SHOW temp_file_limit")).scalar() == "1GB"
+    owner.dispose()
+    reader.dispose()
+
+
 def test_grafana_reads_what_dashboards_need_and_nothing_that_lets_somebody_in(server: str) -> None:
     owner, reader = as_role(server, "awry"), as_role(server, "awry_grafana")
     upgrade(owner)

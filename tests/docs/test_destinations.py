@@ -11,15 +11,21 @@ from typing import Any
 import pytest
 
 from alerts.destinations import _ALWAYS, _OPTIONS, KINDS, Destination
+from alerts.lifecycle.enqueue import message_reference
+from alerts.rules.flagged import evidence
 from monitor.settings import load_settings
+from storage.coordinates import Coordinates
 from tests.support import ROOT
 
 TEXT = (ROOT / "docs" / "destinations.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_the_examples_are_settings(tmp_path: Path) -> None:
-    Path("awry.toml").write_text("\n".join(EXAMPLES))
+def test_the_examples_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "awry.toml"
+    path.write_text("\n".join(EXAMPLES))
+    # A file that nobody names may not write elsewhere.
+    monkeypatch.setenv("AWRY_CONFIG", str(path))
     found = load_settings().destinations
     assert {one.kind for one in found} | {"console"} == set(KINDS)
 
@@ -40,6 +46,10 @@ def test_every_option_is_in_the_table_or_an_example() -> None:
     assert said <= options
 
 
-def test_the_page_is_json() -> None:
+def test_the_body_on_the_page_is_what_is_sent() -> None:
     (page,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
-    assert set(json.loads(page)) == {"type", "timestamp", "data"}
+    written = json.loads(page)
+    assert set(written) == {"type", "timestamp", "data"}
+    # As it is sent of a message whose reading and turn are known.
+    top = message_reference(Coordinates("llm.traffic", 3, 1204), "m-1204", 1.23, evidence("base64", 2, turn_new=True))
+    assert written["data"]["top_message"] == top

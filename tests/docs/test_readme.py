@@ -53,6 +53,7 @@ def commands(text: str) -> list[list[str]]:
         ("docs/operations.md", 10),
         ("docs/destinations.md", 5),
         ("docs/traffic.md", 3),
+        ("docs/install.md", 4),
     ],
 )
 def test_every_command_and_flag_exists(document: str, fewest: int) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from probes.card import (
 )
 from probes.directions import Direction
 from probes.errors import ProbeFileError, ProbeMismatchError
-from probes.hashing import card_digest
+from probes.hashing import card_digest, sha256_file
 from probes.identity import TOLERANCE, check_identity, reference_scores, replay_references
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.scoring import Reader, score_all
@@ -434,3 +435,26 @@ def test_the_digest_is_of_the_file_and_not_of_what_this_awry_reads_from_it(
 
     monkeypatch.setattr("probes.card.Card", Later)
     assert load_probe(path).digest == before
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400, "1e301"])
+@pytest.mark.parametrize("field", ["threshold", "tolerance", "version", "norm"])
+def test_a_number_that_is_none_is_refused_in_one_line_wherever_it_is(path: Path, field: str, number: str) -> None:
+    text = re.sub(rf'("{field}": )[-+.e0-9]+', rf"\g<1>{number}", path.read_text(), count=1)
+    path.write_text(text)
+    with pytest.raises(ProbeFileError, match="is not finite, or too large") as found:
+        load_probe(path)
+    assert "\n" not in str(found.value)
+    assert len(str(found.value)) < 200
+
+
+def test_tensors_of_a_kind_that_cannot_be_read_are_refused_in_one_line(path: Path) -> None:
+    import safetensors.torch
+    import torch
+
+    weights = path.with_suffix(".safetensors")
+    tensors = {name: value.to(torch.bfloat16) for name, value in safetensors.torch.load_file(weights).items()}
+    safetensors.torch.save_file(tensors, weights)
+    edit(path, safetensors_sha256=sha256_file(weights))
+    with pytest.raises(ProbeFileError, match="does not hold what its card says"):
+        load_probe(path)

@@ -152,7 +152,7 @@ def test_errors_of_a_refused_batch_hold_no_row(engine: Engine) -> None:
     bad = message(0, status="sent", message_id="CANARY-1", text={"messages": [{"content": "CANARY-2"}]})
     with pytest.raises(StorageError) as found:
         transact(engine, lambda c: write_batch(c, BatchRows([bad])))
-    named = "CheckViolation SQLSTATE 23514 messages_default ck_messages_status"
+    named = "CheckViolation SQLSTATE 23514 messages_default ck_messages_status: a row against a constraint of its table"
     assert str(found.value) == f"database: the batch was refused ({named})"
     told = "".join(traceback.format_exception(found.value))
     assert "CANARY" not in told

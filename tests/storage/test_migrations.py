@@ -29,7 +29,7 @@ NEW_OF_SCORES = (
 
 
 def migrate(engine: Engine, revision: str, *, down: bool = False) -> None:
-    config = database._config()
+    config = database.migrations()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         (command.downgrade if down else command.upgrade)(config, revision)

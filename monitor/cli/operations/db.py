@@ -1,4 +1,4 @@
-"""`awry db`: schema, retention, scrub and shell."""
+"""`awry db`: schema, retention, scrub, backup and shell."""
 
 from __future__ import annotations
 
@@ -21,33 +21,41 @@ if TYPE_CHECKING:
 
     from monitor.settings import Settings
 
-commands = Commands("The database: bring the schema up to date, drop what is old, scrub attributes, open a shell.")
+commands = Commands("The database: schema up to date, what is old dropped, attributes scrubbed, backup, a shell.")
 
 
 @commands.command()
-def upgrade(database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
-    """Create the tables or bring them up to date."""
+def upgrade(dry_run: o.DryRun = False, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
+    """Create the tables or bring them up to date; --dry-run lists the migrations, what each locks and how long."""
     from storage import database
 
     with _connected(database_url, state_dir) as engine:
-        say(f"the schema is at {database.upgrade(engine)}")
+        if dry_run:
+            _say_plan(engine)
+            return
+        say(f"the schema is at {database.upgrade(engine, say)}")
+        _say_what_tenants_lack(engine)
         _make_ahead(engine)
         _say_what_needs_a_scrub(engine, _settings(database_url, state_dir).attribute_keys)
 
 
 @commands.command()
-def retain(days: o.Days, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
+def retain(
+    days: o.Days, actor: o.Actor = None, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None
+) -> None:
     """Drop messages, scores and answers older than --days, with deliveries and alerts that are over.
 
     Also makes the partitions of the next days. Run it once a day; workers may run on. Prints what was dropped on
-    standard error.
+    standard error. Start and end are recorded in the audit.
     """
     from storage.database import check_schema
     from storage.retention import retain as drop
 
     with _connected(database_url, state_dir) as engine:
         check_schema(engine)
+        _record(engine, actor, "retain.start", {"days": days})
         dropped = drop(engine, days)
+        _record(engine, actor, "retain.end", {"days": days, "rows": dropped.rows, "partitions": dropped.partitions})
         for name, rows in dropped.partitions.items():
             say(f"dropped {name}: {rows} rows")
         for name, rows in dropped.rows.items():
@@ -112,6 +120,40 @@ def scrub(
 
 
 @commands.command()
+def backup(file: o.BackupFile, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
+    """Write the tables into one file by pg_dump, and FILE.json, the number of rows of each, beside it.
+
+    Workers may run on; roll-ups wait and catch up. Roles are not in it.
+    """
+    from storage.backup import back_up
+    from storage.database import check_schema
+
+    with _connected(database_url, state_dir) as engine:
+        check_schema(engine)
+        rows = back_up(engine, file)
+    say(f"{sum(rows.values())} rows of {len(rows)} tables are in {file}")
+
+
+@commands.command()
+def restore(file: o.BackupFile, database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None) -> None:
+    """Read a backup into an empty database by pg_restore, make the roles, and compare the number of rows.
+
+    Then repeat what was erased since: awry erase --replay.
+    """
+    from monitor.errors import OutputError
+    from storage.backup import restore as read_back
+
+    with _connected(database_url, state_dir) as engine:
+        differing = read_back(engine, file)
+        for name, (before, now) in differing.items():
+            say(f"{name}: {before} rows in the backup, {now} now")
+        if differing:
+            raise OutputError("restore: the numbers of rows differ")
+        _make_ahead(engine)
+    say("restored: every table has as many rows as in the backup; repeat erasures with awry erase --replay FILE")
+
+
+@commands.command()
 def psql(database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None, command: o.SqlCommand = None) -> None:
     """Open a shell on the database; without a psql program, print the address to connect to.
 
@@ -119,19 +161,24 @@ def psql(database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None, comma
     """
     import subprocess
 
-    from sqlalchemy import make_url
+    from sqlalchemy import URL, make_url
 
     from monitor.service.bootstrap import database_url as url_of
     from monitor.settings import load_settings
+    from storage.database import without_password
 
     url = make_url(url_of(load_settings(database_url=database_url, state_dir=state_dir), say))
     program = shutil.which("psql") or wheel_psql()
     if program is None:
-        typer.echo(url.set(drivername="postgresql").render_as_string(hide_password=True))
+        typer.echo(without_password(url.set(drivername="postgresql")))
         return
     # The password goes by the environment: arguments are seen by every user of the machine.
-    environment = {**os.environ, "PGPASSWORD": url.password} if url.password else dict(os.environ)
-    address = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    password = url.password or url.query.get("password")
+    environment = {**os.environ, "PGPASSWORD": str(password)} if password else dict(os.environ)
+    query = {name: value for name, value in url.query.items() if name not in ("password", "sslpassword")}
+    # URL.set(password=None) would leave the password in.
+    shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
+    address = shown.render_as_string(hide_password=False)
     arguments = [program, address, *(["-c", command] if command else [])]
     raise typer.Exit(subprocess.call(arguments, env=environment))
 
@@ -166,6 +213,25 @@ def _record(engine: Engine, actor: str | None, action: str, after: dict[str, Any
 
     with engine.begin() as connection:
         write_audit_row(connection, actor_of(actor), action, after=after)
+
+
+def _say_plan(engine: Engine) -> None:
+    from storage.upgrade_plan import pending
+
+    steps = pending(engine)
+    for step in steps:
+        say(f"{step.revision}: {step.title}")
+        say(f"  {step.plan}")
+    say(f"{len(steps)} migrations would run; nothing was changed" if steps else "the schema is at head")
+
+
+def _say_what_tenants_lack(engine: Engine) -> None:
+    from storage.tenant_access import missing
+
+    with engine.connect() as connection:
+        lacking = missing(connection)
+    if lacking:
+        say(f"tokens of one tenant cannot be made here: {lacking}")
 
 
 def _say_what_needs_a_scrub(engine: Engine, keep: Collection[str]) -> None:

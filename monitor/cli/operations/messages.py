@@ -1,4 +1,4 @@
-"""`awry messages`: single messages of the stream."""
+"""`awry messages`: messages of the stream, found by any name, and single ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,60 @@ if TYPE_CHECKING:
     from storage.coordinates import Coordinates
     from storage.queries.messages import MessageDetail
 
-commands = Commands("Messages of the stream: look at one.")
+commands = Commands("Messages of the stream: find some, look at one.")
+
+
+@commands.command("list")
+def list_messages(
+    message_id: o.MessageIdName = None,
+    user: o.UserName = None,
+    tenant: o.TenantName = None,
+    conversation: o.ConversationName = None,
+    status: o.MessageStatus = None,
+    probe: o.ProbeFilter = None,
+    score_from: o.ScoreFrom = None,
+    score_to: o.ScoreTo = None,
+    flagged: o.FlaggedFilter = None,
+    since: o.SinceTime = None,
+    until: o.UntilTime = None,
+    limit: o.Limit = 50,
+    as_json: o.Json = False,
+    database_url: o.DatabaseUrl = None,
+    state_dir: o.StateDir = None,
+) -> None:
+    """List messages, the latest first: all, or those that match every option. Without their text.
+
+    Times are those at which awry stored a message, or its score where one is asked for.
+    """
+    from monitor.cli.inputs import moment_of, reading
+    from monitor.cli.render.messages import print_messages
+    from monitor.errors import SettingsError
+    from storage.queries.search import Filters, search
+    from storage.schema import STATUSES
+
+    if status is not None and status not in STATUSES:
+        raise SettingsError(f"status: {status!r} is none of {', '.join(STATUSES)}")
+    filters = Filters(
+        message_id=message_id,
+        user=user,
+        tenant=tenant,
+        conversation=conversation,
+        status=status,
+        since=moment_of("since", since),
+        until=moment_of("until", until),
+        probe=probe,
+        score_from=score_from,
+        score_to=score_to,
+        flagged=flagged,
+    )
+    with reading(database_url, state_dir) as connection:
+        found, end = search(connection, filters, limit)
+    if as_json:
+        print_json([{**each.message, "scores": each.scores} for each in found])
+    else:
+        print_messages(found)
+    if end is not None:
+        say(f"there are more; --limit shows them, or an earlier --until {end.at.isoformat()}")
 
 
 @commands.command()
@@ -45,6 +98,8 @@ def show(
     settings = load_settings(database_url=database_url, state_dir=state_dir)
     with _tables(settings) as engine:
         detail, stream, log = _known(engine, at) if engine is not None else (None, at.source, None)
+        if engine is not None and detail is None:
+            _refuse_erased(engine, at)
         if detail is not None and engine is not None and detail.message["text"] is not None:
             _show_stored(engine, at, detail, actor)
             return
@@ -95,6 +150,15 @@ def _known(engine: Engine, at: Coordinates) -> tuple[MessageDetail | None, str, 
         detail = message_at(connection, at)
         row = connection.execute(select(sources).where(sources.c.name == at.source)).one_or_none()
     return (detail, row.stream, row.log) if row is not None else (detail, at.source, None)
+
+
+def _refuse_erased(engine: Engine, at: Coordinates) -> None:
+    from monitor.errors import SourceError
+    from storage.queries.messages import is_erased
+
+    with engine.connect() as connection:
+        if is_erased(connection, at):
+            raise SourceError(f"coordinates: the message {at} was erased; its source may still have it")
 
 
 def _show_stored(engine: Engine, at: Coordinates, detail: MessageDetail, actor: str | None) -> None:

@@ -24,13 +24,36 @@ commands = Commands("Alert rules: check a file, try it on stored scores, budget 
 @commands.command()
 def check(file: o.RulesPath, as_json: o.Json = False) -> None:
     """Say whether a rules file can be used: every mistake with its line and field."""
-    from alerts.rules.file import load_rules
-    from monitor.cli.render.rules import print_rules
+    from datetime import UTC, datetime
 
-    rules = load_rules(file)
-    listed = [{"name": rule.name, "kind": _kind(rules, rule.name), "shadow": bool(rule.shadow)} for rule in rules.all]
-    (print_json if as_json else print_rules)(listed)
-    say(f"{file}: {len(listed)} rules, no mistakes")
+    from alerts.rules.exceptions import described, warnings
+    from alerts.rules.file import load_rules
+    from monitor.cli.render.rules import print_exceptions, print_rules
+
+    rules, now = load_rules(file), datetime.now(UTC)
+    listed = [
+        {
+            "name": rule.name,
+            "kind": _kind(rules, rule.name),
+            "shadow": bool(rule.shadow),
+            "id": rule.id,
+            "tags": list(rule.tags),
+            "references": list(rule.references),
+        }
+        for rule in rules.all
+    ]
+    exceptions = described(rules.exception, now)
+    if as_json:
+        print_json([*listed, *({"kind": "exception", **each} for each in exceptions)])
+    else:
+        print_rules(listed)
+        print_exceptions(exceptions)
+    for line in warnings(rules.exception, now):
+        say(line)
+    also = f" and {len(exceptions)} exceptions" if exceptions else ""
+    say(f"{file}: {len(listed)} rules{also}, no mistakes")
+    if not listed:
+        say("without rules nobody is notified; the built-in ones count where no rules_file is set")
 
 
 @commands.command("test")

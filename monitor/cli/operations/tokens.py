@@ -16,6 +16,7 @@ commands = Commands("Tokens of the HTTP API and of awry ingest: create, list, re
 def create(
     name: o.TokenName,
     scope: o.TokenScope = "read",
+    tenant: o.TokenTenant = None,
     lasting: o.For = "90d",
     actor: o.Actor = None,
     database_url: o.DatabaseUrl = None,
@@ -26,10 +27,11 @@ def create(
 
     duration = duration_of("for", lasting)
     with writing(database_url, state_dir) as connection:
-        secret = tokens.create(connection, name, scope, duration, actor_of(actor))
+        secret = tokens.create(connection, name, scope, duration, actor_of(actor), tenant)
     # Only when it is committed.
     typer.echo(secret)
-    say(f"token {name} may {scope} for {lasting}; keep the secret, it is shown this once")
+    of = f" of tenant {tenant}" if tenant is not None else ""
+    say(f"token {name} may {scope}{of} for {lasting}; keep the secret, it is shown this once")
 
 
 @commands.command("list")

@@ -11,15 +11,18 @@ commands = Commands()
 
 
 @commands.command()
-def demo(out: o.Out = Path("out"), state_dir: o.StateDir = None, fresh: o.Fresh = False) -> None:
+def demo(
+    out: o.Out = Path("out"), state_dir: o.StateDir = None, fresh: o.Fresh = False, quick: o.Quick = False
+) -> None:
     """Watch a chat model that went wrong in fine-tuning being caught and corrected.
 
-    Prints what was found, and writes a picture and the corrected replies.
+    Prints what was found, and writes a picture and the corrected replies. The model's weights are fetched where they
+    are missing, as awry models get does.
     """
     from monitor.demo import run_demo
     from monitor.settings import load_settings
 
-    run_demo(load_settings(state_dir=state_dir), out, fresh)
+    run_demo(load_settings(state_dir=state_dir), out, fresh=fresh, quick=quick)
 
 
 @commands.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from monitor.cli import options as o
 from monitor.cli.output import say
@@ -41,7 +42,7 @@ class RunFlags:
 def run(flags: RunFlags) -> None:
     """Score a stream of messages, store every score, open alerts. Ctrl-C drains and exits.
 
-    What is not given here comes from the environment or awry.toml (awry settings lists both). --from is for a consumer
+    What is not given here comes from the environment or awry.toml (awry config list has both). --from is for a consumer
     group that has no offsets yet. Prints progress on standard error; replies, verdicts and dead letters go where their
     flags say.
     """
@@ -49,6 +50,11 @@ def run(flags: RunFlags) -> None:
     from monitor.settings import load_settings
     from monitor.telemetry.logs import configure
 
-    settings = load_settings(**(asdict(flags) | {"probes": tuple(flags.probes or ()) or None}))
+    settings = load_settings(**settings_flags(flags))
     configure()
     run_worker(settings, say)
+
+
+def settings_flags(flags: RunFlags) -> dict[str, Any]:
+    """The flags as settings; those that are not given are None."""
+    return asdict(flags) | {"probes": tuple(flags.probes or ()) or None}

@@ -32,6 +32,7 @@ def send(
     from alerts.delivery.channel import make_channels
     from alerts.delivery.deliver import deliver_due
     from alerts.links import Links
+    from alerts.rules.references import about_rules
     from monitor.service import bootstrap
     from monitor.service.rollup_loop import rolling_up
     from monitor.service.rule_loop import RuleEvaluation, evaluating
@@ -42,15 +43,19 @@ def send(
     settings = load_settings(database_url=database_url, state_dir=state_dir, listen=listen, rules_file=rules_file)
     rules = bootstrap.load_rules(settings)
     with opened_by(settings) as engine:
-        channels = make_channels(settings.destinations, Links(settings.runbook_url, settings.dashboard_url))
+        channels = make_channels(
+            settings.destinations,
+            Links(settings.runbook_url, settings.dashboard_url, about_rules(rules.all)),
+            settings.routing,
+        )
         metrics.start_at_zero(destination=channels)
         with until_signal() as stopped, listening(settings.listen, engine, say):
             if once:
-                RuleEvaluation(engine, rules, tuple(channels), say)()
+                RuleEvaluation(engine, rules, settings.routing, say)()
                 _report(deliver_due(engine, channels))
                 return
             with (
-                evaluating(engine, rules, tuple(channels), settings.rules_every_seconds, say),
+                evaluating(engine, rules, settings.routing, settings.rules_every_seconds, say),
                 rolling_up(engine, say),
             ):
                 loop.run(engine, channels, stopped, settings.send_every_seconds, _report, say)

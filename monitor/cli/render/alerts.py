@@ -24,7 +24,7 @@ def print_alerts(rows: Iterable[Mapping[str, Any]]) -> None:
             (
                 str(row["id"])[:8],
                 row["severity"],
-                row["state"],
+                row["state"] + (" (inhibited)" if row["inhibited_by"] else ""),
                 row["verdict"] or "",
                 row["dedup_key"],
                 row["count"],
@@ -101,6 +101,8 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seen", f"{utc(row['opened_at'])} to {utc(row['last_seen_at'])}"),
         ("first message", _place(row["first_message"])),
         ("reopened", str(row["reopened"]) if row["reopened"] else ""),
+        ("inhibited by", ", ".join(str(each)[:8] for each in row["inhibited_by"] or ())),
+        ("not resolved", row["held_open"] or ""),
         ("silenced until", utc(row["silenced_until"]) if row["state"] == "silenced" else ""),
     ]
     for name in ("acknowledged", "resolved", "verdict"):
@@ -117,7 +119,7 @@ def _changed(value: Mapping[str, Any] | None) -> str:
 def _outcome(row: Mapping[str, Any]) -> str:
     if row["delivered_at"] is not None:
         return f"sent {utc(row['delivered_at'])}"
-    error = row["last_error"] or ""
+    error = row["last_error"] or (f"held: {row['held_by']}" if row["held_by"] else "")
     return f"given up: {error}" if row["dead_at"] is not None else f"waits {error}".strip()
 
 

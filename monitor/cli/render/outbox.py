@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 from monitor.cli.render.tables import print_line, print_table, utc
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from alerts.delivery.admin import OutboxEntry
+    from alerts.routing.routing import Routing
 
 
 def outbox_document(
@@ -21,6 +24,25 @@ def outbox_document(
         "destinations": [dict(destination) for destination in destinations],
         "events": dict(events),
     }
+
+
+def routes_document(routing: Routing, alert: Mapping[str, Any], at: datetime) -> list[dict[str, Any]]:
+    """By destination, in order: the routes that lead there, and what would hold a notification then."""
+    found = []
+    for name, routes in routing.destinations(alert).items():
+        held = routing.held(routes, at)
+        until = held.until.isoformat() if held is not None and held.until is not None else None
+        held_by = held.by if held is not None else None
+        found.append({"destination": name, "routes": routes, "held_by": held_by, "until": until})
+    return found
+
+
+def print_routes(document: Sequence[Mapping[str, Any]]) -> None:
+    """One line a destination."""
+    for row in document:
+        held = f"; held: {row['held_by']}" if row["held_by"] else ""
+        until = f" until {row['until']}" if row["until"] else ""
+        print_line(f"{row['destination']}  by {', '.join(row['routes'])}{held}{until}")
 
 
 def print_outbox(document: Mapping[str, Any]) -> None:
@@ -38,7 +60,7 @@ def print_outbox(document: Mapping[str, Any]) -> None:
                 row["events"],
                 row["attempts"],
                 utc(row["due_at"]) if row["state"] == "pending" else "",
-                row["last_error"] or "",
+                row["last_error"] or (f"held: {row['held_by']}" if row["held_by"] else ""),
             )
             for row in document["notifications"]
         ),

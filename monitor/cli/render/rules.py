@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 def print_rules(rules: Iterable[Mapping[str, Any]]) -> None:
     """One line a rule."""
     for rule in rules:
-        print_line(f"{rule['kind']:9} {rule['name']}{'  (shadow)' if rule['shadow'] else ''}")
+        tags = f"  {', '.join(rule['tags'])}" if rule["tags"] else ""
+        print_line(f"{rule['kind']:9} {rule['name']}{'  (shadow)' if rule['shadow'] else ''}{tags}")
+
+
+def print_exceptions(exceptions: Iterable[Mapping[str, Any]]) -> None:
+    """One line an exception."""
+    for each in exceptions:
+        matched = ", ".join(each["matchers"])
+        ends = f"{each['state']}, until {each['until']}"
+        print_line(f"exception {{{matched}}}  {ends}, {each['owner']}: {each['reason']}")
 
 
 def backtest_document(results: Sequence[BacktestResult], since: timedelta) -> dict[str, Any]:

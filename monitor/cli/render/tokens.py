@@ -11,11 +11,12 @@ from monitor.cli.render.tables import print_table, utc
 def print_tokens(rows: Iterable[Mapping[str, Any]]) -> None:
     """One line a token."""
     print_table(
-        ("name", "scope", "state", "created", "by", "expires", "revoked", "last used"),
+        ("name", "scope", "tenant", "state", "created", "by", "expires", "revoked", "last used"),
         (
             (
                 row["name"],
                 row["scope"],
+                row["tenant"] or "",
                 row["state"],
                 utc(row["created_at"]),
                 row["created_by"],

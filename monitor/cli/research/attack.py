@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.cli import options as o
+from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import check_choice, load
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands, takes
@@ -72,6 +73,7 @@ def attack(flags: AttackFlags) -> None:
 
     probes = [load_probe(name) for name in flags.probe]
     _check(flags, probes)
+    check_folder_out("out", flags.out)
     families = named((flags.families or "").split(","))
     target_of(probes)
     messages = messages_of(flags.harmful, flags.benign, flags.rows, flags.seed)

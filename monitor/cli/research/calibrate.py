@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.cli import options as o
+from monitor.cli.early import check_folder_out, check_share
 from monitor.cli.inputs import load, reading
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
@@ -45,6 +46,9 @@ def calibrate(
 
     if (benign is None) == (not from_tables):
         raise SettingsError("benign: give --benign FILE or --from-tables")
+    check_share("target_fpr", target_fpr)
+    check_share("fpr_at_most", fpr_at_most)
+    check_folder_out("out", out)
     old = load_probe(probe)
     if benign is None:
         found = _stored_scores(old, database_url, state_dir)
@@ -97,15 +101,13 @@ def _benign_values(
     """The messages of a file, read now."""
     import numpy as np
 
-    from monitor.datasets import read_messages
+    from monitor.datasets import read_benign
     from probes.identity import check_identity
     from probes.reading import read_values
 
+    items = read_benign(benign)
     settings, chat = load(model, adapter, scale, state_dir)
     check_identity(probe.card, chat)
-    items = [each for each in read_messages(benign) if not each.label]
-    if not items:
-        raise SettingsError(f"benign: all messages of {benign.name} are labelled misaligned; give aligned ones")
     read = read_values(
         chat,
         [probe.reader],

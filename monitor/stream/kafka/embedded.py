@@ -118,7 +118,9 @@ class Broker:
         """Start and wait until it answers. Raises BrokerError."""
         if not any(self._jar_folder.rglob("*.jar")):
             progress("fetching Apache Kafka (46 jars, 44 MB, once)")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What goes through it is text; a folder that an earlier version made is open.
+        self._folder.chmod(0o700)
         if _listens(self._port):
             # Its responses would be taken for the broker's.
             raise BrokerError(f"embedded Kafka: port {self._port} is in use; choose another one")

@@ -1,11 +1,15 @@
-"""JSON lines, appended to a file or to standard output."""
+"""JSON lines, appended to a file or to standard output.
+
+Contract: a file that is new is readable for its owner alone, since answers and dead letters hold text. One that is
+there keeps its mode.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from monitor.errors import OutputError
@@ -20,7 +24,11 @@ class JsonLinesSink:
         self._setting = setting
         self._own = path != "-"
         try:
-            self._file: TextIO = Path(path).open("a", encoding="utf-8") if self._own else sys.stdout  # noqa: SIM115
+            self._file: TextIO = (
+                open(path, "a", encoding="utf-8", opener=_for_us)  # noqa: SIM115
+                if self._own
+                else sys.stdout
+            )
         except OSError as error:
             raise OutputError(f"{setting}: cannot write {path} ({error.strerror})") from error
 
@@ -35,6 +43,10 @@ class JsonLinesSink:
     def close(self) -> None:
         if self._own:
             self._file.close()
+
+
+def _for_us(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _text(value: dict[str, Any], encoding: str) -> str:

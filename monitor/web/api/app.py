@@ -2,8 +2,10 @@
 
 Contract: JSON for holders of a token (`monitor.web.auth.tokens`); errors are problem+json. Each change is one
 transaction with its audit row: the token's name and the client's address. No response, error or log line holds message
-text. Rate limits are per process and in memory. There is no TLS: listen on loopback, or behind a TLS proxy, whose
-address is then the client's.
+text. A token of one tenant sees and changes that tenant's rows alone, held by the database
+(`monitor.web.auth.tenancy`): a route gets its transactions from `DatabaseDep`, and from nowhere else. Rate limits are
+per process and in memory. There is no TLS: listen on loopback, or behind a TLS proxy, whose address is then the
+client's.
 
 The description, /openapi.json, needs no token. There is no interactive documentation, since FastAPI's loads its scripts
 from a CDN.
@@ -20,7 +22,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 
-from monitor.web.api import alerts, reading, silences
+from monitor.web.api import alerts, messages, reading, silences
 from monitor.web.api.middleware import (
     OPENAPI_PATH,
     AuthenticationMiddleware,
@@ -29,6 +31,7 @@ from monitor.web.api.middleware import (
 )
 from monitor.web.api.problems import Problem, handle_problems
 from monitor.web.auth.rate_limit import Limiter
+from monitor.web.auth.tenancy import Tenancy
 
 _DESCRIPTION = (
     "Alerts from awry, which monitors LLM traffic for misalignment by reading the model's own activations: list, "
@@ -44,8 +47,9 @@ _TAGS = [
 ]
 
 
-def make_api(engine: Engine, limiter: Limiter | None = None) -> FastAPI:
-    """The application, on an engine whose schema is at head; it has a `limiter` of its own by default."""
+def make_api(engine: Engine, limiter: Limiter | None = None, replica: Engine | None = None) -> FastAPI:
+    """The application, on an engine whose schema is at head; it has a `limiter` of its own by default. What is only
+    read comes from `replica` where there is one."""
     app = FastAPI(
         title="awry",
         version=version("awry"),
@@ -62,9 +66,9 @@ def make_api(engine: Engine, limiter: Limiter | None = None) -> FastAPI:
             Middleware(BodyLimitMiddleware),
         ],
     )
-    app.state.engine = engine
+    app.state.tenancy = Tenancy(engine, replica=replica)
     handle_problems(app)
-    for routes in (alerts, silences, reading):
+    for routes in (alerts, silences, messages, reading):
         app.include_router(routes.router)
     _set_openapi(app)
     return app

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from alerts.lifecycle.audit import Actor
 from monitor.web.api import schemas
 from monitor.web.api.problems import problem_responses
+from monitor.web.auth.tenancy import Tenancy
 
 # `middleware` authenticates; this only declares it in the OpenAPI description.
 BEARER = Security(HTTPBearer(auto_error=False, scheme_name="token", description="`awry tokens create` makes one"))
-_COMMON = (401, 408, 413, 422, 429, 500, 503)
+_COMMON = (401, 403, 408, 413, 422, 429, 500, 503)
 
 
 def error_responses(*more: int) -> dict[int | str, dict[str, Any]]:
@@ -26,7 +27,7 @@ def error_responses(*more: int) -> dict[int | str, dict[str, Any]]:
 
 def write_error_responses(*more: int) -> dict[int | str, dict[str, Any]]:
     """The same of a route that changes something."""
-    return error_responses(403, *more)
+    return error_responses(*more)
 
 
 def _actor(request: Request) -> Actor:
@@ -35,21 +36,17 @@ def _actor(request: Request) -> Actor:
 
 
 class Database:
-    """Transactions on the engine of the app."""
+    """Transactions of a request: one snapshot each, and of the token's tenant where it has one."""
 
     def __init__(self, request: Request) -> None:
-        self._engine: Engine = request.app.state.engine
+        self._tenancy: Tenancy = request.app.state.tenancy
+        self.tenant: str | None = request.state.principal.tenant
 
-    @contextmanager
-    def read_only(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            # Everything in a response is from one snapshot.
-            yield connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    def read_only(self) -> AbstractContextManager[Connection]:
+        return self._tenancy.reading(self.tenant)
 
-    @contextmanager
-    def read_write(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
+    def read_write(self) -> AbstractContextManager[Connection]:
+        return self._tenancy.changing(self.tenant)
 
 
 DatabaseDep = Annotated[Database, Depends()]
@@ -66,5 +63,6 @@ def alert_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
     fields = {name: row[name] for name in schemas.Alert.model_fields if name in row}
     return fields | {
         "score": row["top_score"],
+        "inhibited_by": row["inhibited_by"] or [],
         "silenced_until": row["silenced_until"] if row["state"] == "silenced" else None,
     }

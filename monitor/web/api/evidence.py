@@ -4,13 +4,13 @@ Contract: `parse_place` and `place_of` read what `str(Coordinates)` writes, also
 they raise ValueError with words that repeat no input. `message_at` is `storage.queries.messages.message_detail`, but
 that times come in UTC, and one that Python cannot hold (a year outside 1 to 9999, infinity) comes as PostgreSQL's text
 of it. `record_reading` writes the audit row of a stored text that somebody is about to see: in a transaction of its
-own, to be committed before the text is shown.
+own, to be committed before the text is shown. `record_readings` is the same for many, in the caller's transaction.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine
 
 from alerts.lifecycle.audit import Actor, write_audit_row
 from storage.coordinates import Coordinates
-from storage.queries.messages import MessageDetail, message_detail
+from storage.queries.messages import MessageDetail, is_erased, message_detail
 
 _MAX_PARTITION, _MAX_OFFSET, _MAX_SUB = 2**31 - 1, 2**63 - 1, 2**31 - 1
 # Longer numbers are not even read: Python refuses to.
@@ -66,6 +66,14 @@ def message_at(connection: Connection, at: Coordinates) -> MessageDetail | None:
         return message_detail(connection, at)
 
 
+def erased_words(connection: Connection, at: Coordinates, tenant: str | None) -> str | None:
+    """What is said of a message that was erased; None of one that was not. Whose it was is not kept, so a viewer of one
+    tenant is told nothing."""
+    if tenant is not None or not is_erased(connection, at):
+        return None
+    return "the message at these coordinates was erased"
+
+
 def holds_text(detail: MessageDetail) -> bool:
     """Whether a text of the message or of its answers is stored."""
     return bool(detail.message["text"]) or any(answer["text"] for answer in detail.answers)
@@ -73,9 +81,15 @@ def holds_text(detail: MessageDetail) -> bool:
 
 def record_reading(engine: Engine, actor: Actor, at: Coordinates) -> None:
     """Write down that `actor` reads the stored text of a message."""
-    sub = {"sub": at.sub} if at.sub else {}
-    place = {"source": at.source, "partition": at.partition, "offset": at.offset, **sub}
     with engine.begin() as connection:
+        record_readings(connection, actor, [at])
+
+
+def record_readings(connection: Connection, actor: Actor, places: Iterable[Coordinates]) -> None:
+    """Write down that `actor` reads the stored texts of these messages: a row each."""
+    for at in places:
+        sub = {"sub": at.sub} if at.sub else {}
+        place = {"source": at.source, "partition": at.partition, "offset": at.offset, **sub}
         write_audit_row(connection, actor, "message.read", after={"message": place})
 
 

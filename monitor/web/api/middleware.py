@@ -2,11 +2,12 @@
 
 Contract: default deny. Every path but the OpenAPI description needs a valid token, methods that change something need
 the scope `act`; a new route is closed without doing anything for it. Below `AuthenticationMiddleware`
-`request.state.actor` is who asks. An invalid, an expired and a revoked token get the same response.
+`request.state.actor` is who asks, and `request.state.principal` what they may. An invalid, an expired and a revoked
+token get the same response.
 
 `ResponseMiddleware` keeps responses out of caches and turns an unexpected exception into a 500 without text: nothing is
-raised to the server, whose log would quote it. `BodyLimitMiddleware` reads a whole body before a route does: at most
-64 KiB (413), within ten seconds (408). It drains a larger body for a while without keeping it, since a client that is
+raised to the server, whose log would quote it. `BodyLimitMiddleware` reads a whole body before a route does: at most 64
+KiB (413), within ten seconds (408). It drains a larger body for a while without keeping it, since a client that is
 still writing may never read the response.
 """
 
@@ -26,6 +27,7 @@ from alerts.lifecycle.audit import Actor
 from monitor.web.api.problems import database_unavailable, internal_error, problem
 from monitor.web.auth.authenticate import Authenticator, RetryLater
 from monitor.web.auth.rate_limit import Limiter
+from monitor.web.auth.refusals import refused
 
 OPENAPI_PATH = "/openapi.json"
 MAX_BODY_BYTES = 64 * 1024
@@ -104,8 +106,9 @@ class AuthenticationMiddleware(HttpMiddleware):
         if wait is not None:
             return _too_many_requests(f"too many requests with this token; try again in {wait} s", wait)
         if scope["method"] not in _READ_METHODS and not principal.may_act:
+            refused("scope", address, f"{principal.name} has the scope read")
             return problem(403, "the token has the scope read; create one with --scope act")
-        scope.setdefault("state", {}).update(actor=Actor(principal.name, "api", address))
+        scope.setdefault("state", {}).update(actor=Actor(principal.name, "api", address), principal=principal)
         return None
 
 

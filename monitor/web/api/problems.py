@@ -23,9 +23,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from alerts.errors import TransitionError, UnknownAlertError, class_of
+from monitor.web.auth.refusals import refused
+from monitor.web.auth.tenancy import TenantAccessError, TenantRefusedError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
+UNSERVED = "tokens of one tenant cannot be served; the service's log says what to run"
 
 _logger = logging.getLogger("awry.api")
 
@@ -75,15 +78,16 @@ class Problem(BaseModel):
 
 _DESCRIPTIONS = {
     401: "No token, or an invalid, expired or revoked one",
-    403: "The token has the scope `read`",
+    403: "The token has the scope `read`, or is of one tenant, which may not have this",
     404: "Not found",
     408: "The body did not arrive in time",
     409: "Not possible in the current state",
+    410: "Erased",
     413: "The body is larger than 64 KiB",
     422: "Invalid fields; `errors` lists them with the expected form",
     429: "Too many requests; wait for `Retry-After` seconds",
     500: "Internal error; `detail` names the exception's class",
-    503: "The database is unavailable or busy; try again",
+    503: "The database is unavailable or busy, or cannot hold a token to its tenant; try again",
 }
 
 
@@ -108,10 +112,26 @@ def problem(
 
 def internal_error(error: Exception) -> Response:
     """An unexpected exception: its class goes to the client, its class and place to the log."""
+    log_unexpected(error)
+    return problem(500, f"unexpected {type(error).__name__}; the service's log says where")
+
+
+def log_unexpected(error: Exception) -> None:
+    """Its class and place, without its text, which may quote a row."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "nowhere"
     _logger.error("unexpected %s at %s", type(error).__name__, place)
-    return problem(500, f"unexpected {type(error).__name__}; the service's log says where")
+
+
+def tenant_refused(request: Request, error: Exception) -> Response:
+    """A token of one tenant asked for what is not open to it."""
+    refuse_tenant(request, request.state.principal.name)
+    return problem(403, str(error))
+
+
+def refuse_tenant(request: Request, name: str) -> None:
+    """The log line and the count of that; the path is left out, since it may hold names."""
+    refused("tenant", request.client.host if request.client else "unknown", f"{name} may not have what it asked for")
 
 
 def database_unavailable(error: Exception) -> Response:
@@ -119,6 +139,17 @@ def database_unavailable(error: Exception) -> Response:
     _logger.error("database: %s", class_of(error))
     detail = "the database is unavailable or busy; nothing was changed"
     return problem(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def tenants_unserved(error: Exception) -> Response:
+    """The database cannot hold a token to its tenant."""
+    log_unserved(error)
+    return problem(503, UNSERVED, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def log_unserved(error: Exception) -> None:
+    """What an operator has to run; who asked is not told."""
+    _logger.error("%s", error)
 
 
 def handle_problems(app: FastAPI) -> None:
@@ -141,6 +172,8 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(UnknownAlertError, lambda *_: problem(404, "no alert or silence has this id"))
     app.add_exception_handler(TransitionError, lambda _, error: problem(409, str(error)))
+    app.add_exception_handler(TenantRefusedError, tenant_refused)
+    app.add_exception_handler(TenantAccessError, lambda _, error: tenants_unserved(error))
     for database_error in (OperationalError, PoolTimeoutError):
         app.add_exception_handler(database_error, lambda _, error: database_unavailable(error))
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from starlette.exceptions import HTTPException
 
 from monitor.web.api.dependencies import BEARER, DatabaseDep, error_responses
-from monitor.web.api.evidence import message_at, parse_offset
+from monitor.web.api.evidence import erased_words, message_at, parse_offset
 from monitor.web.api.schemas import (
     Counts,
     Deliveries,
@@ -82,13 +82,16 @@ def precision(database: DatabaseDep) -> list[Precision]:
     "/messages/{source:path}/{partition}/{offset}",
     tags=["messages"],
     summary="Show the status and scores of a message",
-    responses=error_responses(404),
+    responses=error_responses(404, 410),
 )
 def show_message(database: DatabaseDep, source: str, partition: Partition, offset: Offset) -> Message:
     """By its coordinates: topic, partition, offset; for JSON lines the source's name, 0, byte offset. Without text."""
     at = Coordinates(source, partition, *parse_offset(offset))
     with database.read_only() as connection:
         detail = message_at(connection, at)
+        erased = erased_words(connection, at, database.tenant) if detail is None else None
+    if erased is not None:
+        raise HTTPException(410, erased)
     if detail is None:
         raise HTTPException(404, "no message is known at these coordinates")
     row = detail.message

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -72,6 +72,24 @@ class AlertFilters(RequestModel):
     severity: Severity | None = None
     limit: int = Field(50, ge=1, le=200)
     cursor: str | None = Field(None, max_length=200, description="`next` of the previous page; use the same filters")
+
+
+class MessageFilters(RequestModel):
+    """Query parameters of the search for messages. Names are matched whole."""
+
+    message_id: Name | None = Field(None, description="the `id` of the message as it was sent")
+    user: Name | None = None
+    tenant: Name | None = None
+    conversation: Name | None = None
+    status: Literal["scored", "truncated", "skipped", "invalid", "failed"] | None = None
+    since: Name | None = Field(None, description="stored, or scored where a score is asked for, at this time or later")
+    until: Name | None = Field(None, description="the same, before this time")
+    probe: Name | None = Field(None, description="with a score of this probe")
+    score_from: Name | None = Field(None, description="with a score from this on, in class gaps")
+    score_to: Name | None = Field(None, description="with a score up to this, in class gaps")
+    flagged: Literal["true", "false"] | None = None
+    limit: int = Field(50, ge=1, le=200)
+    cursor: str | None = Field(None, max_length=4000, description="`next` of the previous page; use the same filters")
 
 
 class Judgement(RequestModel):

@@ -18,6 +18,7 @@ from alerts.rules.model import Severity
 
 Kind = Literal["threshold", "rate", "monitor"]
 Status = Literal["scored", "truncated", "skipped", "invalid", "failed"]
+Judge = Literal["waiting", "harmful", "harmless", "failed", "not asked"]
 _DIGEST = "which card scored; empty where it is not known: from before cards had digests"
 _SUB = "which message of its record, from 0; 0 for a record that is one message"
 
@@ -66,6 +67,8 @@ class Alert(BaseModel):
     verdict: Verdict | None
     verdict_at: datetime | None
     verdict_by: str | None
+    inhibited_by: list[uuid.UUID] = Field(description="the live alerts that hold its notifications, by inhibit rules")
+    held_open: str | None = Field(description="why its rule does not resolve it, though nothing is measured any more")
 
 
 class AlertPage(BaseModel):
@@ -97,6 +100,7 @@ class Delivery(BaseModel):
     delivered_at: datetime | None
     dead_at: datetime | None = Field(description="when delivery was given up")
     last_error: str | None
+    held_by: str | None = Field(description="what holds it on purpose: a time interval, an alert that inhibits it")
 
 
 class AlertDetail(Alert):
@@ -170,10 +174,21 @@ class ProbeScore(BaseModel):
     flagged: bool
     reading: str | None = Field(description="how it was read where that decided the score; null: as it is")
     turn_scores: list[float | None] | None = Field(description="the highest value of each turn, from turn 0")
-    top_turn: int | None = Field(description="the turn with the highest of them")
+    top_turn: int | None = Field(description="the turn with the highest of them; null where they were read joined")
     turn_new: bool | None = Field(description="whether that turn is new in this message")
     trajectory: float | None = Field(description="the running maximum over the turns, with decay")
     path_length: float | None = Field(description="the sum of the changes from turn to turn")
+    judge: Judge | None = Field(
+        description="what the judge, a language model, says of the message; `flagged` stays the probe's; null: it was "
+        "not to be asked, since the score is outside of its band or there is no judge"
+    )
+    judge_by: str | None = Field(description="the judge that was asked; null as long as none was")
+    judge_at: datetime | None = Field(
+        description="when that was stored; null while the message waits, and where it was not to wait from the start"
+    )
+    judge_reason: str | None = Field(
+        description="in fixed words, such as `confidence 0.80`, `same text as before`, `timeout`, `budget spent`"
+    )
 
 
 class WindowScore(BaseModel):
@@ -232,6 +247,43 @@ class Message(BaseModel):
     scores: list[ProbeScore]
     window_scores: list[WindowScore]
     alerts: list[HoldingAlert]
+
+
+class FoundScore(BaseModel):
+    """One probe's score of a message that was found."""
+
+    probe: str
+    version: int
+    digest: str = Field(description=_DIGEST)
+    score: float
+    threshold: float
+    flagged: bool
+
+
+class FoundMessage(BaseModel):
+    """A message that was found, without its text."""
+
+    source: str
+    partition: int
+    offset: int
+    sub: int = Field(description=_SUB)
+    day: date
+    status: Status
+    reason: str | None
+    message_id: str | None
+    tenant: str | None
+    user_id: str | None
+    model: str | None
+    conversation_id: str | None
+    ingested_at: datetime
+    scores: list[FoundScore] = Field(description="the highest above its threshold first")
+
+
+class MessagePage(BaseModel):
+    """A page of messages, the latest first."""
+
+    messages: list[FoundMessage]
+    next: str | None = Field(description="cursor of the next page; null on the last page")
 
 
 class ProbeCard(BaseModel):

@@ -26,10 +26,12 @@ def list_silences(database: DatabaseDep) -> list[Silence]:
 
 @router.post("", summary="Silence matching alerts", status_code=201, responses=write_error_responses(409))
 def make_silence(database: DatabaseDep, actor: ActorDep, body: NewSilence) -> SilenceMade:
-    """Applies to live and to future alerts. 409 while a worker is opening alerts: try again."""
+    """Applies to live and to future alerts. 409 while a worker is opening alerts: try again. One made with a token of a
+    tenant matches that tenant's alerts alone, whether it names the tenant or not."""
     lasting = parse_duration(body.lasting)
+    own = {"tenant": database.tenant} if database.tenant is not None and body.tenant is None else {}
     with database.read_write() as connection:
-        silence = actions.silence(connection, body.matchers(), lasting, actor, body.comment, body.up_to)
+        silence = actions.silence(connection, body.matchers() | own, lasting, actor, body.comment, body.up_to)
     return SilenceMade(id=silence.id, ends_at=silence.ends_at, alerts=list(silence.alerts))
 
 

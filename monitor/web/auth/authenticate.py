@@ -1,18 +1,22 @@
-"""Authentication by token, for the HTTP API and the web pages alike; failed attempts are limited by address.
+"""Authentication by token or session, for the HTTP API and the web pages alike; failed attempts are limited by address.
 
-Contract: `Authenticator.authenticate` queries the database only for an address below its limit of failures, or for a
-token that was valid before. An invalid token counts against its address, whichever way it came. A token of scope
-`ingest` opens neither API nor pages: here it is invalid.
+Contract: a wrong secret counts against its address, whichever way it came, is logged and counted. While an address is
+over its limit no wrong secret of it reaches the database; a good one passes, be it as new as a second
+(`monitor.web.auth.live`). A token of a scope that opens neither API nor pages is invalid here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from monitor.web.auth import sessions
+from monitor.web.auth.live import LiveSecrets
 from monitor.web.auth.rate_limit import Limiter
-from monitor.web.auth.tokens import Principal, find, secret_digest
+from monitor.web.auth.refusals import refused
+from monitor.web.auth.tokens import OPENS_PAGES, Principal, find, secret_digest
 
 
 @dataclass(frozen=True)
@@ -26,22 +30,37 @@ class RetryLater:
 
 
 class Authenticator:
-    """Turns the secret of a token into its principal."""
+    """Turns a secret into its principal."""
 
     def __init__(self, engine: Engine, limiter: Limiter) -> None:
         self._engine = engine
         self._limiter = limiter
+        self._live = LiveSecrets(engine)
 
     def authenticate(self, secret: str, address: str) -> Principal | RetryLater | None:
-        """None: the token is invalid, expired or revoked."""
+        """By token. None: it is invalid, expired or revoked."""
+        return self._find(secret, address, find)
+
+    def session(self, secret: str, address: str) -> Principal | RetryLater | None:
+        """By session. None: it is over, or its token is, or there never was one."""
+        return self._find(secret, address, sessions.find)
+
+    def _find(
+        self, secret: str, address: str, find_in: Callable[[Connection, str], Principal | None]
+    ) -> Principal | RetryLater | None:
         digest = secret_digest(secret)
         seconds = self._limiter.blocked(address)
-        if seconds is None or self._limiter.known(digest):
-            with self._engine.begin() as connection:
-                principal = find(connection, secret)
-            if principal is not None and principal.scope != "ingest":
-                self._limiter.remember(digest)
-                return principal
-            self._limiter.forget(digest)
-            seconds = self._limiter.count_failure(address)
+        if seconds is not None and not self._live.knows(digest):
+            refused("blocked", address, "over the limit")
+            return RetryLater(seconds)
+        with self._engine.begin() as connection:
+            principal = find_in(connection, secret)
+        if principal is not None and principal.scope in OPENS_PAGES:
+            return principal
+        self._live.forget(digest)
+        if principal is not None:
+            refused("scope", address, f"the token {principal.name} has the scope {principal.scope}", digest)
+        else:
+            refused("wrong", address, "a wrong, expired or revoked token or session", digest)
+        seconds = self._limiter.count_failure(address)
         return None if seconds is None else RetryLater(seconds)

@@ -7,7 +7,8 @@ its own expiry; others are told to come back. After a look-up without an answer 
 
 So a revoked token is refused at most STOP_SECONDS after its revocation while the database answers, and `keep_seconds`
 later where it does not. Only digests are kept, of MAX_TOKENS tokens at most. Invalid tokens count against their
-address (`rate_limit`); they are never remembered.
+address (`rate_limit`); they are never remembered, and while their address is over its limit only a good one is looked
+up (`live`).
 
 Does not know scopes: the caller looks at the principal's.
 """
@@ -25,8 +26,11 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitor.web.auth.authenticate import RetryLater
+from monitor.web.auth.live import LiveSecrets
 from monitor.web.auth.rate_limit import Limiter
+from monitor.web.auth.refusals import refused
 from monitor.web.auth.tokens import Principal, find, secret_digest
+from storage.sessions import CONNECT_ARGS
 
 RECHECK_SECONDS = 10.0
 LOOKUP_SECONDS = 2.0
@@ -78,8 +82,9 @@ class TokenCache:
             pool_timeout=LOOKUP_SECONDS,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"connect_timeout": int(LOOKUP_SECONDS), "application_name": "awry tokens"},
+            connect_args={**CONNECT_ARGS, "connect_timeout": int(LOOKUP_SECONDS), "application_name": "awry tokens"},
         )
+        self._live = LiveSecrets(self._engine)
         self._limiter = limiter
         self._keep_seconds = keep_seconds
         self._clock = clock
@@ -97,7 +102,8 @@ class TokenCache:
             return known.principal
         if known is None:
             seconds = self._limiter.blocked(address)
-            if seconds is not None:
+            if seconds is not None and not await self._is_live(digest):
+                refused("blocked", address, "over the limit")
                 return RetryLater(seconds)
         try:
             principal = await self._look_up(secret, digest)
@@ -111,8 +117,21 @@ class TokenCache:
             return DatabaseAway(int(AWAY_SECONDS))
         if principal is not None:
             return principal
+        self._live.forget(digest)
+        refused("wrong", address, "a wrong, expired or revoked token", digest)
         seconds = self._limiter.count_failure(address)
         return None if seconds is None else RetryLater(seconds)
+
+    async def _is_live(self, digest: bytes) -> bool:
+        """Whether a live token has this digest; not while the database does not answer."""
+        if self._clock() < self._away_until:
+            return False
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._threads, self._live.knows, digest)
+            return await asyncio.wait_for(asked, LOOKUP_SECONDS)
+        except (SQLAlchemyError, TimeoutError):
+            self._away_until = self._clock() + AWAY_SECONDS
+            return False
 
     def close(self) -> None:
         """Ends the threads; one that hangs is left behind."""

@@ -1,11 +1,12 @@
 """Rate limits in a moving window of one minute: requests by token, failed authentications by address.
 
 Contract: a `Limiter` belongs to one process and counts in memory; with several processes the limits multiply.
-`count_request` counts a request of a token, `count_failure` an invalid token from an address: both return the seconds
-to wait where the limit is exceeded, else None. `blocked` asks the same of an address without counting.
+`count_request` counts a request of a token, `count_failure` an invalid token from an address, `count_sign_on` a single
+sign-on that begins there: each returns the seconds to wait where the limit is exceeded, else None. `blocked` asks the
+same of an address without counting.
 
-An address is one IPv4 address, or an IPv6 /64 network, which is what one customer has. A token that was valid before
-is `known` and passes whatever its neighbours do: behind one proxy or NAT all have one address.
+An address is one IPv4 address, or an IPv6 /64 network, which is what one customer has. Behind one proxy or NAT all have
+one address: who asks lets a good token pass there whatever its neighbours do (`monitor.web.auth.live`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import math
 import threading
 import time
 import uuid
-from collections import OrderedDict
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -23,10 +23,10 @@ from limits.strategies import MovingWindowRateLimiter
 
 REQUESTS_A_MINUTE = 600
 FAILURES_A_MINUTE = 30
+SIGN_ONS_A_MINUTE = 30
 
 # The library keeps an empty list for each key that it ever saw.
 _MAX_KEYS = 10_000
-_MAX_KNOWN = 1_000
 
 
 class Limiter:
@@ -35,9 +35,9 @@ class Limiter:
     def __init__(self, requests: int = REQUESTS_A_MINUTE, failures: int = FAILURES_A_MINUTE) -> None:
         self._requests = RateLimitItemPerMinute(requests, namespace="token")
         self._failures = RateLimitItemPerMinute(failures, namespace="address")
+        self._sign_ons = RateLimitItemPerMinute(SIGN_ONS_A_MINUTE, namespace="sign-on")
         self._storage = MemoryStorage()
         self._windows = MovingWindowRateLimiter(self._storage)
-        self._known: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def count_request(self, token: uuid.UUID) -> int | None:
@@ -46,26 +46,13 @@ class Limiter:
     def count_failure(self, address: str) -> int | None:
         return self._hit(self._failures, network(address))
 
+    def count_sign_on(self, address: str) -> int | None:
+        return self._hit(self._sign_ons, network(address))
+
     def blocked(self, address: str) -> int | None:
         with self._lock:
             key = network(address)
             return None if self._windows.test(self._failures, key) else self._wait(self._failures, key)
-
-    def remember(self, digest: bytes) -> None:
-        """A token was valid; only the latest are remembered."""
-        with self._lock:
-            self._known[digest] = None
-            self._known.move_to_end(digest)
-            while len(self._known) > _MAX_KNOWN:
-                self._known.popitem(last=False)
-
-    def forget(self, digest: bytes) -> None:
-        with self._lock:
-            self._known.pop(digest, None)
-
-    def known(self, digest: bytes) -> bool:
-        with self._lock:
-            return digest in self._known
 
     def _hit(self, item: RateLimitItem, key: str) -> int | None:
         with self._lock:

@@ -1,15 +1,17 @@
 """The web pages as a Starlette application: routes, access checks and security headers.
 
 Contract: every page is read in one transaction that ends before rendering. A stored text is shown only when the audit
-row of its reading is committed. Errors are pages with a status and a
-sentence; an unexpected exception is a 500 that names its class, since its text may quote a row. Nothing is loaded from
-other hosts: no fonts, no scripts, no frames.
+row of its reading is committed. Errors are pages with a status and a sentence; an unexpected exception is a 500 that
+names its class, since its text may quote a row. A session of one tenant has each transaction in that tenant's name
+(`monitor.web.auth.tenancy`). Nothing is loaded from other hosts: no fonts, no scripts, no frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -33,14 +34,22 @@ from starlette.staticfiles import StaticFiles
 from alerts.errors import AlertsError, UnknownAlertError
 from alerts.lifecycle.states import STATES
 from alerts.links import Links
-from monitor.web.api.evidence import place_of, record_reading
+from monitor.web.api.evidence import erased_words, place_of, record_reading
 from monitor.web.api.pagination import CursorError
-from monitor.web.auth.authenticate import Authenticator, RetryLater
+from monitor.web.api.problems import UNSERVED, log_unserved, refuse_tenant
+from monitor.web.auth.authenticate import Authenticator
+from monitor.web.auth.once import OnceLink
+from monitor.web.auth.options import DEFAULT, AccessOptions
 from monitor.web.auth.rate_limit import Limiter
+from monitor.web.auth.refusals import refused
+from monitor.web.auth.tenancy import Tenancy, TenantAccessError, TenantRefusedError
 from monitor.web.ui import formatting, views
-from monitor.web.ui.access import COOKIE, Access, Viewer, actor, is_same_origin, local_path, set_cookie
+from monitor.web.ui.access import NOBODY, Access, Viewer, actor, address
 from monitor.web.ui.forms import ACTIONS
+from monitor.web.ui.middleware import PageMiddleware
+from monitor.web.ui.sign_in import SignIn
 from storage.coordinates import clean
+from storage.replica import as_of
 
 _HERE = Path(__file__).parent
 # Seconds between two refreshes by live.js.
@@ -55,52 +64,58 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _MAX_FORM_BYTES = 16_384
+_FORM_SECONDS = 10.0
 
 
-def make_ui(engine: Engine, links: Links, *, loopback_only: bool, limiter: Limiter | None = None) -> Starlette:
-    """The application. `loopback_only`: the server listens on loopback only, where pages are read without a token.
+def make_ui(
+    engine: Engine,
+    links: Links,
+    *,
+    loopback_only: bool,
+    limiter: Limiter | None = None,
+    options: AccessOptions = DEFAULT,
+    once: OnceLink | None = None,
+    replica: Engine | None = None,
+) -> Starlette:
+    """The application. `loopback_only`: the server listens on loopback only, so that the pages may be open there
+    (`options.page_open`). `once`: a link that signs in once.
 
     `limiter` is shared with the API where both are served, so that failures are counted once per address.
     """
-    pages = _Pages(engine, links, Access(Authenticator(engine, limiter or Limiter()), loopback_only=loopback_only))
+    limiter = limiter or Limiter()
+    access = Access(Authenticator(engine, limiter), options, loopback_only=loopback_only)
+    pages = _Pages(engine, links, access, replica)
+    sign_in = SignIn(engine, access, options, limiter, render=pages.plain, form=_form, once=once)
     return Starlette(
         routes=[
             Route("/", pages.now),
             Route("/alerts", pages.alerts),
             Route("/alerts/{alert_id:uuid}", pages.alert),
             Route("/alerts/{alert_id:uuid}/{action}", pages.act, methods=["POST"]),
+            Route("/messages", pages.messages),
             # Not as integers: Starlette's convertor fails on one of thousands of digits.
             Route("/messages/{source:path}/{partition}/{offset}", pages.message),
             Route("/probes", pages.probes),
             Route("/probes/{name:path}", pages.probe),
-            Route("/sign-in", pages.sign_in, methods=["GET", "POST"]),
-            Route("/sign-out", pages.sign_out, methods=["POST"]),
+            *sign_in.routes(),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
-        middleware=[Middleware(BaseHTTPMiddleware, dispatch=_with_headers)],
+        middleware=[Middleware(PageMiddleware, headers=_HEADERS, problem=pages.problem)],
         exception_handlers={
             HTTPException: pages.problem,
             AlertsError: pages.alerts_error,
             OperationalError: pages.database_unavailable,
             PoolTimeoutError: pages.database_unavailable,
-            Exception: pages.problem,
+            TenantRefusedError: pages.tenant_refused,
+            TenantAccessError: pages.tenants_unserved,
         },
     )
 
 
-async def _with_headers(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await call(request)
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
-    if getattr(request.state, "stale", False):
-        # Otherwise each refresh by live.js would count as another invalid token.
-        response.delete_cookie(COOKIE)
-    return response
-
-
 class _Pages:
-    def __init__(self, engine: Engine, links: Links, access: Access) -> None:
+    def __init__(self, engine: Engine, links: Links, access: Access, replica: Engine | None) -> None:
         self._engine = engine
+        self._tenancy = Tenancy(engine, replica=replica)
         self._links = links
         self._access = access
         self._templates = Environment(
@@ -113,7 +128,7 @@ class _Pages:
         self._templates.filters |= formatting.FILTERS
 
     async def now(self, request: Request) -> Response:
-        return await self._read(request, "now.html", views.now)
+        return await self._read(request, "now.html", views.now, of_tenant=views.now_of_tenant)
 
     async def alerts(self, request: Request) -> Response:
         state = request.query_params.get("state")
@@ -134,6 +149,12 @@ class _Pages:
 
         return await self._read(request, "alert.html", values, "there is no such alert", status)
 
+    async def messages(self, request: Request) -> Response:
+        try:
+            return await self._read(request, "messages.html", lambda c: views.messages(c, request.query_params))
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+
     async def message(self, request: Request) -> Response:
         path = request.path_params
         try:
@@ -151,8 +172,15 @@ class _Pages:
                     shown = False
             return {**values, "shows_text": shown}
 
+        def known(connection: Any) -> dict[str, Any] | None:
+            values = views.message(connection, at)
+            if values is None and (erased := erased_words(connection, at, None)) is not None:
+                raise HTTPException(410, erased)
+            return values
+
         missing = "no message is known at these coordinates"
-        return await self._read(request, "message.html", lambda c: views.message(c, at), missing, then=recorded)
+        of_tenant = partial(views.message, at=at)
+        return await self._read(request, "message.html", known, missing, then=recorded, of_tenant=of_tenant)
 
     async def probes(self, request: Request) -> Response:
         return await self._read(request, "probes.html", views.probes)
@@ -164,9 +192,10 @@ class _Pages:
 
     async def act(self, request: Request) -> Response:
         viewer = await self._viewer(request)
-        if not is_same_origin(request):
+        if not self._access.is_same_origin(request):
             raise HTTPException(403, "the form was sent from another site; open the alert here and send it again")
         if not viewer.may_act:
+            refused("scope", address(request), "somebody who may only read")
             why = "the token has the scope read" if viewer.name else "sign in first"
             raise HTTPException(403, f"{why}; awry tokens create NAME --scope act creates one that may change alerts")
         alert_id, name = request.path_params["alert_id"], request.path_params["action"]
@@ -175,7 +204,7 @@ class _Pages:
         form = await _form(request)
 
         def change() -> None:
-            with self._engine.begin() as connection:
+            with self._tenancy.changing(viewer.tenant) as connection:
                 ACTIONS[name](connection, alert_id, actor(request, viewer), form)
 
         try:
@@ -187,30 +216,9 @@ class _Pages:
             return await self._alert(request, str(error), 409)
         return RedirectResponse(f"/alerts/{alert_id}", 303)
 
-    async def sign_in(self, request: Request) -> Response:
-        if request.method == "GET":
-            values = {"invalid": False, "next": _next_path(request)}
-            return self._render(request, "sign_in.html", await self._viewer(request), values)
-        if not is_same_origin(request):
-            raise HTTPException(403, "the form was sent from another site")
-        form = await _form(request)
-        back, secret = local_path(form.get("next", "/")), form.get("token", "").strip()
-        signed_in = await run_in_threadpool(self._access.authenticate, secret, request) if secret else None
-        if isinstance(signed_in, RetryLater):
-            raise HTTPException(429, str(signed_in), headers={"Retry-After": str(signed_in.seconds)})
-        if signed_in is None:
-            viewer = await self._viewer(request)
-            return self._render(request, "sign_in.html", viewer, {"invalid": True, "next": back}, 401)
-        response = RedirectResponse(back, 303)
-        set_cookie(response, request, secret)
-        return response
-
-    async def sign_out(self, request: Request) -> Response:
-        if not is_same_origin(request):
-            raise HTTPException(403, "the form was sent from another site")
-        response = RedirectResponse("/", 303)
-        response.delete_cookie(COOKIE)
-        return response
+    async def plain(self, request: Request, template: str, values: dict[str, Any], status: int) -> Response:
+        """A page without anything of the database."""
+        return self._render(request, template, await self._viewer(request), values, status)
 
     async def _viewer(self, request: Request) -> Viewer:
         viewer = await run_in_threadpool(self._access.viewer, request)
@@ -225,15 +233,19 @@ class _Pages:
         missing: str = "",
         status: int = 200,
         then: Callable[[dict[str, Any], Viewer], dict[str, Any]] | None = None,
+        of_tenant: Callable[[Any], dict[str, Any] | None] | None = None,
     ) -> Response:
-        """The page of what `view` read; `then` is called with it and the viewer, when the transaction is over."""
+        """The page of what `view` read, or `of_tenant` for a viewer of one tenant; `then` is called with it and the
+        viewer, when the transaction is over."""
         viewer = await self._viewer(request)
         if not viewer.may_read:
             return RedirectResponse(f"/sign-in?next={quote(_path_and_query(request.url))}", 303)
 
         def read() -> dict[str, Any] | None:
-            with self._engine.connect() as connection:
-                values = view(connection)
+            with self._tenancy.reading(viewer.tenant) as connection:
+                values = (of_tenant if of_tenant is not None and viewer.tenant is not None else view)(connection)
+                if values is not None:
+                    values["replica_as_of"] = as_of(connection)
             return then(values, viewer) if then is not None and values is not None else values
 
         values = await run_in_threadpool(read)
@@ -248,13 +260,15 @@ class _Pages:
         common = {
             "viewer": viewer,
             "here": request.url.path,
-            "path": _path_and_query(request.url),
+            # Not the sign-in page itself, whose query may be a link that signs in.
+            "path": "/" if request.url.path.startswith("/sign-in") else _path_and_query(request.url),
             "at": now,
+            "replica_as_of": None,
             "refresh": REFRESH,
             "ago": lambda moment: formatting.ago(moment, now),
             "changed": formatting.changed,
         }
-        return HTMLResponse(self._templates.get_template(template).render(**common, **values), status)
+        return HTMLResponse(self._templates.get_template(template).render(common | values), status)
 
     async def problem(self, request: Request, error: Exception) -> Response:
         """An error page; an unexpected exception by its class, since its text may quote a row."""
@@ -262,14 +276,23 @@ class _Pages:
         detail = str(error.detail) if isinstance(error, HTTPException) else type(error).__name__
         if status in (404, 405) and detail == HTTPStatus(status).phrase:
             detail = "there is no such page, or not with this method"
-        viewer = Viewer(None, False, False)
-        response = self._render(request, "problem.html", viewer, {"status": status, "detail": detail}, status)
+        response = self._render(request, "problem.html", NOBODY, {"status": status, "detail": detail}, status)
         response.headers.update(getattr(error, "headers", None) or {})
         return response
 
     async def alerts_error(self, request: Request, error: Exception) -> Response:
         """An error of `alerts`, whose text is made for people."""
         return await self.problem(request, HTTPException(400, str(error)))
+
+    async def tenant_refused(self, request: Request, error: Exception) -> Response:
+        """A row of another tenant's, or a table that is not kept by tenant."""
+        refuse_tenant(request, "a session of one tenant")
+        return await self.problem(request, HTTPException(403, str(error)))
+
+    async def tenants_unserved(self, request: Request, error: Exception) -> Response:
+        """The database cannot hold a session to its tenant."""
+        log_unserved(error)
+        return await self.problem(request, HTTPException(503, UNSERVED))
 
     async def database_unavailable(self, request: Request, error: Exception) -> Response:  # noqa: ARG002 - Starlette's signature
         detail = "the database is unavailable or busy; notifications are sent as soon as it is back"
@@ -278,14 +301,17 @@ class _Pages:
 
 async def _form(request: Request) -> dict[str, str]:
     length = request.headers.get("content-length", "")
-    if not length.isdigit() or int(length) > _MAX_FORM_BYTES:
+    if not length.isdigit() or len(length) > 9 or int(length) > _MAX_FORM_BYTES:
         raise HTTPException(413, f"the form is larger than {_MAX_FORM_BYTES} bytes")
-    async with request.form(max_files=0, max_fields=20) as form:
-        return {name: value for name, value in form.items() if isinstance(value, str)}
-
-
-def _next_path(request: Request) -> str:
-    return local_path(request.query_params.get("next", "/"))
+    try:
+        async with asyncio.timeout(_FORM_SECONDS), request.form(max_files=0, max_fields=20) as form:
+            return {name: value for name, value in form.items() if isinstance(value, str)}
+    except TimeoutError:
+        # The rest of it is not read, so the connection cannot be used again.
+        detail = f"the form did not arrive within {_FORM_SECONDS:g} s"
+        raise HTTPException(408, detail, {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the form did not arrive whole") from None
 
 
 def _path_and_query(url: URL) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from alerts.rules.durations import format_duration
-from alerts.text import printable, summary
+from alerts.text import decided, printable, summary
 from storage.coordinates import Coordinates
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -89,6 +89,7 @@ FILTERS = {
     "percent": percent,
     "place": place,
     "place_url": place_url,
+    "decided": decided,
     "sentence": sentence,
     "interval": interval,
     "printable": printable,

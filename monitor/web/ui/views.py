@@ -13,6 +13,7 @@ from alerts.lifecycle.enqueue import top_messages
 from alerts.lifecycle.states import STATES, allowed_actions
 from alerts.links import Links
 from alerts.rules.model import SEVERITIES
+from monitor.web.api import message_pages
 from monitor.web.api.evidence import holds_text, message_at
 from monitor.web.api.pagination import alert_page
 from monitor.web.ui import cards, charts, transcript
@@ -21,29 +22,37 @@ from storage.queries.alerts import active_silences, alert_by_id, alert_deliverie
 from storage.queries.messages import histogram
 from storage.queries.outbox import outbox_counts
 from storage.queries.overview import Score, known_probes, last_hour, latest_scores, live_alerts, recent_workers
+from storage.schema import STATUSES
 
 LATEST_SCORES = 300
 _ALERTS_PER_PAGE = 100
+_MESSAGES_PER_PAGE = 50
 _TOP_MESSAGES = 20
 ALERT_FILTERS = ("state", "severity", "rule", "probe", "tenant", "model")
 
 
 def now(connection: Connection) -> dict[str, Any]:
     """Unresolved alerts, the last hour in numbers, the latest scores of every probe."""
+    return now_of_tenant(connection) | {
+        "workers": recent_workers(connection),
+        "deliveries": outbox_counts(connection),
+        "probes": [
+            {"name": p["name"], "scored_at": p["scored_at"], "chart": chart}
+            for p in known_probes(connection)
+            if (chart := charts.timeline(_latest(connection, p))) is not None
+        ],
+    }
+
+
+def now_of_tenant(connection: Connection) -> dict[str, Any]:
+    """The part of it that is kept by tenant."""
     live = live_alert_counts(connection)
     return {
         "alerts": live_alerts(connection, _ALERTS_PER_PAGE),
         "live": sum(live.values()),
         "open": {severity: live.get(("open", severity), 0) for severity in reversed(SEVERITIES)},
         "hour": last_hour(connection),
-        "workers": recent_workers(connection),
-        "deliveries": outbox_counts(connection),
         "silences": active_silences(connection),
-        "probes": [
-            {"name": p["name"], "scored_at": p["scored_at"], "chart": chart}
-            for p in known_probes(connection)
-            if (chart := charts.timeline(_latest(connection, p))) is not None
-        ],
     }
 
 
@@ -56,6 +65,15 @@ def alerts(connection: Connection, query: Mapping[str, str]) -> dict[str, Any]:
     return {"alerts": rows, "older": older, "filters": filters, "states": STATES}
 
 
+def messages(connection: Connection, query: Mapping[str, str]) -> dict[str, Any]:
+    """Messages that match the form, the latest first. Raises ValueError, whose words name the field."""
+    given = {name: query[name] for name in message_pages.FIELDS if query.get(name)}
+    filters = message_pages.filters_of(given)
+    found, cursor = message_pages.message_page(connection, filters, _MESSAGES_PER_PAGE, query.get("cursor") or None)
+    older = f"/messages?{urlencode({**given, 'cursor': cursor})}" if cursor else None
+    return {"found": found, "older": older, "filters": given, "statuses": STATUSES}
+
+
 def alert(connection: Connection, alert_id: uuid.UUID, links: Links) -> dict[str, Any] | None:
     """One alert: its row, its messages with the highest scores, its history and its notifications."""
     row = alert_by_id(connection, alert_id)
@@ -64,6 +82,7 @@ def alert(connection: Connection, alert_id: uuid.UUID, links: Links) -> dict[str
     return {
         "alert": row,
         "links": links.of({**row, "alert_id": alert_id}),
+        "about": links.about(row["rule"]),
         "messages": top_messages(connection, alert_id, _TOP_MESSAGES),
         "history": alert_history(connection, alert_id),
         "deliveries": alert_deliveries(connection, alert_id),

@@ -14,6 +14,9 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+# What it locks and how long it takes, on ten million messages (awry db upgrade --dry-run).
+PLAN = "new tables and columns; an index on messages is built while writers wait: some 10 seconds"
+
 NEW_TABLES = ("workers", "rule_states", "audit", "silences", "alert_messages")
 NEW_COLUMNS = (
     "kind",

@@ -12,6 +12,9 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+# What it locks and how long it takes, on ten million messages (awry db upgrade --dry-run).
+PLAN = "the outbox alone: seconds; stop awry send"
+
 PENDING = "delivered_at IS NULL AND dead_at IS NULL"
 WAITING = f"page_id IS NULL AND group_key IS NOT NULL AND {PENDING}"
 PARTIAL = {

@@ -42,11 +42,20 @@ BARE: dict[str, Any] = dict.fromkeys(
         "last_seen_at",
     )
 )
+CATALOGUED: dict[str, Any] = {
+    "rule_id": "awry-threshold",
+    "tags": ["AML.T0051.000", "AML.T0054", "T1059.001", "LLM01:2025", "team.soc"],
+    "references": ["https://wiki.example/why"],
+}
 # Name of the golden file, and the event that is in it.
 EVENTS: dict[str, Notification] = {
     **{name.removeprefix("alert."): full_notification(name) for name in NAMES},
     "monitor": full_notification(**BARE, rule="lag", kind="monitor", units="messages", dedup_key="lag", links={}),
     "with_text": full_notification(text=TEXT),
+    "catalogued": full_notification(**CATALOGUED),
+    "monitor_catalogued": full_notification(
+        **BARE, **CATALOGUED, rule="lag", kind="monitor", units="messages", dedup_key="lag", links={}
+    ),
 }
 
 
@@ -147,6 +156,33 @@ def test_ocsf_is_what_its_schema_says(name: str) -> None:
 @pytest.mark.parametrize("name", EVENTS)
 def test_ecs_has_only_fields_of_ecs(name: str) -> None:
     check_ecs(json.loads(render(EVENTS[name], "ecs")))
+
+
+def test_what_a_rule_says_of_itself_is_where_a_siem_looks_for_it() -> None:
+    found = json.loads(render(EVENTS["catalogued"], "ocsf"))
+    info = found["finding_info"]
+    assert [(a["technique"]["uid"], a.get("sub_technique", {}).get("uid")) for a in info["attacks"]] == [
+        ("AML.T0051", "AML.T0051.000"),
+        ("AML.T0054", None),
+        ("T1059", "T1059.001"),
+    ]
+    assert info["attacks"][2]["sub_technique"]["src_url"] == "https://attack.mitre.org/techniques/T1059/001"
+    assert info["tags"] == [
+        {"name": "owasp_llm", "values": ["LLM01:2025"]},
+        {"name": "tags", "values": ["team.soc"]},
+    ]
+    assert [each["uid"] for each in info["related_analytics"]] == ["awry-threshold"]
+    assert "https://wiki.example/why" in found["remediation"]["references"]
+    of_monitor = json.loads(render(EVENTS["monitor_catalogued"], "ocsf"))["finding_info"]
+    assert of_monitor["analytic"]["uid"] == "awry-threshold", "what decided is the rule itself"
+
+    document = json.loads(render(EVENTS["catalogued"], "ecs"))
+    assert document["rule"]["id"] == "awry-threshold"
+    assert document["rule"]["reference"][-1] == "https://wiki.example/why"
+    assert document["threat"]["framework"] == "MITRE ATLAS"
+    assert document["threat"]["technique"]["id"] == ["AML.T0051", "AML.T0054"]
+    assert document["threat"]["technique"]["subtechnique"]["id"] == ["AML.T0051.000"]
+    assert document["tags"] == ["T1059.001", "LLM01:2025", "team.soc"]
 
 
 def test_the_versions_are_those_of_the_tables() -> None:

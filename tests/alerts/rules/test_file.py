@@ -26,7 +26,8 @@ def test_the_example_in_the_docstring() -> None:
     text = "\n".join(line.strip() for line in (described or "").partition("[[threshold]]")[2].splitlines())
     found = parse_rules(f"[[threshold]]{text}", "r.toml")
     assert [rule.name for rule in found.all] == ["threshold", "burst", "silence"]
-    assert found.threshold == (ThresholdRule(),)
+    assert [rule.model_dump() for rule in found.threshold] == [ThresholdRule().model_dump()]
+    assert [str(each) for each in found.exception] == ['{tenant="red-team"}']
     (burst,) = found.rate
     assert (burst.flagged, burst.of, burst.window, burst.per) == (5, 50, timedelta(minutes=10), ("conversation",))
 
@@ -50,12 +51,15 @@ HEAD = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
         (
             "a = 1\nrate = 3",
             [
-                "r.toml:1: a: no such kind of rule; there are [[threshold]], [[rate]], [[monitor]]",
+                "r.toml:1: a: no such kind of rule; there are [[threshold]], [[rate]], [[monitor]], [[exception]]",
                 "r.toml:2: rate: write each rule as [[rate]]",
             ],
         ),
         ("[rate]\nflagged = 1", ["r.toml:1: rate: write each rule as [[rate]]"]),
-        ("\n\n[[other]]\n", ["r.toml:3: other: no such kind of rule; there are [[threshold]], [[rate]], [[monitor]]"]),
+        (
+            "\n\n[[other]]\n",
+            ["r.toml:3: other: no such kind of rule; there are [[threshold]], [[rate]], [[monitor]], [[exception]]"],
+        ),
         ('[[rate]]\nname = "a"\nflagged = 3', ['r.toml:1: rate "a": window: is missing']),
         ('[[rate]]\nflagged = 3\nwindow = "1h"', ["r.toml:1: rate number 1: name: is missing"]),
         (
@@ -65,7 +69,8 @@ HEAD = '[[rate]]\nname = "burst"\nflagged = 3\nwindow = "10m"\n'
         (
             HEAD + "flagged_ = 1",
             [
-                'r.toml:5: rate "burst": flagged_: no such field; there are name, severity, shadow, reopen_within, '
+                'r.toml:5: rate "burst": flagged_: no such field; there are name, id, tags, '
+                "references, severity, shadow, reopen_within, "
                 "for, clear_at, clear_for, probe, tenant, model, per, flagged, of, window, "
                 "count"
             ],

@@ -51,3 +51,15 @@ def test_a_full_disk_is_no_delivery() -> None:
         pytest.skip("no /dev/full")
     with pytest.raises(DeliveryError):
         FileSender(Path("/dev/full"), "awry").send(full_notification())
+
+
+def test_a_new_file_is_for_its_owner_and_group_and_one_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    (tmp_path / "there").chmod(0o644)
+    before = os.umask(0)
+    try:
+        for name in ("new", "there"):
+            FileSender(tmp_path / name, "awry").send(full_notification())
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "there")] == [0o640, 0o644]

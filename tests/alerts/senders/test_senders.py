@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alerts.delivery.channel import make_channels
-from alerts.destinations import KINDS
+from alerts.destinations import KINDS, Destination
 from alerts.senders.alertmanager import AlertmanagerSender
 from alerts.senders.base import DeliveryError
 from alerts.senders.chat import ChatSender
@@ -40,3 +40,15 @@ def test_a_url_that_apprise_does_not_support_is_a_failed_attempt() -> None:
     with pytest.raises(DeliveryError, match="url is none that Apprise knows") as found:
         sender.send(full_notification())
     assert "geheim" not in str(found.value)
+
+
+def test_a_destination_that_cannot_be_set_up_ends_none_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("geheim")
+
+    monkeypatch.setattr("alerts.senders.http.Poster.__init__", refuse)
+    made = make_channels([valid_destination("webhook"), Destination(name="console", kind="console")])
+    assert isinstance(made["console"].sender, ConsoleSender)
+    with pytest.raises(DeliveryError, match=r"cannot be used \(ValueError\); correct it in the settings") as found:
+        made["d"].sender.send(full_notification())
+    assert found.value.fault == "destination"

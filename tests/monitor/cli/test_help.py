@@ -33,8 +33,8 @@ def test_every_command_and_option_has_help() -> None:
     assert silent == []
 
 
-# Options that mean two things: what a command works with, and which rows it lists.
-TWO_MEANINGS = {"--probe", "--model", "--state"}
+# Options that mean two things: what a command works with, and which rows it lists; where a stream starts, and a file.
+TWO_MEANINGS = {"--probe", "--model", "--state", "--from"}
 
 
 def test_an_option_is_the_same_everywhere() -> None:

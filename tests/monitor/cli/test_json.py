@@ -29,7 +29,8 @@ COMMANDS = (
     BUDGET,
     "outbox list",
     "tokens list",
-    "settings",
+    "config list",
+    "config show",
     "adapters list",
     "probes list",
     "models list",
@@ -68,7 +69,7 @@ def test_it_is_one_document(run: Invoke, filled: str, tmp_path: Path, command: s
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     if document:
-        assert keys_of(document) >= documented(" ".join(words[:1] if command == "settings" else words[:2]))
+        assert keys_of(document) >= documented(" ".join(words[:2]))
     assert document or command == "models list"
 
 
@@ -78,8 +79,8 @@ def test_every_command_with_json_is_tried() -> None:
         for name, command in all_commands().items()
         if any("--json" in parameter.opts for parameter in command.params)
     }
-    tried = {" ".join(command.split()[: 1 if command == "settings" else 2]) for command in COMMANDS}
-    assert with_json == tried | OF_MODELS | {"alerts", "alerts list", "check"}
+    tried = {" ".join(command.split()[:2]) for command in COMMANDS}
+    assert with_json == tried | OF_MODELS | {"alerts", "alerts list", "check", "config check", "doctor"}
 
 
 def test_the_values(run: Invoke, filled: str) -> None:

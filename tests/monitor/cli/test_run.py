@@ -39,7 +39,7 @@ def of_run(folder: Path, url: str, *more: str | Path) -> tuple[str | Path, ...]:
 
 
 def test_a_bad_setting() -> None:
-    assert refused(awry("run", "--privacy", "all")).startswith("awry: privacy (flag, AWRY_PRIVACY or awry.toml): ")
+    assert refused(awry("run", "--privacy", "all")).startswith("awry: privacy (flag): ")
 
 
 def test_unknown_probe(tiny_folder: Path, postgres_database: str) -> None:

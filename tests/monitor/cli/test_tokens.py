@@ -42,6 +42,21 @@ def test_reading_for_ninety_days_unless_told_otherwise(engine: Engine, run: CliR
     assert (row["expires_at"] - row["created_at"]).days == 90
 
 
+def test_a_token_of_one_tenant(engine: Engine, run: CliRunner) -> None:
+    made = run.invoke(app, ["tokens", "create", "acme-soc", "--tenant", "acme"])
+    assert made.exit_code == 0, made.output
+    assert "token acme-soc may read of tenant acme for 90d" in made.output
+    with engine.connect() as connection:
+        (row,) = tokens.list_tokens(connection)
+    assert (row["scope"], row["tenant"]) == ("read", "acme")
+    assert audit_rows(engine)[0].after["tenant"] == "acme"
+    assert "acme" in run.invoke(app, ["tokens", "list"]).stdout.splitlines()[1].split()[2]
+    for more, why in ((["--scope", "ingest"], "a token of scope ingest has none"), (["--tenant", ""], "write it as")):
+        again = run.invoke(app, ["tokens", "create", "other", "--tenant", "acme", *more])
+        assert again.exit_code != 0
+        assert why in str(again.exception) + again.output
+
+
 def test_the_list_and_the_end(engine: Engine, run: CliRunner) -> None:
     for name in ("old", "soar", "wall"):
         run.invoke(app, ["tokens", "create", name, "--as", "an\x1b[2Jna"])

@@ -116,5 +116,5 @@ def test_an_address_that_text_must_not_go_to(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("AWRY_JUDGE_URL", "http://judge.example/v1")
     monkeypatch.setenv("AWRY_JUDGE_MODEL", "m")
     said = refused(awry("run", "--source", tmp_path / "none"))
-    assert said.startswith("awry: judge_url (flag, AWRY_JUDGE_URL or awry.toml): ")
+    assert said.startswith("awry: judge_url (AWRY_JUDGE_URL): ")
     assert "set judge_allow_http" in said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -120,6 +122,18 @@ def test_a_file_takes_any_id(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"^answers_out: cannot write nowhere/x \(No such file"):
         JsonLinesSink("nowhere/x", "answers_out")
+
+
+def test_a_new_file_is_its_owners_alone_and_one_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "there").touch(0o644)
+    (tmp_path / "there").chmod(0o644)
+    before = os.umask(0)
+    try:
+        for name in ("new", "there"):
+            JsonLinesSink(str(tmp_path / name), "verdicts_out").close()
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("new", "there")] == [0o600, 0o644]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full (Linux)")

@@ -45,6 +45,7 @@ CLOSED = {
     "awry_dead_letters_total": ("reason", ("invalid", "failed")),
     "awry_stage_seconds_count": ("stage", ("poll", "tokenize", "forward", "mitigate", "output", "store", "commit")),
     "awry_batch_splits_total": ("reason", ("out_of_memory", "error")),
+    "awry_access_refused_total": ("reason", ("wrong", "blocked", "scope", "tenant", "sign-on")),
     "awry_rebalances_total": ("event", ("assigned", "revoked", "lost")),
     "awry_judge_not_asked_total": (
         "reason",

@@ -23,11 +23,12 @@ from storage.partitions import utc_today
 from storage.writer import BatchRows
 from tests.support.alerts.alert_scenes import ANNA
 from tests.support.rows import at, message, score, write
+from tests.support.web.pages import OPEN
 
 
 @pytest.fixture
 def address(engine: Engine) -> Iterator[str]:
-    with serving("127.0.0.1:0", engine, Links(), lambda: None) as found:
+    with serving("127.0.0.1:0", engine, Links(), lambda: None, OPEN) as found:
         yield f"http://{found}"
 
 
@@ -55,7 +56,7 @@ def test_one_address_serves_all(engine: Engine) -> None:
     trouble: list[str] = []
     with (
         metrics.watching(engine),
-        serving("127.0.0.1:0", engine, Links(), lambda: trouble[0] if trouble else None) as found,
+        serving("127.0.0.1:0", engine, Links(), lambda: trouble[0] if trouble else None, OPEN) as found,
     ):
         address = f"http://{found}"
         assert get(f"{address}/healthz") == (200, "ok\n")
@@ -76,7 +77,7 @@ def test_one_address_serves_all(engine: Engine) -> None:
 
 def test_an_address_that_is_taken(engine: Engine) -> None:
     with (
-        serving("127.0.0.1:0", engine, Links(), lambda: None) as found,
+        serving("127.0.0.1:0", engine, Links(), lambda: None, OPEN) as found,
         pytest.raises(SettingsError, match="is taken by another process"),
         serving(found, engine, Links(), lambda: None),
     ):

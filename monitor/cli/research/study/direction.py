@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitor.cli import options as o
+from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import command_line, texts_of
 from monitor.cli.output import say
 from monitor.cli.research.study.common import adapter_of, load, report_result, slug
@@ -14,8 +15,8 @@ from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
+    from monitor.datasets import Labelled
     from probes.model.load import ChatModel
-    from probes.rows import Row
     from probes.studies.direction import Comparison, Plan
     from probes.studies.presets import Preset
 
@@ -86,9 +87,10 @@ def direction(flags: DirectionFlags) -> None:
         raise SettingsError("prompts: give --fit-prompts, --select-prompts, --test-prompts and --metric together")
     prompts = preset.prompts if preset else Prompts(*map(texts_of, flags.prompts))
     metric = parse_metric(flags.metric or (preset.judge if preset else ""), JUDGES)
+    folder = flags.out or Path("studies") / flags.study_name(adapter)
+    _check(flags, folder)
     chat, comparison = _comparison(flags, adapter, preset)
     name = flags.study_name(adapter)
-    folder = flags.out or Path("studies") / name
     plan = _plan(flags, chat, preset)
     result = run_direction(comparison, prompts, metric, folder, plan, name=name, command=command_line(), progress=say)
     verdict = result["verdict"]
@@ -96,14 +98,29 @@ def direction(flags: DirectionFlags) -> None:
     report_result(lines, folder, "table.md", result["probe"].get("file"), as_json=flags.as_json)
 
 
+def _check(flags: DirectionFlags, folder: Path) -> None:
+    """What can be known to be wrong without a model."""
+    from probes.capture.sites import read_sites
+    from probes.model.adapters import adapter_spec
+
+    for sites in (flags.sites, flags.steer):
+        if sites is not None:
+            read_sites(sites)
+    if flags.control_adapter is not None:
+        adapter_spec(flags.control_adapter)
+    check_folder_out("out", folder)
+
+
 def _comparison(flags: DirectionFlags, adapter: str | None, preset: Preset | None) -> tuple[ChatModel, Comparison]:
     """The model that is steered, and what is compared to find the direction."""
+    from monitor.datasets import rows_of
     from probes.studies import direction as studies
 
     if flags.labelled is not None:
+        messages, control_messages = _messages(flags.labelled), _messages(flags.control_labelled)
         settings, chat = load(flags.model, None, None, flags.state_dir)
-        rows = _rows(chat, flags.labelled, settings.max_tokens)
-        control_rows = _rows(chat, flags.control_labelled, settings.max_tokens)
+        rows = rows_of(chat, messages, settings.max_tokens)
+        control_rows = rows_of(chat, control_messages, settings.max_tokens)
         return chat, studies.labelled_messages(chat, rows, control_rows)
     if flags.tuned is not None:
         _, base = load(flags.model, None, None, flags.state_dir)
@@ -131,10 +148,10 @@ def _added(chat: ChatModel, adapter: str | None, scale: float) -> str | None:
     return spec.name
 
 
-def _rows(chat: ChatModel, path: Path | None, max_tokens: int) -> list[Row]:
-    from monitor.datasets import read_messages, rows_of
+def _messages(path: Path | None) -> list[Labelled]:
+    from monitor.datasets import read_messages
 
-    return rows_of(chat, read_messages(path, labelled=True), max_tokens) if path else []
+    return read_messages(path, labelled=True) if path else []
 
 
 def _plan(flags: DirectionFlags, chat: ChatModel, preset: Preset | None) -> Plan:

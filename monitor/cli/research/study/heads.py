@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitor.cli import options as o
+from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import command_line, numbers_of, texts_of
 from monitor.cli.output import say
 from monitor.cli.research.study.common import adapter_of, load, report_result, slug
@@ -64,7 +65,7 @@ def heads(flags: HeadsFlags) -> None:
     Writes RESULT.json, RESULT.md, pictures and a probe to --out, and prints the verdict, with --json what RESULT.json
     holds.
     """
-    from probes.capture.sites import parse_sites
+    from probes.capture.sites import parse_sites, read_sites
     from probes.studies.head_steering.run import run_heads
 
     if flags.form not in ("auto", "letters", "likelihood") or flags.aim not in ("away", "towards"):
@@ -72,9 +73,12 @@ def heads(flags: HeadsFlags) -> None:
     alphas = numbers_of("alphas", flags.alphas)
     adapter = adapter_of(flags.adapter, None if flags.own_data or flags.model else "reckless_advice")
     questions, messages, metric = _data(flags, adapter)
-    _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
     plan = _plan(flags, flags.name or f"heads-{slug(adapter or 'base')}", alphas)
     folder = flags.out or Path("studies") / plan.name
+    check_folder_out("out", folder)
+    if flags.only:
+        read_sites(flags.only)
+    _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
     searched = parse_sites(flags.only, chat.layout) if flags.only else None
     study = run_heads(
         chat, questions, messages, metric, folder, plan, heads=searched, command=command_line(), progress=say

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monitor.cli import options as o
+from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import command_line, numbers_of
 from monitor.cli.output import say
 from monitor.cli.research.study.common import adapter_of, load, report_result, slug
@@ -59,16 +60,22 @@ def safety_heads(flags: SafetyFlags) -> None:
     sizes = _sizes(flags.top)
     harmful, harmless = _requests(flags)
     adapter = adapter_of(flags.adapter, None if flags.harmful or flags.model else "refusal")
+    name = flags.name or f"safety-heads-{slug(adapter or 'base')}"
+    folder = flags.out or Path("studies") / name
+    check_folder_out("out", folder)
+    for path in flags.against or ():
+        if not path.is_file():
+            raise SettingsError(f"against: there is no file {path}; give the RESULT.json of another study")
+    metric = parse_metric(flags.metric or "refusal", JUDGES)
     settings, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
-    plan = _plan(flags, flags.name or f"safety-heads-{slug(adapter or 'base')}", sizes, settings.max_tokens)
-    folder = flags.out or Path("studies") / plan.name
+    plan = _plan(flags, name, sizes, settings.max_tokens)
     result = run_safety_heads(
         chat,
         harmful,
         harmless,
         folder,
         plan,
-        metric=parse_metric(flags.metric or "refusal", JUDGES),
+        metric=metric,
         against=flags.against or (),
         command=command_line(),
         on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"),

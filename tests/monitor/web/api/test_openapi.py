@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import Engine
 
 from monitor.web.api import schemas
-from storage.schema import metadata
+from storage.schema import JUDGE, metadata
 from tests.support.web.api import Client
 
 
@@ -114,3 +114,5 @@ def test_states_and_kinds_are_those_of_the_tables(engine: Engine) -> None:
         assert checks[f"ck_alerts_{name}"].count("'") == 2 * len(document[name]["enum"])
     status = schemas.Message.model_json_schema()["properties"]["status"]["enum"]
     assert checks["ck_messages_status"].count("'") == 2 * len(status)
+    judge, _ = schemas.ProbeScore.model_json_schema()["properties"]["judge"]["anyOf"]
+    assert tuple(judge["enum"]) == JUDGE

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from probes.card import load_probe, shipped_probes
 from probes.evaluation import rate
 from storage.coordinates import Coordinates
+from storage.judgements import record_judgement
 from storage.partitions import utc_today
 from storage.writer import BatchRows, WindowRow, register_probe
 from tests.support.alerts.alert_rows import flagged, open_alerts
@@ -71,7 +72,7 @@ def test_a_message(engine: Engine, read: Client) -> None:
     assert {name: found[name] for name in names} == names
     assert (found["status"], found["tokens"], found["conflicts"], found["day"]) == ("scored", 12, 0, day.isoformat())
     of_turns = ("reading", "turn_scores", "top_turn", "turn_new", "trajectory", "path_length")
-    none = dict.fromkeys(of_turns)
+    none = dict.fromkeys((*of_turns, "judge", "judge_by", "judge_at", "judge_reason"))
     first, second = ({"digest": digest_of(probe), **none} for probe in ("drift", "other"))
     assert found["scores"] == [
         {"probe": "drift", "version": 1, **first, "score": 0.9, "threshold": 0.5, "flagged": True},
@@ -79,6 +80,27 @@ def test_a_message(engine: Engine, read: Client) -> None:
     ]
     assert [(a["id"], a["state"], a["rule"]) for a in found["alerts"]] == [(str(one.alert_id), "open", "threshold")]
     assert not {"text", "text_sha256", "attributes", "payload_sha256"} & set(found)
+
+
+def test_what_a_judge_says_of_a_score(engine: Engine, read: Client) -> None:
+    """Beside the probe's own verdict, by probe; what waits has no judge yet."""
+    rows = [
+        score(1, 0.9, judge="waiting"),
+        score(1, 0.1, "other", judge="waiting"),
+        score(1, 0.0, "third", judge="not asked", judge_reason="queue full"),
+    ]
+    write(engine, BatchRows([message(1, day=utc_today())], rows))
+    when = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    with engine.begin() as connection:
+        place = (at(1), "drift", digest_of("drift"))
+        assert record_judgement(connection, *place, "harmless", "small at llm.example", "confidence 0.80", when)
+    fields = ("flagged", "judge", "judge_by", "judge_at", "judge_reason")
+    found = {s["probe"]: tuple(s[name] for name in fields) for s in read.get("/messages/topic/0/1")["scores"]}
+    assert found == {
+        "drift": (True, "harmless", "small at llm.example", "2026-03-01T12:00:00Z", "confidence 0.80"),
+        "other": (False, "waiting", None, None, None),
+        "third": (False, "not asked", None, None, "queue full"),
+    }
 
 
 def test_why_a_message_has_no_score(engine: Engine, read: Client) -> None:

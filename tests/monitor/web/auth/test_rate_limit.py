@@ -89,13 +89,3 @@ def test_many_addresses_leave_nothing_behind(clock: Clock, monkeypatch: pytest.M
         # The library forgets at leisure, in a thread of its own.
         limiter._storage.timer.join()
     assert len(limiter._storage.events) <= 101
-
-
-def test_of_many_good_tokens_the_latest_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "_MAX_KNOWN", 2)
-    limiter = Limiter()
-    for digest in (b"a", b"b", b"a", b"c"):
-        limiter.remember(digest)
-    assert [limiter.known(digest) for digest in (b"a", b"b", b"c")] == [True, False, True]
-    limiter.forget(b"a")
-    assert not limiter.known(b"a")

@@ -21,6 +21,7 @@ from storage.rollup import roll_up
 from tests.conftest import needs_program
 from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alerts.alert_scenes import ANNA, scored
+from tests.support.web.pages import OPEN
 
 pytestmark = pytest.mark.browser
 
@@ -63,7 +64,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def address(engine: Engine) -> Iterator[str]:
-    with serving("127.0.0.1:0", engine, Links(), lambda: None) as found:
+    with serving("127.0.0.1:0", engine, Links(), lambda: None, OPEN) as found:
         yield f"http://{found}"
 
 
@@ -140,7 +141,7 @@ def test_it_refreshes_by_itself(chromium: Browser, address: str, stored: Engine)
 def test_a_server_that_stops_is_shown(chromium: Browser, stored: Engine) -> None:
     context = chromium.new_context()
     page = context.new_page()
-    with serving("127.0.0.1:0", stored, Links(), lambda: None) as address:
+    with serving("127.0.0.1:0", stored, Links(), lambda: None, OPEN) as address:
         page.clock.install()
         page.goto(f"http://{address}")
     page.clock.run_for((REFRESH + 1) * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 
 from storage.coordinates import Coordinates, clean
 from storage.database import connect
+from storage.judgements import record_judgement
 from storage.partitions import utc_today
 from storage.writer import AnswerRow, BatchRows, MessageRow, WindowRow, register_probe
 from tests.monitor.web.ui.test_pages import browsing, words
@@ -346,3 +348,26 @@ def test_what_decided_a_score(engine: Engine, browser: TestClient) -> None:
     assert "1 0.100 3 0.900 ◆ highest, history, came before" in said
     assert "Second readings 40 tokens" in said
     assert "Unreadable 25" in said
+
+
+def test_what_the_judge_says(engine: Engine, browser: TestClient) -> None:
+    """Beside the probe's verdict, with who said it and when; a name from the settings is text."""
+    rows = [
+        score(7, 0.9, judge="waiting"),
+        score(7, 0.6, "other", judge="not asked", judge_reason="budget spent"),
+        score(7, 0.1, "third", judge="waiting"),
+        score(7, 0.0, "calm"),
+    ]
+    write(engine, BatchRows([kept(None)], rows))
+    when = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    with engine.begin() as connection:
+        place, by = (at(7), "drift", digest_of("drift")), "<b>small</b> at llm.example"
+        assert record_judgement(connection, *place, "harmful", by, "confidence 0.80", when)
+    answer = browser.get("/messages/topic/0/7").text
+    assert "&lt;b&gt;small&lt;/b&gt; at llm.example" in answer
+    said = words(answer)
+    judge = "harmful, confidence 0.80, by &lt;b&gt;small&lt;/b&gt; at llm.example, 2026-03-01 12:00:00 UTC"
+    assert f"0.900 0.500 ◆ flagged judge: {judge}" in said
+    assert re.search(r"0\.600 0\.500 ◆ flagged judge: not asked, budget spent 20\d\d-", said)
+    assert re.search(r"0\.100 0\.500 below judge: waiting 20\d\d-", said)
+    assert re.search(r"0\.000 0\.500 below 20\d\d-", said)

@@ -27,6 +27,7 @@ from storage.writer import AnswerRow, BatchRows, register_probe
 from tests.support.alerts.alert_rows import all_alerts, flagged, open_alerts
 from tests.support.alerts.alert_scenes import ANNA, audit_rows, scored
 from tests.support.rows import at, digest_of, message, score, write
+from tests.support.web.pages import OPEN, session
 
 HERE = {"origin": "http://localhost"}
 LINKS = Links("https://runbooks.example/{rule}", "https://grafana.example/d/awry-investigate?var-alert={alert_id}")
@@ -49,11 +50,11 @@ CARD = {
 
 
 def browsing(engine: Engine, secret: str | None = None) -> TestClient:
-    page = make_ui(engine, LINKS, loopback_only=True)
+    page = make_ui(engine, LINKS, loopback_only=True, options=OPEN)
     # What the page answers, not what it raises.
     client = TestClient(page, base_url="http://localhost", follow_redirects=False, raise_server_exceptions=False)
     if secret is not None:
-        client.cookies.set(COOKIE, secret)
+        client.cookies.set(COOKIE, session(engine, secret))
     return client
 
 
@@ -139,6 +140,29 @@ def test_one_alert(engine: Engine, browser: TestClient) -> None:
     assert "https://runbooks.example/threshold" in answer.text
     assert f"var-alert={opened.alert_id}" in answer.text
     assert f"awry alerts ack {str(opened.alert_id)[:8]}" in said
+
+
+def test_what_decided_each_message_of_an_alert(engine: Engine, browser: TestClient) -> None:
+    """In the column of the message, so that the table stays as narrow as it is."""
+    today = utc_today()
+    of_turns: dict[str, Any] = {"turn_scores": (0.1, None, 0.9), "trajectory": 0.9, "path_length": 0.8}
+    rows = [
+        score(1, 0.9, reading="base64", top_turn=2, turn_new=True, **of_turns),
+        score(2, 0.8, top_turn=0, turn_new=False, **of_turns),
+        score(3, 0.7, reading="joined"),
+        score(4, 0.6),
+    ]
+    write(engine, BatchRows([message(n, f"s{n}", day=today) for n in range(1, 5)], rows))
+    values = zip(range(1, 5), (0.9, 0.8, 0.7, 0.6), strict=True)
+    (opened,) = open_alerts(engine, [replace(flagged(n, value), day=today) for n, value in values])
+    page = browser.get(f"/alerts/{opened.alert_id}").text
+    said = words(page)
+    assert "0.900 m1 read as base64; turn 3, which is new topic/0/1" in said
+    assert "0.800 m2 turn 1, which came before topic/0/2" in said
+    assert "0.700 m3 read as joined topic/0/3" in said
+    assert "0.600 m4 topic/0/4 Where nothing is said of the reading, the message was read as it is." in said
+    (table,) = re.findall(r'<div id="messages".*?</table>', page, re.DOTALL)
+    assert re.findall(r"<th[ >][^<]*", table) == ['<th class="number">Score', "<th>Message", "<th>Coordinates"]
 
 
 def test_what_people_do(engine: Engine, acting: TestClient) -> None:

