@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 
 from alerts.delivery.channel import Channel
 from alerts.delivery.lease import Clock
@@ -41,8 +41,7 @@ def current_alerts(
         .join(outbox, outbox.c.alert_id == alerts.c.id)
         .where(
             outbox.c.destination == name,
-            # Not what is held, nor what nobody has looked at yet.
-            outbox.c.page_id.is_not(None),
+            _let_go(channel),
             (alerts.c.state != "resolved") | (alerts.c.resolved_at >= now - RESEND_ENDED) | alerts.c.id.in_(also),
         )
         .group_by(alerts.c.id, severity)
@@ -60,6 +59,13 @@ def current_alerts(
         if firing or ends_at >= now - RESEND_ENDED or row.id in also:
             entries.append(_entry(row, channel, firing, ends_at))
     return entries
+
+
+def _let_go(channel: Channel) -> ColumnElement[bool]:
+    """Not what is held; where something may be, nor what nobody has looked at yet."""
+    if channel.routing is not None and channel.routing.holds:
+        return outbox.c.page_id.is_not(None)
+    return outbox.c.held_by.is_(None)
 
 
 def _entry(row: Any, channel: Channel, firing: bool, ends_at: datetime) -> dict[str, Any]:

@@ -41,6 +41,7 @@ Json = Annotated[bool, Option("--json", help="print JSON for programs instead of
 _OUT = "folder to write to; for label and study report the file"
 Out = Annotated[Path, Option(help=_OUT)]
 StudyOut = Annotated[Path | None, Option(help=_OUT, show_default="studies/NAME")]
+OptionalOut = Annotated[Path | None, Option("--out", help=_OUT, show_default="none")]
 AdaptersOut = Annotated[Path | None, Option(help=_OUT, show_default="where the shipped ones are")]
 
 # The model, its adapter, and probes.
@@ -82,7 +83,6 @@ RegisteredName = Annotated[str, Argument(metavar="NAME", help="name of a registe
 AsVersion = Annotated[int | None, Option(min=1, help="register it as this version", show_default="the card's own")]
 Stage = Annotated[str, Option(help="live: its scores open alerts; shadow: they are stored only")]
 OfRegistry = Annotated[bool, Option("--registry", help="what is registered in the database, instead of what ships")]
-CardOut = Annotated[Path | None, Option("--out", help="folder to write its two files to", show_default="none")]
 
 # Of the processes.
 _SOURCE = "kafka:TOPIC[,TOPIC], a file of JSON lines, or - for standard input"

@@ -129,6 +129,8 @@ def _check(flags: FitFlags, settings: Settings) -> None:
         if settings.adapter is None:
             raise SettingsError("control_adapter: there is no adapter to control for; give --adapter")
         adapter_spec(flags.control_adapter)
+    if flags.prompts is not None and any((flags.labelled, flags.misaligned, flags.aligned)):
+        raise SettingsError("prompts: compares adapter and base; give it alone, without labelled data")
     if flags.prompts is not None and settings.adapter is None:
         raise SettingsError("adapter: --prompts compares the adapter with the base; give --adapter")
 
@@ -184,8 +186,6 @@ def _read(flags: FitFlags) -> list[_Part]:
     from monitor.datasets import read_messages
 
     if flags.prompts is not None:
-        if any((flags.labelled, flags.misaligned, flags.aligned)):
-            raise SettingsError("prompts: compares adapter and base; give it alone, without labelled data")
         items = read_messages(flags.prompts)
         return [_Part(items, True), _Part(items, False, "base")]
     parts = []

@@ -61,7 +61,7 @@ def add(
 @commands.command()
 def show(
     probe: o.RegisteredProbe,
-    out: o.CardOut = None,
+    out: o.OptionalOut = None,
     as_json: o.Json = False,
     database_url: o.DatabaseUrl = None,
     state_dir: o.StateDir = None,

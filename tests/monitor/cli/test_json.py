@@ -28,11 +28,15 @@ COMMANDS = (
     "rules test",
     BUDGET,
     "outbox list",
+    "outbox route",
+    "messages list",
     "tokens list",
     "config list",
     "config show",
     "adapters list",
     "probes list",
+    "probes show harmful-request@2",
+    "probes diff harmful-request@2 harmful-request@1",
     "models list",
 )
 
@@ -58,6 +62,7 @@ def filled(engine: Engine, run: Invoke, tmp_path: Path) -> str:
     (tmp_path / "r.toml").write_text('[[threshold]]\nname = "each"\n')
     assert run("alerts", "silence", "--tenant", "b*").exit_code == 0
     assert run("tokens", "create", "soar").exit_code == 0
+    assert run("probes", "add", "harmful-request").exit_code == 0
     assert run("alerts", "verdict", str(other.alert_id), "false").exit_code == 0
     return str(opened.alert_id)
 

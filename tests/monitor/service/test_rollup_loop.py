@@ -48,7 +48,7 @@ def test_what_goes_wrong_is_told_once_and_stops_nothing(engine: Engine) -> None:
     with rolling_up(engine, said.append, every=0.02):
         until(lambda: said)
         time.sleep(0.3)
-    assert said == ["dashboards: scores are not rolled up (StorageError)"]
+    assert said == ["dashboards: scores are not rolled up (SchemaError)"]
 
 
 def test_a_defect_is_told_once_and_does_not_end_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
