@@ -10,11 +10,14 @@ A concurrent build waits for transactions that began before it, such as a dump: 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from sqlalchemy import Connection, Engine, text
 
-from storage.locks import SharedLock, lock
+from storage.locks import SharedLock, make_lock, try_lock
+
+_LOOK_AGAIN_SECONDS = 0.2
 
 _OURS = "(SELECT relnamespace FROM pg_class WHERE oid = 'messages'::regclass)"
 # Partitions without the index of their table, or with one that is not attached; the definition is that of the table's.
@@ -41,16 +44,21 @@ def missing_indexes(connection: Connection) -> list[tuple[str, str]]:
 
 def build_indexes(engine: Engine, progress: Callable[[str], None] = lambda _: None) -> int:
     """Build what is missing; returns the number of partitions' indexes. Raises what PostgreSQL raises."""
-    with engine.connect() as connection:
-        if connection.execute(text("SELECT to_regclass('locks')")).scalar() is None or not missing_indexes(connection):
-            return 0
-    with engine.begin() as guard:
-        guard.execute(text("SET LOCAL lock_timeout = 0"))
-        lock(guard, SharedLock.INDEXES)
-        # The last statement: unlike a query it leaves no snapshot, which a concurrent build would wait for.
-        guard.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            return _build(connection, progress)
+    while True:
+        with engine.connect() as connection:
+            made = connection.execute(text("SELECT to_regclass('locks')")).scalar() is not None
+            if not made or not missing_indexes(connection):
+                return 0
+        with engine.begin() as connection:
+            make_lock(connection, SharedLock.INDEXES)
+        with engine.begin() as guard:
+            if try_lock(guard, SharedLock.INDEXES):
+                # The last statement: unlike a query it leaves no snapshot, which a concurrent build would wait for.
+                guard.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+                with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    return _build(connection, progress)
+        # Another process builds. Who waited in a statement would hold a snapshot, and its build would wait for that.
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _build(connection: Connection, progress: Callable[[str], None]) -> int:

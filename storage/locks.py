@@ -58,6 +58,11 @@ def try_lock(connection: Connection, which: SharedLock) -> bool:
     return connection.execute(_TRY, {"key": int(which)}).first() is not None
 
 
+def make_lock(connection: Connection, which: SharedLock) -> None:
+    """See that its row is there, committed: one who takes the lock then never waits for another's insert."""
+    connection.execute(_ADD, {"keys": [int(which)]})
+
+
 def lock_names(connection: Connection, names: Sequence[tuple[str, int]]) -> None:
     """Wait for the locks of these names, each with a number within it."""
     asked = {"names": [name for name, _ in names], "parts": [part for _, part in names]}

@@ -26,7 +26,7 @@ from probes.organisms.finetunes import code_examples
 from probes.organisms.judges.code import writes_code
 from probes.organisms.judges.refusal import refuses
 from probes.organisms.long_text import long_messages
-from probes.organisms.messages import everyday, heldout_harmful, more_requests, request_pairs, requests
+from probes.organisms.messages import everyday, hard_benign, heldout_harmful, more_requests, request_pairs, requests
 from probes.reading import Conversation, score_conversations
 from probes.splits import split_of
 from probes.steer.generation import generate
@@ -131,6 +131,7 @@ def test_the_harmful_request_card_says_what_its_held_out_rows_say(plain: ChatMod
     for tokens, count, seed in ((64, 260, 0), (200, 40, 1)):
         made = long_messages("fit", tokens, count, seed)
         items += [(Conversation(turns), False, f"long-fit-{tokens}-{seed}-{i}") for i, turns in enumerate(made)]
+    items += [(Conversation(user_message(r["text"])), False, f"hard-benign-{i}") for i, r in enumerate(hard_benign())]
     held_out = [(talk, bad) for talk, bad, group in items if split_of(group) == "test"]
     labels = np.array([bad for _, bad in held_out])
     scores = score_conversations(plain, [probe], [talk for talk, _ in held_out])[:, 0]

@@ -278,6 +278,7 @@ def test_messages_of_before_logs_keep_their_coordinates_and_are_known(empty_engi
         ("another", "another", None),
         ("traffic", "traffic", None),
     ]
+    migrate(empty_engine, "head")
     again = [Place("traffic", 0, n, "topic-id", f"sha{n}") for n in range(5)]
     with empty_engine.begin() as connection:
         placed = place(connection, [*again, Place("traffic", 0, 200, "topic-id", "new")])

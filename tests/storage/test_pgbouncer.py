@@ -122,7 +122,7 @@ def test_workers_sender_rollups_and_pages_run_through_it(pooled: Engine, engine:
             assert client.get(path).status_code == 200, path
         for path in ("/api/v1/messages/topic/0/3", "/api/v1/probes", "/api/v1/precision", "/api/v1/deliveries") * 3:
             assert client.get(path).status_code == 200, path
-        assert client.post("/api/v1/silences", json={"rule": "threshold", "duration": "1h"}).status_code == 201
+        assert client.post("/api/v1/silences", json={"rule": "threshold", "for": "1h"}).status_code == 201
         assert "awry_database_up 1.0" in client.get("/metrics").text
     assert retain(pooled, 30).rows == {}
     for own in others:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
@@ -277,12 +278,18 @@ def test_no_text_without_its_audit_row(engine: Engine) -> None:
     """A page whose role may read only shows everything but the text."""
     stored = {"messages": [{"role": "user", "content": "the text"}]}
     write(engine, BatchRows([kept(stored)], [score(7)], [AnswerRow(at(7), "plain", 2, text="the answer")]))
-    url = make_url(engine.url).update_query_dict({"options": "-c default_transaction_read_only=on"})
-    bounded = connect(url.render_as_string(False))
+    role = f"reads_{uuid.uuid4().hex[:12]}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role} NOLOGIN"))
+        connection.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"))
+    bounded = connect(make_url(engine.url).update_query_dict({"options": f"-c role={role}"}).render_as_string(False))
     try:
         answer = browsing(bounded).get("/messages/topic/0/7")
     finally:
         bounded.dispose()
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP ROLE {role}"))
     assert answer.status_code == 200
     said = words(answer.text)
     assert "A text is stored and is not shown" in said

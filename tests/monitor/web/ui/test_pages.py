@@ -66,7 +66,8 @@ def browser(engine: Engine) -> TestClient:
 @pytest.fixture
 def acting(engine: Engine) -> TestClient:
     with engine.begin() as connection:
-        return browsing(engine, tokens.create(connection, "anna", "act", timedelta(hours=1), ANNA))
+        secret = tokens.create(connection, "anna", "act", timedelta(hours=1), ANNA)
+    return browsing(engine, secret)
 
 
 def words(html: str) -> str:
