@@ -246,7 +246,7 @@ def _not_whole() -> Json:
     SELECT ingested_at AS at, partial, tokens, windows, coalesce(tenant, '') AS tenant, message_id AS message, format,
         {coordinates()} AS coordinates
     FROM messages WHERE partial IS NOT NULL AND $__timeFilter(ingested_at) AND {matches_nullable("tenant")}
-    ORDER BY ingested_at DESC LIMIT 100
+    ORDER BY ingested_at DESC, source, partition, "offset" DESC, sub DESC LIMIT 100
     """  # noqa: S608
     return table(
         "Messages not read whole",
