@@ -33,8 +33,8 @@ def test_every_command_and_option_has_help() -> None:
     assert silent == []
 
 
-# Options that mean several things: what a command works with, and which rows it lists; where a stream starts, and a file;
-# how far back, and since when; alerts, messages, and a token.
+# Options that mean several things: what a command works with, and which rows it lists; where a stream starts, and a
+# file; how far back, and since when; alerts, messages, and a token.
 MEANINGS = {
     **dict.fromkeys(("--probe", "--model", "--state", "--from", "--out", "--since", "--conversation", "--format"), 2),
     "--tenant": 3,

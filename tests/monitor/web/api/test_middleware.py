@@ -34,6 +34,7 @@ READS = [
     f"/alerts/{ID}",
     "/silences",
     "/precision",
+    "/messages",
     "/messages/topic/0/1",
     "/probes",
     "/deliveries",
