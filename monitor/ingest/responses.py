@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from typing import Any
 
 from starlette.responses import Response
 
@@ -30,6 +31,11 @@ def exported(media_type: str) -> Response:
 def accepted(number: int) -> Response:
     """The success of any other request: how many messages are safe."""
     return _response(200, b'{"accepted":%d}' % number, JSON)
+
+
+def document(value: Any) -> Response:
+    """The success of a request that is answered with a JSON document."""
+    return _response(200, json.dumps(value).encode(), JSON)
 
 
 def otlp_error(media_type: str, status: int, detail: str, headers: dict[str, str]) -> Response:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -124,10 +123,7 @@ class Scoring:
         verdicts = [verdict_of(each, self._shadow) for each in processed]
         for verdict in verdicts:
             metrics.SCORE_MESSAGES.labels(verdict["decision"]).inc()
-        return Response(
-            json.dumps({"decision": gravest(verdicts), "messages": verdicts}),
-            headers={"Content-Type": responses.JSON, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
-        )
+        return responses.document({"decision": gravest(verdicts), "messages": verdicts})
 
     def _parsed(self, values: list[bytes], headers: Headers) -> list[ProcessedMessage]:
         found = []

@@ -18,7 +18,6 @@ from monitor.score_server.app import Limits, Scoring, make_app
 from monitor.score_server.queue import ScoreQueue
 from monitor.service import bootstrap
 from monitor.service.registered import with_registered
-from monitor.service.scoring import BatchScorer
 from monitor.service.stale import check_stale
 from monitor.settings import Settings
 from monitor.stream.parse import Parser
@@ -40,14 +39,7 @@ def serving(settings: Settings, engine: Engine, progress: Progress) -> Iterator[
     settings = with_registered(settings, engine, chat)
     probes = bootstrap.load_probes(settings, chat, progress)
     check_stale(engine, probes, settings, bootstrap.load_rules(settings), progress)
-    scorer = BatchScorer(
-        chat,
-        probes,
-        token_budget=settings.token_budget,
-        max_tokens=settings.max_tokens,
-        skip_over_long=settings.over_long == "skip",
-        max_windows=settings.max_windows,
-    )
+    scorer = bootstrap.scorer_of(settings, chat, probes)
     limits = Limits(
         max_request_bytes=settings.ingest_max_request_bytes,
         max_bytes=settings.ingest_max_bytes,

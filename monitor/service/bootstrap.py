@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from alerts.rules.model import Rules
     from monitor.judge.judging import Judging
     from monitor.service.asking import Asking
+    from monitor.service.scoring import BatchScorer
     from monitor.service.worker import OnBatch, Policy, Worker
     from monitor.stream.parse import ParseOptions
     from monitor.stream.record import Source
@@ -151,6 +152,20 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
         show_age(probe)
 
 
+def scorer_of(settings: Settings, chat: ChatModel, probes: list[Probe]) -> BatchScorer:
+    """What scores messages by the settings."""
+    from monitor.service.scoring import BatchScorer
+
+    return BatchScorer(
+        chat,
+        probes,
+        token_budget=settings.token_budget,
+        max_tokens=settings.max_tokens,
+        skip_over_long=settings.over_long == "skip",
+        max_windows=settings.max_windows,
+    )
+
+
 @contextmanager
 def building_worker(
     settings: Settings,
@@ -165,7 +180,6 @@ def building_worker(
     """The worker with its outputs open, and the judge running where one is set; the caller closes the source. One that
     is not `live` (a replay) writes no heartbeats and asks no judge."""
     from monitor.service.mitigation import Mitigator, choose_mitigator
-    from monitor.service.scoring import BatchScorer
     from monitor.service.worker import Worker
     from monitor.stream.wiring import opened_outputs
 
@@ -180,14 +194,7 @@ def building_worker(
             max_new_tokens=settings.max_new_tokens,
             max_tokens=settings.max_tokens,
         )
-    scorer = BatchScorer(
-        chat,
-        probes,
-        token_budget=settings.token_budget,
-        max_tokens=settings.max_tokens,
-        skip_over_long=settings.over_long == "skip",
-        max_windows=settings.max_windows,
-    )
+    scorer = scorer_of(settings, chat, probes)
     policy = replace(policy_of(settings, probes), heartbeats=live)
     with ExitStack() as stack:
         outputs = stack.enter_context(opened_outputs(settings))

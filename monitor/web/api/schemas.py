@@ -212,8 +212,8 @@ class HoldingAlert(BaseModel):
     state: State
 
 
-class Message(BaseModel):
-    """Status and scores of a message, without its text. `reason` says why it has no score."""
+class _OfMessage(BaseModel):
+    """Where a message is, what became of it, and whose it is."""
 
     source: str
     partition: int
@@ -227,6 +227,11 @@ class Message(BaseModel):
     user_id: str | None
     model: str | None
     conversation_id: str | None
+
+
+class Message(_OfMessage):
+    """Status and scores of a message, without its text. `reason` says why it has no score."""
+
     trace_id: str | None
     sent_at: datetime | None = Field(description="null also where it is outside the years 1 to 9999")
     sent_at_stored: str | None = Field(description="such a time as it is stored, else null")
@@ -260,21 +265,9 @@ class FoundScore(BaseModel):
     flagged: bool
 
 
-class FoundMessage(BaseModel):
+class FoundMessage(_OfMessage):
     """A message that was found, without its text."""
 
-    source: str
-    partition: int
-    offset: int
-    sub: int = Field(description=_SUB)
-    day: date
-    status: Status
-    reason: str | None
-    message_id: str | None
-    tenant: str | None
-    user_id: str | None
-    model: str | None
-    conversation_id: str | None
     ingested_at: datetime
     scores: list[FoundScore] = Field(description="the highest above its threshold first")
 
