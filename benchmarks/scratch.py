@@ -15,8 +15,8 @@ from storage.embedded import embedded_url
 
 
 @contextmanager
-def scratch_database(keep: Path | None = None) -> Iterator[tuple[Engine, Path]]:
-    """An engine whose schema is at head, and its folder; both are gone after the block, but for a folder to `keep`."""
+def scratch_database(keep: Path | None = None, *, empty: bool = False) -> Iterator[tuple[Engine, Path]]:
+    """An engine whose schema is at head (or `empty`), and its folder; both go in the end, but for one to `keep`."""
     folder = keep or Path(tempfile.mkdtemp(prefix="awry-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
@@ -26,7 +26,8 @@ def scratch_database(keep: Path | None = None) -> Iterator[tuple[Engine, Path]]:
             for setting, value in (("fsync", "off"), ("synchronous_commit", "off"), ("max_wal_size", "'8GB'")):
                 connection.execute(text(f"ALTER SYSTEM SET {setting} = {value}"))
             connection.execute(text("SELECT pg_reload_conf()"))
-        upgrade(engine)
+        if not empty:
+            upgrade(engine)
         yield engine, folder
     finally:
         engine.dispose()

@@ -17,7 +17,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,14 @@ _SCORES = """
 """
 
 
+def last_days(days: int) -> list[date]:
+    """Today and the days before it, so many in all."""
+    return [utc_today() - timedelta(days=days - 1 - n) for n in range(days)]
+
+
 def fill(engine: Engine, rows: int, days: int) -> None:
-    today = utc_today()
-    dates = [today - timedelta(days=days - 1 - n) for n in range(days)]
-    assert ensure_days(engine, dates, today)
+    """Messages with their scores over the last days, whose partitions are there."""
+    dates = last_days(days)
     number = rows // days
     with engine.begin() as connection:
         connection.execute(
@@ -128,6 +132,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = int(given.rows * MILLION)
     with scratch_database() as (engine, _):
+        assert ensure_days(engine, last_days(given.days))
         began = time.perf_counter()
         fill(engine, rows, given.days)
         filled = time.perf_counter() - began

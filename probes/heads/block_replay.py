@@ -32,6 +32,7 @@ from probes.capture.sites import Site
 from probes.errors import DataError, LayoutError
 from probes.heads.ablation import Ablation, Switch, check_heads, switch
 from probes.heads.recording import PrefixKeys, Recorded, norm_observer, record
+from probes.model.kv_cache import keys_and_values, new_cache
 from probes.model.load import ChatModel
 
 # A shorter prefix is not worth a pass of its own.
@@ -165,7 +166,6 @@ class Replay:
 
     def _record(self, slab: Sequence[Batch]) -> tuple[Recorded | None, list[Recorded]]:
         """The plain passes: of the shared prefix, where there is one, and of each batch."""
-        from transformers import DynamicCache
 
         def recorded(batch: Batch, mask: Tensor, cache: Any = None) -> Recorded:
             last = batch.prompt.sum(1) - 1
@@ -176,17 +176,17 @@ class Replay:
             passes = [recorded(batch, batch.mask) for batch in slab]
             self._output = passes[0].output
             return None, passes
-        # Without a config every layer of this cache keeps all tokens, sliding windows too: masks do the sliding.
-        cache = DynamicCache()
+        cache = new_cache()
         last = torch.tensor([width - 1], device=self._prefix.device)
         prefix = record(self._chat, self._prefix, torch.ones_like(self._prefix, dtype=torch.bool), last, cache=cache)
-        shared = [(layer.keys, layer.values) for layer in cache.layers]
+        shared = keys_and_values(cache)
         passes = []
         for batch in slab:
             rows = len(batch.rows)
-            following = DynamicCache()
-            for layer, (keys, values) in enumerate(shared):
-                following.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+            following = new_cache()
+            for layer, held in enumerate(shared):
+                if held is not None:
+                    following.update(*(x.expand(rows, -1, -1, -1) for x in held), layer)
             mask = torch.cat([batch.mask.new_ones(rows, width), batch.mask], 1)
             passes.append(recorded(batch, mask, following))
         self._output = prefix.output

@@ -30,6 +30,7 @@ from probes.directions import Floats
 from probes.errors import DataError, ModelError
 from probes.hashing import sha256_text
 from probes.heads.row_steering import Shift, steering_rows
+from probes.model.kv_cache import keys_and_values, new_cache, with_cache
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
 from probes.result_cache import ResultCache
@@ -114,7 +115,7 @@ def likelihoods(
                     lowest = min(t.first_block for t in group) if share == "depth" else 0
                     start = min(lowest, chat.layout.n_blocks - 1)
                     with shared.from_block(start, len(rows)) as cache, steering_rows(chat, rows, "all"):
-                        given = {"past_key_values": cache, "use_cache": True}
+                        given = with_cache(chat.model, cache)
                         logits = chat.model(input_ids=fed.expand(len(rows), -1), **given).logits
                 else:
                     with steering_rows(chat, rows, "last") as state:
@@ -154,11 +155,11 @@ class _Shared:
 
     def __init__(self, chat: ChatModel, prefix: Sequence[int]) -> None:
         self._layout = chat.layout
-        cache = _new_cache()
+        cache = new_cache()
         if prefix:
             ids = torch.tensor([list(prefix)], device=chat.device)
-            chat.layout.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
-        self._stored = [(x.keys, x.values) if x.get_seq_length() else None for x in cache.layers]
+            chat.layout.decoder(input_ids=ids, **with_cache(chat.layout.decoder, cache))
+        self._stored = keys_and_values(cache)
         self._outputs: list[Any] = []
 
     def follow(self, fed: Tensor) -> None:
@@ -166,13 +167,13 @@ class _Shared:
         self._outputs = []
         handles = [b.register_forward_hook(lambda *args: self._outputs.append(args[2])) for b in self._layout.blocks]
         try:
-            self._layout.decoder(input_ids=fed, past_key_values=self._cache(0, 1), use_cache=True)
+            self._layout.decoder(input_ids=fed, **with_cache(self._layout.decoder, self._cache(0, 1)))
         finally:
             for handle in handles:
                 handle.remove()
 
     def _cache(self, start: int, rows: int) -> Any:
-        cache = _new_cache()
+        cache = new_cache()
         for i, stored in enumerate(self._stored):
             # Block 0's tells the model how long the prompt is.
             if stored is not None and (i == 0 or i >= start):
@@ -189,13 +190,6 @@ class _Shared:
             entering = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
         with _replaced(self._layout, start, entering):
             yield self._cache(start, rows)
-
-
-def _new_cache() -> Any:
-    from transformers import DynamicCache
-
-    # Without a config: every layer keeps all tokens, whatever its window; the masks know the window.
-    return DynamicCache()
 
 
 @contextmanager

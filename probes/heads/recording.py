@@ -20,6 +20,7 @@ from torch import Tensor
 
 from probes.capture.sites import hidden_of
 from probes.errors import DataError
+from probes.model.kv_cache import with_cache
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
 
@@ -99,8 +100,8 @@ def record(
     handles = [b.register_forward_pre_hook(keep, with_kwargs=True) for b in layout.blocks]
     handles += [p.register_forward_pre_hook(norm_observer(layout, last, norms.append)) for p in layout.projections]
     try:
-        given = {} if cache is None else {"past_key_values": cache}
-        out = layout.decoder(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **given)
+        given = {"use_cache": False} if cache is None else with_cache(layout.decoder, cache)
+        out = layout.decoder(input_ids=ids, attention_mask=mask, **given)
     finally:
         for handle in handles:
             handle.remove()

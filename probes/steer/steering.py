@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from probes.capture.sites import check_site, hidden_of, site_width
 from probes.directions import Direction, Floats
 from probes.errors import SteeringError
+from probes.model.kv_cache import cache_of
 from probes.model.load import ChatModel
 
 Mode = Literal["subtract", "ablate", "add"]
@@ -68,7 +69,7 @@ class Steering:
 
     def track(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         """A pre-hook of the decoder: how many tokens its cache holds, and which of its input are padding."""
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         self._start = int(cache.get_seq_length()) if cache is not None else 0
         mask = kwargs.get("attention_mask")
         self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None

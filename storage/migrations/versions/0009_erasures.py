@@ -17,7 +17,7 @@ depends_on = None
 # What it locks and how long it takes, on ten million messages (awry db upgrade --dry-run).
 PLAN = (
     "new tables; indexes are declared at once, and built afterwards a partition at a time while workers write: "
-    "some 3 minutes"
+    "half a minute to some minutes"
 )
 
 # Name -> table, columns, predicate.
