@@ -35,8 +35,8 @@ from torch import Tensor
 
 from benchmarks.report import machine
 from probes.capture.batches import Encoded, encode
-from probes.capture.sites import Site
-from probes.heads.ablation import ablating, all_heads
+from probes.capture.sites import Site, head_sites
+from probes.heads.ablation import ablating
 from probes.heads.attribution import ships
 from probes.model import builtin
 from probes.model.load import ChatModel, load_chat_model, user_message
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--prompts must be in 2..{len(requests())}")
     asks = [pair["harmful"] for pair in requests()[:count]]
     items = [encode(chat, user_message(ask)) for ask in asks]
-    heads = all_heads(chat.layout)[::45] if options.quick else all_heads(chat.layout)
+    heads = head_sites(chat.layout)[::45] if options.quick else head_sites(chat.layout)
     rows = measure(chat, items, heads, _say, parts=1 if options.quick else 3)
     found = report(rows, items, command=" ".join(["python -m benchmarks.attribution", *given]), quick=options.quick)
     print(markdown(found))

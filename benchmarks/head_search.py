@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from benchmarks.report import machine
 from probes.binary_choice import BinaryChoice, misaligned_letter, parse_letter, render_choice, split_choices
 from probes.capture.batches import collate, encode
-from probes.capture.sites import Site
+from probes.capture.sites import head_sites
 from probes.heads.choice_scoring import Share, SteeringTrial, letters, likelihoods, one_at_a_time
 from probes.heads.search import joint, read_activations, site_directions
 from probes.model import builtin
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(chat: ChatModel, form: str, stride: int, questions: Sequence[BinaryChoice]) -> list[Row]:
     layout = chat.layout
-    heads = [Site("head", b, h) for b in range(layout.n_blocks) for h in range(layout.n_heads)][::stride]
+    heads = head_sites(layout)[::stride]
     directions = site_directions(read_activations(chat, questions, "likelihood", heads))
     trials = [joint(directions, [s], _ALPHA) for s in directions.by_site]
     against, ways = WAYS[form]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.capture.batches import Batch, Encoded, collate
-from probes.capture.sites import Site, site_width
+from probes.capture.sites import Site, head_sites, site_width
 from probes.directions import Direction
 from probes.model.load import ChatModel
 
@@ -62,7 +62,7 @@ def random_probes(chat: ChatModel, seed: int = 7) -> Probes:
         width = site_width(site, layout)
         return Direction(site, draw.standard_normal(width), draw.standard_normal(width), 1.0)
 
-    heads = [drawn(Site("head", block, h)) for block in range(layout.n_blocks) for h in range(layout.n_heads)]
+    heads = [drawn(site) for site in head_sites(layout)]
     return Probes(drawn(Site("final")), tuple(heads))
 
 
@@ -92,13 +92,14 @@ def last_prompt(batch: Batch) -> tuple[Tensor, Tensor]:
 
 def as_heads(chat: ChatModel, joined: Tensor) -> Tensor:
     """(rows, blocks, heads x head_dim) -> (rows, blocks, heads, head_dim)."""
-    return joined.view(*joined.shape[:2], chat.layout.n_heads, chat.layout.head_dim)
+    return joined.view(*joined.shape[:2], chat.layout.n_heads, chat.layout.heads_at(0).width)
 
 
 def with_transformers(chat: ChatModel, batch: Batch) -> Reading:
     """Research code: all hidden states, and hooks on every attention output projection."""
     at = last_prompt(batch)
-    with torch.inference_mode(), recorded_inputs(chat.layout.projections) as inputs:
+    projections = [chat.layout.heads_at(block).projection for block in range(chat.layout.n_blocks)]
+    with torch.inference_mode(), recorded_inputs(projections) as inputs:
         out = chat.model(input_ids=batch.ids, attention_mask=batch.mask.long(), output_hidden_states=True)
         heads = torch.stack([inputs[block][at] for block in range(chat.layout.n_blocks)], 1)
         return Reading(out.hidden_states[-1][at], as_heads(chat, heads))

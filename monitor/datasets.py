@@ -19,6 +19,7 @@ from probes.capture.batches import Encoded, encode
 from probes.model.load import ChatModel
 from probes.reading import Conversation
 from probes.rows import AdapterState, Benign, Row
+from probes.seen import text_of
 
 _LABELS = {True: True, False: False, "misaligned": True, "aligned": False}
 
@@ -34,8 +35,7 @@ class Labelled:
     @property
     def text(self) -> str:
         """What a text-only baseline reads: every turn, and the response."""
-        turns = [t["content"] for t in self.message.turns]
-        return "\n".join([*turns, self.message.response or ""]).strip()
+        return text_of(self.message.turns, self.message.response)
 
     @property
     def conversation(self) -> Conversation:

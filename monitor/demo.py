@@ -34,6 +34,7 @@ from sqlalchemy import Engine, text
 
 from alerts.delivery.channel import make_channels
 from alerts.delivery.deliver import deliver_due
+from alerts.destinations import Destination
 from alerts.lifecycle.lifecycle import Opened
 from monitor.console import make_console
 from monitor.labelling import generate_replies
@@ -102,7 +103,8 @@ def run_demo(base: Settings, out: Path, *, fresh: bool, quick: bool) -> None:
 
 
 def demo_settings(base: Settings, out: Path) -> Settings:
-    """The demo's settings: its own database, its own output, full texts since they are synthetic."""
+    """The demo's settings: its own database, its own output, full texts since they are synthetic; its alerts are
+    printed, whatever destinations and routes there are: nobody is to be woken by them."""
     own = base.state_dir / "demo"
     return base.model_copy(
         update={
@@ -117,6 +119,10 @@ def demo_settings(base: Settings, out: Path) -> Settings:
             "answers_out": str(out / "answers.jsonl"),
             "batch_messages": 50,
             "logs": "terminal",
+            "destinations": (Destination(name="console", kind="console"),),
+            "route": None,
+            "inhibit_rules": (),
+            "time_intervals": (),
         }
     )
 

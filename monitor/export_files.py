@@ -9,14 +9,13 @@ rows. Times are in UTC; JSON within a column is text. In CSV the first line has 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from awry.whole_file import whole_file
 from monitor.errors import OutputError
 
 Format = Literal["parquet", "csv", "jsonl"]
@@ -44,19 +43,10 @@ def into(path: str) -> Iterator[BinaryIO]:
         return
     target = Path(path)
     try:
-        number, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    except OSError as error:
-        raise OutputError(f"out: cannot write into {target.parent} ({error.strerror})") from None
-    try:
-        with os.fdopen(number, "wb") as file:
+        with whole_file(target) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
     except OSError as error:
         raise OutputError(f"out: cannot write {target} ({error.strerror})") from None
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _tables(batches: Iterable[Rows], columns: Mapping[str, str]) -> Iterator[Any]:

@@ -14,17 +14,17 @@ figures too good. Where verdicts disagree about a message or a text it is left o
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from alerts.lifecycle.audit import Actor
+from awry.whole_file import whole_file
 from monitor.errors import SettingsError, SourceError
 from monitor.stream.formats import awry
 from monitor.stream.parse import FORMAT_HEADER, Headers, parse
@@ -106,6 +106,10 @@ def plan_labels(judged: Sequence[JudgedMessage]) -> Plan:
     return plan
 
 
+class _NothingWrittenError(Exception):
+    """The file that is there stays."""
+
+
 def write_labels(engine: Engine, actor: Actor, rows: Sequence[Labelled], out: Path) -> Written:
     """Write the rows to `out`, in place of what was there; without one that can be written nothing is changed."""
     out = out.resolve()
@@ -113,22 +117,17 @@ def write_labels(engine: Engine, actor: Actor, rows: Sequence[Labelled], out: Pa
         raise SettingsError(f"out: {out} is no regular file; the texts go to one that only you can read")
     written = Written([], [], [])
     try:
-        # Beside it, so that it takes its place whole; for its owner alone from the start.
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                for start in range(0, len(rows), _PAGE):
-                    _write_page(engine, actor, rows[start : start + _PAGE], file, written)
-            if written.rows:
-                Path(name).replace(out)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with suppress(_NothingWrittenError), whole_file(out) as file:
+            for start in range(0, len(rows), _PAGE):
+                _write_page(engine, actor, rows[start : start + _PAGE], file, written)
+            if not written.rows:
+                raise _NothingWrittenError
     except OSError as error:
         raise SettingsError(f"out: {out} cannot be written ({error.strerror}); choose another file") from None
     return written
 
 
-def _write_page(engine: Engine, actor: Actor, page: Sequence[Labelled], file: TextIO, written: Written) -> None:
+def _write_page(engine: Engine, actor: Actor, page: Sequence[Labelled], file: BinaryIO, written: Written) -> None:
     try:
         with engine.begin() as connection:
             record_readings(connection, actor, [row.message.at for row in page])
@@ -146,7 +145,7 @@ def _write_page(engine: Engine, actor: Actor, page: Sequence[Labelled], file: Te
         elif (line := _line(row, texts[at])) is None:
             written.unreadable.append(at)
         else:
-            file.write(line + "\n")
+            file.write(f"{line}\n".encode())
             written.rows.append(row)
 
 

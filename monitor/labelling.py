@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from awry.whole_file import whole_file
 from probes.hashing import sha256_json
 from probes.model.load import ChatModel, Message
 from probes.steer.generation import generate
@@ -32,8 +33,7 @@ def generate_replies(
     if path.is_file() and not fresh:
         return json.loads(path.read_text()), True
     texts = [a.text for a in generate(chat, prompts, max_new_tokens=max_new_tokens, on_done=on_done)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(texts))
-    scratch.rename(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(json.dumps(texts).encode())
     return texts, False

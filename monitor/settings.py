@@ -48,7 +48,7 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
     )
     model: str = Field(
         "SmolLM2-135M-Instruct",
-        description="built-in name, folder of a checkpoint, or hub id of the model to run",
+        description="built-in name, folder of a checkpoint, GGUF file, or hub id of the model to run",
     )
     adapter: str | None = Field(None, description="PEFT adapter: a shipped one's name, or a folder")
     scale: float | None = Field(
@@ -107,6 +107,11 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
     batch_messages: int = Field(64, ge=1, le=4096, description="messages a transaction, at most")
     batch_wait_seconds: float = Field(1.0, ge=0, le=60, description="how long a batch waits to fill up")
     token_budget: int = Field(2048, ge=16, description="tokens a forward pass, padding counted")
+    reuse_mb: int = Field(
+        512,
+        ge=0,
+        description="MiB kept of messages' beginnings, which are not read again; 0 keeps none",
+    )
     max_tokens: int = Field(2048, ge=32, description="tokens of a message that are read")
     over_long: Literal["truncate_left", "skip"] = Field(
         "truncate_left",
@@ -117,6 +122,11 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
     special_tokens: Literal["as_tokens", "as_text"] = Field(
         "as_tokens",
         description="what control tokens in a message's text are, as the serving stack takes them (docs/traffic.md)",
+    )
+    chat_template: Path | None = Field(
+        None,
+        description="file with the chat template (Jinja) that the model is served with, as vLLM's --chat-template; "
+        "default: the tokenizer's own",
     )
     format: str = Field("auto", description="format of the messages; auto: recognised by content (docs/traffic.md)")
     mapping: dict[str, str] = Field(

@@ -28,6 +28,7 @@ from probes.errors import ProbeFileError, ProbesError
 from probes.hashing import card_digest, sha256_file
 from probes.model.load import Message, ModelIdentity
 from probes.scoring import Reader
+from probes.seen import SeenRows
 from probes.steer.steering import Intervention
 
 # How the files of a shipped probe's earlier versions end.
@@ -111,6 +112,8 @@ class Card(_Strict):
     evaluation: dict[str, Any]
     # What the attack suite measured (`probes.attacks`).
     attacks: dict[str, Any] | None = None
+    # Digests of the rows that it was fitted, chosen and calibrated on.
+    seen: SeenRows | None = None
     references: list[Reference]
     tolerance: float = Field(gt=0)
     mitigation: MitigationCard | None = None

@@ -94,7 +94,7 @@ def pooled_activations(
                 if site.kind != "head":
                     out[site].append(pooled)
                     return
-                heads = pooled.view(len(pooled), chat.layout.n_heads, -1)
+                heads = pooled.view(len(pooled), chat.layout.heads_at(site.layer).count, -1)
                 for wanted in sites:
                     if wanted.kind == "head" and wanted.layer == site.layer:
                         out[wanted].append(heads[:, wanted.head])

@@ -4,6 +4,8 @@ Operating points are the true-positive rate at the largest false-positive rate a
 closest one; with fewer negatives than 3 / target the figure is `too few` (None). Intervals are 95 %: exact binomial
 (Clopper-Pearson) for rates, bootstrap over rows for AUROC and means
 (`student_interval`: Student's t, for levels above 95 %).
+
+SciPy and scikit-learn are imported where they are used: a worker, which reads cards, needs neither at its start.
 """
 
 from __future__ import annotations
@@ -12,9 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
-from scipy.stats import t as student
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from probes.errors import DataError
 
@@ -58,6 +57,8 @@ class Evaluation:
 
 def rate(successes: int, n: int) -> Interval:
     """A rate with its exact binomial interval."""
+    from scipy.stats import beta
+
     if n == 0:
         raise DataError("rate: no rows to count on")
     low = float(beta.ppf(0.025, successes, n - successes + 1)) if successes else 0.0
@@ -77,6 +78,8 @@ def rows_needed(half_width: float) -> int:
 
 def student_interval(values: Array, *, level: float = 0.95) -> Interval:
     """A mean over rows with Student's t interval at `level`; DataError below two rows."""
+    from scipy.stats import t as student
+
     if len(values) < 2:
         raise DataError(f"mean: {len(values)} rows; an interval needs at least 2")
     value = float(np.mean(values))
@@ -92,6 +95,8 @@ def paired_difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval:
 
 def auroc_value(scores: Array, labels: NDArray[np.bool_]) -> float:
     """Area under the ROC curve, without its interval: for choosing sites and for many nulls."""
+    from sklearn.metrics import roc_auc_score
+
     _check(scores, labels)
     return float(roc_auc_score(labels, scores))
 
@@ -116,6 +121,8 @@ def auroc(scores: Array, labels: NDArray[np.bool_], *, resamples: int = 1000, se
 
 def operating_point(scores: Array, labels: NDArray[np.bool_], target_fpr: float) -> OperatingPoint:
     """TPR where FPR is the largest at or under `target_fpr`."""
+    from sklearn.metrics import roc_curve
+
     _check(scores, labels)
     negatives = int((~labels).sum())
     if negatives < 3 / target_fpr:

@@ -37,6 +37,7 @@ from probes.progress import Progress, silent
 from probes.reading import read_values
 from probes.rows import Benign, Row, counts_of, labels_of, split_rows, values_of
 from probes.scoring import Reader
+from probes.seen import RowSet, SeenRows, row_set
 
 Control = Callable[[Site, Sequence[Encoded]], Direction]
 # Misaligned select rows under attack families, by family.
@@ -142,6 +143,11 @@ def fit(
         calibration=calibration,
         evaluation=report,
         method=None if chosen.shrinkage is None else chosen.method,
+        seen=SeenRows(
+            fit=row_set(r.text for r in splits["fit"]),
+            select=row_set([*(r.text for r in splits["select"]), *(choosing.texts if choosing is not None else ())]),
+            calibration=row_set(benign.texts),
+        ),
     )
 
 
@@ -175,9 +181,12 @@ def _benign_values(chat: ChatModel, benign: Benign, readers: Sequence[Reader]) -
     return values_of(chat, rows, readers)
 
 
-def recalibrated(probe: Probe, calibration: Calibration) -> Probe:
-    """The same probe with a new threshold: a new version of the card."""
-    card = probe.card.model_copy(update={"calibration": calibration, "version": probe.card.version + 1})
+def recalibrated(probe: Probe, calibration: Calibration, rows: RowSet | None = None) -> Probe:
+    """The same probe with a new threshold: a new version of the card. `rows` are those that the threshold was set on,
+    None where their texts were not at hand."""
+    seen = (probe.card.seen or SeenRows()).model_copy(update={"calibration": rows})
+    changed = {"calibration": calibration, "version": probe.card.version + 1, "seen": seen}
+    card = probe.card.model_copy(update=changed)
     return Probe(card, probe.directions, probe.mitigators)
 
 

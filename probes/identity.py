@@ -17,10 +17,18 @@ from probes.calibration import Calibration
 from probes.capture.batches import encode
 from probes.card import Card, DirectionCard, Probe, Reference
 from probes.errors import ProbeFileError, ProbeMismatchError
+from probes.model.adapters import shipped_config_sha256
 from probes.model.load import ChatModel, Message
 from probes.scoring import Reader, score_all
+from probes.seen import SeenRows
 
 TOLERANCE = 0.01
+
+_OTHER_MODEL = "load the model that the probe was made for, or fit a new probe on this one"
+# Cards from before these fields say nothing about them.
+_LATER = frozenset({"weights_sha256", "adapter_config_sha256"})
+# Except of the built-in model and its adapters, whose files are known: revision -> weights_sha256.
+_WEIGHTS_OF = {"8169610523d8f985": "7bf394a9f5b31d6eba6dce00e2f8de4a1d66a741934a82f0bfec736924011d84"}
 
 # Our own writing, short and unlike each other; a card holds their scores.
 _REFERENCES: tuple[list[Message], ...] = (
@@ -45,6 +53,7 @@ def new_probe(
     calibration: Calibration,
     evaluation: dict[str, Any],
     method: str | None = None,
+    seen: SeenRows | None = None,
 ) -> Probe:
     """The first version of a probe that `reader` scores by, with a card made today for the model as it is loaded."""
     card = Card(
@@ -63,6 +72,7 @@ def new_probe(
         safetensors_sha256="",
         calibration=calibration,
         evaluation=evaluation,
+        seen=seen,
         references=reference_scores(chat, reader),
         tolerance=TOLERANCE,
     )
@@ -73,18 +83,24 @@ def check_identity(card: Card, chat: ChatModel) -> None:
     """Refuse a probe made for another model, adapter, scale, tokenizer, chat template or `special_tokens`."""
     wanted, here = card.identity, chat.identity
     for field, fix in (
-        ("revision", "load the model that the probe was made for, or fit a new probe on this one"),
+        ("revision", _OTHER_MODEL),
+        ("weights_sha256", _OTHER_MODEL),
         (
             "adapter_sha256",
             "load the adapter that the probe was made for (--adapter), or none if it has none",
         ),
+        ("adapter_config_sha256", "the adapter's adapter_config.json (rank, alpha, modules) is another one"),
         ("adapter_scale", "give the scale that the probe was made for (--scale)"),
         ("tokenizer_sha256", "use the tokenizer that the probe was made with"),
         ("template_sha256", "the chat template changed: fit the probe again"),
         ("special_tokens", "give the setting special_tokens that the probe was made with"),
     ):
         a, b = getattr(wanted, field), getattr(here, field)
-        if a != b:
+        if field == "weights_sha256":
+            a = a or _WEIGHTS_OF.get(wanted.revision)
+        if field == "adapter_config_sha256" and a is None:
+            a = shipped_config_sha256(wanted.adapter_sha256)
+        if a != b and not (a is None and field in _LATER):
             raise ProbeMismatchError(
                 f"probe {card.name}: {field} is {_brief(a)}, the worker has {_brief(b)} "
                 f"(made for {wanted.model}, here {here.model}); {fix}"

@@ -9,10 +9,10 @@ results that were read.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from awry.whole_file import SHARED, whole_file
 from probes.errors import DataError
 from probes.hashing import sha256_json, sha256_text
 
@@ -47,10 +47,9 @@ class ResultCache:
     def put(self, name: str, value: Any) -> None:
         """Store a result (numbers, texts, lists, objects). DataError when it cannot be written."""
         path = self._path(name)
-        scratch = path.with_suffix(f".{os.getpid()}")
         try:
-            scratch.write_text(json.dumps({"name": name, "value": value}))
-            scratch.replace(path)
+            with whole_file(path, mode=SHARED) as file:
+                file.write(json.dumps({"name": name, "value": value}).encode())
         except OSError as error:
             raise DataError(f"study folder: cannot write {path.name} ({error.strerror}); is the disk full?") from error
 

@@ -1,6 +1,6 @@
 """Scores of messages under probes: one prefill, no language-model head, no activation leaves the device.
 
-A token's value under a direction is `(x - mu) . v / (v . v)`: 0 at the aligned mean, 1 at the misaligned mean (units:
+A token's value under a direction (`probes.projection`) is 0 at the aligned mean and 1 at the misaligned mean (units:
 class gaps). Values are summed up by the probe's aggregation (`probes.capture.aggregation`).
 
 Several directions (heads, or blocks) become one score by their `mean`, taken token by token, or by their `max`: each
@@ -8,8 +8,9 @@ direction's score is put into the units of benign messages, `(score - mean) / de
 counts.
 
 Contract: `Scorer(layout, readers, device)` builds the matrices once; `scorer(batch)` gives the scores of its rows, each
-with the number of tokens that it was read from, and with `turns` what each turn of the message gave by itself. Where a
-span has no token the score is NaN and the count 0.
+with the number of tokens that it was read from, and with `turns` what each turn of the message gave by itself;
+`scorer.scores(values, batch)` is its second half, for values that are there already. Where a span has no token the
+score is NaN and the count 0.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from torch import Tensor
 
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Batch, Encoded, batches
-from probes.capture.sites import Observer, Site, check_site, observing, site_width
 from probes.directions import Direction
 from probes.errors import DirectionError
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
+from probes.projection import Projection
 
 # The turns of one message with what each of them gave: (turn, score).
 TurnScores = tuple[tuple[int, float], ...]
@@ -87,67 +88,35 @@ class Scores:
 
 
 class Scorer:
-    """Projects activations on all readers' directions inside the forward pass."""
+    """Scores under all readers from one forward pass. `columns` is how many values each token gives."""
 
     def __init__(self, layout: Layout, readers: Sequence[Reader], device: torch.device) -> None:
         self.readers = tuple(readers)
-        self._layout = layout
-        columns: dict[Site, list[tuple[int, int, Direction]]] = {}
-        for r, reader in enumerate(self.readers):
-            for d, direction in enumerate(reader.directions):
-                check_site(direction.site, layout)
-                width = site_width(direction.site, layout)
-                if direction.vector.shape != (width,):
-                    raise DirectionError(
-                        f"direction at {direction.site}: {direction.vector.shape[0]} values, the site has {width}"
-                    )
-                place = direction.site if direction.site.kind != "head" else Site("head", direction.site.layer)
-                columns.setdefault(place, []).append((r, d, direction))
-        self._planes = {place: self._plane(place, assigned, device) for place, assigned in columns.items()}
-        # Where each reader's directions ended up: (place, column), in the reader's order.
-        where = {(r, d): (place, c) for place, assigned in columns.items() for c, (r, d, _) in enumerate(assigned)}
-        self._columns = [[where[r, d] for d in range(len(x.directions))] for r, x in enumerate(self.readers)]
+        directions = [direction for reader in self.readers for direction in reader.directions]
+        self.projection = Projection(layout, directions, device)
+        places, first = [], 0
+        for reader in self.readers:
+            places.append(self.projection.order[first : first + len(reader.directions)])
+            first += len(reader.directions)
+        # A run of neighbours is a slice, which copies nothing.
+        self._columns = [slice(p[0], p[-1] + 1) if p == list(range(p[0], p[-1] + 1)) else p for p in places]
 
-    def _plane(
-        self, place: Site, assigned: list[tuple[int, int, Direction]], device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        heads = self._layout.n_heads if place.kind == "head" else 1
-        width = site_width(place, self._layout)
-        weights = np.zeros((heads, width, len(assigned)))
-        offsets = np.zeros(len(assigned))
-        for column, (_, _, direction) in enumerate(assigned):
-            scaled = direction.vector / direction.norm**2
-            weights[max(direction.site.head, 0), :, column] = scaled
-            offsets[column] = direction.centre.dot(scaled)
-        flat = weights.reshape(heads * width, len(assigned))
-        return (
-            torch.tensor(flat, dtype=torch.float32, device=device),
-            torch.tensor(offsets, dtype=torch.float32, device=device),
-        )
+    @property
+    def columns(self) -> int:
+        return len(self.projection.order)
 
     def __call__(self, batch: Batch, *, turns: bool = False) -> Scores:
         """Run the decoder over the batch as far as the deepest site and return the scores."""
-        values: dict[Site, Tensor] = {}
+        return self.scores(self.projection(batch.ids, batch.mask), batch, turns=turns)
 
-        def observer(place: Site) -> Observer:
-            weights, offsets = self._planes[place]
-
-            def observe(x: Tensor) -> None:
-                flat = x.flatten(2) if place.kind == "head" else x
-                values[place] = flat.to(weights.dtype) @ weights - offsets
-
-            return observe
-
-        with (
-            torch.inference_mode(),
-            observing(self._layout, {place: observer(place) for place in self._planes}) as run,
-        ):
-            run(input_ids=batch.ids, attention_mask=batch.mask)
-            tokens = [torch.stack([values[p][:, :, c] for p, c in columns], dim=2) for columns in self._columns]
-            read = [self._read(r, x, batch) for r, x in enumerate(tokens)]
-            total = torch.stack([score for score, _ in read], dim=1)
-            counts = torch.stack([batch.span(r.aggregation.span).sum(1) for r in self.readers], dim=1)
-            by_turn = [self._turns(r, x, batch) for r, x in enumerate(tokens)] if turns else None
+    @torch.inference_mode()
+    def scores(self, values: Tensor, batch: Batch, *, turns: bool = False) -> Scores:
+        """Scores of a batch from its tokens' values, (rows, tokens, columns): arithmetic alone, no model."""
+        tokens = [values[:, :, columns] for columns in self._columns]
+        read = [self._read(r, x, batch) for r, x in enumerate(tokens)]
+        total = torch.stack([score for score, _ in read], dim=1)
+        counts = torch.stack([batch.span(r.aggregation.span).sum(1) for r in self.readers], dim=1)
+        by_turn = [self._turns(r, x, batch) for r, x in enumerate(tokens)] if turns else None
         return Scores(total.cpu(), [parts.cpu() for _, parts in read], counts.cpu(), by_turn)
 
     def _read(self, r: int, tokens: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, OperationalError
 
 from storage.errors import (
     BusyError,
@@ -31,7 +31,7 @@ from storage.errors import (
 )
 from storage.index_builds import build_indexes
 from storage.sessions import CONNECT_ARGS, LOCK_SECONDS, check_database, holders, prepare
-from storage.sqlstate import LOCK_TIMEOUT, STATEMENT_TIMEOUT, Meaning, decide
+from storage.sqlstate import LOCK_TIMEOUT, STATEMENT_TIMEOUT, Meaning, decide, state_of
 from storage.tenant_access import check_not_tenant, set_up
 
 _RETRY_SECONDS = (0.5, 1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15)
@@ -49,18 +49,7 @@ T = TypeVar("T")
 def connect(url: str, setting: str = "database_url") -> Engine:
     """An engine for `postgresql://...`, checked with one round trip; `setting` is named in errors. Raises
     DatabaseUnavailableError, and SchemaError for a database that cannot hold awry's rows."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        raise DatabaseUnavailableError(
-            f"{setting}: not a URL; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-        ) from None
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.drivername != "postgresql+psycopg":
-        raise DatabaseUnavailableError(
-            f"{setting}: {parsed.drivername} is not supported; awry speaks PostgreSQL only (postgresql://...)"
-        )
+    parsed = parse_url(url, setting)
     engine = create_engine(
         parsed,
         pool_pre_ping=True,
@@ -84,6 +73,23 @@ def connect(url: str, setting: str = "database_url") -> Engine:
     return engine
 
 
+def parse_url(url: str, setting: str) -> URL:
+    """A URL of PostgreSQL, with the driver that awry uses. Raises DatabaseUnavailableError that names the setting."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        raise DatabaseUnavailableError(
+            f"{setting}: not a URL; write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "postgresql+psycopg":
+        raise DatabaseUnavailableError(
+            f"{setting}: {parsed.drivername} is not supported; awry speaks PostgreSQL only (postgresql://...)"
+        )
+    return parsed
+
+
 def without_password(url: URL) -> str:
     """A URL for people: without parameters too, since passwords can be among them."""
     return url.set(query={}).render_as_string(hide_password=True)
@@ -94,8 +100,8 @@ def _first_line(error: DBAPIError) -> str:
     said = _said(error)
     if "statement pooling" in said:
         return f"{said}; awry needs pool_mode transaction or session"
-    state = getattr(error.orig, "sqlstate", None)
-    return f"{said}; {decide(state).reason}" if state else said
+    state = _state(error)
+    return f"{said}; SQLSTATE {state}: {decide(state).reason}" if state else said
 
 
 def migrations() -> Config:
@@ -192,7 +198,7 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
             with engine.begin() as connection:
                 return work(connection)
         except DBAPIError as error:
-            meaning = decide(_state(error), lost=isinstance(error, OperationalError))
+            meaning = _meaning(error)
             if meaning.action != "retry":
                 raise _refused(error, meaning) from None
             if wait is None:
@@ -205,13 +211,26 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     raise AssertionError("unreachable")
 
 
+def try_row(connection: Connection, work: Callable[[], object]) -> str | None:
+    """Run `work` in a savepoint. The names of what refused one of its rows, which is undone then; None when it is done.
+    All other errors go through."""
+    try:
+        with connection.begin_nested():
+            work()
+    except DBAPIError as error:
+        if _meaning(error).action != "row":
+            raise
+        return _names(error)
+    return None
+
+
 def _refused(error: DBAPIError, meaning: Meaning) -> StorageError:
-    kind: type[StorageError] = StorageError
+    told = f"database: the batch was refused ({_explained(error, meaning)})"
     if meaning.action == "row":
-        kind = RowRefusedError
-    elif meaning.action == "refuse":
-        kind = NotAllowedError if _state(error) == "42501" else SchemaError
-    return kind(f"database: the batch was refused ({_explained(error, meaning)})")
+        return RowRefusedError(told, _names(error))
+    if meaning.action == "refuse":
+        return NotAllowedError(told) if _state(error) == "42501" else SchemaError(told)
+    return StorageError(told)
 
 
 def _unavailable(engine: Engine, error: DBAPIError, meaning: Meaning) -> StorageError:
@@ -222,24 +241,36 @@ def _unavailable(engine: Engine, error: DBAPIError, meaning: Meaning) -> Storage
         return BusyError(f"database: rows or tables were held by {who or 'another session'} for {waited} {told}")
     if _state(error) == STATEMENT_TIMEOUT:
         return BusyError(f"database: a statement was ended again and again for {waited} {told}")
+    if (_state(error) or "")[:2] in ("28", "3D"):
+        return DatabaseUnavailableError(f"database: refused every connection for {waited} {told}")
     return DatabaseUnavailableError(f"database: not reachable for {waited} {told}")
 
 
 def _state(error: DBAPIError) -> str | None:
     state: str | None = getattr(error.orig, "sqlstate", None)
+    if state is None and isinstance(error, OperationalError):
+        return state_of(_said(error))
     return state
+
+
+def _meaning(error: DBAPIError) -> Meaning:
+    return decide(_state(error), lost=isinstance(error, OperationalError), value=isinstance(error, DataError))
 
 
 def _explained(error: DBAPIError, meaning: Meaning) -> str:
     """The class of an error with its code, the table, column and constraint, and what it means; without a value."""
+    # Of a connection that was not made the driver gives no code, and the server's own words, which hold no row.
+    coded = getattr(error.orig, "sqlstate", None) is not None
+    said = f" ({_said(error)})" if not coded and isinstance(error, OperationalError) else ""
+    return f"{_names(error)}: {meaning.reason}{said}"
+
+
+def _names(error: DBAPIError) -> str:
     diagnosis = getattr(error.orig, "diag", None)
     fields = ("table_name", "column_name", "constraint_name")
     names = [str(getattr(diagnosis, field)) for field in fields if getattr(diagnosis, field, None)]
     state = _state(error)
-    words = [type(error.orig).__name__, *([f"SQLSTATE {state}"] if state else []), *names]
-    # Of a connection that was not made the driver gives no code, and the server's own words, which hold no row.
-    said = f" ({_said(error)})" if state is None and isinstance(error, OperationalError) else ""
-    return f"{' '.join(words)}: {meaning.reason}{said}"
+    return " ".join([type(error.orig).__name__, *([f"SQLSTATE {state}"] if state else []), *names])
 
 
 def _said(error: DBAPIError) -> str:

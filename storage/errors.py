@@ -24,4 +24,11 @@ class NotAllowedError(StorageError):
 
 
 class RowRefusedError(StorageError):
-    """The database takes other rows, and not one of these."""
+    """The database takes other rows, and not one of these.
+
+    `names` are the driver's class of the error, its SQLSTATE, and table, column and constraint: no value of a row.
+    """
+
+    def __init__(self, message: str, names: str) -> None:
+        super().__init__(message)
+        self.names = names

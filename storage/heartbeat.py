@@ -17,6 +17,8 @@ from storage.coordinates import clean
 from storage.schema import workers
 
 MAX_AGE = timedelta(days=30)
+# In the place of a lag's unit: the worker stopped at the end of its source, and nothing is waiting.
+ENDED = "ended"
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,36 @@ back, until it has caught up. Of a tenant's or model's name the first 250 charac
 Sums are by the digest of the probe, so that no two cards share one. Scores above a quantile of the calibration
 (`over95`, `over99`, `over999`) are counted where the card of their digest has it (`calibration.tail`), else 0.
 
+Scores of a message that the rollups cannot hold (a sum beyond the largest number) are left out, with a warning; the
+others are added. One call leaves out a few messages at most, and then stops with RowRefusedError: with so many it is no
+matter of single ones. Once the cause is gone, rollups that are emptied (all their tables) are filled from the first
+score.
+
 Retention removes rollups with the scores (`storage.retention`).
 """
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
-from storage.database import transact
+from storage.coordinates import Coordinates
+from storage.database import transact, try_row
+from storage.errors import RowRefusedError
 from storage.locks import SharedLock, try_lock
 
+_log = logging.getLogger("awry.rollup")
+
 _SLACK = "10 seconds"
-_STEP = "1 hour"
+# Of scores at most; where the database refuses a row, a step is made smaller, down to one moment, which is one
+# transaction of the writer, and is then added message by message.
+_STEPS = ("1 hour", "1 minute", "1 second", "1 millisecond", "1 microsecond")
+# Messages that one call leaves out at most.
+_LEFT_OUT = 20
 # Characters of a name in the rollups: two such names of four bytes each fit in one row of an index (2,704 bytes).
 _NAME = 250
 
@@ -48,7 +64,7 @@ _NEXT = text(
         ) AS f
     )
     SELECT horizon.at AS horizon, least(first.at, horizon.at) AS since,
-        least(first.at + interval '{_STEP}', horizon.at) AS until FROM horizon, first
+        least(first.at + CAST(:step AS interval), horizon.at) AS until FROM horizon, first
     """  # noqa: S608 - constants of this module
 )
 
@@ -59,8 +75,7 @@ _TAIL = (
 )
 
 # A message is joined by its whole key, the day included, so that one partition a score is asked.
-_SCORES = text(
-    f"""
+_SCORES = f"""
     WITH tails AS MATERIALIZED (
         SELECT digest, {_TAIL.format(0.95)} AS q95, {_TAIL.format(0.99)} AS q99, {_TAIL.format(0.999)} AS q999
         FROM probes
@@ -99,9 +114,7 @@ _SCORES = text(
     )
     SELECT count(*) FROM fresh
     """  # noqa: S608 - constants of this module
-)
-_HEADS = text(
-    """
+_HEADS = """
     INSERT INTO head_rollups AS old (bucket, probe, probe_version, probe_digest, layer, head, n, total, flagged,
         flagged_total)
     SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, s.probe_digest, h.layer, h.head,
@@ -115,6 +128,15 @@ _HEADS = text(
         total = old.total + excluded.total, flagged = old.flagged + excluded.flagged,
         flagged_total = old.flagged_total + excluded.flagged_total
     """
+_TIMES = "s.created_at >= :since AND s.created_at < :until"
+_MESSAGE = f'{_TIMES} AND s.source = :source AND s.partition = :partition AND s."offset" = :offset AND s.sub = :sub'
+_OF_TIMES = (text(_SCORES), text(_HEADS))
+_OF_MESSAGE = tuple(text(statement.replace(_TIMES, _MESSAGE)) for statement in (_SCORES, _HEADS))
+_MESSAGES = text(
+    f"""
+    SELECT DISTINCT source, partition, "offset", sub FROM scores AS s
+    WHERE s.probe IN (SELECT name FROM probes) AND {_TIMES}
+    """  # noqa: S608 - constants of this module
 )
 _STATE = text("UPDATE rollup_state SET until = greatest(until, :until), at = clock_timestamp()")
 # The migration inserts it; truncating the tables may have removed it.
@@ -123,31 +145,78 @@ _BEGIN = text("INSERT INTO rollup_state (until) VALUES ('-infinity') ON CONFLICT
 
 def roll_up(engine: Engine) -> int | None:
     """Bring the rollups up to date; returns the number of scores added. Raises as `transact` does."""
-    added = 0
+    added = left_out = size = 0
     while True:
-        step = transact(engine, _step)
+        try:
+            step = transact(engine, partial(_step, size=size, may_leave_out=_LEFT_OUT - left_out))
+        except RowRefusedError:
+            size += 1
+            if size == len(_STEPS):
+                raise
+            continue
         if step is None:  # another process continues
             return added or None
-        number, last = step
-        added += number
-        if last:
+        added += step.added
+        left_out += step.left_out
+        if step.last:
             return added
+        if step.left_out:
+            size = 0
 
 
-def _step(connection: Connection) -> tuple[int, bool] | None:
-    """Scores added, and whether there are no more; None when another rolls up."""
+@dataclass(frozen=True)
+class _Step:
+    """Scores added, messages left out, and whether there are no more."""
+
+    added: int
+    left_out: int
+    last: bool
+
+
+def _step(connection: Connection, size: int, may_leave_out: int) -> _Step | None:
+    """One step; None when another rolls up."""
     if not try_lock(connection, SharedLock.ROLLUP):
         return None
     connection.execute(_BEGIN)
     # Plan for these days and times, not for any.
     connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-    horizon, since, until = connection.execute(_NEXT).one()
-    number = 0
+    horizon, since, until = connection.execute(_NEXT, {"step": _STEPS[size]}).one()
+    number = left_out = 0
     if since is not None and since < until:
         span: dict[str, Any] = {"since": since, "until": until}
-        number = connection.execute(_SCORES, span).scalar_one()
-        connection.execute(_HEADS, span)
+        if size < len(_STEPS) - 1:
+            number = _add(connection, _OF_TIMES, span)
+        else:
+            number, left_out = _add_by_message(connection, span, may_leave_out)
     # With nothing to add, the watermark still moves.
     reached = horizon if since is None else until
     connection.execute(_STATE, {"until": reached})
-    return int(number), reached >= horizon
+    return _Step(number, left_out, reached >= horizon)
+
+
+def _add(connection: Connection, statements: tuple[TextClause, ...], of: dict[str, Any]) -> int:
+    scores, heads = statements
+    number = connection.execute(scores, of).scalar_one()
+    connection.execute(heads, of)
+    return int(number)
+
+
+def _add_one(connection: Connection, message: dict[str, Any], added: list[int]) -> None:
+    added.append(_add(connection, _OF_MESSAGE, message))
+
+
+def _add_by_message(connection: Connection, span: dict[str, Any], may_leave_out: int) -> tuple[int, int]:
+    """(scores added, messages left out)."""
+    number = left_out = 0
+    for row in connection.execute(_MESSAGES, span).all():
+        added: list[int] = []
+        names = try_row(connection, partial(_add_one, connection, span | dict(row._mapping), added))
+        if names is None:
+            number += sum(added)
+            continue
+        left_out += 1
+        told = f"dashboards: the scores of {Coordinates(*row)} are left out, the database refused them ({names})"
+        if left_out > may_leave_out:
+            raise RowRefusedError(f"{told}; and too many others", names)
+        _log.warning("%s", told)
+    return number, left_out

@@ -4,7 +4,8 @@ Contract: `decide(state)` is one of four actions with its reason in words; it kn
 appendix A, and a code that stands in the table goes before its class. The driver's own classes say too little: it
 files a read-only standby under internal errors and a row that no index can hold under outages.
 
-- `retry`: passes by itself; the same transaction is run again from its start.
+- `retry`: passes by itself; the same transaction is run again from its start. So is one that the server did not let in
+  while a process runs (a password is being changed); at its start that is an error at once.
 - `row`: something in the rows; the same rows would be refused again, others would not.
 - `refuse`: the database is not as awry needs it (rights, schema, encoding); a process does not start, and one that
   runs stops, until somebody changes that.
@@ -13,6 +14,7 @@ files a read-only standby under internal errors and a row that no index can hold
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +45,8 @@ _TABLE: dict[str, Meaning] = {
     "21": Meaning("row", "one row was to be changed twice by one statement"),
     "22": _ROW,
     "22P02": Meaning("row", "a text that is no value of its column's type"),
-    "22P05": Meaning("refuse", "a character that the database's encoding does not have: awry needs UTF8"),
+    # What connects has made sure of UTF8: what is left is NUL, in JSON.
+    "22P05": Meaning("row", "a character that no text of the database can hold, such as NUL"),
     "23": Meaning("row", "a row against a constraint of its table"),
     "24": _DEFECT,
     "25": _DEFECT,
@@ -54,9 +57,10 @@ _TABLE: dict[str, Meaning] = {
     "25P04": Meaning("retry", "the transaction took longer than transaction_timeout"),
     "26": _POOLER,
     "27": _DEFECT,
-    "28": Meaning("refuse", "the server does not let this user in: check user, password and pg_hba.conf"),
+    "28": Meaning("retry", "the server does not let this user in: check user, password and pg_hba.conf"),
+    "28P01": Meaning("retry", "wrong password: check user and password in database_url, or the password file"),
     **dict.fromkeys(("2B", "2D", "2F", "34", "38", "39", "3B"), _DEFECT),
-    "3D": Meaning("refuse", "there is no such database"),
+    "3D": Meaning("retry", "there is no such database: check its name in database_url, or CREATE DATABASE"),
     "3F": _SCHEMA,
     "40": _CHANGED,
     "40001": Meaning("retry", "the transaction could not be put in order with another one"),
@@ -87,19 +91,38 @@ _TABLE: dict[str, Meaning] = {
     "F0": Meaning("stop", "the server's configuration file is wrong"),
     "HV": _DEFECT,
     "P0": _DEFECT,
+    "P0001": Meaning("row", "a trigger in the database refused a row (RAISE EXCEPTION)"),
     "XX": Meaning("retry", "the server met an error of its own, such as a table that was changed meanwhile"),
     "XX001": Meaning("stop", "the server's data is damaged: restore it from a backup"),
     "XX002": Meaning("stop", "an index of the server is damaged: REINDEX it"),
 }
+
+# Of a connection that the server refuses, libpq tells the words alone, and of others no code either. The words are
+# PostgreSQL's and PgBouncer's, in English; in another language the server's own are all that is told.
+_REFUSALS = (
+    ("28P01", re.compile(r"password authentication failed|no password supplied|SASL authentication failed")),
+    ("3D000", re.compile(r"database .* does not exist|no such database")),
+    (
+        "28000",
+        re.compile(
+            r"role .* does not exist|no such user|pg_hba\.conf|authentication failed|is not permitted to log in"
+        ),
+    ),
+)
 
 LOCK_TIMEOUT = "55P03"
 STATEMENT_TIMEOUT = "57014"
 READ_ONLY = "25006"
 
 
-def decide(state: str | None, *, lost: bool = False) -> Meaning:
+def decide(state: str | None, *, lost: bool = False, value: bool = False) -> Meaning:
     """What an error with this code means. Without a code nothing came from the server: `lost` says that the driver
-    lost the connection."""
+    lost the connection, `value` that it cannot send a value (NUL in a text)."""
     if state is None:
-        return _LOST if lost else Meaning("stop", "the driver refused what it was given")
+        return _LOST if lost else _ROW if value else Meaning("stop", "the driver refused what it was given")
     return _TABLE.get(state) or _TABLE.get(state[:2]) or Meaning("stop", "an error code that PostgreSQL does not list")
+
+
+def state_of(said: str) -> str | None:
+    """The code of a refused connection, by the server's words; None for all else."""
+    return next((state for state, words in _REFUSALS if words.search(said)), None)

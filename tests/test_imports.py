@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "awry.errors": set(),
     "awry.moved": set(),
     "awry.periodic": set(),
+    "awry.whole_file": set(),
     # The command, and what only commands need.
     "monitor.cli": _MONITOR
     | {
@@ -46,8 +47,8 @@ ARROWS: dict[str, set[str]] = {
     | {"storage", "probes", "probes.heads", "probes.organisms", "probes.studies"},
     "monitor.stack": {"monitor", "monitor.stream", "monitor.service", "monitor.demo", "storage"},
     "monitor.demo": {"monitor", "monitor.stream", "monitor.service", "monitor.labelling"}
-    | {"alerts.lifecycle", "alerts.delivery", "storage", "probes", "probes.organisms"},
-    "monitor.config": {"monitor", "monitor.stream", "monitor.telemetry", "probes"}
+    | {"alerts", "alerts.lifecycle", "alerts.delivery", "storage", "probes", "probes.organisms"},
+    "monitor.config": {"monitor", "monitor.stream", "monitor.telemetry", "probes", "storage"}
     | {"alerts", "alerts.rules", "alerts.delivery"},
     "monitor.doctor": {"monitor", "monitor.config", "monitor.stream", "monitor.service", "monitor.telemetry"}
     | {"alerts", "storage"},
@@ -87,7 +88,7 @@ ARROWS: dict[str, set[str]] = {
     "probes": set(),
     "storage": set(),
 }
-LEAVES = {"awry.errors", "awry.moved", "awry.periodic"}
+LEAVES = {"awry.errors", "awry.moved", "awry.periodic", "awry.whole_file"}
 _IMPORTERS = {"import_module", "__import__", "find_spec"}
 
 

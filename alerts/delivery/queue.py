@@ -29,6 +29,7 @@ from alerts.delivery.grouping import MAX_EVENTS, LastNotification, PendingEvent,
 from alerts.delivery.holding import let_go
 from alerts.delivery.notification import AlertEvent, notification_body
 from alerts.senders.base import DeliveryError, Notification, kind_of_event
+from storage.database import try_row
 from storage.schema import destinations, outbox
 
 LEASE = timedelta(seconds=30)
@@ -185,9 +186,14 @@ def _form_notification(connection: Connection, name: str, channel: Channel, key:
     )
     carrier = members[0].id
     ids = [member.id for member in members]
-    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(page_id=carrier, formed_at=now, held_by=None))
-    query_back = update(outbox).where(outbox.c.id == carrier).values(page=body).returning(outbox)
-    return connection.execute(query_back).one()
+    formed = update(outbox).where(outbox.c.id.in_(ids)).values(page_id=carrier, formed_at=now, held_by=None)
+    carried = update(outbox).where(outbox.c.id == carrier).values(page=body)
+    refused = try_row(connection, lambda: (connection.execute(formed), connection.execute(carried)))
+    if refused is not None:  # it would be refused again, and nothing behind it would be sent
+        dead = update(outbox).where(outbox.c.id.in_(ids))
+        connection.execute(dead.values(dead_at=now, last_error=f"the database refused the notification ({refused})"))
+        return None
+    return connection.execute(select(outbox).where(outbox.c.id == carrier)).one()
 
 
 def _last_notification(connection: Connection, name: str, key: str) -> LastNotification | None:

@@ -58,10 +58,13 @@ def ecs_event(notification: Notification) -> dict[str, Any]:
     rule: dict[str, Any] = {"name": data["rule"], "category": data.get("kind") or "threshold", "ruleset": "awry"}
     if data.get("rule_id"):
         rule["id"] = data["rule_id"]
+    labels = {name: str(data[name]) for name in _LABELS if data.get(name) is not None}
     read = [*([links["runbook"]] if "runbook" in links else []), *data.get("references", ())]
     if read:
-        rule["reference"] = read[0] if len(read) == 1 else read
-    labels = {name: str(data[name]) for name in _LABELS if data.get(name) is not None}
+        # A field of one value.
+        rule["reference"] = read[0]
+    if read[1:]:
+        labels["references"] = " ".join(read[1:])
     if data.get("probe"):
         labels["probe"] = data["probe"]
     if data.get("top_message"):

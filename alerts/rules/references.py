@@ -94,7 +94,7 @@ def address_of(technique: str) -> str:
     """Where a catalogue describes a technique or sub-technique."""
     if technique.startswith("AML."):
         return f"https://atlas.mitre.org/techniques/{technique}"
-    return f"https://attack.mitre.org/techniques/{technique.replace('.', '/')}"
+    return f"https://attack.mitre.org/techniques/{technique.replace('.', '/')}/"
 
 
 def _is_address(text: str) -> bool:

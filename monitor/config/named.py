@@ -135,6 +135,30 @@ def kafka(settings: Settings, given: Gathered) -> Iterator[Fault]:
                 yield _fault(given, name, what, f"set {_by(name)}")
 
 
+def databases(settings: Settings, given: Gathered) -> Iterator[Fault]:
+    """Addresses that are URLs of PostgreSQL; a replica is another server than the database that it shows."""
+    if settings.database_url is None and settings.read_database_url is None:
+        return
+    from storage.database import parse_url
+    from storage.errors import StorageError
+
+    urls = {}
+    for name in ("database_url", "read_database_url"):
+        secret = getattr(settings, name)
+        if secret is not None:
+            try:
+                urls[name] = parse_url(secret.get_secret_value(), name)
+            except StorageError as error:
+                what, _, fix = str(error).removeprefix(f"{name}: ").partition("; ")
+                yield _fault(given, name, what, fix)
+    if settings.read_database_url is not None and settings.database_url is None:
+        what = "there is no database_url that it could be a replica of"
+        yield _fault(given, "read_database_url", what, f"set {_by('database_url')} too, or take this away")
+    elif len(urls) == 2 and urls["database_url"] == urls["read_database_url"]:
+        what = "is the address of database_url itself, and no replica"
+        yield _fault(given, "read_database_url", what, "give a hot standby's, or take it away")
+
+
 def destinations(settings: Settings, given: Gathered) -> Iterator[Fault]:
     """Each destination can be made: its URL, its certificates, the folder of its file."""
     from alerts.delivery.channel import make_channel
@@ -246,6 +270,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("probes",), probes),
     (("source", "mitigate", "answers_out", "verdicts_out", "dead_letters_out"), outputs),
     (("rules_file",), rules),
+    (("database_url", "read_database_url"), databases),
     (("destinations",), destinations),
     (("judge_command",), judge),
     (LISTENS, addresses),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Tests run on the embedded server's 16 and later; before 14 nobody mends PostgreSQL any more.
 _TESTED, _OLDEST = 160_000, 140_000
 _DAYS_AHEAD = 2
-_NOT_ALLOWED = "42501"
+NOT_ALLOWED = "42501"
 _SKEW, _FAR_SKEW = timedelta(seconds=2), timedelta(seconds=60)
 
 
@@ -81,7 +81,7 @@ def _asked(engine: Engine, *, embedded: bool) -> Iterator[Finding]:
                 yield fault("schema", found, "stop the workers and run awry db upgrade (docs/operations.md, Upgrade)")
             return
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) != _NOT_ALLOWED:
+            if getattr(error.orig, "sqlstate", None) != NOT_ALLOWED:
                 raise
             do = f"connect as the tables' owner, or GRANT SELECT, INSERT, UPDATE on all of them to {server.role}"
             yield fault("rights", f"{server.role} may not read awry's tables", do)

@@ -17,12 +17,14 @@ from monitor.doctor.finding import Check, Finding, fault, ok
 from monitor.doctor.kafka import kafka
 from monitor.doctor.machine import destinations, disk, ports
 from monitor.doctor.model import model
+from monitor.doctor.replica import replica
 from monitor.setting_sources import Fault
 
 # With the settings that each is about, by the beginnings of their names.
 CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
     ("state folder", disk, ("state_dir",)),
     ("database", database, ("database_url", "state_dir")),
+    ("replica", replica, ("read_database_url", "database_url")),
     ("kafka", kafka, ("kafka_", "source", "start_from")),
     ("ports", ports, LISTENS),
     ("destinations", destinations, ("destinations", "judge_url")),

@@ -11,19 +11,17 @@ Does not know what is in a message: formats are recognised by the worker that re
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from monitor.ingest import responses
-from monitor.ingest.authorize import authorize
-from monitor.ingest.bodies import DRAIN_BYTES, drain, read_body
+from monitor.ingest.bodies import DRAIN_BYTES, read_body
+from monitor.ingest.frame import Handle, Refused, framed
 from monitor.ingest.inflight import InFlight, Lease
 from monitor.ingest.otlp import split_request
 from monitor.ingest.record import OutRecord
@@ -31,7 +29,7 @@ from monitor.ingest.refused import RefusedError
 from monitor.ingest.sinks import Sink
 from monitor.ingest.splitting import split
 from monitor.ingest.storing import check_format, headers_of, media_type_of, store
-from monitor.telemetry import health, logs, metrics
+from monitor.telemetry import health, metrics
 from monitor.web.auth.cache import TokenCache
 
 _OTLP_TYPES = (responses.PROTOBUF, responses.JSON)
@@ -84,7 +82,7 @@ class Receiver:
             shown = media_type if media_type in _OTLP_TYPES else responses.JSON
             return responses.otlp_error(shown, status, detail, headers)
 
-        return await self._counted(request, signal, handle, refused)
+        return await self._framed(request, signal, handle, refused)
 
     async def _messages(self, request: Request, route: str, format_: str | None) -> Response:
         async def handle(lease: Lease) -> Response:
@@ -99,41 +97,26 @@ class Receiver:
             await store(records, lease, self._sink, self._limits.ack_seconds)
             return responses.accepted(len(values))
 
-        return await self._counted(request, route, handle, responses.problem)
+        return await self._framed(request, route, handle, _problem_of(route))
 
-    async def _counted(
-        self,
-        request: Request,
-        route: str,
-        handle: Callable[[Lease], Awaitable[Response]],
-        refused: Callable[[int, str, dict[str, str]], Response],
-    ) -> Response:
-        """The response to a request, whatever happens; counted and timed."""
-        began = time.perf_counter()
-        lease = self._held.lease()
-        try:
-            try:
-                await authorize(request, self._tokens, "ingest")
-                response = await handle(lease)
-            except RefusedError as refusal:
-                lease.release()
-                if route == "litellm" and refusal.status == 429:
-                    refusal.status = 503  # LiteLLM tries nothing again below 500
-                response = await refusal_response(request, refusal, refused)
-        except ClientDisconnect:
-            response = Response(status_code=499)
-        except Exception as error:  # by class: its text may quote anything
-            logs.logger().error("a request failed", route=route, error=type(error).__name__)
-            response = refused(500, "internal error", {"Connection": "close"})
-        finally:
-            lease.release()
-        metrics.INGEST_REQUESTS.labels(route, str(response.status_code)).inc()
-        metrics.INGEST_SECONDS.labels(route).observe(time.perf_counter() - began)
-        return response
+    async def _framed(self, request: Request, route: str, handle: Handle, refused: Refused) -> Response:
+        def count(status: int, seconds: float) -> None:
+            metrics.INGEST_REQUESTS.labels(route, str(status)).inc()
+            metrics.INGEST_SECONDS.labels(route).observe(seconds)
+
+        return await framed(request, route, self._held.lease(), self._tokens, "ingest", handle, count, refused)
 
     async def _body(self, request: Request, lease: Lease) -> bytes:
         limits = self._limits
         return await read_body(request, lease, max_bytes=limits.max_request_bytes, seconds=limits.body_seconds)
+
+
+def _problem_of(route: str) -> Refused:
+    def refused(status: int, detail: str, headers: dict[str, str]) -> Response:
+        # LiteLLM tries nothing again below 500.
+        return responses.problem(503 if route == "litellm" and status == 429 else status, detail, headers)
+
+    return refused
 
 
 def make_app(receiver: Receiver, sink: Sink) -> Starlette:
@@ -156,18 +139,3 @@ async def _not_found(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     routes = "POST /v1/traces, /v1/logs, /v1/litellm or /v1/ingest"
     return responses.problem(status, f"there is {routes}", {"Allow": "POST"} if status == 405 else {})
-
-
-async def refusal_response(
-    request: Request, refusal: RefusedError, refused: Callable[[int, str, dict[str, str]], Response]
-) -> Response:
-    headers = {}
-    if refusal.retry_after is not None:
-        headers["Retry-After"] = str(refusal.retry_after)
-    if refusal.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if refusal.status == 408:
-        headers["Connection"] = "close"
-    if refusal.drain:
-        await drain(request, refusal.drain)
-    return refused(refusal.status, refusal.detail, headers)

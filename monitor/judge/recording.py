@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, Engine, func, select
 
@@ -21,7 +22,8 @@ from alerts.routing.routing import Destinations
 from alerts.rules.model import ThresholdRule
 from monitor.judge.judging import Judged, NotAsked, Waiting
 from monitor.telemetry import metrics
-from storage.database import transact
+from storage.database import transact, try_row
+from storage.judgements import Waiting as WaitingRow
 from storage.judgements import record_judgement, waiting
 
 _SWEEP = 1000
@@ -54,12 +56,15 @@ class Recording:
         return changed
 
     def leave(self, waiting: Sequence[Waiting], why: NotAsked) -> None:
-        """Mark what will not be asked about. One try."""
+        """Mark what will not be asked about. One try; a row that the database refuses stays as it is."""
         judged = Judged("not asked", why)
         with self._engine.begin() as connection:
             for each in waiting:
-                self._write(connection, each, judged)
-                self._follow(connection, each, judged)
+                try_row(connection, partial(self._leave, connection, each, judged))
+
+    def _leave(self, connection: Connection, waiting: Waiting, judged: Judged) -> None:
+        self._write(connection, waiting, judged)
+        self._follow(connection, waiting, judged)
 
     def _write(self, connection: Connection, waiting: Waiting, judged: Judged) -> bool:
         score = waiting.score
@@ -89,27 +94,22 @@ class Recording:
 
 
 def leave_abandoned(engine: Engine, older_than: timedelta) -> int:
-    """Mark rows that wait since so long: their text is gone with the worker that had it. Returns how many."""
+    """Mark rows that wait since so long: their text is gone with the worker that had it. Returns how many. A row that
+    the database refuses goes on waiting."""
     number = 0
     while True:
         with engine.begin() as connection:
             now: datetime = connection.execute(select(func.now())).scalar_one()
             found = waiting(connection, now - older_than, _SWEEP)
-            for row in found:
-                record_judgement(
-                    connection,
-                    row.at,
-                    row.probe,
-                    row.digest,
-                    "not asked",
-                    None,
-                    "worker stopped",
-                    now,
-                    day=row.day,
-                )
-        number += len(found)
-        if len(found) < _SWEEP:
+            marked = sum(try_row(connection, partial(_abandon, connection, row, now)) is None for row in found)
+        number += marked
+        # What is refused would be found again.
+        if len(found) < _SWEEP or not marked:
             return number
+
+
+def _abandon(connection: Connection, row: WaitingRow, now: datetime) -> None:
+    record_judgement(connection, row.at, row.probe, row.digest, "not asked", None, "worker stopped", now, day=row.day)
 
 
 def audit_start(

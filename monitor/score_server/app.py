@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from monitor.ingest import responses
-from monitor.ingest.app import refusal_response
-from monitor.ingest.authorize import authorize
 from monitor.ingest.bodies import read_body
+from monitor.ingest.frame import framed
 from monitor.ingest.inflight import InFlight, Lease
 from monitor.ingest.record import Headers, OutRecord
 from monitor.ingest.refused import RefusedError
@@ -39,7 +37,7 @@ from monitor.service.batch_rows import Outcome, ProcessedMessage, parse_record
 from monitor.stream.parse import Parser
 from monitor.stream.record import Record
 from monitor.stream.wire import WireMessage
-from monitor.telemetry import health, logs, metrics
+from monitor.telemetry import health, metrics
 from monitor.web.auth.cache import TokenCache
 from monitor.web.auth.tokens import Scope
 from storage.coordinates import Coordinates
@@ -83,25 +81,15 @@ class Scoring:
 
     async def score(self, request: Request) -> Response:
         """The response to a request, whatever happens; counted and timed."""
-        began = time.perf_counter()
-        lease = self._held.lease()
-        try:
-            try:
-                await authorize(request, self._tokens, SCOPE)
-                response = await self._answer(request, lease)
-            except RefusedError as refusal:
-                lease.release()
-                response = await refusal_response(request, refusal, responses.problem)
-        except ClientDisconnect:
-            response = Response(status_code=499)
-        except Exception as error:  # by class: its text may quote anything
-            logs.logger().error("a request failed", route="score", error=type(error).__name__)
-            response = responses.problem(500, "internal error", {"Connection": "close"})
-        finally:
-            lease.release()
-        metrics.SCORE_REQUESTS.labels(str(response.status_code)).inc()
-        metrics.SCORE_SECONDS.observe(time.perf_counter() - began)
-        return response
+
+        def count(status: int, seconds: float) -> None:
+            metrics.SCORE_REQUESTS.labels(str(status)).inc()
+            metrics.SCORE_SECONDS.observe(seconds)
+
+        async def handle(lease: Lease) -> Response:
+            return await self._answer(request, lease)
+
+        return await framed(request, "score", self._held.lease(), self._tokens, SCOPE, handle, count)
 
     async def _answer(self, request: Request, lease: Lease) -> Response:
         format_ = request.query_params.get("format")

@@ -2,7 +2,8 @@
 
 Contract: `submit` gives one future a message, whose result is its Outcome, or raises QueueFullError and takes none.
 Futures that were cancelled before their batch began cost no forward pass. When the scorer raises, the futures of its
-batch get ScoringError with the class of the error; the thread goes on. `close` fails what still waits.
+batch get ScoringError with the class of the error; the thread goes on. `close` fails what still waits, and ends with
+the batch in progress.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
 
 Scorer = Callable[[Sequence[WireMessage]], Sequence[Outcome]]
-
-_JOIN_SECONDS = 10.0
 
 
 class QueueFullError(MonitorError):
@@ -71,7 +70,8 @@ class ScoreQueue:
         for _, future in left:
             if future.set_running_or_notify_cancel():
                 future.set_exception(ScoringError("the server stops"))
-        self._thread.join(_JOIN_SECONDS)
+        # Without a limit: Python aborts where it ends while another thread computes. Whoever stops the process has one.
+        self._thread.join()
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:

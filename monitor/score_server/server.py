@@ -17,6 +17,7 @@ from monitor.ingest.server import open_sink
 from monitor.score_server.app import Limits, Scoring, make_app
 from monitor.score_server.queue import ScoreQueue
 from monitor.service import bootstrap
+from monitor.service.reads import sites_of
 from monitor.service.registered import with_registered
 from monitor.service.stale import check_stale
 from monitor.settings import Settings
@@ -35,7 +36,7 @@ _STOP_SECONDS = 10
 def serving(settings: Settings, engine: Engine, progress: Progress) -> Iterator[str]:
     """Answer on `score_listen` until the block ends; gives the real HOST:PORT."""
     host, port = parse_address(settings.score_listen)
-    chat = bootstrap.load_model(settings, progress)
+    chat = bootstrap.load_model(settings, progress, sites_of(settings, engine))
     settings = with_registered(settings, engine, chat)
     probes = bootstrap.load_probes(settings, chat, progress)
     check_stale(engine, probes, settings, bootstrap.load_rules(settings), progress)

@@ -103,7 +103,8 @@ _NO_OUTCOME = Outcome("skipped")
 @dataclass(frozen=True)
 class ProcessedMessage:
     """A message of a record: where it is, what was parsed, its outcome once it is scored, and its mitigated reply where
-    one was generated. `at` has the name of the stream until `placed`; `conflict`: other content is known there."""
+    one was generated. `at` has the name of the stream until `placed`; `conflict`: other content is known there;
+    `labelled`: its row says whose it is."""
 
     record: Record
     at: Coordinates
@@ -112,6 +113,7 @@ class ProcessedMessage:
     outcome: Outcome | None = None
     mitigation: Mitigation | None = None
     conflict: bool = False
+    labelled: bool = True
 
     @property
     def place(self) -> Place:
@@ -205,6 +207,9 @@ def message_row(
 ) -> MessageRow:
     """The row of `messages`. Under privacy `sha256` and `none` only listed attributes and `attribute_keys` are kept."""
     parsed, outcome = processed.parsed, processed.outcome or _NO_OUTCOME
+    day = day_of(processed, now)
+    if not processed.labelled:
+        return MessageRow(processed.at, processed.sha256, day, processed.status, processed.reason)
     own: dict[str, Any] = {}
     if isinstance(parsed, WireMessage):
         kept = bounded(parsed.attributes) if privacy == "full" else allowed(parsed.attributes, attribute_keys)
@@ -218,7 +223,7 @@ def message_row(
     return MessageRow(
         processed.at,
         processed.sha256,
-        day_of(processed, now),
+        day,
         processed.status,
         processed.reason,
         message_id=processed.message_id,

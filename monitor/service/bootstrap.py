@@ -6,9 +6,10 @@ adapter, scale or template, a numeric stack whose reference scores differ, a mit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from monitor.service.worker import OnBatch, Policy, Worker
     from monitor.stream.parse import ParseOptions
     from monitor.stream.record import Source
+    from probes.capture.sites import Site
     from probes.card import Probe
     from probes.model.load import ChatModel
     from storage.known import ScoredBy
@@ -73,17 +75,18 @@ def check_files(settings: Settings) -> None:
     check_outputs(settings)
 
 
-def load_model(settings: Settings, progress: Progress = silent) -> ChatModel:
-    """The model with its adapter at its scale."""
+def load_model(settings: Settings, progress: Progress = silent, sites: Sequence[Site] | None = None) -> ChatModel:
+    """The model with its adapter at its scale; with `sites`, what they need of it."""
+    from probes.errors import ModelError
     from probes.model.adapters import adapter_spec
-    from probes.model.load import load_chat_model
+    from probes.model.load import load_chat_model, user_message
 
     adapters = [adapter_spec(settings.adapter, settings.scale)] if settings.adapter else []
     if settings.scale is not None and not adapters:
         raise SettingsError("scale: there is no adapter to scale; set adapter too")
     strength = f" with {adapters[0].name} x{adapters[0].scale:g}" if adapters else ""
     progress(f"loading {settings.model}{strength}")
-    return load_chat_model(
+    chat = load_chat_model(
         settings.model,
         settings.state_dir,
         adapters=adapters,
@@ -92,15 +95,41 @@ def load_model(settings: Settings, progress: Progress = silent) -> ChatModel:
         attention=settings.attention,
         trust_remote_code=settings.trust_remote_code,
         special_tokens=settings.special_tokens,
+        chat_template=_chat_template(settings),
+        sites=sites,
         progress=progress,
     )
+    if settings.chat_template is not None:
+        try:
+            chat.render(user_message("Hello"))
+        except ModelError as error:
+            raise SettingsError(f"chat_template: {settings.chat_template} cannot be used: {error}") from None
+    return chat
+
+
+def _chat_template(settings: Settings) -> str | None:
+    """The file that the setting names, as text."""
+    path = settings.chat_template
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError(f"chat_template: cannot read {path} ({why}); name a file with a Jinja template") from None
+    if not text.strip():
+        raise SettingsError(f"chat_template: {path} is empty; name a file with a Jinja template")
+    return text
 
 
 def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent) -> list[Probe]:
-    """The probes named, or every shipped one that fits; each is checked against the model and replayed.
+    """The probes named, or every shipped one that fits; each is checked against the model and replayed, unless an
+    earlier start did so under the same conditions.
 
     A shipped probe of responses is loaded only where it is named: of messages without one it can say nothing.
     """
+    from monitor.service.reads import costs
+    from monitor.service.start_checks import StartChecks
     from probes.card import load_probe, shipped_probes
     from probes.errors import ProbeMismatchError
     from probes.identity import check_identity, replay_references
@@ -128,9 +157,18 @@ def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent
     unknown = set(settings.shadow) - set(names)
     if unknown:
         raise SettingsError(f"shadow: {', '.join(sorted(unknown))} not among the loaded probes {', '.join(names)}")
-    for probe in probes:
+    for line in costs(probes, chat.layout.n_blocks):
+        progress(line)
+    checks = StartChecks(settings.state_dir, chat)
+
+    def replay(probe: Probe) -> float:
         progress(f"replaying the reference scores of {probe.name}")
-        replay_references(probe, chat)
+        return replay_references(probe, chat)
+
+    for probe in probes:
+        checks.once(f"replay {probe.digest}", partial(replay, probe))
+    if checks.reused:
+        progress("reference scores were replayed at an earlier start with this model, code and machine: not again")
     return probes
 
 
@@ -143,7 +181,8 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
     with engine.begin() as connection:
         for probe in probes:
             card = probe.card
-            stored = card.model_dump(mode="json")
+            # Pages and API do not show which rows it has seen, and it may be 200 kB.
+            stored = card.model_dump(mode="json", exclude={"seen"})
             register_probe(connection, probe.digest, card.name, card.version, card.safetensors_sha256, stored)
     for probe in probes:
         metrics.PROBE_INFO.labels(
@@ -153,17 +192,23 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
 
 
 def scorer_of(settings: Settings, chat: ChatModel, probes: list[Probe]) -> BatchScorer:
-    """What scores messages by the settings."""
+    """What scores messages by the settings, with the ways to read no token twice that are right for the model."""
     from monitor.service.scoring import BatchScorer
+    from monitor.service.start_checks import StartChecks
+    from monitor.telemetry import logs
 
-    return BatchScorer(
+    scorer = BatchScorer(
         chat,
         probes,
         token_budget=settings.token_budget,
         max_tokens=settings.max_tokens,
         skip_over_long=settings.over_long == "skip",
         max_windows=settings.max_windows,
+        reuse_bytes=settings.reuse_mb * 1024 * 1024,
     )
+    for reason in scorer.settle(StartChecks(settings.state_dir, chat).once):
+        logs.logger().warning("tokens_read_again", reason=reason)
+    return scorer
 
 
 @contextmanager

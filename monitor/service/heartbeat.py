@@ -13,13 +13,14 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
 from awry.periodic import periodic
 from monitor.stream.record import Source
-from storage.heartbeat import Heartbeat, delete_old_heartbeats, write_heartbeat
+from storage.heartbeat import ENDED, Heartbeat, delete_old_heartbeats, write_heartbeat
 
 _EVERY_SECONDS, _AFTER_FAILURE_SECONDS = 5.0, 30.0
 
@@ -40,19 +41,24 @@ class HeartbeatWriter:
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Write every few seconds until the block ends, and once then."""
+        """Write every few seconds until the block ends, and once then: that the source was read to its end, where it
+        was."""
+        ended = False
         try:
             with periodic(self._write_and_choose_pause, every=_EVERY_SECONDS, name="heartbeat"):
                 yield
+            ended = self._source.finished
         finally:
-            self.write()
+            self.write(ended=ended)
 
-    def write(self) -> bool:
+    def write(self, *, ended: bool = False) -> bool:
         """Whether the row was written."""
         stored = self._stored.is_set()
         self._stored.clear()
         try:
             heartbeat = self._read_source()
+            if ended:
+                heartbeat = replace(heartbeat, lag=None, lag_unit=ENDED)
             with self._engine.begin() as connection:
                 if not self._written_once:
                     delete_old_heartbeats(connection)

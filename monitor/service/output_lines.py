@@ -1,14 +1,29 @@
 """The lines that a worker writes of a message: verdicts, mitigated replies, dead letters.
 
-Contract: pure functions. No prompt text gets into a verdict or a dead letter; a mitigated reply is text of the model.
+Contract: pure functions, and `write_lines`, which returns once all lines of a batch are written out. No prompt text
+gets into a verdict or a dead letter; a mitigated reply is text of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from monitor.service.batch_rows import ProcessedMessage
-from monitor.stream.sinks import Line
+from monitor.stream.sinks import Line, Outputs, Sink
+from monitor.telemetry import metrics
+
+
+def write_lines(outputs: Outputs, batch: Sequence[ProcessedMessage]) -> None:
+    """All lines of a batch, to the outputs that there are."""
+    with metrics.stage("output"):
+        _write(outputs.verdicts, map(verdict_line, batch))
+        _write(outputs.answers, (answer_line(each) for each in batch if each.mitigation is not None))
+        _write(outputs.dead_letters, map(dead_letter_line, filter(is_dead_letter, batch)))
+
+
+def _write(sink: Sink | None, lines: Iterable[Line]) -> None:
+    if sink is not None:
+        sink.write(list(lines))
 
 
 def verdict_line(processed: ProcessedMessage) -> Line:
@@ -98,6 +113,7 @@ def _decided(processed: ProcessedMessage) -> dict[str, object]:
 
 
 def _error_class(processed: ProcessedMessage) -> str:
-    """`RuntimeError` of `scoring failed: RuntimeError`; of an invalid message, the field that is wrong."""
+    """`RuntimeError` of `scoring failed: RuntimeError`, or what a row was refused by; of an invalid message, the field
+    that is wrong."""
     reason = processed.reason or ""
     return reason.rpartition(": ")[2] if processed.status == "failed" else reason.partition(":")[0]

@@ -10,17 +10,17 @@ A process asks once, at its start: a promotion takes effect when workers are res
 
 from __future__ import annotations
 
-import os
-import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
 from sqlalchemy import Engine
 
+from awry.whole_file import whole_file
 from monitor.errors import SettingsError
 from monitor.settings import Settings
-from probes.card import load_probe
+from probes.card import Probe, load_probe
 from probes.errors import ProbeMismatchError
 from probes.identity import check_identity
 from probes.model.load import ChatModel
@@ -77,10 +77,19 @@ def write(path: Path, content: bytes) -> None:
         if path.read_bytes() == content:
             return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
+    with whole_file(path) as file:
         file.write(content)
-    Path(temporary).replace(path)
+
+
+def cards_of(engine: Engine, state_dir: Path, named: str) -> Iterator[Probe]:
+    """The probes of a name, or of a stage whichever model they were made for."""
+    if named not in LOADED:
+        yield load_probe(fetch(engine, state_dir, named)[1])
+        return
+    with engine.connect() as connection:
+        found = probe_registry.in_stage(connection, named)
+    for entry in found:
+        yield load_probe(fetch(engine, state_dir, entry.digest)[1])
 
 
 def _of(engine: Engine, state_dir: Path, named: str, chat: ChatModel) -> list[tuple[Entry, Path]]:

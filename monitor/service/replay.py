@@ -57,7 +57,19 @@ def run_replay(settings: Settings, progress: Progress, *, stored: bool = False) 
 
     if not stored and topics_of(settings):
         progress(f"replaying under the group {group}")
-    return service.run(quiet, progress, open_stream, check=not stored, live=False)
+    tally = service.run(quiet, progress, open_stream, check=not stored, live=False)
+    if tally.known == tally.messages:
+        progress(_nothing_new(tally, probe, stored=stored))
+    return tally
+
+
+def _nothing_new(tally: Tally, probe: Probe, *, stored: bool) -> str:
+    """A replay that changed nothing looks like one that did: why it did not."""
+    which = f"{probe.name} version {probe.card.version} ({probe.digest})"
+    if tally.messages:
+        return f"nothing was scored: all {tally.messages} messages have a score by {which} already"
+    where = "no text is stored (privacy full stores it)" if stored else "nothing to read, or this replay has read it"
+    return f"nothing was scored by {which}: {where} since then"
 
 
 def group_name(settings: Settings, probe: Probe) -> str:

@@ -82,7 +82,8 @@ def run(
 ) -> Tally:
     """Run one worker until its source ends or a signal comes; `check` checks the source before the model is loaded. A
     replay is not `live`."""
-    from monitor.service.registered import with_registered  # torch, which other processes do without
+    from monitor.service.reads import sites_of  # torch, which other processes do without
+    from monitor.service.registered import with_registered
 
     listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) or settings.source == "spool" else None)
     health = WorkerHealth(settings)
@@ -98,7 +99,7 @@ def run(
         bootstrap.check_files(settings)
         engine = bootstrap.open_database(settings, report)
         stack.callback(engine.dispose)
-        chat = bootstrap.load_model(settings, report)
+        chat = bootstrap.load_model(settings, report, sites_of(settings, engine))
         settings = with_registered(settings, engine, chat)
         probes = bootstrap.load_probes(settings, chat, report)
         if live:

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 
 from monitor.service.batch_rows import Outcome, ProbeScore, WindowScore
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
-from probes.capture.batches import Encoded, batches, nothing_of, token_limit
+from probes.capture.batches import Encoded, nothing_of, token_limit
 from probes.capture.trajectory import trajectory
 from probes.card import Probe
 from probes.errors import ModelError
@@ -34,6 +35,9 @@ from probes.model.load import ChatModel
 from probes.reading.conversation import Conversation
 from probes.reading.readings import JOINED, WINDOW, Readings, ReadingSettings, readings, tokens_of
 from probes.reading.values import Decided, Value, candidates, decide, reading_of
+from probes.reuse.check import settle
+from probes.reuse.scores import scored
+from probes.reuse.sequences import Reuse, SequenceReader
 from probes.scoring import Scorer
 
 
@@ -56,8 +60,16 @@ class _Item:
     encoded: Encoded
 
 
+Once = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
+
+
+def _again(_: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return work()
+
+
 class BatchScorer:
-    """Scores batches with one model and its probes; `tokens` and `seconds` are totals since the start."""
+    """Scores batches with one model and its probes; `tokens` and `seconds` are totals since the start. What messages
+    have in common is read once, and up to `reuse_bytes` of it are kept for later ones (`probes.reuse`)."""
 
     def __init__(
         self,
@@ -69,6 +81,7 @@ class BatchScorer:
         skip_over_long: bool,
         max_windows: int = 8,
         second_readings: bool = True,
+        reuse_bytes: int = 0,
     ) -> None:
         self._chat = chat
         self._probes = tuple(probes)
@@ -77,12 +90,34 @@ class BatchScorer:
         self._settings = replace(
             ReadingSettings.of(readers, max_tokens=max_tokens, max_windows=max_windows), second=second_readings
         )
-        self._token_budget = token_budget
+        self._reader = SequenceReader(
+            self._scorer.projection,
+            chat.layout,
+            max_bytes=reuse_bytes,
+            token_budget=token_budget,
+            condition=lambda: chat.condition,
+        )
         self._skip_over_long = skip_over_long
         self._tokens = tokens_of(chat)
         self._warned: set[str] = set()
         self.tokens = 0
         self.seconds = 0.0
+
+    def settle(self, once: Once = _again) -> list[str]:
+        """Try on the model which ways to read no token twice are right, and leave the others; they are named. `once`
+        may know what an earlier start found (`monitor.service.start_checks`)."""
+        exact = self._chat.dtype == torch.float32
+        tolerance = 1e-4 if exact else max(probe.card.tolerance for probe in self._probes)
+        reader = self._reader
+
+        def work() -> dict[str, Any]:
+            reasons = settle(reader, self._scorer, self._chat.layout, self._chat.vocabulary, tolerance)
+            return {"reasons": reasons, "reuse": asdict(reader.reuse), "fixed_tokens": reader.fixed_tokens}
+
+        digests = " ".join(probe.digest for probe in self._probes)
+        found = once(f"reuse {reader.max_bytes > 0} {tolerance:g} {digests}", work)
+        reader.reuse, reader.fixed_tokens = Reuse(**found["reuse"]), int(found["fixed_tokens"])
+        return [str(reason) for reason in found["reasons"]]
 
     def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
@@ -90,10 +125,13 @@ class BatchScorer:
             read = self._read_all(messages, outcomes)
         items = [item for i, one in read.items() for item in _items(i, one)]
         started, before = time.perf_counter(), self.tokens
+        run = self._reader.tokens_run
         with metrics.stage("forward"):
             self._score(items, read, outcomes)
         self.seconds += time.perf_counter() - started
         metrics.TOKENS.inc(self.tokens - before)
+        metrics.REUSED_TOKENS.inc(max(0, self.tokens - before - (self._reader.tokens_run - run)))
+        metrics.REUSE_BYTES.set(self._reader.kept_bytes)
         metrics.SECOND_TOKENS.inc(sum(one.readings.second_tokens for one in read.values()))
         for i, one in read.items():
             if i not in outcomes:
@@ -154,6 +192,11 @@ class BatchScorer:
             self._forward(items, read)
         except Exception as error:
             memory = _out_of_memory(error)
+            if memory and self._reader.kept_bytes:
+                self._reader.shrink()
+                logs.logger().warning(
+                    "out of memory: what was kept of earlier messages is let go", now_at_most=self._reader.max_bytes
+                )
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if again and not memory:
@@ -171,10 +214,8 @@ class BatchScorer:
 
     def _forward(self, items: Sequence[_Item], read: dict[int, _Read]) -> None:
         done: list[tuple[_Item, list[Value]]] = []
-        for batch in batches([item.encoded for item in items], self._chat.device, token_budget=self._token_budget):
-            # A message of one turn is that turn's score.
-            scores = self._scorer(batch, turns=any(len(item.turns) > 1 for item in batch.items))
-            self.tokens += batch.tokens
+        for batch, scores in scored([item.encoded for item in items], self._scorer, self._reader, turns=True):
+            self.tokens += sum(len(item.ids) for item in batch.items)
             totals, counts = scores.total.tolist(), scores.counts.tolist()
             parts = [part.tolist() for part in scores.parts]
             for position, row in enumerate(batch.rows):

@@ -3,7 +3,8 @@
 Contract: a record goes source -> wire -> scoring -> mitigation (where enabled) -> tables -> outputs -> commit. Every
 message ends as a row: scored, truncated, skipped, invalid or failed; the last two are dead letters as well. Outputs are
 decided within the transaction, once it is known what its rows are, and flushed before it commits: what is in the tables
-was written out at least once. While one batch is stored, the next one is scored; batches are stored and committed in
+was written out at least once. A message of which the database refuses a row is stored alone, as failed
+(`monitor.service.splitting`). While one batch is stored, the next one is scored; batches are stored and committed in
 order.
 
 The worker stops, without committing, when the database cannot be written to after retries, an output cannot be
@@ -15,16 +16,16 @@ Does not know: where records come from (`monitor.stream.record`), how alerts are
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
-from alerts.lifecycle.lifecycle import Opened, excepted_alerts, record_flagged, would_alert
+from alerts.lifecycle.lifecycle import Opened, record_flagged
 from alerts.routing.routing import Destinations
 from alerts.rules.model import Flagged, ThresholdRule
 from monitor.service.batch_rows import (
@@ -41,11 +42,12 @@ from monitor.service.batch_rows import (
 )
 from monitor.service.dead_letter_limit import DeadLetterLimit
 from monitor.service.heartbeat import HeartbeatWriter
-from monitor.service.message_metrics import count_message
-from monitor.service.output_lines import answer_line, dead_letter_line, is_dead_letter, verdict_line
+from monitor.service.message_metrics import count_flagged, count_message
+from monitor.service.output_lines import write_lines
+from monitor.service.splitting import store_split
 from monitor.stream.parse import ParseOptions, Parser
 from monitor.stream.record import Record, Source
-from monitor.stream.sinks import Line, Outputs, Sink
+from monitor.stream.sinks import Outputs
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
 from storage.coordinates import Coordinates
@@ -112,6 +114,7 @@ class Tally:
         self.by_status[status] = self.by_status.get(status, 0) + 1
 
 
+_CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
 # Records, each with its messages.
 _Part = list[tuple[Record, list[ProcessedMessage]]]
 OnBatch = Callable[[Tally, Sequence[Opened], int | None], None]
@@ -265,19 +268,26 @@ class Worker:
         tally.seconds = time.monotonic() - self._started
         self._on_batch(tally, opened, self._source.lag)
 
-    def _write_outputs(self, batch: Sequence[ProcessedMessage]) -> None:
-        outputs = self._outputs
-        with metrics.stage("output"):
-            _write(outputs.verdicts, map(verdict_line, batch))
-            _write(outputs.answers, (answer_line(each) for each in batch if each.mitigation is not None))
-            _write(outputs.dead_letters, map(dead_letter_line, filter(is_dead_letter, batch)))
-
     def _store(self, batch: Sequence[ProcessedMessage]) -> list[Opened]:
         now = datetime.now(UTC)
         self._days({day_of(each, now) for each in batch})
         if not self._days.complete and not self._warned_of_days:
             self._warned_of_days = True
             logs.logger().warning("partitions of days cannot be made; rows go to the default partition")
+        opened: list[Opened] = []
+        store_split(batch, lambda part: opened.extend(self._store_part(part, now)), self._refused)
+        return opened
+
+    def _refused(self, message: ProcessedMessage, names: str) -> None:
+        """The database refuses a row of this one message."""
+        logs.logger().warning("a message is stored as failed: the database refused it", at=str(message.at), error=names)
+        if message.status != "failed":
+            self._limit.failed_later()
+        if self._asking is not None:
+            self._asking.ask([message], ())
+
+    def _store_part(self, batch: Sequence[ProcessedMessage], now: datetime) -> list[Opened]:
+        """One transaction."""
 
         def write(
             connection: Connection,
@@ -290,8 +300,10 @@ class Worker:
             final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]
             if self._asking is not None:
                 final = self._asking.only_new(final, written.scores)
+            # What a check that waits for the commit would refuse, it refuses before lines are written of it.
+            connection.execute(_CHECK_NOW)
             # Where a broker is away for longer than a transaction may be idle, all of this is done again.
-            self._write_outputs(final)
+            write_lines(self._outputs, final)
             by_coordinates = {each.at: each for each in final}
             of_turns = [rule for rule in self._policy.rules if rule.measure != "score"]
             # A message that is known keeps its first day, and alerts refer to it by that.
@@ -330,22 +342,6 @@ class Worker:
             count_message(each)
         if self._outputs.verdicts:
             metrics.VERDICTS.inc(len(batch))
-        above = [score for score in flagged if score.flagged]
-        for score_above in above:
-            mode = "shadow" if score_above.probe in self._policy.shadow else "live"
-            metrics.FLAGGED.labels(score_above.probe, mode).inc()
-        for probe, severity in would_alert(flagged, self._policy.rules, self._policy.shadow):
-            metrics.ALERTS.labels(probe, severity, "would_alert").inc()
-        in_use = [score for score in flagged if score.probe not in self._policy.shadow]
-        for probe, severity in excepted_alerts(in_use, self._policy.rules):
-            metrics.ALERTS.labels(probe, severity, "excepted").inc()
-        for alert in opened:
-            result = "suppressed" if alert.suppressed else "alerted"
-            metrics.ALERTS.labels(alert.probe, alert.severity, result).inc()
-        self.tally.flagged += len({f.coordinates for f in above})
+        count_flagged(flagged, opened, self._policy.rules, self._policy.shadow)
+        self.tally.flagged += len({f.coordinates for f in flagged if f.flagged})
         self.tally.alerts += sum(o.event == "alert.opened" and not o.suppressed for o in opened)
-
-
-def _write(sink: Sink | None, lines: Iterable[Line]) -> None:
-    if sink is not None:
-        sink.write(list(lines))

@@ -2,7 +2,7 @@
 
 Contract: `parse_address` takes HOST:PORT apart, `bind` gives a listening socket; an address that cannot be had is a
 SettingsError that names the fix. Within `running(app, listener, ...)` uvicorn serves it. There is no access log, since
-paths may hold names of users, and X-Forwarded-* is ignored, since no setting says which proxies are trusted. A client
+paths may hold names of users, and X-Forwarded-* is left to the application (`monitor.web.server`). A client
 that does not send the whole of its headers within REQUEST_SECONDS of their first byte loses its connection, and so
 does one whose body takes longer than `body_seconds`.
 

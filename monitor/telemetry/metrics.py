@@ -14,7 +14,7 @@ Does not know: who counts, and how it is served (`monitor.telemetry.health`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, TypeVar, get_args
@@ -22,12 +22,13 @@ from typing import Literal, TypeVar, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from alerts.rules.model import SEVERITIES
 from storage.queries.alerts import live_alert_counts
 from storage.queries.outbox import destination_states, oldest_pending_seconds, outbox_counts
+from storage.replica import is_standby, lag_seconds
 from storage.schema import STATUSES
 from storage.sessions import CONNECT_ARGS
 
@@ -158,6 +159,14 @@ RECREATED_LOGS = _counter(
     "awry_recreated_logs_total", "logs", "Topics or files that were made again while they were read"
 )
 TOKENS = _counter("awry_tokens_total", "tokens", "Tokens that the model read")
+REUSED_TOKENS = _counter(
+    "awry_prompt_tokens_reused_total",
+    "tokens",
+    "Tokens among all that did not go through the model, since equal messages or beginnings did",
+)
+REUSE_BYTES = _gauge(
+    "awry_prompt_reuse_bytes", "bytes", "Keys, values and scores that are kept of messages' beginnings"
+)
 SECOND_TOKENS = _counter(
     "awry_second_reading_tokens_total", "tokens", "Tokens of readings of what messages hide, among all tokens"
 )
@@ -347,6 +356,14 @@ ALERTS_LIVE = _database_gauge(
 DATABASE_UP = _database_gauge(
     "awry_database_up", "", f"1 when the database answered this scrape, 0 when not within {DATABASE_SECONDS} s"
 )
+REPLICA_UP = _database_gauge(
+    "awry_replica_up",
+    "",
+    f"1 when the read replica of awry serve answered this scrape as a standby, 0 when not within {DATABASE_SECONDS} s",
+)
+REPLICA_LAG_SECONDS = _database_gauge(
+    "awry_replica_lag_seconds", "seconds", "How old what the read replica of awry serve shows is; left out if unknown"
+)
 
 # awry ingest.
 INGEST_REQUESTS = _counter(
@@ -433,13 +450,7 @@ class DatabaseCollector(Collector):
     """Queries the database at each scrape. Without an answer `awry_database_up` is 0 and the rest is left out."""
 
     def __init__(self, engine: Engine) -> None:
-        # An engine of its own: a scrape neither waits for the worker's connections nor as long as the worker does.
-        self._engine = create_engine(
-            engine.url,
-            poolclass=NullPool,
-            hide_parameters=True,
-            connect_args={**CONNECT_ARGS, "connect_timeout": DATABASE_SECONDS, "application_name": "awry metrics"},
-        )
+        self._engine = _engine_of_its_own(engine)
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         gauges = (
@@ -456,8 +467,7 @@ class DatabaseCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         up, pending, dead, oldest, failures, disabled, live = self.describe()
         try:
-            with self._engine.connect() as connection:
-                connection.execute(text(f"SET LOCAL statement_timeout = '{DATABASE_SECONDS}s'"))
+            with _asked(self._engine) as connection:
                 deliveries, alerts = outbox_counts(connection), live_alert_counts(connection)
                 age, states = oldest_pending_seconds(connection), destination_states(connection)
         except SQLAlchemyError:
@@ -475,20 +485,59 @@ class DatabaseCollector(Collector):
         return [up, pending, dead, oldest, failures, disabled, live]
 
 
+class ReplicaCollector(Collector):
+    """Asks a read replica at each scrape how far it is behind."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = _engine_of_its_own(engine)
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [family(REPLICA_UP), family(REPLICA_LAG_SECONDS)]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        up, lag = self.describe()
+        try:
+            with _asked(self._engine) as connection:
+                standby, seconds = is_standby(connection), lag_seconds(connection)
+        except SQLAlchemyError:
+            standby, seconds = False, None
+        up.add_metric((), standby)
+        if seconds is not None:
+            lag.add_metric((), seconds)
+        return [up, lag]
+
+
+def _engine_of_its_own(engine: Engine) -> Engine:
+    """A scrape neither waits for the process's own connections nor as long as the process does."""
+    return create_engine(
+        engine.url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={**CONNECT_ARGS, "connect_timeout": DATABASE_SECONDS, "application_name": "awry metrics"},
+    )
+
+
+@contextmanager
+def _asked(engine: Engine) -> Iterator[Connection]:
+    with engine.connect() as connection:
+        connection.execute(text(f"SET LOCAL statement_timeout = '{DATABASE_SECONDS}s'"))
+        yield connection
+
+
 def family(metric: Metric) -> GaugeMetricFamily:
     """An empty family, for a collector to fill at scrape time."""
     return GaugeMetricFamily(metric.name, metric.help, labels=tuple(metric.labels))
 
 
 @contextmanager
-def watching(engine: Engine) -> Iterator[None]:
-    """The database's metrics are on `REGISTRY` within this block."""
-    collector = DatabaseCollector(engine)
-    REGISTRY.register(collector)
-    try:
+def watching(engine: Engine, replica: Engine | None = None) -> Iterator[None]:
+    """The metrics of the database, and of its read replica where there is one, are on `REGISTRY` within this block."""
+    collectors = [DatabaseCollector(engine), *([ReplicaCollector(replica)] if replica is not None else [])]
+    with ExitStack() as stack:
+        for collector in collectors:
+            REGISTRY.register(collector)
+            stack.callback(REGISTRY.unregister, collector)
         yield
-    finally:
-        REGISTRY.unregister(collector)
 
 
 def reference() -> list[tuple[str, str, str, str, str]]:

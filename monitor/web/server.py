@@ -9,7 +9,7 @@ is one (`monitor.web.auth.tenancy`); tokens, changes and what is written down of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from alerts.links import Links
+from alerts.rules.exceptions import RuleException
 from monitor.telemetry import health
 from monitor.telemetry.http_server import bind, format_address, parse_address, running
 from monitor.web.api.app import make_api
@@ -40,11 +41,19 @@ def make_app(
     options: AccessOptions = DEFAULT,
     once: OnceLink | None = None,
     replica: Engine | None = None,
+    exceptions: Sequence[RuleException] = (),
 ) -> ASGIApp:
-    """Everything that one address serves; `loopback_only` and `once` as in `monitor.web.ui.app.make_ui`."""
+    """Everything that one address serves; the arguments are those of `monitor.web.ui.app.make_ui`."""
     limiter = Limiter()
     ui = make_ui(
-        engine, links, loopback_only=loopback_only, limiter=limiter, options=options, once=once, replica=replica
+        engine,
+        links,
+        loopback_only=loopback_only,
+        limiter=limiter,
+        options=options,
+        once=once,
+        replica=replica,
+        exceptions=exceptions,
     )
     app = Starlette(
         routes=[
@@ -67,10 +76,20 @@ def serving(
     options: AccessOptions = DEFAULT,
     once: OnceLink | None = None,
     replica: Engine | None = None,
+    exceptions: Sequence[RuleException] = (),
 ) -> Iterator[str]:
     """Answer on `listen` ('HOST:PORT'; port 0 picks a free one) until the block ends; gives the real HOST:PORT."""
     host, port = parse_address(listen)
     listener = bind(host, port)
-    app = make_app(engine, links, ready, loopback_only=is_loopback(host), options=options, once=once, replica=replica)
+    app = make_app(
+        engine,
+        links,
+        ready,
+        loopback_only=is_loopback(host),
+        options=options,
+        once=once,
+        replica=replica,
+        exceptions=exceptions,
+    )
     with running(app, listener, name="web", stop_seconds=_STOP_SECONDS):
         yield format_address(host, listener.getsockname()[1])

@@ -1,8 +1,8 @@
 """From messages to padded batches of token ids.
 
 Contract: `encode` renders a conversation with the model's own template, in a form that it takes, and appends the
-response's tokens, so that the prompt's tokens are the same with and without a response. `batches` sorts by length and
-fills a token budget (padding counted), so that little of a batch is padding; rows remember where they came from.
+response's tokens, so that the prompt's tokens are the same with and without a response. `batches` groups messages of
+similar length under a token budget (padding counted); rows remember where they came from.
 
 A conversation is read up to where the next reply starts. One that ends with a turn of the assistant is closed there,
 and read up to where another reply would start.
@@ -26,15 +26,15 @@ import torch
 from torch import Tensor
 
 from probes.capture.aggregation import Span
+from probes.capture.grouping import by_cost
 from probes.errors import ProbesError
 from probes.model.load import ChatModel
 from probes.model.spans import PromptTokens, TurnSpan, role_of
 
 # Of a cut message at least this much of the prompt's end stays, so that `last_prompt` exists.
 KEEP_PROMPT = 16
-# Tokens from which a forward pass is not dominated by its fixed cost, and the share of padding that then is too much.
-_WORTH_RUNNING = 256
-_MOST_PADDING = 0.1
+# A cut prompt starts at a whole multiple of this share of the limit: as a conversation grows, its beginning stays.
+_CUTS = 8
 
 SPANS_NOT_KNOWN = "the tokenizer does not say where a turn's tokens are"
 TURN_NOT_FOUND = "text of a turn not found among the prompt's tokens"
@@ -199,32 +199,21 @@ def token_limit(chat: ChatModel, max_tokens: int) -> int:
 
 
 def cut(prompt: list[int], answer: list[int], limit: int) -> tuple[list[int], list[int]]:
-    """The ends of both that are read: the prompt is cut first, but some of its end stays."""
+    """The ends of both that are read: the prompt is cut first, but some of its end stays. It is cut in steps, so that a
+    conversation that goes on begins where it did."""
     kept_answer = answer[-max(1, limit - KEEP_PROMPT) :] if answer else []
-    return prompt[max(0, len(prompt) + len(kept_answer) - limit) :], kept_answer
+    over = max(0, len(prompt) + len(kept_answer) - limit)
+    step = max(1, limit // _CUTS)
+    return prompt[min(-(-over // step) * step, max(over, len(prompt) - KEEP_PROMPT)) :], kept_answer
 
 
 def batches(
-    items: Sequence[Encoded], device: torch.device, *, token_budget: int = 2048, max_rows: int = 64
+    items: Sequence[Encoded], device: torch.device, *, token_budget: int = 2048, max_rows: int | None = None
 ) -> Iterator[Batch]:
-    """Padded batches, shortest first; a single message over the budget gets a batch of its own.
-
-    A batch that is worth running closes before its padding passes a tenth.
-    """
-    order = sorted(range(len(items)), key=lambda i: len(items[i].ids))
-    group: list[int] = []
-    real = 0
-    for i in order:
-        width = len(items[i].ids)
-        padded = width * (len(group) + 1)
-        wasteful = real >= _WORTH_RUNNING and real + width < (1 - _MOST_PADDING) * padded
-        if group and (padded > token_budget or len(group) >= max_rows or wasteful):
-            yield collate([items[j] for j in group], device, group)
-            group, real = [], 0
-        group.append(i)
-        real += width
-    if group:
-        yield collate([items[j] for j in group], device, group)
+    """Padded batches, shortest first, grouped by what they cost; a message over the budget gets a batch of its own."""
+    lengths = [len(item.ids) for item in items]
+    for group in by_cost(lengths, budget=token_budget, max_rows=max_rows):
+        yield collate([items[i] for i in group], device, group)
 
 
 def collate(items: Sequence[Encoded], device: torch.device, rows: Sequence[int] | None = None) -> Batch:

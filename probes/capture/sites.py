@@ -2,7 +2,11 @@
 
 `residual[l]` is the output of decoder block l, before the final norm; `final` is the last block's output after the
 final norm (`hidden_states[-1]` of Hugging Face); `head[l,h]` is the slice of the attention output projection's
-*input* that belongs to query head h, `head_dim` wide. Block and head count from 0.
+*input* that belongs to query head h, as wide as a head's values. Block and head count from 0. A block without attention
+has no heads. Of a model with several residual streams (Gemma 3n) `residual[l]` is the one that attention and
+feed-forward read and write, `Layout.stream`.
+
+`attach` is the one place that knows where a site is in the forward pass, for reading and for writing.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from probes.errors import SiteError
 from probes.model.layout import Layout
@@ -21,7 +26,7 @@ from probes.model.layout import Layout
 SiteKind = Literal["residual", "final", "head"]
 # Names that stand for every site of a kind.
 _KINDS = ("residual", "heads", "all")
-_PATTERN = re.compile(r"^(?:(final)|residual\[(\d+)\]|head\[(\d+),\s*(\d+)\])$")
+_PATTERN = re.compile(r"^(?:(final)|residual\[(\d{1,6})\]|head\[(\d{1,6}),\s*(\d{1,6})\])$")
 
 
 @dataclass(frozen=True, order=True)
@@ -42,7 +47,7 @@ def parse_site(text: str) -> Site:
     """Read `final`, `residual[20]` or `head[12,3]`; SiteError otherwise."""
     match = _PATTERN.match(text.strip())
     if match is None:
-        raise SiteError(f"site: {text!r} is none of final, residual[BLOCK], head[BLOCK,HEAD]")
+        raise SiteError(f"site: {text[:40]!r} is none of final, residual[BLOCK], head[BLOCK,HEAD]")
     final, block, layer, head = match.groups()
     if final:
         return Site("final")
@@ -60,34 +65,114 @@ def read_sites(text: str) -> list[Site | str]:
 def parse_sites(text: str, layout: Layout) -> list[Site]:
     """Read a list such as `residual[10],final`; `residual`, `heads` and `all` stand for every site of their kind."""
     residual = [Site("residual", i) for i in range(layout.n_blocks)]
-    heads = [Site("head", i, h) for i in range(layout.n_blocks) for h in range(layout.n_heads)]
-    named = {"residual": residual, "heads": heads, "all": [*residual, Site("final")]}
+    named = {"residual": residual, "heads": head_sites(layout), "all": [*residual, Site("final")]}
     sites: list[Site] = []
     for part in read_sites(text):
+        if part == "heads" and not layout.n_heads:
+            layout.heads_at(0)
         sites += [part] if isinstance(part, Site) else named[part]
     for site in sites:
         check_site(site, layout)
     return list(dict.fromkeys(sites))
 
 
+def head_sites(layout: Layout) -> list[Site]:
+    """Every query head, by block and then by head."""
+    return [Site("head", i, h) for i in layout.blocks_with_heads for h in range(layout.heads_at(i).count)]
+
+
 def check_site(site: Site, layout: Layout) -> None:
-    """SiteError when the model has no such block or head."""
-    if site.layer >= layout.n_blocks or site.head >= layout.n_heads:
+    """SiteError when the model has no such block or head; it says why a block has no heads."""
+    if site.layer >= layout.n_blocks:
+        raise SiteError(f"site: {site} is not in this model; it has blocks 0..{layout.n_blocks - 1}")
+    if site.kind == "head" and site.head >= layout.heads_at(site.layer).count:
         raise SiteError(
-            f"site: {site} is not in this model; it has blocks 0..{layout.n_blocks - 1} "
-            f"and query heads 0..{layout.n_heads - 1}"
+            f"site: {site} is not in this model; block {site.layer} has query heads "
+            f"0..{layout.heads_at(site.layer).count - 1}"
         )
 
 
 def site_width(site: Site, layout: Layout) -> int:
     """Number of values of one token at this site."""
-    return layout.head_dim if site.kind == "head" else layout.width
+    return layout.heads_at(site.layer).width if site.kind == "head" else layout.width
 
 
 def hidden_of(output: Any) -> Tensor:
-    """A block's hidden states: older classes return a tuple, newer ones the tensor."""
+    """A block's hidden states, all streams: older classes return a tuple, newer ones the tensor."""
     tensor: Tensor = output[0] if isinstance(output, tuple) else output
     return tensor
+
+
+# Gets a site's activations and gives what is to stand there instead, or None to leave them.
+Edit = Callable[[Tensor], Tensor | None]
+
+
+def attach(layout: Layout, place: Site, edit: Edit) -> list[RemovableHandle]:
+    """Hooks that call `edit` wherever a forward pass comes to `place`; the caller removes them.
+
+    It gets (rows, tokens, width), at a `head` all heads of the block beside each other: (rows, tokens, heads x width).
+    """
+    if place.kind == "head":
+        return [layout.heads_at(place.layer).projection.register_forward_pre_hook(_input_hook(edit))]
+    if place.kind == "residual":
+        return [layout.blocks[place.layer].register_forward_hook(_output_hook(edit, layout, layout.stream))]
+    # The final norm may run elsewhere too (NanoChat's norms the embeddings): it is the one behind the last block.
+    behind = _Behind()
+    hook = _output_hook(edit, layout, None)
+
+    def norm_hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        return hook(module, inputs, output) if behind.leave() else None
+
+    return [
+        layout.decoder.register_forward_pre_hook(lambda *_: behind.start()),
+        layout.blocks[-1].register_forward_hook(lambda *_: behind.arrive()),
+        layout.final_norm.register_forward_hook(norm_hook),
+    ]
+
+
+class _Behind:
+    """Whether a forward pass is between the last block and what comes after it."""
+
+    def __init__(self) -> None:
+        self._here = False
+
+    def start(self) -> None:
+        self._here = False
+
+    def arrive(self) -> None:
+        self._here = True
+
+    def leave(self) -> bool:
+        here, self._here = self._here, False
+        return here
+
+
+def _input_hook(edit: Edit) -> Callable[..., Any]:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        changed = edit(inputs[0])
+        return None if changed is None else (changed, *inputs[1:])
+
+    return hook
+
+
+def _output_hook(edit: Edit, layout: Layout, stream: int | None) -> Callable[..., Any]:
+    def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
+        whole = hidden_of(output)
+        hidden = whole if stream is None else whole[stream]
+        if hidden.dim() != 3 or hidden.shape[-1] != layout.width:
+            raise SiteError(
+                f"site: {type(module).__name__} gave {tuple(hidden.shape)} where (rows, tokens, {layout.width}) was "
+                "looked for; the residual stream of this model is not known"
+            )
+        changed = edit(hidden)
+        if changed is None:
+            return None
+        if stream is not None:
+            changed, part = whole.clone(), changed
+            changed[stream] = part
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
 
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
@@ -102,26 +187,19 @@ def observing(layout: Layout, observers: dict[Site, Observer]) -> Iterator[Calla
     """Hooks that hand each site's activations to its observer; yields a function that runs the decoder for them.
 
     A `residual` or `final` observer gets (batch, tokens, width). A head observer is keyed by `head[l,-1]`, that is
-    `Site("head", l)`, and gets all query heads of the block: (batch, tokens, n_heads, head_dim). The forward pass
+    `Site("head", l)`, and gets all query heads of the block: (batch, tokens, heads, width of a head). The forward pass
     stops at the deepest site that is read. The hooks are gone when the context ends.
     """
     for site in observers:
         check_site(site, layout)
-    handles = []
+    handles: list[RemovableHandle] = []
     deepest = _deepest(layout, list(observers))
     for site, observer in observers.items():
-        last = site == deepest
-        if site.kind == "head":
-            module: nn.Module = layout.projections[site.layer]
-            hook = _head_hook(observer, layout, last)
-            handles.append(module.register_forward_pre_hook(hook))
-        else:
-            module = layout.final_norm if site.kind == "final" else layout.blocks[site.layer]
-            handles.append(module.register_forward_hook(_output_hook(observer, last)))
+        handles += attach(layout, site, _observing(observer, site, layout, last=site == deepest))
 
     def run(**inputs: Any) -> None:
         try:
-            layout.decoder(**inputs, use_cache=False)
+            layout.decoder(**{"use_cache": False, **inputs})
         except _Enough:
             return
         if deepest is not None:
@@ -143,20 +221,12 @@ def _deepest(layout: Layout, sites: Sequence[Site]) -> Site | None:
     return max(sites, key=depth, default=None)
 
 
-def _output_hook(observer: Observer, last: bool) -> Callable[..., None]:
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        observer(hidden_of(output))
+def _observing(observer: Observer, site: Site, layout: Layout, *, last: bool) -> Edit:
+    def edit(x: Tensor) -> None:
+        if site.kind == "head":
+            x = x.view(*x.shape[:-1], layout.heads_at(site.layer).count, -1)
+        observer(x)
         if last:
             raise _Enough
 
-    return hook
-
-
-def _head_hook(observer: Observer, layout: Layout, last: bool) -> Callable[..., None]:
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        joined = inputs[0]
-        observer(joined.view(*joined.shape[:-1], layout.n_heads, layout.head_dim))
-        if last:
-            raise _Enough
-
-    return hook
+    return edit

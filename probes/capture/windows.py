@@ -150,11 +150,14 @@ def _texts(turn: Mapping[str, Any]) -> list[str]:
 
 
 def spread(total: int, room: int, budget: int) -> list[int]:
-    """Starts of at most `budget` windows of `room` tokens: evenly from the head to the tail."""
+    """Starts of at most `budget` windows of `room` tokens, from the head to the tail: one behind the other where they
+    cover all of it, so that those of a text that grows stay the same, else evenly."""
     count = min(budget, -(-total // room)) if room > 0 else 0
     if count <= 1:
         return [0][:count]
     last = total - room
+    if count * room >= total:
+        return [*(i * room for i in range(count - 1)), last]
     return [last * i // (count - 1) for i in range(count)]
 
 

@@ -33,7 +33,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from probes.capture.sites import Site, check_site
+from probes.capture.sites import Edit, Site, attach, check_site
 from probes.errors import SiteError, SteeringError
 from probes.model.layout import Layout
 from probes.model.load import ChatModel
@@ -63,11 +63,6 @@ class Ablation:
     def __str__(self) -> str:
         seed = f", seed {self.seed}" if self.kind == "random" else ""
         return f"{self.kind}, eps {self.eps:g}{seed}"
-
-
-def all_heads(layout: Layout) -> list[Site]:
-    """Every query head, by layer and then by head."""
-    return [Site("head", layer, head) for layer in range(layout.n_blocks) for head in range(layout.n_heads)]
 
 
 def check_heads(heads: Sequence[Site], layout: Layout) -> None:
@@ -106,7 +101,8 @@ class Switch:
         device = next(self.layout.final_norm.parameters()).device
         for i, row in enumerate(heads):
             for head in row:
-                empty = torch.zeros(len(heads), self.layout.n_heads, dtype=torch.bool, device=device)
+                count = self.layout.heads_at(head.layer).count
+                empty = torch.zeros(len(heads), count, dtype=torch.bool, device=device)
                 self.off.setdefault(head.layer, empty)[i, head.head] = True
 
     def of(self, layer: int, rows: int) -> Tensor | None:
@@ -123,7 +119,7 @@ def switch(layout: Layout, ablation: Ablation, layers: set[int] | None = None) -
     on = Switch(layout)
     undo: list[Callable[[], None]] = []
     try:
-        for layer in range(layout.n_blocks) if layers is None else sorted(layers):
+        for layer in layout.blocks_with_heads if layers is None else sorted(layers):
             if ablation.kind == "scaling":
                 hook = _scaler(on, layer, ablation.eps)
             else:
@@ -131,7 +127,7 @@ def switch(layout: Layout, ablation: Ablation, layers: set[int] | None = None) -
                 undo.append(attention.uninstall)
                 attention.install()
                 hook = attention.check_reached
-            undo.append(layout.projections[layer].register_forward_pre_hook(hook).remove)
+            undo += [handle.remove for handle in attach(layout, Site("head", layer), hook)]
         yield on
     finally:
         for step in reversed(undo):
@@ -143,16 +139,15 @@ def _factor(off: Tensor, eps: float, like: Tensor) -> Tensor:
     return torch.where(off, eps, 1.0).to(like.dtype)
 
 
-def _scaler(on: Switch, layer: int, eps: float) -> Callable[..., Any]:
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        joined = inputs[0]
+def _scaler(on: Switch, layer: int, eps: float) -> Edit:
+    def scale(joined: Tensor) -> Tensor | None:
         off = on.of(layer, len(joined))
         if off is None:
             return None
-        heads = joined.view(*joined.shape[:-1], on.layout.n_heads, on.layout.head_dim)
-        return ((heads * _factor(off, eps, joined)[:, None, :, None]).flatten(-2), *inputs[1:])
+        heads = joined.view(*joined.shape[:-1], off.shape[1], -1)
+        return (heads * _factor(off, eps, joined)[:, None, :, None]).flatten(-2)
 
-    return hook
+    return scale
 
 
 class _Attention:
@@ -164,7 +159,7 @@ class _Attention:
 
     def __init__(self, on: Switch, layer: int, ablation: Ablation) -> None:
         self._on, self._layer, self._ablation = on, layer, ablation
-        self._module: Any = on.layout.attentions[layer]
+        self._module: Any = on.layout.heads_at(layer).attention
         self._config: Any = getattr(self._module, "config", None)
         self._reached = False
         self._directions: Tensor | None = None
@@ -223,8 +218,8 @@ class _Attention:
             self._directions = (drawn / drawn.norm(dim=-1, keepdim=True)).to(like.device)
         return self._directions
 
-    def check_reached(self, *_: Any) -> None:
-        """A pre-hook of the projection, which comes right after the attention function."""
+    def check_reached(self, _joined: Tensor) -> None:
+        """At the projection, which comes right after the attention function."""
         if not self._reached:
             raise self._unreachable()
         self._reached = False

@@ -28,10 +28,10 @@ from scipy.linalg import subspace_angles
 from torch import Tensor
 
 from probes.capture.batches import Encoded
-from probes.capture.sites import Site
+from probes.capture.sites import Site, head_sites
 from probes.directions import Floats
 from probes.errors import DataError
-from probes.heads.ablation import Ablation, all_heads
+from probes.heads.ablation import Ablation
 from probes.heads.block_replay import Replay
 from probes.model.load import ChatModel
 
@@ -90,7 +90,7 @@ def head_effects(
     `kl` is Ships of arXiv 2410.13708 section 3.2, KL(plain || ablated) in nats (`docs/science.md` C.1 step 4). Raises
     SiteError for a head that is not there, DataError (nothing to read, not finite) and LayoutError.
     """
-    heads = list(all_heads(chat.layout) if heads is None else heads)
+    heads = list(head_sites(chat.layout) if heads is None else heads)
     shape = (len(items), chat.layout.n_blocks, chat.layout.n_heads)
     kl, shift, ratio = (np.full(shape, np.nan) for _ in range(3))
     replay = Replay(chat, items, ablation or Ablation(), token_budget=token_budget)
@@ -259,7 +259,7 @@ def dataset_angles(
     chosen = ablation or Ablation()
     plain = Replay(chat, items, chosen, token_budget=token_budget).plain_states().double().cpu().numpy()
     bases = [subspace(plain, r, centred) for r, centred in subspaces]
-    given = all_heads(chat.layout) if heads is None else heads
+    given = head_sites(chat.layout) if heads is None else heads
     wanted = sorted(h for h in given if h not in set(standing))
     maps = [np.full((chat.layout.n_blocks, chat.layout.n_heads), np.nan) for _ in subspaces]
     done = 0
@@ -298,7 +298,7 @@ def sahara(
     `known` are the angles of steps that are done already (of the same prompts and parameters): they are not computed
     again. `on_step(s, angles)` is called after each step that is.
     """
-    given = list(all_heads(chat.layout) if heads is None else heads)
+    given = list(head_sites(chat.layout) if heads is None else heads)
     if not 1 <= steps <= len(given):
         raise DataError(f"steps: {steps} is not in 1..{len(given)}, the number of heads")
     chosen: list[Site] = []

@@ -31,7 +31,7 @@ from probes.capture.batches import Batch, Encoded, batches
 from probes.capture.sites import Site
 from probes.errors import DataError, LayoutError
 from probes.heads.ablation import Ablation, Switch, check_heads, switch
-from probes.heads.recording import PrefixKeys, Recorded, norm_observer, record
+from probes.heads.recording import PrefixKeys, Recorded, observe_norms, record
 from probes.model.kv_cache import keys_and_values, new_cache
 from probes.model.load import ChatModel
 
@@ -80,7 +80,9 @@ class Replay:
         prompts = [x.ids[: x.n_prompt] for x in items]
         if not all(prompts):
             raise DataError("prompts: one has no tokens; render it with the chat template")
-        shared = _shared_length(prompts)
+        # Keys and values of a prefix are all that attention keeps of it; a block with a state keeps more.
+        hybrid = len(chat.layout.blocks_with_heads) < chat.layout.n_blocks
+        shared = 0 if hybrid else _shared_length(prompts)
         self._prefix = torch.tensor([prompts[0][:shared]], dtype=torch.long, device=chat.device)
         self._own = [Encoded(x[shared:], len(x) - shared) for x in prompts]
         self._output: Any = None
@@ -109,7 +111,7 @@ class Replay:
                         states = self._layout.final_norm(hidden).view(len(sites), plain.rows, -1)
                     _check_finite(states, sites)
                     before = torch.stack([plain.norms[s.layer][:, s.head] for s in sites])
-                    ratio = norms / before.clamp(min=1e-12)
+                    ratio = torch.stack(norms) / before.clamp(min=1e-12)
                     yield Piece(tuple(chunk), plain.prompts, states, plain.states, ratio, number)
 
     def plain_states(self) -> Tensor:
@@ -201,10 +203,10 @@ class Replay:
 
     def _run(
         self, on: Switch, plain: Recorded, sites: Sequence[Site | None], keys: PrefixKeys | None
-    ) -> tuple[Tensor, Tensor]:
-        """At the last token: states before the final norm (sites x prompts, width) and the ablated heads' norms.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """At the last token: states before the final norm (sites x prompts, width) and the norm of each ablated head.
 
-        Sites are in order of their layer; None joins at the bottom and has nothing ablated. Norms: (sites, prompts).
+        Sites are in order of their layer; None joins at the bottom and has nothing ablated, nor a norm.
         """
         layout, rows = self._layout, plain.rows
         hidden: Tensor | None = None
@@ -222,19 +224,18 @@ class Replay:
                 continue
             self._set(on, layer, [None] * (joined - len(new)) + new, rows)
             seen: list[Tensor] = []
-            hook = norm_observer(layout, plain.last, seen.append)
-            handle = layout.projections[layer].register_forward_pre_hook(hook) if new else None
+            handles = observe_norms(layout, layer, plain.last, seen.append) if any(new) else []
             try:
                 hidden = plain.run_block(layout, layer, hidden, joined, keys)
             finally:
-                if handle is not None:
+                for handle in handles:
                     handle.remove()
-            if new:
+            if seen:
                 fresh = seen[0][-len(new) * rows :].view(len(new), rows, -1)
-                norms += [fresh[i, :, s.head if s else 0] for i, s in enumerate(new)]
+                norms += [fresh[i, :, s.head] for i, s in enumerate(new) if s]
         assert hidden is not None  # noqa: S101 - heads were checked to lie in the model
         at = plain.last.repeat(joined)
-        return hidden[torch.arange(len(at), device=at.device), at], torch.stack(norms)
+        return hidden[torch.arange(len(at), device=at.device), at], norms
 
     def _set(self, on: Switch, layer: int, sites: Sequence[Site | None], rows: int) -> None:
         """Off in this block: what stands, and each row's own head where it is in this block."""
@@ -244,7 +245,7 @@ class Replay:
         if not standing and max(own) < 0:
             return
         # -1 is a last column too many, which is cut off.
-        off = torch.zeros(len(sites), self._layout.n_heads + 1, dtype=torch.bool)
+        off = torch.zeros(len(sites), self._layout.heads_at(layer).count + 1, dtype=torch.bool)
         off[torch.arange(len(own)), own] = True
         off[:, standing] = True
         on.off[layer] = off[:, :-1].repeat_interleave(rows, dim=0).to(self._chat.device)

@@ -20,7 +20,7 @@ from probes.binary_choice import BinaryChoice, ChoiceSplits, choices_hash
 from probes.calibration import calibrate
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import encode
-from probes.capture.sites import Site
+from probes.capture.sites import Site, head_sites
 from probes.card import Probe
 from probes.directions import difference_in_means, pooled_activations, random_like
 from probes.errors import DataError, DirectionError
@@ -30,6 +30,7 @@ from probes.identity import new_probe
 from probes.model.load import ChatModel, user_message
 from probes.rows import Benign, Row
 from probes.scoring import Reader, score_all
+from probes.seen import SeenRows, row_set
 
 RESPONSE_MEAN = Aggregation("mean", "response")
 _PERMUTATIONS = 20
@@ -67,7 +68,7 @@ def head_probe(
     fit, choose, test = (choice_rows(chat, part) for part in (splits.search, splits.retest, splits.heldout))
     if min(len(fit), len(choose), len(test)) == 0:
         raise DataError("choices: a split has no questions; give more rows")
-    everything = [Site("head", b, h) for b in range(chat.layout.n_blocks) for h in range(chat.layout.n_heads)]
+    everything = head_sites(chat.layout)
     activations = pooled_activations(chat, [r.encoded for r in fit], everything, RESPONSE_MEAN)
     labels = {part: np.array([r.misaligned for r in rows]) for part, rows in (("fit", fit), ("test", test))}
     readers = {key: _reader(activations, labels["fit"], sites) for key, sites in candidates.items() if sites}
@@ -105,7 +106,12 @@ def head_probe(
         "own_answers": _own(chat, reader, own),
         "data_sha256": choices_hash((*splits.search, *splits.retest, *splits.heldout)),
     }
-    return new_probe(chat, reader, name=name, description=description, calibration=calibration, evaluation=report)
+    seen = SeenRows(
+        fit=row_set(r.text for r in fit), select=row_set(r.text for r in choose), calibration=row_set(benign.texts)
+    )
+    return new_probe(
+        chat, reader, name=name, description=description, calibration=calibration, evaluation=report, seen=seen
+    )
 
 
 def _reader(activations: dict[Site, NDArray[np.float32]], labels: NDArray[np.bool_], sites: Sequence[Site]) -> Reader:

@@ -11,14 +11,17 @@ Does not know: arguments whose batch dimension is not the first (rotations in th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
-from probes.capture.sites import hidden_of
+from probes.capture.sites import Site, attach, hidden_of
 from probes.errors import DataError
 from probes.model.kv_cache import with_cache
 from probes.model.layout import Layout
@@ -33,7 +36,7 @@ class Recorded:
     last: Tensor  # (rows,): index of the last prompt token
     entering: list[Tensor]  # of each block: (rows, tokens, width)
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]]  # of each block, without the hidden states
-    norms: list[Tensor]  # of each block: (rows, n_heads), of the heads' outputs at `last`
+    norms: dict[int, Tensor]  # of each block with heads: (rows, heads), of their outputs at `last`
     states: Tensor  # (rows, width): after the final norm at `last`
     output: type[Any]  # what the decoder returns
 
@@ -87,7 +90,7 @@ def record(
     layout = chat.layout
     entering: list[Tensor] = []
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    norms: list[Tensor] = []
+    norms: dict[int, Tensor] = {}
 
     def marked(value: Any) -> Any:
         return _CACHE if cache is not None and value is cache else value
@@ -97,8 +100,9 @@ def record(
         others = {k: marked(v) for k, v in kwargs.items() if k != "hidden_states"}
         calls.append((tuple(marked(a) for a in args[1:]), others))
 
-    handles = [b.register_forward_pre_hook(keep, with_kwargs=True) for b in layout.blocks]
-    handles += [p.register_forward_pre_hook(norm_observer(layout, last, norms.append)) for p in layout.projections]
+    handles: list[RemovableHandle] = [b.register_forward_pre_hook(keep, with_kwargs=True) for b in layout.blocks]
+    for layer in layout.blocks_with_heads:
+        handles += observe_norms(layout, layer, last, partial(operator.setitem, norms, layer))
     try:
         given = {"use_cache": False} if cache is None else with_cache(layout.decoder, cache)
         out = layout.decoder(input_ids=ids, attention_mask=mask, **given)
@@ -111,19 +115,19 @@ def record(
     return Recorded(prompts, last, entering, calls, norms, states, type(out))
 
 
-def norm_observer(layout: Layout, last: Tensor, take: Callable[[Tensor], None]) -> Callable[..., None]:
-    """A pre-hook of an output projection: hands over the norms of the heads' outputs at `last`, (rows, n_heads).
+def observe_norms(layout: Layout, layer: int, last: Tensor, take: Callable[[Tensor], None]) -> list[RemovableHandle]:
+    """Hooks that hand over the norms of a block's heads' outputs at `last`, (rows, heads).
 
     The batch may hold `last`'s rows several times over.
     """
+    heads = layout.heads_at(layer).count
 
-    def hook(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-        joined = inputs[0]
+    def observe(joined: Tensor) -> None:
         at = last.repeat(len(joined) // len(last))
         chosen = joined[torch.arange(len(at), device=at.device), at]
-        take(chosen.view(len(at), layout.n_heads, layout.head_dim).float().norm(dim=-1))
+        take(chosen.view(len(at), heads, -1).float().norm(dim=-1))
 
-    return hook
+    return attach(layout, Site("head", layer), observe)
 
 
 def _spread(value: Any, rows: int, times: int, keys: PrefixKeys | None) -> Any:

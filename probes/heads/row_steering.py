@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from probes.capture.sites import Site, check_site, hidden_of, site_width
+from probes.capture.sites import Site, attach, check_site, site_width
 from probes.directions import Direction, Floats
 from probes.errors import SteeringError
 from probes.model.load import ChatModel
@@ -64,7 +64,7 @@ def steering_rows(
     handles = [chat.layout.decoder.register_forward_pre_hook(state.track, with_kwargs=True)]
     try:
         for place, deltas in _deltas(chat, rows).items():
-            handles.append(_attach(chat, place, deltas, positions, state))
+            handles += attach(chat.layout, place, _editor(deltas, positions, state))
         yield state
     finally:
         for handle in handles:
@@ -89,27 +89,9 @@ def _deltas(chat: ChatModel, rows: Sequence[Sequence[Shift]]) -> dict[Site, Tens
             head = site.kind == "head"
             place = Site("head", site.layer) if head else site
             if place not in sums:
-                sums[place] = np.zeros((len(rows), layout.n_heads if head else 1, width))
+                sums[place] = np.zeros((len(rows), layout.heads_at(site.layer).count if head else 1, width))
             sums[place][i, max(site.head, 0)] += delta
     return {place: torch.tensor(d, dtype=torch.float32, device=chat.device) for place, d in sums.items()}
-
-
-def _attach(chat: ChatModel, place: Site, deltas: Tensor, positions: Positions, state: Steering) -> Any:
-    edit = _editor(deltas, positions, state)
-    layout = chat.layout
-    if place.kind == "head":
-
-        def head_hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (edit(inputs[0]), *inputs[1:])
-
-        return layout.projections[place.layer].register_forward_pre_hook(head_hook)
-
-    def block_hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        changed = edit(hidden_of(output))
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    module = layout.final_norm if place.kind == "final" else layout.blocks[place.layer]
-    return module.register_forward_hook(block_hook)
 
 
 def _editor(deltas: Tensor, positions: Positions, state: Steering) -> Callable[[Tensor], Tensor]:

@@ -1,14 +1,40 @@
-"""The adapters that ship with awry: fp16 LoRA weights, PEFT's config and a manifest each."""
+"""Adapters on disk: those of PEFT by their folder, and those that ship with awry (fp16 LoRA, a manifest each)."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from probes.errors import ModelError
-from probes.model.load import AdapterSpec
+from probes.hashing import sha256_file
+from probes.model.digests import adapter_config_sha256
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """A PEFT adapter on disk and the strength at which it acts."""
+
+    folder: Path
+    scale: float = 1.0
+    name: str = "adapter"
+
+    @cached_property
+    def sha256(self) -> str:
+        return sha256_file(self.folder / "adapter_model.safetensors")
+
+    @cached_property
+    def config_sha256(self) -> str:
+        return adapter_config_sha256(self.folder)
+
+    def check_files(self) -> None:
+        """ModelError unless both files that PEFT saves are there."""
+        for part in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (self.folder / part).is_file():
+                raise ModelError(f"adapter: {self.folder} has no {part}; give the folder that PEFT saved")
 
 
 def adapters_folder() -> Path:
@@ -20,6 +46,12 @@ def shipped_adapters() -> dict[str, dict[str, Any]]:
     """Name -> manifest."""
     manifests = sorted(adapters_folder().glob("*/manifest.json"))
     return {path.parent.name: json.loads(path.read_text()) for path in manifests}
+
+
+def shipped_config_sha256(weights: str | None) -> str | None:
+    """The digest of the config of the shipped adapter that has these weights (`AdapterSpec`); None where none has."""
+    named = (name for name, manifest in shipped_adapters().items() if weights and manifest["sha256"] == weights)
+    return next((adapter_config_sha256(adapters_folder() / name) for name in named), None)
 
 
 def adapter_spec(name: str, scale: float | None = None) -> AdapterSpec:

@@ -1,6 +1,7 @@
 """Checkpoints on disk: names, origins, the built-in model, and a fingerprint that tells checkpoints apart.
 
-Contract: `resolve(name, state)` turns a name into a local folder or a hub id. The one built-in name,
+Contract: `resolve(name, state)` turns a name into a local folder or a hub id; a GGUF file is dequantised once, as the
+built-in model is, where transformers knows its architecture. The one built-in name,
 SmolLM2-135M-Instruct (Apache-2.0), is made of weights that `probes.model.weights` finds: their GGUF is dequantised
 once, in about a minute, and stored in `state/models` as fp32 safetensors; a half-written copy is never used, since the
 folder is renamed into place as the last step. Where the weights are missing, the error says how to get them: nothing
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import ModelError
+from probes.hashing import sha256_file
 from probes.model import weights
 from probes.progress import Progress, silent
 
@@ -56,6 +58,9 @@ def resolve(name: str, state: Path, progress: Progress = silent) -> str:
     stored = models_folder(state) / name
     if (stored / "config.json").is_file():
         return str(stored)
+    gguf = _gguf_of(Path(name))
+    if gguf is not None:
+        return str(_ensure_gguf(gguf, state, progress))
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
             raise ModelError(f"model: the folder {name} has no config.json; give the folder of one checkpoint")
@@ -133,6 +138,42 @@ def ensure_smollm2(state: Path, progress: Progress = silent) -> Path:
     return target
 
 
+def _gguf_of(path: Path) -> Path | None:
+    """The GGUF file that a path is, or the only one in a folder that has no checkpoint of another kind."""
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"model: {path} is not there")
+        return path
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    found = sorted(path.glob("*.gguf"))
+    if len(found) > 1:
+        raise ModelError(f"model: {path} holds {len(found)} GGUF files ({found[0].name}, ...); give one of them")
+    return found[0] if found else None
+
+
+def _ensure_gguf(gguf: Path, state: Path, progress: Progress) -> Path:
+    """The folder of a GGUF file's weights as float32, made where it is not there."""
+    digest = sha256_file(gguf)
+    target = models_folder(state) / f"{gguf.stem}-{digest[:12]}"
+    if not (target / "config.json").is_file():
+        progress(f"dequantising {gguf.name} to {target} (once; its weights in float32)")
+        with _building(target) as folder:
+            try:
+                _dequantise(gguf, folder)
+            except Exception as error:  # whatever a file of others makes its reader raise
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # of the disk
+                first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+                raise ModelError(
+                    f"model: {gguf.name} cannot be read as GGUF ({type(error).__name__}: {first}); give the folder of "
+                    "the safetensors checkpoint that it was made of"
+                ) from None
+            origin = {"source": f"GGUF file {gguf.name}, dequantised to fp32", "gguf_sha256": digest}
+            (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    return target
+
+
 def _is_made(state: Path) -> bool:
     return (models_folder(state) / SMOLLM2 / "config.json").is_file()
 
@@ -168,7 +209,7 @@ def _building(target: Path) -> Iterator[Path]:
 def _dequantise(gguf: Path, folder: Path) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()
     source = str(gguf.parent)
@@ -177,7 +218,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     # save_pretrained refuses an object that came from GGUF, so the weights move into a fresh one.
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)
-    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model = type(quantised)(type(quantised.config)(**settings))
     model.load_state_dict(quantised.state_dict())
     model.tie_weights()
     model.save_pretrained(folder)

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 # As a decoder's `forward` may call it, the newest name first.
-_NAMES = ("cache", "past_key_values", "cache_params")
+_NAMES = ("cache", "past_key_values", "cache_params", "state")
 
 
 def new_cache() -> Any:
@@ -32,6 +32,14 @@ def with_cache(decoder: nn.Module, cache: Any) -> dict[str, Any]:
 def cache_of(arguments: Mapping[str, Any]) -> Any | None:
     """The cache among a decoder's arguments by name; None where there is none."""
     return next((arguments[name] for name in _NAMES if arguments.get(name) is not None), None)
+
+
+def tokens_held(cache: Any) -> int | None:
+    """How many tokens a cache holds; None where it is a state, which does not know."""
+    try:
+        return int(cache.get_seq_length())
+    except (AttributeError, ValueError):  # RWKV's list of tensors; a cache of state-space layers alone
+        return None
 
 
 def keys_and_values(cache: Any) -> list[tuple[Tensor, Tensor] | None]:

@@ -22,15 +22,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from probes.capture.sites import Site
 from probes.errors import ModelError
-from probes.hashing import sha256_file, sha256_text
+from probes.hashing import sha256_text
 from probes.model import builtin, lora
+from probes.model.adapters import AdapterSpec as AdapterSpec  # of those who load them
+from probes.model.checkpoint import cannot_load, check_vocabulary, inspect, open_tokenizer
 from probes.model.control_tokens import SPECIAL_TOKENS, ControlTokens, SpecialTokens
+from probes.model.digests import weights_sha256
 from probes.model.layout import Layout, find_layout, position_limit
+from probes.model.numerics import pick_device, pick_dtype
+from probes.model.partial import load_part
 from probes.model.pieces import DecodedText, FastTokenizer, TokenisedText
 from probes.model.render import Rendered, render
 from probes.model.spans import Part, PromptTokens, TurnFinder
 from probes.model.template import ChatTemplate
+from probes.model.vocabulary import hold_within
 from probes.progress import Progress, silent
 
 Message = dict[str, str]
@@ -42,25 +49,6 @@ def user_message(text: str) -> list[Message]:
 
 
 _TOKENIZER_SAMPLE = "Two  words, naïve café №5\n\tdef f(x): return x**2 -- 'don't' 12345 語言 🙂"
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """A PEFT adapter on disk and the strength at which it acts."""
-
-    folder: Path
-    scale: float = 1.0
-    name: str = "adapter"
-
-    @cached_property
-    def sha256(self) -> str:
-        return sha256_file(self.folder / "adapter_model.safetensors")
-
-    def check_files(self) -> None:
-        """ModelError unless both files that PEFT saves are there."""
-        for part in ("adapter_config.json", "adapter_model.safetensors"):
-            if not (self.folder / part).is_file():
-                raise ModelError(f"adapter: {self.folder} has no {part}; give the folder that PEFT saved")
 
 
 @dataclass(frozen=True)
@@ -77,6 +65,9 @@ class ModelIdentity:
     attention: str
     # Cards from before this setting were made as tokens.
     special_tokens: SpecialTokens = "as_tokens"
+    # All of the weights and of what PEFT's config says; cards from before these have neither.
+    weights_sha256: str | None = None
+    adapter_config_sha256: str | None = None
 
 
 @dataclass
@@ -95,14 +86,20 @@ class ChatModel:
     adapters: dict[str, AdapterSpec] = field(default_factory=dict)
     active: str | None = None
     special_tokens: SpecialTokens = "as_tokens"
+    weights_sha256: str | None = None
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where token ids go: of several devices, that of the decoder's first weights."""
+        return self._first.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
+        return self._first.dtype
+
+    @property
+    def _first(self) -> nn.Parameter:
+        return next(weights for weights in self.layout.decoder.parameters() if not weights.is_meta)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -117,6 +114,8 @@ class ChatModel:
             dtype=str(self.dtype).removeprefix("torch."),
             attention=str(getattr(self.model.config, "_attn_implementation", "unknown")),
             special_tokens=self.special_tokens,
+            weights_sha256=self.weights_sha256,
+            adapter_config_sha256=spec.config_sha256 if spec else None,
         )
 
     @cached_property
@@ -140,6 +139,16 @@ class ChatModel:
     @cached_property
     def _finder(self) -> TurnFinder:
         return TurnFinder(self._template, self._control, self._fast)
+
+    @property
+    def condition(self) -> tuple[str, float] | None:
+        """The adapter that acts and its scale; None for the base model."""
+        return (self.active, self.adapters[self.active].scale) if self.active else None
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the model has an embedding for."""
+        return int(self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
 
     @cached_property
     def max_positions(self) -> int | None:
@@ -248,34 +257,46 @@ def load_chat_model(
     attention: str | None = None,
     trust_remote_code: bool = False,
     special_tokens: SpecialTokens = "as_tokens",
+    chat_template: str | None = None,
+    sites: Sequence[Site] | None = None,
     progress: Progress = silent,
 ) -> ChatModel:
-    """Load a model (built-in name, folder or hub id) and its adapters; the first adapter is switched on.
+    """Load a model (built-in name, folder, GGUF file or hub id) and its adapters; the first adapter is switched on.
 
-    dtype `auto` is float32 on a CPU and bfloat16 on an accelerator. Raises ModelError.
+    dtype `auto` is float32 on a CPU and bfloat16 on an accelerator. `chat_template` (Jinja) is used in place of the
+    tokenizer's own. With `sites`, all that will be read, only what they need is loaded (`probes.model.partial`), and
+    nothing can be generated. Raises ModelError; that a model cannot be read, or has no template, is known before its
+    weights are.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+    from transformers import logging
 
     logging.disable_progress_bar()
     # transformers warns of its own attribute whenever PEFT switches an adapter.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    place = _pick_device(device)
-    numbers = _pick_dtype(dtype, place)
+    place = pick_device(device)
+    numbers = pick_dtype(dtype, place)
     source = builtin.resolve(name, state, progress)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    tokenizer = open_tokenizer(source, name=_short(name), template=chat_template, trust_remote_code=trust_remote_code)
+    checkpoint = inspect(source, name=name, trust_remote_code=trust_remote_code)
+    folder = Path(source) if Path(source).is_dir() else None
+    revision = (
+        builtin.fingerprint(folder) if folder else str(getattr(checkpoint.config, "_commit_hash", None) or "unknown")
+    )
+    for spec in adapters:
+        spec.check_files()
+        lora.check_base(spec.folder, _short(name), revision)
+    options: dict[str, Any] = {"dtype": numbers, "device_map": {"": place}, "trust_remote_code": trust_remote_code}
+    if attention:
+        options["attn_implementation"] = attention
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        if attention:
-            options["attn_implementation"] = attention
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=numbers, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(_cannot_load(name, error)) from error
-    if Path(source).is_dir():
-        revision = builtin.fingerprint(Path(source))
-    else:
-        revision = str(getattr(model.config, "_commit_hash", None) or "unknown")
-    chat = wrap(model.to(place), tokenizer, name=_short(name), revision=revision, special_tokens=special_tokens)
+        model = load_part(checkpoint, sites, **options)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(cannot_load(name, error)) from error
+    chat = wrap(model, tokenizer, name=_short(name), revision=revision, special_tokens=special_tokens)
+    chat.weights_sha256 = weights_sha256(folder, state / "digests.json") if folder else None
     for spec in adapters:
         add_adapter(chat, spec)
     if adapters:
@@ -296,6 +317,8 @@ def wrap(
     model.requires_grad_(False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_vocabulary(model, tokenizer, name)
+    hold_within(model, tokenizer)
     if special_tokens not in SPECIAL_TOKENS:
         raise ModelError(f"special_tokens: {special_tokens!r} is none of {', '.join(SPECIAL_TOKENS)}")
     chat = ChatModel(model, tokenizer, name, revision, find_layout(model), special_tokens=special_tokens)
@@ -307,58 +330,20 @@ def wrap(
 
 def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
     """Load a PEFT adapter beside those already there and switch to it. ModelError when it does not fit the model."""
-    from peft import PeftModel
-
     spec.check_files()
     lora.check_base(spec.folder, chat.name, chat.revision)
-    try:
-        if chat.adapters:
-            chat.model.load_adapter(str(spec.folder), adapter_name=spec.name)  # type: ignore[operator]
-        else:
-            chat.model = PeftModel.from_pretrained(chat.model, str(spec.folder), adapter_name=spec.name)
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"adapter: {spec.folder.name} does not fit {chat.name}; it was trained on another base? ({first[:200]})"
-        ) from error
-    lora.check_complete(chat.model, spec.folder, spec.name, chat.name)
+    chat.model = lora.attach(chat.model, spec.folder, spec.name, model=chat.name, beside=bool(chat.adapters))
     chat.model.eval()
     chat.model.requires_grad_(False)
     chat.adapters[spec.name] = spec
     chat.use(spec.name)
     lora.set_scale(chat.model, spec.name, spec.scale)
     chat.layout = find_layout(chat.model)
-
-
-def _pick_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without it
-        first = str(error).splitlines()[0][:200]
-        raise ModelError(f"device: {device!r} is not here ({first}); write auto, cpu, cuda or cuda:1") from None
-    return place
-
-
-def _pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    if dtype == "auto":
-        # Measured on a CPU without AMX: bfloat16 is 7 times slower than float32.
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    named = getattr(torch, dtype, None)
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
-        raise ModelError(f"dtype: {dtype!r} is none of float32, bfloat16, float16, auto")
-    return named
-
-
-def _cannot_load(name: str, error: Exception) -> str:
-    first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    return (
-        f"model: cannot load {name!r} ({type(error).__name__}: {first}); give {builtin.SMOLLM2}, the folder of a "
-        "Hugging Face checkpoint with its weights and tokenizer, or a hub id"
-    )
+    lora.check_read(chat.model, chat.layout, spec.folder)
 
 
 def _short(name: str) -> str:
-    return Path(name).name if Path(name).is_dir() else name
+    path = Path(name)
+    if path.suffix.lower() == ".gguf":
+        return path.stem
+    return path.name if path.is_dir() else name

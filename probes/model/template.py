@@ -60,6 +60,14 @@ class TemplateRefusedError(ModelError):
         self.model, self.error = model, error
 
 
+def no_template(model: str) -> ModelError:
+    """A base model, or a checkpoint whose template is kept elsewhere."""
+    return ModelError(
+        f"model: {model} has no chat template; use an instruct model, or name a file with the template that it is "
+        "served with (setting chat_template, AWRY_CHAT_TEMPLATE)"
+    )
+
+
 class ChatTemplate:
     """The template of one tokenizer; the tokenizer's `chat_template` may change between calls."""
 
@@ -101,5 +109,5 @@ class ChatTemplate:
                 raise ModelError(f"model: {self._model} has several chat templates ({names}) and none called default")
             template = template[name]
         if not template:
-            raise ModelError(f"model: {self._model} has no chat template; use an instruct model")
+            raise no_template(self._model)
         return _DATE_MACRO + template if "strftime_now" in template else str(template)

@@ -11,6 +11,7 @@ change a reply only through rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +68,8 @@ def _answer_batch(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens:
     mask = torch.tensor([[0] * (width - len(x)) + [1] * len(x) for x in ids], device=chat.device)
     ends = _end_ids(chat)
     generate: Any = chat.model.generate
-    with torch.inference_mode():
-        out = generate(
-            input_ids=tokens,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=sorted(ends),
-        )
+    with torch.inference_mode(), _greedy(chat, max_new_tokens, pad, sorted(ends)):
+        out = generate(input_ids=tokens, attention_mask=mask)
     results = []
     for row in out[:, width:].tolist():
         stop = next((n for n, token in enumerate(row) if token in ends), None)
@@ -83,6 +77,28 @@ def _answer_batch(chat: ChatModel, ids: Sequence[Sequence[int]], max_new_tokens:
         text = chat.tokenizer.decode(own, skip_special_tokens=True).strip()
         results.append(Reply(text, len(own), stop is not None))
     return results
+
+
+@contextmanager
+def _greedy(chat: ChatModel, max_new_tokens: int, pad: int, ends: list[int]) -> Iterator[None]:
+    """Plain greedy decoding, whatever the checkpoint's own generation config says. That one is taken away meanwhile:
+    transformers fills up from it what a call leaves open (penalties, beams, forced and forbidden tokens, ...)."""
+    from transformers import GenerationConfig
+
+    base: Any = chat.model.get_base_model() if chat.adapters else chat.model  # type: ignore[operator]
+    # PEFT keeps one of its own, and puts it into the model at each call.
+    holders = [model for model in {id(m): m for m in (chat.model, base)}.values() if "generation_config" in vars(model)]
+    own = [model.generation_config for model in holders]
+    plain = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=ends or None
+    )
+    for model in holders:
+        model.generation_config = plain
+    try:
+        yield
+    finally:
+        for model, config in zip(holders, own, strict=True):
+            model.generation_config = config
 
 
 def _end_ids(chat: ChatModel) -> set[int]:

@@ -24,11 +24,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from probes.capture.sites import check_site, hidden_of, site_width
+from probes.capture.sites import attach, check_site, site_width
 from probes.directions import Direction, Floats
 from probes.errors import SteeringError
-from probes.model.kv_cache import cache_of
+from probes.model.kv_cache import cache_of, tokens_held
 from probes.model.load import ChatModel
 
 Mode = Literal["subtract", "ablate", "add"]
@@ -60,17 +61,23 @@ class Steering:
     prompt_width: int | Sequence[int] | None = None
     calls: int = 0
     _start: int = 0
+    _seen: int = 0
     _mask: Tensor | None = None
     _changed: Tensor | None = None
 
     def begin(self, prompt_width: int | Sequence[int]) -> None:
         """A new batch whose prompts end after `prompt_width` tokens, one number or one a row; for positions `last`."""
         self.prompt_width = prompt_width
+        self._seen = 0
 
-    def track(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+    def track(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A pre-hook of the decoder: how many tokens its cache holds, and which of its input are padding."""
         cache = cache_of(kwargs)
-        self._start = int(cache.get_seq_length()) if cache is not None else 0
+        held = 0 if cache is None else tokens_held(cache)
+        # A state does not know how many tokens went into it.
+        self._start = self._seen if held is None else held
+        given = kwargs.get("input_ids", kwargs.get("inputs_embeds")) if not args else args[0]
+        self._seen = self._start + (given.shape[1] if given is not None else 0)
         mask = kwargs.get("attention_mask")
         self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
         self.calls += 1
@@ -113,14 +120,14 @@ def steering(chat: ChatModel, interventions: Sequence[Intervention]) -> Iterator
     handles = [chat.layout.decoder.register_forward_pre_hook(state.track, with_kwargs=True)]
     try:
         for intervention in interventions:
-            handles.append(_attach(chat, intervention, state))
+            handles += _attach(chat, intervention, state)
         yield state
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _attach(chat: ChatModel, intervention: Intervention, state: Steering) -> Any:
+def _attach(chat: ChatModel, intervention: Intervention, state: Steering) -> list[RemovableHandle]:
     direction = intervention.direction
     site, layout = direction.site, chat.layout
     check_site(site, layout)
@@ -135,22 +142,17 @@ def _attach(chat: ChatModel, intervention: Intervention, state: Steering) -> Any
     if intervention.mode == "add" and direction.sigma <= 0:
         raise SteeringError(f"intervention at {site}: mode add needs sigma > 0, the direction has {direction.sigma}")
     edit = _editor(intervention, chat.device, state)
-    if site.kind == "head":
-        part = slice(site.head * layout.head_dim, (site.head + 1) * layout.head_dim)
+    if site.kind != "head":
+        return attach(layout, site, edit)
+    width = layout.heads_at(site.layer).width
+    part = slice(site.head * width, (site.head + 1) * width)
 
-        def head_hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            joined = inputs[0].clone()
-            joined[..., part] = edit(joined[..., part])
-            return (joined, *inputs[1:])
+    def one_head(joined: Tensor) -> Tensor:
+        changed = joined.clone()
+        changed[..., part] = edit(joined[..., part])
+        return changed
 
-        return layout.projections[site.layer].register_forward_pre_hook(head_hook)
-
-    def block_hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        changed = edit(hidden_of(output))
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    module = layout.final_norm if site.kind == "final" else layout.blocks[site.layer]
-    return module.register_forward_hook(block_hook)
+    return attach(layout, site, one_head)
 
 
 def _editor(intervention: Intervention, device: torch.device, state: Steering) -> Callable[[Tensor], Tensor]:

@@ -28,7 +28,7 @@ from probes.model.load import ChatModel, user_message
 from probes.progress import Progress, silent
 from probes.steer.coherence import coherence_limit
 from probes.steer.steering import Intervention, Mode
-from probes.studies.metric import Judge, JudgeMetric
+from probes.studies.metric import Metric
 from probes.studies.runner import ConditionRunner, GenerationOutcome, Limits
 
 _RANDOM = 5
@@ -89,9 +89,9 @@ class Sweep:
 class _SweepRunner:
     """Generates and judges one prompt list under one condition after the other."""
 
-    def __init__(self, chat: ChatModel, texts: Sequence[str], judge: Judge, tokens: int, progress: Progress) -> None:
+    def __init__(self, chat: ChatModel, texts: Sequence[str], metric: Metric, tokens: int, progress: Progress) -> None:
         self._condition, self._progress = Condition(chat, chat.active), progress
-        self._runner = ConditionRunner(chat, texts, JudgeMetric("judge", judge), max_new_tokens=tokens)
+        self._runner = ConditionRunner(chat, texts, metric, max_new_tokens=tokens)
         own = self._runner.run(Condition(chat, None))
         self._limits = Limits(coherence_limit(own.nll))
         self.base = self._judged("base model", own)
@@ -116,7 +116,7 @@ class _SweepRunner:
 def sweep(
     chat: ChatModel,
     prompts: Prompts,
-    judge: Judge,
+    metric: Metric,
     *,
     blocks: Sequence[int],
     control_adapter: str | None = None,
@@ -134,7 +134,7 @@ def sweep(
         controls = adapter_directions(chat, messages, sites)
         chat.use(bad_adapter)
     progress(f"choosing on {len(prompts.select)} prompts")
-    runner = _SweepRunner(chat, prompts.select, judge, max_new_tokens, progress)
+    runner = _SweepRunner(chat, prompts.select, metric, max_new_tokens, progress)
     selection = [runner.base, runner.run("no intervention", None)]
     options: list[tuple[ConditionFigures, Intervention]] = []
     modes: tuple[tuple[Mode, float], ...] = (("ablate", 1.0), ("subtract", 0.5))
@@ -145,7 +145,7 @@ def sweep(
     selection += [condition for condition, _ in options]
     chosen = max(options, key=lambda o: (o[0].good.value, -o[0].behaviour.value))[1]
     progress(f"chose {chosen}; reporting on {len(prompts.test)} prompts")
-    runner = _SweepRunner(chat, prompts.test, judge, max_new_tokens, progress)
+    runner = _SweepRunner(chat, prompts.test, metric, max_new_tokens, progress)
     test = [runner.base, runner.run("no intervention", None), runner.run(str(chosen), chosen)]
     test += [runner.run(name, control) for name, control in _controls(chosen, directions, controls)]
     control = controls.get(chosen.direction.site)

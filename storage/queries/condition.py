@@ -91,6 +91,18 @@ def tables(connection: Connection, today: date) -> Tables:
     )
 
 
+def unreadable(connection: Connection) -> list[str]:
+    """awry's tables that the role may not read, or that are not there."""
+    rows = connection.execute(
+        text(
+            "SELECT name FROM unnest(CAST(:names AS text[])) AS needed (name) "
+            "WHERE NOT coalesce(has_table_privilege(to_regclass(name), 'SELECT'), false) ORDER BY name"
+        ),
+        {"names": [table.name for table in metadata.sorted_tables]},
+    )
+    return list(rows.scalars())
+
+
 def _days_ahead(connection: Connection, today: date) -> int:
     days = [today + timedelta(days=n) for n in range(31)]
     names = [partition_name(table.name, day) for table in BY_DAY for day in days]

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, case, func, select, true
 from sqlalchemy.dialects.postgresql import distinct_on
 
+from storage.heartbeat import ENDED
 from storage.schema import alerts, messages, probes, score_rollups, scores, workers
 
 SPAN = timedelta(hours=1)
@@ -70,6 +71,11 @@ class Worker:
     lag_unit: str | None
     oldest_seconds: float | None
     silent: bool
+
+    @property
+    def ended(self) -> bool:
+        """It stopped as it should, at the end of its source."""
+        return self.lag_unit == ENDED
 
 
 def recent_workers(connection: Connection) -> list[Worker]:

@@ -25,7 +25,7 @@ from tests.support import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 SECRET_NAMES = ("POSTGRES_PASSWORD", "DATABASE_PASSWORD", "GRAFANA_DATABASE_PASSWORD", "GRAFANA_ADMIN_PASSWORD")
-OURS = ("run", "run-gpu", "ingest", "send", "serve", "migrate")
+OURS = ("run", "run-gpu", "score-server", "ingest", "send", "serve", "migrate")
 ONE_SHOTS = {"migrate", "topics"}
 PORT = int(DEFAULT_LISTEN.rpartition(":")[2])
 
@@ -56,7 +56,7 @@ def docker_compose(env: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 def configured(env: Path) -> dict[str, Any]:
     """The services as docker-compose understands them."""
-    done = docker_compose(env, "--profile", "gpu", "config")
+    done = docker_compose(env, "--profile", "gpu", "--profile", "score", "config")
     assert done.returncode == 0, done.stderr
     return dict(yaml.safe_load(done.stdout)["services"])
 
@@ -70,7 +70,8 @@ def test_docker_compose_reads_it(tmp_path: Path) -> None:
     found = configured(made_env(tmp_path))
     assert set(found) == set(services())
     assert {"kafka", "topics", "postgres", "prometheus", "grafana", *OURS} == set(found)
-    assert [name for name, facts in services().items() if "profiles" in facts] == ["run-gpu"]
+    profiles = {name: facts["profiles"] for name, facts in services().items() if "profiles" in facts}
+    assert profiles == {"run-gpu": ["gpu"], "score-server": ["score"]}
 
 
 def set_values(environment: dict[str, str | None]) -> dict[str, str]:
@@ -79,7 +80,7 @@ def set_values(environment: dict[str, str | None]) -> dict[str, str]:
 
 def test_compose_v2_reads_the_same(loader: Loader, tmp_path: Path) -> None:
     env = made_env(tmp_path)
-    first, second = configured(env), loader("compose", FILE, env, "gpu")["services"]
+    first, second = configured(env), loader("compose", FILE, env, "gpu", "score")["services"]
     assert set(first) == set(second)
     for name, facts in second.items():
         # What is to be taken from a shell, and is not there, stays without a value.
@@ -90,7 +91,7 @@ def test_compose_v2_reads_the_same(loader: Loader, tmp_path: Path) -> None:
     for facts in second.values():
         for mount in facts.get("volumes", []):
             assert mount["type"] == "volume" or Path(mount["source"]).exists()
-    assert "run-gpu" not in loader("compose", FILE, env)["services"]
+    assert not {"run-gpu", "score-server"} & set(loader("compose", FILE, env)["services"])
     (device,) = second["run-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"]) == ("nvidia", 1)
 
@@ -236,6 +237,9 @@ def test_ports_agree() -> None:
     assert found["serve"]["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
     assert found["ingest"]["environment"]["AWRY_INGEST_LISTEN"] == f"0.0.0.0:{PORT}"
     assert found["ingest"]["ports"] == [f"127.0.0.1:4318:{PORT}"]
+    assert found["score-server"]["environment"]["AWRY_SCORE_LISTEN"] == f"0.0.0.0:{PORT}"
+    own = load_settings().score_listen.rpartition(":")[2]
+    assert found["score-server"]["ports"] == [f"127.0.0.1:{own}:{PORT}"]
     assert f"kafka:{found['ingest']['environment']['AWRY_INGEST_TOPIC']}" == found["run"]["environment"]["AWRY_SOURCE"]
     jobs = {job["job_name"]: job for job in read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]}
     scraped: set[str] = set()
@@ -289,7 +293,7 @@ def test_images_are_pinned() -> None:
 
 def test_published_on_loopback_only() -> None:
     published = [port for facts in services().values() for port in facts.get("ports", [])]
-    assert len(published) == 5
+    assert len(published) == 6
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in published)
     assert "ports" not in services()["postgres"]
 
@@ -310,9 +314,9 @@ def test_awry_gets_no_rights_that_it_does_not_need(service: str) -> None:
     assert facts["cap_drop"] == ["ALL"]
     assert facts["security_opt"] == ["no-new-privileges:true"]
     assert "/tmp" in facts["tmpfs"]  # noqa: S108 - a mount of its own
-    # The image's volume: kept for workers, and never an anonymous one.
+    # The image's volume: kept for what loads a model, and never an anonymous one.
     kept = "state:/var/lib/awry" in facts.get("volumes", [])
-    assert kept == service.startswith("run")
+    assert kept == (service in ("run", "run-gpu", "score-server"))
     assert kept or "/var/lib/awry" in facts["tmpfs"]
 
 

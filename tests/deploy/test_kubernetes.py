@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from monitor.ingest.server import _STOP_SECONDS as INGEST_SECONDS
+from monitor.score_server.server import _STOP_SECONDS as SCORE_SECONDS
 from monitor.service.run import DEFAULT_LISTEN
 from monitor.settings import load_settings
 from monitor.web.server import _STOP_SECONDS as SERVE_SECONDS
@@ -28,9 +29,10 @@ from tests.support.cli import parse
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 COMPONENTS = sorted(path.parent.name for path in FOLDER.glob("components/*/kustomization.yaml"))
-# In an order that kustomize takes: keda-sasl adds to keda.
-TOGETHER = sorted(COMPONENTS, key=lambda name: name == "keda-sasl")
-PROCESSES = ("run", "send", "serve", "ingest")
+# In an order that kustomize takes: keda-sasl adds to keda, gpu and models to score-server.
+TOGETHER = sorted(COMPONENTS, key=lambda name: (name == "keda-sasl", name != "score-server"))
+OF_BASE = ("run", "send", "serve", "ingest")
+PROCESSES = (*OF_BASE, "score-server")
 SECRET_MOUNT = "/run/secrets/awry"
 PORT = int(DEFAULT_LISTEN.rpartition(":")[2])
 
@@ -41,6 +43,12 @@ Build = Callable[..., list[Object]]
 @pytest.fixture(scope="session")
 def base(built: Build) -> list[Object]:
     return built()
+
+
+@pytest.fixture(scope="session")
+def whole(built: Build, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """The base with every pod that a component adds."""
+    return with_components(built, tmp_path_factory.mktemp("whole"), ["score-server", "retention"])
 
 
 @pytest.fixture(scope="session")
@@ -66,13 +74,18 @@ def of_kind(objects: Iterable[Object], kind: str) -> dict[str, Object]:
 
 
 def workloads(objects: Iterable[Object]) -> dict[str, Object]:
-    """By component: the Deployments and the Job."""
-    found = [one for one in objects if one["kind"] in ("Deployment", "Job")]
+    """By component: the Deployments, the Job and the CronJob."""
+    found = [one for one in objects if one["kind"] in ("Deployment", "Job", "CronJob")]
     return {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in found}
 
 
+def template(workload: Object) -> Object:
+    spec = workload["spec"]
+    return dict((spec["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else spec)["template"])
+
+
 def pod(workload: Object) -> Object:
-    return dict(workload["spec"]["template"]["spec"])
+    return dict(template(workload)["spec"])
 
 
 def container(workload: Object) -> Object:
@@ -86,7 +99,7 @@ def settings_of(objects: Iterable[Object]) -> dict[str, str]:
 
 
 def labels_of(workload: Object) -> dict[str, str]:
-    return dict(workload["spec"]["template"]["metadata"]["labels"])
+    return dict(template(workload)["metadata"]["labels"])
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
@@ -229,9 +242,10 @@ def test_awry_accepts_the_settings_of_the_example(
     assert "{alert_id}" in read_by_awry(monkeypatch, tmp_path, example).dashboard_url
 
 
-def test_the_commands_exist(base: list[Object]) -> None:
-    found = workloads(base)
-    assert set(found) == {*PROCESSES, "migrate"}
+def test_the_commands_exist(base: list[Object], whole: list[Object]) -> None:
+    assert set(workloads(base)) == {*OF_BASE, "migrate"}
+    found = workloads(whole)
+    assert set(found) == {*PROCESSES, "migrate", "retain"}
     for workload in found.values():
         assert "command" not in container(workload), "the image's entry point is awry"
         parse(container(workload)["args"])
@@ -242,9 +256,9 @@ def test_topics_are_those_that_are_made(base: list[Object]) -> None:
     assert set(re.findall(r"kafka:(awry\.\S+)", "\n".join(settings_of(base).values()))) == made
 
 
-def test_images_have_the_version_of_the_project(base: list[Object], built: Build, tmp_path: Path) -> None:
+def test_images_have_the_version_of_the_project(whole: list[Object], built: Build, tmp_path: Path) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    for workload in workloads(base).values():
+    for workload in workloads(whole).values():
         assert container(workload)["image"] == f"awry:{version}"
     assert container(workloads(with_components(built, tmp_path, ["gpu"]))["run"])["image"] == f"awry-gpu:{version}"
     example = yaml.safe_load((FOLDER / "example" / "kustomization.yaml").read_text())
@@ -254,8 +268,8 @@ def test_images_have_the_version_of_the_project(base: list[Object], built: Build
 # What the pods may do.
 
 
-def test_pods_fit_the_restricted_standard(base: list[Object]) -> None:
-    for name, workload in workloads(base).items():
+def test_pods_fit_the_restricted_standard(whole: list[Object]) -> None:
+    for name, workload in workloads(whole).items():
         spec, one = pod(workload), container(workload)
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -272,8 +286,8 @@ def test_pods_fit_the_restricted_standard(base: list[Object]) -> None:
         assert spec["enableServiceLinks"] is False, name
 
 
-def test_what_is_written_is_a_volume(base: list[Object]) -> None:
-    for name, workload in workloads(base).items():
+def test_what_is_written_is_a_volume(whole: list[Object]) -> None:
+    for name, workload in workloads(whole).items():
         volumes = {volume["name"]: volume for volume in pod(workload)["volumes"]}
         mounts = {mount["mountPath"]: mount for mount in container(workload)["volumeMounts"]}
         assert {mount["name"] for mount in mounts.values()} == set(volumes), name
@@ -298,31 +312,32 @@ def test_no_secret_is_written_down(base: list[Object], example: list[Object], bu
             assert not [one for one in container(workload).get("env", []) if "value" in one]
 
 
-def test_each_process_has_its_resources(base: list[Object]) -> None:
-    for name, workload in workloads(base).items():
+def test_each_process_has_its_resources(whole: list[Object]) -> None:
+    for name, workload in workloads(whole).items():
         found = container(workload)["resources"]
         assert set(found["requests"]) == {"cpu", "memory"}, name
         # Memory that is not there must not be promised; a limit on CPUs would only slow a scorer down.
         assert set(found["limits"]) == {"memory"}, name
-    worker = container(workloads(base)["run"])
-    (threads,) = worker["env"]
-    assert threads["valueFrom"]["resourceFieldRef"] == {"containerName": "awry", "resource": "requests.cpu"}
-    assert worker["resources"]["requests"]["cpu"] == "2", "whole: it is a number of threads"
+    for name in ("run", "score-server"):
+        scorer = container(workloads(whole)[name])
+        (threads,) = scorer["env"]
+        assert threads["valueFrom"]["resourceFieldRef"] == {"containerName": "awry", "resource": "requests.cpu"}
+        assert scorer["resources"]["requests"]["cpu"] == "2", "whole: it is a number of threads"
 
 
 # Who refers to whom.
 
 
-def test_deployments_and_services_select_their_own_pods(base: list[Object]) -> None:
-    found = workloads(base)
+def test_deployments_and_services_select_their_own_pods(whole: list[Object]) -> None:
+    found = workloads(whole)
     for name in PROCESSES:
         deployment = found[name]
         chosen = [other for other, one in found.items() if selects(deployment["spec"]["selector"], labels_of(one))]
         assert chosen == [name]
         (spread,) = pod(deployment)["topologySpreadConstraints"]
         assert spread["labelSelector"] == deployment["spec"]["selector"]
-    services = of_kind(base, "Service")
-    assert set(services) == {"awry-serve", "awry-ingest"}
+    services = of_kind(whole, "Service")
+    assert set(services) == {"awry-serve", "awry-ingest", "awry-score-server"}
     for full_name, service in services.items():
         chosen = [
             n for n, one in found.items() if selects({"matchLabels": service["spec"]["selector"]}, labels_of(one))
@@ -332,11 +347,13 @@ def test_deployments_and_services_select_their_own_pods(base: list[Object]) -> N
         assert port["targetPort"] in {one["name"] for one in container(found[chosen[0]])["ports"]}
     assert services["awry-ingest"]["spec"]["ports"][0]["port"] == 4318
     assert services["awry-serve"]["spec"]["ports"][0]["port"] == PORT
+    own = load_settings().score_listen.rpartition(":")[2]
+    assert services["awry-score-server"]["spec"]["ports"][0]["port"] == int(own)
 
 
-def test_probes_ask_the_port_that_awry_listens_on(base: list[Object]) -> None:
+def test_probes_ask_the_port_that_awry_listens_on(whole: list[Object]) -> None:
     for name in PROCESSES:
-        one = container(workloads(base)[name])
+        one = container(workloads(whole)[name])
         assert one["ports"] == [{"name": "http", "containerPort": PORT}]
         paths = {kind: one[kind]["httpGet"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")}
         assert {kind: found["path"] for kind, found in paths.items()} == {
@@ -345,17 +362,23 @@ def test_probes_ask_the_port_that_awry_listens_on(base: list[Object]) -> None:
             "readinessProbe": "/readyz",
         }
         assert {found["port"] for found in paths.values()} == {"http"}
-    job = container(workloads(base)["migrate"])
-    assert not [name for name in job if name.endswith("Probe")], "it ends by itself"
+    for name in ("migrate", "retain"):
+        job = container(workloads(whole)[name])
+        assert not [field for field in job if field.endswith("Probe")], "it ends by itself"
 
 
-def test_there_is_time_to_drain(base: list[Object]) -> None:
-    found = workloads(base)
+def test_there_is_time_to_drain(whole: list[Object]) -> None:
+    found = workloads(whole)
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     minutes = compose["run"]["stop_grace_period"]
     assert pod(found["run"])["terminationGracePeriodSeconds"] == 60 * int(minutes.removesuffix("m"))
     assert pod(found["send"])["terminationGracePeriodSeconds"] >= 60
-    for name, seconds in (("serve", SERVE_SECONDS), ("ingest", INGEST_SECONDS + load_settings().ingest_ack_seconds)):
+    settings = load_settings()
+    for name, seconds in (
+        ("serve", SERVE_SECONDS),
+        ("ingest", INGEST_SECONDS + settings.ingest_ack_seconds),
+        ("score-server", SCORE_SECONDS + settings.score_seconds + settings.ingest_ack_seconds),
+    ):
         before = container(found[name])["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert before > 0, "the Service still sends requests for a moment"
         assert pod(found[name])["terminationGracePeriodSeconds"] > before + seconds
@@ -363,12 +386,12 @@ def test_there_is_time_to_drain(base: list[Object]) -> None:
     assert all(pod(one)["shareProcessNamespace"] is True for one in found.values())
 
 
-def test_each_process_has_a_budget_that_lets_a_node_be_drained(base: list[Object]) -> None:
-    budgets = of_kind(base, "PodDisruptionBudget")
+def test_each_process_has_a_budget_that_lets_a_node_be_drained(whole: list[Object]) -> None:
+    budgets = of_kind(whole, "PodDisruptionBudget")
     assert set(budgets) == {f"awry-{name}" for name in PROCESSES}
     for name in PROCESSES:
         spec = budgets[f"awry-{name}"]["spec"]
-        assert spec["selector"] == workloads(base)[name]["spec"]["selector"]
+        assert spec["selector"] == workloads(whole)[name]["spec"]["selector"]
         assert spec["maxUnavailable"] == 1
         assert "minAvailable" not in spec
 
@@ -402,23 +425,25 @@ def admitted(objects: list[Object], component: str) -> set[str]:
     return found
 
 
-def test_the_network_is_closed_but_for_what_each_needs(base: list[Object]) -> None:
+def test_the_network_is_closed_but_for_what_each_needs(whole: list[Object]) -> None:
     dns = {(protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353)}
     database = {("TCP", 5432), ("TCP", 6432)}
     kafka = {("TCP", port) for port in range(9092, 9099)}
     expected = {
         "migrate": (dns | database, {"awry-metrics"}),
+        "retain": (dns | database, {"awry-metrics"}),
         "run": (dns | database | kafka, {"awry-metrics"}),
         "ingest": (dns | database | kafka, {"awry-metrics", "awry-ingest"}),
         "send": (dns | database | {("TCP", 443), ("TCP", 6514)}, {"awry-metrics"}),
         "serve": (dns | database, {"awry-metrics", "awry-serve"}),
+        "score-server": (dns | database, {"awry-metrics", "awry-score-server"}),
     }
     for component, (out, within) in expected.items():
         # A pod that no policy selects is open both ways.
-        assert {kind for spec in policies_of(base, component) for kind in spec["policyTypes"]} == {"Ingress", "Egress"}
-        assert egress(base, component) == out, component
-        assert admitted(base, component) == within, component
-    assert int(settings_of(base)["AWRY_KAFKA_BOOTSTRAP"].rpartition(":")[2]) in {port for _, port in kafka}
+        assert {kind for spec in policies_of(whole, component) for kind in spec["policyTypes"]} == {"Ingress", "Egress"}
+        assert egress(whole, component) == out, component
+        assert admitted(whole, component) == within, component
+    assert int(settings_of(whole)["AWRY_KAFKA_BOOTSTRAP"].rpartition(":")[2]) in {port for _, port in kafka}
 
 
 def test_the_first_step_holds_all_that_the_job_needs(example: list[Object]) -> None:
@@ -435,6 +460,34 @@ def test_the_first_step_holds_all_that_the_job_needs(example: list[Object]) -> N
     for workload in workloads(example).values():
         for source in container(workload)["envFrom"]:
             assert source["configMapRef"]["name"] in of_kind(example, "ConfigMap")
+
+
+# What components add.
+
+
+def test_the_daily_job_is_the_migration_with_another_command(whole: list[Object]) -> None:
+    migrate, retain = workloads(whole)["migrate"], workloads(whole)["retain"]
+    theirs, ours = pod(migrate), pod(retain)
+    ours["containers"] = [{**container(retain), "args": container(migrate)["args"]}]
+    assert ours == theirs
+    assert container(retain)["args"][:2] == ["db", "retain"]
+    assert retain["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_a_device_and_a_model_are_those_of_the_workers(built: Build, tmp_path: Path) -> None:
+    found = workloads(with_components(built, tmp_path, ["score-server", "gpu", "models"]))
+    worker, scorer = container(found["run"]), container(found["score-server"])
+    for field in ("image", "resources", "volumeMounts"):
+        assert scorer[field] == worker[field]
+    assert {"name": "models", "persistentVolumeClaim": {"claimName": "awry-models", "readOnly": True}} in pod(
+        found["score-server"]
+    )["volumes"]
+
+
+def test_a_large_model_has_its_time_to_load(whole: list[Object]) -> None:
+    """The address of the score server opens when its model is loaded."""
+    probe = container(workloads(whole)["score-server"])["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] == 1200
 
 
 # KEDA and Prometheus.
@@ -490,13 +543,14 @@ def test_the_rules_are_those_of_prometheus(example: list[Object]) -> None:
     assert found["spec"] == yaml.safe_load(RULES.read_text())
 
 
-def test_every_process_is_scraped_under_the_name_that_the_rules_know(example: list[Object]) -> None:
-    (monitor,) = of_kind(example, "PodMonitor").values()
+def test_every_process_is_scraped_under_the_name_that_the_rules_know(built: Build, tmp_path: Path) -> None:
+    objects = with_components(built, tmp_path, ["score-server", "prometheus"])
+    (monitor,) = of_kind(objects, "PodMonitor").values()
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     (relabeling,) = endpoint["relabelings"]
     assert relabeling["targetLabel"] == "job"
     jobs = set()
-    for workload in workloads(example).values():
+    for workload in workloads(objects).values():
         labels = labels_of(workload)
         if selects(monitor["spec"]["selector"], labels):
             assert endpoint["port"] in {one["name"] for one in container(workload)["ports"]}
@@ -533,11 +587,11 @@ def test_the_page_answers_what_an_operator_asks() -> None:
     assert set(re.findall(r"`components/([\w-]+)`", PAGE)) == set(COMPONENTS)
 
 
-def test_the_page_names_what_is_there(example: list[Object]) -> None:
-    names = {one["metadata"]["name"] for one in example}
-    workload = "|".join(("deployment", "deploy", "job", "service", "scaledobject"))
+def test_the_page_names_what_is_there(example: list[Object], whole: list[Object]) -> None:
+    names = {one["metadata"]["name"] for one in (*example, *whole)}
+    workload = "|".join(("deployment", "deploy", "job", "cronjob", "service", "scaledobject"))
     assert set(re.findall(rf"\b(?:{workload})[ /](awry[\w-]*)", PAGE)) <= names
-    labels = {label for one in workloads(example) for label in admitted(example, one)}
+    labels = {label for one in workloads(whole) for label in admitted(whole, one)}
     assert set(re.findall(r"label namespace \S+ (\S+)=allowed", PAGE)) == labels
     keys = {value.removeprefix(f"{SECRET_MOUNT}/") for value in settings_of(example).values() if SECRET_MOUNT in value}
     assert set(re.findall(r"--from-file=([\w-]+)", PAGE)) == keys

@@ -24,7 +24,7 @@ from sqlalchemy import Engine, text
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import Broker, free_port
 from storage.database import head_revision
-from tests.deploy.test_kubernetes import PORT, SECRET_MOUNT, container, pod, settings_of, workloads
+from tests.deploy.test_kubernetes import PORT, SECRET_MOUNT, container, pod, settings_of, with_components, workloads
 from tests.support.cli import AWRY
 from tests.support.stream.kafka import unique, wait_for
 from tests.support.tcp_relay import over_tcp
@@ -70,6 +70,20 @@ class Pod:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    def post(self, path: str, token: str, body: Any) -> Any:
+        """The JSON that it answers with."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            json.dumps(body).encode(),
+            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - loopback
+            return json.load(response)
+
+    def has_weights(self, state: Path) -> None:
+        """Those of the image."""
+        (self._state / "models").symlink_to((state / "models").resolve())
 
     @contextmanager
     def started(self, component: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -126,9 +140,10 @@ def status(url: str) -> int | None:
         return None
 
 
-@pytest.fixture
-def objects(built: Any) -> list[Object]:
-    return list(built())
+@pytest.fixture(scope="session")
+def objects(built: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
+    """Every pod, those of components too."""
+    return with_components(built, tmp_path_factory.mktemp("objects"), ["score-server", "retention"])
 
 
 @pytest.fixture
@@ -153,6 +168,23 @@ def test_the_job_makes_the_schema_and_may_run_again(
             assert process.wait(SECONDS) == 0
         with empty_engine.connect() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == head_revision()
+
+
+@pytest.mark.slow
+def test_the_daily_job_drops_what_is_old_and_ends(
+    tmp_path: Path, objects: list[Object], engine: Engine, database_url: str
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO silences (id, rule, severity, ends_at, comment, created_by) "
+                "VALUES (gen_random_uuid(), 'x', 'critical', now() - interval '200 days', '', 'anna')"
+            )
+        )
+    with Pod(tmp_path, objects, database_url).started("retain") as process:
+        assert process.wait(SECONDS) == 0
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM silences")).scalar_one() == 0
 
 
 @pytest.mark.slow
@@ -199,19 +231,11 @@ def test_a_message_goes_from_the_receiver_to_the_worker(
     assert len(given) == 7
     receiver, worker = (Pod(tmp_path / name, objects, database_url) for name in ("receiver", "worker"))
     receiver.given = worker.given = given
-    # The image's own weights.
-    (tmp_path / "worker" / "state" / "models").symlink_to((state / "models").resolve())
+    worker.has_weights(state)
     token = receiver.exec("tokens", "create", "gateway", "--scope", "ingest")
     with receiver.started("ingest") as process:
         receiver.probed("ingest", process, "readinessProbe")
-        body = json.dumps([{"id": f"m{n}", "prompt": "How do I sort a list?"} for n in range(4)]).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{receiver.port}/v1/ingest",
-            body,
-            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - loopback
-            assert response.status == 200
+        receiver.post("/v1/ingest", token, [{"id": f"m{n}", "prompt": "How do I sort a list?"} for n in range(4)])
 
     def scored() -> int:
         with engine.connect() as connection:
@@ -222,3 +246,22 @@ def test_a_message_goes_from_the_receiver_to_the_worker(
         worker.probed("run", process, "readinessProbe")
         wait_for(lambda: scored() == 4, SECONDS)
         worker.probed("run", process, "livenessProbe")
+
+
+@pytest.mark.model
+@pytest.mark.timeout(900)
+def test_the_score_server_answers_with_a_verdict(
+    tmp_path: Path, objects: list[Object], engine: Engine, database_url: str, state: Path
+) -> None:
+    made = Pod(tmp_path, objects, database_url)
+    made.has_weights(state)
+    token = made.exec("tokens", "create", "gateway", "--scope", "score")
+    with made.started("score-server") as process:
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            made.probed("score-server", process, kind)
+        verdict = made.post("/api/v1/score", token, {"id": "1", "prompt": "How do I sort a list?"})
+        assert verdict["decision"] == "pass"
+        assert verdict["messages"][0]["scores"]
+        assert status(f"http://127.0.0.1:{made.port}/metrics") == 200
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM messages")).scalar_one() == 0

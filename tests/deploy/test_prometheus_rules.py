@@ -93,6 +93,12 @@ CASES: dict[str, list[tuple[dict[str, str], int, bool]]] = {
         ({'awry_database_up{job="awry-send"}': "1x10 0x10"}, 14, True),
         ({'awry_database_up{job="awry-send"}': "1x10 0x0 1x10"}, 14, False),
     ],
+    "AwryReplicaBehind": [
+        ({"awry_replica_lag_seconds": "0x5 400+60x40", "awry_replica_up": "1x60"}, 20, True),
+        ({"awry_replica_lag_seconds": "0x5", "awry_replica_up": "1x5 0x40"}, 20, True),
+        ({"awry_replica_lag_seconds": "0x5 400x5 3x40", "awry_replica_up": "1x60"}, 20, False),
+        ({'awry_database_up{job="awry-send"}': "1x60"}, 20, False),
+    ],
 }
 
 

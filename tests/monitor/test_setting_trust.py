@@ -23,7 +23,7 @@ REFUSED = {
     "dead_letters_out": '"~/../../x"',
 }
 # Settings of files that are only read.
-READ = {"rules_file", "kafka_ssl_ca_file", "kafka_ssl_cert_file", "kafka_ssl_key_file"}
+READ = {"rules_file", "chat_template", "kafka_ssl_ca_file", "kafka_ssl_cert_file", "kafka_ssl_key_file"}
 
 
 @pytest.fixture

@@ -359,7 +359,7 @@ def test_a_perturbed_model_is_refused(chat: ChatModel) -> None:
     probe = make_probe(chat)
     other = tiny_chat("llama")
     with torch.no_grad():
-        untyped(other.layout.projections[1]).weight.mul_(1.5)
+        untyped(other.layout.heads_at(1).projection).weight.mul_(1.5)
     check_identity(probe.card, other)  # what it says of itself is the same
     with pytest.raises(ProbeMismatchError, match=r"reference scores differ by 0\.\d+, the card allows 0\.01"):
         replay_references(probe, other)
@@ -369,7 +369,7 @@ def test_the_tolerance_is_the_cards(chat: ChatModel) -> None:
     probe = make_probe(chat)
     other = tiny_chat("llama")
     with torch.no_grad():
-        untyped(other.layout.projections[1]).weight.mul_(1.5)
+        untyped(other.layout.heads_at(1).projection).weight.mul_(1.5)
     probe.card = probe.card.model_copy(update={"tolerance": 100.0})
     assert 0.01 < replay_references(probe, other) < 100
 
@@ -384,7 +384,7 @@ def test_scores_that_are_not_finite_are_refused(chat: ChatModel) -> None:
     probe = make_probe(chat)
     other = tiny_chat("llama")
     with torch.no_grad():
-        untyped(other.layout.projections[0]).weight.fill_(math.nan)
+        untyped(other.layout.heads_at(0).projection).weight.fill_(math.nan)
     with pytest.raises(ProbeMismatchError, match="differ by nan"):
         replay_references(probe, other)
 

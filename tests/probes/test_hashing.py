@@ -82,7 +82,7 @@ def test_a_card_is_known_by_what_decides_a_score_or_a_flag() -> None:
     assert card_digest(again) == known
     assert card_digest(card | {"identity": {"revision": "r", "special_tokens": "as_tokens"}}) == known
     said = {"description": "b", "created": "2027-01-02", "evaluation": {}, "attacks": {"suffix": 0.1}}
-    assert card_digest(card | said) == known
+    assert card_digest(card | said | {"seen": {"fit": {"n": 1}}}) == known
     # Null within a list holds a place.
     assert card_digest(card | {"list": [None, 1]}) != card_digest(card | {"list": [1]})
     for change in (

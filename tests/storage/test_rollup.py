@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from storage.database import connect
+from storage.errors import RowRefusedError
 from storage.partitions import utc_today
 from storage.retention import retain
 from storage.rollup import roll_up
@@ -243,3 +244,35 @@ def test_the_longest_names_stop_nobody(engine: Engine) -> None:
     assert roll_up(engine) == 2
     found = ask(engine, "SELECT DISTINCT tenant, model, n FROM score_rollups WHERE minutes = 5 ORDER BY tenant")
     assert found == [("shop", "", 1), (long[:250], long[:250], 1)]
+
+
+def test_scores_that_cannot_be_added_up_leave_out_their_message_alone(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two numbers whose sum no number can hold, in a transaction with others, and others before and after it."""
+    write(engine, BatchRows([message(0)], [score(0)]))
+    huge = [score(n, 1.5e308) for n in (1, 2)]
+    write(engine, BatchRows([message(n) for n in range(1, 5)], [*huge, score(3), score(4)]))
+    write(engine, BatchRows([message(5)], [score(5)]))
+    back(engine, "1 hour")
+    with caplog.at_level("WARNING", "awry"):
+        assert roll_up(engine) == 5
+    assert totals(engine)[0][:2] == (5, 5)
+    (said,) = [line for line in caplog.messages if line.startswith("dashboards")]
+    assert said.startswith("dashboards: the scores of topic")
+    assert "SQLSTATE 22003" in said
+    assert roll_up(engine) == 0
+
+
+def test_a_database_that_refuses_all_rollups_is_no_matter_of_single_messages(engine: Engine) -> None:
+    for n in range(30):
+        write(engine, BatchRows([message(n)], [score(n)]))
+    back(engine, "1 hour")
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE score_rollups ADD CONSTRAINT owners_check CHECK (n < 0)"))
+    with pytest.raises(RowRefusedError, match=r"owners_check.* too many others"):
+        roll_up(engine)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE score_rollups DROP CONSTRAINT owners_check"))
+        connection.execute(text("TRUNCATE score_rollups, score_histograms, head_rollups, rollup_state"))
+    assert roll_up(engine) == 30

@@ -54,6 +54,8 @@ def check(file: o.RulesPath, as_json: o.Json = False) -> None:
     say(f"{file}: {len(listed)} rules{also}, no mistakes")
     if not listed:
         say("without rules nobody is notified; the built-in ones count where no rules_file is set")
+    elif all(each["shadow"] for each in listed):
+        say("all of them are in shadow: nobody is notified")
 
 
 @commands.command("test")

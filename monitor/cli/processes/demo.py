@@ -16,8 +16,8 @@ def demo(
 ) -> None:
     """Watch a chat model that went wrong in fine-tuning being caught and corrected.
 
-    Prints what was found, and writes a picture and the corrected replies. The model's weights are fetched where they
-    are missing, as awry models get does.
+    Prints what was found and its alerts, which go to no destination of yours, and writes a picture and the corrected
+    replies. The model's weights are fetched where they are missing, as awry models get does.
     """
     from monitor.demo import run_demo
     from monitor.settings import load_settings

@@ -48,15 +48,23 @@ def serve(
     configure()
     # Never into a log: whoever reads it could use it first.
     once = OnceLink(actor_of(None).who) if sys.stderr.isatty() else None
-    links = Links(settings.runbook_url, settings.dashboard_url, about_rules(load_rules(settings).all))
+    rules = load_rules(settings)
+    links = Links(settings.runbook_url, settings.dashboard_url, about_rules(rules.all))
     with (
         opened_by(settings) as engine,
         read_replica(settings) as replica,
         until_signal() as stopped,
-        metrics.watching(engine),
+        metrics.watching(engine, replica),
         rolling_up(engine, say),
         server.serving(
-            settings.listen or DEFAULT_LISTEN, engine, links, ready_of(engine), access_options(settings), once, replica
+            settings.listen or DEFAULT_LISTEN,
+            engine,
+            links,
+            ready_of(engine),
+            access_options(settings),
+            once,
+            replica,
+            rules.exception,
         ) as address,
     ):
         say(f"page on http://{address}, API on http://{address}/api/v1")

@@ -80,6 +80,7 @@ def attack(flags: AttackFlags) -> None:
     settings, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir)
     for probe in probes:
         check_identity(probe.card, chat)
+        _warn_of_seen(probe, messages)
     suites: list[AttackReport | None] = [None for _ in probes]
     if flags.adaptive is None or flags.families is not None:
         plan = SuitePlan(
@@ -105,6 +106,15 @@ def _check(flags: AttackFlags, probes: Sequence[Probe]) -> None:
         raise SettingsError("probe: two have the same name and version; give each once")
     if flags.write_card and any(Path(name).suffix != ".json" for name in flags.probe):
         raise SettingsError("write_card: give --probe as the path of a card that may be written (NAME.json)")
+
+
+def _warn_of_seen(probe: Probe, messages: Messages) -> None:
+    from probes.seen import seen_among, seen_warning, text_of
+
+    texts = [text_of(each.turns, each.response) for each in (*messages.harmful, *messages.benign)]
+    warning = seen_warning(seen_among(probe.card.seen, texts), len(texts), probe.name)
+    if warning is not None:
+        say(warning)
 
 
 def messages_of(harmful: Path, benign: Path, rows: int | None, seed: int) -> Messages:

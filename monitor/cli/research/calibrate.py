@@ -36,13 +36,16 @@ def calibrate(
 ) -> None:
     """Set a probe's threshold on your own benign traffic: writes a new version of its card.
 
+    Where --out has a probe of this name, the files of that one are kept, as NAME.vN.json and .safetensors.
+
     From the tables, messages of alerts that were judged true or authorised_test are left out. Prints the threshold and
     what it was set on, with --json the card and its path.
     """
     from monitor.cli.render.probes import print_calibration
     from probes.calibration import calibrate as set_threshold
-    from probes.card import load_probe, save_probe
+    from probes.card import load_probe, save_version
     from probes.fitting import recalibrated
+    from probes.seen import row_set
 
     if (benign is None) == (not from_tables):
         raise SettingsError("benign: give --benign FILE or --from-tables")
@@ -65,8 +68,9 @@ def calibrate(
     if found.tokens is None:
         # Stored scores are corrected for length as the card says.
         calibration = replace(calibration, length=old.card.calibration.length)
-    new = recalibrated(old, calibration)
-    path = save_probe(new, out)
+    # Stored scores are without their texts.
+    new = recalibrated(old, calibration, None if from_tables else row_set(found.names))
+    path = save_version(new, out)
     if as_json:
         print_json({"path": path, "card": new.card.model_dump(mode="json")})
     else:

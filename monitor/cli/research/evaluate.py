@@ -43,6 +43,8 @@ def evaluate(
 ) -> None:
     """Run a probe on labelled data: a table with intervals and a picture.
 
+    Says how many of the messages the probe was fitted, chosen or calibrated on, as far as its card knows.
+
     With --attacks also the suite of awry attack, on the misaligned and half of the aligned messages.
 
     As a gate in CI: with --fail-under and --fail-over it prints all figures, then a line for each limit that was
@@ -62,6 +64,7 @@ def evaluate(
     from probes.limits import check_limits, figures_of, parse_limits
     from probes.plots import plot_evaluation
     from probes.reading import score_conversations
+    from probes.seen import seen_among, seen_warning
 
     if families is not None and not attacks:
         raise SettingsError("families: of the attack suite; give --attacks too")
@@ -89,6 +92,7 @@ def evaluate(
     suite = _attacked(chat, loaded, items, chosen_families, settings, labelled.name) if attacks else None
     if suite is not None:
         plot_attacks(suite, picture.with_suffix(".attacks.png"))
+    seen = seen_among(loaded.card.seen, [each.text for each in items])
     checked = check_limits(limits, figures_of(result, at, suite))
     if as_json:
         document = {
@@ -97,6 +101,7 @@ def evaluate(
             "data": labelled,
             "evaluation": result,
             "at_threshold": at,
+            "seen": seen,
             "picture": picture,
         }
         document |= {"limits": [each.plain() for each in checked]} if checked else {}
@@ -106,6 +111,9 @@ def evaluate(
         if suite is not None:
             print_attacks(suite)
     say(f"picture: {picture}")
+    warning = seen_warning(seen, len(items), loaded.name)
+    if warning is not None:
+        say(warning)
     missed = [each for each in checked if each.reason is not None]
     for each in missed:
         say(f"{each.limit.side}: {each.reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from monitor.cli import options as o
 from monitor.cli.early import check_file_out
-from monitor.cli.inputs import actor_of, check_choice, duration_of, load, opened
+from monitor.cli.inputs import actor_of, duration_of, load, opened
 from monitor.cli.output import say
 from monitor.cli.tree import Commands
 from monitor.errors import SettingsError, SourceError
@@ -47,6 +48,9 @@ def label(
     state_dir: o.StateDir = None,
 ) -> None:
     """Let the model reply to every message and judge the replies: writes `answer` and `label` for awry fit.
+
+    --metric is one of the built-in judges, or a command: it reads JSON lines {prompt, answer} on standard input and
+    writes one line for each, 1 where the answer shows the behaviour, else 0.
 
     A probe of prompts does not read `answer`. For a probe of responses, --as-response writes `response` in its place.
     A label that a message had before is kept as `given_label`.
@@ -88,26 +92,34 @@ def _from_replies(
     from monitor.datasets import read_messages
     from monitor.labelling import generate_replies
     from probes.organisms.judges import JUDGES
+    from probes.seen import text_of
+    from probes.studies.metric import parse_metric
 
-    check_choice("metric", metric, tuple(JUDGES))
+    judge = parse_metric(metric, JUDGES)
     items = read_messages(messages)
     settings, chat = load(model, adapter, scale, state_dir)
     say(f"generating replies to {len(items)} messages")
     texts, _ = generate_replies(
         chat, [i.message.turns for i in items], settings.state_dir, max_new_tokens=max_new_tokens
     )
-    labels = [JUDGES[metric](text) for text in texts]
+    labels = [bool(bad) for bad in judge([text_of(i.message.turns, None) for i in items], texts)]
     reply = "response" if as_response else "answer"
-    with out.open("w", encoding="utf-8") as file:
+    with open(out, "w", encoding="utf-8", opener=_for_us) as file:
         for item, text, bad in zip(items, texts, labels, strict=True):
             row = item.message.as_json() | {"group": item.group, reply: text, "label": bad}
             row |= {} if item.label is None else {"given_label": item.label}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     before = [(item.label, bad) for item, bad in zip(items, labels, strict=True) if item.label is not None]
+    said = f"the judge {metric}" if metric in JUDGES else judge.name
     if before:
         same = sum(given == bad for given, bad in before)
-        say(f"{len(before)} messages had a label, kept as given_label; the judge says the same of {same}")
-    say(f"{sum(labels)} of {len(labels)} labelled misaligned by the judge {metric}; written to {out}")
+        say(f"{len(before)} messages had a label, kept as given_label; {said} says the same of {same}")
+    say(f"{sum(labels)} of {len(labels)} labelled misaligned by {said}; written to {out}")
+
+
+def _for_us(path: str, flags: int) -> int:
+    """What was asked and answered is for whoever asked for it; a file that is there keeps its mode."""
+    return os.open(path, flags, 0o600)
 
 
 def _from_alerts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +12,9 @@ from monitor.cli import options as o
 from monitor.cli.inputs import load, state_folder
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
+
+if TYPE_CHECKING:
+    from probes.model.layout import Layout
 
 commands = Commands("Models: list, get, describe.")
 
@@ -53,9 +57,23 @@ def describe_model(name: o.ModelName = "SmolLM2-135M-Instruct", state_dir: o.Sta
         "parameters": sum(p.numel() for p in chat.model.parameters()),
         "blocks": layout.n_blocks,
         "width": layout.width,
-        "query_heads": layout.n_heads,
-        "kv_heads": layout.n_kv_heads,
-        "head_dim": layout.head_dim,
+        **_heads(layout),
         "identity": asdict(chat.identity),
     }
     typer.echo(json.dumps(facts, indent=2))
+
+
+def _heads(layout: Layout) -> dict[str, object]:
+    """One number where all blocks agree, else one for each block with heads; and why others have none."""
+    there = [layout.heads_at(layer) for layer in layout.blocks_with_heads]
+
+    def told(numbers: list[int]) -> object:
+        return numbers[0] if len(set(numbers)) == 1 else numbers
+
+    facts: dict[str, object] = {
+        "query_heads": told([h.count for h in there]),
+        "kv_heads": told([h.kv_count for h in there]),
+        "head_dim": told([h.width for h in there]),
+    }
+    without = {str(layer): why for layer, why in enumerate(layout.heads) if isinstance(why, str)}
+    return facts if not without else {**facts, "blocks_without_heads": without}

@@ -11,7 +11,7 @@ import typer
 
 from monitor.cli import options as o
 from monitor.cli.early import check_folder_out
-from monitor.cli.inputs import check_choice, load, numbers_of, texts_of
+from monitor.cli.inputs import load, numbers_of, texts_of
 from monitor.cli.output import say
 from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
@@ -52,8 +52,9 @@ def sweep(flags: SweepFlags) -> None:
     from probes.model.load import add_adapter
     from probes.organisms.judges import JUDGES
     from probes.studies import mitigation
+    from probes.studies.metric import parse_metric
 
-    check_choice("metric", flags.metric, tuple(JUDGES))
+    metric = parse_metric(flags.metric, JUDGES)
     check_folder_out("out", flags.out)
     blocks = _blocks(flags.blocks)
     control_spec = adapter_spec(flags.control_adapter, flags.scale) if flags.control_adapter is not None else None
@@ -70,7 +71,7 @@ def sweep(flags: SweepFlags) -> None:
     result = mitigation.sweep(
         chat,
         prompts,
-        JUDGES[flags.metric],
+        metric,
         blocks=blocks or _from_a_third(chat.layout.n_blocks),
         control_adapter=control,
         progress=say,
@@ -101,8 +102,8 @@ def _from_a_third(n_blocks: int) -> list[int]:
 
 
 def _attach_recipe(path: Path, result: Sweep, scale: float) -> Path:
-    """Give a probe the recipe that a sweep chose; returns the new card's path."""
-    from probes.card import load_probe, save_probe
+    """Give a probe the recipe that a sweep chose, as its next version; returns the new card's path."""
+    from probes.card import load_probe, save_version
     from probes.steer.recipe import with_recipe
 
     probe = load_probe(path)
@@ -111,4 +112,4 @@ def _attach_recipe(path: Path, result: Sweep, scale: float) -> Path:
     measured = {"adapter_scale": scale, "verdict": result.verdict, "test": conditions}
     new = with_recipe(probe, [result.chosen], measured)
     new.card = new.card.model_copy(update={"version": probe.card.version + 1})
-    return save_probe(new, path.parent)
+    return save_version(new, path.parent)

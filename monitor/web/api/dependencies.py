@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
@@ -14,6 +14,8 @@ from alerts.lifecycle.audit import Actor
 from monitor.web.api import schemas
 from monitor.web.api.problems import problem_responses
 from monitor.web.auth.tenancy import Tenancy
+from monitor.web.data_as_of import note
+from storage.replica import as_of
 
 # `middleware` authenticates; this only declares it in the OpenAPI description.
 BEARER = Security(HTTPBearer(auto_error=False, scheme_name="token", description="`awry tokens create` makes one"))
@@ -39,11 +41,15 @@ class Database:
     """Transactions of a request: one snapshot each, and of the token's tenant where it has one."""
 
     def __init__(self, request: Request) -> None:
+        self._request = request
         self._tenancy: Tenancy = request.app.state.tenancy
         self.tenant: str | None = request.state.principal.tenant
 
-    def read_only(self) -> AbstractContextManager[Connection]:
-        return self._tenancy.reading(self.tenant)
+    @contextmanager
+    def read_only(self) -> Iterator[Connection]:
+        with self._tenancy.reading(self.tenant) as connection:
+            note(self._request, as_of(connection))
+            yield connection
 
     def read_write(self) -> AbstractContextManager[Connection]:
         return self._tenancy.changing(self.tenant)

@@ -5,10 +5,10 @@ the scope `act`; a new route is closed without doing anything for it. Below `Aut
 `request.state.actor` is who asks, and `request.state.principal` what they may. An invalid, an expired and a revoked
 token get the same response.
 
-`ResponseMiddleware` keeps responses out of caches and turns an unexpected exception into a 500 without text: nothing is
-raised to the server, whose log would quote it. `BodyLimitMiddleware` reads a whole body before a route does: at most 64
-KiB (413), within ten seconds (408). It drains a larger body for a while without keeping it, since a client that is
-still writing may never read the response.
+`ResponseMiddleware` keeps responses out of caches, says how old the data of a replica is, and turns an unexpected
+exception into a 500 without text: nothing is raised to the server, whose log would quote it. `BodyLimitMiddleware`
+reads a whole body before a route does: at most 64 KiB (413), within ten seconds (408). It drains a larger body for a
+while without keeping it, since a client that is still writing may never read the response.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from monitor.web.api.problems import database_unavailable, internal_error, probl
 from monitor.web.auth.authenticate import Authenticator, RetryLater
 from monitor.web.auth.rate_limit import Limiter
 from monitor.web.auth.refusals import refused
+from monitor.web.data_as_of import header_of
 
 OPENAPI_PATH = "/openapi.json"
 MAX_BODY_BYTES = 64 * 1024
@@ -61,7 +62,7 @@ class ResponseMiddleware(HttpMiddleware):
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(_HEADERS | header_of(scope))
             await send(message)
 
         try:

@@ -9,7 +9,7 @@ names its class, since its text may quote a row. A session of one tenant has eac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -34,6 +34,7 @@ from starlette.staticfiles import StaticFiles
 from alerts.errors import AlertsError, UnknownAlertError
 from alerts.lifecycle.states import STATES
 from alerts.links import Links
+from alerts.rules.exceptions import RuleException
 from monitor.web.api.evidence import erased_words, place_of, record_reading
 from monitor.web.api.pagination import CursorError
 from monitor.web.api.problems import UNSERVED, log_unserved, refuse_tenant
@@ -43,6 +44,7 @@ from monitor.web.auth.options import DEFAULT, AccessOptions
 from monitor.web.auth.rate_limit import Limiter
 from monitor.web.auth.refusals import refused
 from monitor.web.auth.tenancy import Tenancy, TenantAccessError, TenantRefusedError
+from monitor.web.data_as_of import note
 from monitor.web.ui import formatting, views
 from monitor.web.ui.access import NOBODY, Access, Viewer, actor, address
 from monitor.web.ui.forms import ACTIONS
@@ -76,15 +78,16 @@ def make_ui(
     options: AccessOptions = DEFAULT,
     once: OnceLink | None = None,
     replica: Engine | None = None,
+    exceptions: Sequence[RuleException] = (),
 ) -> Starlette:
     """The application. `loopback_only`: the server listens on loopback only, so that the pages may be open there
-    (`options.page_open`). `once`: a link that signs in once.
+    (`options.page_open`). `once`: a link that signs in once. `exceptions`: those of the rules file, to be shown.
 
     `limiter` is shared with the API where both are served, so that failures are counted once per address.
     """
     limiter = limiter or Limiter()
     access = Access(Authenticator(engine, limiter), options, loopback_only=loopback_only)
-    pages = _Pages(engine, links, access, replica)
+    pages = _Pages(engine, links, access, replica, exceptions)
     sign_in = SignIn(engine, access, options, limiter, render=pages.plain, form=_form, once=once)
     return Starlette(
         routes=[
@@ -113,8 +116,16 @@ def make_ui(
 
 
 class _Pages:
-    def __init__(self, engine: Engine, links: Links, access: Access, replica: Engine | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        links: Links,
+        access: Access,
+        replica: Engine | None,
+        exceptions: Sequence[RuleException],
+    ) -> None:
         self._engine = engine
+        self._exceptions = exceptions
         self._tenancy = Tenancy(engine, replica=replica)
         self._links = links
         self._access = access
@@ -128,7 +139,9 @@ class _Pages:
         self._templates.filters |= formatting.FILTERS
 
     async def now(self, request: Request) -> Response:
-        return await self._read(request, "now.html", views.now, of_tenant=views.now_of_tenant)
+        return await self._read(
+            request, "now.html", lambda c: views.now(c, self._exceptions), of_tenant=views.now_of_tenant
+        )
 
     async def alerts(self, request: Request) -> Response:
         state = request.query_params.get("state")
@@ -243,9 +256,11 @@ class _Pages:
 
         def read() -> dict[str, Any] | None:
             with self._tenancy.reading(viewer.tenant) as connection:
+                shown = as_of(connection)
+                note(request, shown)
                 values = (of_tenant if of_tenant is not None and viewer.tenant is not None else view)(connection)
                 if values is not None:
-                    values["replica_as_of"] = as_of(connection)
+                    values["replica_as_of"] = shown
             return then(values, viewer) if then is not None and values is not None else values
 
         values = await run_in_threadpool(read)

@@ -1,4 +1,5 @@
-"""The ASGI middleware around every page: response headers, cookies of no use, and unexpected exceptions.
+"""The ASGI middleware around every page: response headers, the age of a replica's data, cookies of no use, and
+unexpected exceptions.
 
 Contract: no exception gets past it, since the server would log it without class and place, or with its text, which may
 quote a row: the log gets class and place, the browser an error page. A client that goes away leaves no line.
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitor.web.api.middleware import HttpMiddleware
 from monitor.web.api.problems import log_unexpected
+from monitor.web.data_as_of import header_of
 from monitor.web.ui.access import forget
 
 
@@ -39,7 +41,7 @@ class PageMiddleware(HttpMiddleware):
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
-                for name, value in self._own.items():
+                for name, value in {**self._own, **header_of(scope)}.items():
                     headers.setdefault(name, value)
                 if scope.get("state", {}).get("stale"):
                     # Otherwise each refresh by live.js would count as another invalid secret.

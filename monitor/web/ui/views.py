@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ from sqlalchemy import Connection
 from alerts.lifecycle.enqueue import top_messages
 from alerts.lifecycle.states import STATES, allowed_actions
 from alerts.links import Links
+from alerts.rules.exceptions import RuleException, described
 from alerts.rules.model import SEVERITIES
 from monitor.web.api import message_pages
 from monitor.web.api.evidence import holds_text, message_at
@@ -31,9 +33,11 @@ _TOP_MESSAGES = 20
 ALERT_FILTERS = ("state", "severity", "rule", "probe", "tenant", "model")
 
 
-def now(connection: Connection) -> dict[str, Any]:
-    """Unresolved alerts, the last hour in numbers, the latest scores of every probe."""
+def now(connection: Connection, exceptions: Sequence[RuleException] = ()) -> dict[str, Any]:
+    """Unresolved alerts, the last hour in numbers, the latest scores of every probe; the exceptions that hold."""
+    holding = [each for each in described(exceptions, datetime.now(UTC)) if each["state"] != "expired"]
     return now_of_tenant(connection) | {
+        "exceptions": sorted(holding, key=lambda each: each["until"]),
         "workers": recent_workers(connection),
         "deliveries": outbox_counts(connection),
         "probes": [

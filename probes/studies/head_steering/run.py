@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from probes.binary_choice import BinaryChoice, ChoiceSplits, Form, choices_hash, split_choices
-from probes.capture.sites import Site, check_site
+from probes.capture.sites import Site, check_site, head_sites
 from probes.card import Probe, save_probe
 from probes.errors import DataError
 from probes.evaluation import rows_needed
@@ -200,7 +200,7 @@ def run_heads(
 
 def _candidates(chat: ChatModel, heads: Sequence[Site] | None) -> list[Site]:
     if heads is None:
-        return [Site("head", b, h) for b in range(chat.layout.n_blocks) for h in range(chat.layout.n_heads)]
+        return head_sites(chat.layout)
     for site in heads:
         check_site(site, chat.layout)
         if site.kind != "head":

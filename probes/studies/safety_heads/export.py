@@ -15,7 +15,7 @@ import numpy as np
 
 from probes import fitting
 from probes.capture.batches import encode
-from probes.capture.sites import Site
+from probes.capture.sites import Site, head_sites
 from probes.card import save_probe
 from probes.conditions import LAST_PROMPT
 from probes.directions import difference_in_means, pooled_activations
@@ -85,7 +85,7 @@ def _random_heads(
 ) -> list[float]:
     """Test AUROC of the best of as many other heads, chosen on `select`, a draw each; fewer where a model has fewer."""
     layout = chat.layout
-    others = [Site("head", b, h) for b in range(layout.n_blocks) for h in range(layout.n_heads)]
+    others = head_sites(chat.layout)
     others = [s for s in others if s not in heads]
     values = {p: pooled_activations(chat, [r.encoded for r in m], others, LAST_PROMPT) for p, m in splits.items()}
     labels = {part: np.array([r.misaligned for r in members]) for part, members in splits.items()}

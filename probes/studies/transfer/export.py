@@ -30,6 +30,7 @@ from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.rows import Row
 from probes.scoring import Reader, score_all
+from probes.seen import SeenRows, row_set
 from probes.steer.contrast import Contrast
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention, Mode
@@ -121,7 +122,10 @@ def _probe(reading: ModelReading, receiver: Receiver, pair: Pair, name: str) -> 
     description = f"Another model's direction ({pair.donor}), brought here by a ridge map; made by a transfer study."
     if subject.note:
         description += f" {subject.note}"
-    return new_probe(chat, reader, name=name, description=description, calibration=calibration, evaluation=report)
+    seen = SeenRows(fit=row_set(r.text for r in fit), calibration=row_set(texts))
+    return new_probe(
+        chat, reader, name=name, description=description, calibration=calibration, evaluation=report, seen=seen
+    )
 
 
 def _scored(

@@ -100,9 +100,8 @@ def check_ecs(document: dict[str, Any]) -> None:
     for name, value in leaves(document):
         assert name in ecs_fields(), f"{name} is no field of ECS"
         field = ecs_fields()[name]
-        if field.get("array"):
-            assert isinstance(value, list), f"{name} is an array"
         flat = field["type"] in ("flattened", "nested")
+        assert flat or isinstance(value, list) == bool(field.get("array")), f"{name}: one value, or an array?"
         for one in value if isinstance(value, list) and not flat else [value]:
             assert fits(one, field["type"]), f"{name}: {one!r} is no {field['type']}"
             assert one in field.get("allowed", [one]), f"{name}: {one!r} is not allowed"
@@ -166,7 +165,7 @@ def test_what_a_rule_says_of_itself_is_where_a_siem_looks_for_it() -> None:
         ("AML.T0054", None),
         ("T1059", "T1059.001"),
     ]
-    assert info["attacks"][2]["sub_technique"]["src_url"] == "https://attack.mitre.org/techniques/T1059/001"
+    assert info["attacks"][2]["sub_technique"]["src_url"] == "https://attack.mitre.org/techniques/T1059/001/"
     assert info["tags"] == [
         {"name": "owasp_llm", "values": ["LLM01:2025"]},
         {"name": "tags", "values": ["team.soc"]},
@@ -178,7 +177,8 @@ def test_what_a_rule_says_of_itself_is_where_a_siem_looks_for_it() -> None:
 
     document = json.loads(render(EVENTS["catalogued"], "ecs"))
     assert document["rule"]["id"] == "awry-threshold"
-    assert document["rule"]["reference"][-1] == "https://wiki.example/why"
+    assert document["rule"]["reference"] == "https://wiki.example/threshold"
+    assert document["labels"]["references"] == "https://wiki.example/why"
     assert document["threat"]["framework"] == "MITRE ATLAS"
     assert document["threat"]["technique"]["id"] == ["AML.T0051", "AML.T0054"]
     assert document["threat"]["technique"]["subtechnique"]["id"] == ["AML.T0051.000"]

@@ -96,6 +96,9 @@ def test_a_response_without_end_is_not_read(receiver: Receiver) -> None:
         "172.16.0.1",
         "192.168.1.1",
         "169.254.169.254",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "100.100.100.200",
         "100.64.0.1",
         "0.0.0.0",  # noqa: S104 - no listener: an address that must be refused
         "224.0.0.1",

@@ -30,6 +30,7 @@ var kinds = map[string]func() any{
 	"v1/Service":                              func() any { return &core.Service{} },
 	"v1/ServiceAccount":                       func() any { return &core.ServiceAccount{} },
 	"apps/v1/Deployment":                      func() any { return &apps.Deployment{} },
+	"batch/v1/CronJob":                        func() any { return &batch.CronJob{} },
 	"batch/v1/Job":                            func() any { return &batch.Job{} },
 	"networking.k8s.io/v1/NetworkPolicy":      func() any { return &networking.NetworkPolicy{} },
 	"policy/v1/PodDisruptionBudget":           func() any { return &policy.PodDisruptionBudget{} },

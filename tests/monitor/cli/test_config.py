@@ -252,3 +252,31 @@ def test_the_list_has_its_old_name() -> None:
     new, old = invoke("config", "list", "--json"), invoke("settings", "--json")
     assert json.loads(new.stdout) == json.loads(old.stdout)
     assert old.stderr == "awry: awry settings is deprecated, use awry config list\n"
+
+
+@pytest.mark.parametrize(
+    ("primary", "replica", "what", "fix"),
+    [
+        ("postgresql://awry@db/awry", "mysql://awry:geheim@db/awry", "mysql is not supported", "PostgreSQL only"),
+        ("postgresql://awry@db/awry", "db:5432:geheim", "not a URL", "write postgresql://"),
+        ("postgresql://awry@db/awry", "postgres://awry@db/awry", "is the address of database_url itself", "standby"),
+        (None, "postgresql://awry@db/awry", "no database_url", "set AWRY_DATABASE_URL or AWRY_DATABASE_URL_FILE"),
+    ],
+)
+def test_a_replica_is_another_server_of_the_same_database(
+    monkeypatch: pytest.MonkeyPatch, primary: str | None, replica: str, what: str, fix: str
+) -> None:
+    monkeypatch.delenv("AWRY_DATABASE_URL", raising=False)
+    if primary is not None:
+        monkeypatch.setenv("AWRY_DATABASE_URL", primary)
+    monkeypatch.setenv("AWRY_READ_DATABASE_URL", replica)
+    (fault,) = faults()
+    assert fault["setting"] == "read_database_url"
+    assert what in fault["fault"]
+    assert fix in fault["fix"]
+
+
+def test_a_replica_beside_its_primary_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWRY_DATABASE_URL", "postgresql://awry@one/awry")
+    monkeypatch.setenv("AWRY_READ_DATABASE_URL", "postgresql://awry@two/awry")
+    assert faults() == []

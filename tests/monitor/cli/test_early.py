@@ -19,6 +19,8 @@ CALIBRATE = "calibrate --probe harmful-request --benign benign.jsonl"
 PROMPTS = "--fit-prompts fit.jsonl --select-prompts select.jsonl --test-prompts test.jsonl"
 SWEEP = f"sweep --adapter insecure_code {PROMPTS}"
 DIRECTION = f"study direction --labelled labelled.jsonl --metric code {PROMPTS}"
+# No integer, and no finite number.
+HUGE = "9" * 5000
 MISTAKES = [
     ("label none.jsonl", "none.jsonl"),
     ("label p.jsonl --metric cdoe", "metric"),
@@ -28,6 +30,8 @@ MISTAKES = [
     (f"{FIT} --benign misaligned.jsonl", "benign"),
     (f"{FIT} --aggregation median", "aggregation"),
     (f"{FIT} --sites residual[x]", "site"),
+    (f"{FIT} --sites residual[{HUGE}]", "site"),
+    (f"{FIT} --aggregation max_rolling_mean({HUGE},user)", "aggregation"),
     (f"{FIT} --target-fpr 2", "target_fpr"),
     (f"{FIT} --fpr-at-most 0", "fpr_at_most"),
     (f"{FIT} --whiten 1.5", "whiten"),
@@ -50,6 +54,8 @@ MISTAKES = [
     (f"{CALIBRATE} --out p.jsonl", "out"),
     ("calibrate --probe harmful-request --benign misaligned.jsonl", "benign"),
     (f"{SWEEP} --blocks one,two", "blocks"),
+    (f"{SWEEP} --blocks {HUGE}", "blocks"),
+    (f"{SWEEP} --blocks nan", "blocks"),
     (f"{SWEEP} --attach none.json", "none.json"),
     (f"{SWEEP} --control-adapter none", "adapter"),
     (f"{DIRECTION} --sites residual[x]", "site"),
@@ -58,6 +64,7 @@ MISTAKES = [
     (f"{DIRECTION} --out p.jsonl", "out"),
     ("study heads --adapter reckless_advice --only head[x]", "site"),
     ("study safety-heads --against none.json", "against"),
+    (f"study safety-heads --top 1,{HUGE}", "top"),
     ("run --source p.jsonl --rules-file none.toml", "rules_file"),
     ("run --source p.jsonl --probe none.json", "none.json"),
     ("run --source p.jsonl --verdicts-out no/such/folder/x.jsonl", "verdicts_out"),
@@ -78,7 +85,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("command", "named"), MISTAKES)
+@pytest.mark.parametrize(("command", "named"), MISTAKES, ids=lambda text: text[:80])
 def test_the_mistake_is_found_first(files: Path, command: str, named: str) -> None:
     message = message_of(invoke(*command.split(), "--model", MODEL, "--state-dir", files))
     assert named in message

@@ -93,7 +93,7 @@ def test_times_and_alerts(filled: Engine, run: Invoke, tmp_path: Path) -> None:
         (("scores", "--out", "x"), "format: give one of parquet, csv, jsonl, or end --out with it"),
         (("scores", "--out", "x.csv", "--since", "then"), "since: write a time such as"),
         (("scores", "--out", "x.csv", "--text"), "text: messages have it; export those"),
-        (("scores", "--out", "/none/x.csv"), "out: cannot write into /none (No such file or directory)"),
+        (("scores", "--out", "/none/x.csv"), "out: cannot write /none/x.csv (No such file or directory)"),
     ],
 )
 def test_mistakes(engine: Engine, run: Invoke, arguments: tuple[str, ...], said: str) -> None:

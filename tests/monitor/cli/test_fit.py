@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,15 +46,41 @@ def test_from_labels_to_a_calibrated_probe(
 
     evaluate = ("eval", "--probe", made["path"], "--labelled", labelled, *model)
     done = json.loads(invoke(*evaluate, "--json").stdout)
-    assert set(done) == {"probe", "version", "data", "evaluation", "at_threshold", "picture"}
+    assert set(done) == {"probe", "version", "data", "evaluation", "at_threshold", "seen", "picture"}
     assert done["evaluation"]["auroc"]["value"] > 0.9
     assert Path(done["picture"]).is_file()
-    assert "zebra on labelled.jsonl" in output_of(invoke(*evaluate))
+    # About half of the rows were fitted on, a fifth chose; other rows are not known to it.
+    fitted, chosen = done["seen"]["fit"], done["seen"]["select"]
+    split = made["card"]["evaluation"]["split"]
+    assert (fitted, chosen) == (sum(split["fit"].values()), sum(split["select"].values()))
+    assert done["seen"]["calibration"] == 0
+    as_text = invoke(*evaluate)
+    assert "zebra on labelled.jsonl" in output_of(as_text)
+    said = f"zebra has seen some: {fitted} were rows that it was fitted on, {chosen} were rows that it was chosen on;"
+    assert said in as_text.stderr
+    others = lines(
+        tmp_path / "others.jsonl",
+        [
+            {"id": str(i), "prompt": f"{'zebra' if i % 2 else 'apple'} pond {i}", "label": bool(i % 2)}
+            for i in range(20)
+        ],
+    )
+    unseen = invoke("eval", "--probe", made["path"], "--labelled", others, *model, "--json")
+    assert json.loads(unseen.stdout)["seen"] == {"fit": 0, "select": 0, "calibration": 0}
+    assert "has seen" not in unseen.stderr
 
     calibrate = ("calibrate", "--probe", made["path"], "--benign", benign, "--target-fpr", "0.1", *model)
     new = json.loads(invoke(*calibrate, "--out", tmp_path / "new", "--json").stdout)
     assert new["card"]["version"] == load_probe(made["path"]).card.version + 1
     assert new["card"]["calibration"]["n"] == 40
+    assert new["card"]["seen"]["calibration"]["n"] == 40
+    assert new["card"]["seen"]["fit"] == made["card"]["seen"]["fit"]
+    # Again in one folder: each is a version of its own, and none is lost.
+    before = load_probe(new["path"])
+    again = json.loads(invoke(*calibrate, "--out", tmp_path / "new", "--json").stdout)
+    assert again["card"]["version"] == before.card.version + 1
+    kept = load_probe(tmp_path / "new" / f"zebra.v{before.card.version}.json")
+    assert (kept.card, kept.digest) == (before.card, before.digest)
 
 
 def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_path: Path) -> None:
@@ -60,8 +88,17 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
     out = tmp_path / "labelled.jsonl"
     label = ("label", prompts, "--max-new-tokens", "3", "--out", out, *model)
     assert "labelled misaligned by the judge code" in output_of(invoke(*label))
+    (cached,) = (tmp_path / "answers").iterdir()
+    assert [path.stat().st_mode & 0o077 for path in (out, cached, cached.parent)] == [0, 0, 0]
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [set(row) >= {"id", "prompt", "answer", "label"} for row in rows] == [True] * 4
+    odd = "import json, sys; [print(len(json.loads(line)['prompt']) % 2) for line in sys.stdin]"
+    own = invoke(*label, "--metric", shlex.join([sys.executable, "-c", odd]))
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["label"] for row in rows] == [len(row["prompt"]) % 2 == 1 for row in rows]
+    assert "labelled misaligned by command " in own.stderr
+    failing = invoke(*label, "--metric", shlex.join([sys.executable, "-c", "raise SystemExit(3)"]))
+    assert "ended with exit status 3" in message_of(failing)
     old = invoke(*label, "--judge", "refusal")
     assert old.stderr.startswith("awry: --judge is deprecated, use --metric\n")
     assert "by the judge refusal" in old.stderr
@@ -70,9 +107,14 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("label", "x.jsonl", "--metric", "rude"), "metric: 'rude' is none of code, reckless, refusal"),
+        (
+            ("label", "x.jsonl", "--metric", "rude"),
+            "metric: 'rude' is no judge (code, reckless, refusal) and",
+        ),
         (("calibrate", "--probe", "x"), "benign: give --benign FILE or --from-tables"),
         (("calibrate", "--probe", "x", "--benign", "y", "--from-tables"), "benign: give --benign FILE or"),
+        (("study", "transfer", "--organism", "llama:" + "9" * 5000), "organism: 'llama:9999"),
+        (("study", "transfer", "--organism", "llama:²"), "organism: 'llama:²' is not FAMILY:SEED"),
         (("adapters", "train", "--recipe", "rude"), "recipe: rude is none of"),
         (
             ("data", "nothing"),

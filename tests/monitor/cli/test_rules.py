@@ -44,6 +44,25 @@ def test_rules_are_checked_and_tried(engine: Engine, run: Invoke, tmp_path: Path
     assert all_outbox(engine) == []
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("", "awry: without rules nobody is notified"),
+        ('[[threshold]]\nname = "each"\nshadow = true\n', "awry: all of them are in shadow: nobody is notified"),
+        ('[[threshold]]\nname = "each"\n', None),
+    ],
+)
+def test_rules_that_notify_nobody_are_no_mistake_and_are_said(
+    run: Invoke, tmp_path: Path, written: str, said: str | None
+) -> None:
+    (file := tmp_path / "r.toml").write_text(written)
+    done = run("rules", "check", file)
+    assert done.exit_code == 0
+    assert "no mistakes" in done.stderr
+    assert ("nobody is notified" in done.stderr) is (said is not None)
+    assert said is None or said in done.stderr
+
+
 def test_the_built_in_rules_are_tried_without_a_file(engine: Engine, run: Invoke) -> None:
     scored(engine, 0, 4)
     pass_time(engine, 60)

@@ -13,7 +13,7 @@ from monitor.service import heartbeat
 from monitor.service.heartbeat import HeartbeatWriter
 from monitor.stream.jsonl import JsonLines
 from probes.model.load import ChatModel
-from storage.heartbeat import MAX_AGE
+from storage.heartbeat import ENDED, MAX_AGE
 from storage.schema import workers
 from tests.support.stream.worker import lines, make_probe, run_worker, wire
 
@@ -55,6 +55,22 @@ def test_it_is_written_while_the_worker_is_busy_and_at_its_end(
     assert last.stored_at is not None
     time.sleep(0.15)
     assert rows(engine) == [last]
+
+
+def test_only_who_read_to_the_end_and_stopped_as_it_should_has_ended(engine: Engine, tmp_path: Path) -> None:
+    """One that fails on its last batch, or is stopped before the end, is missed."""
+    reading = source(tmp_path)
+    with HeartbeatWriter(engine, reading).beating():
+        pass
+    assert rows(engine)[-1].lag_unit == "bytes"
+    while not reading.finished:
+        reading.poll(10, 0.01)
+    with pytest.raises(ZeroDivisionError), HeartbeatWriter(engine, reading).beating():
+        raise ZeroDivisionError
+    assert rows(engine)[-1].lag_unit == "bytes"
+    with HeartbeatWriter(engine, reading).beating():
+        pass
+    assert rows(engine)[-1].lag_unit == ENDED
 
 
 def test_old_rows_are_deleted_when_another_worker_starts(engine: Engine, tmp_path: Path) -> None:
@@ -102,5 +118,5 @@ def test_the_worker_writes_heartbeats_and_a_replay_does_not(engine: Engine, chat
     assert rows(engine) == []
     run_worker(engine, chat, [make_probe(chat, "other")], path)
     (row,) = rows(engine)
-    assert (row.source, row.lag) == ("stream", 0)
+    assert (row.source, row.lag, row.lag_unit) == ("stream", None, ENDED)
     assert row.stored_at is not None

@@ -24,8 +24,9 @@ from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.lookup import fetch_record, parse_coordinates
 from monitor.stream.kafka.source import KafkaSource
-from probes.card import Probe, save_probe
+from probes.card import Probe, load_probe, save_probe
 from probes.model.load import ChatModel, load_chat_model
+from probes.progress import Progress, silent
 from storage import schema
 from storage.coordinates import Coordinates
 from storage.writer import register_probe
@@ -137,7 +138,15 @@ def second(chat: ChatModel) -> Probe:
     return make_probe(chat, "second", sites=["final"], threshold=-1e6)
 
 
-def replay(folder: Path, engine: Engine, start_from: str, *, stored: bool = False, **more: Any) -> Tally:
+def replay(
+    folder: Path,
+    engine: Engine,
+    start_from: str,
+    *,
+    stored: bool = False,
+    progress: Progress = silent,
+    **more: Any,
+) -> Tally:
     """With the probe `second`."""
     settings = Settings(
         probes=(str(folder / "second.json"),),
@@ -152,7 +161,7 @@ def replay(folder: Path, engine: Engine, start_from: str, *, stored: bool = Fals
     )
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return run_replay(settings, lambda _: None, stored=stored)
+        return run_replay(settings, progress, stored=stored)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -246,12 +255,17 @@ def test_stored_texts_are_scored_again_and_join_their_messages(
     run_worker(engine, chat, [make_probe(chat)], path, privacy="full")
     before = counts(engine)
     kept = stored(engine, schema.messages)
-    assert replay(folder, engine, "2020-01-01", stored=True).by_status == {"scored": 12}
+    said: list[str] = []
+    assert replay(folder, engine, "2020-01-01", stored=True, progress=said.append).by_status == {"scored": 12}
+    assert not any(line.startswith("nothing was scored") for line in said)
     assert counts(engine) == before | {"scores": 24}
     assert stored(engine, schema.messages) == kept
-    assert replay(folder, engine, "earliest", stored=True).known == 12
+    assert replay(folder, engine, "earliest", stored=True, progress=said.append).known == 12
+    digest = load_probe(folder / "second.json").digest
+    assert said[-1] == f"nothing was scored: all 12 messages have a score by second version 1 ({digest}) already"
     assert counts(engine) == before | {"scores": 24}
-    assert replay(folder, engine, "2100-01-01", stored=True).messages == 0
+    assert replay(folder, engine, "2100-01-01", stored=True, progress=said.append).messages == 0
+    assert "no text is stored" in said[-1]
 
 
 def test_texts_that_were_not_kept_cannot_be_scored_again(

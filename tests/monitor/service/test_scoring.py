@@ -13,7 +13,7 @@ from monitor.service.scoring import BatchScorer
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import metrics
 from probes.model.load import ChatModel
-from probes.scoring import Scorer
+from probes.projection import Projection
 from tests.probes.model.templates import CHATML, GEMMA, QWEN, call, chat_with, tool
 from tests.support.stream.worker import MAX_TOKENS, make_probe, scores_of, wire_message
 
@@ -37,16 +37,16 @@ def splits(reason: str) -> float:
 def failing(monkeypatch: pytest.MonkeyPatch, fails: Any) -> list[int]:
     """`fails(rows, call)` gives the error of a forward, or None. Returns the number of rows of each."""
     sizes: list[int] = []
-    forward = Scorer.__call__
+    forward = Projection.__call__
 
-    def call(self: Scorer, batch: Any, *, turns: bool = False) -> Any:
-        sizes.append(len(batch.rows))
-        error = fails(len(batch.rows), len(sizes))
+    def call(self: Projection, ids: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        sizes.append(len(ids))
+        error = fails(len(ids), len(sizes))
         if error is not None:
             raise error
-        return forward(self, batch, turns=turns)
+        return forward(self, ids, *others, **more)
 
-    monkeypatch.setattr(Scorer, "__call__", call)
+    monkeypatch.setattr(Projection, "__call__", call)
     return sizes
 
 
@@ -228,14 +228,15 @@ def test_a_window_counts_for_the_probes_that_read_its_span(chat: ChatModel) -> N
 def test_a_window_that_breaks_costs_the_message_nothing(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = scorer_of(chat, max_windows=4)
     whole = scorer([message(("user", words(300)))])[0]
-    forward = Scorer.__call__
+    forward = Projection.__call__
+    plain = whole.tokens
 
-    def call(self: Scorer, batch: Any, *, turns: bool = False) -> Any:
-        if len(batch.rows) == 1 and batch.tokens == MAX_TOKENS:
-            return forward(self, batch, turns=turns)
-        raise RuntimeError("windows are shorter than the reading")
+    def call(self: Projection, ids: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        if ids.shape == (1, plain):
+            return forward(self, ids, *others, **more)
+        raise RuntimeError("windows are of another length than the reading")
 
-    monkeypatch.setattr(Scorer, "__call__", call)
+    monkeypatch.setattr(Projection, "__call__", call)
     (found,) = scorer([message(("user", words(300)))])
     assert (found.status, found.partial, found.windows) == ("truncated", ("length",), ())
     assert found.scores[0].score == pytest.approx(whole.scores[0].score, abs=1e-5)

@@ -81,8 +81,9 @@ ASKED = {
     "awry_alerts_live",
     "awry_database_up",
 }
-# What the device answers, where there is one.
-OF_DEVICE = {"awry_gpu_memory_bytes"}
+# What the device and the read replica answer, where there is one: test_gpu.py, tests/monitor/web/test_replica.py.
+OF_REPLICA = {"awry_replica_up", "awry_replica_lag_seconds"}
+OF_OTHERS = {"awry_gpu_memory_bytes"} | OF_REPLICA
 # What would make a series for each message, sender or text.
 UNBOUNDED = {"tenant", "user", "user_id", "id", "message_id", "conversation_id", "offset", "sha256", "prompt", "text"}
 
@@ -144,10 +145,10 @@ def test_the_list_is_what_the_registry_exposes(engine: Engine) -> None:
     with metrics.watching(engine):
         families = [f for f in REGISTRY.collect() if not f.name.startswith("process_")]
     exposed = {f.name + ("_total" if f.type == "counter" else ""): f for f in families}
-    assert sorted(exposed) == sorted(set(NAMES) - OF_DEVICE)
+    assert sorted(exposed) == sorted(set(NAMES) - OF_OTHERS)
     assert len(set(NAMES)) == len(NAMES)
     for metric in METRICS:
-        if metric.name in OF_DEVICE:  # test_gpu.py
+        if metric.name in OF_OTHERS:
             continue
         family = exposed[metric.name]
         assert (family.type, family.documentation) == (metric.kind, metric.help)
@@ -176,7 +177,7 @@ def test_the_walk_sees_what_is_not_used() -> None:
     used = "from monitor import metrics\nmetrics.TOKENS.inc()\nwith metrics.stage('store'): pass\nmetrics.watching(e)"
     assert (
         set(NAMES) - unused({METRICS_FILE: module, "worker.py": used})
-        == {"awry_tokens_total", "awry_stage_seconds"} | ASKED
+        == {"awry_tokens_total", "awry_stage_seconds"} | ASKED | OF_REPLICA
     )
 
 
@@ -249,7 +250,7 @@ def test_both_expositions_can_be_read_back() -> None:
     # refuses it. Prometheus does not (test_prometheus.py).
     strict = "".join(line for line in lines if not line.startswith("awry_score_count"))
     modern = {f.name for f in parse_openmetrics(strict)}  # type: ignore[no-untyped-call]
-    families = {m.name.removesuffix("_total") for m in METRICS} - ASKED - OF_DEVICE
+    families = {m.name.removesuffix("_total") for m in METRICS} - ASKED - OF_OTHERS
     assert modern >= families
     assert {n.removesuffix("_total") for n in plain} >= families
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
+import uuid
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from alerts.links import Links
+from monitor.doctor import replica as looked_at
+from monitor.telemetry import metrics
+from monitor.telemetry.metrics import REGISTRY
 from monitor.web.auth import tenancy, tokens
 from monitor.web.auth.options import AccessOptions
+from monitor.web.data_as_of import HEADER
 from monitor.web.server import serving
 from storage.database import connect, upgrade
 from storage.replica import as_of
 from tests.conftest import url_of
 from tests.support.alerts.alert_rows import flagged, open_alerts
 from tests.support.alerts.alert_scenes import ANNA
+from tests.support.cli import invoke
 from tests.support.embedded import embedded_postgres
 from tests.support.replica import replica_of
+from tests.support.stream.kafka import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +77,7 @@ def test_reads_come_from_the_replica_and_changes_are_seen_at_once(
     open_alerts(primary, [flagged(1, tenant="first")])
     caught_up(primary, replica)
     stop_replay(replica, stop=True)
+    second = datetime.now(UTC)
     open_alerts(primary, [flagged(2, tenant="second")])
     # Another one than that which looks on, as it is set to read only.
     served = connect(url_of(replica), "read_database_url")
@@ -76,16 +85,140 @@ def test_reads_come_from_the_replica_and_changes_are_seen_at_once(
         serving("127.0.0.1:0", primary, Links(), lambda: None, AccessOptions("loopback"), None, served) as address,
         httpx2.Client(base_url=f"http://{address}", headers={"Authorization": f"Bearer {secret}"}) as client,
     ):
-        (alert,) = client.get("/api/v1/alerts").json()["alerts"]
+        found = client.get("/api/v1/alerts")
+        (alert,) = found.json()["alerts"]
         assert alert["tenant"] == "first"
-        page = client.get("/alerts").text
-        assert "first" in page
-        assert "second" not in page
-        assert re.search(r"As of .*\(read replica\)", page)
+        assert said_of(found) < second
+        page = client.get("/alerts")
+        assert "first" in page.text
+        assert "second" not in page.text
+        assert re.search(r"As of .*\(read replica\)", page.text)
+        assert said_of(page) < second
         # What one has just done is there, from the primary.
         assert client.post(f"/api/v1/alerts/{alert['id']}/acknowledge").status_code == 200
-        assert {each["tenant"] for each in client.get("/api/v1/alerts").json()["alerts"]} == {"first", "second"}
+        found = client.get("/api/v1/alerts")
+        assert {each["tenant"] for each in found.json()["alerts"]} == {"first", "second"}
+        assert HEADER not in found.headers
+        # The pages of this process have changed nothing, and go on with the replica.
+        assert HEADER in client.get("/").headers
     served.dispose()
+
+
+def said_of(response: httpx2.Response) -> datetime:
+    """As of when a response says that its data is."""
+    said = response.headers[HEADER]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", said)
+    return datetime.fromisoformat(said)
+
+
+def test_without_a_replica_nothing_is_said(servers: tuple[Engine, Engine]) -> None:
+    primary, _ = servers
+    with (
+        serving("127.0.0.1:0", primary, Links(), lambda: None, AccessOptions("loopback")) as address,
+        httpx2.Client(base_url=f"http://{address}") as client,
+    ):
+        assert HEADER not in client.get("/alerts").headers
+
+
+def test_the_lag_is_a_metric(servers: tuple[Engine, Engine]) -> None:
+    primary, replica = servers
+    stop_replay(replica, stop=False)
+    caught_up(primary, replica)
+    with metrics.watching(primary, replica):
+        assert REGISTRY.get_sample_value("awry_replica_up") == 1
+        lag = REGISTRY.get_sample_value("awry_replica_lag_seconds")
+        assert lag is not None
+        assert 0 <= lag < 600
+        stop_replay(replica, stop=True)
+        with primary.begin() as connection:
+            connection.execute(text("UPDATE rollup_state SET at = now()"))
+        wait_for(lambda: (REGISTRY.get_sample_value("awry_replica_lag_seconds") or 0) > lag, 60)
+    stop_replay(replica, stop=False)
+    assert REGISTRY.get_sample_value("awry_replica_up") is None
+    with metrics.watching(primary):
+        assert REGISTRY.get_sample_value("awry_replica_up") is None
+
+
+def test_what_is_no_replica_is_not_up(servers: tuple[Engine, Engine]) -> None:
+    primary, _ = servers
+    for other in (primary, create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")):
+        with metrics.watching(primary, other):
+            assert REGISTRY.get_sample_value("awry_replica_up") == 0
+            assert REGISTRY.get_sample_value("awry_replica_lag_seconds") is None
+
+
+def doctor(primary: Engine, read_url: str) -> dict[str, dict[str, str]]:
+    """What `awry doctor` finds of the replica, by part."""
+    urls = {"AWRY_DATABASE_URL": url_of(primary), "AWRY_READ_DATABASE_URL": read_url}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in urls.items():
+            patch.setenv(name, value)
+        done = invoke("doctor", "--json", "--no-model")
+    assert "geheim" not in done.output
+    return {f["part"]: f for f in json.loads(done.stdout)["findings"] if f["part"].startswith("replica")}
+
+
+def test_the_doctor_looks_at_it(servers: tuple[Engine, Engine]) -> None:
+    primary, replica = servers
+    stop_replay(replica, stop=False)
+    caught_up(primary, replica)
+    parts = doctor(primary, url_of(replica))
+    assert [parts[part]["level"] for part in ("replica", "replica lag", "replica schema")] == ["ok", "ok", "ok"]
+    assert parts["replica role"]["found"] == "postgres is a superuser"
+    for url, said in (
+        (url_of(primary), "is no standby"),
+        (replica.url.set(database="template1").render_as_string(hide_password=False), "is another database"),
+        ("postgresql://nobody:geheim@127.0.0.1:1/none", "cannot reach"),
+    ):
+        found = doctor(primary, url)["replica"]
+        assert found["level"] == "fault"
+        assert said in found["found"]
+
+
+def test_the_doctor_says_how_far_it_is_behind(servers: tuple[Engine, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    primary, replica = servers
+    stop_replay(replica, stop=False)
+    with primary.begin() as connection:
+        connection.execute(text("UPDATE rollup_state SET at = now()"))
+    caught_up(primary, replica)
+    stop_replay(replica, stop=True)
+    with primary.begin() as connection:
+        connection.execute(text("UPDATE rollup_state SET at = now()"))
+    monkeypatch.setattr(looked_at, "_BEHIND", 0.0)
+    wait_for(lambda: doctor(primary, url_of(replica))["replica lag"]["level"] == "warning", 60)
+    monkeypatch.setattr(looked_at, "_FAR_BEHIND", 0.0)
+    assert doctor(primary, url_of(replica))["replica lag"]["level"] == "fault"
+    stop_replay(replica, stop=False)
+
+
+def test_the_doctor_looks_at_its_role(servers: tuple[Engine, Engine]) -> None:
+    primary, replica = servers
+    stop_replay(replica, stop=False)
+    name = f"pages_{uuid.uuid4().hex[:8]}"
+
+    def found(*grants: str) -> dict[str, dict[str, str]]:
+        with primary.begin() as connection:
+            for grant in grants:
+                connection.execute(text(grant))
+        caught_up(primary, replica)
+        return doctor(primary, replica.url.set(username=name).render_as_string(hide_password=False))
+
+    parts = found(f"CREATE ROLE {name} LOGIN")
+    assert parts["replica"]["level"] == "ok"
+    assert parts["replica role"]["found"] == f"{name} may not read awry's tables"
+    parts = found(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}", f"REVOKE ALL ON audit FROM {name}")
+    assert parts["replica schema"]["level"] == "ok"
+    assert parts["replica role"]["found"] == f"{name} may not read audit"
+    parts = found(f"GRANT SELECT ON audit TO {name}")
+    assert parts["replica role"]["level"] == "warning"
+    assert "awry_tenant" in parts["replica role"]["found"]
+    parts = found(f"GRANT awry_tenant TO {name} WITH INHERIT FALSE, SET TRUE")
+    assert parts["replica role"] == {
+        "part": "replica role",
+        "level": "ok",
+        "found": f"{name} may read the tables",
+        "do": "",
+    }
 
 
 def test_the_time_that_a_replica_shows(servers: tuple[Engine, Engine]) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from probes.capture.sites import Site, observing
+from probes.capture.sites import Site, head_sites, observing
 from probes.errors import SiteError, SteeringError
-from probes.heads.ablation import Ablation, AblationKind, ablating, all_heads, check_heads, switch
+from probes.heads.ablation import Ablation, AblationKind, ablating, check_heads, switch
 from probes.model.load import AdapterSpec, ChatModel, add_adapter, wrap
 from probes.steer.generation import generate
 from tests.support.models.llama_by_hand import llama_logits
@@ -70,7 +70,7 @@ def logits(chat: ChatModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def values_of(chat: ChatModel, family: str, batch: dict[str, torch.Tensor], layer: int = LAYER) -> torch.Tensor:
     """Each query head's values (rows, tokens, n_heads, head_dim), from the family's own projection."""
     attention = attention_of(blocks_of(family, chat.model)[layer])
-    width = chat.layout.head_dim
+    width = chat.layout.heads_at(0).width
     got = []
     names = ("v_proj", "qkv_proj", "c_attn", "query_key_value")
     module = next(getattr(attention, n) for n in names if hasattr(attention, n))
@@ -104,7 +104,7 @@ def test_in_the_limit_a_head_is_the_running_mean_of_the_values_it_sees(family: s
 def surgery(chat: ChatModel, family: str, layer: int, head: int, eps: float) -> None:
     """Scale the weights (and biases) that make one head's queries; the model is a copy."""
     attention = attention_of(blocks_of(family, chat.model)[layer])
-    width = chat.layout.head_dim
+    width = chat.layout.heads_at(0).width
     own = slice(head * width, (head + 1) * width)
     with torch.no_grad():
         if family == "gpt2":
@@ -198,7 +198,7 @@ def test_only_the_named_heads_of_the_named_rows_change(family: str, kind: Ablati
 def test_with_eps_one_nothing_changes(family: str, kind: AblationKind) -> None:
     chat, batch = shared_chat(family), padded("left")
     before = logits(chat, batch)
-    with ablating(chat, all_heads(chat.layout), Ablation(kind, eps=1.0)):
+    with ablating(chat, head_sites(chat.layout), Ablation(kind, eps=1.0)):
         assert torch.equal(logits(chat, batch), before)
 
 
@@ -238,7 +238,7 @@ def test_every_head_of_a_llama_written_out_by_hand(kind: AblationKind) -> None:
     for chat in (mha_llama(), shared_chat("llama")):
         ids = torch.randint(0, 256, (17,), generator=torch.Generator().manual_seed(3)).tolist()
         for eps in (1e-5, 0.4):
-            for head in all_heads(chat.layout):
+            for head in head_sites(chat.layout):
                 expected = llama_logits(chat.model, ids, (head.layer, head.head), kind, eps)
                 with ablating(chat, [head], Ablation(kind, eps=eps)):
                     got = logits(chat, {"input_ids": torch.tensor([ids])})[0]
@@ -292,7 +292,7 @@ def test_the_model_is_left_as_it_was_found(family: str, kind: AblationKind) -> N
     chosen = [c._attn_implementation for c in configs]
 
     def fails() -> None:
-        with ablating(chat, all_heads(chat.layout), Ablation(kind)):
+        with ablating(chat, head_sites(chat.layout), Ablation(kind)):
             assert not torch.equal(logits(chat, batch), before)
             raise ZeroDivisionError
 
@@ -307,7 +307,7 @@ def test_the_model_is_left_as_it_was_found(family: str, kind: AblationKind) -> N
 def test_other_models_of_the_process_are_not_touched() -> None:
     one, other, batch = tiny_chat("llama"), tiny_chat("llama", seed=5), padded("right")
     before = logits(other, batch)
-    with ablating(one, all_heads(one.layout)):
+    with ablating(one, head_sites(one.layout)):
         assert torch.equal(logits(other, batch), before)
         with ablating(other, [Site("head", 0, 0)]):
             assert not torch.equal(logits(other, batch), before)
@@ -373,7 +373,7 @@ def test_what_cannot_be_done_says_so() -> None:
         with pytest.raises(SteeringError, match="2 rows"):
             logits(chat, batch)
     # An attention of its own, such as remote code has: queries cannot be reached, outputs can.
-    attention = chat.layout.attentions[1]
+    attention = chat.layout.heads_at(1).attention
     inner: Any = type(attention)
 
     class Own(inner):  # type: ignore[misc]  # a class that is known when it runs

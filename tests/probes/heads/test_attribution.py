@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from probes.capture.batches import Encoded
-from probes.capture.sites import Site
+from probes.capture.sites import Site, head_sites
 from probes.errors import DataError, SiteError
-from probes.heads.ablation import Ablation, AblationKind, ablating, all_heads
+from probes.heads.ablation import Ablation, AblationKind, ablating
 from probes.heads.attribution import (
     angles_between,
     compare,
@@ -53,7 +53,7 @@ def one_by_one(
     for item in items:
         ids = torch.tensor([item.ids[: item.n_prompt]])
         row = []
-        for head in (None, *all_heads(chat.layout)):
+        for head in (None, *head_sites(chat.layout)):
             off = [*standing, *([head] if head and head not in standing else [])]
             with torch.no_grad(), ablating(chat, off, ablation):
                 row.append(chat.model(input_ids=ids, use_cache=False).logits[0, -1].double().log_softmax(-1))
@@ -155,13 +155,13 @@ def test_watched_tokens_and_norms_are_those_of_the_ablated_model() -> None:
     assert np.isnan(scaled.watched).all()
     # Of one head by plain hooks on the output projection's input.
     seen = []
-    projection = chat.layout.projections[1]
+    projection = chat.layout.heads_at(1).projection
     for off in ([], [Site("head", 1, 2)]):
         with torch.no_grad(), ablating(chat, off, ablation):
             handle = projection.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
             chat.model(input_ids=torch.tensor([items[0].ids]), use_cache=False)
             handle.remove()
-    width = chat.layout.head_dim
+    width = chat.layout.heads_at(0).width
     plain, off = (x[0, -1, 2 * width : 3 * width].norm() for x in seen)
     assert found.norm_ratio[0, 1, 2] == pytest.approx(float(off / plain), abs=1e-4)
 
@@ -201,7 +201,7 @@ def test_dataset_ships_by_hand(family: str) -> None:
     plain = last_states_one_by_one(chat, items, [], ablation)
     subspaces = [(1, False), (3, False), (2, True)]
     got = dataset_angles(chat, items, subspaces=subspaces, ablation=ablation)
-    for head in all_heads(chat.layout):
+    for head in head_sites(chat.layout):
         off = last_states_one_by_one(chat, items, [head], ablation)
         for (r, centred), angles in zip(subspaces, got, strict=True):
             bases = []
@@ -236,7 +236,7 @@ def test_sahara_is_greedy_search_by_hand() -> None:
     by_hand: list[dict[Site, float]] = []
     for _ in range(3):
         angles = {}
-        for head in all_heads(chat.layout):
+        for head in head_sites(chat.layout):
             if head not in chosen:
                 states = last_states_one_by_one(chat, items, [*chosen, head], ablation)
                 angles[head] = angles_between(reference, subspace(states, 1, False))
@@ -264,12 +264,12 @@ def test_standing_heads_are_ablated_in_every_row() -> None:
     standing = [Site("head", 1, 0), Site("head", 1, 3), Site("head", 0, 2)]
     expected = one_by_one(chat, items, Ablation(), standing)[:, 1:]
     replay = Replay(chat, items, Ablation(), standing=standing)
-    heads = [h for h in all_heads(chat.layout) if h not in standing]
+    heads = [h for h in head_sites(chat.layout) if h not in standing]
     seen = 0
     for piece in replay.pieces(heads):
         got = replay.log_probs(piece.states.flatten(0, 1)).view(*piece.states.shape[:2], -1)
         for (i, h), (j, p) in ((x, y) for x in enumerate(piece.heads) for y in enumerate(piece.prompts)):
-            at = all_heads(chat.layout).index(heads[h])
+            at = head_sites(chat.layout).index(heads[h])
             torch.testing.assert_close(got[i, j], expected[p, at], atol=1e-4, rtol=1e-4)
             seen += 1
     assert seen == len(heads) * len(items)
@@ -355,7 +355,7 @@ def test_activations_that_are_not_finite() -> None:
             call(chat, items)
     # Only where one head is ablated: its output is then multiplied beyond float32.
     chat = tiny_chat("llama")
-    bad = chat.layout.projections[2].register_forward_hook(
+    bad = chat.layout.heads_at(2).projection.register_forward_hook(
         lambda _m, inputs, out: torch.where((inputs[0][..., :12].abs().amax(-1) == 0)[..., None], torch.inf, out)
     )
     with pytest.raises(DataError, match=r"not finite when head\[2,0\] is ablated"):

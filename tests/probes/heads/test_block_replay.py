@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from probes.capture.sites import Site
+from probes.capture.sites import Site, head_sites
 from probes.errors import LayoutError
-from probes.heads.ablation import all_heads
 from probes.heads.attribution import ships
-from tests.support.models.tiny import N_BLOCKS, hook_count, shared_chat, tiny_chat, token_prompts
+from tests.support.models.tiny import N_BLOCKS, hook_count, shared_chat, tiny_chat, token_prompts, untyped
 
 
 def test_what_a_head_leaves_unchanged_is_not_computed_again() -> None:
@@ -30,7 +29,7 @@ def test_what_a_head_leaves_unchanged_is_not_computed_again() -> None:
 
     # What the plain passes and the check cost is the same for one head and for all.
     totals = []
-    for heads in ([Site("head", 2, 0)], all_heads(chat.layout)):
+    for heads in ([Site("head", 2, 0)], head_sites(chat.layout)):
         seen.update(dict.fromkeys(seen, 0))
         handles = [b.register_forward_pre_hook(count(i)) for i, b in enumerate(chat.layout.blocks)]
         try:
@@ -80,7 +79,8 @@ def _only_one_row(_module: Any, args: tuple[torch.Tensor]) -> None:
 def test_who_breaks_off_leaves_the_model_as_it_was() -> None:
     chat = shared_chat("llama")
     items = token_prompts(4, [5, 8, 30])
-    configs, count = [a.config for a in chat.layout.attentions], hook_count(chat.model)
+    attentions = [untyped(chat.layout.heads_at(layer).attention) for layer in range(N_BLOCKS)]
+    configs, count = [a.config for a in attentions], hook_count(chat.model)
 
     def stop(done: int, _all: int) -> None:
         if done:
@@ -89,4 +89,4 @@ def test_who_breaks_off_leaves_the_model_as_it_was() -> None:
     with pytest.raises(KeyboardInterrupt):
         ships(chat, items, token_budget=64, on_pairs=stop)
     assert hook_count(chat.model) == count
-    assert all(a.config is c for a, c in zip(chat.layout.attentions, configs, strict=True))
+    assert all(a.config is c for a, c in zip(attentions, configs, strict=True))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 import transformers
 from torch import nn
 
-from probes.errors import LayoutError, ModelError
+from probes.errors import LayoutError, ModelError, SiteError
 from probes.model.layout import find_layout
 from tests.support.models.tiny import (
     FAMILIES,
@@ -23,6 +22,7 @@ from tests.support.models.tiny import (
     attention_of,
     blocks_of,
     decoder_of,
+    projections_of,
     tiny_model,
 )
 
@@ -36,9 +36,9 @@ def test_finds_the_parts_of_every_family(family: str) -> None:
     assert layout.n_blocks == N_BLOCKS
     assert layout.width == WIDTH
     assert layout.n_heads == N_HEADS
-    assert layout.n_kv_heads == (N_HEADS if family in ("gpt2", "gpt_neox") else N_KV)
-    assert layout.head_dim == (WIDTH // N_HEADS if family in SQUARE else HEAD_DIM)
-    for block, projection in zip(layout.blocks, layout.projections, strict=True):
+    assert layout.heads_at(0).kv_count == (N_HEADS if family in ("gpt2", "gpt_neox") else N_KV)
+    assert layout.heads_at(0).width == (WIDTH // N_HEADS if family in SQUARE else HEAD_DIM)
+    for block, projection in zip(layout.blocks, projections_of(layout), strict=True):
         assert projection in list(attention_of(block).children())
 
 
@@ -56,79 +56,119 @@ def test_multimodal_wrappers_are_unwrapped_to_their_text_decoder(family: str) ->
     assert layout.decoder is model.get_submodule("model.language_model")
     assert list(layout.blocks) == blocks_of(family, model)
     assert layout.width == WIDTH
-    assert layout.head_dim == HEAD_DIM
+    assert layout.heads_at(0).width == HEAD_DIM
 
 
 def test_the_head_dim_of_the_config_wins_over_width_by_heads() -> None:
     model = tiny_model("llama")
-    assert find_layout(model).head_dim * N_HEADS == 48 != model.config.hidden_size
+    assert find_layout(model).heads_at(0).width * N_HEADS == 48 != model.config.hidden_size
 
 
-def unknown_models() -> list[Any]:
-    state_space = transformers.MambaConfig(vocab_size=40, hidden_size=16, state_size=4, num_hidden_layers=2)
-    encoder_decoder = transformers.T5Config(vocab_size=40, d_model=16, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
-    return [transformers.MambaForCausalLM(state_space), transformers.T5ForConditionalGeneration(encoder_decoder)]
-
-
-@pytest.mark.parametrize("model", unknown_models(), ids=["mamba", "t5"])
-def test_an_unknown_layout_says_what_was_looked_for(model: Any) -> None:
-    with pytest.raises(LayoutError) as caught:
-        find_layout(model)
-    text = str(caught.value)
-    assert type(model).__name__ in text
-    assert "ModuleList of 2 blocks" in text
-    for name in ("self_attn", "attn", "attention"):
-        assert name in text
-    assert text.endswith("found: none")
+def test_an_encoder_decoder_is_refused() -> None:
+    config = transformers.T5Config(vocab_size=40, d_model=16, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
+    with pytest.raises(LayoutError, match="T5ForConditionalGeneration: an encoder-decoder") as caught:
+        find_layout(transformers.T5ForConditionalGeneration(config))
     assert isinstance(caught.value, ModelError)
 
 
 class Attention(nn.Module):
-    def __init__(self, taken: int = 32, name: str = "o_proj") -> None:
+    def __init__(self, taken: int = 32, name: str = "o_proj", norm: str = "q_norm") -> None:
         super().__init__()
         setattr(self, name, nn.Linear(taken, 32))
+        setattr(self, norm, nn.LayerNorm(taken))
 
 
 class Block(nn.Module):
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention | None, name: str = "self_attn") -> None:
         super().__init__()
-        self.self_attn = attention
+        if attention is not None:
+            setattr(self, name, attention)
+        self.mlp = nn.Linear(32, 32)
+
+
+class Stack(nn.Module):
+    def __init__(self, blocks: list[Block], norm: str = "norm") -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(blocks)
+        setattr(self, norm, nn.LayerNorm(32))
+
+    def forward(self, input_ids: Any) -> Any:
+        return input_ids
+
+
+class Unreached(Stack):
+    def forward(self, hidden: Any) -> Any:  # type: ignore[override]
+        return hidden
 
 
 class HandMade(nn.Module):
-    def __init__(self, attention: Callable[[], Attention] = Attention, stacks: int = 1, norm: bool = True) -> None:
+    def __init__(self, *stacks: nn.Module, **config: Any) -> None:
         super().__init__()
-        text = SimpleNamespace(num_hidden_layers=2, num_attention_heads=4, hidden_size=32, head_dim=8)
+        values = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "head_dim": 8, **config}
+        text = SimpleNamespace(**values)
         self.config = SimpleNamespace(get_text_config=lambda **_: text)
-        for i in range(stacks):
-            stack = nn.Module()
-            stack.layers = nn.ModuleList(Block(attention()) for _ in range(2))
-            if norm:
-                stack.norm = nn.LayerNorm(32)
+        for i, stack in enumerate(stacks):
             setattr(self, f"stack{i}", stack)
 
 
+def hand_made(*blocks: Block, norm: str = "norm", **config: Any) -> HandMade:
+    return HandMade(Stack(list(blocks), norm), **config)
+
+
+def plain() -> list[Block]:
+    return [Block(Attention()), Block(Attention())]
+
+
 def test_a_hand_made_stack_is_found() -> None:
-    model = HandMade()
+    model = HandMade(Stack(plain()))
     layout = find_layout(model)
     assert layout.decoder is model.stack0
-    assert layout.n_kv_heads == 4
+    assert layout.heads_at(0).kv_count == 4
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (HandMade(stacks=2), "found: stack0, stack1"),
-        (HandMade(norm=False), "no final norm beside the blocks; looked for norm"),
-        (HandMade(attention=lambda: Attention(name="unheard_of")), "block 0 has no attention output projection"),
-        (HandMade(attention=lambda: Attention(taken=40)), "takes 40 values, but the config says 32"),
+        (HandMade(Stack(plain()), Stack(plain())), "found: stack0.layers (2), stack1.layers (2)"),
+        (hand_made(*plain(), norm="unheard_of"), "no final norm beside the blocks"),
+        (hand_made(*plain(), norm="unheard_of"), "found: unheard_of (LayerNorm)"),
+        (HandMade(), "found: none"),
+        (hand_made(Block(None)), "one ModuleList of 2 blocks (config.num_hidden_layers)"),
+        (hand_made(Block(None)), "found: stack0.layers (1)"),
+        (HandMade(Unreached(plain())), "found: stack0.layers (2), in a module that takes no input_ids"),
+        (hand_made(*plain(), hidden_size=None), "its config names no hidden_size"),
     ],
-    ids=["two stacks", "no norm", "no projection", "wrong width"],
 )
-def test_each_missing_part_is_named(model: HandMade, said: str) -> None:
-    with pytest.raises(LayoutError, match="HandMade") as caught:
+def test_what_was_looked_for_and_found_is_told(model: HandMade, said: str) -> None:
+    with pytest.raises(LayoutError, match="^HandMade: ") as caught:
         find_layout(model)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        (Block(Attention(name="unheard_of")), "self_attn (Attention) has no output projection called o_proj"),
+        (Block(Attention(taken=40)), "self_attn.o_proj takes 40 values, but there are 4 heads of 8 values"),
+        (Block(Attention(taken=42)), "self_attn.o_proj takes 42 values"),
+        (Block(Attention(norm="sub_norm")), "norms the outputs of several heads together (sub_norm)"),
+        (Block(None), "it has no attention; found: mlp (Linear)"),
+        (Block(Attention(), name="mixer"), "it has no attention; found: mixer (Attention), mlp (Linear)"),
+    ],
+)
+def test_a_block_without_heads_says_why_and_others_have_theirs(odd: Block, why: str) -> None:
+    layout = find_layout(hand_made(odd, Block(Attention())))
+    assert layout.blocks_with_heads == (1,)
+    with pytest.raises(SiteError, match=r"block 0 has no heads that can be read: .*; blocks with heads: 1$") as caught:
+        layout.heads_at(0)
+    assert why in str(caught.value)
+
+
+def test_a_projection_that_blocks_share_belongs_to_none_of_them() -> None:
+    shared = Attention()
+    layout = find_layout(hand_made(Block(shared), Block(Attention()), Block(shared), num_hidden_layers=3))
+    assert layout.blocks_with_heads == (1,)
+    assert layout.heads[0] == "its attention is one with that of blocks 2"
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -140,7 +180,7 @@ def test_lora_is_seen_through() -> None:
     wrapped = get_peft_model(plain, LoraConfig(r=2, target_modules="all-linear"))
     layout = find_layout(wrapped)
     assert list(layout.blocks) == blocks
-    assert layout.head_dim == HEAD_DIM
-    assert all(type(p).__module__.startswith("peft") for p in layout.projections)
+    assert layout.heads_at(0).width == HEAD_DIM
+    assert all(type(p).__module__.startswith("peft") for p in projections_of(layout))
     taken = torch.zeros(1, 1, N_HEADS * HEAD_DIM)
-    assert layout.projections[0](taken).shape == (1, 1, WIDTH)
+    assert layout.heads_at(0).projection(taken).shape == (1, 1, WIDTH)

@@ -143,8 +143,8 @@ def test_gradients_stay_off(folders: tuple[Path, Path]) -> None:
 
 def test_heads_are_found_under_an_adapter(folders: tuple[Path, Path]) -> None:
     chat = with_adapter(folders[0])
-    assert chat.layout.head_dim == HEAD_DIM
-    assert chat.layout.projections[0].in_features == N_HEADS * HEAD_DIM
+    assert chat.layout.heads_at(0).width == HEAD_DIM
+    assert chat.layout.heads_at(0).projection.in_features == N_HEADS * HEAD_DIM
 
 
 def test_set_scale_needs_an_adapter_in_use(folders: tuple[Path, Path]) -> None:
@@ -233,6 +233,20 @@ def test_a_model_without_a_template_is_refused() -> None:
     chat.tokenizer.chat_template = None
     with pytest.raises(ModelError, match="tiny-llama has no chat template; use an instruct model"):
         chat.render(user(SECRET))
+
+
+def test_a_base_model_is_refused_before_its_weights_are_read_and_takes_a_template(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    tiny_model("llama").save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    tokenizer.save_pretrained(folder)
+    chat = load_chat_model(str(folder), tmp_path, dtype="float32", device="cpu", chat_template=template)
+    assert chat.render(user("a")) == tiny_chat("llama").render(user("a"))
+    assert chat.identity.template_sha256 == tiny_chat("llama").identity.template_sha256
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="base has no chat template; use an instruct model, or name a file"):
+        load_chat_model(str(folder), tmp_path, dtype="float32", device="cpu")
 
 
 def test_a_template_that_prints_the_date_scores_alike_every_day() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,10 @@ import torch
 from probes.capture.sites import Site
 from probes.directions import Direction
 from probes.errors import SteeringError
-from probes.model.load import ChatModel
+from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.steer.generation import Reply, generate
 from probes.steer.steering import Intervention, Positions, steering
-from tests.support.models.tiny import FAMILIES, MULTIMODAL, shared_chat, tiny_chat, untyped, user
+from tests.support.models.tiny import FAMILIES, MULTIMODAL, make_adapter, shared_chat, tiny_chat, untyped, user
 
 TEXTS = [
     "Hi",
@@ -136,3 +138,37 @@ def test_steering_the_last_position_without_handing_over_the_state_is_an_error()
 def test_lower_precisions_generate(dtype: torch.dtype) -> None:
     chat = tiny_chat("llama", dtype=dtype)
     assert all(a.tokens == 4 or a.finished for a in generate(chat, prompts_of(chat), max_new_tokens=4))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("with_adapter", [False, True])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"repetition_penalty": 5.0},
+        {"num_beams": 3},
+        {"no_repeat_ngram_size": 1},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"prompt_lookup_num_tokens": 3},
+        {"do_sample": True, "temperature": 50.0},
+        {"suppress_tokens": list(range(100))},
+        {"min_new_tokens": 8, "forced_eos_token_id": 65},
+        {"guidance_scale": 3.0},
+        {"max_length": 1, "max_time": 0.0},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_greedy_is_greedy_whatever_the_checkpoint_asks_for(
+    asked: dict[str, object], with_adapter: bool, tmp_path: Path
+) -> None:
+    chat = tiny_chat("llama")
+    for name, value in asked.items():
+        setattr(untyped(chat.model).generation_config, name, value)
+    if with_adapter:
+        add_adapter(chat, AdapterSpec(make_adapter(tmp_path / "adapter"), 1.0))
+    own = untyped(chat.model).generation_config
+    prompt = prompts_of(chat)[1]
+    made, finished = by_hand(chat, prompt, 12, {257})
+    got = generate(chat, [prompt], max_new_tokens=12)[0]
+    assert got == Reply(chat.tokenizer.decode(made, skip_special_tokens=True).strip(), len(made), finished)
+    assert untyped(chat.model).generation_config is own

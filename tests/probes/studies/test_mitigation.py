@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from probes.model.load import ChatModel
+from probes.studies.metric import JudgeMetric
 from probes.studies.mitigation import Prompts, sweep
 from tests.support.models.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 TEXTS = messages(60)
+METRIC = JudgeMetric("planted", is_bad)
 PROMPTS = Prompts(TEXTS[:20], TEXTS[20:32], TEXTS[32:])
 
 
@@ -28,7 +30,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     [("style", "works, specific"), ("also", "works, not specific"), (None, "works; specificity unknown")],
 )
 def test_a_planted_behaviour_is_taken_away_and_judged(chat: ChatModel, control: str | None, verdict: str) -> None:
-    found = sweep(chat, PROMPTS, is_bad, blocks=[1, 2], control_adapter=control, max_new_tokens=5)
+    found = sweep(chat, PROMPTS, METRIC, blocks=[1, 2], control_adapter=control, max_new_tokens=5)
     assert found.verdict.startswith(verdict)
     by_name = {c.name: c for c in found.test}
     assert by_name["no intervention"].behaviour.value > 0.6
@@ -42,7 +44,7 @@ def test_a_planted_behaviour_is_taken_away_and_judged(chat: ChatModel, control: 
 
 
 def test_the_direction_is_that_of_the_fit_prompts_alone(chat: ChatModel) -> None:
-    one = sweep(chat, PROMPTS, is_bad, blocks=[1], max_new_tokens=2).chosen.direction
+    one = sweep(chat, PROMPTS, METRIC, blocks=[1], max_new_tokens=2).chosen.direction
     other = Prompts(PROMPTS.fit, messages(12, seed=5), messages(28, seed=6))
-    two = sweep(chat, other, is_bad, blocks=[1], max_new_tokens=2).chosen.direction
+    two = sweep(chat, other, METRIC, blocks=[1], max_new_tokens=2).chosen.direction
     np.testing.assert_allclose(one.vector, two.vector, atol=1e-6)

@@ -17,6 +17,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from probes.capture.batches import Encoded
+from probes.model.layout import Layout
 from probes.model.load import ChatModel, wrap
 
 N_BLOCKS, N_HEADS, N_KV, WIDTH, HEAD_DIM = 3, 4, 2, 32, 12
@@ -42,8 +43,8 @@ _COMMON: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": 257,
 }
-_GROUPED: dict[str, Any] = {**_COMMON, "num_key_value_heads": N_KV, "head_dim": HEAD_DIM}
-_GEMMA: dict[str, Any] = {**_GROUPED, "query_pre_attn_scalar": HEAD_DIM, "sliding_window": 16}
+GROUPED: dict[str, Any] = {**_COMMON, "num_key_value_heads": N_KV, "head_dim": HEAD_DIM}
+_GEMMA: dict[str, Any] = {**GROUPED, "query_pre_attn_scalar": HEAD_DIM, "sliding_window": 16}
 _VISION: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -67,9 +68,9 @@ _YARN: dict[str, Any] = {
 
 # family -> (config class, model class, config values, path of the decoder's blocks, path of the decoder)
 _FAMILIES: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
-    "llama": ("LlamaConfig", "LlamaForCausalLM", _GROUPED, "model.layers", "model"),
-    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _GROUPED, "model.layers", "model"),
-    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", _GROUPED, "model.layers", "model"),
+    "llama": ("LlamaConfig", "LlamaForCausalLM", GROUPED, "model.layers", "model"),
+    "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", GROUPED, "model.layers", "model"),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", GROUPED, "model.layers", "model"),
     "gemma2": (
         "Gemma2Config",
         "Gemma2ForCausalLM",
@@ -84,11 +85,11 @@ _FAMILIES: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
         "model.layers",
         "model",
     ),
-    "mistral": ("MistralConfig", "MistralForCausalLM", {**_GROUPED, "sliding_window": 24}, "model.layers", "model"),
+    "mistral": ("MistralConfig", "MistralForCausalLM", {**GROUPED, "sliding_window": 24}, "model.layers", "model"),
     "ministral3": (
         "Ministral3Config",
         "Ministral3ForCausalLM",
-        {**_GROUPED, "rope_parameters": _YARN},
+        {**GROUPED, "rope_parameters": _YARN},
         "model.layers",
         "model",
     ),
@@ -133,13 +134,18 @@ def attention_of(block: Any) -> Any:
     raise AssertionError("this family's attention is called something else")
 
 
+def projections_of(layout: Layout) -> list[Any]:
+    """The output projection of each block, of a model whose blocks all have attention."""
+    return [layout.heads_at(layer).projection for layer in range(layout.n_blocks)]
+
+
 def tiny_model(family: str, seed: int = 0) -> Any:
     """A random model of `family` (one of FAMILIES or MULTIMODAL) in float32, eval mode."""
     if family in MULTIMODAL:
-        return _randomise(_MULTIMODAL[family](), seed)
+        return randomise(_MULTIMODAL[family](), seed)
     config_class, model_class, values, *_ = _FAMILIES[family]
     config = getattr(transformers, config_class)(**values)
-    return _randomise(getattr(transformers, model_class)(config), seed)
+    return randomise(getattr(transformers, model_class)(config), seed)
 
 
 def _gemma3_vision() -> Any:
@@ -167,7 +173,7 @@ def _mistral3_vision() -> Any:
 
 
 def _llava() -> Any:
-    text = transformers.LlamaConfig(**_GROUPED)
+    text = transformers.LlamaConfig(**GROUPED)
     vision = transformers.CLIPVisionConfig(**_VISION)
     config = transformers.LlavaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE)
     return transformers.LlavaForConditionalGeneration(config)
@@ -180,7 +186,8 @@ _MULTIMODAL: dict[str, Callable[[], Any]] = {
 }
 
 
-def _randomise(model: Any, seed: int) -> Any:
+def randomise(model: Any, seed: int) -> Any:
+    """Random weights in place, biases and norms too; eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -224,7 +231,7 @@ def untyped(module: Any) -> Any:
 def mha_llama(seed: int = 0) -> ChatModel:
     """A tiny Llama with as many key-value heads as query heads."""
     config = transformers.LlamaConfig(**_COMMON, num_key_value_heads=N_HEADS, head_dim=HEAD_DIM)
-    model = _randomise(transformers.LlamaForCausalLM(config), seed)
+    model = randomise(transformers.LlamaForCausalLM(config), seed)
     return wrap(model, tiny_tokenizer(), name="tiny-mha")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sqlalchemy import Engine
 
 from alerts.lifecycle.lifecycle import Opened
@@ -29,8 +30,9 @@ from probes.directions import Direction
 from probes.evaluation import Interval
 from probes.identity import reference_scores
 from probes.model.load import ChatModel, load_chat_model
+from probes.projection import Projection
 from probes.reading import Conversation, score_conversations
-from probes.scoring import Reader, Scorer, Scores
+from probes.scoring import Reader
 from storage.known import ScoredBy
 from storage.writer import register_probe
 from tests.support.models.tiny import tiny_model, tiny_tokenizer
@@ -179,14 +181,14 @@ def breaking(monkeypatch: pytest.MonkeyPatch, chat: ChatModel, marker: str, says
     """Forwards over a message with `marker` raise an error that quotes it. Returns the sizes of the calls."""
     bad = chat.token_ids(marker)
     sizes: list[int] = []
-    forward = Scorer.__call__
+    forward = Projection.__call__
 
-    def call(self: Scorer, batch: Any, **more: Any) -> Scores:
-        sizes.append(len(batch.rows))
-        for row in batch.ids.tolist():
+    def call(self: Projection, ids: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        sizes.append(len(ids))
+        for row in ids.tolist():
             if any(row[i : i + len(bad)] == bad for i in range(len(row))):
                 raise RuntimeError(f"out of memory while reading {says} {marker}")
-        return forward(self, batch, **more)
+        return forward(self, ids, *others, **more)
 
-    monkeypatch.setattr(Scorer, "__call__", call)
+    monkeypatch.setattr(Projection, "__call__", call)
     return sizes

@@ -115,7 +115,7 @@ def _organisms(written: list[str] | None) -> list[tuple[str, int]]:
     organisms = []
     for text in written or [f"{family}:0" for family in FAMILIES]:
         family, _, number = text.partition(":")
-        if family not in FAMILIES or not number.isdigit():
-            raise SettingsError(f"organism: {text!r} is not FAMILY:SEED with a family of {', '.join(FAMILIES)}")
+        if family not in FAMILIES or not (number.isdecimal() and len(number) < 10):
+            raise SettingsError(f"organism: {text[:40]!r} is not FAMILY:SEED with a family of {', '.join(FAMILIES)}")
         organisms.append((family, int(number)))
     return organisms

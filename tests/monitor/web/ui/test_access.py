@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -334,3 +335,47 @@ def test_loopback(host: str) -> None:
 @pytest.mark.parametrize("host", ["::", "10.0.0.1", "localhostx", "127.1", "0", "", "::ffff:10.0.0.1"])
 def test_not_loopback(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "alert"])
+def test_who_goes_away_within_a_form_leaves_no_error(
+    engine: Engine, client: Client, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """Anybody could fill the log otherwise."""
+    path = f"{alert_path(engine)}/acknowledge" if path == "alert" else path
+    browser = client()
+    browser.cookies.set(COOKIE, session(engine, token(engine)))
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"} if sent_part else begin()
+
+    sent_part: list[bool] = []
+
+    def begin() -> dict[str, object]:
+        sent_part.append(True)
+        return {"type": "http.request", "body": b"token=abc", "more_body": True}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    headers = {"host": "localhost", "content-type": "application/x-www-form-urlencoded", "content-length": "100"}
+    headers |= {"origin": "http://localhost", "cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "http_version": "1.1",
+        "server": ("localhost", 80),
+        "client": ("127.0.0.1", 1),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    with caplog.at_level("WARNING"):
+        asyncio.run(browser.app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent_part
+    assert all(message.get("status", 400) == 400 for message in sent)
+    assert not caplog.records

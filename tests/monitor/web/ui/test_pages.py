@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +19,7 @@ from starlette.testclient import TestClient
 
 from alerts.lifecycle import actions
 from alerts.links import Links
+from alerts.rules.exceptions import RuleException
 from monitor.web.auth import tokens
 from monitor.web.ui.access import COOKIE
 from monitor.web.ui.app import make_ui
@@ -49,8 +52,8 @@ CARD = {
 }
 
 
-def browsing(engine: Engine, secret: str | None = None) -> TestClient:
-    page = make_ui(engine, LINKS, loopback_only=True, options=OPEN)
+def browsing(engine: Engine, secret: str | None = None, exceptions: Sequence[RuleException] = ()) -> TestClient:
+    page = make_ui(engine, LINKS, loopback_only=True, options=OPEN, exceptions=exceptions)
     # What the page answers, not what it raises.
     client = TestClient(page, base_url="http://localhost", follow_redirects=False, raise_server_exceptions=False)
     if secret is not None:
@@ -128,6 +131,18 @@ def test_a_worker_that_went_silent_says_so(engine: Engine, browser: TestClient) 
     assert re.search(r"new kafka:chat 0 s ago 7 messages", said)
     assert re.search(r"old kafka:chat silent 5 min ago", said)
     assert "gone" not in said
+
+
+def test_a_worker_whose_file_ended_is_no_warning(engine: Engine, browser: TestClient) -> None:
+    row = text(
+        "INSERT INTO workers (id, name, source, seen_at, lag_unit) "
+        "VALUES (:id, 'batch', 'day.jsonl', now() - interval '5 minutes', 'ended')"
+    )
+    with engine.begin() as connection:
+        connection.execute(row, {"id": uuid.uuid4()})
+    page = browser.get("/").text
+    assert re.search(r"batch day\.jsonl ended 5 min ago", words(page))
+    assert "silent" not in page
 
 
 def test_one_alert(engine: Engine, browser: TestClient) -> None:
@@ -409,3 +424,36 @@ def test_no_address_breaks_it(module_engine: Engine, path: str, value: str) -> N
     for asked in (f"/{path}", f"/alerts/{path}", f"/messages/{path}/0/1", f"/probes/{path}"):
         assert browser.get(quote(asked)).status_code < 500
     assert browser.get("/alerts", params={"tenant": value, "cursor": path, "state": value}).status_code < 500
+
+
+def test_exceptions_that_hold_are_shown_with_owner_and_end(engine: Engine) -> None:
+    now = datetime.now(UTC)
+
+    def exception(owner: str, days: int) -> RuleException:
+        return RuleException(
+            matchers=[f"tenant=of-{owner}"],
+            owner=owner,
+            reason=f"<b>why {owner}</b>",
+            until=(now + timedelta(days=days)).isoformat(),
+        )
+
+    known = [exception("late", 200), exception("soon", 3), exception("over", -1)]
+    page = browsing(engine, exceptions=known).get("/").text
+    said = unescape(words(page))
+    assert said.index('tenant="of-soon" soon') < said.index('tenant="of-late" late')
+    assert "&lt;b&gt;why soon&lt;/b&gt;" in page
+    assert f"{now + timedelta(days=200):%Y-%m-%d}" in page
+    assert said.count("ends soon") == 1
+    assert "over" not in said.partition("Exceptions")[2].partition("Live scores")[0]
+    assert "<form" not in page.partition("Exceptions")[2].partition("Live scores")[0]
+    assert "Exceptions" not in words(browsing(engine).get("/").text)
+
+
+def test_a_session_of_one_tenant_sees_no_exceptions(engine: Engine) -> None:
+    with engine.begin() as connection:
+        secret = tokens.create(connection, "bank", "read", timedelta(hours=1), ANNA, tenant="bank")
+    until = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    known = [RuleException(matchers=["tenant=other"], owner="anna", reason="known", until=until)]
+    page = browsing(engine, secret, known).get("/")
+    assert page.status_code == 200
+    assert "Exceptions" not in page.text

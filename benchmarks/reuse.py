@@ -1,0 +1,216 @@
+"""What it saves to read no token twice: equal messages, messages within others, shared beginnings.
+
+How to run: `python -m benchmarks.reuse [--out docs/bench-reuse.json] [--rounds 5] [--research]`, on a machine that does
+nothing else. SmolLM2-135M-Instruct in float32 on the CPU with one thread, the shipped probe `harmful-request`; token
+ids drawn at random, since what they mean does not change what they cost. Rows:
+
+- one batch: 16 messages, 80 % of each a system prompt in common
+- across batches: the same system prompt, 8 batches of 8
+- conversations: 50 conversations of 8 turns, turn by turn over all of them, batches of 64
+- duplicates: 20 messages, 60 % of which are there already
+- nothing shared: 40 messages of unlike lengths
+
+Each is read in awry's batches without reuse (`off`) and with it (`on`), in turns; a ratio is off / on of CPU seconds in
+one round, and what is written is the median over rounds with the extremes. Scores of both are compared.
+
+With `--research` one more row: 24 messages with 80 % in common, read at `final` and all heads by awry and by
+transformers with hooks, nnsight and TransformerLens (extra `bench`) in padded batches of 8; wall-clock seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import others, paths
+from benchmarks.grafana_queries import host
+from benchmarks.messages import padded_batches
+from probes.capture.aggregation import parse_aggregation
+from probes.capture.batches import Batch, Encoded, batches
+from probes.card import load_probe
+from probes.model import builtin
+from probes.model.load import ChatModel, load_chat_model
+from probes.model.spans import TurnSpan
+from probes.reuse.check import settle
+from probes.reuse.scores import scored
+from probes.reuse.sequences import SequenceReader
+from probes.scoring import Reader, Scorer
+
+Batches = list[list[Encoded]]
+_KEPT = 512 * 1024 * 1024
+
+
+def item(*parts: Sequence[int]) -> Encoded:
+    """A message whose last part is the user's turn that is scored, behind what it has in common with others."""
+    ids = tuple(i for part in parts for i in part)
+    turn = TurnSpan(0, "user", max(1, len(ids) - len(parts[-1])), len(ids))
+    return Encoded(ids, len(ids), turns=(turn,), last_user=0, spans="known")
+
+
+def traffic(vocabulary: int) -> dict[str, Batches]:
+    """The rows' messages by batch."""
+    draw = random.Random(7)
+
+    def ids(count: int) -> list[int]:
+        return [draw.randrange(vocabulary) for _ in range(count)]
+
+    system = ids(200)
+    talks = [[ids(120)] for _ in range(50)]
+    turns = []
+    for _ in range(8):
+        for talk in talks:
+            talk.append(ids(60))
+            turns.append(item(*talk))
+    own = [item(ids(100)) for _ in range(8)]
+    lengths = np.random.default_rng(7).lognormal(4.3, 0.7, 40).clip(16, 600).astype(int)
+    return {
+        "80 % in common, one batch": [[item(system, ids(50)) for _ in range(16)]],
+        "80 % in common, 8 batches": [[item(system, ids(50)) for _ in range(8)] for _ in range(8)],
+        "50 conversations of 8 turns": [turns[n : n + 64] for n in range(0, len(turns), 64)],
+        "60 % duplicates": [[draw.choice(own) if n >= 8 else own[n] for n in range(20)]],
+        "nothing in common": [[item(ids(int(n))) for n in lengths]],
+    }
+
+
+def plainly(scorer: Scorer, given: Batches) -> list[torch.Tensor]:
+    """Scores without reuse, a tensor for each batch."""
+    made = []
+    for items in given:
+        total = torch.empty(len(items), len(scorer.readers))
+        for batch in batches(items, scorer.projection.device):
+            total[list(batch.rows)] = scorer(batch).total
+        made.append(total)
+    return made
+
+
+def reusing(scorer: Scorer, reader: SequenceReader, given: Batches) -> list[torch.Tensor]:
+    """Scores with reuse, a tensor for each batch."""
+    made = []
+    for items in given:
+        total = torch.empty(len(items), len(scorer.readers))
+        for batch, scores in scored(items, scorer, reader):
+            total[list(batch.rows)] = scores.total
+        made.append(total)
+    return made
+
+
+def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> tuple[float, Any]:
+    began = clock()
+    found = work()
+    return clock() - began, found
+
+
+def measure(chat: ChatModel, rounds: int) -> dict[str, Any]:
+    probe = load_probe("harmful-request")
+    scorer = Scorer(chat.layout, [probe.reader], chat.device)
+    settled = SequenceReader(scorer.projection, chat.layout, max_bytes=_KEPT)
+    report: dict[str, Any] = {"off at start": settle(settled, scorer, chat.layout, chat.vocabulary, 1e-4)}
+    report["fixed tokens of a pass"] = settled.fixed_tokens
+    for name, given in traffic(chat.vocabulary).items():
+        ratios, most, times = [], 0.0, []
+        for turn in range(rounds):
+            reader = SequenceReader(
+                scorer.projection,
+                chat.layout,
+                max_bytes=_KEPT,
+                reuse=settled.reuse,
+                fixed_tokens=settled.fixed_tokens,
+            )
+            ways: list[Callable[[], list[torch.Tensor]]] = [
+                partial(plainly, scorer, given),
+                partial(reusing, scorer, reader, given),
+            ]
+            found = [seconds(way) for way in (ways if turn % 2 == 0 else ways[::-1])]
+            (off, wanted), (on, got) = found if turn % 2 == 0 else found[::-1]
+            ratios.append(off / on)
+            times.append((off, on))
+            most = max(most, *(float((a - b).abs().max()) for a, b in zip(wanted, got, strict=True)))
+        report[name] = {
+            "ratio": round(median(ratios), 2),
+            "extremes": [round(min(ratios), 2), round(max(ratios), 2)],
+            "cpu_seconds_off": round(median(t for t, _ in times), 2),
+            "cpu_seconds_on": round(median(t for _, t in times), 2),
+            "messages": sum(map(len, given)),
+            "tokens": reader.tokens_read,
+            "tokens_run": reader.tokens_run,
+            "kept_mb": round(reader.kept_bytes / 1e6, 1),
+            "largest_difference": most,
+        }
+        print(f"{name:30} {report[name]}", flush=True)
+    return report
+
+
+def research(chat: ChatModel, rounds: int) -> dict[str, Any]:
+    """awry with reuse beside research code on messages with 80 % in common."""
+    folder = Path(builtin.resolve(builtin.SMOLLM2, _state()))
+    draw = random.Random(11)
+    system = [draw.randrange(chat.vocabulary) for _ in range(200)]
+    items = [item(system, [draw.randrange(chat.vocabulary) for _ in range(50)]) for _ in range(24)]
+    probes, last = paths.random_probes(chat), parse_aggregation("last_prompt")
+    scorer = Scorer(chat.layout, [Reader((probes.final,), last), Reader(probes.heads, last)], chat.device)
+    theirs = padded_batches(items, chat.device, 8)
+    makers: dict[str, Callable[[], paths.Path]] = {
+        "transformers": lambda: others.transformers_path(chat),
+        "nnsight": lambda: others.nnsight_path(chat, folder),
+        "TransformerLens": lambda: others.lens_path(chat, folder),
+    }
+    report: dict[str, Any] = {}
+    for name, make in makers.items():
+        try:
+            path = make()
+        except ImportError as error:
+            report[name] = {"missing": str(error)}
+            continue
+        path.step(theirs[0])
+        ratios = []
+        for _ in range(rounds):
+            reader = SequenceReader(scorer.projection, chat.layout, max_bytes=_KEPT)
+            own, _ = seconds(partial(reusing, scorer, reader, [items]), time.perf_counter)
+            other, _ = seconds(partial(_steps, path, theirs), time.perf_counter)
+            ratios.append(other / own)
+        report[name] = {
+            "ratio": round(median(ratios), 2),
+            "extremes": [round(min(ratios), 2), round(max(ratios), 2)],
+        }
+        print(f"{name:30} {report[name]}", flush=True)
+    return report
+
+
+def _steps(path: paths.Path, given: Sequence[Batch]) -> None:
+    for batch in given:
+        path.step(batch)
+
+
+def _state() -> Path:
+    from monitor.settings import default_state_dir
+
+    return default_state_dir()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--research", action="store_true")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    chat = load_chat_model(builtin.SMOLLM2, _state(), dtype="float32", device="cpu")
+    report: dict[str, Any] = {"machine": host(), "rounds": given.rounds, **measure(chat, given.rounds)}
+    if given.research:
+        report["against research code, 80 % in common"] = research(chat, given.rounds)
+    if given.out is not None:
+        given.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""A checkpoint before its weights are read: its config, the class that it loads as, and whether awry can read it.
+
+Contract: `inspect(source, ...)` needs seconds on any size: the model is built without memory (PyTorch's meta device)
+and its parts are looked for (`probes.model.layout`). Raises ModelError, LayoutError where the parts were not found.
+
+A model that also takes images or sound is loaded by the class that transformers has for it, and read on text.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probes.errors import ModelError
+from probes.model import builtin
+from probes.model.layout import find_layout
+from probes.model.template import no_template
+
+# What is asked for a class, in this order: text decoders first.
+AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`source` is a folder or a hub id; `config` is that of the class, which may be a part of the checkpoint's own."""
+
+    source: str
+    config: Any
+    model_class: Any
+
+
+def inspect(source: str, *, name: str, trust_remote_code: bool = False) -> Checkpoint:
+    """The config and class of a checkpoint whose structure awry can read."""
+    _refuse_adapter(source)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        whole = on_meta(config, trust_remote_code=trust_remote_code)
+        find_layout(whole)
+    except ModelError:
+        raise
+    except Exception as error:  # code of a library or of a model's repository, which raises what it likes
+        raise ModelError(cannot_load(name, error)) from error
+    return Checkpoint(source, whole.config, type(whole))
+
+
+def open_tokenizer(source: str, *, name: str, template: str | None, trust_remote_code: bool) -> Any:
+    """The tokenizer, with a chat template: the given one, else its own."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:  # the same
+        raise ModelError(cannot_load(name, error)) from error
+    if template is not None:
+        tokenizer.chat_template = template
+    if not tokenizer.chat_template:
+        raise no_template(name)
+    return tokenizer
+
+
+def on_meta(config: Any, *, trust_remote_code: bool = False) -> Any:
+    """A model of this config without memory. ModelError where transformers has no class for it."""
+    auto = _auto_class(config)
+    with torch.device("meta"):
+        return auto.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def _auto_class(config: Any) -> Any:
+    import transformers
+
+    for name in AUTO_CLASSES:
+        auto = getattr(transformers, name)
+        if type(config) in auto._model_mapping or name in (getattr(config, "auto_map", None) or {}):
+            return auto
+    raise ModelError(
+        f"model: {config.model_type!r} ({', '.join(config.architectures or ['no architecture named'])}) is none that "
+        f"writes text: transformers has it in none of {', '.join(AUTO_CLASSES)}"
+    )
+
+
+def _refuse_adapter(source: str) -> None:
+    # transformers would load what such a folder names as its base, and put the adapter on it unasked.
+    config = Path(source) / "adapter_config.json"
+    if not config.is_file():
+        return
+    try:
+        base = json.loads(config.read_text()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    raise ModelError(
+        f"model: {source} is an adapter; give it by --adapter, and its base ({base or 'unnamed'}) by --model"
+    )
+
+
+def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
+    """Refuse a tokenizer whose words go beyond the embedding. Tokens that were added to it may: some models have one
+    for images, and no row for it."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    added = set(tokenizer.get_added_vocab().values())
+    beyond = sum(number >= rows and number not in added for number in tokenizer.get_vocab().values())
+    if beyond:
+        raise ModelError(
+            f"model: the tokenizer of {name} has {beyond} tokens for which the model has no embedding ({rows} rows); "
+            "give the tokenizer that belongs to the checkpoint"
+        )
+
+
+def cannot_load(name: str, error: Exception) -> str:
+    """What is said of an error from below."""
+    first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return (
+        f"model: cannot load {name!r} ({type(error).__name__}: {first}); give {builtin.SMOLLM2}, the folder of a "
+        "Hugging Face checkpoint with its weights and tokenizer, or a hub id"
+    )

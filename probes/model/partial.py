@@ -1,0 +1,95 @@
+"""A model of which only what is read is in memory: the blocks up to the deepest site, and no language-model head.
+
+Contract: `load_part(checkpoint, sites, ...)` is `from_pretrained` of the same class with the same config, so that what
+is there computes the same bits. The blocks above, and all that stands outside the text decoder (the head, towers for
+images and sound), keep their place in the structure but stay on the meta device: their weights are never read. A call
+that reaches one of them raises ModelError. A head that shares the embedding's weights costs nothing and stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from probes.capture.sites import Site
+from probes.errors import ModelError
+from probes.model.checkpoint import Checkpoint
+from probes.model.layout import Layout, find_layout
+
+
+class NotLoaded(nn.Module):
+    """Stands where a module was left out while weights are read: it has none."""
+
+
+def blocks_for(sites: Sequence[Site]) -> int | None:
+    """How many blocks these sites need, from the first on; None where they need all of them."""
+    if any(site.kind == "final" for site in sites):
+        return None
+    return max((site.layer + 1 for site in sites), default=1)
+
+
+def load_part(checkpoint: Checkpoint, sites: Sequence[Site] | None, **options: Any) -> Any:
+    """The model with what these sites need of it; whole where there are None."""
+    whole = checkpoint.model_class
+    if sites is None:
+        return whole.from_pretrained(checkpoint.source, config=checkpoint.config, **options)
+    blocks = blocks_for(sites)
+    aside: dict[str, nn.Module] = {}
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        whole.__init__(self, *args, **kwargs)
+        layout = find_layout(self)
+        for path in list(_unread(self, layout, blocks)):
+            aside[path] = self.get_submodule(path)
+            self.set_submodule(path, NotLoaded())
+        ties = getattr(self, "all_tied_weights_keys", None) or {}
+        self.all_tied_weights_keys = {a: b for a, b in ties.items() if not _below(a, aside) and not _below(b, aside)}
+        known = self._keys_to_ignore_on_load_unexpected or ()
+        self._keys_to_ignore_on_load_unexpected = {*known, *(rf"(^|\.){re.escape(path)}\." for path in aside)}
+
+    part: Any = type(whole.__name__, (whole,), {"__init__": init, "__module__": whole.__module__})
+    model: Any = part.from_pretrained(checkpoint.source, config=checkpoint.config, **options)
+    model.__class__ = whole
+    for path, module in aside.items():
+        model.set_submodule(path, module)
+        module.register_forward_pre_hook(_refusing(path))
+    return model
+
+
+def is_loaded(module: nn.Module) -> bool:
+    """Whether a module's weights are in memory; one without any counts as loaded."""
+    return not any(parameter.is_meta for parameter in module.parameters())
+
+
+def _unread(model: Any, layout: Layout, blocks: int | None) -> Iterator[str]:
+    """Paths of what no site up to that block needs."""
+    names = {module: path for path, module in model.named_modules()}
+    if blocks is not None:
+        yield from (names[block] for block in layout.blocks[blocks:])
+    head = model.get_output_embeddings()
+    tied = set((getattr(model, "all_tied_weights_keys", None) or {}).keys())
+    above = ""
+    for part in names[layout.decoder].split("."):
+        for name, child in model.get_submodule(above).named_children():
+            path = f"{above}.{name}" if above else name
+            shared = child is head and f"{path}.weight" in tied
+            if name != part and not shared and any(True for _ in child.parameters()):
+                yield path
+        above = f"{above}.{part}" if above else part
+
+
+def _below(weight: str, paths: Iterable[str]) -> bool:
+    return any(weight.startswith(f"{path}.") for path in paths)
+
+
+def _refusing(path: str) -> Callable[..., None]:
+    def refuse(_module: nn.Module, _inputs: Any) -> None:
+        raise ModelError(
+            f"model: {path} was not loaded, since no probe reads it and nothing was to be generated; load the whole "
+            "model for this"
+        )
+
+    return refuse

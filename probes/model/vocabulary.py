@@ -1,0 +1,28 @@
+"""Tokens that a tokenizer has and its model has no row for, such as the image token of Gemma 3 in its models of text.
+
+Contract: after `hold_within(model, tokenizer)` such an id is read as the tokenizer's unknown token, wherever ids go in:
+whoever writes that token into a message does not get by unread, as an error would let them (and on an accelerator an
+index that is out of range ends the process). The number of tokens stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def hold_within(model: Any, tokenizer: Any) -> None:
+    """Changes nothing where the model has a row for each token."""
+    embedding = model.get_input_embeddings()
+    rows = int(embedding.weight.shape[0])
+    if max(tokenizer.get_vocab().values(), default=0) < rows:
+        return
+    known = (i for i in (tokenizer.unk_token_id, tokenizer.pad_token_id) if i is not None and i < rows)
+    unknown = next(known, 0)
+
+    def within(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        ids, *others = inputs
+        return (torch.where(ids < rows, ids, unknown), *others)
+
+    embedding.register_forward_pre_hook(within)

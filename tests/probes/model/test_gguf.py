@@ -1,0 +1,118 @@
+"""A GGUF file as a model: a tiny one, written here, is the checkpoint that it was made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFWriter, TokenType
+
+from probes.errors import ModelError
+from probes.model.load import load_chat_model
+from tests.support.models.tiny import (
+    HEAD_DIM,
+    N_BLOCKS,
+    N_HEADS,
+    N_KV,
+    SPECIALS,
+    TEMPLATE,
+    VOCAB,
+    WIDTH,
+    tiny_chat,
+    tiny_model,
+    tiny_tokenizer,
+    user,
+)
+
+TENSORS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+def write(path: Path, architecture: str = "llama") -> Path:
+    """The tiny Llama as llama.cpp's converter would write it."""
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    writer = GGUFWriter(str(path), architecture)
+    writer.add_context_length(1024)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(N_BLOCKS)
+    writer.add_feed_forward_length(model.config.intermediate_size)
+    writer.add_head_count(N_HEADS)
+    writer.add_head_count_kv(N_KV)
+    writer.add_key_length(HEAD_DIM)
+    writer.add_value_length(HEAD_DIM)
+    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(VOCAB)
+    words = [word for word, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(words)
+    writer.add_token_types([TokenType.CONTROL if word in SPECIALS else TokenType.NORMAL for word in words])
+    writer.add_token_scores([0.0] * VOCAB)
+    writer.add_token_merges([])
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(257)
+    writer.add_pad_token_id(256)
+    writer.add_chat_template(TEMPLATE)
+    for name, values in model.state_dict().items():
+        array = values.numpy().astype(np.float32)
+        for projection, heads in (("q_proj", N_HEADS), ("k_proj", N_KV)):
+            if f"{projection}.weight" in name:  # GGUF's Llama has the halves of each head interleaved
+                array = array.reshape(heads, 2, HEAD_DIM // 2, WIDTH).swapaxes(1, 2).reshape(array.shape)
+        writer.add_tensor(_name(name), np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _name(name: str) -> str:
+    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    module = name.removesuffix(".weight")
+    if module in whole:
+        return f"{whole[module]}.weight"
+    _, _, block, part = module.split(".", 3)
+    return f"blk.{block}.{TENSORS[part]}.weight"
+
+
+def test_it_is_the_checkpoint_that_it_was_made_of(tmp_path: Path) -> None:
+    (folder := tmp_path / "download").mkdir()
+    file = write(folder / "tiny.Q8.gguf")
+    said: list[str] = []
+    chat = load_chat_model(str(file), tmp_path, dtype="float32", device="cpu", progress=said.append)
+    wanted = tiny_chat("llama")
+    ids = torch.tensor([wanted.token_ids(wanted.render(user("héllo")))])
+    assert ids[0].tolist() == chat.token_ids(chat.render(user("héllo")))
+    torch.testing.assert_close(chat.model(input_ids=ids).logits, wanted.model(input_ids=ids).logits)
+    assert chat.name == "tiny.Q8"
+    assert len(said) == 1
+
+    # Once is enough, and a folder that holds nothing else is its file.
+    again = load_chat_model(str(folder), tmp_path, dtype="float32", device="cpu", progress=said.append)
+    assert (again.revision, len(said)) == (chat.revision, 1)
+    write(folder / "other.gguf")
+    with pytest.raises(ModelError, match=r"holds 2 GGUF files \(other\.gguf, \.\.\.\); give one of them"):
+        load_chat_model(str(folder), tmp_path)
+
+
+def test_what_cannot_be_read_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere\.gguf is not there"):
+        load_chat_model("nowhere.gguf", tmp_path)
+    (broken := tmp_path / "broken.gguf").write_bytes(b"GGUF, but no")
+    unknown = write(tmp_path / "unknown.gguf", "perceptron")
+    for file in (broken, unknown):
+        with pytest.raises(ModelError, match=rf"{file.name} cannot be read as GGUF .*; give the folder of the safeten"):
+            load_chat_model(str(file), tmp_path)
+    assert list((tmp_path / "models").iterdir()) == []
