@@ -70,7 +70,7 @@ def run_stack(base: Settings, out: Path, *, once: bool) -> None:
         parts.callback(engine.dispose)
         demo.empty(engine)
         address = f"127.0.0.1:{free_port()}"
-        environment = _environment(settings, broker.address, address)
+        environment = _environment(settings, broker.address, address, out)
         page = f"127.0.0.1:{free_port()}"
         progress("starting the worker, the sender and the page")
         worker = parts.enter_context(_part("worker", ["run", "--from", "earliest"], environment, out))
@@ -105,8 +105,13 @@ def _share_models(base: Path, own: Path) -> None:
         (own / "models").symlink_to((base / "models").resolve())
 
 
-def _environment(settings: Settings, address: str, listen: str) -> dict[str, str]:
+def _environment(settings: Settings, address: str, listen: str, out: Path) -> dict[str, str]:
+    """Nothing of the owner's own settings: neither the database nor a destination may be theirs."""
+    nothing = out / "stack.toml"
+    nothing.write_text("")
     own = {
+        "CONFIG": str(nothing.resolve()),
+        "DESTINATIONS": json.dumps([{"name": "console", "kind": "console"}]),
         "STATE_DIR": str(settings.state_dir),
         "MODEL": str(settings.model),
         "ADAPTER": settings.adapter or "",
@@ -121,7 +126,8 @@ def _environment(settings: Settings, address: str, listen: str) -> dict[str, str
         "LISTEN": listen,
         "LOGS": "json",
     }
-    return {**os.environ, **{f"AWRY_{name}": value for name, value in own.items()}}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("AWRY_")}
+    return others | {f"AWRY_{name}": value for name, value in own.items()}
 
 
 @contextmanager

@@ -19,6 +19,8 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
+from monitor import demo, stack
+from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import Broker, free_port
 from probes.organisms.messages import everyday
@@ -140,3 +142,29 @@ def test_a_kill_of_the_real_worker(
     expected = scores_of(chat, load_probe("harmful-request"), prompts)
     assert [found[f"m{n:02}"] for n in range(40)] == pytest.approx(expected, abs=1e-3)
     assert len(rows()) == len(ids) == 40
+
+
+def test_nothing_of_the_owners_reaches_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "awry.toml"
+    theirs.write_text(
+        '[[destinations]]\nname = "pager"\nkind = "webhook"\nurl = "https://pager.example/"\nsecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"\n'
+    )
+    monkeypatch.setenv("AWRY_CONFIG", str(theirs))
+    monkeypatch.setenv("AWRY_DATABASE_URL", "postgresql://awry@db.example/production")
+    monkeypatch.setenv("AWRY_KAFKA_PASSWORD", "secret")
+    settings = demo.demo_settings(Settings(), tmp_path)
+    made = stack._environment(settings, "127.0.0.1:1", "127.0.0.1:2", tmp_path)
+    assert made["PATH"]
+    for name in [name for name in made if name.startswith("AWRY_")]:
+        monkeypatch.setenv(name, made[name])
+    for name in ("AWRY_DATABASE_URL", "AWRY_KAFKA_PASSWORD"):
+        assert name not in made
+        monkeypatch.delenv(name)
+    given = {n: v for n, v in made.items() if n.startswith("AWRY_") and v}
+    for name in set(made) - set(given):
+        if name.startswith("AWRY_"):
+            monkeypatch.delenv(name)
+    read = Settings()
+    assert [d.name for d in read.destinations] == ["console"]
+    assert read.database_url is None
+    assert json.loads(made["AWRY_DESTINATIONS"]) == [{"name": "console", "kind": "console"}]
