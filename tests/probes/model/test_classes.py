@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.capture.sites import Site, head_sites, observing, parse_sites, site_width
+from probes.capture.sites import Observer, Site, head_sites, observing, parse_sites, site_width
 from probes.directions import Direction
 from probes.errors import SiteError
 from probes.model.block_heads import Heads
@@ -51,8 +51,11 @@ def everything(chat: ChatModel) -> list[Site]:
 
 def capture(chat: ChatModel, sites: list[Site], ids: torch.Tensor = IDS, mask: torch.Tensor = MASK) -> Got:
     got: Got = {}
-    observers = {s: (lambda x, s=s: got.__setitem__(s, x.clone())) for s in sites}
-    with torch.no_grad(), observing(chat.layout, observers) as run:
+
+    def keep(site: Site) -> Observer:
+        return lambda x: got.__setitem__(site, x.clone())
+
+    with torch.no_grad(), observing(chat.layout, {s: keep(s) for s in sites}) as run:
         run(input_ids=ids, attention_mask=mask)
     return got
 
@@ -105,7 +108,7 @@ def test_residual_and_final_are_the_hidden_states_of_transformers(name: str) -> 
     assert len(states) == blocks + 1
     for layer in range(blocks):
         # RWKV halves what it hands on at every so many blocks.
-        halved = name == "rwkv" and (layer + 1) % chat.model.config.rescale_every == 0
+        halved = name == "rwkv" and (layer + 1) % untyped(chat.model).config.rescale_every == 0
         close(got[Site("residual", layer)][MASK], states[layer][MASK] * (2 if halved else 1), layer)
     close(got[Site("final")][MASK], states[-1][MASK])
 
@@ -223,7 +226,7 @@ def test_steering_from_the_last_prompt_token_is_the_same_with_and_without_a_cach
     def answer(use_cache: bool) -> tuple[torch.Tensor, Steering]:
         with torch.no_grad(), steering(chat, interventions) as state:
             state.begin(prompt.shape[1])
-            out = chat.model.generate(
+            out = untyped(chat.model).generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 max_new_tokens=4,

@@ -97,7 +97,7 @@ class Stack(nn.Module):
 
 
 class Unreached(Stack):
-    def forward(self, hidden: Any) -> Any:  # type: ignore[override]
+    def forward(self, hidden: Any) -> Any:
         return hidden
 
 

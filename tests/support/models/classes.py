@@ -208,7 +208,13 @@ CASES |= {
     "inkling_text": Case(_INKLING, (SQUARE, SQUARE, PLAIN)),
     "inkling2_text": Case(_INKLING, (SQUARE, SQUARE, PLAIN)),
     "jamba": Case(
-        {"attn_layer_period": 3, "attn_layer_offset": 1, "use_mamba_kernels": False, "mamba_d_state": 8, "mamba_expand": 2},
+        {
+            "attn_layer_period": 3,
+            "attn_layer_offset": 1,
+            "use_mamba_kernels": False,
+            "mamba_d_state": 8,
+            "mamba_expand": 2,
+        },
         (NO_ATTENTION, SQUARE, NO_ATTENTION),
     ),
     "jetmoe": Case(heads="has no output projection called"),
@@ -228,7 +234,8 @@ CASES |= {
     ),
     "lfm3": Case(heads=(NO_ATTENTION, NO_ATTENTION, PLAIN)),
     "longcat_flash": Case(
-        {**_LATENT, "num_layers": 3, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "moe_topk": 2}, "it has 2 attentions"
+        {**_LATENT, "num_layers": 3, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "moe_topk": 2},
+        "it has 2 attentions",
     ),
     "mamba": Case({"state_size": 8}, NO_ATTENTION),
     "mamba2": Case({"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 8}, NO_ATTENTION),
@@ -263,7 +270,13 @@ CASES |= {
     "xlstm": Case({"hidden_size": 128}, NO_ATTENTION),
     "youtu": Case(_LATENT, _MLA),
     "zamba": Case(
-        {"num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 1, "mamba_d_state": 8, "n_mamba_heads": 2},
+        {
+            "num_hidden_layers": 6,
+            "attn_layer_period": 3,
+            "attn_layer_offset": 1,
+            "mamba_d_state": 8,
+            "n_mamba_heads": 2,
+        },
         (NO_ATTENTION, NO_ATTENTION, PLAIN, NO_ATTENTION, PLAIN, NO_ATTENTION),
     ),
     "zamba2": Case(
