@@ -130,7 +130,7 @@ def demo_settings(base: Settings, out: Path) -> Settings:
 def load_model(settings: Settings, state: Path, progress: Progress) -> ChatModel:
     """The demo's model, which is kept in the user's own state folder."""
     if settings.model == builtin.SMOLLM2:
-        builtin.get_smollm2(state, progress)
+        builtin.get(builtin.SMOLLM2, state, progress)
     return bootstrap.load_model(settings.model_copy(update={"state_dir": state}), progress)
 
 

@@ -104,9 +104,15 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
         900.0, gt=0, description="after so long without a finished batch a worker is unhealthy and leaves the group"
     )
     prefetch_messages: int = Field(2048, ge=1, description="messages read ahead of the model, at most")
-    batch_messages: int = Field(64, ge=1, le=4096, description="messages a transaction, at most")
+    batch_messages: int | None = Field(
+        None, ge=1, le=4096, description="messages a transaction, at most; unset: 64 on a CPU, 512 on an accelerator"
+    )
     batch_wait_seconds: float = Field(1.0, ge=0, le=60, description="how long a batch waits to fill up")
-    token_budget: int = Field(2048, ge=16, description="tokens a forward pass, padding counted")
+    token_budget: int | None = Field(
+        None,
+        ge=16,
+        description="tokens a forward pass, padding counted; unset: 2048 on a CPU, 16384 on an accelerator",
+    )
     reuse_mb: int = Field(
         512,
         ge=0,

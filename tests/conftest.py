@@ -93,10 +93,10 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def state() -> Path:
     """The state folder, with SmolLM2 made (about a minute the first time)."""
     from monitor.settings import default_state_dir
-    from probes.model.builtin import ensure_smollm2
+    from probes.model.builtin import SMOLLM2, ensure
 
     folder = Path(_STATE_DIR) if _STATE_DIR else default_state_dir()
-    ensure_smollm2(folder)
+    ensure(SMOLLM2, folder)
     return folder
 
 

@@ -53,7 +53,9 @@ def serving(settings: Settings, engine: Engine, progress: Progress) -> Iterator[
         sink = open_sink(settings) if settings.score_store else None
         if sink is not None:
             stack.callback(sink.close)
-        queue = ScoreQueue(scorer, max_waiting=settings.score_max_waiting, batch_messages=settings.batch_messages)
+        queue = ScoreQueue(
+            scorer, max_waiting=settings.score_max_waiting, batch_messages=bootstrap.batch_messages(settings, chat)
+        )
         stack.callback(queue.close)
         tokens = TokenCache(engine, Limiter(), keep_seconds=settings.ingest_token_cache_seconds)
         stack.callback(tokens.close)

@@ -200,7 +200,7 @@ def scorer_of(settings: Settings, chat: ChatModel, probes: list[Probe]) -> Batch
     scorer = BatchScorer(
         chat,
         probes,
-        token_budget=settings.token_budget,
+        token_budget=settings.token_budget or (2048 if chat.device.type == "cpu" else 16384),
         max_tokens=settings.max_tokens,
         skip_over_long=settings.over_long == "skip",
         max_windows=settings.max_windows,
@@ -240,7 +240,7 @@ def building_worker(
             max_tokens=settings.max_tokens,
         )
     scorer = scorer_of(settings, chat, probes)
-    policy = replace(policy_of(settings, probes), heartbeats=live)
+    policy = replace(policy_of(settings, probes, chat), heartbeats=live)
     with ExitStack() as stack:
         outputs = stack.enter_context(opened_outputs(settings))
         judging, asking = stack.enter_context(_judging(settings, engine, probes, policy)) if live else (None, None)
@@ -277,7 +277,12 @@ def _judging(
         )
 
 
-def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
+def batch_messages(settings: Settings, chat: ChatModel) -> int:
+    """Messages a transaction, by the model's device where it is not set."""
+    return settings.batch_messages or (64 if chat.device.type == "cpu" else 512)
+
+
+def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel) -> Policy:
     """The worker's policy by the settings."""
     from monitor.service.worker import Policy
 
@@ -289,7 +294,7 @@ def policy_of(settings: Settings, probes: list[Probe]) -> Policy:
         rules=load_rules(settings).threshold,
         privacy=settings.privacy,
         mitigate=settings.mitigate,
-        batch_messages=settings.batch_messages,
+        batch_messages=batch_messages(settings, chat),
         batch_wait_seconds=settings.batch_wait_seconds,
         dead_letter_limit=settings.dead_letter_limit,
         parsing=parse_options(settings),

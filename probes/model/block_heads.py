@@ -1,13 +1,13 @@
 """The query heads of one decoder block, where it has attention: found by structure and not by class name.
 
-Contract: `heads_of(block, config)` gives the block's attention and the projection whose *input* is the concatenation of
-the query heads' outputs (Llama's `o_proj`, GPT-2's `c_proj`, GPT-NeoX's `dense`), with the width of one head there; or a
-reason, for people, why the block has no heads that can be read. The width is that of a head's values: under latent
-attention (DeepSeek) it is another than that of its queries, and it may differ from block to block.
+Contract: `heads_of(block, config)` gives the block's attention and the projection whose *input* is the concatenation
+of the query heads' outputs (Llama's `o_proj`, GPT-2's `c_proj`, GPT-NeoX's `dense`), with the width of one head there;
+or a reason, for people, why the block has no heads that can be read. The width is that of a head's values: under
+latent attention (DeepSeek) it is another than that of its queries, and it may differ from block to block.
 
 A head is only given where its slice of that input is its own. It is not where several heads are put into one output
-(differential attention), or where a norm over all of them stands before the projection (BitNet). A recurrent state (linear
-attention, state-space mixers) has no heads here: they attend to no token.
+(differential attention), or where a norm over all of them stands before the projection (BitNet). A recurrent state
+(linear attention, state-space mixers) has no heads here: they attend to no token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _OF_INPUTS = ("q", "k", "v")
 
 @dataclass(frozen=True)
 class Heads:
-    """`width` values in `projection`'s input are one query head's; the KV group of head h is `h // (count / kv_count)`."""
+    """The query heads of one block: `width` values in `projection`'s input are one head's.
+
+    The KV group of head h is `h // (count / kv_count)`.
+    """
 
     attention: nn.Module
     projection: nn.Module

@@ -27,24 +27,28 @@ _OF_TRAINING = frozenset(
     | {"lora_dropout", "init_lora_weights", "eva_config", "corda_config", "loftq_config", "megatron_config"}
     | {"megatron_core", "ensure_weight_tying", "runtime_config"}
 )
-_KEPT = 200  # checkpoints that a cache remembers
+_KEPT = 2000  # files that a cache remembers
 
 
 def weights_sha256(folder: Path, cache: Path | None = None) -> str:
     """Of a checkpoint's config and weights; with `cache` (a file) what is unchanged is not read again."""
-    files = weight_files(folder)
     config = json.loads((folder / "config.json").read_text())
     decisive = {key: value for key, value in config.items() if key not in VOLATILE}
-    state = sha256_json([[str(path.resolve()), *_state(path)] for path in files])
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        digest.update(f"{path.name}:{file_sha256(path, cache)}\n".encode())
+    return sha256_text(f"{sha256_json(decisive)}{digest.hexdigest()}")
+
+
+def file_sha256(path: Path, cache: Path | None = None) -> str:
+    """Of one file; with `cache` what is unchanged is not read again."""
+    state = sha256_json([str(path.resolve()), *_state(path)])
     known = _read(cache)
-    weights = known.get(state)
-    if not isinstance(weights, str):
-        digest = hashlib.sha256()
-        for path in files:
-            digest.update(f"{path.name}:{sha256_file(path)}\n".encode())
-        weights = digest.hexdigest()
-        _write(cache, dict(list(known.items())[-_KEPT:]) | {state: weights})
-    return sha256_text(f"{sha256_json(decisive)}{weights}")
+    digest = known.get(state)
+    if not isinstance(digest, str):
+        digest = sha256_file(path)
+        _write(cache, dict(list(known.items())[-_KEPT:]) | {state: digest})
+    return digest
 
 
 def weight_files(folder: Path) -> list[Path]:

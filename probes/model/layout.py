@@ -1,9 +1,9 @@
 """The layout of a decoder-only Hugging Face model: its parts, found by structure and not by class name.
 
-Contract: `find_layout(model)` returns the decoder, its blocks, the final norm and the query heads of each block that has
-them (`probes.model.block_heads`). Multimodal wrappers are unwrapped to their text decoder. A PEFT adapter may be present:
-it replaces linears in place, so the blocks found are the ones that run. Blocks may differ: in a hybrid stack some have
-attention and others a state; a block without heads says why.
+Contract: `find_layout(model)` returns the decoder, its blocks, the final norm and the query heads of each block that
+has them (`probes.model.block_heads`). Multimodal wrappers are unwrapped to their text decoder. A PEFT adapter may be
+present: it replaces linears in place, so the blocks found are the ones that run. Blocks may differ: in a hybrid stack
+some have attention and others a state; a block without heads says why.
 
 Needs no weights: a model on PyTorch's meta device will do. Does not know encoder-decoders, stacks that are run several
 times over, and models without a final norm: LayoutError says what was looked for and what was found.
@@ -33,10 +33,9 @@ _NOT_TEXT = ("vision", "visual", "audio", "image", "encoder")
 class Layout:
     """The parts of one decoder. Blocks and heads count from 0.
 
-    `decoder` takes token ids and returns hidden states without the language-model head. `heads[l]` are the query heads of
-    block l, or the reason why it has none that can be read. `stream` is set where a block returns several residual streams,
-    (streams, rows, tokens, width): the number of that which attention and feed-forward read and write.
-    """
+    `decoder` takes token ids and returns hidden states without the language-model head. `heads[l]` are the query heads
+    of block l, or the reason why it has none that can be read. `stream` is set where a block returns several residual
+    streams, (streams, rows, tokens, width): the number of that which attention and feed-forward read and write."""
 
     decoder: nn.Module
     blocks: tuple[nn.Module, ...]
@@ -122,13 +121,13 @@ def _stack(model: nn.Module, config: Any) -> tuple[nn.Module, nn.ModuleList]:
     if found and not taking:
         named += ", in a module that takes no input_ids: run by another, it may be run several times or both ways"
     raise LayoutError(
-        f"{type(model).__name__}: looked for one ModuleList of {count} blocks (config.num_hidden_layers) in a module that "
-        f"takes input_ids, outside vision and audio towers; found: {named}"
+        f"{type(model).__name__}: looked for one ModuleList of {count} blocks (config.num_hidden_layers) in a module "
+        f"that takes input_ids, outside vision and audio towers; found: {named}"
     )
 
 
 def _lists(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.ModuleList]]:
-    """Lists of modules that are made of modules: path, what holds them, themselves. Those within a block are not looked at."""
+    """Lists of modules that are made of modules, but not those within a block: path, what holds them, themselves."""
     inside: list[str] = []
     for path, module in model.named_modules():
         if not _is_text(path) or any(path.startswith(f"{outer}.") for outer in inside):

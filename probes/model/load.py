@@ -30,6 +30,7 @@ from probes.model.adapters import AdapterSpec as AdapterSpec  # of those who loa
 from probes.model.checkpoint import cannot_load, check_vocabulary, inspect, open_tokenizer
 from probes.model.control_tokens import SPECIAL_TOKENS, ControlTokens, SpecialTokens
 from probes.model.digests import weights_sha256
+from probes.model.gguf_files import name_of
 from probes.model.layout import Layout, find_layout, position_limit
 from probes.model.numerics import pick_device, pick_dtype
 from probes.model.partial import load_part
@@ -296,7 +297,7 @@ def load_chat_model(
     except Exception as error:
         raise ModelError(cannot_load(name, error)) from error
     chat = wrap(model, tokenizer, name=_short(name), revision=revision, special_tokens=special_tokens)
-    chat.weights_sha256 = weights_sha256(folder, state / "digests.json") if folder else None
+    chat.weights_sha256 = weights_sha256(folder, state / builtin.DIGESTS) if folder else None
     for spec in adapters:
         add_adapter(chat, spec)
     if adapters:
@@ -345,5 +346,5 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
 def _short(name: str) -> str:
     path = Path(name)
     if path.suffix.lower() == ".gguf":
-        return path.stem
+        return name_of(path)
     return path.name if path.is_dir() else name

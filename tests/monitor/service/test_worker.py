@@ -182,11 +182,11 @@ def test_scores_from_before_digests_alert_nobody_again(
     before = stored(engine, schema.alerts)
     settings = Settings(shadow=("drift",) if shadow else ())
     probes = [probe, second]
-    policy: dict[str, Any] = {"scored_by": policy_of(settings, [probe]).scored_by, "shadow": frozenset(settings.shadow)}
+    policy: dict[str, Any] = {"scored_by": policy_of(settings, [probe], chat).scored_by, "shadow": frozenset(settings.shadow)}
     assert run_worker(engine, chat, [probe], path, **policy).tally.known == (0 if shadow else 12)
     assert stored(engine, schema.alerts) == before
     # Nor where another probe makes the message be read again.
-    policy["scored_by"] = policy_of(settings, probes).scored_by
+    policy["scored_by"] = policy_of(settings, probes, chat).scored_by
     assert run_worker(engine, chat, probes, path, **policy).tally.known == 0
     assert [a for a in stored(engine, schema.alerts) if a["probe"] == "drift"] == before
     digests = {r["probe_digest"] for r in stored(engine, schema.scores) if r["probe"] == "drift"}

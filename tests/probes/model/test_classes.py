@@ -86,7 +86,7 @@ def test_heads_are_where_the_class_has_attention_and_refused_by_name_elsewhere(n
             assert (heads.count, heads.width) == wanted
     if layout.n_heads:
         assert parse_sites("heads", layout) == head_sites(layout)
-        with pytest.raises(SiteError, match="query heads 0.."):
+        with pytest.raises(SiteError, match=r"query heads 0\.\."):
             parse_sites(f"head[{layout.blocks_with_heads[0]},{layout.n_heads}]", layout)
     else:
         with pytest.raises(SiteError, match="no block of this model has heads"):

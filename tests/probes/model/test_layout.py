@@ -140,7 +140,7 @@ def test_a_hand_made_stack_is_found() -> None:
     ],
 )
 def test_what_was_looked_for_and_found_is_told(model: HandMade, said: str) -> None:
-    with pytest.raises(LayoutError, match="^HandMade: ") as caught:
+    with pytest.raises(LayoutError, match=r"^HandMade: ") as caught:
         find_layout(model)
     assert said in str(caught.value)
 

@@ -1,9 +1,9 @@
 """A tiny random model of each decoder class of transformers that is tested: for mechanics, never for behaviour.
 
-`CASES[model_type]` says what is expected of the class: the heads of each block as (count, width), or a part of the reason
-why there are none. Every model has 3 blocks or more, width 32 and 4 query heads where it has any; where the class allows it
-a head is 12 wide and not 32 / 4, there are 2 key-value heads, windows are shorter than the texts, and biases and norm
-weights are random, so that forgetting one shows.
+`CASES[model_type]` says what is expected of the class: the heads of each block as (count, width), or a part of the
+reason why there are none. Every model has 3 blocks or more, width 32 and 4 query heads where it has any; where the
+class allows it a head is 12 wide and not 32 / 4, there are 2 key-value heads, windows are shorter than the texts, and
+biases and norm weights are random, so that forgetting one shows.
 """
 
 from __future__ import annotations
@@ -115,26 +115,18 @@ def class_chat(model_type: str) -> ChatModel:
     return wrap(class_model(model_type), tiny_tokenizer(), name=f"tiny-{model_type}")
 
 
-CASES |= {
-    name: Case(heads=heads)
-    for names, heads in (
-        (
-            "afmoe arcee aria_text beam cohere2 cohere2_moe ernie4_5 flint gemma gemma2 gemma3_text glm glm4 gpt_oss "
-            "hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax jais2 kolibri1 laguna llama llama4_text mellum "
-            "minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral moshi nemotron qwen3 seed_oss solar_open "
-            "vaultgemma",
-            PLAIN,
-        ),
-        (
-            "apertus biogpt bloom cohere ctrl doge dots1 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo glm4_moe gpt2 "
-            "gpt_bigcode gpt_neox gpt_neox_japanese granite granite_swa granitemoe granitemoe_swa granitemoeshared "
-            "mpt nanochat olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3_moe smollm3 stablelm "
-            "starcoder2 xglm",
-            SQUARE,
-        ),
-    )
-    for name in names.split()
-}
+_PLAIN_CLASSES = """
+afmoe arcee aria_text beam cohere2 cohere2_moe ernie4_5 flint gemma gemma2 gemma3_text glm glm4 gpt_oss hunyuan_v1_dense
+hunyuan_v1_moe hy_v3 hyperclovax jais2 kolibri1 laguna llama llama4_text mellum minimax_m2 minimax_m3_vl_text ministral
+ministral3 mistral mixtral moshi nemotron qwen3 seed_oss solar_open vaultgemma
+"""
+_SQUARE_CLASSES = """
+apertus biogpt bloom cohere ctrl doge dots1 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo glm4_moe gpt2 gpt_bigcode
+gpt_neox gpt_neox_japanese granite granite_swa granitemoe granitemoe_swa granitemoeshared mpt nanochat olmo olmo2 olmo3
+olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3_moe smollm3 stablelm starcoder2 xglm
+"""
+CASES |= {name: Case() for name in _PLAIN_CLASSES.split()}
+CASES |= {name: Case(heads=SQUARE) for name in _SQUARE_CLASSES.split()}
 CASES |= {
     "bamba": Case({**_MAMBA, "attn_layer_indices": [1]}, (NO_ATTENTION, SQUARE, NO_ATTENTION)),
     "axk1": Case(_LATENT, _MLA),
@@ -152,7 +144,7 @@ CASES |= {
     "cohere_compass_text": Case(
         {
             "layer_types": [_SLIDING, _FULL, _SLIDING],
-            "rope_parameters": dict.fromkeys((_SLIDING, _FULL), {"rope_type": "default", "rope_theta": 1e4}),
+            "rope_parameters": {x: {"rope_type": "default", "rope_theta": 1e4} for x in (_SLIDING, _FULL)},
         },
     ),
     "dbrx": Case(
