@@ -191,6 +191,22 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
         show_age(probe)
 
 
+def merge_adapter(chat: ChatModel, probes: list[Probe]) -> None:
+    """For a process that never switches the adapter off: add it to the weights, where the reference scores stay."""
+    from probes.errors import ProbeMismatchError
+    from probes.identity import replay_references
+    from probes.model import lora
+
+    if chat.active is None or not lora.merge(chat.model):
+        return
+    try:
+        for probe in probes:
+            replay_references(probe, chat)
+    except ProbeMismatchError:
+        # Rounding of the weights, in bfloat16.
+        chat.model.unmerge_adapter()  # type: ignore[operator]
+
+
 def scorer_of(settings: Settings, chat: ChatModel, probes: list[Probe]) -> BatchScorer:
     """What scores messages by the settings, with the ways to read no token twice that are right for the model."""
     from monitor.service.scoring import BatchScorer
@@ -239,6 +255,8 @@ def building_worker(
             max_new_tokens=settings.max_new_tokens,
             max_tokens=settings.max_tokens,
         )
+    if mitigator is None:
+        merge_adapter(chat, probes)
     scorer = scorer_of(settings, chat, probes)
     policy = replace(policy_of(settings, probes, chat), heartbeats=live)
     with ExitStack() as stack:

@@ -1,10 +1,10 @@
 """Checkpoints on disk: names, origins, the built-in models, and a fingerprint that tells checkpoints apart.
 
 Contract: `resolve(name, state)` turns a name into a local folder or a hub id. A GGUF file is dequantised once
-(`probes.model.gguf_files`). Built-in are SmolLM2-135M-Instruct (Apache-2.0), and gemma3-270m (Gemma terms; a base model,
-which gets a chat template of awry's own): made of weights that `probes.model.weights` finds, once, in about a minute,
-and kept in `state/models` as fp32 safetensors. Where the weights are missing, the error says how to get them: nothing
-is fetched but by `get`.
+(`probes.model.gguf_files`). Built-in are SmolLM2-135M-Instruct (Apache-2.0), and gemma3-270m (Gemma terms; a base
+model, which gets a chat template of awry's own): made of weights that `probes.model.weights` finds, once, in about a
+minute, and kept in `state/models` as fp32 safetensors. Where the weights are missing, the error says how to get them:
+nothing is fetched but by `get`.
 
 Does not know: how to download anything but what `transformers` itself fetches from a hub id.
 """

@@ -26,7 +26,7 @@ _NORMS = (
     *("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "out_norm", "ln_out"),
     *("layer_norm", "layernorm", "embedding_norm"),
 )
-_NOT_TEXT = ("vision", "visual", "audio", "image", "encoder")
+_NOT_TEXT = ("vision", "visual", "audio", "image", "encoder", "talker")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def find_layout(model: nn.Module) -> Layout:
     """
     name = type(model).__name__
     config = _text_config(model)
-    if getattr(config, "is_encoder_decoder", False):
+    if any(getattr(one, "is_encoder_decoder", False) for one in (model.config, config)):
         raise LayoutError(f"{name}: an encoder-decoder; looked for a decoder that reads the prompt itself")
     width = value_of(config, "hidden_size")
     if width is None:

@@ -154,3 +154,17 @@ def set_scale(loaded: nn.Module, adapter: str, scale: float) -> None:
         raise ModelError(f"scale: only LoRA adapters can be scaled, and {adapter} is none")
     for layer in layers:
         layer.set_scale(adapter, scale)
+
+
+def merge(loaded: nn.Module) -> bool:
+    """Add the adapter in use to the weights, so that it costs nothing at each pass; whether its type can be. PEFT takes
+    it out again by itself where it is switched off or another one is switched on."""
+    if getattr(loaded.config, "quantization_config", None) is not None:
+        # Adding to weights of 4 or 8 bits rounds the adapter away.
+        return False
+    try:
+        loaded.merge_adapter()  # type: ignore[operator]
+    except (NotImplementedError, ValueError, RuntimeError, TypeError, AttributeError):
+        loaded.unmerge_adapter()  # type: ignore[operator]
+        return False
+    return True

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from probes.errors import ModelError
+from probes.model import lora
 from probes.model.load import AdapterSpec, add_adapter, load_chat_model
 from tests.support.models.tiny import tiny_chat, tiny_model, tiny_tokenizer
 
@@ -75,6 +76,33 @@ def test_what_acts_in_the_layers_is_read_as_peft_has_it(name: str, tmp_path: Pat
         theirs = wanted(input_ids=IDS, output_hidden_states=True).hidden_states[-1]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert (ours - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", IN_LAYERS)
+def test_an_adapter_that_is_merged_reads_the_same_and_is_off_in_base(name: str, tmp_path: Path) -> None:
+    chat = tiny_chat("llama")
+    with torch.no_grad():
+        plain = chat.layout.decoder(input_ids=IDS)[0]
+    add_adapter(chat, AdapterSpec(saved(IN_LAYERS[name], tmp_path / "adapter"), 0.5 if name == "lora" else 1.0))
+    before = chat.identity
+    with torch.no_grad():
+        apart = chat.layout.decoder(input_ids=IDS)[0]
+    assert lora.merge(chat.model)
+    with torch.no_grad():
+        merged = chat.layout.decoder(input_ids=IDS)[0]
+        with chat.base():
+            off = chat.layout.decoder(input_ids=IDS)[0]
+    np.testing.assert_allclose(merged, apart, atol=1e-5)
+    np.testing.assert_allclose(off, plain, atol=1e-5)
+    assert chat.identity == before
+
+
+def test_a_quantised_model_is_not_merged(tmp_path: Path) -> None:
+    chat = tiny_chat("llama")
+    add_adapter(chat, AdapterSpec(saved(IN_LAYERS["lora"], tmp_path / "adapter"), 1.0))
+    chat.model.config.quantization_config = {"quant_method": "bitsandbytes"}  # type: ignore[union-attr]
+    assert not lora.merge(chat.model)
+    assert not any(getattr(module, "merged", False) for module in chat.model.modules())
 
 
 def test_an_adapter_that_only_peft_starts_is_refused(tmp_path: Path) -> None:
