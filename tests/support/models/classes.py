@@ -96,6 +96,7 @@ CASES: dict[str, Case] = {}
 
 
 def config_of(model_type: str) -> Any:
+    """The class's config, tiny."""
     kind = transformers.CONFIG_MAPPING[model_type]
     known = kind()
     names = {*known.to_dict(), *getattr(kind, "attribute_map", {})}
@@ -286,3 +287,34 @@ CASES |= {
     ),
     "zaya": Case({"num_experts_per_tok": 1}),
 }
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """`why` is a part of what is said. `values` are those of the config beside its defaults."""
+
+    why: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+REFUSED: dict[str, Refusal] = {
+    "bert": Refusal("in a module that takes input_ids"),
+    "bart": Refusal("no final norm beside the blocks", {"is_encoder_decoder": False}),
+    "deepseek_v4": Refusal("returns (1, 3, 4, 4096)"),
+    "hrm_text": Refusal("it may be run several times or both ways"),
+    "hy_v4": Refusal("returns (1, 3, 4, 2816)"),
+    "mllama": Refusal("block 3 is not run on text"),
+    "openai-gpt": Refusal("no final norm beside the blocks"),
+    "opt": Refusal(
+        "no final norm beside the blocks", {"do_layer_norm_before": False, "_remove_final_layer_norm": True}
+    ),
+    "prophetnet": Refusal("no final norm beside the blocks", {"is_encoder_decoder": False}),
+    "xlm": Refusal("transformer.attentions (12), transformer.ffns (12)"),
+    "xlnet": Refusal("no final norm beside the blocks"),
+}
+
+
+def refused_model(model_type: str, **options: Any) -> Any:
+    """A model with its class's usual sizes: for devices that hold no weights."""
+    config = transformers.CONFIG_MAPPING[model_type](**REFUSED[model_type].values)
+    return transformers.AutoModelForCausalLM.from_config(config, **options)
