@@ -7,7 +7,7 @@ stay as sums, without their references to erased messages (`storage.erase_alerts
 up for a moment, in which a batch that was in flight is over: what it brought is erased too, and no row is left behind.
 What is stored later is a new message. Workers may run on; an erasure that was stopped is run again.
 
-`preview(engine, target)` counts, and changes nothing. Both give numbers by the name of the table.
+It gives numbers of rows by the name of the table; `storage.erase_preview` counts them beforehand.
 
 Raises BusyError, NotAllowedError, and as `storage.database.transact` does.
 """
@@ -26,7 +26,8 @@ from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.dialects.postgresql import insert
 
 from storage.database import transact
-from storage.erase_alerts import Erased, erase_names, erase_references, name_counts
+from storage.erase_alerts import erase_names, erase_references
+from storage.erase_rows import Erased
 from storage.erasures import COLUMNS, Target, begin, finish
 from storage.known import CONFLICT
 from storage.locks import SharedLock, lock
@@ -60,25 +61,6 @@ class Erasure:
     rows: dict[str, int]
 
 
-def preview(engine: Engine, target: Target) -> dict[str, int]:
-    """Rows that `erase` would delete or change, by table."""
-
-    def count(connection: Connection) -> dict[str, int]:
-        value = {"value": target.value}
-        column = COLUMNS[target.kind]
-        stored = text(f"SELECT count(*) FROM messages WHERE {column} = :value")  # noqa: S608 - our own names
-        of = {"messages": connection.execute(stored, value).scalar_one()}
-        for name in (*_SCORED, "alert_messages"):
-            query = text(
-                f"SELECT count(*) FROM messages AS gone JOIN {name} AS t ON {_SAME} "  # noqa: S608
-                f"WHERE gone.{column} = :value AND gone.reason IS DISTINCT FROM :conflict"
-            )
-            of[name] = connection.execute(query, {**value, "conflict": CONFLICT}).scalar_one()
-        return of | name_counts(connection, target)
-
-    return {name: int(n) for name, n in transact(engine, count).items() if n}
-
-
 def erase(
     engine: Engine,
     target: Target,
@@ -104,7 +86,7 @@ def erase(
                 pass
             on_day(day, erased.rows.get("messages", 0) - before)
         if with_lock_timeout(engine, partial(_finish, target=target, number=number, into=erased)):
-            return Erasure(number, {name: n for name, n in erased.rows.items() if n})
+            return Erasure(number, erased.rows)
 
 
 def _days(connection: Connection, target: Target) -> list[date]:

@@ -8,24 +8,20 @@ destinations. A name is one as a whole and of its kind (`storage.forget`): silen
 erasure of a user. An alert of the monitor itself is about all tenants and loses the name of the one that it names.
 
 Names of people who operate awry (who acknowledged an alert, who made a token) stay: they are no subject of monitoring.
-With an `Erased` that is `dry`, nothing is locked or changed: it counts the same rows (`storage.erase_preview`).
+With an `Erased` that is `dry` the same is counted and nothing is changed (`storage.erase_preview`).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Row,
-    Select,
     Table,
-    Text,
     and_,
-    cast,
     delete,
     false,
     func,
@@ -39,8 +35,9 @@ from sqlalchemy import (
 from sqlalchemy.sql import ColumnElement
 
 from storage.coordinates import Coordinates
+from storage.erase_rows import Erased, change, contains, forget_audit, forget_events, forget_texts, held
 from storage.erasures import Kind, Target
-from storage.forget import Forget, like_forms
+from storage.forget import Forget
 from storage.schema import (
     alert_messages,
     alerts,
@@ -62,7 +59,6 @@ _ROLLUP_NAME = 250
 _OF_ONE = "%:%:%"
 # Alerts of the monitor itself on all tenants: the tenant that they have is the one with the most of it.
 _OF_ALL = and_(alerts.c.kind == "monitor", alerts.c.dedup_key.not_like(_OF_ONE))
-_SUBJECT = rule_states.c.subject["tenant"].astext
 PLACE = (
     "(a.{0}->>'source' = gone.source AND a.{0}->'partition' = to_jsonb(gone.partition) "
     "AND a.{0}->'offset' = to_jsonb(gone.\"offset\") AND coalesce(a.{0}->'sub', '0') = to_jsonb(gone.sub))"
@@ -87,34 +83,6 @@ _OVER = text(
     f"SELECT FROM {_GONE} WHERE m.source = gone.source AND m.partition = gone.partition "
     'AND m."offset" = gone."offset" AND m.sub = gone.sub AND m.day = gone.day))'
 )
-
-
-@dataclass
-class Erased:
-    """Numbers of rows by table: those deleted, and of some tables the rows themselves, so that one that is changed again
-    counts once."""
-
-    dry: bool = False
-    numbers: dict[str, int] = field(default_factory=dict)
-    keys: dict[str, set[Any]] = field(default_factory=dict)
-
-    def count(self, name: str, rows: int) -> None:
-        self.numbers[name] = self.numbers.get(name, 0) + max(0, rows)
-
-    def touch(self, name: str, keys: Iterable[Any]) -> None:
-        self.keys.setdefault(name, set()).update(keys)
-
-    def add(self, other: Erased) -> None:
-        for name, rows in other.numbers.items():
-            self.count(name, rows)
-        for name, keys in other.keys.items():
-            self.touch(name, keys)
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """By table, without what is nothing."""
-        found = {name: self.numbers.get(name, 0) + len(self.keys.get(name, ())) for name in self.numbers | self.keys}
-        return {name: rows for name, rows in found.items() if rows}
 
 
 def erase_references(
@@ -149,14 +117,14 @@ def forget_in_alerts(
         return
     forget = Forget(_names(target, ids), places)
     of_alert = alerts.c.id.in_(sorted(touched))
-    for row in _held(connection, select(alerts).where(of_alert).order_by(alerts.c.dedup_key), done):
-        _change(
+    for row in held(connection, select(alerts).where(of_alert).order_by(alerts.c.dedup_key), done):
+        change(
             connection, alerts, row, {n: forget.json(getattr(row, n)) for n in ("first_message", "top_message")}, done
         )
     pages = select(outbox.c.page_id).where(outbox.c.alert_id.in_(sorted(touched)), outbox.c.page_id.is_not(None))
     of_events = or_(outbox.c.alert_id.in_(sorted(touched)), outbox.c.id.in_(pages))
-    _forget_events(connection, of_events, forget, done)
-    _forget_audit(connection, audit.c.alert_id.in_(sorted(touched)), forget, done)
+    forget_events(connection, of_events, forget, done)
+    forget_audit(connection, audit.c.alert_id.in_(sorted(touched)), forget, done)
 
 
 def erase_names(connection: Connection, target: Target, done: Erased) -> None:
@@ -175,23 +143,23 @@ def erase_names(connection: Connection, target: Target, done: Erased) -> None:
         connection.execute(delete(rule_states).where(stated))
     value, names = target.value, [target.value]
     if target.kind == "tenant":
-        for row in _held(connection, select(alerts).where(alerts.c.tenant == value, _OF_ALL), done):
-            _change(connection, alerts, row, {"tenant": None}, done)
-        for row in _held(connection, select(rule_states).where(_SUBJECT == value), done):
-            _change(connection, rule_states, row, {"subject": {**row.subject, "tenant": None}}, done)
+        for row in held(connection, select(alerts).where(alerts.c.tenant == value, _OF_ALL), done):
+            change(connection, alerts, row, {"tenant": None}, done)
+        for row in held(connection, select(rule_states).where(rule_states.c.subject["tenant"].astext == value), done):
+            change(connection, rule_states, row, {"subject": {**row.subject, "tenant": None}}, done)
     if target.kind == "id":
         # Of messages that retention has dropped.
         for name in ("first_message", "top_message"):
-            for row in _held(connection, select(alerts).where(alerts.c[name]["id"].astext == value), done):
-                _change(connection, alerts, row, {name: None}, done)
+            for row in held(connection, select(alerts).where(alerts.c[name]["id"].astext == value), done):
+                change(connection, alerts, row, {name: None}, done)
     key = alerts.c.dedup_key
-    kept = set(connection.execute(select(key).where(_not_of(target), _contains([key], names))).scalars())
+    kept = set(connection.execute(select(key).where(_not_of(target), contains([key], names))).scalars())
     forget = Forget(_names(target, ()), kept=kept)
     columns = (outbox.c.body, outbox.c.page, outbox.c.group_key, outbox.c.last_error)
-    _forget_events(connection, _contains(columns, names), forget, done)
-    _forget_audit(connection, _contains((audit.c.before, audit.c.after), names), forget, done)
-    _forget_texts(connection, silences, "comment", names, forget, done)
-    _forget_texts(connection, destinations, "last_error", names, forget, done)
+    forget_events(connection, contains(columns, names), forget, done)
+    forget_audit(connection, contains((audit.c.before, audit.c.after), names), forget, done)
+    forget_texts(connection, silences, "comment", names, forget, done)
+    forget_texts(connection, destinations, "last_error", names, forget, done)
 
 
 def _naming(target: Target) -> dict[Table, ColumnElement[bool]]:
@@ -209,9 +177,9 @@ def _naming(target: Target) -> dict[Table, ColumnElement[bool]]:
 def _stated(target: Target) -> ColumnElement[bool]:
     """States of rules that are about the target alone."""
     if target.kind == "tenant":
-        return and_(_SUBJECT == target.value, rule_states.c.dedup_key.like(_OF_ONE))
+        return and_(rule_states.c.subject["tenant"].astext == target.value, rule_states.c.dedup_key.like(_OF_ONE))
     if target.kind == "conversation":
-        return rule_states.c.subject["conversation_id"].astext == target.value
+        return and_(rule_states.c.subject["conversation_id"].astext == target.value)
     return false()
 
 
@@ -244,7 +212,7 @@ def _silences_of(connection: Connection, target: Target) -> list[uuid.UUID]:
         return []
     key = silences.c.dedup_key
     stays = select(alerts.c.dedup_key).where(_not_of(target))
-    named = connection.execute(select(silences.c.id, key).where(_contains([key], [target.value]), key.not_in(stays)))
+    named = connection.execute(select(silences.c.id, key).where(contains([key], [target.value]), key.not_in(stays)))
     forget = Forget({target.kind: [target.value]}, kept=())
     found = [row.id for row in named if forget.names_key(row.dedup_key)]
     of_alerts = silences.c.dedup_key.in_(select(alerts.c.dedup_key).where(not_(_not_of(target))))
@@ -273,7 +241,7 @@ def delete_alerts(
     if not ids:
         return
     wanted = sorted(ids)
-    rows = _held(connection, select(alerts).where(alerts.c.id.in_(wanted)).order_by(alerts.c.dedup_key), done)
+    rows = held(connection, select(alerts).where(alerts.c.id.in_(wanted)).order_by(alerts.c.dedup_key), done)
     keys = sorted({row.dedup_key for row in rows})
     names = _names(target, message_ids)
     names.setdefault("conversation", set()).update(row.conversation_id for row in rows if row.conversation_id)
@@ -289,8 +257,8 @@ def delete_alerts(
         connection.execute(update(outbox).where(left).values(freed))
     pages = select(outbox.c.page_id).where(outbox.c.alert_id.in_(wanted), outbox.c.page_id.is_not(None))
     carried = and_(outbox.c.id.in_(pages), outbox.c.alert_id.not_in(wanted))
-    _forget_events(connection, carried, forget, done)
-    _forget_audit(connection, audit.c.alert_id.in_(wanted), forget, done)
+    forget_events(connection, carried, forget, done)
+    forget_audit(connection, audit.c.alert_id.in_(wanted), forget, done)
     _delete_silences(connection, silences.c.dedup_key.in_(keys), done)
     done.touch("outbox", connection.execute(of_them).scalars())
     done.touch("alerts", wanted)
@@ -303,49 +271,3 @@ def delete_alerts(
     linked = connection.execute(delete(alert_messages).where(alert_messages.c.alert_id.in_(wanted)))
     done.count("alert_messages", linked.rowcount)
     connection.execute(delete(alerts).where(alerts.c.id.in_(wanted)))
-
-
-def _held(connection: Connection, query: Select[Any], done: Erased) -> Sequence[Row[Any]]:
-    """Rows that nobody else changes until the end of the transaction."""
-    return connection.execute(query if done.dry else query.with_for_update()).all()
-
-
-def _forget_events(connection: Connection, condition: ColumnElement[bool], forget: Forget, done: Erased) -> None:
-    for row in _held(connection, select(outbox).where(condition).order_by(outbox.c.seq), done):
-        left: dict[str, Any] = {name: forget.json(getattr(row, name)) for name in ("body", "page")}
-        left["group_key"] = forget.group_key(row.group_key, row.body) if row.group_key is not None else None
-        left["last_error"] = forget.text(row.last_error) if row.last_error is not None else None
-        _change(connection, outbox, row, left, done)
-
-
-def _forget_audit(connection: Connection, condition: ColumnElement[bool], forget: Forget, done: Erased) -> None:
-    for row in connection.execute(select(audit).where(condition).order_by(audit.c.id)).all():
-        _change(connection, audit, row, {name: forget.json(getattr(row, name)) for name in ("before", "after")}, done)
-
-
-def _forget_texts(
-    connection: Connection, table: Table, column: str, names: Sequence[str], forget: Forget, done: Erased
-) -> None:
-    for row in connection.execute(select(table).where(_contains([table.c[column]], names))).all():
-        _change(connection, table, row, {column: forget.text(getattr(row, column))}, done)
-
-
-def _change(connection: Connection, table: Table, row: Row[Any], left: dict[str, Any], done: Erased) -> None:
-    changed = {name: value for name, value in left.items() if value != getattr(row, name)}
-    if not changed:
-        return
-    (key,) = table.primary_key.columns
-    done.touch(table.name, [row._mapping[key.name]])
-    if not done.dry:
-        connection.execute(update(table).where(key == row._mapping[key.name]).values(changed))
-
-
-def _contains(columns: Sequence[Any], names: Collection[str]) -> ColumnElement[bool]:
-    """Rows whose columns, as text, hold one of the names; which words those are is looked at afterwards."""
-    return or_(
-        *(
-            func.strpos(func.coalesce(cast(column, Text), ""), form) > 0
-            for column in columns
-            for form in like_forms(names)
-        )
-    )

@@ -52,9 +52,8 @@ def heads_of(block: nn.Module, config: Any) -> Heads | str:
     if len(found) > 1:
         return f"it has {len(found)} attentions ({', '.join(path for path, _ in found)})"
     path, attention = found[0]
-    recurrent = [name for name in _RECURRENT if hasattr(attention, name)]
-    if recurrent:
-        return f"{path} ({type(attention).__name__}) carries a state ({recurrent[0]}) and attends to no token"
+    if state := _state(attention):
+        return f"{path} ({type(attention).__name__}) {state}"
     name, projection = next((n, m) for n in PROJECTIONS if (m := getattr(attention, n, None)) is not None)
     projection, taken = _linear(projection)
     count = _first(attention, "num_heads", "num_attention_heads", "n_heads") or _first(config, "num_attention_heads")
@@ -120,11 +119,17 @@ def _norm_width(norm: nn.Module) -> int | None:
     return int(weight.numel()) if weight is not None else None
 
 
+def _state(attention: nn.Module) -> str:
+    found = [name for name in _RECURRENT if hasattr(attention, name)]
+    return f"carries a state ({found[0]}) and attends to no token" if found else ""
+
+
 def _missing(block: nn.Module) -> str:
     children = dict(block.named_children())
     for name in ATTENTIONS:
         if name in children:
-            return f"{name} ({type(children[name]).__name__}) has no output projection called {' / '.join(PROJECTIONS)}"
+            why = _state(children[name]) or f"has no output projection called {' / '.join(PROJECTIONS)}"
+            return f"{name} ({type(children[name]).__name__}) {why}"
     found = ", ".join(
         f"{n} ({type(m).__name__})"
         for n, m in children.items()

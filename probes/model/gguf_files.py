@@ -20,6 +20,7 @@ from typing import Any
 from probes.errors import ModelError
 from probes.hashing import sha256_lines
 from probes.model.digests import file_sha256
+from probes.model.partial import check_read
 from probes.progress import Progress
 
 _PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
@@ -89,7 +90,10 @@ def _dequantise(gguf: Path, folder: Path, chat_template: str | None) -> None:
     logging.disable_progress_bar()
     source = str(gguf.parent)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf.name)
-    quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf.name, dtype=torch.float32)
+    quantised, info = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
+    )
+    check_read(quantised, info)
     # save_pretrained refuses an object that came from GGUF, so the weights move into a fresh one.
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)

@@ -9,7 +9,7 @@ that reaches one of them raises ModelError. A head that shares the embedding's w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -34,8 +34,11 @@ def blocks_for(sites: Sequence[Site]) -> int | None:
 def load_part(checkpoint: Checkpoint, sites: Sequence[Site] | None, **options: Any) -> Any:
     """The model with what these sites need of it; whole where there are None."""
     whole = checkpoint.model_class
+    options |= {"config": checkpoint.config, "output_loading_info": True}
     if sites is None:
-        return whole.from_pretrained(checkpoint.source, config=checkpoint.config, **options)
+        model, info = whole.from_pretrained(checkpoint.source, **options)
+        check_read(model, info)
+        return model
     blocks = blocks_for(sites)
     aside: dict[str, nn.Module] = {}
 
@@ -51,17 +54,27 @@ def load_part(checkpoint: Checkpoint, sites: Sequence[Site] | None, **options: A
         self._keys_to_ignore_on_load_unexpected = {*known, *(rf"(^|\.){re.escape(path)}\." for path in aside)}
 
     part: Any = type(whole.__name__, (whole,), {"__init__": init, "__module__": whole.__module__})
-    model: Any = part.from_pretrained(checkpoint.source, config=checkpoint.config, **options)
+    model, info = part.from_pretrained(checkpoint.source, **options)
     model.__class__ = whole
     for path, module in aside.items():
         model.set_submodule(path, module)
         module.register_forward_pre_hook(_refusing(path))
+    check_read(model, info)
     return model
 
 
-def is_loaded(module: nn.Module) -> bool:
-    """Whether a module's weights are in memory; one without any counts as loaded."""
-    return not any(parameter.is_meta for parameter in module.parameters())
+def check_read(model: Any, info: Mapping[str, Any]) -> None:
+    """Refuse a model for which weights of the decoder were made up: transformers does so with those that are missing or
+    of another shape, and says it in a log line alone. `info` is what `output_loading_info` gives. ModelError."""
+    names = {module: path for path, module in model.named_modules()}
+    decoder = names[find_layout(model).decoder]
+    made_up = [key for key in info["missing_keys"] if key.startswith(f"{decoder}.")]
+    made_up += [str(each[0] if isinstance(each, tuple) else each) for each in info["mismatched_keys"]]
+    if made_up:
+        raise ModelError(
+            f"model: {len(made_up)} weights of the decoder are not in the checkpoint, or have another shape than its "
+            f"config says, such as {min(made_up)}; scores would be those of random weights"
+        )
 
 
 def _unread(model: Any, layout: Layout, blocks: int | None) -> Iterator[str]:

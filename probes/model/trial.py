@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.capture.sites import hidden_of
 from probes.errors import LayoutError
@@ -51,30 +51,42 @@ def is_tested(model: Any) -> bool:
 
 
 def try_out(make: Callable[[], Any]) -> bool:
-    """Check the decoder of the model that `make` builds; whether it could be run. LayoutError: see the module."""
+    """Check the decoder of the model that `make` builds; whether it could be run. LayoutError: see the module.
+
+    Let it be in bfloat16: some kernels for experts take nothing else.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+    with torch.device("meta"):
+        model = make().eval()
+    layout = find_layout(model)
+    steps: list[tuple[int, Tensor]] = []
+    for number, module in enumerate((*layout.blocks, layout.final_norm)):
+        module.register_forward_hook(lambda _m, _i, out, n=number: steps.append((n, hidden_of(out))))
     with _silent(), FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), torch.no_grad():
-        try:
-            model = make().eval()
-        except Exception:  # code that is not ours, on tensors that it does not expect
-            return False
-        layout = find_layout(model)
-        steps: list[tuple[int, Tensor]] = []
-        handles = [
-            module.register_forward_hook(lambda _m, _i, out, n=number: steps.append((n, hidden_of(out))))
-            for number, module in enumerate((*layout.blocks, layout.final_norm))
-        ]
+        _without_values(model)
         try:
             out = layout.decoder(input_ids=torch.zeros(1, _TOKENS, dtype=torch.long), use_cache=False)
-        except Exception:  # the same
+        except Exception:  # code that is not ours, on tensors that it does not expect
             return False
-        finally:
-            for handle in handles:
-                handle.remove()
     _check(type(model).__name__, layout, steps, out)
     return True
+
+
+def _without_values(model: nn.Module) -> None:
+    """Put tensors on a device in place of those on the meta device: code that looks at a device finds a usual one."""
+    made: dict[Tensor, Any] = {}
+
+    def like(tensor: Tensor) -> Any:
+        if tensor not in made:
+            empty = torch.empty_like(tensor, device="cpu")
+            made[tensor] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+        return made[tensor]
+
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            held.update({name: like(tensor) for name, tensor in held.items() if tensor is not None})
 
 
 def _check(name: str, layout: Layout, steps: list[tuple[int, Tensor]], out: Any) -> None:

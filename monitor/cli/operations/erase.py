@@ -81,7 +81,7 @@ def _erase(
     engine: Engine, settings: Settings, target: Target, actor: str | None, *, yes: bool, erasure_id: Any = None
 ) -> None:
     from storage.erase import erase as erase_rows
-    from storage.erase import preview
+    from storage.erase_preview import preview
 
     folder, waiting = _spool(settings, target)
     if not yes:

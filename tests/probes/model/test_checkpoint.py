@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import transformers
+from safetensors.torch import load_file, save_file
 
+from probes.capture.sites import Site
 from probes.errors import LayoutError, ModelError
 from probes.model.checkpoint import inspect
 from probes.model.load import load_chat_model
@@ -83,6 +85,20 @@ def test_weights_of_another_shape_are_an_error_of_ours(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
     with pytest.raises(ModelError, match="cannot load"):
         load_chat_model(str(folder), tmp_path, device="cpu")
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    tiny_model("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    without = {name: tensor for name, tensor in weights.items() if name != "model.layers.1.mlp.up_proj.weight"}
+    save_file(without, folder / "model.safetensors", {"format": "pt"})
+    for sites in (None, [Site("residual", 1)]):
+        with pytest.raises(ModelError, match=r"1 weights of the decoder are not in .* model\.layers\.1\.mlp\.up_proj"):
+            load_chat_model(str(folder), tmp_path, device="cpu", sites=sites)
+    # Nobody reads that block.
+    load_chat_model(str(folder), tmp_path, device="cpu", sites=[Site("residual", 0)])
 
 
 def test_code_of_a_repository_is_run_only_when_allowed(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, TokenType
 
 from probes.capture.sites import Site
 from probes.errors import ModelError
 from probes.model import weights
-from probes.model.load import ChatModel, load_chat_model
+from probes.model.load import ChatModel, load_chat_model, wrap
 from tests.support.models.tiny import (
     HEAD_DIM,
     N_BLOCKS,
@@ -44,9 +46,24 @@ TENSORS = {
 }
 
 
-def write(path: Path, architecture: str = "llama", family: str = "llama") -> Path:
+def tiny_qwen() -> Any:
+    """Qwen 2: biases, and heads as wide as the width says."""
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        **{"vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": N_BLOCKS},
+        **{"num_attention_heads": N_HEADS, "num_key_value_heads": N_KV, "pad_token_id": 256, "eos_token_id": 257},
+        **{"max_position_embeddings": 1024, "tie_word_embeddings": False},
+    )
+    model = transformers.Qwen2ForCausalLM(config)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.2)
+    return model.eval().requires_grad_(False)
+
+
+def write(path: Path, architecture: str = "llama", model: Any = None, head_dim: int = HEAD_DIM) -> Path:
     """A tiny model as llama.cpp's converter would write it."""
-    model, tokenizer = tiny_model(family), tiny_tokenizer()
+    tokenizer, of_llama = tiny_tokenizer(), model is None
+    model = model or tiny_model("llama")
     writer = GGUFWriter(str(path), architecture)
     writer.add_context_length(1024)
     writer.add_embedding_length(WIDTH)
@@ -54,9 +71,9 @@ def write(path: Path, architecture: str = "llama", family: str = "llama") -> Pat
     writer.add_feed_forward_length(model.config.intermediate_size)
     writer.add_head_count(N_HEADS)
     writer.add_head_count_kv(N_KV)
-    writer.add_key_length(HEAD_DIM)
-    writer.add_value_length(HEAD_DIM)
-    writer.add_rope_dimension_count(HEAD_DIM)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
     writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(VOCAB)
@@ -73,9 +90,8 @@ def write(path: Path, architecture: str = "llama", family: str = "llama") -> Pat
     for name, values in model.state_dict().items():
         array = values.numpy().astype(np.float32)
         for projection, heads in (("q_proj", N_HEADS), ("k_proj", N_KV)):
-            if (
-                family == "llama" and f"{projection}.weight" in name
-            ):  # GGUF's Llama has the halves of each head interleaved
+            # GGUF's Llama has the halves of each head interleaved.
+            if of_llama and f"{projection}.weight" in name:
                 array = array.reshape(heads, 2, HEAD_DIM // 2, WIDTH).swapaxes(1, 2).reshape(array.shape)
         writer.add_tensor(_name(name), np.ascontiguousarray(array))
     writer.write_header_to_file()
@@ -87,11 +103,11 @@ def write(path: Path, architecture: str = "llama", family: str = "llama") -> Pat
 
 def _name(name: str) -> str:
     whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    module = name.removesuffix(".weight")
+    module, _, kind = name.rpartition(".")
     if module in whole:
-        return f"{whole[module]}.weight"
+        return f"{whole[module]}.{kind}"
     _, _, block, part = module.split(".", 3)
-    return f"blk.{block}.{TENSORS[part]}.weight"
+    return f"blk.{block}.{TENSORS[part]}.{kind}"
 
 
 def split(file: Path, folder: Path) -> list[Path]:
@@ -126,10 +142,18 @@ def logits(chat: ChatModel) -> torch.Tensor:
 
 
 def test_another_class_is_read_as_well(tmp_path: Path) -> None:
-    file = write(tmp_path / "tiny.gguf", "qwen3", "qwen3")
+    model = tiny_qwen()
+    file = write(tmp_path / "tiny.gguf", "qwen2", model, WIDTH // N_HEADS)
     chat = load_chat_model(str(file), tmp_path, dtype="float32", device="cpu")
-    assert type(chat.model).__name__ == "Qwen3ForCausalLM"
-    torch.testing.assert_close(logits(chat), logits(tiny_chat("qwen3")))
+    assert type(chat.model).__name__ == "Qwen2ForCausalLM"
+    torch.testing.assert_close(logits(chat), logits(wrap(model, tiny_tokenizer(), name="x")))
+
+
+def test_weights_of_another_shape_than_the_config_says_are_refused(tmp_path: Path) -> None:
+    """transformers makes up random ones, and goes on."""
+    file = write(tmp_path / "tiny.gguf", "qwen3", tiny_model("qwen3"))  # whose heads it takes to be 128 wide
+    with pytest.raises(ModelError, match=r"weights of the decoder .* another shape .* those of random weights"):
+        load_chat_model(str(file), tmp_path, device="cpu")
 
 
 def test_a_file_in_parts_is_the_file(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from probes.errors import LayoutError
 from probes.model.layout import find_layout
 from probes.model.trial import TESTED, is_tested, try_out
-from tests.support.models.classes import CASES, REFUSED, config_of, refused_model
+from tests.support.models.classes import CASES, config_of
+from tests.support.models.refused import REFUSED, refused_model
 from tests.support.models.tiny import GROUPED, tiny_model
 
 
@@ -50,7 +51,7 @@ def test_what_cannot_be_read_is_refused_without_weights(name: str) -> None:
     assert REFUSED[name].why in str(caught.value)
 
 
-class Odd(transformers.LlamaForCausalLM):
+class Odd(transformers.LlamaForCausalLM):  # type: ignore[misc]
     """A decoder of a checkpoint's own code, which does something else with its parts."""
 
     def __init__(self, forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
@@ -67,7 +68,8 @@ class Plain(nn.Module):
         self.linear = nn.Linear(32, 32)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x)
+        out: torch.Tensor = self.linear(x)
+        return out
 
 
 def in_order(decoder: Any, x: torch.Tensor) -> torch.Tensor:

@@ -82,10 +82,14 @@ NO_ATTENTION = "it has no attention; found: "
 
 @dataclass(frozen=True)
 class Case:
-    """`values` of the config beside the general ones; `heads` of each block, or of all of them where it is one."""
+    """`values` of the config beside the general ones; `heads` of each block, or of all of them where it is one.
+
+    `note` is what somebody who reads this class ought to know, for docs/models.md.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     heads: Expected | tuple[Expected, ...] = PLAIN
+    note: str = ""
 
     def of_block(self, layer: int) -> Expected:
         one = isinstance(self.heads, str) or isinstance(self.heads[0], int)
@@ -119,19 +123,30 @@ def class_chat(model_type: str) -> ChatModel:
 _PLAIN_CLASSES = """
 afmoe arcee aria_text beam cohere2 cohere2_moe ernie4_5 flint gemma gemma2 gemma3_text glm glm4 gpt_oss hunyuan_v1_dense
 hunyuan_v1_moe hy_v3 hyperclovax jais2 kolibri1 laguna llama llama4_text mellum minimax_m2 minimax_m3_vl_text ministral
-ministral3 mistral mixtral moshi nemotron qwen3 seed_oss solar_open vaultgemma
+ministral3 mistral mixtral nemotron qwen3 seed_oss solar_open vaultgemma
 """
 _SQUARE_CLASSES = """
-apertus biogpt bloom cohere ctrl doge dots1 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo glm4_moe gpt2 gpt_bigcode
-gpt_neox gpt_neox_japanese granite granite_swa granitemoe granitemoe_swa granitemoeshared mpt nanochat olmo olmo2 olmo3
+apertus biogpt bloom cohere ctrl dots1 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo glm4_moe gpt2 gpt_bigcode
+gpt_neox gpt_neox_japanese granite granite_swa granitemoe granitemoe_swa granitemoeshared mpt olmo olmo2 olmo3
 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3_moe smollm3 stablelm starcoder2 xglm
 """
 CASES |= {name: Case() for name in _PLAIN_CLASSES.split()}
 CASES |= {name: Case(heads=SQUARE) for name in _SQUARE_CLASSES.split()}
 CASES |= {
+    "doge": Case(heads=SQUARE, note="its masks are made of the values of all heads"),
+    "moshi": Case(note="generation: transformers answers otherwise with its cache than without, steered or not"),
+    "nanochat": Case(
+        heads=SQUARE, note="its norm runs on the embeddings too; `final` is what it gives behind the last block"
+    ),
+}
+CASES |= {
     "bamba": Case({**_MAMBA, "attn_layer_indices": [1]}, (NO_ATTENTION, SQUARE, NO_ATTENTION)),
     "axk1": Case(_LATENT, _MLA),
-    "axk2": Case({**_LATENT, **_INDEXED}, _MLA),
+    "axk2": Case(
+        {**_LATENT, **_INDEXED},
+        _MLA,
+        note="it attends to the best few tokens; where two are equally good, padding may decide between them",
+    ),
     "bailing_hybrid": Case(
         {**_LATENT, "q_lora_rank": None, "layer_types": [_LINEAR, _LINEAR, _FULL]},
         ("carries a state", "carries a state", _MLA),
@@ -141,7 +156,11 @@ CASES |= {
     "cwm": Case({"bos_token_id": 1}),
     "deepseek_v2": Case(_LATENT, _MLA),
     "deepseek_v3": Case(_LATENT, _MLA),
-    "deepseek_v32": Case({**_LATENT, **_INDEXED}, _MLA),
+    "deepseek_v32": Case(
+        {**_LATENT, **_INDEXED},
+        _MLA,
+        note="it attends to the best few tokens; where two are equally good, padding may decide between them",
+    ),
     "cohere_compass_text": Case(
         {
             "layer_types": [_SLIDING, _FULL, _SLIDING],
@@ -160,7 +179,11 @@ CASES |= {
         SQUARE,
     ),
     "diffllama": Case(heads="norms the outputs of several heads together (groupnorm)"),
-    "falcon_h1": Case({**_MAMBA, "mamba_d_ssm": 64}, SQUARE),
+    "falcon_h1": Case(
+        {**_MAMBA, "mamba_d_ssm": 64},
+        SQUARE,
+        note="heads are those of the attention; the state beside it is in `residual` alone",
+    ),
     "falcon_mamba": Case({"state_size": 8}, NO_ATTENTION),
     "gemma3n_text": Case(
         {
@@ -173,7 +196,11 @@ CASES |= {
             "altup_active_idx": 1,
             "activation_sparsity_pattern": [0.5, 0.0, 0.0],
             "intermediate_size": [48, 48, 48],
-        }
+        },
+        note=(
+            "a block returns several streams: `residual` is that which attention and feed-forward read and write "
+            "(`altup_active_idx`), and steering changes it alone; `final` is of all of them"
+        ),
     ),
     "gemma4_text": Case(
         {
@@ -190,7 +217,11 @@ CASES |= {
         {"layer_types": [_SLIDING, _SLIDING, _FULL], "global_head_dim": 20}, (PLAIN, PLAIN, (N_HEADS, 20))
     ),
     "glm4_moe_lite": Case(_LATENT, _MLA),
-    "glm_moe_dsa": Case({**_LATENT, **_INDEXED}, _MLA),
+    "glm_moe_dsa": Case(
+        {**_LATENT, **_INDEXED},
+        _MLA,
+        note="it attends to the best few tokens; where two are equally good, padding may decide between them",
+    ),
     "gpt_neo": Case({"attention_types": [[["global", "local", "global"], 1]], "window_size": WINDOW}, SQUARE),
     "gptj": Case({"rotary_dim": 4}, SQUARE),
     "granitemoehybrid": Case(
@@ -237,7 +268,9 @@ CASES |= {
     "minimax": Case(
         {"layer_types": [_FULL, _LINEAR, _FULL], "block_size": 8}, (PLAIN, "carries a state (slope_rate)", PLAIN)
     ),
-    "modernbert-decoder": Case({"bos_token_id": 1}, SQUARE),
+    "modernbert-decoder": Case(
+        {"bos_token_id": 1}, SQUARE, note="the language-model head has a layer of its own behind `final`"
+    ),
     "nemotron_h": Case(
         {
             "layers_block_type": ["mamba", "moe", "attention", "mlp"],
@@ -259,7 +292,11 @@ CASES |= {
         {"block_types": ["recurrent", "attention", "recurrent"], "attention_window_size": WINDOW, "lru_width": 32},
         (NO_ATTENTION, PLAIN, NO_ATTENTION),
     ),
-    "rwkv": Case({"attention_hidden_size": 32, "rescale_every": 2}, "has no output projection"),
+    "rwkv": Case(
+        {"attention_hidden_size": 32, "rescale_every": 2},
+        "carries a state (time_decay)",
+        note="between some blocks (`rescale_every`) transformers halves the stream: `residual` is what the block gave",
+    ),
     "xlstm": Case({"hidden_size": 128}, NO_ATTENTION),
     "youtu": Case(_LATENT, _MLA),
     "zamba": Case(
@@ -287,34 +324,3 @@ CASES |= {
     ),
     "zaya": Case({"num_experts_per_tok": 1}),
 }
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """`why` is a part of what is said. `values` are those of the config beside its defaults."""
-
-    why: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-REFUSED: dict[str, Refusal] = {
-    "bert": Refusal("in a module that takes input_ids"),
-    "bart": Refusal("no final norm beside the blocks", {"is_encoder_decoder": False}),
-    "deepseek_v4": Refusal("returns (1, 3, 4, 4096)"),
-    "hrm_text": Refusal("it may be run several times or both ways"),
-    "hy_v4": Refusal("returns (1, 3, 4, 2816)"),
-    "mllama": Refusal("block 3 is not run on text"),
-    "openai-gpt": Refusal("no final norm beside the blocks"),
-    "opt": Refusal(
-        "no final norm beside the blocks", {"do_layer_norm_before": False, "_remove_final_layer_norm": True}
-    ),
-    "prophetnet": Refusal("no final norm beside the blocks", {"is_encoder_decoder": False}),
-    "xlm": Refusal("transformer.attentions (12), transformer.ffns (12)"),
-    "xlnet": Refusal("no final norm beside the blocks"),
-}
-
-
-def refused_model(model_type: str, **options: Any) -> Any:
-    """A model with its class's usual sizes: for devices that hold no weights."""
-    config = transformers.CONFIG_MAPPING[model_type](**REFUSED[model_type].values)
-    return transformers.AutoModelForCausalLM.from_config(config, **options)
