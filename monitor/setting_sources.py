@@ -11,6 +11,7 @@ import difflib
 import json
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,7 +140,16 @@ def file_variable(name: str) -> str:
 
 def faults_of(error: ValidationError, given: Gathered, known: Iterable[str]) -> list[Fault]:
     """Each error of a validation with its place; `known` are the names of all settings."""
-    return [_fault(detail, given, known) for detail in error.errors(include_url=False, include_input=False)]
+    details = error.errors(include_url=False, include_input=False)
+    return [_fault(detail, given, known) for detail in details if not _only_follows(detail, details)]
+
+
+def _only_follows(detail: Any, details: Sequence[Any]) -> bool:
+    """Whether a list is too short because its elements are wrong."""
+    loc = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        other["loc"][: len(loc)] == loc and len(other["loc"]) > len(loc) for other in details
+    )
 
 
 def no_such_setting(name: str, known: Iterable[str], place: Place) -> Fault:
@@ -206,7 +216,7 @@ def _settings_file(fields: type[BaseSettings], given: Path | None, found: Gather
     variable_path = os.environ.get(CONFIG_VARIABLE)
     named = given is not None or variable_path is not None
     path = given or Path(variable_path or IN_FOLDER).expanduser()
-    if not path.is_file():
+    if not os.path.lexists(path):
         if named:
             place = Place("file", str(path)) if given is not None else Place("environment", CONFIG_VARIABLE)
             what = "there is no such file" if given is not None else f"{path} does not exist"
@@ -214,6 +224,11 @@ def _settings_file(fields: type[BaseSettings], given: Path | None, found: Gather
         return None if named else {}
     found.file = path
     try:
+        if not named and not stat.S_ISREG(path.stat().st_mode):
+            what = "is no file, and may be meant for the settings"
+            found.faults.append(Fault("", Place("file", str(path)), what, f"write a file, or take {path} away"))
+            return None
+        # One that is named may be a pipe.
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")
         document = tomllib.loads(text)
     except OSError as error:

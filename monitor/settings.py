@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from alerts.links import check_template
+from alerts.truth_values import check_truth_value
 from monitor import setting_sources as sources
 from monitor.access_settings import AccessSettings
 from monitor.errors import SettingsError
@@ -223,6 +224,11 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
         1_073_741_824, ge=1_048_576, description="size of the spool that awry ingest writes to without Kafka; then 503"
     )
     logs: Literal["auto", "terminal", "json"] = Field("auto", description="auto: progress on a terminal, else JSON")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_for_a_truth_value(cls, value: Any, info: Any) -> Any:
+        return check_truth_value(value, cls.model_fields[info.field_name].annotation)
 
     @field_validator("critical_from")
     @classmethod

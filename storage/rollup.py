@@ -117,11 +117,14 @@ _SCORES = f"""
 _HEADS = """
     INSERT INTO head_rollups AS old (bucket, probe, probe_version, probe_digest, layer, head, n, total, flagged,
         flagged_total)
-    SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, s.probe_digest, h.layer, h.head,
-        count(*), sum(h.score), count(*) FILTER (WHERE s.flagged), coalesce(sum(h.score) FILTER (WHERE s.flagged), 0)
+    SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, s.probe_digest, e.layer, e.head,
+        count(*), sum(e.score::float8), count(*) FILTER (WHERE s.flagged),
+        coalesce(sum(e.score::float8) FILTER (WHERE s.flagged), 0)
     FROM scores AS s JOIN head_scores AS h ON h.source = s.source AND h.partition = s.partition
         AND h."offset" = s."offset" AND h.sub = s.sub AND h.probe = s.probe AND h.probe_digest = s.probe_digest
         AND h.day = s.day
+        JOIN head_layouts AS l ON l.id = h.layout
+        CROSS JOIN unnest(l.layers, l.heads, h.scores) AS e (layer, head, score)
     WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
     GROUP BY 1, 2, 3, 4, 5, 6
     ON CONFLICT (bucket, probe, probe_version, probe_digest, layer, head) DO UPDATE SET n = old.n + excluded.n,

@@ -190,16 +190,18 @@ scores = Table(
     postgresql_partition_by="RANGE (day)",
 )
 
+# The scores of a message's heads under one probe: one array, whose n-th number is that of the n-th head of its layout.
+# It is a table beside `scores`, whose rows stay small: the most are read for their score alone.
 head_scores = Table(
     "head_scores",
     metadata,
     *_coordinates(),
     Column("probe", Text, primary_key=True),
     _digest(),
-    Column("layer", SmallInteger, primary_key=True),
-    Column("head", SmallInteger, primary_key=True),
     _day(),
-    Column("score", Double, nullable=False),
+    Column("layout", BigInteger, nullable=False),
+    # Not compressed (STORAGE EXTERNAL): the bits of scores repeat too little.
+    Column("scores", ARRAY(REAL), nullable=False),
     postgresql_partition_by="RANGE (day)",
 )
 
@@ -235,6 +237,16 @@ window_scores = Table(
 )
 
 BY_DAY = (messages, scores, head_scores, answers, window_scores)
+
+# Which heads an array of `head_scores` is of: `id` is made of these (`storage.head_layouts`). A card has one layout, and
+# few have another; rows without a known card have one too. Names nobody, and stays.
+head_layouts = Table(
+    "head_layouts",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("layers", ARRAY(SmallInteger), nullable=False),
+    Column("heads", ARRAY(SmallInteger), nullable=False),
+)
 
 # Which log a source name stands for. `stream` is what people call it (a topic, a file's name); `log` identifies the
 # topic or the file itself, NULL as long as only messages from before this table are known. The first log of a stream

@@ -78,8 +78,8 @@ TABLES: dict[str, _Rights] = {
         {"SELECT": _OUTBOX_TOLD, "INSERT": ()},
     ),
 }
-# Numbers alone, which its changes need: what is changed is locked by whoever changes it.
-_OF_NOBODY = {"locks": ("SELECT", "INSERT", "UPDATE")}
+# Numbers alone: those by which who changes something locks it, and those of the heads that scores are of.
+_OF_NOBODY = {"locks": ("SELECT", "INSERT", "UPDATE"), "head_layouts": ("SELECT",)}
 
 _MEMBER = "pg_has_role(current_user, 'awry_tenant', 'SET')"
 _SUPERUSER = "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"

@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from storage.bulk import insert_new, insert_rows
 from storage.coordinates import Coordinates, clean
+from storage.head_layouts import Layout, layout_id, store
 from storage.known import ERASED, erased_payloads, scored_before_digests
 from storage.schema import answers, head_scores, messages, probes, scores, window_scores
 from storage.sources import CONFLICT, KnownMessages, Place, lock_streams, place
@@ -184,7 +185,7 @@ def write_batch(
     key = ("source", "partition", "offset", "sub", "probe", "probe_digest")
     new = {tuple(r) for r in insert_new(connection, scores, [_score_values(s, days) for s in valid], key)}
     fresh = tuple(s for s in valid if (*_key(s.at), s.probe, s.probe_digest) in new)
-    insert_rows(connection, head_scores, [v for s in fresh for v in _head_values(s, days)])
+    _write_heads(connection, fresh, days)
     insert_rows(connection, answers, [_answer_values(a, days) for a in batch.answers if a.at not in gone])
     insert_rows(connection, window_scores, [_window_values(w, days) for w in batch.windows if w.at not in gone])
     return Written(added, frozenset(conflicting), fresh, erased)
@@ -285,9 +286,19 @@ def _score_values(row: ScoreRow, days: dict[Coordinates, date]) -> dict[str, Any
     }
 
 
-def _head_values(row: ScoreRow, days: dict[Coordinates, date]) -> list[dict[str, Any]]:
-    of = {**_coordinates(row.at, days[row.at]), "probe": row.probe, "probe_digest": row.probe_digest}
-    return [{**of, "layer": layer, "head": head, "score": score} for layer, head, score in row.heads]
+def _write_heads(connection: Connection, rows: Iterable[ScoreRow], days: dict[Coordinates, date]) -> None:
+    """One array a score whose probe reads heads."""
+    values = []
+    layouts: set[Layout] = set()
+    for row in rows:
+        if not row.heads:
+            continue
+        layers, heads, numbers = zip(*row.heads, strict=True)
+        layouts.add((layers, heads))
+        of = {"probe": row.probe, "probe_digest": row.probe_digest, "layout": layout_id(layers, heads)}
+        values.append({**_coordinates(row.at, days[row.at]), **of, "scores": numbers})
+    store(connection, layouts)
+    insert_rows(connection, head_scores, values)
 
 
 def _answer_values(row: AnswerRow, days: dict[Coordinates, date]) -> dict[str, Any]:

@@ -198,13 +198,15 @@ def _alerts() -> Json:
 
 def _heads() -> Json:
     query = f"""{SELECTED}
-    SELECT h.layer, h.head, round(avg(h.score)::numeric, 3)::float8 AS score
+    SELECT e.layer, e.head, round(avg(e.score)::numeric, 3)::float8 AS score
     FROM wanted AS w CROSS JOIN LATERAL (
         SELECT DISTINCT ON (s.probe) s.probe, s.probe_digest FROM scores AS s WHERE {_SCORES_OF} AND {_PROBE_MATCHES}
         ORDER BY s.probe, s.created_at DESC, s.probe_version DESC
     ) AS last JOIN head_scores AS h ON h.source = w.source AND h.partition = w.partition AND h."offset" = w."offset"
         AND h.sub = w.sub AND h.day = w.day AND h.probe = last.probe AND h.probe_digest = last.probe_digest
-    GROUP BY h.layer, h.head ORDER BY h.layer, h.head
+        JOIN head_layouts AS l ON l.id = h.layout
+        CROSS JOIN unnest(l.layers, l.heads, h.scores) AS e (layer, head, score)
+    GROUP BY e.layer, e.head ORDER BY e.layer, e.head
     """  # noqa: S608
     return matrix(
         "Heads",

@@ -3,15 +3,15 @@
 Contract: a `TimeInterval` has a name and any number of `Period`s, and holds a moment if one of them does. In a period
 each list that is given must hold the moment; one that is left out holds any. Times are from `start_time` up to and
 without `end_time`, which may be 24:00; days of the month may count from its end (-1 is the last). Without `location`
-they are UTC. `end_after` says when an interval that holds now ends, to the minute, at most a week ahead.
+they are UTC. `end_after` says when an interval that holds now ends, to the minute, at most a year ahead.
 """
 
 from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 _MONTHS = tuple(name.lower() for name in calendar.month_name[1:])
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
-_LOOK_AHEAD = timedelta(days=7)
+_LOOK_AHEAD_DAYS = 366
 
 # First and last, both included.
 Range = tuple[int, int]
@@ -151,16 +151,35 @@ def holding(intervals: Sequence[TimeInterval], at: datetime) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _end_after(intervals: tuple[TimeInterval, ...], minute: datetime, inside: bool) -> datetime | None:
-    latest = minute + _LOOK_AHEAD
-    while (minute := minute + timedelta(minutes=1)) <= latest:
-        if bool(holding(intervals, minute)) != inside:
-            return minute
+    for days in range(-1, _LOOK_AHEAD_DAYS + 1):
+        day = minute.date() + timedelta(days=days)
+        changes = {change for interval in intervals for p in interval.time_intervals for change in _changes(p, day)}
+        for change in sorted(changes):
+            if change > minute and bool(holding(intervals, change)) != inside:
+                return change
     return None
+
+
+def _changes(period: Period, day: date) -> Iterator[datetime]:
+    """The moments of a local day at which a period may begin or end."""
+    zone = ZoneInfo(period.location)
+    midnight = datetime.combine(day, time(), zone)
+    following = datetime.combine(day + timedelta(days=1), time(), zone)
+    if midnight.utcoffset() != following.utcoffset():
+        # Clocks are changed: times of the day are left out, or come twice.
+        first, last = midnight.astimezone(UTC), following.astimezone(UTC)
+        yield from (first + timedelta(minutes=n) for n in range(int((last - first).total_seconds()) // 60))
+        return
+    yield midnight.astimezone(UTC)
+    for each in period.times:
+        for written in (each.start_time, each.end_time):
+            if written != "24:00":  # the next day's midnight
+                yield datetime.combine(day, time.fromisoformat(written), zone).astimezone(UTC)
 
 
 def end_after(intervals: Sequence[TimeInterval], at: datetime, *, inside: bool = True) -> datetime | None:
     """When the first minute begins that none of them holds, or, with `inside` False, that one of them holds; None where
-    that is more than a week ahead."""
+    that is more than a year ahead."""
     return _end_after(tuple(intervals), at.astimezone(UTC).replace(second=0, microsecond=0), inside)
 
 

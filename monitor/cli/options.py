@@ -212,7 +212,9 @@ KeepKeys = Annotated[
 AllRows = Annotated[bool, Option("--all", help="rows whose text is stored as well")]
 NoModel = Annotated[bool, Option("--no-model", help="leave out the model and its probes, which take seconds")]
 DryRun = Annotated[bool, Option("--dry-run", help="say what would be done, and do nothing")]
-SqlCommand = Annotated[str | None, Option("--command", "-c", help="run one command and exit")]
+SqlCommand = Annotated[
+    list[str] | None, Option("--command", "-c", help="run a command and exit; several run one after the other")
+]
 Coordinates = Annotated[str, Argument(help="SOURCE/PARTITION/OFFSET[.SUB], as tables and alerts show them")]
 # Of messages by name: what is found, and what is erased.
 _WHOLE = "{} of the messages, matched whole"

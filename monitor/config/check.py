@@ -81,12 +81,17 @@ def _valid(given: Gathered) -> tuple[Settings, set[str], list[Fault]]:
     before: dict[str, Any] = {"": None}
     wrong: set[str] = set()
     faults: list[Fault] = []
+    first, right = True, set[str]()
     while values != before:
         try:
             return _Given(**values), wrong, faults
         except ValidationError as error:
-            faults += [f for f in faults_of(error, given, Settings.model_fields) if _top(f) not in wrong]
+            found = faults_of(error, given, Settings.model_fields)
+            # A setting that was right before is wrong now because another one counts with its default.
+            faults += [f for f in found if _top(f) not in wrong and (first or _top(f) not in right)]
             locs = [detail["loc"] for detail in error.errors(include_input=False)]
+            if first:
+                right, first = set(values) - {str(loc[0]) for loc in locs if loc}, False
         elements = {(loc[0], loc[1]) for loc in locs if len(loc) > 1 and isinstance(loc[1], int)}
         names = {str(loc[0]) for loc in locs if tuple(loc[:2]) not in elements}
         wrong |= names

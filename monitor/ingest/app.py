@@ -11,6 +11,7 @@ Does not know what is in a message: formats are recognised by the worker that re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -28,7 +29,7 @@ from monitor.ingest.record import OutRecord
 from monitor.ingest.refused import RefusedError
 from monitor.ingest.sinks import Sink
 from monitor.ingest.splitting import split
-from monitor.ingest.storing import check_format, headers_of, media_type_of, store
+from monitor.ingest.storing import format_of, headers_of, media_type_of, store
 from monitor.telemetry import health, metrics
 from monitor.web.auth.cache import TokenCache
 
@@ -61,10 +62,10 @@ class Receiver:
         return await self._otlp(request, "logs")
 
     async def litellm(self, request: Request) -> Response:
-        return await self._messages(request, "litellm", "litellm")
+        return await self._messages(request, "litellm", lambda: "litellm")
 
     async def ingest(self, request: Request) -> Response:
-        return await self._messages(request, "ingest", request.query_params.get("format"))
+        return await self._messages(request, "ingest", lambda: format_of(request))
 
     async def _otlp(self, request: Request, signal: str) -> Response:
         media_type = media_type_of(request)
@@ -84,9 +85,9 @@ class Receiver:
 
         return await self._framed(request, signal, handle, refused)
 
-    async def _messages(self, request: Request, route: str, format_: str | None) -> Response:
+    async def _messages(self, request: Request, route: str, named: Callable[[], str | None]) -> Response:
         async def handle(lease: Lease) -> Response:
-            check_format(format_)
+            format_ = named()
             media_type = media_type_of(request)
             values = split(await self._body(request, lease), media_type)
             if not values:

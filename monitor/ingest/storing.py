@@ -18,13 +18,13 @@ from monitor.ingest.inflight import RECORD_BYTES, Lease
 from monitor.ingest.record import FORMAT_HEADER, RECEIVED_HEADER, Headers, OutRecord
 from monitor.ingest.refused import RefusedError, SinkError, SinkFullError
 from monitor.ingest.sinks import Sink
+from monitor.stream.formats import names
 
 RETRY_SECONDS = 2
 FULL_RETRY_SECONDS = 30
 # Beyond the time that the sink has, for one that does not even give up.
 _GRACE_SECONDS = 1.0
 
-_FORMAT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,64})?")
 
 
@@ -32,10 +32,18 @@ def media_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def check_format(name: str | None) -> None:
-    """Raises RefusedError (400) unless it is absent, or could be the name of a format."""
-    if name is not None and _FORMAT.fullmatch(name) is None:
-        raise RefusedError(400, "format: use the name of a format, such as openai", drain=DRAIN_BYTES)
+def format_of(request: Request) -> str | None:
+    """The format that a request names, if it does. Raises RefusedError (400) for one that is none, or other
+    parameters."""
+    given = request.query_params.multi_items()
+    if any(name != "format" for name, _ in given):
+        raise RefusedError(400, "there is one parameter, format", drain=DRAIN_BYTES)
+    if len(given) > 1:
+        raise RefusedError(400, "format: give it once", drain=DRAIN_BYTES)
+    known = ("auto", *names())
+    if given and given[0][1] not in known:
+        raise RefusedError(400, f"format: use one of {', '.join(known)}", drain=DRAIN_BYTES)
+    return given[0][1] if given else None
 
 
 def headers_of(request: Request, media_type: str, format_: str | None) -> Headers:

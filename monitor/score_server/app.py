@@ -3,7 +3,8 @@
 Contract: `POST /api/v1/score` takes messages in any format that awry reads (one, an array, or JSON lines) and needs a
 token of scope `score`, on loopback too; `/healthz`, `/readyz` and `/metrics` are open. 200 has a verdict for every
 message, whatever became of it; a caller that fails closed takes anything but `pass` for a refusal. Refused are: 400 a
-body that holds nothing, 401 and 403 by token, 408 a slow body, 413 a large one, 415 an encoding, 503 (with Retry-After)
+body that holds nothing or a wrong parameter, 401 and 403 by token, 408 a slow body, 413 a large one or more messages
+than may wait, 415 an encoding, 503 (with Retry-After)
 where too many wait or the model took too long. Nothing is stored, unless a sink is given: then what was sent is safe in
 it before the response, for the workers to score and store.
 """
@@ -30,8 +31,8 @@ from monitor.ingest.record import Headers, OutRecord
 from monitor.ingest.refused import RefusedError
 from monitor.ingest.sinks import Sink
 from monitor.ingest.splitting import split
-from monitor.ingest.storing import check_format, headers_of, media_type_of, store
-from monitor.score_server.queue import QueueFullError, ScoreQueue, ScoringError
+from monitor.ingest.storing import format_of, headers_of, media_type_of, store
+from monitor.score_server.queue import QueueFullError, ScoreQueue, ScoringError, TooManyError
 from monitor.score_server.verdict import gravest, verdict_of
 from monitor.service.batch_rows import Outcome, ProcessedMessage, parse_record
 from monitor.stream.parse import Parser
@@ -92,8 +93,7 @@ class Scoring:
         return await framed(request, "score", self._held.lease(), self._tokens, SCOPE, handle, count)
 
     async def _answer(self, request: Request, lease: Lease) -> Response:
-        format_ = request.query_params.get("format")
-        check_format(format_)
+        format_ = format_of(request)
         media_type = media_type_of(request)
         limits = self._limits
         body = await read_body(request, lease, max_bytes=limits.max_request_bytes, seconds=limits.body_seconds)
@@ -126,6 +126,8 @@ class Scoring:
         messages = [each.parsed for each in processed if isinstance(each.parsed, WireMessage)]
         try:
             futures = self._queue.submit(messages)
+        except TooManyError as error:
+            raise RefusedError(413, str(error)) from None
         except (QueueFullError, ScoringError) as error:
             raise RefusedError(503, f"{error}; try again", retry_after=RETRY_SECONDS) from None
         waiting = asyncio.gather(*(asyncio.wrap_future(future) for future in futures))

@@ -1,7 +1,9 @@
 """Messages that wait for the model: bounded, and scored by one thread in batches of whatever waits.
 
-Contract: `submit` gives one future a message, whose result is its Outcome, or raises QueueFullError and takes none.
-Futures that were cancelled before their batch began cost no forward pass. When the scorer raises, the futures of its
+Contract: `submit` gives one future a message, whose result is its Outcome, or raises QueueFullError and takes none;
+TooManyError where it would never take as many. A future that is cancelled before its batch begins costs no forward
+pass; a batch ends before its next pass once all of its futures are cancelled: the scorer is given a function that says
+whether anybody waits, and raises AbandonedError where nobody does. When the scorer raises anything else, the futures of its
 batch get ScoringError with the class of the error; the thread goes on. `close` fails what still waits, and ends with
 the batch in progress.
 """
@@ -15,14 +17,19 @@ from concurrent.futures import Future
 
 from monitor.errors import MonitorError
 from monitor.service.batch_rows import Outcome
+from monitor.service.scoring import AbandonedError
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
 
-Scorer = Callable[[Sequence[WireMessage]], Sequence[Outcome]]
+Scorer = Callable[[Sequence[WireMessage], Callable[[], bool]], Sequence[Outcome]]
 
 
 class QueueFullError(MonitorError):
     """As many messages wait as may."""
+
+
+class TooManyError(MonitorError):
+    """More messages at once than may ever wait."""
 
 
 class ScoringError(MonitorError):
@@ -44,6 +51,10 @@ class ScoreQueue:
 
     def submit(self, messages: Sequence[WireMessage]) -> list[Future[Outcome]]:
         """All of them wait, or none."""
+        if len(messages) > self._max_waiting:
+            raise TooManyError(
+                f"{len(messages)} messages in one request; send at most {self._max_waiting} (score_max_waiting)"
+            )
         pairs = [(message, Future[Outcome]()) for message in messages]
         with self._changed:
             if self._closed:
@@ -75,7 +86,8 @@ class ScoreQueue:
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:
-            taken = [(message, future) for message, future in batch if future.set_running_or_notify_cancel()]
+            # They stay pending until there is a result, so that their callers can still cancel them.
+            taken = [(message, future) for message, future in batch if not future.cancelled()]
             if taken:
                 self._score(taken)
 
@@ -90,12 +102,18 @@ class ScoreQueue:
             return batch
 
     def _score(self, taken: Sequence[tuple[WireMessage, Future[Outcome]]]) -> None:
+        def wanted() -> bool:
+            return not all(future.cancelled() for _, future in taken)
+
         try:
-            outcomes = self._scorer([message for message, _ in taken])
+            outcomes = self._scorer([message for message, _ in taken], wanted)
             for (_, future), outcome in zip(taken, outcomes, strict=True):
-                future.set_result(outcome)
+                if future.set_running_or_notify_cancel():
+                    future.set_result(outcome)
+        except AbandonedError:
+            logs.logger().info("scoring ended: nobody waits for it any more", messages=len(taken))
         except Exception as error:  # by class: its text may quote a message
             logs.logger().error("scoring failed", error=type(error).__name__, messages=len(taken))
             for _, future in taken:
-                if not future.done():
+                if not future.done() and future.set_running_or_notify_cancel():
                     future.set_exception(ScoringError(f"scoring failed: {type(error).__name__}"))

@@ -71,6 +71,18 @@ def fetch(engine: Engine, state_dir: Path, named: str) -> tuple[Entry, Path]:
     return entry, path
 
 
+def fetch_one(engine: Engine, state_dir: Path, named: str) -> tuple[Entry, Path]:
+    """`fetch`, or of a stage the one probe in it. Raises SettingsError where it has none, or several."""
+    if named not in LOADED:
+        return fetch(engine, state_dir, named)
+    with engine.connect() as connection:
+        found = probe_registry.in_stage(connection, named)
+    if len(found) != 1:
+        which = f"{len(found)} probes are {named}: {', '.join(map(str, found))}" if found else f"no probe is {named}"
+        raise SettingsError(f"probe: {which}; name one, registry:NAME@VERSION")
+    return fetch(engine, state_dir, found[0].digest)
+
+
 def write(path: Path, content: bytes) -> None:
     """At once or not at all; a file that has this content stays."""
     with suppress(OSError):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from monitor.errors import SettingsError
 from monitor.service import bootstrap
 from monitor.service import run as service
-from monitor.service.registered import PREFIX, fetch, names_registry
+from monitor.service.registered import PREFIX, fetch_one, names_registry
 from monitor.service.worker import Tally
 from monitor.settings import Settings
 from monitor.stream.kafka.start_offset import parse_start
@@ -27,7 +27,7 @@ def run_replay(settings: Settings, progress: Progress, *, stored: bool = False) 
     """Score from `settings.start_from` on with the one probe that `settings.probes` names."""
     (name,) = settings.probes
     if names_registry(name):
-        _, path = fetch(bootstrap.open_database(settings), settings.state_dir, name.removeprefix(PREFIX))
+        _, path = fetch_one(bootstrap.open_database(settings), settings.state_dir, name.removeprefix(PREFIX))
         settings = settings.model_copy(update={"probes": (str(path),)})
         name = str(path)
     probe = load_probe(name)

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from monitor.errors import MonitorError
 from monitor.service.batch_rows import Outcome, ProbeScore, WindowScore
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
@@ -65,6 +66,14 @@ Once = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
 def _again(_: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return work()
+
+
+def _wanted() -> bool:
+    return True
+
+
+class AbandonedError(MonitorError):
+    """Nobody waits for the outcomes any more."""
 
 
 class BatchScorer:
@@ -119,7 +128,14 @@ class BatchScorer:
         reader.reuse, reader.fixed_tokens = Reuse(**found["reuse"]), int(found["fixed_tokens"])
         return [str(reason) for reason in found["reasons"]]
 
-    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
+    def __call__(self, messages: Sequence[WireMessage], wanted: Callable[[], bool] = _wanted) -> list[Outcome]:
+        """`wanted` is asked before each forward pass; where it says no, AbandonedError is raised."""
+
+        def before_pass() -> None:
+            if not wanted():
+                raise AbandonedError("nobody waits for the outcomes")
+
+        self._reader.before_pass = before_pass
         outcomes: dict[int, Outcome] = {}
         with metrics.stage("tokenize"):
             read = self._read_all(messages, outcomes)
@@ -190,6 +206,8 @@ class BatchScorer:
             return
         try:
             self._forward(items, read)
+        except AbandonedError:
+            raise
         except Exception as error:
             memory = _out_of_memory(error)
             if memory and self._reader.kept_bytes:

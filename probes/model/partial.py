@@ -21,7 +21,20 @@ from probes.model.layout import Layout, find_layout
 
 
 class NotLoaded(nn.Module):
-    """Stands where a module was left out while weights are read: it has none."""
+    """Stands where a module was left out while weights are read: it has none.
+
+    What a class sets up in its modules as it is loaded (Falcon-H1 does, block by block) goes to the one left out.
+    """
+
+    def __init__(self, left_out: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["left_out"] = left_out  # not as a part, which would have weights
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["left_out"], name)
 
 
 def blocks_for(sites: Sequence[Site]) -> int | None:
@@ -47,7 +60,7 @@ def load_part(checkpoint: Checkpoint, sites: Sequence[Site] | None, **options: A
         layout = find_layout(self)
         for path in list(_unread(self, layout, blocks)):
             aside[path] = self.get_submodule(path)
-            self.set_submodule(path, NotLoaded())
+            self.set_submodule(path, NotLoaded(aside[path]))
         ties = getattr(self, "all_tied_weights_keys", None) or {}
         self.all_tied_weights_keys = {a: b for a, b in ties.items() if not _below(a, aside) and not _below(b, aside)}
         known = self._keys_to_ignore_on_load_unexpected or ()

@@ -86,6 +86,8 @@ class SequenceReader:
         self.token_budget = token_budget
         self.fixed_tokens = fixed_tokens
         self.reuse = reuse or Reuse()
+        # Called before each forward pass; what it raises ends `read`.
+        self.before_pass: Callable[[], None] = lambda: None
         self.tokens_read = 0
         self.tokens_run = 0
 
@@ -205,6 +207,7 @@ class SequenceReader:
         lengths = [len(job.ids) - job.start for job in left]
         for group in by_cost(lengths, budget=self.token_budget, fixed=self.fixed_tokens):
             for part in self._bounded([left[i] for i in group]):
+                self.before_pass()
                 self._forward(part, made, since)
 
     def _bounded(self, jobs: list[_Job]) -> list[list[_Job]]:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Table, and_, case, func, literal, select, tuple_
 
 from storage.coordinates import Coordinates
+from storage.head_layouts import head_rows
 from storage.known import ERASED, ScoredBy, score_counts
 from storage.schema import (
     alert_messages,
@@ -95,7 +96,8 @@ def scores_by_digest(connection: Connection, probe: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class MessageDetail:
-    """Rows as mappings of their columns; `others` are later payloads at the same coordinates, which were not scored."""
+    """Rows as mappings of their columns; `others` are later payloads at the same coordinates, which were not scored.
+    `heads` has a row for each head (`storage.head_layouts`)."""
 
     message: dict[str, Any]
     others: list[dict[str, Any]]
@@ -126,7 +128,7 @@ def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | N
         rows[0],
         rows[1:],
         of(scores, (scores.c.score - scores.c.threshold).desc(), scores.c.created_at.desc()),
-        of(head_scores, head_scores.c.probe, head_scores.c.probe_digest, head_scores.c.layer, head_scores.c.head),
+        head_rows(connection, and_(_at(head_scores, at), head_scores.c.day == rows[0]["day"])),
         of(window_scores, window_scores.c.probe, window_scores.c.probe_digest, window_scores.c.window),
         of(answers, answers.c.kind.desc()),
         _rows(connection, select(alerts).where(alerts.c.id.in_(holding)).order_by(alerts.c.last_seen_at.desc())),

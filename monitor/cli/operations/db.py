@@ -179,7 +179,7 @@ def psql(database_url: o.DatabaseUrl = None, state_dir: o.StateDir = None, comma
     # URL.set(password=None) would leave the password in.
     shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
     address = shown.render_as_string(hide_password=False)
-    arguments = [program, address, *(["-c", command] if command else [])]
+    arguments = [program, address, *(word for each in command or () for word in ("-c", each))]
     raise typer.Exit(subprocess.call(arguments, env=environment))
 
 

@@ -84,7 +84,6 @@ def _random_heads(
     chat: ChatModel, splits: Mapping[str, Sequence[Row]], heads: Sequence[Site], draws: int, seed: int
 ) -> list[float]:
     """Test AUROC of the best of as many other heads, chosen on `select`, a draw each; fewer where a model has fewer."""
-    layout = chat.layout
     others = head_sites(chat.layout)
     others = [s for s in others if s not in heads]
     values = {p: pooled_activations(chat, [r.encoded for r in m], others, LAST_PROMPT) for p, m in splits.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,49 @@ def test_a_replica_beside_its_primary_is_no_fault(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWRY_DATABASE_URL", "postgresql://awry@one/awry")
     monkeypatch.setenv("AWRY_READ_DATABASE_URL", "postgresql://awry@two/awry")
     assert faults() == []
+
+
+def test_a_truth_value_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "awry.toml").write_text("batch_messages = true\nscore_seconds = true\nfollow = 1\n")
+    assert places(faults()) == {"batch_messages": 1, "score_seconds": 2, "follow": 3}
+
+
+INTERVAL = '[[time_intervals]]\nname = "nights"\n[[time_intervals.time_intervals]]\ntimes = [{start_time = "%s", end_time = "06:00"}]\n'
+ROUTE = '[route]\ndestinations = ["console"]\n[[route.routes]]\nmute_time_intervals = ["nights"]\n'
+
+
+@pytest.mark.parametrize(
+    ("written", "wrong"),
+    [
+        (INTERVAL % "25:00", "time_intervals.0.time_intervals.0.times.0.start_time"),
+        (INTERVAL % "00:00" * 2 + ROUTE, "time_intervals"),
+        ('error_from = "x"\ncritical_from = 0.3\n', "error_from"),
+    ],
+)
+def test_a_fault_brings_no_other(tmp_path: Path, written: str, wrong: str) -> None:
+    (tmp_path / "awry.toml").write_text(written)
+    assert [each["setting"] for each in faults()] == [wrong]
+
+
+def test_a_settings_file_that_is_there_is_read_or_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "awry.toml"
+    path.symlink_to("nowhere")
+    assert len(faults()) == 1
+    path.unlink()
+    path.symlink_to(path)
+    assert len(faults()) == 1
+    path.unlink()
+    path.mkdir()
+    assert len(faults()) == 1
+    path.rmdir()
+    os.mkfifo(path)
+    assert len(faults()) == 1
+
+
+def test_a_file_that_is_given_may_be_a_pipe() -> None:
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as pipe:
+        pipe.write("privcy = 1\n")
+    assert [each["setting"] for each in faults(f"/dev/fd/{read}")] == ["privcy"]
+    os.close(read)
+    assert faults("/dev/null") == []

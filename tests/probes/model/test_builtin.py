@@ -34,7 +34,13 @@ def chat(state: Path) -> ChatModel:
 
 def test_the_parts_of_a_real_checkpoint(chat: ChatModel) -> None:
     layout = chat.layout
-    assert (layout.n_blocks, layout.n_heads, layout.heads_at(0).kv_count, layout.heads_at(0).width, layout.width) == (30, 9, 3, 64, 576)
+    assert (layout.n_blocks, layout.n_heads, layout.heads_at(0).kv_count, layout.heads_at(0).width, layout.width) == (
+        30,
+        9,
+        3,
+        64,
+        576,
+    )
     ids = torch.tensor([chat.token_ids(chat.render(user("How do I boil an egg?")))])
     seen: list[torch.Tensor] = []
     with torch.inference_mode():

@@ -6,6 +6,7 @@ a window that slides over padding, a head that is not where it is thought to be.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from probes.capture.sites import Observer, Site, head_sites, observing, parse_si
 from probes.directions import Direction
 from probes.errors import SiteError
 from probes.model.block_heads import Heads
-from probes.model.load import ChatModel
+from probes.model.checkpoint import inspect
+from probes.model.layout import find_layout
+from probes.model.load import ChatModel, wrap
+from probes.model.partial import load_part
 from probes.steer.steering import Intervention, Steering, steering
 from tests.support.models.classes import CASES, class_chat, class_model
-from tests.support.models.tiny import untyped
+from tests.support.models.tiny import tiny_tokenizer, untyped
 
 CLASSES = sorted(CASES)
 WITH_HEADS = [name for name in CLASSES if not isinstance(CASES[name].heads, str)]
@@ -245,6 +249,19 @@ def test_steering_from_the_last_prompt_token_is_the_same_with_and_without_a_cach
     close(cached, plain, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_first_blocks_alone_read_the_same(name: str, tmp_path: Path) -> None:
+    whole = class_model(name)
+    untyped(whole).save_pretrained(tmp_path)
+    sites = [Site("residual", 1), *[Site("head", i) for i in find_layout(whole).blocks_with_heads if i < 2]]
+    part = load_part(inspect(str(tmp_path), name=name), sites)
+    assert any(parameter.is_meta for parameter in part.parameters())
+    wanted = capture(class_chat(name), sites)
+    got = capture(wrap(part, tiny_tokenizer(), name=name), sites)
+    for site in sites:
+        close(got[site][MASK], wanted[site][MASK], site)
+
+
 def test_a_model_of_one_seed_is_the_same_twice() -> None:
-    first, second = (class_model("lfm2").state_dict() for _ in range(2))
+    first, second = (class_model("qwen3_next").state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

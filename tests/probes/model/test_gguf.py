@@ -150,9 +150,8 @@ def test_another_class_is_read_as_well(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_shape_than_the_config_says_are_refused(tmp_path: Path) -> None:
-    """transformers makes up random ones, and goes on."""
     file = write(tmp_path / "tiny.gguf", "qwen3", tiny_model("qwen3"))  # whose heads it takes to be 128 wide
-    with pytest.raises(ModelError, match=r"weights of the decoder .* another shape .* those of random weights"):
+    with pytest.raises(ModelError, match=r"tiny\.gguf cannot be read as GGUF .*ignore_mismatched_sizes"):
         load_chat_model(str(file), tmp_path, device="cpu")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import torch
 import transformers
 
 from probes.model.load import ChatModel, wrap
@@ -110,7 +111,9 @@ def config_of(model_type: str) -> Any:
 
 def class_model(model_type: str, seed: int = 0) -> Any:
     """A random model in float32, eval mode."""
-    model = transformers.AutoModelForCausalLM.from_config(config_of(model_type))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # some classes draw what is not drawn again here
+        model = transformers.AutoModelForCausalLM.from_config(config_of(model_type))
     return randomise(model, seed)
 
 

@@ -168,7 +168,13 @@ def test_a_class_builds_and_takes_a_training_step_in_every_weight(family: str, t
     model = build_model(family, 0)
     assert 900_000 < sum(p.numel() for p in model.parameters()) < 940_000
     layout = find_layout(model)
-    assert (layout.n_blocks, layout.n_heads, layout.heads_at(0).kv_count, layout.heads_at(0).width, layout.width) == (4, 4, 2, 32, 128)
+    assert (layout.n_blocks, layout.n_heads, layout.heads_at(0).kv_count, layout.heads_at(0).width, layout.width) == (
+        4,
+        4,
+        2,
+        32,
+        128,
+    )
     batch = next(training_batches(0, tokenizer, TINY))
     first = train_step(model, batch)
     assert first == pytest.approx(np.log(VOCABULARY), rel=0.15)
