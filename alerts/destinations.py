@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from alerts.truth_values import check_truth_value
+
 Kind = Literal["console", "webhook", "alertmanager", "pagerduty", "apprise", "syslog", "file"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Format = Literal["awry", "ocsf", "ecs"]
@@ -64,6 +66,11 @@ class Destination(BaseModel):
     allow_private: bool | None = None
     proxy: SecretStr = SecretStr("")
     ca_file: Path | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_for_a_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        return check_truth_value(value, cls.model_fields[str(info.field_name)].annotation)
 
     @field_validator("secret")
     @classmethod

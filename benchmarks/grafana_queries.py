@@ -31,6 +31,7 @@ from sqlalchemy import Connection, Engine, text
 from alerts.dashboards import dashboards
 from benchmarks.grafana_macros import View, expanded, targets
 from benchmarks.scratch import scratch_database
+from storage.head_layouts import layout_id, store
 from storage.partitions import ensure_days
 from storage.rollup import roll_up
 from storage.writer import register_probe
@@ -60,10 +61,12 @@ _SCORES = f"""
     FROM ({_FACTS}) AS f CROSS JOIN (VALUES ('drift'), ('heads')) AS p (probe)
 """  # noqa: S608
 _HEADS = f"""
-    INSERT INTO head_scores (source, partition, "offset", sub, probe, probe_digest, layer, head, day, score)
-    SELECT 'awry.traffic', n % 12, n / 12, 0, 'heads', 'heads-1', h / 4 * 5, h % 4, (at AT TIME ZONE 'UTC')::date, heat
-    FROM ({_FACTS}) AS f CROSS JOIN generate_series(0, 7) AS h WHERE n % 20 = 0
+    INSERT INTO head_scores (source, partition, "offset", sub, probe, probe_digest, day, layout, scores)
+    SELECT 'awry.traffic', n % 12, n / 12, 0, 'heads', 'heads-1', (at AT TIME ZONE 'UTC')::date, :layout,
+        array_fill(heat::real, ARRAY[8])
+    FROM ({_FACTS}) AS f WHERE n % 20 = 0
 """  # noqa: S608
+_HEADS_OF = (tuple(n // 4 * 5 for n in range(8)), tuple(n % 4 for n in range(8)))
 _ALERTS = """
     WITH made AS (
         INSERT INTO alerts (id, dedup_key, rule, probe, tenant, model, severity, state, count, top_score, threshold,
@@ -107,7 +110,8 @@ def load(engine: Engine, rows: int, days: float) -> dict[str, float]:
     with engine.begin() as connection:
         for name in ("drift", "heads"):
             register_probe(connection, f"{name}-1", name, 1, "hash", CARD)
-    facts = {"begin": begin, "gap": days * 86400 / numbers}
+        store(connection, [_HEADS_OF])
+    facts = {"begin": begin, "gap": days * 86400 / numbers, "layout": layout_id(*_HEADS_OF)}
     took: dict[str, float] = {}
     started = time.monotonic()
     for first in range(0, numbers, STEP):

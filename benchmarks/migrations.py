@@ -2,8 +2,10 @@
 writer waits meanwhile.
 
     python -m benchmarks.migrations --start 0008 --rows 10 --out docs/bench-migrations.json
+    python -m benchmarks.migrations --start 0013 --rows 0.1 --with-heads 100000 --out docs/bench-migrations-heads.json
 
-A database of schema `--start` is filled as `benchmarks.search` fills it, and taken to head one migration at a time,
+A database of schema `--start` is filled as `benchmarks.search` fills it, with the scores of 270 heads for each of
+`--with-heads` messages, a row a head as schemas before 0014 have them, and taken to head one migration at a time,
 each in its transaction, and then to the roles and policies that an upgrade ends with. Then the indexes that partitions
 lack are built, while another connection inserts a message every 10 ms: what the slowest insert took is what a worker
 would have waited. Locks are those of partitioned tables and their partitions that stop reading (AccessExclusive) or
@@ -33,6 +35,7 @@ from storage.index_builds import build_indexes
 from storage.partitions import partition_name, utc_today
 from storage.tenant_access import set_up
 
+HEADS = 270
 _STRONG = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 _LOCKS = text(
     """
@@ -106,10 +109,37 @@ def make_partitions(engine: Engine, days: int) -> None:
                 connection.execute(text(f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES {bounds}"))
 
 
+_HEAD_ROWS = text(
+    """INSERT INTO head_scores (source, partition, "offset", sub, probe, probe_digest, layer, head, day, score)
+    SELECT source, partition, "offset", sub, 'harm', 'digest', h / 9, h % 9, day, random()
+    FROM (SELECT * FROM messages WHERE day = :day ORDER BY "offset" LIMIT :number) AS m
+        CROSS JOIN generate_series(0, :heads - 1) AS h"""
+)
+
+
+def fill_heads(engine: Engine, messages: int, days: int) -> dict[str, int]:
+    """Scores of heads for so many messages, as many each day; rows, and bytes on disk."""
+    for day in last_days(days):
+        with engine.begin() as connection:
+            connection.execute(_HEAD_ROWS, {"day": day, "number": messages // days, "heads": HEADS})
+        print(f"{day}: heads of {messages // days:,} messages", flush=True)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE head_scores"))
+    return {"rows": messages // days * days * HEADS, "bytes": head_bytes(engine)}
+
+
+def head_bytes(engine: Engine) -> int:
+    """Of all partitions of head_scores with their indexes."""
+    size = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('head_scores')"
+    with engine.connect() as connection:
+        return int(connection.execute(text(size)).scalar_one())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--start", default="0008", help="the schema that is filled, 0008 or later")
     parser.add_argument("--rows", type=float, default=1.0, help="millions of messages")
+    parser.add_argument("--with-heads", type=int, default=0, help=f"messages with scores of {HEADS} heads")
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -120,9 +150,13 @@ def main() -> None:
         fill(engine, int(given.rows * MILLION), given.days)
         scripts = ScriptDirectory.from_config(migrations())
         report: dict[str, Any] = {"rows": int(given.rows * MILLION), "days": given.days, "start": given.start}
+        if given.with_heads:
+            report["head scores before"] = fill_heads(engine, given.with_heads, given.days)
         for each in reversed(list(scripts.iterate_revisions("head", given.start))):
             report[each.revision] = step(engine, migrate(each.revision))
             print(each.revision, report[each.revision], flush=True)
+        if given.with_heads:
+            report["head scores after"] = {"bytes": head_bytes(engine)}
         report["roles and policies"] = step(engine, set_up)
         print("roles and policies", report["roles and policies"], flush=True)
         report["indexes"] = builds(engine)

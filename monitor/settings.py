@@ -59,6 +59,14 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
         "auto", description="auto: float32 on a CPU, bfloat16 on an accelerator"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    device_map: str | None = Field(
+        None,
+        description="several devices, in place of device: auto, balanced, sequential, or a JSON object of modules and "
+        "devices, as transformers takes it (docs/loading.md)",
+    )
+    quantization: Literal["bitsandbytes-4bit", "bitsandbytes-8bit", "fp8"] | None = Field(
+        None, description="quantise the weights as they are loaded; a quantised checkpoint needs no setting"
+    )
     attention: str | None = Field(None, description="attention implementation: sdpa, eager, ...; default: the model's")
     trust_remote_code: bool = Field(False, description="let a model's repository run its own code")
     probes: tuple[str, ...] = Field(

@@ -60,17 +60,23 @@ class Projection:
             torch.tensor(offsets, dtype=torch.float32, device=self.device),
         )
 
+    def _plane_on(self, place: Site, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A site's matrices on the device where its block computes: of several, it is not that of the first block."""
+        weights, offsets = self._planes[place]
+        if weights.device != device:
+            self._planes[place] = weights, offsets = weights.to(device), offsets.to(device)
+        return weights, offsets
+
     @torch.inference_mode()
     def __call__(self, ids: Tensor, mask: Tensor | None, **others: Any) -> Tensor:
         """Values of (rows, tokens) ids; `others` are further arguments of the decoder."""
         values: dict[Site, Tensor] = {}
 
         def observer(place: Site) -> Observer:
-            weights, offsets = self._planes[place]
-
             def observe(x: Tensor) -> None:
+                weights, offsets = self._plane_on(place, x.device)
                 flat = x.flatten(2) if place.kind == "head" else x
-                values[place] = flat.to(weights.dtype) @ weights - offsets
+                values[place] = (flat.to(weights.dtype) @ weights - offsets).to(self.device)
 
             return observe
 

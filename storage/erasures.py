@@ -2,15 +2,18 @@
 
 Contract: `begin` records an erasure: its kind and the SHA-256 of a salt and the value, with one salt for the whole
 database. `lines(connection)` gives all erasures and tombstones as JSON lines, which name nobody; who has them and a
-guess can test the guess, so they are kept as one keeps a list of pseudonyms. `read(lines)` reads them, and
+guess can test the guess, so they are kept as one keeps a list of pseudonyms. `read(lines)` reads them and refuses what
+was cut off (of files without a first and a last line, as awry wrote them before, that cannot be told: `whole`), and
 `targets(connection, recorded)` finds the values in this database that they are about, by hashing every one that is
 there; `restore_tombstones` puts the tombstones back. The lines are
 
+    {"awry": "erasures", "version": 2}
     {"erasure": ID, "kind": "user", "salt": HEX, "value_sha256": HEX, "at": TIME}
     {"source": ..., "partition": 0, "offset": 7, "sub": 0, "payload_sha256": HEX, "day": DAY, "ingested_at": TIME,
      "conflict": false, "erasure": ID}
+    {"end": {"erasures": 1, "tombstones": 1}}
 
-ErasureFileError names the line that is none of these.
+ErasureFileError names the line that is none of these, and what a whole file would have had.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ _VALUES: dict[Kind, tuple[tuple[str, str], ...]] = {
     "conversation": (("messages", "conversation_id"), ("alerts", "conversation_id")),
 }
 _PAGE = 1000
+_FIRST = {"awry": "erasures", "version": 2}
 
 
 class ErasureFileError(StorageError):
@@ -71,6 +75,11 @@ class Recorded:
 
     erasures: list[dict[str, Any]] = field(default_factory=list)
     tombstones: list[dict[str, Any]] = field(default_factory=list)
+    # Whether the file says how much it has, and has that.
+    whole: bool = False
+
+    def counts(self) -> dict[str, int]:
+        return {"erasures": len(self.erasures), "tombstones": len(self.tombstones)}
 
 
 def begin(connection: Connection, target: Target, erasure_id: uuid.UUID | None = None) -> uuid.UUID:
@@ -95,7 +104,10 @@ def finish(connection: Connection, erasure_id: uuid.UUID, messages: int) -> None
 
 def lines(connection: Connection) -> Iterator[str]:
     """All erasures and tombstones, without newlines."""
+    yield json.dumps(_FIRST)
+    written = {"erasures": 0, "tombstones": 0}
     for row in connection.execute(select(erasures).order_by(erasures.c.started_at)):
+        written["erasures"] += 1
         yield json.dumps(
             {
                 "erasure": str(row.id),
@@ -107,20 +119,28 @@ def lines(connection: Connection) -> Iterator[str]:
         )
     query = select(erased_messages).execution_options(yield_per=_PAGE)
     for tombstone in connection.execute(query).mappings():
+        written["tombstones"] += 1
         told: dict[str, Any] = {name: value for name, value in tombstone.items() if name != "erasure_id"}
         told |= {name: told[name].isoformat() for name in ("day", "ingested_at")}
         yield json.dumps(told | {"erasure": str(tombstone["erasure_id"])})
+    yield json.dumps({"end": written})
 
 
 def read(written: Iterable[str]) -> Recorded:
     """What `lines` wrote."""
-    recorded = Recorded()
+    recorded, first, end = Recorded(), False, None
     for number, line in enumerate(written, 1):
         if not line.strip():
             continue
         try:
             fields = json.loads(line)
-            if "kind" in fields:
+            if end is not None:
+                raise ValueError("behind the end")
+            if fields == _FIRST:
+                first = True
+            elif "end" in fields:
+                end = {name: int(fields["end"][name]) for name in recorded.counts()}
+            elif "kind" in fields:
                 recorded.erasures.append(_erasure(fields))
             else:
                 recorded.tombstones.append(_tombstone(fields))
@@ -128,6 +148,14 @@ def read(written: Iterable[str]) -> Recorded:
             raise ErasureFileError(
                 f"replay: line {number} is no erasure; give a file that awry erase --record wrote"
             ) from None
+    if (first and end is None) or end not in (None, recorded.counts()) or (end is not None and not first):
+        raise ErasureFileError(
+            "replay: the file was cut off, or lines are missing: its last line does not say what it has; give a whole "
+            "one that awry erase --record wrote"
+        )
+    if not recorded.erasures:
+        raise ErasureFileError("replay: the file has no erasure; give one that awry erase --record wrote")
+    recorded.whole = end is not None
     return recorded
 
 

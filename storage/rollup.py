@@ -114,18 +114,31 @@ _SCORES = f"""
     )
     SELECT count(*) FROM fresh
     """  # noqa: S608 - constants of this module
+# Summed by the number of a group and the place in the array: hashes of two numbers, several hundred a message.
 _HEADS = """
+    WITH fresh AS MATERIALIZED (
+        SELECT date_bin('5 minutes', s.created_at, '2000-01-01') AS bucket, s.probe, s.probe_version, s.probe_digest,
+            h.layout, s.flagged, h.scores
+        FROM scores AS s JOIN head_scores AS h ON h.source = s.source AND h.partition = s.partition
+            AND h."offset" = s."offset" AND h.sub = s.sub AND h.probe = s.probe AND h.probe_digest = s.probe_digest
+            AND h.day = s.day
+        WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
+    ), groups AS MATERIALIZED (
+        SELECT row_number() OVER () AS number, g.* FROM (
+            SELECT DISTINCT bucket, probe, probe_version, probe_digest, layout FROM fresh
+        ) AS g
+    ), sums AS (
+        SELECT g.number, e.place, count(*) AS n, sum(e.score::float8) AS total,
+            count(*) FILTER (WHERE f.flagged) AS flagged, sum(e.score::float8) FILTER (WHERE f.flagged) AS flagged_total
+        FROM fresh AS f JOIN groups AS g USING (bucket, probe, probe_version, probe_digest, layout)
+            CROSS JOIN unnest(f.scores) WITH ORDINALITY AS e (score, place)
+        GROUP BY g.number, e.place
+    )
     INSERT INTO head_rollups AS old (bucket, probe, probe_version, probe_digest, layer, head, n, total, flagged,
         flagged_total)
-    SELECT date_bin('5 minutes', s.created_at, '2000-01-01'), s.probe, s.probe_version, s.probe_digest, e.layer, e.head,
-        count(*), sum(e.score::float8), count(*) FILTER (WHERE s.flagged),
-        coalesce(sum(e.score::float8) FILTER (WHERE s.flagged), 0)
-    FROM scores AS s JOIN head_scores AS h ON h.source = s.source AND h.partition = s.partition
-        AND h."offset" = s."offset" AND h.sub = s.sub AND h.probe = s.probe AND h.probe_digest = s.probe_digest
-        AND h.day = s.day
-        JOIN head_layouts AS l ON l.id = h.layout
-        CROSS JOIN unnest(l.layers, l.heads, h.scores) AS e (layer, head, score)
-    WHERE s.probe IN (SELECT name FROM probes) AND s.created_at >= :since AND s.created_at < :until
+    SELECT g.bucket, g.probe, g.probe_version, g.probe_digest, l.layers[s.place], l.heads[s.place], sum(s.n),
+        sum(s.total), sum(s.flagged), coalesce(sum(s.flagged_total), 0)
+    FROM sums AS s JOIN groups AS g ON g.number = s.number JOIN head_layouts AS l ON l.id = g.layout
     GROUP BY 1, 2, 3, 4, 5, 6
     ON CONFLICT (bucket, probe, probe_version, probe_digest, layer, head) DO UPDATE SET n = old.n + excluded.n,
         total = old.total + excluded.total, flagged = old.flagged + excluded.flagged,

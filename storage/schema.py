@@ -238,8 +238,8 @@ window_scores = Table(
 
 BY_DAY = (messages, scores, head_scores, answers, window_scores)
 
-# Which heads an array of `head_scores` is of: `id` is made of these (`storage.head_layouts`). A card has one layout, and
-# few have another; rows without a known card have one too. Names nobody, and stays.
+# Which heads an array of `head_scores` is of; `id` is made of these (`storage.head_layouts`), so that a row whose card
+# is unknown has a layout too. One row a card or fewer; names nobody, and stays.
 head_layouts = Table(
     "head_layouts",
     metadata,

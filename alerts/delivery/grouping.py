@@ -3,9 +3,11 @@
 Contract: `next_group(events, policy, now, last)` gets the pending events of one group in the order in which they
 happened, and returns the events of the next notification, or the time at which to ask again. Pure: no clock, no
 database. A notification has one kind of events (alerts that fire, were acknowledged, were resolved, other), never
-overtakes an earlier event of one of its alerts, and drops none. Firing alerts wait for `wait` seconds for others, and
-for `interval` seconds after the group's last notification, unless they are more severe than that was. Acknowledgements
-do not wait: they stop an escalation. After a clock was set back, nothing waits for it to reach the old time again.
+overtakes an earlier event of one of its alerts, and drops none. A group that was quiet for `interval` seconds, or is
+new, is notified of at once. What fires within `wait` seconds after that is the next notification, then one comes every
+`interval` seconds, unless an alert is more severe than the last notification was: that waits for others for `wait`
+seconds. Acknowledgements do not wait: they stop an escalation. After a clock was set back, nothing waits for it to
+reach the old time again.
 """
 
 from __future__ import annotations
@@ -62,10 +64,11 @@ class PendingEvent:
 
 @dataclass(frozen=True)
 class LastNotification:
-    """The group's last notification about firing alerts."""
+    """The group's last notification about firing alerts; `after_quiet`: it was sent at once, since none had been."""
 
     formed_at: datetime
     severity: str
+    after_quiet: bool = False
 
 
 def next_group(
@@ -108,11 +111,20 @@ def _ready_at(
         return now
     if kind in ("acknowledged", "other"):
         return first
-    ready = first + timedelta(seconds=policy.wait)
-    age_known = last is not None and last.formed_at <= now + _AHEAD
-    if kind == "firing" and last is not None and age_known and not more_severe(members, last.severity):
-        return max(ready, last.formed_at + timedelta(seconds=policy.interval))
-    return ready
+    wait, interval = timedelta(seconds=policy.wait), timedelta(seconds=policy.interval)
+    if kind != "firing":
+        return first + wait
+    if last is None or last.formed_at > now + _AHEAD or is_quiet(last.formed_at, first, policy):
+        return first
+    if more_severe(members, last.severity):
+        return first + wait
+    of_burst = last.after_quiet and first <= last.formed_at + wait
+    return last.formed_at + (wait if of_burst else max(wait, interval))
+
+
+def is_quiet(before: datetime, after: datetime, policy: Policy) -> bool:
+    """Whether so much time without a notification is between two moments that the next one goes at once."""
+    return after - before >= timedelta(seconds=max(policy.wait, policy.interval))
 
 
 def more_severe(members: Sequence[PendingEvent], severity: str) -> bool:

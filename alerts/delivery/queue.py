@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from alerts.delivery.backoff import MAX_REFUSALS, MAX_RETRY_AFTER, wait_after
 from alerts.delivery.channel import Channel
-from alerts.delivery.grouping import MAX_EVENTS, LastNotification, PendingEvent, next_group
+from alerts.delivery.grouping import MAX_EVENTS, LastNotification, PendingEvent, Policy, is_quiet, next_group
 from alerts.delivery.holding import let_go
 from alerts.delivery.notification import AlertEvent, notification_body
 from alerts.senders.base import DeliveryError, Notification, kind_of_event
@@ -168,7 +168,7 @@ def _form_notification(connection: Connection, name: str, channel: Channel, key:
         found = let_go(connection, name, channel.routing, found, now)
     rows = {row.id: row for row in found}
     pending = [PendingEvent(r.id, r.alert_id, r.event, r.body["data"]["severity"], r.created_at) for r in rows.values()]
-    last = _last_notification(connection, name, key) if channel.policy.interval else None
+    last = _last_notification(connection, name, key, channel.policy) if channel.policy.by else None
     members, until = next_group(pending, channel.policy, now, last)
     if until is not None:
         connection.execute(update(outbox).where(outbox.c.id.in_(rows)).values(due_at=until))
@@ -196,18 +196,21 @@ def _form_notification(connection: Connection, name: str, channel: Channel, key:
     return connection.execute(select(outbox).where(outbox.c.id == carrier)).one()
 
 
-def _last_notification(connection: Connection, name: str, key: str) -> LastNotification | None:
-    """When the group's last notification about firing alerts was formed, and its highest severity."""
+def _last_notification(connection: Connection, name: str, key: str, policy: Policy) -> LastNotification | None:
+    """When the group's last notification about firing alerts was formed, its highest severity, and whether it was the
+    first after a quiet time."""
     query = (
         select(outbox.c.formed_at, outbox.c.event, outbox.c.page)
         .where(outbox.c.destination == name, outbox.c.group_key == key, outbox.c.page.is_not(None))
         .order_by(outbox.c.formed_at.desc())
         .limit(10)
     )
-    for row in connection.execute(query):
-        if kind_of_event(row.page["type"]) == "firing":
-            return LastNotification(row.formed_at, row.page["data"]["severity"])
-    return None
+    firing = [row for row in connection.execute(query) if kind_of_event(row.page["type"]) == "firing"]
+    if not firing:
+        return None
+    last = firing[0]
+    after_quiet = len(firing) == 1 or is_quiet(firing[1].formed_at, last.formed_at, policy)
+    return LastNotification(last.formed_at, last.page["data"]["severity"], after_quiet)
 
 
 def _claim_row(connection: Connection, row: Row[Any], now: datetime) -> Claim:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, select
 from alerts.lifecycle.lifecycle import Opened, record_flagged
 from alerts.rules.model import Flagged
 from storage.coordinates import Coordinates
+from storage.database import transact
 from storage.schema import outbox
 
 
@@ -26,8 +27,8 @@ def flagged(
 
 
 def open_alerts(engine: Engine, found: Sequence[Flagged], destinations: Sequence[str] = ("pager",)) -> list[Opened]:
-    with engine.begin() as connection:
-        return record_flagged(connection, found, destinations)
+    # As the worker does it: writers and senders may meet in a deadlock, and one of them is run again.
+    return transact(engine, lambda connection: record_flagged(connection, found, destinations))
 
 
 def all_outbox(engine: Engine) -> list[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from monitor.cli.output import say
 from monitor.errors import SettingsError
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from alerts.lifecycle.audit import Actor
     from monitor.settings import Settings
     from probes.model.load import ChatModel
+
+
+# What `load` is called with: model, adapter, scale, state folder, chat template.
+LoadFlags: TypeAlias = "tuple[str | None, str | None, float | None, Path | None, Path | None]"
 
 
 @contextmanager
@@ -68,12 +72,18 @@ def state_folder(state_dir: Path | None) -> Path:
 
 
 def load(
-    model: str | None, adapter: str | None, scale: float | None, state_dir: Path | None
+    model: str | None,
+    adapter: str | None,
+    scale: float | None,
+    state_dir: Path | None,
+    chat_template: Path | None = None,
 ) -> tuple[Settings, ChatModel]:
     """The settings and the model with its adapter."""
     from monitor.settings import load_settings
 
-    settings = load_settings(model=model, adapter=adapter, scale=scale, state_dir=state_dir)
+    settings = load_settings(
+        model=model, adapter=adapter, scale=scale, state_dir=state_dir, chat_template=chat_template
+    )
     return settings, load_by(settings)
 
 
@@ -103,6 +113,14 @@ def duration_of(name: str, text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise SettingsError(f"{name}: {error}") from None
+
+
+def filled(**given: str | None) -> None:
+    """Refuses a filter that is empty, as one from a variable of a script that is not set: nothing would match it. The
+    error names the option."""
+    for name, value in given.items():
+        if value is not None and not value.strip():
+            raise SettingsError(f"{name}: is empty; write what it is to match, or leave it out")
 
 
 def moment_of(name: str, text: str | None) -> datetime | None:

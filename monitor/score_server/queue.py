@@ -3,9 +3,9 @@
 Contract: `submit` gives one future a message, whose result is its Outcome, or raises QueueFullError and takes none;
 TooManyError where it would never take as many. A future that is cancelled before its batch begins costs no forward
 pass; a batch ends before its next pass once all of its futures are cancelled: the scorer is given a function that says
-whether anybody waits, and raises AbandonedError where nobody does. When the scorer raises anything else, the futures of its
-batch get ScoringError with the class of the error; the thread goes on. `close` fails what still waits, and ends with
-the batch in progress.
+whether anybody waits, and raises AbandonedError where nobody does. When the scorer raises anything else, the futures of
+its batch get ScoringError with the class of the error; the thread goes on. `close` fails what still waits, and ends
+with the batch in progress.
 """
 
 from __future__ import annotations

@@ -77,34 +77,29 @@ def check_files(settings: Settings) -> None:
 
 def load_model(settings: Settings, progress: Progress = silent, sites: Sequence[Site] | None = None) -> ChatModel:
     """The model with its adapter at its scale; with `sites`, what they need of it."""
-    from probes.errors import ModelError
     from probes.model.adapters import adapter_spec
-    from probes.model.load import load_chat_model, user_message
+    from probes.model.load import load_chat_model
 
     adapters = [adapter_spec(settings.adapter, settings.scale)] if settings.adapter else []
     if settings.scale is not None and not adapters:
         raise SettingsError("scale: there is no adapter to scale; set adapter too")
     strength = f" with {adapters[0].name} x{adapters[0].scale:g}" if adapters else ""
     progress(f"loading {settings.model}{strength}")
-    chat = load_chat_model(
+    return load_chat_model(
         settings.model,
         settings.state_dir,
         adapters=adapters,
         dtype=settings.dtype,
         device=settings.device,
         attention=settings.attention,
+        device_map=settings.device_map,
+        quantization=settings.quantization,
         trust_remote_code=settings.trust_remote_code,
         special_tokens=settings.special_tokens,
         chat_template=_chat_template(settings),
         sites=sites,
         progress=progress,
     )
-    if settings.chat_template is not None:
-        try:
-            chat.render(user_message("Hello"))
-        except ModelError as error:
-            raise SettingsError(f"chat_template: {settings.chat_template} cannot be used: {error}") from None
-    return chat
 
 
 def _chat_template(settings: Settings) -> str | None:
@@ -191,17 +186,19 @@ def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
         show_age(probe)
 
 
-def merge_adapter(chat: ChatModel, probes: list[Probe]) -> None:
+def merge_adapter(settings: Settings, chat: ChatModel, probes: list[Probe]) -> None:
     """For a process that never switches the adapter off: add it to the weights, where the reference scores stay."""
+    from monitor.service.start_checks import StartChecks
     from probes.errors import ProbeMismatchError
     from probes.identity import replay_references
     from probes.model import lora
 
     if chat.active is None or not lora.merge(chat.model):
         return
+    checks = StartChecks(settings.state_dir, chat)
     try:
         for probe in probes:
-            replay_references(probe, chat)
+            checks.once(f"replay of merged weights {probe.digest}", partial(replay_references, probe, chat))
     except ProbeMismatchError:
         # Rounding of the weights, in bfloat16.
         chat.model.unmerge_adapter()  # type: ignore[operator]
@@ -256,7 +253,7 @@ def building_worker(
             max_tokens=settings.max_tokens,
         )
     if mitigator is None:
-        merge_adapter(chat, probes)
+        merge_adapter(settings, chat, probes)
     scorer = scorer_of(settings, chat, probes)
     policy = replace(policy_of(settings, probes, chat), heartbeats=live)
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
@@ -74,6 +75,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@cache
 def _code() -> str:
     folder = Path(str(probes.__file__)).parent
     return sha256_lines(f"{path.name} {sha256_bytes(path.read_bytes())}" for path in folder.rglob("*.py"))

@@ -65,11 +65,11 @@ def read_sites(text: str) -> list[Site | str]:
 def parse_sites(text: str, layout: Layout) -> list[Site]:
     """Read a list such as `residual[10],final`; `residual`, `heads` and `all` stand for every site of their kind."""
     residual = [Site("residual", i) for i in range(layout.n_blocks)]
-    named = {"residual": residual, "heads": head_sites(layout), "all": [*residual, Site("final")]}
+    parts = read_sites(text)
+    heads = head_sites(layout) if "heads" in parts else []
+    named = {"residual": residual, "heads": heads, "all": [*residual, Site("final")]}
     sites: list[Site] = []
-    for part in read_sites(text):
-        if part == "heads" and not layout.n_heads:
-            layout.heads_at(0)
+    for part in parts:
         sites += [part] if isinstance(part, Site) else named[part]
     for site in sites:
         check_site(site, layout)
@@ -77,7 +77,9 @@ def parse_sites(text: str, layout: Layout) -> list[Site]:
 
 
 def head_sites(layout: Layout) -> list[Site]:
-    """Every query head, by block and then by head."""
+    """Every query head, by block and then by head. SiteError, with the reason, where no block has any."""
+    if not layout.n_heads:
+        layout.heads_at(0)
     return [Site("head", i, h) for i in layout.blocks_with_heads for h in range(layout.heads_at(i).count)]
 
 

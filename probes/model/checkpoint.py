@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from probes.errors import ModelError
-from probes.model import builtin
 from probes.model.layout import find_layout
-from probes.model.template import no_template
+from probes.model.template import ChatTemplate, TemplateRefusedError
 from probes.model.trial import is_tested, try_out
+from probes.model.weights import SMOLLM2
 
 # What is asked for a class, in this order: text decoders first.
 AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
@@ -63,11 +63,29 @@ def open_tokenizer(source: str, *, name: str, template: str | None, trust_remote
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # the same
         raise ModelError(cannot_load(name, error)) from error
-    if template is not None:
-        tokenizer.chat_template = template
-    if not tokenizer.chat_template:
-        raise no_template(name)
+    tokenizer.chat_template = template or tokenizer.chat_template or _of_processor(source)
+    try:
+        ChatTemplate(tokenizer, name).check()
+    except TemplateRefusedError as error:
+        if template is None:
+            raise
+        raise ModelError(f"chat_template: the file that is given cannot be used: {error}") from None
     return tokenizer
+
+
+def _of_processor(source: str) -> str | None:
+    """The template of a model that takes images, where it is kept with what prepares these."""
+    from transformers.utils import cached_file
+
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = cached_file(source, "chat_template.json", **quiet)
+    if found is None:
+        return None
+    try:
+        template = json.loads(Path(found).read_text())["chat_template"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return template if isinstance(template, str) else None
 
 
 def on_meta(config: Any, *, trust_remote_code: bool = False) -> Any:
@@ -107,23 +125,10 @@ def _refuse_adapter(source: str) -> None:
     )
 
 
-def check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
-    """Refuse a tokenizer whose words go beyond the embedding. Tokens that were added to it may: some models have one
-    for images, and no row for it."""
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    added = set(tokenizer.get_added_vocab().values())
-    beyond = sum(number >= rows and number not in added for number in tokenizer.get_vocab().values())
-    if beyond:
-        raise ModelError(
-            f"model: the tokenizer of {name} has {beyond} tokens for which the model has no embedding ({rows} rows); "
-            "give the tokenizer that belongs to the checkpoint"
-        )
-
-
 def cannot_load(name: str, error: Exception) -> str:
     """What is said of an error from below."""
     first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return (
-        f"model: cannot load {name!r} ({type(error).__name__}: {first}); give {builtin.SMOLLM2}, the folder of a "
+        f"model: cannot load {name!r} ({type(error).__name__}: {first}); give {SMOLLM2.model}, the folder of a "
         "Hugging Face checkpoint with its weights and tokenizer, or a hub id"
     )

@@ -27,12 +27,12 @@ from probes.errors import ModelError
 from probes.hashing import sha256_text
 from probes.model import builtin, lora
 from probes.model.adapters import AdapterSpec as AdapterSpec  # of those who load them
-from probes.model.checkpoint import cannot_load, check_vocabulary, inspect, open_tokenizer
+from probes.model.checkpoint import cannot_load, inspect, open_tokenizer
 from probes.model.control_tokens import SPECIAL_TOKENS, ControlTokens, SpecialTokens
 from probes.model.digests import weights_sha256
 from probes.model.gguf_files import name_of
 from probes.model.layout import Layout, find_layout, position_limit
-from probes.model.numerics import pick_device, pick_dtype
+from probes.model.numerics import loading_options, numbers_of
 from probes.model.partial import load_part
 from probes.model.pieces import DecodedText, FastTokenizer, TokenisedText
 from probes.model.render import Rendered, render
@@ -112,7 +112,7 @@ class ChatModel:
             adapter_scale=spec.scale if spec else None,
             tokenizer_sha256=self._tokenizer_sha256,
             template_sha256=self._template.sha256,
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=numbers_of(self.model, self.dtype),
             attention=str(getattr(self.model.config, "_attn_implementation", "unknown")),
             special_tokens=self.special_tokens,
             weights_sha256=self.weights_sha256,
@@ -256,6 +256,8 @@ def load_chat_model(
     dtype: str = "auto",
     device: str = "auto",
     attention: str | None = None,
+    device_map: str | None = None,
+    quantization: str | None = None,
     trust_remote_code: bool = False,
     special_tokens: SpecialTokens = "as_tokens",
     chat_template: str | None = None,
@@ -264,10 +266,10 @@ def load_chat_model(
 ) -> ChatModel:
     """Load a model (built-in name, folder, GGUF file or hub id) and its adapters; the first adapter is switched on.
 
-    dtype `auto` is float32 on a CPU and bfloat16 on an accelerator. `chat_template` (Jinja) is used in place of the
-    tokenizer's own. With `sites`, all that will be read, only what they need is loaded (`probes.model.partial`), and
-    nothing can be generated. Raises ModelError; that a model cannot be read, or has no template, is known before its
-    weights are.
+    dtype `auto` is float32 on a CPU and bfloat16 on an accelerator; for the rest see `probes.model.numerics`. With
+    `chat_template` (Jinja) the tokenizer's own is not used. With `sites`, all that will be read, only what they need is
+    loaded (`probes.model.partial`), and nothing can be generated. Raises ModelError; that a model cannot be read, or
+    has no template, is known before its weights are.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import logging
@@ -275,19 +277,18 @@ def load_chat_model(
     logging.disable_progress_bar()
     # transformers warns of its own attribute whenever PEFT switches an adapter.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    place = pick_device(device)
-    numbers = pick_dtype(dtype, place)
+    options = loading_options(
+        device=device, dtype=dtype, device_map=device_map, quantization=quantization, offload=state / "offload"
+    )
+    options["trust_remote_code"] = trust_remote_code
     source = builtin.resolve(name, state, progress)
     tokenizer = open_tokenizer(source, name=_short(name), template=chat_template, trust_remote_code=trust_remote_code)
     checkpoint = inspect(source, name=name, trust_remote_code=trust_remote_code)
     folder = Path(source) if Path(source).is_dir() else None
-    revision = (
-        builtin.fingerprint(folder) if folder else str(getattr(checkpoint.config, "_commit_hash", None) or "unknown")
-    )
+    revision = builtin.fingerprint(folder) if folder else str(checkpoint.config._commit_hash or "unknown")
     for spec in adapters:
         spec.check_files()
         lora.check_base(spec.folder, _short(name), revision)
-    options: dict[str, Any] = {"dtype": numbers, "device_map": {"": place}, "trust_remote_code": trust_remote_code}
     if attention:
         options["attn_implementation"] = attention
     try:
@@ -318,8 +319,7 @@ def wrap(
     model.requires_grad_(False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    check_vocabulary(model, tokenizer, name)
-    hold_within(model, tokenizer)
+    hold_within(model, tokenizer, name)
     if special_tokens not in SPECIAL_TOKENS:
         raise ModelError(f"special_tokens: {special_tokens!r} is none of {', '.join(SPECIAL_TOKENS)}")
     chat = ChatModel(model, tokenizer, name, revision, find_layout(model), special_tokens=special_tokens)

@@ -1,9 +1,10 @@
 """The chat template of a tokenizer: which one is used, on which date, and its hash.
 
 Contract: `ChatTemplate(tokenizer, name).text(turns, tools, answering)` is what the tokenizer's own template makes of
-the turns, and nothing else. Of several templates the one called `tool_use` is used where tools are given, else
-`default`, as serving stacks do. Templates that print today's date get a fixed one, by `date_string` and by
-`strftime_now`, so that a message scores alike every day. A refusal is a ModelError that names roles and no text.
+the turns, and nothing else; one that reads content in parts alone is given it in parts. Of several templates the one
+called `tool_use` is used where tools are given, else `default`, as serving stacks do. Templates that print today's date
+get a fixed one, by `date_string` and by `strftime_now`, so that a message scores alike every day. A refusal is a
+ModelError that names roles and no text.
 
 Does not know: what to do about a refusal (`probes.model.render`).
 """
@@ -29,6 +30,9 @@ _DIRECTIVES = {
 }
 # Stands for a doubled % while directives are replaced.
 _PERCENT = "\x00"
+
+# A message that templates are tried with.
+_WORD = "hello"
 
 KNOWN_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
@@ -68,12 +72,18 @@ def no_template(model: str) -> ModelError:
     )
 
 
+def _in_parts(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = turn.get("content")
+    return {**turn, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else turn
+
+
 class ChatTemplate:
     """The template of one tokenizer; the tokenizer's `chat_template` may change between calls."""
 
     def __init__(self, tokenizer: Any, model: str) -> None:
         self._tokenizer = tokenizer
         self._model = model
+        self._by_parts: dict[str, bool] = {}
 
     @property
     def sha256(self) -> str:
@@ -89,16 +99,51 @@ class ChatTemplate:
         answering: bool = True,
     ) -> str:
         """The rendered turns; with `answering`, up to where the reply starts."""
-        options: dict[str, Any] = {"chat_template": self._source(bool(tools))}
-        if tools:
-            options["tools"] = list(tools)
+        source = self._source(bool(tools))
+        given = [_in_parts(turn) for turn in turns] if self._reads_parts(source) else turns
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                list(turns), tokenize=False, add_generation_prompt=answering, date_string=TEMPLATE_DATE, **options
-            )
+            return self._rendered(source, given, tools, answering)
         except Exception as error:  # jinja raises its own and the template's errors; none may carry prompt text
             raise TemplateRefusedError(self._model, turns, type(error).__name__) from None
+
+    def check(self) -> None:
+        """ModelError where there is no template, or it does not take one user's message."""
+        self._source(with_tools=False)
+        self.text([{"role": "user", "content": _WORD}])
+
+    def _rendered(
+        self,
+        source: str,
+        turns: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        answering: bool,
+    ) -> str:
+        options: dict[str, Any] = {"tools": list(tools)} if tools else {}
+        text: str = self._tokenizer.apply_chat_template(
+            list(turns),
+            tokenize=False,
+            chat_template=source,
+            add_generation_prompt=answering,
+            date_string=TEMPLATE_DATE,
+            **options,
+        )
         return text
+
+    def _reads_parts(self, source: str) -> bool:
+        """Whether a template reads content in parts alone, as those of models that take images may: they leave out a
+        string."""
+        if source not in self._by_parts:
+            turn = {"role": "user", "content": _WORD}
+            self._by_parts[source] = _WORD not in self._trial(source, turn) and (
+                _WORD in (made := self._trial(source, _in_parts(turn))) and "text" not in made
+            )
+        return self._by_parts[source]
+
+    def _trial(self, source: str, turn: Mapping[str, Any]) -> str:
+        try:
+            return self._rendered(source, [turn], None, True)
+        except Exception:  # the same
+            return ""
 
     def _source(self, with_tools: bool) -> str:
         template = self._tokenizer.chat_template

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -14,7 +15,8 @@ from sqlalchemy import Engine, delete, select
 
 from storage import schema
 from storage.bulk import insert_new, insert_rows
-from tests.support.rows import DAY, held
+from storage.real_arrays import LARGEST
+from tests.support.rows import DAY, held, stored
 
 KEY = {"source": "s", "partition": 0, "offset": 0, "sub": 0, "day": DAY}
 
@@ -82,6 +84,42 @@ def test_lists_of_numbers_keep_every_number_and_every_gap(module_engine: Engine,
 def test_a_number_that_is_none_within_a_list(engine: Engine) -> None:
     (back,) = round_trip(engine, schema.scores, score_row(turn_scores=[math.nan]))["turn_scores"]
     assert math.isnan(back)
+
+
+def head_row(offset: int = 0, **more: Any) -> dict[str, Any]:
+    return {**KEY, "offset": offset, "probe": "p", "probe_digest": "d", "layout": 1, "scores": [0.5]} | more
+
+
+@settings(max_examples=50)
+@given(values=st.lists(st.floats(width=32, allow_nan=False), max_size=5))
+@example(values=[])
+@example(values=[math.inf, -math.inf, -0.0, 1e-45, LARGEST, -LARGEST])
+@example(values=[0.1] * 3000)
+def test_arrays_of_reals_keep_every_number(module_engine: Engine, values: list[float]) -> None:
+    back = round_trip(module_engine, schema.head_scores, head_row(scores=values))["scores"]
+    assert array("f", back) == array("f", values)
+
+
+def test_what_a_real_cannot_hold_is_rounded_to_what_it_can(engine: Engine) -> None:
+    given = [1e39, -1e300, 1e-300, math.nan, math.inf, 1 / 3]
+    (largest, least, none, nan, infinite, third) = round_trip(engine, schema.head_scores, head_row(scores=given))[
+        "scores"
+    ]
+    assert (largest, least, none, infinite) == (pytest.approx(LARGEST), pytest.approx(-LARGEST), 0, math.inf)
+    assert math.isnan(nan)
+    assert third == pytest.approx(1 / 3, rel=1e-7)
+
+
+def test_each_row_gets_its_own_array_whatever_the_order(engine: Engine) -> None:
+    rows = [head_row(n, scores=[n + i / 8 for i in range(n)]) for n in (3, 0, 7, 1, 2)]
+    with engine.begin() as connection:
+        assert insert_rows(connection, schema.head_scores, rows) == 5
+        assert insert_rows(connection, schema.head_scores, [head_row(7, scores=[1.0])]) == 0
+    assert {r["offset"]: r["scores"] for r in stored(engine, schema.head_scores)} == {
+        r["offset"]: r["scores"] for r in rows
+    }
+    with engine.begin() as connection, pytest.raises(Exception, match='null value in column "scores"'):
+        insert_rows(connection, schema.head_scores, [head_row(9, scores=None)])
 
 
 def test_nothing_is_inserted_for_no_rows(engine: Engine) -> None:

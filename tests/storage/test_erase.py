@@ -259,6 +259,22 @@ def test_a_file_that_is_none(line: str) -> None:
         read(["", line])
 
 
+def test_a_record_that_was_cut_is_none(engine: Engine) -> None:
+    fill(engine)
+    erase(engine, Target("user", WHO))
+    with engine.connect() as connection:
+        whole = list(lines(connection))
+    assert read(whole).whole
+    broken = [whole[:n] for n in range(len(whole))] + [whole[1:], whole[:2] + whole[3:], [*whole, whole[1]]]
+    said = r"^replay: (the file (was cut off|has no erasure)|line 7 is no erasure)"
+    for each in broken:
+        with pytest.raises(ErasureFileError, match=said):
+            read(each)
+    # As files were written before.
+    older = read(whole[1:-1])
+    assert (older.whole, older.counts()) == (False, {"erasures": 1, "tombstones": 3})
+
+
 def test_two_erasures_share_a_salt_and_say_what(engine: Engine) -> None:
     fill(engine)
     first, second = (erase(engine, Target("user", who)) for who in (WHO, "somebody"))

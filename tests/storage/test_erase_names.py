@@ -33,6 +33,7 @@ def traffic(engine: Engine, first: int, tenant: str, rule: str = "insecure-code-
     of = [Flagged("drift", 0.9, 0.5, r.tenant, r.model, r.at, r.message_id, r.conversation_id, r.day) for r in rows]
     known = {alert.id for alert in all_alerts(engine)}
     in_transaction(engine, record_flagged, of, ("pager", "siem"), rules(PER_TENANT.format(rule)).threshold)
+    new: uuid.UUID
     (new,) = {alert.id for alert in all_alerts(engine)} - known
     with engine.begin() as connection:
         keyed = schema.outbox.c.body["data"]["dedup_key"].astext
@@ -46,7 +47,7 @@ def kept(engine: Engine) -> dict[str, list[str]]:
 
 
 def silenced(engine: Engine, **matchers: str) -> None:
-    silence_matching(engine, **matchers)
+    silence_matching(engine, HOUR, "critical", **matchers)
 
 
 def test_another_tenant_keeps_what_it_has(engine: Engine) -> None:
@@ -122,7 +123,7 @@ def test_a_key_that_no_alert_has_any_more_loses_the_name(engine: Engine) -> None
     assert erase(engine, target).rows == counted == {"silences": 1, "audit": 1}
     key = all_alerts(engine)[0].dedup_key
     assert sorted(row["dedup_key"] for row in stored(engine, schema.silences)) == ["burst:drift:acme", key]
-    assert [row.after["dedup_key"] for row in audit_rows(engine) if row.action == "silence" and row.silence_id] == [
+    assert [row.after["dedup_key"] for row in audit_rows(engine) if row.action == "silence" and not row.alert_id] == [
         key,
         "burst:drift:[erased]",
         "burst:drift:acme",
@@ -134,7 +135,9 @@ def test_an_alert_on_all_tenants_loses_the_name_and_goes_on(engine: Engine) -> N
     alert = traffic(engine, 0, "canary-1")
     key = "blind:unscored"
     with engine.begin() as connection:
-        connection.execute(update(schema.alerts).values(kind="monitor", rule="blind", dedup_key=key))
+        connection.execute(
+            update(schema.alerts).values(kind="monitor", rule="blind", dedup_key=key, conversation_id=None)
+        )
         body = {"type": "alert.opened", "data": {"dedup_key": key, "tenant": "canary-1", "rule": "blind"}}
         body["data"]["links"] = {"runbook": "https://runbooks.invalid/?tenant=canary-1&k=blind%3Aunscored"}  # type: ignore[index]
         connection.execute(update(schema.outbox).values(body=body, group_key=f"canary-1:{key}"))

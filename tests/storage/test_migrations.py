@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from storage import database, schema
+from storage.head_layouts import layout_id
 from storage.partitions import partition_name, utc_today
 from storage.sources import CONFLICT, Place, place
 from storage.writer import AnswerRow, BatchRows, write_batch
@@ -95,6 +96,10 @@ def test_rows_survive_the_way_to_partitions_and_back(empty_engine: Engine) -> No
     assert {row.pop("sub") for rows_ in now.values() for row in rows_} == {0}
     assert {row.pop(name) for row in now["messages"] for name in NEW_OF_MESSAGES} == {None}
     assert {row.pop("probe_digest") for name in ("scores", "head_scores") for row in now[name]} == {""}
+    heads = [{"layout": layout_id((1,), (2,)), "scores": [0.125]}] * len(now["head_scores"])
+    assert [{name: row.pop(name) for name in heads[0]} for row in now["head_scores"]] == heads
+    for row in before["head_scores"]:
+        assert (row.pop("layer"), row.pop("head"), row.pop("score")) == (1, 2, 0.125)
     assert now == before
 
 

@@ -34,7 +34,7 @@ def batch(n: int = 3) -> BatchRows:
 def test_a_batch_is_written_whole(engine: Engine) -> None:
     written = write(engine, batch())
     assert (written.messages, written.conflicts, len(written.scores)) == (3, frozenset(), 3)
-    assert counts(engine) == {"messages": 3, "scores": 3, "head_scores": 6, "answers": 3, "alerts": 0, "outbox": 0}
+    assert counts(engine) == {"messages": 3, "scores": 3, "head_scores": 3, "answers": 3, "alerts": 0, "outbox": 0}
     row = stored(engine, schema.messages)[1]
     assert (row["message_id"], row["tenant"], row["status"], row["tokens"], row["day"]) == (
         "m1",
@@ -43,8 +43,8 @@ def test_a_batch_is_written_whole(engine: Engine) -> None:
         7,
         DAY,
     )
-    heads = {(r["layer"], r["head"]): r["score"] for r in stored(engine, schema.head_scores)[:2]}
-    assert heads == {(2, 1): 0.25, (2, 3): -0.5}
+    assert [r["scores"] for r in stored(engine, schema.head_scores)] == [[0.25, -0.5]] * 3
+    assert [(r["layers"], r["heads"]) for r in stored(engine, schema.head_layouts)] == [([2, 2], [1, 3])]
 
 
 def test_an_empty_batch(engine: Engine) -> None:
@@ -270,7 +270,8 @@ def test_two_versions_of_a_probe_score_the_same_message(engine: Engine) -> None:
         ("d1", 1, 0.9),
         ("d2", 2, 0.1),
     ]
-    assert [(r["probe_digest"], r["score"]) for r in stored(engine, schema.head_scores)] == [("d1", 0.5), ("d2", 0.25)]
+    heads = [(r["probe_digest"], r["scores"]) for r in stored(engine, schema.head_scores)]
+    assert heads == [("d1", [0.5]), ("d2", [0.25])]
     assert [r["probe_digest"] for r in stored(engine, schema.window_scores)] == ["d1", "d2"]
 
 

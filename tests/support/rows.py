@@ -7,10 +7,11 @@ from collections.abc import Collection
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, func, select, text, true
 
 from storage import schema
 from storage.coordinates import Coordinates
+from storage.head_layouts import head_rows
 from storage.writer import BatchRows, MessageRow, ScoreRow, Written, write_batch
 
 DAY = date(2026, 3, 1)
@@ -80,6 +81,12 @@ def stored(engine: Engine, table: Any) -> list[dict[str, Any]]:
     """All rows of a table in the order of its key."""
     with engine.connect() as connection:
         return [dict(r) for r in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+
+
+def heads_of(engine: Engine) -> list[dict[str, Any]]:
+    """The scores of all heads, a row a head."""
+    with engine.connect() as connection:
+        return head_rows(connection, true())
 
 
 def dump(engine: Engine, without: Collection[str] = ()) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from alerts.text import printable
 from monitor.cli import options as o
-from monitor.cli.inputs import actor_of, duration_of, reading, writing
+from monitor.cli.inputs import actor_of, duration_of, filled, reading, writing
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
 from monitor.errors import SettingsError
@@ -57,6 +57,7 @@ def list_alerts(
     from storage.queries.alerts import list_alerts as find_alerts
     from storage.queries.outbox import outbox_counts
 
+    filled(rule=rule, probe=probe, tenant=tenant)
     with reading(database_url, state_dir) as connection:
         rows = find_alerts(connection, state, limit, rule=rule, probe=probe, tenant=tenant)
         deliveries = outbox_counts(connection)
@@ -147,6 +148,7 @@ def silence(
     from alerts.lifecycle import actions
 
     named = {"rule": rule, "probe": probe, "tenant": tenant, "model": model}
+    filled(**named)
     matchers = {name: pattern for name, pattern in named.items() if pattern is not None}
     if (alert is None) == (not matchers):
         raise SettingsError("silence: give an alert, or some of --rule, --probe, --tenant, --model")

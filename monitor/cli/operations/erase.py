@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from monitor.cli import options as o
@@ -57,6 +58,8 @@ def erase(
         raise SettingsError("erase: give one of --user, --tenant, --id, --conversation, --replay; or --record alone")
     if any(not target.value for target in targets):
         raise SettingsError(f"{targets[0].kind}: is empty")
+    if record is not None:
+        _check_record(record)
     settings = load_settings(database_url=database_url, state_dir=state_dir)
     with _opened(settings) as engine:
         if replay is not None:
@@ -123,6 +126,8 @@ def _replay(engine: Engine, settings: Settings, path: Path, actor: str | None, *
     recorded = _read(path)
     with engine.connect() as connection:
         found = targets(connection, recorded)
+    if not recorded.whole:
+        say("the file does not say how much it has, as an older awry wrote it: whether it is whole cannot be told")
     say(f"{len(recorded.erasures)} erasures and {len(recorded.tombstones)} tombstones are recorded")
     say(f"{len(found)} names that were erased are here{' again' if found else ''}")
     if not yes:
@@ -147,16 +152,40 @@ def _read(path: Path) -> Recorded:
         raise SourceError(f"replay: cannot read {path} ({why})") from None
 
 
+def _check_record(path: Path) -> None:
+    """Before anything is erased: the record can be written."""
+    from monitor.cli.early import check_file_out
+    from monitor.errors import SettingsError
+
+    if str(path) == "-":
+        return
+    check_file_out("record", path)
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"record: {path} is no regular file; name one, or - for standard output")
+    try:
+        # What `_record` does: a file beside it.
+        with TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise SettingsError(f"record: cannot write into {path.absolute().parent} ({error.strerror})") from None
+
+
 def _record(engine: Engine, path: Path) -> None:
+    from monitor.errors import OutputError
     from monitor.export_files import into
     from storage.erasures import lines
 
     number = 0
-    with into(str(path)) as file, engine.connect() as connection:
-        for line in lines(connection):
-            file.write(line.encode() + b"\n")
-            number += 1
-    say(f"{number} erasures and tombstones written to {path}")
+    try:
+        with into(str(path)) as file, engine.connect() as connection:
+            for line in lines(connection):
+                file.write(line.encode() + b"\n")
+                number += 1
+    except OutputError as error:
+        why = str(error).removeprefix("out: ")
+        raise OutputError(f"record: {why}; what was erased is erased: awry erase --record FILE writes it") from None
+    # Without the first and the last line.
+    say(f"{number - 2} erasures and tombstones written to {path}")
 
 
 def _spool(settings: Settings, target: Target) -> tuple[Path, list[Waiting]]:

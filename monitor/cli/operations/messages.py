@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -41,22 +42,31 @@ def list_messages(
     since: o.SinceTime = None,
     until: o.UntilTime = None,
     limit: o.Limit = 50,
+    cursor: o.Cursor = None,
     as_json: o.Json = False,
     database_url: o.DatabaseUrl = None,
     state_dir: o.StateDir = None,
 ) -> None:
     """List messages, the latest first: all, or those that match every option. Without their text.
 
-    Times are those at which awry stored a message, or its score where one is asked for.
+    Times are those at which awry stored a message, or its score where one is asked for. Where there are more, the last
+    line says with which --cursor the same command goes on.
     """
-    from monitor.cli.inputs import moment_of, reading
+    from monitor.cli.inputs import filled, moment_of, reading
     from monitor.cli.render.messages import print_messages
     from monitor.errors import SettingsError
-    from storage.queries.search import Filters, search
+    from monitor.web.api.message_pages import message_page
+    from monitor.web.api.pagination import CursorError
+    from storage.queries.search import Filters
     from storage.schema import STATUSES
 
     if status is not None and status not in STATUSES:
         raise SettingsError(f"status: {status!r} is none of {', '.join(STATUSES)}")
+    names = {"id": message_id, "user": user, "tenant": tenant, "conversation": conversation, "probe": probe}
+    filled(**names, cursor=cursor)
+    for name, number in (("score-from", score_from), ("score-to", score_to)):
+        if number is not None and not math.isfinite(number):
+            raise SettingsError(f"{name}: write a number of class gaps, such as 0.8")
     filters = Filters(
         message_id=message_id,
         user=user,
@@ -70,14 +80,19 @@ def list_messages(
         score_to=score_to,
         flagged=flagged,
     )
+    written = {"status": status, "since": since, "until": until, "score_from": score_from, "score_to": score_to}
+    given = {n: str(v) for n, v in {**names, **written, "flagged": flagged}.items() if v is not None}
     with reading(database_url, state_dir) as connection:
-        found, end = search(connection, filters, limit)
+        try:
+            found, after = message_page(connection, filters, limit, cursor, given=given)
+        except CursorError:
+            raise SettingsError("cursor: give the one that the list ended with, and the same other options") from None
     if as_json:
         print_json([{**each.message, "scores": each.scores} for each in found])
     else:
         print_messages(found)
-    if end is not None:
-        say(f"there are more; --limit shows them, or an earlier --until {end.at.isoformat()}")
+    if after is not None:
+        say(f"there are more: the same command with --cursor {after}")
 
 
 @commands.command()

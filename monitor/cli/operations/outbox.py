@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from monitor.cli import options as o
-from monitor.cli.inputs import actor_of, reading, writing
+from monitor.cli.inputs import actor_of, filled, reading, writing
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
 from monitor.errors import SettingsError
@@ -27,6 +27,7 @@ def list_notifications(
     from monitor.cli.render.outbox import outbox_document, print_outbox
     from storage.queries.outbox import destination_states, outbox_counts
 
+    filled(destination=destination)
     with reading(database_url, state_dir) as connection:
         document = outbox_document(
             list_outbox(connection, state, destination, limit),

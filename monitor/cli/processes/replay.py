@@ -22,6 +22,7 @@ class ReplayFlags:
     model: o.Model = None
     adapter: o.Adapter = None
     scale: o.Scale = None
+    chat_template: o.ChatTemplate = None
     listen: o.Listen = None
     database_url: o.DatabaseUrl = None
     state_dir: o.StateDir = None

@@ -23,6 +23,7 @@ class RunFlags:
     model: o.Model = None
     adapter: o.Adapter = None
     scale: o.Scale = None
+    chat_template: o.ChatTemplate = None
     probes: o.Probes = None
     mitigate: o.Mitigate = None
     also_plain: o.AlsoPlain = None

@@ -43,6 +43,7 @@ class AttackFlags:
     model: o.Model = None
     adapter: o.Adapter = None
     scale: o.Scale = None
+    chat_template: o.ChatTemplate = None
     out: o.Out = Path("attacks")
     as_json: o.Json = False
     state_dir: o.StateDir = None
@@ -77,7 +78,7 @@ def attack(flags: AttackFlags) -> None:
     families = named((flags.families or "").split(","))
     target_of(probes)
     messages = messages_of(flags.harmful, flags.benign, flags.rows, flags.seed)
-    settings, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir)
+    settings, chat = load(flags.model, flags.adapter, flags.scale, flags.state_dir, flags.chat_template)
     for probe in probes:
         check_identity(probe.card, chat)
         _warn_of_seen(probe, messages)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.cli import options as o
 from monitor.cli.early import check_folder_out, check_share
-from monitor.cli.inputs import load, reading
+from monitor.cli.inputs import LoadFlags, load, reading
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
 from monitor.errors import SettingsError
@@ -29,6 +29,7 @@ def calibrate(
     model: o.Model = None,
     adapter: o.Adapter = None,
     scale: o.Scale = None,
+    chat_template: o.ChatTemplate = None,
     out: o.Out = Path("probe"),
     as_json: o.Json = False,
     database_url: o.DatabaseUrl = None,
@@ -56,7 +57,7 @@ def calibrate(
     if benign is None:
         found = _stored_scores(old, database_url, state_dir)
     else:
-        found = _benign_values(old, benign, model, adapter, scale, state_dir)
+        found = _benign_values(old, benign, (model, adapter, scale, state_dir, chat_template))
     calibration = set_threshold(
         found.values,
         found.names,
@@ -99,9 +100,7 @@ def _stored_scores(probe: Probe, database_url: str | None, state_dir: Path | Non
     return _Found(np.array([row.score for row in rows]), [str(row.at) for row in rows], "stored scores")
 
 
-def _benign_values(
-    probe: Probe, benign: Path, model: str | None, adapter: str | None, scale: float | None, state_dir: Path | None
-) -> _Found:
+def _benign_values(probe: Probe, benign: Path, given: LoadFlags) -> _Found:
     """The messages of a file, read now."""
     import numpy as np
 
@@ -110,7 +109,7 @@ def _benign_values(
     from probes.reading import read_values
 
     items = read_benign(benign)
-    settings, chat = load(model, adapter, scale, state_dir)
+    settings, chat = load(*given)
     check_identity(probe.card, chat)
     read = read_values(
         chat,

@@ -33,6 +33,7 @@ def evaluate(
     model: o.Model = None,
     adapter: o.Adapter = None,
     scale: o.Scale = None,
+    chat_template: o.ChatTemplate = None,
     png: o.Png = None,
     attacks: o.Attacks = False,
     families: o.Families = None,
@@ -74,7 +75,7 @@ def evaluate(
     items = read_messages(labelled, labelled=True)
     picture = png or Path(f"{loaded.name}.{labelled.stem}.png")
     check_file_out("png", picture)
-    settings, chat = load(model, adapter, scale, state_dir)
+    settings, chat = load(model, adapter, scale, state_dir, chat_template)
     check_identity(loaded.card, chat)
     conversations = [each.conversation for each in items]
     scores = score_conversations(

@@ -49,6 +49,7 @@ class FitFlags:
     model: o.Model = None
     adapter: o.Adapter = None
     scale: o.Scale = None
+    chat_template: o.ChatTemplate = None
     out: o.Out = Path("probe")
     as_json: o.Json = False
     state_dir: o.StateDir = None
@@ -71,7 +72,13 @@ def fit(flags: FitFlags) -> None:
     from probes.capture.sites import parse_sites
     from probes.card import save_version
 
-    settings = load_settings(model=flags.model, adapter=flags.adapter, scale=flags.scale, state_dir=flags.state_dir)
+    settings = load_settings(
+        model=flags.model,
+        adapter=flags.adapter,
+        scale=flags.scale,
+        chat_template=flags.chat_template,
+        state_dir=flags.state_dir,
+    )
     _check(flags, settings)
     families = _families(flags)
     first, *others = (parse_aggregation(text) for text in flags.aggregation)

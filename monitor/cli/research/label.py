@@ -13,7 +13,7 @@ import typer
 
 from monitor.cli import options as o
 from monitor.cli.early import check_file_out
-from monitor.cli.inputs import actor_of, duration_of, load, opened
+from monitor.cli.inputs import LoadFlags, actor_of, duration_of, load, opened
 from monitor.cli.output import say
 from monitor.cli.tree import Commands
 from monitor.errors import SettingsError, SourceError
@@ -37,6 +37,7 @@ def label(
     model: o.Model = None,
     adapter: o.Adapter = None,
     scale: o.Scale = None,
+    chat_template: o.ChatTemplate = None,
     out: o.Out = Path("labelled.jsonl"),
     max_new_tokens: o.MaxNewTokens = 40,
     as_response: o.AsResponse = False,
@@ -64,7 +65,8 @@ def label(
     if from_alerts:
         _from_alerts(out, duration_of("since", since), since, probe, actor, database_url, state_dir)
     elif messages is not None:
-        _from_replies(messages, metric, model, adapter, scale, out, max_new_tokens, as_response, state_dir)
+        given = (model, adapter, scale, state_dir, chat_template)
+        _from_replies(messages, metric, given, out, max_new_tokens, as_response)
 
 
 def _check_given(context: typer.Context, from_alerts: bool, messages: Path | None) -> None:
@@ -81,13 +83,10 @@ def _check_given(context: typer.Context, from_alerts: bool, messages: Path | Non
 def _from_replies(
     messages: Path,
     metric: str,
-    model: str | None,
-    adapter: str | None,
-    scale: float | None,
+    given: LoadFlags,
     out: Path,
     max_new_tokens: int,
     as_response: bool,
-    state_dir: Path | None,
 ) -> None:
     from monitor.datasets import read_messages
     from monitor.labelling import generate_replies
@@ -97,7 +96,7 @@ def _from_replies(
 
     judge = parse_metric(metric, JUDGES)
     items = read_messages(messages)
-    settings, chat = load(model, adapter, scale, state_dir)
+    settings, chat = load(*given)
     say(f"generating replies to {len(items)} messages")
     texts, _ = generate_replies(
         chat, [i.message.turns for i in items], settings.state_dir, max_new_tokens=max_new_tokens

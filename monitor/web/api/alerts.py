@@ -42,7 +42,7 @@ def list_alerts(database: DatabaseDep, query: Annotated[AlertFilters, Query()]) 
             error = {
                 "type": "value_error",
                 "loc": ("query", "cursor"),
-                "msg": "use `next` of the previous page unchanged",
+                "msg": "use `next` of the previous page unchanged, with the same filters",
             }
             raise RequestValidationError([error]) from None
     return AlertPage(alerts=[as_alert(row) for row in rows], next=cursor)

@@ -16,13 +16,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 
 from monitor.web.api import alerts, messages, reading, silences
+from monitor.web.api.dependencies import each_parameter_once
 from monitor.web.api.middleware import (
     OPENAPI_PATH,
     AuthenticationMiddleware,
@@ -69,7 +70,7 @@ def make_api(engine: Engine, limiter: Limiter | None = None, replica: Engine | N
     app.state.tenancy = Tenancy(engine, replica=replica)
     handle_problems(app)
     for routes in (alerts, silences, messages, reading):
-        app.include_router(routes.router)
+        app.include_router(routes.router, dependencies=[Depends(each_parameter_once)])
     _set_openapi(app)
     return app
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from sqlalchemy import Connection
 
@@ -35,6 +37,27 @@ def write_error_responses(*more: int) -> dict[int | str, dict[str, Any]]:
 def _actor(request: Request) -> Actor:
     actor: Actor = request.state.actor
     return actor
+
+
+def each_parameter_once(request: Request) -> None:
+    """Refuses a query parameter that is given twice, of which one would be passed over, and any on a route that has
+    none."""
+    known: set[str] = set()
+    for field in request.scope["route"].dependant.query_params:
+        known |= set(getattr(field.field_info.annotation, "model_fields", (field.alias,)))
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    problems: list[tuple[str | None, str]]
+    problems = [(name, "is given twice; give it once") for name in sorted(known) if given[name] > 1]
+    if given and not known:
+        problems = [(None, "takes no parameters here")]
+    elif not problems and any(number > 1 for number in given.values()):
+        problems = [(None, f"has a field that is not known here; known are {', '.join(sorted(known))}")]
+    if problems:
+        errors = [
+            {"type": "value_error", "loc": ("query", name) if name else ("query",), "msg": said}
+            for name, said in problems
+        ]
+        raise RequestValidationError(errors)
 
 
 class Database:

@@ -2,7 +2,8 @@
 
 Contract: `filters_of(fields)` reads the fields of a form or a command into Filters, and raises ValueError with words
 that name the field and repeat no input. Times are ISO 8601, in UTC where they have no zone. `message_page` gives the
-messages and the cursor of the next page; CursorError for what is no cursor.
+messages and the cursor of the next page; CursorError for what is no cursor, or one of other filters. `given` are the
+filters as they were written: those of a page and the next are the same, whatever the time is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from monitor.web.api.pagination import CursorError
+from monitor.web.api.pagination import CursorError, filters_hash
 from storage.queries.search import After, Filters, Found, search
 from storage.schema import STATUSES
 
@@ -25,7 +26,7 @@ FIELDS = (*NAMES, "status", "flagged", "score_from", "score_to", "since", "until
 
 
 def filters_of(fields: Mapping[str, str | None]) -> Filters:
-    """Empty fields match all."""
+    """Empty fields of a form match all."""
     given = {name: value.strip() for name in FIELDS if (value := fields.get(name)) and value.strip()}
     status, flagged = given.get("status"), given.get("flagged")
     if status is not None and status not in STATUSES:
@@ -44,11 +45,11 @@ def filters_of(fields: Mapping[str, str | None]) -> Filters:
 
 
 def message_page(
-    connection: Connection, filters: Filters, limit: int, cursor: str | None = None
+    connection: Connection, filters: Filters, limit: int, cursor: str | None = None, *, given: Mapping[str, str | None]
 ) -> tuple[list[Found], str | None]:
     """The latest messages that match, and the cursor of the next page if there is one."""
-    found, end = search(connection, filters, limit, _decode(cursor, filters) if cursor else None)
-    return found, _encode(end, filters) if end is not None else None
+    found, end = search(connection, filters, limit, _decode(cursor, filters_hash(given)) if cursor else None)
+    return found, _encode(end, filters_hash(given)) if end is not None else None
 
 
 def _number(name: str, written: str | None) -> float | None:
@@ -73,20 +74,20 @@ def _time(name: str, written: str | None) -> datetime | None:
         raise ValueError(f"{name}: write a time such as 2026-11-01 or 2026-11-01T14:05Z") from None
 
 
-def _encode(end: After, filters: Filters) -> str:
-    plain = [filters.of_scores, end.at.isoformat(), end.source, end.partition, end.offset, end.sub, end.last]
+def _encode(end: After, of: str) -> str:
+    plain = [of, end.at.isoformat(), end.source, end.partition, end.offset, end.sub, end.last]
     return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, filters: Filters) -> After:
+def _decode(cursor: str, of: str) -> After:
     try:
         plain = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-        of_scores, at, source, partition, offset, sub, last = plain
+        made_of, at, source, partition, offset, sub, last = plain
         numbers = [partition, offset, sub]
         right = isinstance(source, str) and isinstance(last, str) and all(type(each) is int for each in numbers)
         moment = datetime.fromisoformat(at)
         small = right and max(partition, sub) < 2**31 and offset < 2**63 and min(numbers) >= 0
-        if not small or moment.tzinfo is None or of_scores != filters.of_scores or "\x00" in source + last:
+        if not small or moment.tzinfo is None or made_of != of or "\x00" in source + last:
             raise CursorError("cursor: of another search")
         return After(moment, source, partition, offset, sub, last)
     except (ValueError, TypeError, binascii.Error):

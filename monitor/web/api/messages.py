@@ -20,11 +20,15 @@ router = APIRouter(dependencies=[BEARER])
 @router.get("/messages", tags=["messages"], summary="Find messages", responses=error_responses())
 def find_messages(database: DatabaseDep, query: Annotated[MessageFilters, Query()]) -> MessagePage:
     """By id, user, tenant, conversation, time, status, probe or score; the latest first. Without text."""
-    given = query.model_dump(mode="json")
+    asked = query.model_dump(mode="json", exclude_none=True, exclude={"limit", "cursor"})
+    given = {name: str(value) for name, value in asked.items()}
+    for name, value in given.items():
+        if not value.strip():
+            raise _invalid(name, "is empty; write what it is to match, or leave it out")
     try:
-        filters = filters_of({name: str(value) for name, value in given.items() if value is not None and value != ""})
+        filters = filters_of(given)
         with database.read_only() as connection:
-            found, cursor = message_page(connection, filters, query.limit, query.cursor)
+            found, cursor = message_page(connection, filters, query.limit, query.cursor, given=given)
     except CursorError as error:
         raise _invalid("cursor", str(error).removeprefix("cursor: ")) from None
     except ValueError as error:

@@ -2,13 +2,16 @@
 
 Contract: a cursor is the opening time and the id of the last alert of a page, neither of which ever changes. So pages
 neither repeat nor omit an alert that existed at the first page, whatever opens or changes in between; new alerts belong
-before the first page. An alert that stops matching the filter drops out.
+before the first page. An alert that stops matching the filter drops out. A cursor has a hash of the filters that it
+was made with, and is none with others.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
@@ -35,25 +38,31 @@ def alert_page(
         if value is not None:
             query = query.where(alerts.c[name] == clean(value))
     if cursor is not None:
-        last = (literal(value, column.type) for value, column in zip(_decode(cursor), _KEY, strict=True))
+        last = (literal(value, column.type) for value, column in zip(_decode(cursor, filters), _KEY, strict=True))
         query = query.where(tuple_(*_KEY) < tuple_(*last))
     rows = [dict(row) for row in connection.execute(query).mappings()]
     more = len(rows) > limit
-    return rows[:limit], _encode(rows[limit - 1]) if more else None
+    return rows[:limit], _encode(rows[limit - 1], filters) if more else None
 
 
-def _encode(row: Mapping[str, Any]) -> str:
-    plain = f"{row['opened_at'].isoformat()} {row['id']}"
+def filters_hash(filters: Mapping[str, Any]) -> str:
+    """Tells filters from others; those that match all count for nothing."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _encode(row: Mapping[str, Any], filters: Mapping[str, str | None]) -> str:
+    plain = f"{row['opened_at'].isoformat()} {row['id']} {filters_hash(filters)}"
     return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str) -> tuple[datetime, uuid.UUID]:
+def _decode(cursor: str, filters: Mapping[str, str | None]) -> tuple[datetime, uuid.UUID]:
     try:
         plain = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        at, _, alert_id = plain.partition(" ")
+        at, alert_id, of = plain.split(" ")
         opened_at = datetime.fromisoformat(at)
-        if opened_at.tzinfo is None:
-            raise CursorError("cursor: without a time zone")
+        if opened_at.tzinfo is None or of != filters_hash(filters):
+            raise CursorError("cursor: of another list")
         return opened_at, uuid.UUID(alert_id)
     except (ValueError, binascii.Error):
-        raise CursorError("cursor: use `next` of the previous page unchanged") from None
+        raise CursorError("cursor: use `next` of the previous page unchanged, with the same filters") from None

@@ -73,7 +73,8 @@ def messages(connection: Connection, query: Mapping[str, str]) -> dict[str, Any]
     """Messages that match the form, the latest first. Raises ValueError, whose words name the field."""
     given = {name: query[name] for name in message_pages.FIELDS if query.get(name)}
     filters = message_pages.filters_of(given)
-    found, cursor = message_pages.message_page(connection, filters, _MESSAGES_PER_PAGE, query.get("cursor") or None)
+    after = query.get("cursor") or None
+    found, cursor = message_pages.message_page(connection, filters, _MESSAGES_PER_PAGE, after, given=given)
     older = f"/messages?{urlencode({**given, 'cursor': cursor})}" if cursor else None
     return {"found": found, "older": older, "filters": given, "statuses": STATUSES}
 

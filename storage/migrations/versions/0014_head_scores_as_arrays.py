@@ -109,19 +109,24 @@ def _begin() -> None:
 
 def _set_aside() -> dict[str, str]:
     """Detach all partitions and rename them NAME_before; their bounds by name."""
-    rows = op.get_bind().execute(
-        sa.text(
-            "SELECT quote_ident(c.relname) AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds, "
-            "c.relnamespace::regnamespace::text AS schema FROM pg_inherits AS i JOIN pg_class AS c "
-            "ON c.oid = i.inhrelid WHERE i.inhparent = CAST('head_scores' AS regclass) ORDER BY c.relname"
+    rows = (
+        op.get_bind()
+        .execute(
+            sa.text(
+                "SELECT quote_ident(c.relname) AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds, "
+                "quote_ident(k.conname) AS key FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
+                "JOIN pg_constraint AS k ON k.conrelid = c.oid AND k.contype = 'p' "
+                "WHERE i.inhparent = CAST('head_scores' AS regclass) ORDER BY c.relname"
+            )
         )
+        .all()
     )
-    found = {row.name: row.bounds for row in rows.all()}
-    for name in found:
-        op.execute(f"ALTER TABLE head_scores DETACH PARTITION {name}")
-        op.execute(f"ALTER TABLE {name} RENAME TO {name}_before")
-        op.execute(f"ALTER TABLE {name}_before RENAME CONSTRAINT {name}_pkey TO {name}_before_pkey")
-    return found
+    for row in rows:
+        op.execute(f"ALTER TABLE head_scores DETACH PARTITION {row.name}")
+        op.execute(f"ALTER TABLE {row.name} RENAME TO {row.name}_before")
+        # The new partition's key is to have its name.
+        op.execute(f"ALTER TABLE {row.name}_before RENAME CONSTRAINT {row.key} TO {row.name}_before_pkey")
+    return {row.name: row.bounds for row in rows}
 
 
 def _check_locks() -> None:

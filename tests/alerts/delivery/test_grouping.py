@@ -24,10 +24,27 @@ def row(alert: int, event: str = "alert.opened", seconds: float = 0, severity: s
     return PendingEvent(uuid.uuid4(), uuid.UUID(int=alert), event, severity, at(seconds))
 
 
-def test_a_burst_is_one_notification_after_the_wait() -> None:
+def test_a_burst_is_its_first_alert_at_once_and_one_notification_of_the_others() -> None:
     rows = [row(n, seconds=n / 100) for n in range(1000)]
-    assert next_group(rows, BY_PROBE, at(9.99)) == ((), at(10))
-    assert next_group(rows, BY_PROBE, at(10)) == (rows, None)
+    assert next_group(rows[:1], BY_PROBE, at(0)) == (rows[:1], None)
+    first = LastNotification(at(0), "warning", after_quiet=True)
+    assert next_group(rows[1:], BY_PROBE, at(9.99), first) == ((), at(10))
+    assert next_group(rows[1:], BY_PROBE, at(10), first) == (rows[1:], None)
+    # A flood that goes on is told every interval.
+    second = LastNotification(at(10), "warning")
+    assert next_group([row(1, seconds=11)], BY_PROBE, at(11), second) == ((), at(310))
+
+
+def test_a_burst_that_is_there_at_once_is_one_notification() -> None:
+    rows = [row(n) for n in range(1000)]
+    assert next_group(rows, BY_PROBE, at(0)) == (rows, None)
+
+
+def test_a_group_that_was_quiet_for_the_interval_is_notified_of_at_once() -> None:
+    last = LastNotification(at(0), "critical", after_quiet=True)
+    late = row(1, seconds=300)
+    assert next_group([late], BY_PROBE, at(300), last) == ([late], None)
+    assert next_group([row(1, seconds=200)], BY_PROBE, at(200), last) == ((), at(300)), "it is not of the burst"
 
 
 def test_the_next_notification_waits_for_the_interval() -> None:
@@ -60,7 +77,7 @@ def test_a_clock_that_was_set_back_delays_nothing() -> None:
     rows = [row(1, seconds=3600), row(2, "alert.resolved", 3601)]
     assert next_group(rows, BY_PROBE, at(0), LastNotification(at(3590), "critical")) == ([rows[0]], None)
     assert next_group([row(1, seconds=0)], BY_PROBE, at(10), LastNotification(at(3590), "critical"))[1] is None
-    assert next_group([row(1, seconds=0.1)], BY_PROBE, at(0)) == ((), at(10.1)), "stored while this look began"
+    assert next_group([row(1, seconds=0.1)], BY_PROBE, at(0)) == ((), at(0.1)), "stored while this look began"
 
 
 def test_without_grouping_it_is_a_notification_an_event() -> None:

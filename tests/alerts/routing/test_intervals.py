@@ -99,7 +99,11 @@ def test_what_is_no_interval_is_refused(period: dict[str, Any], said: str) -> No
 
 
 def test_the_end_may_be_months_ahead_and_stand_where_clocks_are_changed() -> None:
-    last_day = {"days_of_month": ["-1"], "months": ["december"], "times": [{"start_time": "09:00", "end_time": "17:00"}]}
+    last_day = {
+        "days_of_month": ["-1"],
+        "months": ["december"],
+        "times": [{"start_time": "09:00", "end_time": "17:00"}],
+    }
     assert end_after([interval(last_day)], at("2026-11-30T17:00"), inside=False) == at("2026-12-31T09:00")
     spring = {"location": "Europe/Berlin", "times": [{"start_time": "02:30", "end_time": "05:00"}]}
     assert end_after([interval(spring)], at("2026-03-29T00:00"), inside=False) == at("2026-03-29T01:00")

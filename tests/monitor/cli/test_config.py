@@ -284,11 +284,20 @@ def test_a_replica_beside_its_primary_is_no_fault(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_truth_value_is_no_number(tmp_path: Path) -> None:
-    (tmp_path / "awry.toml").write_text("batch_messages = true\nscore_seconds = true\nfollow = 1\n")
-    assert places(faults()) == {"batch_messages": 1, "score_seconds": 2, "follow": 3}
+    (tmp_path / "awry.toml").write_text(
+        "batch_messages = true\nscore_seconds = true\nfollow = 1\n"
+        '[[destinations]]\nname = "a"\nkind = "console"\ngive_up_hours = true\n'
+    )
+    assert places(faults()) == {
+        **{"batch_messages": 1, "score_seconds": 2, "follow": 3},
+        "destinations.0.give_up_hours": 7,
+    }
 
 
-INTERVAL = '[[time_intervals]]\nname = "nights"\n[[time_intervals.time_intervals]]\ntimes = [{start_time = "%s", end_time = "06:00"}]\n'
+INTERVAL = (
+    '[[time_intervals]]\nname = "nights"\n'
+    '[[time_intervals.time_intervals]]\ntimes = [{start_time = "%s", end_time = "06:00"}]\n'
+)
 ROUTE = '[route]\ndestinations = ["console"]\n[[route.routes]]\nmute_time_intervals = ["nights"]\n'
 
 

@@ -83,6 +83,30 @@ def test_after_a_restore_it_is_repeated(
     assert WHO not in dump(engine)
 
 
+@pytest.mark.parametrize("record", ["/nope/x", "/proc/x", "/dev/full", "file/x", "."])
+def test_nothing_is_erased_whose_record_cannot_be_written(
+    engine: Engine, filled: Path, run: Invoke, record: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    before = dump(engine)
+    path = tmp_path / record
+    assert message_of(run("erase", "--user", WHO, "--yes", "--record", path)).startswith("record: ")
+    assert dump(engine) == before
+
+
+def test_a_record_from_before_is_read_and_said_to_be_one(
+    engine: Engine, filled: Path, run: Invoke, tmp_path: Path
+) -> None:
+    record = tmp_path / "erased.jsonl"
+    assert run("erase", "--user", WHO, "--yes", "--record", record).exit_code == 0
+    said = "whether it is whole cannot be told"
+    assert said not in run("erase", "--replay", record).stderr
+    record.write_text("\n".join(record.read_text().splitlines()[1:-1]))
+    done = run("erase", "--replay", record)
+    assert said in done.stderr
+    assert "1 erasures and 5 tombstones are recorded" in done.stderr
+
+
 def test_what_waits_in_the_spool(engine: Engine, run: Invoke, tmp_path: Path) -> None:
     folder = tmp_path / "state" / "spool"
     payloads = [
@@ -127,6 +151,9 @@ def test_an_erased_message_is_gone_for_everybody(engine: Engine, filled: Path, r
         (("--user", "a", "--id", "b"), "erase: give one of --user"),
         (("--user", ""), "user: is empty"),
         (("--replay", "none"), "replay: cannot read none (No such file or directory)"),
+        (("--replay", "/dev/null"), "replay: the file has no erasure; give one that awry erase --record wrote"),
+        (("--user", "a", "--yes", "--record", "/nope/x"), "record: there is no folder /nope; make it, or choose"),
+        (("--record", "/dev/null"), "record: /dev/null is no regular file"),
     ],
 )
 def test_mistakes(engine: Engine, run: Invoke, arguments: tuple[str, ...], said: str) -> None:

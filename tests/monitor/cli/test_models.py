@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from probes.model import weights
 from tests.support.cli import invoke, message_of, output_of
+from tests.support.models.classes import class_model
+from tests.support.models.tiny import tiny_tokenizer
 
 
 def test_a_list_without_the_model_says_how_to_get_it(tmp_path: Path) -> None:
@@ -35,3 +38,12 @@ def test_without_weights_a_command_says_the_line_that_gets_them(
     Path("prompts.jsonl").write_text('{"prompt": "Hi"}\n')
     message = message_of(invoke(*command, "--state-dir", tmp_path / "state"))
     assert "run: awry models get" in message
+
+
+def test_the_shape_of_a_hybrid_model_says_which_blocks_have_heads(tmp_path: Path) -> None:
+    class_model("lfm2").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    facts = json.loads(invoke("models", "describe", tmp_path, "--state-dir", tmp_path / "state").stdout)
+    assert (facts["query_heads"], facts["kv_heads"], facts["head_dim"]) == (4, 2, 8)
+    assert list(facts["blocks_without_heads"]) == ["0", "2"]
+    assert "it has no attention; found: conv (Lfm2ShortConv)" in facts["blocks_without_heads"]["0"]

@@ -80,6 +80,9 @@ def test_ways_without_a_flag(guarded: Guarded, way: str, tmp_path: Path, monkeyp
     assert "arguments" not in done.stderr
     shell = awry("db", "psql", "-c", "SELECT 6 * 7", *flags)
     assert "42" in shell.stdout, shell.stderr
+    several = awry("db", "psql", "-c", "SELECT 6 * 7", "-c", "SELECT 6 * 8", *flags)
+    assert "42" in several.stdout
+    assert "48" in several.stdout
 
 
 def test_a_flag_with_a_password_works_and_is_warned_of(guarded: Guarded) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select
 
-from monitor.service.registered import fetch
+from monitor.errors import SettingsError
+from monitor.service.registered import fetch, fetch_one
 from probes.card import load_probe, save_probe
 from probes.model.load import ChatModel
 from storage import schema
@@ -113,3 +114,14 @@ def test_files_that_were_changed_in_the_database_are_refused(
         connection.execute(schema.registered_probes.update().values(card=changed))
     with pytest.raises(RegistryError, match="are not what was added"):
         fetch(engine, tmp_path / "state", "drift")
+
+
+def test_a_replay_takes_a_stage_that_has_one_probe(
+    run: Invoke, engine: Engine, cards: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="no probe is live; name one"):
+        fetch_one(engine, tmp_path / "state", "live")
+    output_of(run("probes", "add", cards[0]))
+    output_of(run("probes", "promote", "drift"))
+    entry, path = fetch_one(engine, tmp_path / "state", "live")
+    assert load_probe(path).digest == entry.digest == load_probe(cards[0]).digest

@@ -105,10 +105,10 @@ def test_litellm_and_any_other_json(http: httpx2.Client, sink: HeldSink) -> None
     assert http.post("/v1/ingest", json=MESSAGE).json() == {"accepted": 1}
     assert "awry_format" not in headers_of(sink)
     lines = b'{"id": 1}\n\n["not an object"]\nnot JSON\n'
-    answer = http.post("/v1/ingest?format=openai", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    answer = http.post("/v1/ingest?format=openai_chat", content=lines, headers={"Content-Type": "application/x-ndjson"})
     assert answer.json() == {"accepted": 3}
     assert [record.value for record in sink.records[-3:]] == [b'{"id": 1}', b'["not an object"]', b"not JSON"]
-    assert headers_of(sink)["awry_format"] == "openai"
+    assert headers_of(sink)["awry_format"] == "openai_chat"
 
 
 def test_the_trace_of_a_request_is_kept_if_it_is_one(http: httpx2.Client, sink: HeldSink) -> None:
@@ -196,6 +196,9 @@ def test_over_size(http: httpx2.Client, sink: HeldSink) -> None:
         ("/v1/ingest", {"Content-Encoding": "gzip"}, 400),
         ("/v1/ingest?format=a%0Ab", {}, 400),
         ("/v1/ingest?format=" + "a" * 50, {}, 400),
+        ("/v1/ingest?format=nope", {}, 400),
+        ("/v1/ingest?frmat=awry", {}, 400),
+        ("/v1/ingest?format=awry&format=awry", {}, 400),
     ],
 )
 def test_what_cannot_be_read_is_said(

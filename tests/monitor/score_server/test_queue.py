@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from monitor.score_server.queue import QueueFullError, ScoreQueue, ScoringError
+from monitor.score_server.queue import QueueFullError, ScoreQueue, ScoringError, TooManyError
 from monitor.service.batch_rows import Outcome
+from monitor.service.scoring import AbandonedError
 from monitor.stream.wire import WireMessage
 from tests.support.stream.worker import wire_message
 
@@ -23,10 +24,12 @@ class Held:
         self.go = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
+    def __call__(self, messages: Sequence[WireMessage], wanted: Callable[[], bool]) -> list[Outcome]:
         self.batches.append([message.id for message in messages])
         self.begun.release()
         assert self.go.acquire(timeout=30)
+        if not wanted():
+            raise AbandonedError
         if self.error is not None:
             raise self.error
         return [Outcome("scored", tokens=number) for number, _ in enumerate(messages)]
@@ -101,3 +104,28 @@ def test_what_waits_at_the_end_is_told() -> None:
         with pytest.raises(ScoringError, match="stops"):
             made.submit(messages("c"))
         assert made.trouble() is not None
+
+
+def test_more_than_may_ever_wait_is_no_full_queue() -> None:
+    held = Held()
+    with queue(held) as made, pytest.raises(TooManyError, match=r"5 messages .* at most 4 \(score_max_waiting\)"):
+        made.submit(messages("a", "b", "c", "d", "e"))
+
+
+def test_a_batch_that_nobody_waits_for_any_more_is_dropped() -> None:
+    held = Held()
+    with queue(held) as made:
+        first, second = made.submit(messages("a", "b"))
+        assert held.begun.acquire(timeout=30)
+        (later,) = made.submit(messages("c"))
+        assert first.cancel()
+        assert second.cancel()
+        held.go.release(2)
+        assert later.result(30).status == "scored"
+        one, other = made.submit(messages("d", "e"))
+        assert held.begun.acquire(timeout=30)
+        assert held.begun.acquire(timeout=30)
+        assert one.cancel()
+        held.go.release()
+        assert other.result(30).status == "scored", "the other caller still waits"
+        assert made.trouble() is None

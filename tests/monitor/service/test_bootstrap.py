@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.errors import SettingsError
+from awry.errors import AwryError
 from monitor.service.bootstrap import load_model
 from monitor.settings import Settings
 from tests.support.models.tiny import TEMPLATE, user
@@ -37,5 +37,5 @@ def test_what_is_no_template_is_refused_before_a_message_comes(
     file = tmp_path / "chat.jinja"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(SettingsError, match=f"^chat_template: .*{said}"):
+    with pytest.raises(AwryError, match=f"^chat_template: .*{said}"):
         load_model(settings(tiny_folder, file))

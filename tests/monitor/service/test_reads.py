@@ -38,7 +38,8 @@ def test_a_worker_loads_what_its_probes_read(settings: Settings, engine: Engine)
     assert chat.identity == whole.identity
     messages = [wire_message(id=str(n), prompt="word " * n) for n in range(1, 9)]
     read, wanted = (bootstrap.scorer_of(settings, each, probes)(messages) for each in (chat, whole))
-    assert [o.scores[0].score for o in read] == [o.scores[0].score for o in wanted]
+    # How messages share passes goes by time, and rounding with it.
+    assert [o.scores[0].score for o in read] == pytest.approx([o.scores[0].score for o in wanted], abs=1e-5)
     with pytest.raises(ModelError, match="was not loaded"):
         chat.model.generate(input_ids=chat.model.dummy_inputs["input_ids"])  # type: ignore[operator, index]
 

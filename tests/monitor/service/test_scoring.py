@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from monitor.service.batch_rows import Outcome
-from monitor.service.scoring import BatchScorer
+from monitor.service.scoring import AbandonedError, BatchScorer
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import metrics
 from probes.model.load import ChatModel
@@ -257,3 +257,16 @@ def test_over_long_is_skipped_where_that_is_set(chat: ChatModel) -> None:
     assert found.reason == f"longer than max_tokens={MAX_TOKENS} (over_long=skip)"
     (found,) = scorer_of(chat, skip_over_long=True, max_tokens=9999)([message(("user", words(300)))])
     assert found.reason == "longer than the model's 1024 positions (over_long=skip)"
+
+
+def test_no_pass_begins_once_nobody_waits(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = BatchScorer(
+        chat, [make_probe(chat)], token_budget=16, max_tokens=MAX_TOKENS, skip_over_long=False, second_readings=False
+    )
+    sizes = failing(monkeypatch, lambda _rows, _call: None)
+    messages = [wire_message(id=f"m{n}", prompt=p) for n, p in enumerate(PROMPTS)]
+    with pytest.raises(AbandonedError):
+        scorer(messages, lambda: len(sizes) < 2)
+    assert len(sizes) == 2
+    assert {o.status for o in scorer(messages)} == {"scored"}, "the next call is not stopped"
+    assert len(sizes) > 4

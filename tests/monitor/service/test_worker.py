@@ -39,7 +39,7 @@ from tests.conftest import url_of
 from tests.support.alerts.alert_rows import all_alerts
 from tests.support.alerts.alert_scenes import rules
 from tests.support.models.tiny import hook_count, user
-from tests.support.rows import counts, dump, stored
+from tests.support.rows import counts, dump, heads_of, stored
 from tests.support.stream.worker import MAX_TOKENS, breaking, lines, make_probe, run_worker, scores_of, wire
 
 PROMPTS = [f"message number {n} " + "and so on " * (n % 3) for n in range(12)]
@@ -323,7 +323,7 @@ def test_two_probes_of_which_one_reads_responses(engine: Engine, chat: ChatModel
 def test_scores_of_heads_are_stored(engine: Engine, chat: ChatModel, tmp_path: Path) -> None:
     probe = make_probe(chat, "heads", sites=["head[1,2]", "head[2,0]"])
     run_worker(engine, chat, [probe], lines(tmp_path / "t", [wire("m")]))
-    heads = stored(engine, schema.head_scores)
+    heads = heads_of(engine)
     assert [(r["layer"], r["head"]) for r in heads] == [(1, 2), (2, 0)]
     (total,) = stored(engine, schema.scores)
     assert sum(r["score"] for r in heads) / 2 == pytest.approx(total["score"], abs=1e-5)
@@ -347,7 +347,7 @@ def test_a_head_probe_and_a_residual_probe_side_by_side(
     together = {(r["probe"], r["offset"]): r["score"] for r in stored(engine, schema.scores)}
     offsets = sorted({offset for _, offset in together})
     assert len(together) == 10
-    assert {(r["probe"], r["layer"], r["head"]) for r in stored(engine, schema.head_scores)} == {
+    assert {(r["probe"], r["layer"], r["head"]) for r in heads_of(engine)} == {
         ("heads", 1, 2),
         ("heads", 2, 0),
     }

@@ -8,7 +8,7 @@ import torch
 
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Encoded
-from probes.capture.sites import Site, head_sites, site_width
+from probes.capture.sites import Site, head_sites, parse_sites, site_width
 from probes.directions import Direction, pooled_activations
 from probes.errors import LayoutError, SiteError, SteeringError
 from probes.heads.ablation import Ablation, AblationKind, ablating
@@ -108,6 +108,14 @@ def test_a_block_without_heads_is_refused_by_name(name: str) -> None:
         all_scores(chat, items, [Reader((one,), LAST)])
     with pytest.raises(SiteError, match=said):
         head_effects(chat, items, [head])
+
+
+def test_a_model_without_heads_says_so_where_all_are_asked_for() -> None:
+    with pytest.raises(SiteError, match="no block of this model has heads"):
+        head_effects(class_chat("mamba"), token_prompts(0, [5]))
+    with pytest.raises(SiteError, match="no block of this model has heads"):
+        parse_sites("heads", class_chat("rwkv").layout)
+    assert len(parse_sites("all", class_chat("rwkv").layout)) == 4
 
 
 def test_streams_cannot_be_replayed_block_by_block() -> None:

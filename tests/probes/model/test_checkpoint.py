@@ -109,3 +109,59 @@ def test_code_of_a_repository_is_run_only_when_allowed(tmp_path: Path) -> None:
         load_chat_model(str(folder), tmp_path, device="cpu")
     with pytest.raises(ModelError, match="was run"):
         load_chat_model(str(folder), tmp_path, device="cpu", trust_remote_code=True)
+
+
+# A template in the manner of models that take images: content in parts, a string is left out.
+IN_PARTS = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] }}{% endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A checkpoint whose tokenizer has no chat template."""
+    folder = tmp_path / "m"
+    tiny_model("llama").save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["given", "of the processor"])
+def test_a_template_that_reads_parts_is_given_parts(plain: Path, tmp_path: Path, form: str) -> None:
+    given = IN_PARTS if form == "given" else None
+    if given is None:
+        (plain / "chat_template.json").write_text(json.dumps({"chat_template": IN_PARTS}))
+    chat = load_chat_model(str(plain), tmp_path, device="cpu", chat_template=given)
+    rendered = chat.rendered([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello there"}])
+    assert rendered.text == "<|system|>Be brief.<|end|><|user|>Hello there<|end|><|assistant|>"
+    assert rendered.how == "template"
+    found = chat.prompt_tokens(rendered).turns
+    assert found is not None
+    assert [turn.role for turn in found] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (None, "m has no chat template; use an instruct model, or name a file"),
+        ("{{ messages[0]['content'] ", "the chat template of m refused .*TemplateSyntaxError"),
+        ("{{ raise_exception('never') }}", "the chat template of m refused the roles .'user'."),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_found_before_the_weights_are_read(
+    plain: Path, tmp_path: Path, template: str | None, said: str
+) -> None:
+    (plain / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match=said):
+        load_chat_model(str(plain), tmp_path, device="cpu", chat_template=template)
+
+
+def test_several_templates_of_which_none_is_the_default(plain: Path, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = {"tool_use": IN_PARTS, "other": IN_PARTS}
+    tokenizer.save_pretrained(plain)
+    with pytest.raises(ModelError, match=r"several chat templates \(other, tool_use\) and none called default"):
+        load_chat_model(str(plain), tmp_path, device="cpu")

@@ -205,5 +205,8 @@ def test_a_setting_that_is_none_and_a_tokenizer_that_cannot_are_refused_at_the_s
         all_special_tokens = ("</s>",)
         pad_token_id = 0
 
+        def get_vocab(self) -> dict[str, int]:
+            return {"</s>": 0}
+
     with pytest.raises(ModelError, match=r"as_text needs a tokenizer\.json"):
         wrap(shared_chat().model, Slow(), name="x", special_tokens="as_text")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import transformers
 from torch import nn
 
 from probes.errors import LayoutError
+from probes.model.checkpoint import inspect
 from probes.model.layout import find_layout
 from probes.model.trial import TESTED, is_tested, try_out
 from tests.support.models.classes import CASES, config_of
@@ -123,3 +126,53 @@ def test_code_that_asks_for_values_is_not_judged() -> None:
         return model
 
     assert not try_out(make)
+
+
+CODE = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+
+class OwnConfig(LlamaConfig):
+    model_type = "llama"
+
+class OwnModel(LlamaModel):
+    def forward(self, input_ids=None, **kwargs):
+        x = self.embed_tokens(input_ids)
+        rotations = self.rotary_emb(x, torch.arange(x.shape[1]).unsqueeze(0))
+        for block in [*self.layers] * TIMES:
+            x = block(x, position_embeddings=rotations)
+        return (self.norm(x),)
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = OwnModel(config)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_checkpoints_own_code_is_tried_out_before_its_weights_are_read(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("transformers.dynamic_module_utils", "transformers.utils.hub"):
+        monkeypatch.setattr(f"{module}.HF_MODULES_CACHE", str(tmp_path / "modules"), raising=False)
+    own = {"auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}}
+    values = transformers.LlamaConfig(**GROUPED).to_dict() | own
+    folder = tmp_path / f"times{times}"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(values))
+    (folder / "own.py").write_text(CODE.replace("TIMES", str(times)))
+    if times == 1:
+        assert inspect(str(folder), name="own", trust_remote_code=True).model_class.__name__ == "OwnForCausalLM"
+        return
+    with pytest.raises(LayoutError, match=r"OwnForCausalLM: .* run more than once"):
+        inspect(str(folder), name="own", trust_remote_code=True)
+
+
+def test_streams_are_refused_before_weights_are_read(tmp_path: Path) -> None:
+    config = transformers.CONFIG_MAPPING["deepseek_v4"](num_hidden_layers=2)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    with pytest.raises(LayoutError, match=r"found: block 0 returns \(1, 3, 4, 4096\)"):
+        inspect(str(tmp_path), name="streams")

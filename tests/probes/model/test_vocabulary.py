@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from probes.capture.batches import encode
+from probes.errors import ModelError
 from probes.model.load import ChatModel, wrap
 from probes.scoring import score_all
 from probes.steer.generation import generate
@@ -38,6 +39,13 @@ def test_it_is_answered_too(chat: ChatModel) -> None:
     prompt = chat.prompt_ids(chat.rendered(user(WITHOUT_A_ROW * 3)))
     (reply,) = generate(chat, [prompt], max_new_tokens=2)
     assert reply.tokens == 2
+
+
+def test_a_tokenizer_of_another_model_is_refused() -> None:
+    model: Any = tiny_model("llama")
+    model.resize_token_embeddings(200)
+    with pytest.raises(ModelError, match=r"tokenizer of x has 56 tokens .* no embedding \(200 rows\)"):
+        wrap(model, tiny_tokenizer(), name="x")
 
 
 def test_a_model_that_has_them_all_is_left_alone() -> None:

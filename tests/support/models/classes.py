@@ -124,8 +124,8 @@ def class_chat(model_type: str) -> ChatModel:
 
 
 _PLAIN_CLASSES = """
-afmoe arcee aria_text beam cohere2 cohere2_moe ernie4_5 flint gemma gemma2 gemma3_text glm glm4 gpt_oss hunyuan_v1_dense
-hunyuan_v1_moe hy_v3 hyperclovax jais2 kolibri1 laguna llama llama4_text mellum minimax_m2 minimax_m3_vl_text ministral
+afmoe arcee aria_text beam cohere2 cohere2_moe ernie4_5 flint gemma gemma2 glm glm4 gpt_oss hunyuan_v1_dense
+hunyuan_v1_moe hy_v3 hyperclovax jais2 kolibri1 laguna llama mellum minimax_m2 minimax_m3_vl_text ministral
 ministral3 mistral mixtral nemotron qwen3 seed_oss solar_open vaultgemma
 """
 _SQUARE_CLASSES = """
@@ -133,8 +133,19 @@ apertus biogpt bloom cohere ctrl dots1 ernie4_5_moe exaone4 exaone_moe falcon fl
 gpt_neox gpt_neox_japanese granite granite_swa granitemoe granitemoe_swa granitemoeshared mpt olmo olmo2 olmo3
 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3_moe smollm3 stablelm starcoder2 xglm
 """
-CASES |= {name: Case() for name in _PLAIN_CLASSES.split()}
-CASES |= {name: Case(heads=SQUARE) for name in _SQUARE_CLASSES.split()}
+# Of these, whose windows alternate in large models: a window in the blocks at both ends.
+_ALTERNATING = """
+afmoe cohere2 cohere2_moe dots1 exaone4 exaone_moe flint kolibri1 laguna mellum ministral olmo3 qwen2 smollm3
+"""
+
+
+def _alternating(name: str) -> dict[str, Any]:
+    windows = {"layer_types": [_SLIDING, _FULL, _SLIDING], "use_sliding_window": True}
+    return windows if name in _ALTERNATING.split() else {}
+
+
+CASES |= {name: Case(_alternating(name)) for name in _PLAIN_CLASSES.split()}
+CASES |= {name: Case(_alternating(name), SQUARE) for name in _SQUARE_CLASSES.split()}
 CASES |= {
     "doge": Case(heads=SQUARE, note="its masks are made of the values of all heads"),
     "moshi": Case(note="generation: transformers answers otherwise with its cache than without, steered or not"),
@@ -188,6 +199,7 @@ CASES |= {
         note="heads are those of the attention; the state beside it is in `residual` alone",
     ),
     "falcon_mamba": Case({"state_size": 8}, NO_ATTENTION),
+    "gemma3_text": Case({"layer_types": [_SLIDING, _FULL, _SLIDING]}),
     "gemma3n_text": Case(
         {
             "num_kv_shared_layers": 0,
@@ -260,6 +272,9 @@ CASES |= {
         {"layer_types": ["conv", _FULL, "conv"], "num_dense_layers": 1}, (NO_ATTENTION, SQUARE, NO_ATTENTION)
     ),
     "lfm3": Case(heads=(NO_ATTENTION, NO_ATTENTION, PLAIN)),
+    "llama4_text": Case(
+        {"attention_chunk_size": WINDOW, "layer_types": ["chunked_attention", _FULL, "chunked_attention"]}
+    ),
     "longcat_flash": Case(
         {**_LATENT, "num_layers": 3, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "moe_topk": 2},
         "it has 2 attentions",

@@ -10,7 +10,7 @@ from storage.erase import erase
 from storage.erasures import Target
 from storage.writer import BatchRows
 from tests.monitor.web.ui.test_pages import browsing
-from tests.support.alerts.alert_scenes import scored
+from tests.support.alerts.alert_scenes import open_one, scored
 from tests.support.rows import message, write
 from tests.support.web.api import Client
 
@@ -65,12 +65,34 @@ def test_pages_go_on(filled: Engine, read: Client) -> None:
         ("status=odd", "query.status: "),
         ("limit=0", "query.limit: "),
         ("name=a", "query"),
+        ("tenant=shop&tenant=bank", "query.tenant: is given twice; give it once"),
+        ("limit=1&limit=1", "query.limit: is given twice"),
+        ("name=a&name=a", "query: has a field that is not known here; known are "),
+        ("tenant=%20", "query.tenant: is empty; write what it is to match, or leave it out"),
+        ("score_from=%20", "query.score_from: is empty"),
     ],
 )
 def test_mistakes(filled: Engine, read: Client, query: str, said: str) -> None:
     answer = read.ask("GET", f"/messages?{query}")
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(said)
+
+
+@pytest.mark.parametrize("path", ["/alerts", "/messages", "/silences", "/precision", "/probes", "/deliveries"])
+def test_no_parameter_is_passed_over(filled: Engine, read: Client, path: str) -> None:
+    for query in ("tenant=shop&tenant=bank", "tenannt=shop", "x=1&x=1"):
+        assert read.ask("GET", f"{path}?{query}", 422).json()["errors"]
+
+
+@pytest.mark.parametrize("path", ["/alerts", "/messages"])
+def test_a_cursor_is_of_its_filters(filled: Engine, read: Client, path: str) -> None:
+    for number in (1, 2):
+        open_one(filled, tenant=f"t{number}")
+    for made, wrong in (("", "tenant=shop"), ("probe=drift", ""), ("probe=drift", "probe=drift&tenant=shop")):
+        cursor = read.ask("GET", f"{path}?{made}&limit=1", 200).json()["next"]
+        said = read.ask("GET", f"{path}?{wrong}&cursor={cursor}", 422).json()["detail"]
+        assert said == "query.cursor: use `next` of the previous page unchanged, with the same filters"
+        assert read.ask("GET", f"{path}?{made}&limit=1&cursor={cursor}").status_code == 200
 
 
 def test_what_was_erased_is_gone(filled: Engine, read: Client) -> None:
