@@ -21,6 +21,7 @@ from alerts.lifecycle.states import EventName
 from alerts.routing.routing import Destinations, Routing, chosen
 from alerts.rules.flagged import evidence
 from storage.coordinates import Coordinates
+from storage.notify import notify
 from storage.schema import alert_messages, alerts, outbox, scores
 
 _TOP = 5
@@ -82,6 +83,8 @@ def enqueue(
             for name, routes in to.items()
         ],
     )
+    if not hold:
+        notify(connection)
 
 
 def notified_destinations(

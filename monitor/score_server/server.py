@@ -40,7 +40,7 @@ def serving(settings: Settings, engine: Engine, progress: Progress) -> Iterator[
     settings = with_registered(settings, engine, chat)
     probes = bootstrap.load_probes(settings, chat, progress)
     check_stale(engine, probes, settings, bootstrap.load_rules(settings), progress)
-    bootstrap.merge_adapter(chat, probes)
+    bootstrap.merge_adapter(settings, chat, probes)
     scorer = bootstrap.scorer_of(settings, chat, probes)
     limits = Limits(
         max_request_bytes=settings.ingest_max_request_bytes,

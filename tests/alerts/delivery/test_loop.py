@@ -110,3 +110,26 @@ def test_stopping_waits_for_the_notification_that_is_being_sent(engine: Engine, 
     done.set()
     thread.join()
     assert all_outbox(engine)[0].delivered_at is not None
+
+
+def test_what_is_enqueued_goes_out_without_waiting_for_the_next_look(engine: Engine) -> None:
+    """The loop looks every ten minutes, and the database wakes it."""
+    pager, done = Recorder(), threading.Event()
+    started = threading.Event()
+    thread = threading.Thread(
+        target=loop.run,
+        args=(engine, channels("pager", sender=pager), done.wait, 600.0, lambda _: started.set(), print),
+    )
+    thread.start()
+    try:
+        assert started.wait(30)
+        for n in range(3):
+            open_alerts(engine, [flagged(n, tenant=f"t{n}")])
+            until = time.monotonic() + 30
+            while len(pager.sent) <= n and time.monotonic() < until:
+                time.sleep(0.01)
+            assert len(pager.sent) == n + 1
+    finally:
+        done.set()
+        thread.join(30)
+    assert not thread.is_alive()
