@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -19,8 +20,11 @@ def whole_file(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
     disk then; else nothing is changed.
 
     It is written beside it, in the same folder, which must be there, and has `mode`, less the umask, from the start.
-    Raises OSError where it cannot be written.
+    Raises OSError where it cannot be written, and where something is there that is no file: it would be replaced, and
+    root may replace /dev/null.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is there and is no regular file", str(path))
     scratch = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:

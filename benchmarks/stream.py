@@ -59,7 +59,10 @@ class FreeScorer:
     def __init__(self, wait: float = 0.0) -> None:
         self._wait = wait
 
-    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
+    def prepare(self, messages: Sequence[WireMessage]) -> list[WireMessage]:
+        return list(messages)
+
+    def score(self, messages: Sequence[WireMessage]) -> list[Outcome]:
         if self._wait:
             time.sleep(self._wait)
         return [Outcome("scored", (ProbeScore(PROBE, 0.25),), tokens=12) for _ in messages]
@@ -127,7 +130,7 @@ def worked(
     source = KafkaSource(
         cluster, [topic], f"free-{time.time_ns()}", start_from="earliest", until_end=True, prefetch_messages=4 * BATCH
     )
-    policy = Policy(("free",), "free", batch_messages=batch, batch_wait_seconds=0.1, overlap=overlap)
+    policy = Policy(("free",), "free", batch_messages=batch, overlap=overlap)
     before = time.process_time()
     with closing(source):
         tally = Worker(source, FreeScorer(wait), engine, policy, on_batch=on_batch).run()
@@ -180,7 +183,7 @@ def with_model(cluster: Cluster, engine: Engine, number: int) -> dict[str, float
     scorer = BatchScorer(chat, [probe], token_budget=2048, max_tokens=2048, skip_over_long=False)
     source = KafkaSource(cluster, [topic], "model", start_from="earliest", until_end=True)
     scored_by = (ScoredBy(probe.name, probe.digest),)
-    policy = Policy((probe.name,), "model", batch_wait_seconds=0.2, scored_by=scored_by)
+    policy = Policy((probe.name,), "model", scored_by=scored_by)
     before = _forward_seconds()
     with closing(source):
         worker = Worker(source, scorer, engine, policy)

@@ -116,7 +116,12 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
     batch_messages: int | None = Field(
         None, ge=1, le=4096, description="messages a transaction, at most; unset: 64 on a CPU, 512 on an accelerator"
     )
-    batch_wait_seconds: float = Field(1.0, ge=0, le=60, description="how long a batch waits to fill up")
+    batch_wait_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="how long messages of Kafka wait for others once the first is there, although the model is free",
+    )
     token_budget: int | None = Field(
         None,
         ge=16,

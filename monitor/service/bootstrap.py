@@ -310,7 +310,6 @@ def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel) -> Polic
         privacy=settings.privacy,
         mitigate=settings.mitigate,
         batch_messages=batch_messages(settings, chat),
-        batch_wait_seconds=settings.batch_wait_seconds,
         dead_letter_limit=settings.dead_letter_limit,
         parsing=parse_options(settings),
         attribute_keys=settings.attribute_keys,

@@ -51,6 +51,14 @@ class _Read:
     roles: tuple[str, ...] = ()
     values: dict[int, list[Value]] = field(default_factory=dict)
 
+    def again(self) -> _Read:
+        """As it was before anything came of it."""
+        return _Read(self.readings, self.base, self.roles)
+
+
+# A message as it is read, or what became of one that cannot be.
+Prepared = _Read | Outcome
+
 
 @dataclass(frozen=True)
 class _Item:
@@ -129,6 +137,15 @@ class BatchScorer:
         return [str(reason) for reason in found["reasons"]]
 
     def __call__(self, messages: Sequence[WireMessage], wanted: Callable[[], bool] = _wanted) -> list[Outcome]:
+        """`prepare` and `score` in one."""
+        return self.score(self.prepare(messages), wanted)
+
+    def prepare(self, messages: Sequence[WireMessage]) -> list[Prepared]:
+        """What needs no model: rendered and tokenised; another thread may do it while the model works."""
+        with metrics.stage("tokenize"):
+            return [self._prepared(message) for message in messages]
+
+    def score(self, prepared: Sequence[Prepared], wanted: Callable[[], bool] = _wanted) -> list[Outcome]:
         """`wanted` is asked before each forward pass; where it says no, AbandonedError is raised."""
 
         def before_pass() -> None:
@@ -136,9 +153,8 @@ class BatchScorer:
                 raise AbandonedError("nobody waits for the outcomes")
 
         self._reader.before_pass = before_pass
-        outcomes: dict[int, Outcome] = {}
-        with metrics.stage("tokenize"):
-            read = self._read_all(messages, outcomes)
+        outcomes = {i: one for i, one in enumerate(prepared) if isinstance(one, Outcome)}
+        read = {i: one.again() for i, one in enumerate(prepared) if isinstance(one, _Read)}
         items = [item for i, one in read.items() for item in _items(i, one)]
         started, before = time.perf_counter(), self.tokens
         run = self._reader.tokens_run
@@ -152,26 +168,18 @@ class BatchScorer:
         for i, one in read.items():
             if i not in outcomes:
                 outcomes[i] = self._outcome(one)
-        return [outcomes[i] for i in range(len(messages))]
+        return [outcomes[i] for i in range(len(prepared))]
 
-    def _read_all(self, messages: Sequence[WireMessage], outcomes: dict[int, Outcome]) -> dict[int, _Read]:
-        """Encoded messages by index; those that cannot be scored get their outcome here."""
-        read: dict[int, _Read] = {}
-        for i, message in enumerate(messages):
-            base = Outcome("skipped")
-            try:
-                base = replace(base, special_tokens=self._control_tokens(message))
-                one = self._read(message, base)
-            except ModelError as error:  # its text is ours, and holds none of the message's
-                outcomes[i] = replace(base, reason=str(error))
-            except Exception as error:
-                outcomes[i] = replace(base, status="failed", reason=_failure(error, "tokenising"))
-            else:
-                if one.base.reason is not None:
-                    outcomes[i] = one.base
-                else:
-                    read[i] = one
-        return read
+    def _prepared(self, message: WireMessage) -> Prepared:
+        base = Outcome("skipped")
+        try:
+            base = replace(base, special_tokens=self._control_tokens(message))
+            one = self._read(message, base)
+        except ModelError as error:  # its text is ours, and holds none of the message's
+            return replace(base, reason=str(error))
+        except Exception as error:
+            return replace(base, status="failed", reason=_failure(error, "tokenising"))
+        return one.base if one.base.reason is not None else one
 
     def _control_tokens(self, message: WireMessage) -> int:
         written = [text for turn in message.turns for text in strings(turn)]

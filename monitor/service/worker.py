@@ -4,8 +4,9 @@ Contract: a record goes source -> wire -> scoring -> mitigation (where enabled) 
 message ends as a row: scored, truncated, skipped, invalid or failed; the last two are dead letters as well. Outputs are
 decided within the transaction, once it is known what its rows are, and flushed before it commits: what is in the tables
 was written out at least once. A message of which the database refuses a row is stored alone, as failed
-(`monitor.service.splitting`). While one batch is stored, the next one is scored; batches are stored and committed in
-order.
+(`monitor.service.splitting`). While the model works on one batch, the next one is parsed, looked up and tokenised
+(`monitor.service.preparing`), and the one before is stored; batches are stored and committed in order. The model takes
+what is there when it is free.
 
 The worker stops, without committing, when the database cannot be written to after retries, an output cannot be
 written, or too many messages failed by awry's own fault. What senders send wrong stops nothing.
@@ -44,6 +45,7 @@ from monitor.service.dead_letter_limit import DeadLetterLimit
 from monitor.service.heartbeat import HeartbeatWriter
 from monitor.service.message_metrics import count_flagged, count_message
 from monitor.service.output_lines import write_lines
+from monitor.service.preparing import Preparing
 from monitor.service.splitting import store_split
 from monitor.stream.parse import ParseOptions, Parser
 from monitor.stream.record import Record, Source
@@ -64,12 +66,17 @@ if TYPE_CHECKING:
 
 
 class Scoring(Protocol):
-    """What the worker needs of a scorer: one Outcome a message, in order; totals of tokens and seconds so far."""
+    """What the worker needs of a scorer: totals of tokens and seconds so far, and two steps, of which the first runs in
+    another thread while the second works on the batch before."""
 
     tokens: int
     seconds: float
 
-    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]: ...
+    def prepare(self, messages: Sequence[WireMessage]) -> list[Any]:
+        """Something for each message, in order."""
+
+    def score(self, prepared: Sequence[Any]) -> list[Outcome]:
+        """One Outcome for each, in order."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,6 @@ class Policy:
     privacy: Privacy = "sha256"
     mitigate: Literal["off", "flagged", "all"] = "off"
     batch_messages: int = 64
-    batch_wait_seconds: float = 1.0
     dead_letter_limit: float = 0.5
     parsing: ParseOptions = field(default_factory=ParseOptions)
     # Attributes that are stored beside the listed ones.
@@ -115,8 +121,33 @@ class Tally:
 
 
 _CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
+# How long the worker waits for a message before it looks at what else goes on.
+_IDLE_SECONDS = 0.5
 # Records, each with its messages.
 _Part = list[tuple[Record, list[ProcessedMessage]]]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Records with their messages; those that are to be stored; and what is to be scored of them, by their place."""
+
+    part: _Part
+    messages: list[ProcessedMessage]
+    prepared: list[tuple[int, Any]]
+
+    @classmethod
+    def of(cls, batches: Sequence[_Batch]) -> _Batch:
+        """Several as one."""
+        if len(batches) == 1:
+            return batches[0]
+        joined = cls([], [], [])
+        for each in batches:
+            joined.prepared.extend((len(joined.messages) + i, one) for i, one in each.prepared)
+            joined.part.extend(each.part)
+            joined.messages.extend(each.messages)
+        return joined
+
+
 OnBatch = Callable[[Tally, Sequence[Opened], int | None], None]
 
 
@@ -169,24 +200,24 @@ class Worker:
         storing: Future[None] | None = None
         beating = self._heartbeat.beating() if self._heartbeat is not None else nullcontext()
         with beating, ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store_thread:
-            while not self._stopping:
-                records = self._source.poll(self._policy.batch_messages, self._policy.batch_wait_seconds)
-                self.progress_at = time.monotonic()
-                for part in self._parts(records):
-                    processed = self._process(part)
+            preparing = Preparing(self._source, self._prepare, self._policy.batch_messages)
+            with preparing.running():
+                while not self._stopping and not preparing.ended:
+                    ready = preparing.take(_IDLE_SECONDS)
+                    self.progress_at = time.monotonic()
+                    if not ready:
+                        # What went wrong in it stops the worker, whether or not more comes.
+                        if storing is not None and storing.done():
+                            storing.result()
+                            storing = None
+                        continue
+                    batch = _Batch.of(ready)
+                    processed = self._process(batch)
                     if storing is not None:
                         storing.result()
-                    storing = store_thread.submit(self._finish, part, processed)
+                    storing = store_thread.submit(self._finish, batch.part, processed)
                     if not self._policy.overlap:
                         storing.result()
-                    if self._stopping:
-                        break
-                if not records:
-                    if storing is not None:
-                        storing.result()
-                        storing = None
-                    if self._source.finished:
-                        break
             if storing is not None:
                 storing.result()
         return self.tally
@@ -204,16 +235,25 @@ class Worker:
         if part:
             yield part
 
-    def _process(self, part: _Part) -> list[ProcessedMessage]:
+    def _prepare(self, records: Sequence[Record]) -> Iterator[tuple[_Batch, int]]:
+        """All that needs no model, in a thread of its own: with the number of messages."""
+        for part in self._parts(records):
+            parsed = [message for _, messages in part for message in messages]
+            metrics.TOMBSTONES.inc(sum(record.tombstone for record, _ in part))
+            metrics.EMPTY_RECORDS.inc(sum(not messages and not record.tombstone for record, messages in part))
+            batch = self._without_known(parsed) if parsed else []
+            valid = [(i, each.parsed) for i, each in enumerate(batch) if isinstance(each.parsed, WireMessage)]
+            prepared = self._scorer.prepare([message for _, message in valid])
+            yield _Batch(part, batch, [(i, one) for (i, _), one in zip(valid, prepared, strict=True)]), len(parsed)
+
+    def _process(self, given: _Batch) -> list[ProcessedMessage]:
         """Score and, where enabled, mitigate what is not in the tables yet."""
-        parsed = [message for _, messages in part for message in messages]
-        metrics.BATCH_MESSAGES.observe(len(parsed))
-        metrics.BATCH_FILL_RATIO.observe(len(parsed) / self._policy.batch_messages)
-        metrics.TOMBSTONES.inc(sum(record.tombstone for record, _ in part))
-        metrics.EMPTY_RECORDS.inc(sum(not messages and not record.tombstone for record, messages in part))
-        batch = self._without_known(parsed) if parsed else []
-        valid = [(i, each.parsed) for i, each in enumerate(batch) if isinstance(each.parsed, WireMessage)]
-        for (i, _), outcome in zip(valid, self._scorer([message for _, message in valid]), strict=True):
+        number = sum(len(messages) for _, messages in given.part)
+        metrics.BATCH_MESSAGES.observe(number)
+        metrics.BATCH_FILL_RATIO.observe(number / self._policy.batch_messages)
+        batch = list(given.messages)
+        outcomes = self._scorer.score([one for _, one in given.prepared])
+        for (i, _), outcome in zip(given.prepared, outcomes, strict=True):
             batch[i] = replace(batch[i], outcome=outcome)
         self._limit.check(each.status == "failed" for each in batch)
         batch = self._mitigate(batch)

@@ -79,6 +79,8 @@ class JsonLines:
             if reading.done or left <= 0:
                 break
             if not read:
+                if self._ready:
+                    break
                 self._wait(left)
         if not self._ready and reading.done and reading.trouble is not None:
             raise SourceError(reading.trouble)

@@ -40,7 +40,7 @@ class Source(Protocol):
     name: str
 
     def poll(self, limit: int, wait_seconds: float) -> list[Record]:
-        """Up to `limit` records; fewer, or none, when `wait_seconds` pass first."""
+        """What is there, up to `limit` records; none when `wait_seconds` pass before the first comes."""
 
     def commit(self, records: Sequence[Record]) -> None:
         """These records are in the tables: they need not be delivered again."""

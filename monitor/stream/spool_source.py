@@ -97,6 +97,8 @@ class SpoolSource:
             if left <= 0:
                 break
             if not read and not self._ended:
+                if self._ready:
+                    break
                 time.sleep(min(_NAP_SECONDS, left))
         taken, self._ready = self._ready[:limit], self._ready[limit:]
         return [record for record, _ in taken]

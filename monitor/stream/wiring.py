@@ -114,6 +114,7 @@ def open_source(settings: Settings, *, group: str | None = None, until_end: bool
         start_from=parse_start(settings.start_from) if settings.start_from else None,
         until_end=until_end,
         max_bytes=settings.max_message_bytes,
+        fill_seconds=settings.batch_wait_seconds,
         prefetch_messages=max(settings.prefetch_messages, settings.batch_messages or 0),
         revoke_seconds=settings.revoke_seconds,
         stall_seconds=settings.stall_seconds,

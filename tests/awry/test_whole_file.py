@@ -73,3 +73,13 @@ def test_the_longest_name(tmp_path: Path) -> None:
     with whole_file(path) as file:
         file.write(b"x")
     assert path.read_bytes() == b"x"
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """A pipe here; for root it would be /dev/null."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="no regular file"), whole_file(path) as file:
+        file.write(b"x")
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]

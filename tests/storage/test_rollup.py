@@ -84,6 +84,16 @@ def test_the_sums_are_those_of_the_scores(engine: Engine) -> None:
     ]
 
 
+def test_heads_are_summed_by_head_whatever_their_order_in_the_arrays(engine: Engine) -> None:
+    given = [(0.9, ((1, 2, 0.5), (3, 0, 0.25))), (0.1, ((3, 0, 1.0), (1, 2, 2.0))), (0.2, ((3, 0, 4.0),))]
+    rows = [score(n, value, "heads", heads=heads) for n, (value, heads) in enumerate(given)]
+    write(engine, BatchRows([message(n) for n in range(3)], rows))
+    back(engine, "1 minute")
+    assert roll_up(engine) == 3
+    sums = "SELECT layer, head, n, total, flagged, flagged_total FROM head_rollups ORDER BY 1, 2"
+    assert ask(engine, sums) == [(1, 2, 2, 2.5, 1, 0.5), (3, 0, 3, 5.25, 1, 0.25)]
+
+
 def test_a_second_time_adds_nothing_and_new_scores_are_added_to_their_bucket(engine: Engine) -> None:
     write(engine, BatchRows([message(1)], [score(1, 0.9)]))
     back(engine, "1 minute")

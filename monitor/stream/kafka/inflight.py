@@ -35,9 +35,10 @@ class _Batch:
 class InFlight:
     """Records and offsets by their state. Thread-safe."""
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, max_messages: int, max_bytes: int, fill_seconds: float = 0.0) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._fill_seconds = fill_seconds
         self._changed = threading.Condition()
         self._waiting: deque[Record] = deque()
         self._waiting_bytes = 0
@@ -127,10 +128,12 @@ class InFlight:
     # The worker.
 
     def take(self, limit: int, wait_seconds: float) -> list[Record]:
-        """Up to `limit` records, as one batch; fewer, or none, when the time is over or `end` was called."""
-        until = time.monotonic() + wait_seconds
+        """What waits, up to `limit` records, as one batch; none when the time is over, or `end` was called, first. A
+        batch that waits for `fill_seconds` to fill up does so once its first record is there."""
         with self._changed:
-            while len(self._waiting) < limit and not self._ended:
+            self._changed.wait_for(lambda: bool(self._waiting) or self._ended, wait_seconds)
+            until = time.monotonic() + self._fill_seconds
+            while self._waiting and len(self._waiting) < limit and not self._ended:
                 left = until - time.monotonic()
                 # Too many bytes: no more will come until some are taken.
                 if left <= 0 or self._waiting_bytes >= self._max_bytes:
@@ -146,12 +149,16 @@ class InFlight:
             return taken
 
     def mark_stored(self, records: Sequence[Record]) -> int:
-        """The next records of the oldest batch in progress are in the tables. Number of those that may not be committed
-        any more."""
+        """The next records of the oldest batches in progress are in the tables. Number of those that may no longer be
+        committed."""
         with self._changed:
-            if records and self._taken:
-                self._taken[0].left -= len(records)
-                if self._taken[0].left <= 0:
+            number = len(records)
+            while number and self._taken:
+                # Several may have been scored and stored as one.
+                done = min(number, self._taken[0].left)
+                self._taken[0].left -= done
+                number -= done
+                if not self._taken[0].left:
                     self._taken.popleft()
             abandoned = 0
             for record in records:

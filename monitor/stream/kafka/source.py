@@ -76,6 +76,7 @@ class KafkaSource:
         max_bytes: int = 4_194_304,
         prefetch_messages: int = 2048,
         prefetch_bytes: int = 67_108_864,
+        fill_seconds: float = 0.0,
         revoke_seconds: float = 20.0,
         stall_seconds: float = 900.0,
         session_seconds: float = 45.0,
@@ -87,7 +88,7 @@ class KafkaSource:
         self._max_bytes = max_bytes
         self._revoke_seconds = revoke_seconds
         self._stall_seconds = stall_seconds
-        self._in_flight = InFlight(prefetch_messages, prefetch_bytes)
+        self._in_flight = InFlight(prefetch_messages, prefetch_bytes, fill_seconds)
         self._closing = threading.Event()
         self._error: Exception | None = None
         self._commit_due = 0.0

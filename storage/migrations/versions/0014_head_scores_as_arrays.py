@@ -23,8 +23,8 @@ depends_on = None
 # What it locks and how long it takes, on ten million messages (awry db upgrade --dry-run).
 PLAN = (
     "locks head_scores alone, for readers too, and writes its rows anew: stop the workers; at once without scores of "
-    "heads; a hundred million of them take some 2 minutes, and meanwhile a twentieth of their disk more, and as much as "
-    "the largest day once, to sort it"
+    "heads; a hundred million of them take some 2 minutes, meanwhile with a twentieth of their disk more, and as much "
+    "as the largest day has to sort it"
 )
 
 KEY = ("source", "partition", '"offset"', "sub", "probe", "probe_digest")

@@ -12,7 +12,10 @@ from tests.support.cli import Invoke, message_of
 from tests.support.rows import message, score, write
 
 
-@pytest.mark.parametrize("more", [(), ("--tenant", "shop"), ("--probe", "drift"), ("--since", "7d"), ("--probe", "drift", "--score-from", "0.5")])
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--tenant", "shop"), ("--probe", "drift"), ("--since", "7d"), ("--probe", "drift", "--score-from", "0.5")],
+)
 def test_pages_have_all_messages_of_a_transaction(engine: Engine, run: Invoke, more: tuple[str, ...]) -> None:
     """They were all stored at the same time."""
     rows = [message(n, f"s{n}", message_id=f"m{n}", tenant="shop") for n in range(5)]

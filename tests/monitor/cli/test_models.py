@@ -29,7 +29,7 @@ def test_a_file_that_is_no_wheel_is_refused(tmp_path: Path) -> None:
 def test_without_weights_a_command_says_the_line_that_gets_them(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_installed", list)
+    monkeypatch.setattr(weights, "_installed", lambda _: [])
 
     def no_fetching(*_arguments: object) -> Path:
         raise AssertionError("it fetched")
@@ -47,3 +47,28 @@ def test_the_shape_of_a_hybrid_model_says_which_blocks_have_heads(tmp_path: Path
     assert (facts["query_heads"], facts["kv_heads"], facts["head_dim"]) == (4, 2, 8)
     assert list(facts["blocks_without_heads"]) == ["0", "2"]
     assert "it has no attention; found: conv (Lfm2ShortConv)" in facts["blocks_without_heads"]["0"]
+
+
+def test_terms_are_shown_and_have_to_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def get(name: str, *_others: object) -> Path:
+        fetched.append(name)
+        return tmp_path
+
+    monkeypatch.setattr("probes.model.builtin.get", get)
+    refused = invoke("models", "get", "gemma3-270m", "--state-dir", tmp_path)
+    assert refused.exit_code != 0
+    assert fetched == []
+    accepted = invoke("models", "get", "gemma3-270m", "--accept-terms", "--state-dir", tmp_path)
+    assert accepted.exit_code == 0
+    assert fetched == ["gemma3-270m"]
+    assert "Gemma Terms of Use" in refused.output
+    assert "--accept-terms" in str(refused.exception) + refused.output
+    assert invoke("models", "get", "gemma4", "--state-dir", tmp_path).exit_code != 0
+
+
+def test_built_in_models_that_are_not_here_are_listed_with_what_gets_them(tmp_path: Path) -> None:
+    listed = invoke("models", "list", "--state-dir", tmp_path).output
+    assert "SmolLM2-135M-Instruct  not yet here: awry models get  (Apache-2.0)" in listed
+    assert "gemma3-270m  not yet here: awry models get gemma3-270m  (Gemma Terms" in listed

@@ -52,8 +52,11 @@ FIELDS = (
 class Breaking(StubScorer):
     """The model breaks on messages that hold the word; its error would quote them."""
 
-    def __call__(self, messages: Any) -> list[Outcome]:
-        found = super().__call__(messages)
+    def prepare(self, messages: Any) -> Any:
+        return list(messages)
+
+    def score(self, messages: Any) -> list[Outcome]:
+        found = super().score(messages)
         return [
             Outcome("failed", reason="scoring failed: RuntimeError") if _breaks(m) else one
             for m, one in zip(messages, found, strict=True)
@@ -74,7 +77,6 @@ def run(cluster: Cluster, topic: str, engine: Engine, **more: Any) -> tuple[Tall
         "model",
         destinations=("console",),
         batch_messages=256,
-        batch_wait_seconds=0.2,
         dead_letter_limit=1.0,
         **more,
     )

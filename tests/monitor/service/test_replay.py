@@ -203,7 +203,7 @@ def run_live(cluster: Cluster, topic: str, engine: Engine, chat: ChatModel) -> N
     with engine.begin() as connection:
         register_probe(connection, probe.digest, probe.name, 1, "hash", {})
     scorer = BatchScorer(chat, [probe], token_budget=256, max_tokens=MAX_TOKENS, skip_over_long=False)
-    policy = Policy(("drift",), "tiny-chat", destinations=("console",), batch_messages=5, batch_wait_seconds=0.1)
+    policy = Policy(("drift",), "tiny-chat", destinations=("console",), batch_messages=5)
     with closing(KafkaSource(cluster, [topic], LIVE, start_from="earliest", until_end=True)) as source:
         Worker(source, scorer, engine, policy).run()
 

@@ -32,7 +32,10 @@ class StubScorer:
         self.tokens = 0
         self.seconds = 0.0
 
-    def __call__(self, messages: Sequence[WireMessage]) -> list[Outcome]:
+    def prepare(self, messages: Sequence[WireMessage]) -> list[WireMessage]:
+        return list(messages)
+
+    def score(self, messages: Sequence[WireMessage]) -> list[Outcome]:
         time.sleep(self._delay * len(messages))
         self.tokens += 5 * len(messages)
         return [Outcome("scored", (ProbeScore(PROBE, score_of(m.id or "")),), tokens=5) for m in messages]

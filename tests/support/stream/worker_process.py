@@ -64,7 +64,6 @@ def main(setup: Setup) -> None:
         "model",
         destinations=("console",),
         batch_messages=setup.batch_messages,
-        batch_wait_seconds=0.1,
         dead_letter_limit=setup.dead_letter_limit,
     )
     outputs = Outputs(

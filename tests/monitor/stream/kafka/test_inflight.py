@@ -25,9 +25,11 @@ def record(offset: int, partition: Partition = A, size: int = 10) -> Record:
     return Record(Coordinates(*partition, offset), b"x" * size, size, NOON + timedelta(seconds=offset))
 
 
-def in_flight_with(*offsets: int, max_messages: int = 100, max_bytes: int = 10_000) -> InFlight:
+def in_flight_with(
+    *offsets: int, max_messages: int = 100, max_bytes: int = 10_000, fill_seconds: float = 0.0
+) -> InFlight:
     """Partition A is assigned, and these records wait."""
-    in_flight = InFlight(max_messages, max_bytes)
+    in_flight = InFlight(max_messages, max_bytes, fill_seconds)
     in_flight.assign([A])
     in_flight.put([record(n) for n in offsets])
     return in_flight
@@ -166,7 +168,7 @@ def test_to_wait_for_room_ends(way: str) -> None:
 @pytest.mark.parametrize("way", ["put", "end", "full"])
 def test_to_wait_for_a_batch_ends(way: str) -> None:
     """When it is full, when nothing more will come, and when no more bytes fit."""
-    in_flight = in_flight_with(1, max_bytes=1000)
+    in_flight = in_flight_with(1, max_bytes=1000, fill_seconds=3600)
     taken: list[Record] = []
     waiting = threading.Thread(target=lambda: taken.extend(in_flight.take(3, 3600)), daemon=True)
     waiting.start()
@@ -177,6 +179,23 @@ def test_to_wait_for_a_batch_ends(way: str) -> None:
     waiting.join(20)
     assert not waiting.is_alive()
     assert offsets(taken) == {"put": [1, 2, 3], "end": [1], "full": [1, 2]}[way]
+
+
+def test_what_is_there_is_taken_without_waiting_for_more() -> None:
+    in_flight = in_flight_with(1, 2)
+    assert offsets(in_flight.take(10, 3600)) == [1, 2]
+
+
+def test_several_batches_may_be_stored_as_one() -> None:
+    in_flight = in_flight_with(1, 2, 3, 4, 5)
+    taken = [*in_flight.take(1, 0.0), *in_flight.take(2, 0.0), *in_flight.take(2, 0.0)]
+    in_flight.mark_stored(taken[:2])
+    assert in_flight.to_commit() == {A: 3}
+    assert in_flight.in_progress([A])
+    in_flight.mark_stored(taken[2:])
+    assert in_flight.to_commit() == {A: 6}
+    assert not in_flight.in_progress([A])
+    assert in_flight.idle
 
 
 def test_the_oldest_is_of_what_waits_or_is_in_progress() -> None:

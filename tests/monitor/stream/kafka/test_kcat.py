@@ -60,7 +60,7 @@ class Streams:
             verdicts=TopicSink(producer, self.verdicts, "verdicts_out"),
             dead_letters=TopicSink(producer, self.dead, "dead_letters_out"),
         )
-        policy = Policy((NAME,), "tiny", batch_messages=8, batch_wait_seconds=0.1, dead_letter_limit=1.0)
+        policy = Policy((NAME,), "tiny", batch_messages=8, dead_letter_limit=1.0)
         source = KafkaSource(
             self.cluster, [self.topic], unique("group"), start_from="earliest", until_end=True, max_bytes=1000
         )
@@ -83,10 +83,13 @@ def _opened(record: dict[str, Any]) -> dict[str, Any]:
 class Failing(StubScorer):
     """Breaks on messages whose id says so."""
 
-    def __call__(self, messages: Sequence[WireMessage]) -> list[Any]:
+    def prepare(self, messages: Sequence[WireMessage]) -> list[Any]:
+        return list(messages)
+
+    def score(self, messages: Sequence[WireMessage]) -> list[Any]:
         return [
             type(o)("failed", reason="scoring failed: RuntimeError") if (m.id or "").startswith("breaks") else o
-            for m, o in zip(messages, super().__call__(messages), strict=True)
+            for m, o in zip(messages, super().score(messages), strict=True)
         ]
 
 
