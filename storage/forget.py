@@ -138,7 +138,7 @@ class Forget:
             return MARK
         if self._kept is None or key in self._kept:
             return key
-        names = {name for kind in ("tenant", "conversation") for name in self._names.get(kind, ())}  # type: ignore[call-overload]
+        names = {name for kind in ("tenant", "conversation") for name in self._names.get(kind, ())}
         return self._labels(key, names, _LABELS_FROM)
 
     def _labels(self, key: str, names: Collection[str], first: int) -> str:

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text, update
 
-from alerts.delivery.deliver import Delivered, deliver_due
+from alerts.delivery.deliver import deliver_due
 from alerts.delivery.notification import MAX_OTHERS
 from alerts.delivery.queue import LEASE
 from alerts.senders.base import DeliveryError, Notification
