@@ -111,3 +111,20 @@ def test_what_is_not_taken_when_it_stops_is_left() -> None:
         first = made.take(5)
     assert first
     assert not made.ended
+
+
+def test_records_of_many_messages_are_handed_over_a_batch_at_a_time() -> None:
+    """A record may hold thousands of messages; one of more than the limit comes alone."""
+
+    def many(records: Sequence[Record]) -> Iterator[tuple[int, int]]:
+        for record in records:
+            yield record.at.offset, 9 if record.at.offset == 4 else 2
+
+    made = preparing(Some(9), many, limit=4)
+    taken: list[list[int]] = []
+    with made.running():
+        while not made.ended:
+            taken.append(made.take(5))
+    assert [n for batch in taken for n in batch] == list(range(9))
+    assert all(len(batch) <= 2 for batch in taken)
+    assert [4] in taken
