@@ -1,7 +1,7 @@
 """How long a record takes to its committed row and to the delivered notification, at low traffic.
 
 How to run: `python -m benchmarks.latency [--messages 100] [--rate 2.5] [--out docs/bench-latency.json]`, on a machine
-that does nothing else. An embedded Apache Kafka, an embedded PostgreSQL, `awry run` with SmolLM2-135M and the shipped probe
+that does nothing else. An embedded Apache Kafka, an embedded PostgreSQL, `awry run` with SmolLM2-135M and the probe
 `harmful-request` (its threshold lowered, so that each message opens an alert of its own tenant) and `awry send` as
 processes, a webhook receiver on loopback, once ungrouped and once grouped by rule and probe. Figures are milliseconds
 from the acknowledgement of the record, the median and the 95th percentile:

@@ -33,7 +33,8 @@ from kafka import KafkaConsumer, KafkaProducer
 from sqlalchemy import Engine, text
 
 from monitor.service.batch_rows import Outcome, ProbeScore
-from monitor.service.worker import Policy, Worker
+from monitor.service.policy import Policy
+from monitor.service.worker import Worker
 from monitor.settings import default_state_dir
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import Broker, running

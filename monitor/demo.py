@@ -39,7 +39,7 @@ from alerts.lifecycle.lifecycle import Opened
 from monitor.console import make_console
 from monitor.labelling import generate_replies
 from monitor.service import bootstrap
-from monitor.service.worker import Tally
+from monitor.service.policy import Tally
 from monitor.settings import Settings
 from monitor.stream.wiring import open_source
 from probes.evaluation import Evaluation, evaluate

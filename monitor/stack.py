@@ -27,8 +27,8 @@ from monitor import demo
 from monitor.console import make_console
 from monitor.errors import MonitorError
 from monitor.service import bootstrap
+from monitor.service.policy import Tally
 from monitor.service.run import until_signal
-from monitor.service.worker import Tally
 from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import Broker, free_port, running

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from alerts.rules.model import Rules
     from monitor.judge.judging import Judging
     from monitor.service.asking import Asking
+    from monitor.service.policy import Policy
     from monitor.service.scoring import BatchScorer
-    from monitor.service.worker import OnBatch, Policy, Worker
+    from monitor.service.worker import OnBatch, Worker
     from monitor.stream.parse import ParseOptions
     from monitor.stream.record import Source
     from probes.capture.sites import Site
@@ -299,7 +300,7 @@ def batch_messages(settings: Settings, chat: ChatModel) -> int:
 
 def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel) -> Policy:
     """The worker's policy by the settings."""
-    from monitor.service.worker import Policy
+    from monitor.service.policy import Policy
 
     return Policy(
         probe_names=tuple(p.name for p in probes),

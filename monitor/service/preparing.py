@@ -3,7 +3,8 @@
 Contract: within `running()` the thread takes from the source what is there and prepares it, as long as fewer than
 `limit` messages are ready; `take` hands over all that is ready, in the order of the source, as soon as there is
 anything. So the model never waits for a batch to fill up, and a batch fills up while the model works. What fails in the
-thread, the source or the look-up, is raised by `take`. What is ready when the worker stops is left where it came from.
+thread, the source or the look-up, is raised by `take`. `rest` is what had been read when it stopped: standard input
+would not give it again.
 
 Does not know: what is prepared, nor what becomes of it.
 """
@@ -69,6 +70,11 @@ class Preparing(Generic[T]):
                 raise self._error
             return taken
 
+    def rest(self) -> list[T]:
+        """What was read from the source when the thread stopped, and was not taken."""
+        with self._changed:
+            return self._ready
+
     def _fits(self, messages: int) -> bool:
         return not self._ready or self._messages + messages <= self._limit
 
@@ -87,8 +93,6 @@ class Preparing(Generic[T]):
                         self._changed.wait_for(
                             lambda more=messages: self._fits(more) or self._stopped  # type: ignore[misc]
                         )
-                        if self._stopped:
-                            return
                         self._ready.append(piece)
                         self._messages += messages
                         self._changed.notify_all()

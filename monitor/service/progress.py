@@ -13,7 +13,8 @@ from monitor.telemetry import logs
 
 if TYPE_CHECKING:
     from alerts.lifecycle.lifecycle import Opened
-    from monitor.service.worker import OnBatch, Tally
+    from monitor.service.policy import Tally
+    from monitor.service.worker import OnBatch
     from monitor.settings import Settings
 
 _LOG_EVERY_SECONDS = 5.0

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from monitor.errors import SettingsError
 from monitor.service import bootstrap
 from monitor.service import run as service
+from monitor.service.policy import Tally
 from monitor.service.registered import PREFIX, fetch_one, names_registry
-from monitor.service.worker import Tally
 from monitor.settings import Settings
 from monitor.stream.kafka.start_offset import parse_start
 from monitor.stream.record import Source

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from monitor.service import bootstrap
+from monitor.service.policy import Tally
 from monitor.service.progress import facts, is_terminal, reporting
 from monitor.service.rollup_loop import rolling_up
 from monitor.service.stale import check_stale
-from monitor.service.worker import Tally, Worker
+from monitor.service.worker import Worker
 from monitor.settings import Settings
 from monitor.stream.record import Source
 from monitor.stream.wiring import check_source, open_source, topics_of

@@ -15,49 +15,33 @@ doing, and `failed` is awry's own fault.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from monitor.errors import MonitorError
-from monitor.service.batch_rows import Outcome, ProbeScore, WindowScore
+from monitor.service.batch_rows import Outcome
+from monitor.service.outcomes import Outcomes, ReadMessage
 from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
-from probes.capture.batches import Encoded, nothing_of, token_limit
-from probes.capture.trajectory import trajectory
+from probes.capture.batches import Encoded, token_limit
 from probes.card import Probe
 from probes.errors import ModelError
 from probes.model.control_tokens import strings
 from probes.model.load import ChatModel
 from probes.reading.conversation import Conversation
-from probes.reading.readings import JOINED, WINDOW, Readings, ReadingSettings, readings, tokens_of
-from probes.reading.values import Decided, Value, candidates, decide, reading_of
+from probes.reading.readings import ReadingSettings, readings, tokens_of
+from probes.reading.values import Value
 from probes.reuse.check import settle
 from probes.reuse.scores import scored
 from probes.reuse.sequences import Reuse, SequenceReader
 from probes.scoring import Scorer
 
-
-@dataclass
-class _Read:
-    """A message with its readings, and what came of each: `values[reading]` has one value a probe."""
-
-    readings: Readings
-    base: Outcome
-    roles: tuple[str, ...] = ()
-    values: dict[int, list[Value]] = field(default_factory=dict)
-
-    def again(self) -> _Read:
-        """As it was before anything came of it."""
-        return _Read(self.readings, self.base, self.roles)
-
-
 # A message as it is read, or what became of one that cannot be.
-Prepared = _Read | Outcome
+Prepared = ReadMessage | Outcome
 
 
 @dataclass(frozen=True)
@@ -116,7 +100,7 @@ class BatchScorer:
         )
         self._skip_over_long = skip_over_long
         self._tokens = tokens_of(chat)
-        self._warned: set[str] = set()
+        self._outcomes = Outcomes(probes)
         self.tokens = 0
         self.seconds = 0.0
 
@@ -154,7 +138,7 @@ class BatchScorer:
 
         self._reader.before_pass = before_pass
         outcomes = {i: one for i, one in enumerate(prepared) if isinstance(one, Outcome)}
-        read = {i: one.again() for i, one in enumerate(prepared) if isinstance(one, _Read)}
+        read = {i: one.again() for i, one in enumerate(prepared) if isinstance(one, ReadMessage)}
         items = [item for i, one in read.items() for item in _items(i, one)]
         started, before = time.perf_counter(), self.tokens
         run = self._reader.tokens_run
@@ -167,7 +151,7 @@ class BatchScorer:
         metrics.SECOND_TOKENS.inc(sum(one.readings.second_tokens for one in read.values()))
         for i, one in read.items():
             if i not in outcomes:
-                outcomes[i] = self._outcome(one)
+                outcomes[i] = self._outcomes(one)
         return [outcomes[i] for i in range(len(prepared))]
 
     def _prepared(self, message: WireMessage) -> Prepared:
@@ -185,7 +169,7 @@ class BatchScorer:
         written = [text for turn in message.turns for text in strings(turn)]
         return self._chat.control_tokens([*written, message.response or ""])
 
-    def _read(self, message: WireMessage, base: Outcome) -> _Read:
+    def _read(self, message: WireMessage, base: Outcome) -> ReadMessage:
         """What is read of a message; `base.reason` is set where nothing is."""
         conversation = Conversation(message.turns, message.response, message.tools)
         read = readings(self._chat, conversation, self._settings, self._tokens)
@@ -198,17 +182,17 @@ class BatchScorer:
             unreadable=read.unreadable,
         )
         if not plain.ids:
-            return _Read(read, replace(base, reason="nothing to read: no tokens"))
+            return ReadMessage(read, replace(base, reason="nothing to read: no tokens"))
         if plain.truncated and self._skip_over_long:
             limit = token_limit(self._chat, self._settings.max_tokens)
             which = f"max_tokens={limit}" if limit == self._settings.max_tokens else f"the model's {limit} positions"
-            return _Read(read, replace(base, reason=f"longer than {which} (over_long=skip)"))
+            return ReadMessage(read, replace(base, reason=f"longer than {which} (over_long=skip)"))
         partial = tuple(why for why, so in (("length", plain.truncated), ("media", message.unread)) if so)
         base = replace(base, status="truncated" if plain.truncated else "scored", partial=partial)
-        return _Read(read, base, tuple(str(turn.get("role")) for turn in message.turns))
+        return ReadMessage(read, base, tuple(str(turn.get("role")) for turn in message.turns))
 
     def _score(
-        self, items: Sequence[_Item], read: dict[int, _Read], outcomes: dict[int, Outcome], *, again: bool = True
+        self, items: Sequence[_Item], read: dict[int, ReadMessage], outcomes: dict[int, Outcome], *, again: bool = True
     ) -> None:
         if not items:
             return
@@ -238,7 +222,7 @@ class BatchScorer:
                 for part in (slice(half), slice(half, None)):
                     self._score(items[part], read, outcomes, again=False)
 
-    def _forward(self, items: Sequence[_Item], read: dict[int, _Read]) -> None:
+    def _forward(self, items: Sequence[_Item], read: dict[int, ReadMessage]) -> None:
         done: list[tuple[_Item, list[Value]]] = []
         for batch, scores in scored([item.encoded for item in items], self._scorer, self._reader, turns=True):
             self.tokens += sum(len(item.ids) for item in batch.items)
@@ -267,104 +251,10 @@ class BatchScorer:
         for item, values in done:
             read[item.message].values[item.reading] = values
 
-    def _outcome(self, one: _Read) -> Outcome:
-        scores, reasons = [], []
-        made = sorted(one.values)
-        read = [one.readings.all[number] for number in made]
-        for p, probe in enumerate(self._probes):
-            values = [one.values[number][p] for number in made]
-            windows = probe.card.calibration.length is not None
-            decided = decide(probe.card.calibration, candidates(probe.aggregation, read, values, windows=windows))
-            if decided is not None:
-                self._note_length(probe, decided.value)
-                plain = one.values[0][p] if 0 in one.values else None
-                scores.append(_probe_score(probe, decided, plain, one.roles))
-            else:
-                reasons.append(_why_not(probe, one.readings.plain))
-        reason = "; ".join(reasons) or None
-        outcome = replace(
-            one.base,
-            scores=tuple(scores),
-            tokens=len(one.readings.plain.ids),
-            reason=reason,
-            windows=self._window_scores(one),
-        )
-        if not scores:
-            overflow = reason is not None and "finite" in reason
-            return replace(outcome, status="failed" if overflow else "skipped", partial=())
-        return outcome
 
-    def _note_length(self, probe: Probe, value: Value) -> None:
-        length = probe.card.calibration.length
-        if length is None or value.tokens <= length.longest:
-            return
-        metrics.BEYOND_LENGTH.labels(probe.name).inc()
-        if probe.name not in self._warned:
-            self._warned.add(probe.name)
-            logs.logger().warning(
-                "longer_than_calibrated", probe=probe.name, tokens=value.tokens, calibrated_to=length.longest
-            )
-
-    def _window_scores(self, one: _Read) -> tuple[WindowScore, ...]:
-        """The scores of the probes that each window is meant for; those that are no number are left out."""
-        found = []
-        numbers = [n for n, reading in enumerate(one.readings.all) if reading.kind == WINDOW]
-        for number, n in enumerate(numbers):
-            reading, values = one.readings.all[n], one.values.get(n)
-            if values is None or reading.window is None:
-                continue
-            scores = tuple(
-                (probe.name, probe.card.calibration.score(value.value, value.tokens))
-                for probe, value in zip(self._probes, values, strict=True)
-                if reading.stands_for(probe.aggregation.span) and math.isfinite(value.value)
-            )
-            if scores:
-                found.append(WindowScore(number, reading.window.first_token, reading.window.tokens, scores))
-        return tuple(found)
-
-
-def _items(message: int, one: _Read) -> Iterator[_Item]:
+def _items(message: int, one: ReadMessage) -> Iterator[_Item]:
     for number, reading in enumerate(one.readings.all):
         yield _Item(message, number, reading.encoded)
-
-
-def _probe_score(probe: Probe, decided: Decided, plain: Value | None, roles: Sequence[str]) -> ProbeScore:
-    value = decided.value
-    joined = value.kind == JOINED
-    # What was read joined is one turn. The message's turns are those of the plain reading, and none of them decided.
-    turns = _turns(probe, plain) if joined and plain is not None else _turns(probe, value)
-    path = trajectory(turns, roles) if turns and value.kind != WINDOW else None
-    return ProbeScore(
-        probe,
-        decided.score,
-        _head_scores(probe, value.parts),
-        reading=reading_of(value),
-        turns=turns if path is not None else (),
-        trajectory=path,
-        top_turn=path.top_turn if path is not None and not joined else None,
-        turn_new=path.turn_new if path is not None and not joined else None,
-    )
-
-
-def _turns(probe: Probe, value: Value) -> tuple[tuple[int, float], ...]:
-    """A turn's values are corrected for length as the message's own: the highest of them is its score."""
-    rise = value.value - probe.card.calibration.score(value.value, value.tokens)
-    return tuple((turn, score - rise) for turn, score in value.turns)
-
-
-def _why_not(probe: Probe, plain: Encoded) -> str:
-    span = probe.aggregation.span
-    if span == "response" and plain.n_prompt == len(plain.ids):
-        return f"{probe.name} reads responses and the message has none"
-    nothing = nothing_of(plain, span)
-    if nothing is not None:
-        return f"{probe.name} reads {span}: {nothing}"
-    return f"{probe.name} gave no finite score (dtype overflow?)"
-
-
-def _head_scores(probe: Probe, parts: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
-    sites = [d.site for d in probe.directions]
-    return tuple((s.layer, s.head, v) for s, v in zip(sites, parts, strict=True) if s.kind == "head")
 
 
 def _out_of_memory(error: Exception) -> bool:

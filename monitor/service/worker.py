@@ -20,18 +20,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Connection, Engine, text
 
 from alerts.lifecycle.lifecycle import Opened, record_flagged
-from alerts.routing.routing import Destinations
-from alerts.rules.model import Flagged, ThresholdRule
+from alerts.rules.model import Flagged
 from monitor.service.batch_rows import (
     Outcome,
-    Privacy,
     ProcessedMessage,
     answer_rows,
     day_of,
@@ -45,9 +43,10 @@ from monitor.service.dead_letter_limit import DeadLetterLimit
 from monitor.service.heartbeat import HeartbeatWriter
 from monitor.service.message_metrics import count_flagged, count_message
 from monitor.service.output_lines import write_lines
+from monitor.service.policy import Policy, Tally
 from monitor.service.preparing import Preparing
 from monitor.service.splitting import store_split
-from monitor.stream.parse import ParseOptions, Parser
+from monitor.stream.parse import Parser
 from monitor.stream.record import Record, Source
 from monitor.stream.sinks import Outputs
 from monitor.stream.wire import WireMessage
@@ -77,47 +76,6 @@ class Scoring(Protocol):
 
     def score(self, prepared: Sequence[Any]) -> list[Outcome]:
         """One Outcome for each, in order."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How the worker treats messages and scores."""
-
-    probe_names: tuple[str, ...]
-    model: str
-    destinations: Destinations = ()
-    shadow: frozenset[str] = frozenset()
-    rules: tuple[ThresholdRule, ...] = (ThresholdRule(),)
-    privacy: Privacy = "sha256"
-    mitigate: Literal["off", "flagged", "all"] = "off"
-    batch_messages: int = 64
-    dead_letter_limit: float = 0.5
-    parsing: ParseOptions = field(default_factory=ParseOptions)
-    # Attributes that are stored beside the listed ones.
-    attribute_keys: tuple[str, ...] = ()
-    # Write heartbeats, which rules on the monitor itself read; a replay does not.
-    heartbeats: bool = True
-    # Score a batch while the one before is stored. Off only where a benchmark compares.
-    overlap: bool = True
-    # By which digests of these probes a message counts as scored; by default by any of an unknown one.
-    scored_by: tuple[ScoredBy, ...] = ()
-
-
-@dataclass
-class Tally:
-    """Counts since the start, for progress and the last line."""
-
-    messages: int = 0
-    known: int = 0
-    by_status: dict[str, int] = field(default_factory=dict)
-    flagged: int = 0
-    alerts: int = 0
-    tokens: int = 0
-    scoring_seconds: float = 0.0
-    seconds: float = 0.0
-
-    def count(self, status: str) -> None:
-        self.by_status[status] = self.by_status.get(status, 0) + 1
 
 
 _CHECK_NOW = text("SET CONSTRAINTS ALL IMMEDIATE")
@@ -186,7 +144,7 @@ class Worker:
         metrics.start_at_zero(probe=policy.probe_names)
 
     def stop(self) -> None:
-        """Finish the batches in progress, commit them and return from `run`."""
+        """Finish what was read from the source, commit it and return from `run`."""
         self._stopping = True
 
     @property
@@ -205,22 +163,27 @@ class Worker:
                 while not self._stopping and not preparing.ended:
                     ready = preparing.take(_IDLE_SECONDS)
                     self.progress_at = time.monotonic()
-                    if not ready:
+                    if ready:
+                        storing = self._work(_Batch.of(ready), storing, store_thread)
+                    elif storing is not None and storing.done():
                         # What went wrong in it stops the worker, whether or not more comes.
-                        if storing is not None and storing.done():
-                            storing.result()
-                            storing = None
-                        continue
-                    batch = _Batch.of(ready)
-                    processed = self._process(batch)
-                    if storing is not None:
                         storing.result()
-                    storing = store_thread.submit(self._finish, batch.part, processed)
-                    if not self._policy.overlap:
-                        storing.result()
+                        storing = None
+            for batch in preparing.rest():
+                storing = self._work(batch, storing, store_thread)
             if storing is not None:
                 storing.result()
         return self.tally
+
+    def _work(self, batch: _Batch, storing: Future[None] | None, store_thread: ThreadPoolExecutor) -> Future[None]:
+        """Score a batch while the one before is stored, and store it then."""
+        processed = self._process(batch)
+        if storing is not None:
+            storing.result()
+        storing = store_thread.submit(self._finish, batch.part, processed)
+        if not self._policy.overlap:
+            storing.result()
+        return storing
 
     def _parts(self, records: Sequence[Record]) -> Iterator[_Part]:
         """Parse, and cut where a batch is full: a record may hold thousands of messages."""

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from monitor.errors import SettingsError
 from monitor.judge import judging, upkeep
 from monitor.service import bootstrap
-from monitor.service.worker import Tally
+from monitor.service.policy import Tally
 from monitor.settings import Settings, load_settings
 from monitor.stream.jsonl import JsonLines
 from monitor.telemetry import logs, metrics

@@ -18,7 +18,8 @@ from sqlalchemy import Engine
 
 from monitor.service import worker as worker_module
 from monitor.service.batch_rows import Outcome
-from monitor.service.worker import Policy, Tally, Worker
+from monitor.service.policy import Policy, Tally
+from monitor.service.worker import Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.sinks import Outputs

@@ -8,8 +8,8 @@ import uuid
 import pytest
 
 from alerts.lifecycle.lifecycle import Opened
+from monitor.service.policy import Tally
 from monitor.service.progress import describe, facts, is_terminal, reporting
-from monitor.service.worker import Tally
 from monitor.settings import Settings
 from monitor.telemetry import logs
 

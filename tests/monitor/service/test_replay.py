@@ -17,9 +17,10 @@ from typer.testing import CliRunner, Result
 
 from monitor.cli.app import app, known_error
 from monitor.errors import SettingsError
+from monitor.service.policy import Policy, Tally
 from monitor.service.replay import run_replay
 from monitor.service.scoring import BatchScorer
-from monitor.service.worker import Policy, Tally, Worker
+from monitor.service.worker import Worker
 from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.lookup import fetch_record, parse_coordinates

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from monitor.service.worker import Policy, Tally, Worker
+from monitor.service.policy import Policy, Tally
+from monitor.service.worker import Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
 from storage import schema

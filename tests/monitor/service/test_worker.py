@@ -17,8 +17,9 @@ from sqlalchemy import Engine, text
 
 from monitor.service import progress
 from monitor.service.bootstrap import policy_of
+from monitor.service.policy import Policy
 from monitor.service.scoring import BatchScorer
-from monitor.service.worker import Policy, Worker
+from monitor.service.worker import Worker
 from monitor.settings import Settings
 from monitor.stream.jsonl import JsonLines
 from monitor.stream.record import Record

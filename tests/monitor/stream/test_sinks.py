@@ -16,7 +16,8 @@ from kafka import KafkaProducer
 from sqlalchemy import Engine
 
 from monitor.errors import ClusterError, OutputError, SettingsError
-from monitor.service.worker import Policy, Worker
+from monitor.service.policy import Policy
+from monitor.service.worker import Worker
 from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import Broker, running

@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 
 from alerts.lifecycle.lifecycle import Opened
 from monitor.service.mitigation import Mitigator
+from monitor.service.policy import Policy, Tally
 from monitor.service.scoring import BatchScorer
-from monitor.service.worker import Policy, Tally, Worker
+from monitor.service.worker import Worker
 from monitor.stream.jsonl import JsonLines
 from monitor.stream.parse import parse
 from monitor.stream.sinks import Outputs

@@ -11,7 +11,8 @@ import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass
 
-from monitor.service.worker import Policy, Worker
+from monitor.service.policy import Policy
+from monitor.service.worker import Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import parse_start
