@@ -13,8 +13,9 @@ ids drawn at random, since what they mean does not change what they cost. Rows:
 Each is read in awry's batches without reuse (`off`) and with it (`on`), in turns; a ratio is off / on of CPU seconds in
 one round, and what is written is the median over rounds with the extremes. Scores of both are compared.
 
-With `--research` one more row: 24 messages with 80 % in common, read at `final` and all heads by awry and by
-transformers with hooks, nnsight and TransformerLens (extra `bench`) in padded batches of 8; wall-clock seconds.
+With `--research` one more row, in 3 rounds at most: 16 messages with 80 % in common, read at `final` and all heads by
+awry and by transformers with hooks, nnsight and TransformerLens (extra `bench`) in padded batches of 8; wall-clock
+seconds.
 """
 
 from __future__ import annotations
@@ -65,17 +66,17 @@ def traffic(vocabulary: int) -> dict[str, Batches]:
         return [draw.randrange(vocabulary) for _ in range(count)]
 
     system = ids(200)
-    talks = [[ids(120)] for _ in range(50)]
+    talks = [[ids(30)] for _ in range(50)]
     turns = []
     for _ in range(8):
         for talk in talks:
-            talk.append(ids(60))
+            talk.append(ids(12))
             turns.append(item(*talk))
     own = [item(ids(100)) for _ in range(8)]
     lengths = np.random.default_rng(7).lognormal(4.3, 0.7, 40).clip(16, 600).astype(int)
     return {
         "80 % in common, one batch": [[item(system, ids(50)) for _ in range(16)]],
-        "80 % in common, 8 batches": [[item(system, ids(50)) for _ in range(8)] for _ in range(8)],
+        "80 % in common, 8 batches": [[item(system[:120], ids(30)) for _ in range(8)] for _ in range(8)],
         "50 conversations of 8 turns": [turns[n : n + 64] for n in range(0, len(turns), 64)],
         "60 % duplicates": [[draw.choice(own) if n >= 8 else own[n] for n in range(20)]],
         "nothing in common": [[item(ids(int(n))) for n in lengths]],
@@ -155,7 +156,7 @@ def research(chat: ChatModel, rounds: int) -> dict[str, Any]:
     folder = Path(builtin.resolve(builtin.SMOLLM2, _state()))
     draw = random.Random(11)
     system = [draw.randrange(chat.vocabulary) for _ in range(200)]
-    items = [item(system, [draw.randrange(chat.vocabulary) for _ in range(50)]) for _ in range(24)]
+    items = [item(system, [draw.randrange(chat.vocabulary) for _ in range(50)]) for _ in range(16)]
     probes, last = paths.random_probes(chat), parse_aggregation("last_prompt")
     scorer = Scorer(chat.layout, [Reader((probes.final,), last), Reader(probes.heads, last)], chat.device)
     theirs = padded_batches(items, chat.device, 8)
@@ -207,7 +208,7 @@ def main() -> None:
     chat = load_chat_model(builtin.SMOLLM2, _state(), dtype="float32", device="cpu")
     report: dict[str, Any] = {"machine": host(), "rounds": given.rounds, **measure(chat, given.rounds)}
     if given.research:
-        report["against research code, 80 % in common"] = research(chat, given.rounds)
+        report["against research code, 80 % in common"] = research(chat, min(3, given.rounds))
     if given.out is not None:
         given.out.write_text(json.dumps(report, indent=2) + "\n")
 
