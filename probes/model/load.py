@@ -275,6 +275,8 @@ def load_chat_model(
     from transformers import logging
 
     logging.disable_progress_bar()
+    # PEFT imports it where it is installed, and it warns of kernels that nothing here asks for.
+    logging.get_logger("bitsandbytes").setLevel(logging.ERROR)
     # transformers warns of its own attribute whenever PEFT switches an adapter.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     options = loading_options(
