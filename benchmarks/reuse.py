@@ -114,15 +114,14 @@ def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.process_t
 def measure(chat: ChatModel, rounds: int) -> dict[str, Any]:
     probe = load_probe("harmful-request")
     scorer = Scorer(chat.layout, [probe.reader], chat.device)
-    settled = SequenceReader(scorer.projection, chat.layout, max_bytes=_KEPT)
-    report: dict[str, Any] = {"off at start": settle(settled, scorer, chat.layout, chat.vocabulary, 1e-4)}
+    settled = SequenceReader(scorer.projection, max_bytes=_KEPT)
+    report: dict[str, Any] = {"off at start": settle(settled, scorer, chat.vocabulary, 1e-4)}
     report["fixed tokens of a pass"] = settled.fixed_tokens
     for name, given in traffic(chat.vocabulary).items():
         ratios, most, times = [], 0.0, []
         for turn in range(rounds):
             reader = SequenceReader(
                 scorer.projection,
-                chat.layout,
                 max_bytes=_KEPT,
                 reuse=settled.reuse,
                 fixed_tokens=settled.fixed_tokens,
@@ -175,7 +174,7 @@ def research(chat: ChatModel, rounds: int) -> dict[str, Any]:
         path.step(theirs[0])
         ratios = []
         for _ in range(rounds):
-            reader = SequenceReader(scorer.projection, chat.layout, max_bytes=_KEPT)
+            reader = SequenceReader(scorer.projection, max_bytes=_KEPT)
             own, _ = seconds(partial(reusing, scorer, reader, [items]), time.perf_counter)
             other, _ = seconds(partial(_steps, path, theirs), time.perf_counter)
             ratios.append(other / own)

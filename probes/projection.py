@@ -27,7 +27,7 @@ class Projection:
     """See the module."""
 
     def __init__(self, layout: Layout, directions: Sequence[Direction], device: torch.device) -> None:
-        self._layout = layout
+        self.layout = layout
         self.device = device
         columns: dict[Site, list[int]] = {}
         for number, direction in enumerate(directions):
@@ -46,8 +46,8 @@ class Projection:
         self.order = [by_column[number] for number in range(len(directions))]
 
     def _plane(self, place: Site, assigned: Sequence[Direction]) -> tuple[Tensor, Tensor]:
-        heads = self._layout.heads_at(place.layer).count if place.kind == "head" else 1
-        width = site_width(place, self._layout)
+        heads = self.layout.heads_at(place.layer).count if place.kind == "head" else 1
+        width = site_width(place, self.layout)
         weights = np.zeros((heads, width, len(assigned)))
         offsets = np.zeros(len(assigned))
         for column, direction in enumerate(assigned):
@@ -80,7 +80,7 @@ class Projection:
 
             return observe
 
-        with observing(self._layout, {place: observer(place) for place in self._planes}) as run:
+        with observing(self.layout, {place: observer(place) for place in self._planes}) as run:
             run(input_ids=ids, attention_mask=mask, **others)
         made = [values[place] for place in self._planes]
         return made[0] if len(made) == 1 else torch.cat(made, 2)

@@ -93,7 +93,6 @@ class BatchScorer:
         )
         self._reader = SequenceReader(
             self._scorer.projection,
-            chat.layout,
             max_bytes=reuse_bytes,
             token_budget=token_budget,
             condition=lambda: chat.condition,
@@ -112,7 +111,7 @@ class BatchScorer:
         reader = self._reader
 
         def work() -> dict[str, Any]:
-            reasons = settle(reader, self._scorer, self._chat.layout, self._chat.vocabulary, tolerance)
+            reasons = settle(reader, self._scorer, self._chat.vocabulary, tolerance)
             return {"reasons": reasons, "reuse": asdict(reader.reuse), "fixed_tokens": reader.fixed_tokens}
 
         digests = " ".join(probe.digest for probe in self._probes)

@@ -18,7 +18,6 @@ from dataclasses import replace
 import torch
 
 from probes.capture.batches import Encoded
-from probes.model.layout import Layout
 from probes.model.spans import TurnSpan
 from probes.reuse.scores import scored
 from probes.reuse.sequences import Reuse, SequenceReader
@@ -27,15 +26,15 @@ from probes.scoring import Scorer
 _SHORT, _LONG = 8, 72
 
 
-def settle(reader: SequenceReader, scorer: Scorer, layout: Layout, vocabulary: int, tolerance: float) -> list[str]:
+def settle(reader: SequenceReader, scorer: Scorer, vocabulary: int, tolerance: float) -> list[str]:
     """See the module. The reader keeps nothing of the trial."""
     reader.fixed_tokens = fixed_tokens(scorer, vocabulary)
     items = _items(vocabulary)
     nothing = Reuse(within=False, prefixes=False)
-    wanted = _scores(items, scorer, SequenceReader(scorer.projection, layout, token_budget=1, reuse=nothing))
+    wanted = _scores(items, scorer, SequenceReader(scorer.projection, token_budget=1, reuse=nothing))
 
     def trial(reuse: Reuse) -> str | None:
-        one = SequenceReader(scorer.projection, layout, max_bytes=reader.max_bytes, reuse=reuse)
+        one = SequenceReader(scorer.projection, max_bytes=reader.max_bytes, reuse=reuse)
         return _differs(items, scorer, one, wanted, tolerance)
 
     everything = Reuse(masks=False)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from probes.capture.grouping import FIXED_TOKENS, by_cost
 from probes.model.kv_cache import with_cache
-from probes.model.layout import Layout
 from probes.projection import Projection
 from probes.reuse.kept import Kept, kept_of
 from probes.reuse.prefix import before, collected, prefix_cache
@@ -67,7 +66,6 @@ class SequenceReader:
     def __init__(
         self,
         projection: Projection,
-        layout: Layout,
         *,
         max_bytes: int = 0,
         token_budget: int = 2048,
@@ -76,11 +74,10 @@ class SequenceReader:
         condition: Callable[[], Hashable] = lambda: None,
     ) -> None:
         self._projection = projection
-        self._layout = layout
         self._condition = condition
         self._kept_under: Hashable = condition()
         self._tree: TokenTree[Kept] = TokenTree()
-        self._positions = "position_ids" in inspect.signature(layout.decoder.forward).parameters
+        self._positions = "position_ids" in inspect.signature(projection.layout.decoder.forward).parameters
         self._full = False
         self.max_bytes = max_bytes
         self.token_budget = token_budget
@@ -230,9 +227,9 @@ class SequenceReader:
         mask = torch.arange(width, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
         others: dict[str, Any] = {}
         keeping = any(job.keep for job in jobs)
-        cache = prefix_cache(given, self._layout.n_blocks) if given.width or keeping else None
+        cache = prefix_cache(given, self._projection.layout.n_blocks) if given.width or keeping else None
         if cache is not None:
-            others |= with_cache(self._layout.decoder, cache)
+            others |= with_cache(self._projection.layout.decoder, cache)
         starts = torch.tensor(given.lengths, device=device).unsqueeze(1)
         if given.width and self._positions:
             # Where padding stands does not matter, as long as the model has the position.

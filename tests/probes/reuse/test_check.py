@@ -20,8 +20,8 @@ from tests.support.models.tiny import FAMILIES, shared_chat, tiny_chat
 
 def settled(chat: ChatModel, max_bytes: int = LOTS) -> tuple[SequenceReader, Scorer, list[str]]:
     scorer = scorer_of(chat)
-    reader = SequenceReader(scorer.projection, chat.layout, max_bytes=max_bytes)
-    return reader, scorer, settle(reader, scorer, chat.layout, chat.vocabulary, 1e-4)
+    reader = SequenceReader(scorer.projection, max_bytes=max_bytes)
+    return reader, scorer, settle(reader, scorer, chat.vocabulary, 1e-4)
 
 
 def assert_right(reader: SequenceReader, scorer: Scorer) -> None:

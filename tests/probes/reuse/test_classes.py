@@ -61,8 +61,8 @@ def test_what_is_read_once_scores_the_same(model_type: str) -> None:
     sites = [Site("residual", 0), Site("residual", layout.n_blocks - 1), Site("final")]
     readers = [Reader((direction(layout, site),), Aggregation("max_rolling_mean", "prompt", 4)) for site in sites]
     scorer = Scorer(layout, readers, chat.device)
-    reader = SequenceReader(scorer.projection, layout, max_bytes=LOTS)
-    off = settle(reader, scorer, layout, chat.vocabulary, 1e-4)
+    reader = SequenceReader(scorer.projection, max_bytes=LOTS)
+    off = settle(reader, scorer, chat.vocabulary, 1e-4)
     assert reader.reuse.within
     assert reader.reuse.prefixes == (model_type not in NOT_KEPT)
     assert [reason.split(":")[0] for reason in off] == ["kept prefixes"] * (not reader.reuse.prefixes)

@@ -41,7 +41,7 @@ TRAFFIC = [
 
 
 def reader_of(chat: ChatModel, scorer: Scorer, max_bytes: int = LOTS, **options: object) -> SequenceReader:
-    return SequenceReader(scorer.projection, chat.layout, max_bytes=max_bytes, **options)  # type: ignore[arg-type]
+    return SequenceReader(scorer.projection, max_bytes=max_bytes, **options)  # type: ignore[arg-type]
 
 
 def read(reader: SequenceReader, sequences: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
