@@ -13,7 +13,7 @@ import torch
 from probes.errors import ModelError
 from probes.model import lora
 from probes.model.load import AdapterSpec, add_adapter, load_chat_model
-from tests.support.models.tiny import tiny_chat, tiny_model, tiny_tokenizer
+from tests.support.models.tiny import saved_tiny, tiny_chat, tiny_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
@@ -56,8 +56,7 @@ def test_what_acts_before_the_decoder_is_refused_before_the_weights_are_read(nam
     with pytest.raises(ModelError, match=r"adapter \((PROMPT_TUNING|P_TUNING|PREFIX_TUNING)\) acts by PEFT's own call"):
         add_adapter(tiny_chat("llama"), AdapterSpec(adapter, 1.0))
     folder = tmp_path / "model"
-    tiny_model("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    saved_tiny(folder)
     (folder / "model.safetensors").write_bytes(b"not read")
     with pytest.raises(ModelError, match="acts by PEFT's own call"):
         load_chat_model(str(folder), tmp_path, adapters=[AdapterSpec(adapter, 1.0)], device="cpu")

@@ -14,7 +14,7 @@ from probes.capture.sites import Site
 from probes.errors import LayoutError, ModelError
 from probes.model.checkpoint import inspect
 from probes.model.load import load_chat_model
-from tests.support.models.tiny import tiny_model, tiny_tokenizer
+from tests.support.models.tiny import saved_tiny, tiny_model, tiny_tokenizer
 
 
 def checkpoint(folder: Path, config: dict[str, Any]) -> Path:
@@ -79,8 +79,7 @@ def test_weights_that_cannot_be_read_are_an_error_of_ours(tmp_path: Path) -> Non
 
 def test_weights_of_another_shape_are_an_error_of_ours(tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    tiny_model("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    saved_tiny(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
     with pytest.raises(ModelError, match="cannot load"):
@@ -89,8 +88,7 @@ def test_weights_of_another_shape_are_an_error_of_ours(tmp_path: Path) -> None:
 
 def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    tiny_model("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    saved_tiny(folder)
     weights = load_file(folder / "model.safetensors")
     without = {name: tensor for name, tensor in weights.items() if name != "model.layers.1.mlp.up_proj.weight"}
     save_file(without, folder / "model.safetensors", {"format": "pt"})

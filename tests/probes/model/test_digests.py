@@ -15,14 +15,13 @@ from probes.errors import ModelError
 from probes.hashing import sha256_file
 from probes.model.digests import adapter_config_sha256, weight_files, weights_sha256
 from probes.model.load import AdapterSpec, load_chat_model
-from tests.support.models.tiny import make_adapter, tiny_model, tiny_tokenizer
+from tests.support.models.tiny import make_adapter, saved_tiny, tiny_model
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "model"
-    tiny_model("llama").save_pretrained(made)
-    tiny_tokenizer().save_pretrained(made)
+    saved_tiny(made)
     return made
 
 

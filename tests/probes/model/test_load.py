@@ -14,6 +14,7 @@ from tests.support.models.tiny import (
     N_HEADS,
     attention_of,
     make_adapter,
+    saved_tiny,
     tiny_chat,
     tiny_model,
     tiny_tokenizer,
@@ -302,8 +303,7 @@ def test_wrap_gives_a_padding_token_and_evaluation_mode() -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "my-model"
-    tiny_model("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    saved_tiny(folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from probes.errors import ModelError
 from probes.model.load import AdapterSpec, ChatModel, load_chat_model
 from probes.scoring import Reader, score_all
 from probes.steer.generation import generate
-from tests.support.models.tiny import VOCAB, make_adapter, tiny_model, tiny_tokenizer, token_prompts
+from tests.support.models.tiny import VOCAB, make_adapter, saved_tiny, tiny_tokenizer, token_prompts
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
@@ -60,8 +60,7 @@ def wide(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "tiny-llama"
-    tiny_model("llama").save_pretrained(made)
-    tiny_tokenizer().save_pretrained(made)
+    saved_tiny(made)
     return made
 
 

@@ -261,6 +261,13 @@ def shared_chat(family: str = "llama") -> ChatModel:
     return tiny_chat(family)
 
 
+def saved_tiny(folder: Path, family: str = "llama") -> Path:
+    """A checkpoint of a family, with its tokenizer, in a folder."""
+    tiny_model(family).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def make_adapter(
     folder: Path, seed: int = 1, base: str = "tiny-llama", config: Any = None, manifest: Any = None, **lora: Any
 ) -> Path:

@@ -36,7 +36,7 @@ from probes.reading import Conversation, score_conversations
 from probes.scoring import Reader
 from storage.known import ScoredBy
 from storage.writer import register_probe
-from tests.support.models.tiny import tiny_model, tiny_tokenizer
+from tests.support.models.tiny import saved_tiny
 
 MAX_TOKENS = 128
 
@@ -171,8 +171,7 @@ def run_worker(
 def checkpoint(folder: Path) -> Path:
     """The tiny model as a checkpoint that `awry run --model FOLDER` loads, with a probe that flags everything."""
     where = folder / "tiny-chat"
-    tiny_model("llama").save_pretrained(where)
-    tiny_tokenizer().save_pretrained(where)
+    saved_tiny(where)
     chat = load_chat_model(str(where), folder)
     save_probe(make_probe(chat, threshold=-1e6, recipe="ablate"), folder)
     return where
