@@ -113,6 +113,18 @@ class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, Sc
         900.0, gt=0, description="after so long without a finished batch a worker is unhealthy and leaves the group"
     )
     prefetch_messages: int = Field(2048, ge=1, description="messages read ahead of the model, at most")
+    priority_tenants: tuple[str, ...] = Field(
+        (),
+        description="tenants whose messages are taken first of those that were read ahead (three of four, while others "
+        "wait too), and are never sampled out",
+    )
+    sample_after_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="of messages that have waited longer than this, only `sample_share` is scored; the others are "
+        "stored as skipped, with the reason; unset: all are scored, however late",
+    )
+    sample_share: float = Field(0.1, ge=0, le=1, description="share that is scored of messages that waited too long")
     batch_messages: int | None = Field(
         None, ge=1, le=4096, description="messages a transaction, at most; unset: 64 on a CPU, 512 on an accelerator"
     )

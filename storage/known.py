@@ -25,6 +25,9 @@ Key = tuple[str, int, int]
 ERASED = "erased"
 # The reason of a row whose coordinates held another payload, where the source has no logs to tell apart.
 CONFLICT = "another payload is already known at these coordinates (was the topic or file recreated?)"
+# The status of what is known and was sampled out: it had waited too long. Its row says skipped, with this reason.
+SAMPLED = "sampled"
+SAMPLED_OUT = "sampled out: it had waited longer than sample_after_seconds"
 
 
 @dataclass(frozen=True)

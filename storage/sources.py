@@ -33,7 +33,7 @@ from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from storage.known import CONFLICT as CONFLICT
-from storage.known import known_messages
+from storage.known import SAMPLED, SAMPLED_OUT, known_messages
 from storage.locks import SharedLock, lock, lock_names
 from storage.schema import sources
 
@@ -51,7 +51,8 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """A message at known coordinates: the hash of its payload, its day and its status, ERASED for a tombstone."""
+    """A message at known coordinates: the hash of its payload, its day and its status: ERASED for a tombstone,
+    SAMPLED for what is skipped as it was sampled out."""
 
     payload_sha256: str
     day: date
@@ -93,7 +94,8 @@ def place(connection: Connection, records: Sequence[Place]) -> Placed:
     for row in known_messages(connection, keys):
         if row.reason == CONFLICT:  # never scored: it belongs under another name
             continue
-        found = Known(row.payload_sha256, row.day, row.status)
+        status = SAMPLED if row.reason == SAMPLED_OUT else row.status
+        found = Known(row.payload_sha256, row.day, status)
         known.setdefault((row.source, row.partition, row.offset), []).append((row.sub, found))
         if row.source in mixed_until and row.ingested_at < mixed_until[row.source]:
             mixed.setdefault((row.source, row.partition, row.offset), set()).add(row.payload_sha256)

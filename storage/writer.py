@@ -34,15 +34,17 @@ from sqlalchemy.dialects.postgresql import insert
 from storage.bulk import insert_new, insert_rows
 from storage.coordinates import Coordinates, clean
 from storage.head_layouts import Layout, layout_id, store
-from storage.known import ERASED, erased_payloads, scored_before_digests
+from storage.known import ERASED, SAMPLED_OUT, erased_payloads, scored_before_digests
 from storage.schema import answers, head_scores, messages, probes, scores, window_scores
 from storage.sources import CONFLICT, KnownMessages, Place, lock_streams, place
 
-# A message that failed, or that an older version could not read, and is scored now: everything but its key and times.
+# A message that failed, that an older version could not read, or that was sampled out, and is scored now: everything
+# but its key and times.
 _KEPT = ("source", "partition", "offset", "sub", "payload_sha256", "day", "ingested_at")
 _UPDATE_OF_FAILED = (
     tuple(c.name for c in messages.columns if c.name not in _KEPT),
-    "old.status IN ('failed', 'invalid') AND excluded.status NOT IN ('failed', 'invalid')",
+    f"(old.status IN ('failed', 'invalid') OR old.reason = '{SAMPLED_OUT}' AND excluded.status <> 'skipped') "
+    "AND excluded.status NOT IN ('failed', 'invalid')",
 )
 
 

@@ -39,7 +39,7 @@ def worker() -> Json:
         "Whether the workers keep up with the traffic, and what slows them down.",
         [
             (4, [(4, panel) for panel in _numbers()]),
-            (8, [(8, _throughput()), (8, _tokens()), (8, _lag())]),
+            (8, [(6, _throughput()), (6, _tokens()), (6, _lag()), (6, _waiting_by_tenant())]),
             (8, [(8, _stages()), (8, _slow_batches()), (8, _fill())]),
             (8, [(8, _memory()), (8, _gpu()), (8, _trouble())]),
             (8, [(8, _reading()), (8, _formats()), (8, _not_whole())]),
@@ -139,6 +139,17 @@ def _lag() -> Json:
         "keeps its worker busy, or it has no worker.",
         "short",
         [prom(f"awry_consumer_lag{{{HERE}}}", "{{topic}} {{partition}}")],
+        minimum=0,
+    )
+
+
+def _waiting_by_tenant() -> Json:
+    return timeseries(
+        "Waiting by tenant",
+        "Age of the first record of a tenant that was fetched and waits for the model, of the tenants that wait "
+        "longest. They take turns: one that waits alone sends more than its turns.",
+        "s",
+        [prom(f"max by (tenant) (awry_tenant_waiting_seconds{{{HERE}}})", "{{tenant}}")],
         minimum=0,
     )
 

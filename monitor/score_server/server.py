@@ -22,6 +22,7 @@ from monitor.service.registered import with_registered
 from monitor.service.stale import check_stale
 from monitor.settings import Settings
 from monitor.stream.parse import Parser
+from monitor.stream.wiring import parse_options
 from monitor.telemetry.gpu import watching_gpu
 from monitor.telemetry.http_server import bind, format_address, parse_address, running
 from monitor.telemetry.metrics import BUILD_INFO
@@ -60,7 +61,7 @@ def serving(settings: Settings, engine: Engine, progress: Progress) -> Iterator[
         stack.callback(queue.close)
         tokens = TokenCache(engine, Limiter(), keep_seconds=settings.ingest_token_cache_seconds)
         stack.callback(tokens.close)
-        parser = Parser(bootstrap.parse_options(settings))
+        parser = Parser(parse_options(settings))
         app = make_app(Scoring(queue, parser, tokens, limits, shadow=settings.shadow, sink=sink), queue)
         listener = bind(host, port)
         address = format_address(host, listener.getsockname()[1])

@@ -17,7 +17,7 @@ from monitor.stream.formats import otlp
 from monitor.stream.formats.awry import PROMPT_NOT_READ
 from monitor.stream.formats.litellm import CUT_SHORT
 from monitor.stream.formats.reading import BESIDE_CONTENT, DUPLICATE_KEYS
-from monitor.stream.parse import Parser
+from monitor.stream.parse import Parser, read_messages
 from monitor.stream.record import Record
 from monitor.stream.wire import Invalid, WireMessage
 from probes.model.render import TEXT_LEFT_OUT
@@ -190,10 +190,11 @@ def parse_record(record: Record, parser: Parser) -> list[ProcessedMessage]:
         return [ProcessedMessage(record, record.at, digest, Invalid(reason, status="skipped"))]
     digest = record.sha256 or hashlib.sha256(record.payload).hexdigest()
     at = record.at
+    messages = read_messages(record, parser).messages or ()
     return [
         # A record of the tables has its sub-index already.
         ProcessedMessage(record, replace(at, sub=number) if number else at, digest, parsed)
-        for number, parsed in enumerate(parser(record.payload, record.headers))
+        for number, parsed in enumerate(messages)
     ]
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from monitor.service.policy import Policy
     from monitor.service.scoring import BatchScorer
     from monitor.service.worker import OnBatch, Worker
-    from monitor.stream.parse import ParseOptions
     from monitor.stream.record import Source
     from probes.capture.sites import Site
     from probes.card import Probe
@@ -65,7 +64,7 @@ def check_files(settings: Settings) -> None:
     """
     from monitor.service.registered import names_registry
     from monitor.stream.parse import Parser
-    from monitor.stream.wiring import check_outputs
+    from monitor.stream.wiring import check_outputs, parse_options
     from probes.card import load_probe
 
     load_rules(settings)
@@ -301,6 +300,8 @@ def batch_messages(settings: Settings, chat: ChatModel) -> int:
 def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel) -> Policy:
     """The worker's policy by the settings."""
     from monitor.service.policy import Policy
+    from monitor.service.sampling import Sampling
+    from monitor.stream.wiring import parse_options
 
     return Policy(
         probe_names=tuple(p.name for p in probes),
@@ -314,6 +315,9 @@ def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel) -> Polic
         dead_letter_limit=settings.dead_letter_limit,
         parsing=parse_options(settings),
         attribute_keys=settings.attribute_keys,
+        sampling=Sampling(
+            settings.sample_after_seconds, settings.sample_share, always=frozenset(settings.priority_tenants)
+        ),
         scored_by=tuple(_scored_by(probe, settings) for probe in probes),
     )
 
@@ -325,16 +329,6 @@ def _scored_by(probe: Probe, settings: Settings) -> ScoredBy:
 
     live = probe.name not in settings.shadow
     return ScoredBy(probe.name, probe.digest, probe.card.version if live else None)
-
-
-def parse_options(settings: Settings) -> ParseOptions:
-    """How payloads are read. Raises SettingsError for a format that is not there."""
-    from monitor.stream.formats import names
-    from monitor.stream.parse import ParseOptions
-
-    if settings.format not in ("auto", *names()):
-        raise SettingsError(f"format: {settings.format} is none of auto, {', '.join(names())}")
-    return ParseOptions(settings.format, settings.mapping)
 
 
 def load_rules(settings: Settings) -> Rules:

@@ -8,6 +8,7 @@ from typing import Literal
 from alerts.routing.routing import Destinations
 from alerts.rules.model import ThresholdRule
 from monitor.service.batch_rows import Privacy
+from monitor.service.sampling import Sampling
 from monitor.stream.parse import ParseOptions
 from storage.known import ScoredBy
 
@@ -28,6 +29,7 @@ class Policy:
     parsing: ParseOptions = field(default_factory=ParseOptions)
     # Attributes that are stored beside the listed ones.
     attribute_keys: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
     # Write heartbeats, which rules on the monitor itself read; a replay does not.
     heartbeats: bool = True
     # Score a batch while the one before is stored. Off only where a benchmark compares.

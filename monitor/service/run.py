@@ -28,6 +28,7 @@ from monitor.stream.record import Source
 from monitor.stream.wiring import check_source, open_source, topics_of
 from monitor.telemetry import logs, metrics
 from monitor.telemetry.gpu import watching_gpu
+from monitor.telemetry.waiting import watching_waiting
 from probes.progress import Progress
 from storage.database import is_reachable
 
@@ -114,6 +115,7 @@ def run(
             signal.signal(number, lambda *_: worker.stop())
         stack.enter_context(health.of(worker, source))
         stack.enter_context(watching_gpu(chat.device))
+        stack.enter_context(watching_waiting(source))
         stack.enter_context(rolling_up(engine, report))
         tally = worker.run()
     _report_end(settings, tally, progress)

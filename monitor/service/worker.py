@@ -56,7 +56,7 @@ from storage.database import transact
 from storage.known import ScoredBy
 from storage.partitions import Days
 from storage.queries.messages import already_scored
-from storage.sources import lock_streams, place
+from storage.sources import KnownMessages, lock_streams, place
 from storage.writer import BatchRows, write_batch
 
 if TYPE_CHECKING:
@@ -204,8 +204,12 @@ class Worker:
             parsed = [message for _, messages in part for message in messages]
             metrics.TOMBSTONES.inc(sum(record.tombstone for record, _ in part))
             metrics.EMPTY_RECORDS.inc(sum(not messages and not record.tombstone for record, messages in part))
-            batch = self._without_known(parsed) if parsed else []
-            valid = [(i, each.parsed) for i, each in enumerate(batch) if isinstance(each.parsed, WireMessage)]
+            batch = self._policy.sampling(self._without_known(parsed)) if parsed else []
+            valid = [
+                (i, each.parsed)
+                for i, each in enumerate(batch)
+                if isinstance(each.parsed, WireMessage) and each.outcome is None
+            ]
             prepared = self._scorer.prepare([message for _, message in valid])
             yield _Batch(part, batch, [(i, one) for (i, _), one in zip(valid, prepared, strict=True)]), len(parsed)
 
@@ -229,13 +233,20 @@ class Worker:
         def look(connection: Connection) -> tuple[list[ProcessedMessage], set[Any]]:
             placed = place(connection, [each.place for each in parsed])
             batch = [each.placed(name) for each, name in zip(parsed, placed.names, strict=True)]
-            readable = {(each.at, each.sha256) for each in batch if isinstance(each.parsed, WireMessage)}
-            payloads = [(each.at, each.sha256) for each in batch]
-            return batch, already_scored(connection, payloads, self._scored_by, readable, placed.known)
+            return batch, self._done(connection, batch, placed.known)
 
         batch, known = transact(self.engine, look)
         metrics.KNOWN_MESSAGES.inc(len(known))
         return [each for each in batch if (each.at, each.sha256) not in known] if known else batch
+
+    def _done(
+        self, connection: Connection, batch: Sequence[ProcessedMessage], known: KnownMessages
+    ) -> set[tuple[Coordinates, str]]:
+        """What needs no work, by coordinates and payload hash."""
+        readable = {(each.at, each.sha256) for each in batch if isinstance(each.parsed, WireMessage)}
+        payloads = [(each.at, each.sha256) for each in batch]
+        again = self._policy.sampling.off
+        return already_scored(connection, payloads, self._scored_by, readable, known, sampled_again=again)
 
     def _mitigate(self, batch: list[ProcessedMessage]) -> list[ProcessedMessage]:
         if self._mitigator is None or self._policy.mitigate == "off":
@@ -292,12 +303,21 @@ class Worker:
     def _store_part(self, batch: Sequence[ProcessedMessage], now: datetime) -> list[Opened]:
         """One transaction."""
 
+        tried = False
+
         def write(
             connection: Connection,
         ) -> tuple[list[ProcessedMessage], list[Flagged], list[Opened], list[Uncertain]]:
+            nonlocal tried
             lock_streams(connection, ((each.record.at.source, each.record.at.partition) for each in batch))
             placed = place(connection, [each.place for each in batch])
             final = [each.placed(name) for each, name in zip(batch, placed.names, strict=True)]
+            # What was delivered again while its first copy was on its way counts once. Not when this is tried again:
+            # what is known then may be what the first attempt has stored.
+            if placed.known and not tried:
+                done = self._done(connection, final, placed.known)
+                final = [each for each in final if (each.at, each.sha256) not in done]
+            tried = True
             written = write_batch(connection, self._rows(final, now), placed.known)
             final = [each for each in final if (each.at, each.sha256) not in written.erased]
             final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]

@@ -31,7 +31,7 @@ from monitor.stream.jsonl_bytes import RewrittenError
 from monitor.stream.jsonl_files import Found, Named
 from monitor.stream.jsonl_follow import Followed
 from monitor.stream.jsonl_log import OpenLog
-from monitor.stream.record import Record
+from monitor.stream.record import Record, Waiting
 from monitor.telemetry import logs
 
 _NAP_SECONDS = 0.1
@@ -101,6 +101,10 @@ class JsonLines:
     @property
     def trouble(self) -> str | None:
         return self._files.trouble
+
+    @property
+    def waiting(self) -> dict[str | None, Waiting]:
+        return {}  # lines are read in order
 
     @property
     def lag(self) -> int | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from monitor.stream.formats import FORMATS, Format, fields, gzipped, otlp, recognise
@@ -24,6 +24,7 @@ from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.inner import without_surrogates
 from monitor.stream.formats.mapping import Mapper
 from monitor.stream.formats.reading import DUPLICATE_KEYS, MAX_MESSAGES, Reading
+from monitor.stream.record import Record
 from monitor.stream.wire import Invalid, WireMessage
 
 MAY_BE_EMPTY = frozenset((otlp.NAME,))
@@ -288,6 +289,13 @@ def _integer(digits: str) -> int | float:
 def _kind(value: object) -> str:
     names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number", dict: "object"}
     return names.get(type(value), "null")
+
+
+def read_messages(record: Record, parser: Parser) -> Record:
+    """The record with its messages; none in a tombstone, nor in what is over the size limit."""
+    if record.tombstone or record.payload is None or record.messages is not None:
+        return record
+    return replace(record, messages=tuple(parser(record.payload, record.headers)))
 
 
 _DEFAULT = Parser()

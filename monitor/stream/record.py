@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from storage.coordinates import Coordinates
+
+if TYPE_CHECKING:
+    from monitor.stream.fair import FairQueue
+    from monitor.stream.parse import Parsed
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Record:
 
     `payload` is None when it was over the source's size limit; `size` is then still its size in bytes. `sha256` is the
     hash of the original payload where `payload` was made again from the tables. `assignment` is the number of the
-    partition assignment under which a Kafka source took it.
+    partition assignment under which a Kafka source took it. `messages` are its messages where the source has parsed it.
     """
 
     at: Coordinates
@@ -32,6 +36,25 @@ class Record:
     assignment: int = 0
     log: str | None = None
     tombstone: bool = False
+    messages: tuple[Parsed, ...] | None = None
+
+    @property
+    def tenant(self) -> str | None:
+        """The tenant of its first message, where the source has parsed it: the record waits its turn as this one's."""
+        return self.messages[0].tenant if self.messages else None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The number of records that wait, and the timestamp of the first of them."""
+
+    records: int
+    oldest: datetime | None
+
+
+def waiting_by_tenant(queue: FairQueue[Record]) -> dict[str | None, Waiting]:
+    """What waits in a queue, by tenant."""
+    return {tenant: Waiting(number, first.recorded) for tenant, number, first in queue.by_tenant()}
 
 
 class Source(Protocol):
@@ -62,6 +85,10 @@ class Source(Protocol):
         """How much was not read yet, in the source's own unit (`lag_unit`); None when it cannot be known."""
 
     lag_unit: str
+
+    @property
+    def waiting(self) -> dict[str | None, Waiting]:
+        """What was fetched and waits for the model, by tenant; empty for a source that is read in order."""
 
     def close(self) -> None:
         """Release the stream."""

@@ -6,7 +6,8 @@ SEQUENCE * 2**32 + the byte offset in the segment. `log` is the folder's own ide
 
 Half a line at the end of a complete segment was never acknowledged: it is dropped, counted (`dropped_lines`) and told
 in the logs. A whole line that cannot be read becomes a record as it stands. One worker reads a spool. Memory is
-bounded: of a message over the size limit only the size is kept.
+bounded: of a message over the size limit only the size is kept, and no more than `prefetch_messages` are read ahead,
+which are taken in turn by tenant (`monitor.stream.fair`) where it is told how records are read.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import io
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from monitor.errors import SourceError
+from monitor.stream.fair import FairQueue
 from monitor.stream.jsonl_lines import Line, LineSplitter
-from monitor.stream.record import Record
+from monitor.stream.record import Record, Waiting, waiting_by_tenant
 from monitor.stream.spool_folder import Segment, lock, prepare, segment_of, segments
 from monitor.stream.spool_line import ERASED_LINE, decode_line
 from monitor.telemetry import logs
@@ -29,6 +31,7 @@ from storage.coordinates import Coordinates
 
 _CHUNK = 1 << 16
 _NAP_SECONDS = 0.1
+_AHEAD_BYTES = 67_108_864
 _HEADER_BYTES = 1 << 18
 
 
@@ -57,6 +60,9 @@ class SpoolSource:
         name: str | None = None,
         follow: bool = True,
         look_only: bool = False,
+        read: Callable[[Record], Record] = lambda record: record,
+        priority_tenants: Collection[str] = (),
+        prefetch_messages: int = 2048,
     ) -> None:
         self.name = name or "ingest"
         self.dropped_lines = 0
@@ -68,7 +74,9 @@ class SpoolSource:
         self._look_only = look_only
         self._ended = False
         self._closed = False
-        self._ready: list[tuple[Record, int]] = []
+        self._read_messages = read
+        self._prefetch_messages = prefetch_messages
+        self._ready: FairQueue[Record] = FairQueue(priority_tenants)
         self._reading: dict[Segment, _Reading] = {}
         self._done: dict[int, int] = {}  # the sequence of each writer that was read to its end
         self._there: dict[Segment, int] = {}
@@ -91,17 +99,18 @@ class SpoolSource:
 
     def poll(self, limit: int, wait_seconds: float) -> list[Record]:
         until = time.monotonic() + wait_seconds
-        while len(self._ready) < limit and not self._ended:
+        ahead = max(limit, self._prefetch_messages)
+        while len(self._ready) < ahead and self._ready.bytes < _AHEAD_BYTES and not self._ended:
             read = self._read()
             left = until - time.monotonic()
             if left <= 0:
                 break
             if not read and not self._ended:
-                if self._ready:
+                if len(self._ready):
                     break
                 time.sleep(min(_NAP_SECONDS, left))
-        taken, self._ready = self._ready[:limit], self._ready[limit:]
-        return [record for record, _ in taken]
+        with self._guard:
+            return [self._ready.take() for _ in range(min(limit, len(self._ready)))]
 
     def commit(self, records: Sequence[Record]) -> None:
         with self._guard:
@@ -115,7 +124,7 @@ class SpoolSource:
 
     @property
     def finished(self) -> bool:
-        return self._ended and not self._ready
+        return self._ended and not len(self._ready)
 
     @property
     def oldest(self) -> datetime | None:
@@ -123,13 +132,18 @@ class SpoolSource:
             return min(self._received.values(), default=None)
 
     @property
+    def waiting(self) -> dict[str | None, Waiting]:
+        with self._guard:
+            return waiting_by_tenant(self._ready)
+
+    @property
     def trouble(self) -> str | None:
         return None
 
     @property
     def lag(self) -> int | None:
-        ready = sum(size for _, size in list(self._ready))
         with self._guard:
+            ready = self._ready.bytes
             try:
                 there = segments(self._folder)
             except OSError:
@@ -191,11 +205,12 @@ class SpoolSource:
         return reading
 
     def _add(self, segment: Segment, reading: _Reading, lines: Sequence[Line]) -> None:
-        records = [self._record(segment, line) for line in lines]
+        records = [self._read_messages(self._record(segment, line)) for line in lines]
         with self._guard:
             reading.waiting += len(records)
             self._received |= {r.at: r.recorded for r in records if r.recorded is not None}
-        self._ready += zip(records, (size + 1 for _, _, size in lines), strict=True)
+            for record, (_, _, size) in zip(records, lines, strict=True):
+                self._ready.put(record, record.tenant, size + 1)
 
     def _record(self, segment: Segment, line: Line) -> Record:
         offset, content, size = line

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from monitor.stream.formats import awry
 from monitor.stream.parse import FORMAT_HEADER
-from monitor.stream.record import Record
+from monitor.stream.record import Record, Waiting
 from storage.coordinates import Coordinates
 from storage.queries.messages import StoredMessage, stored_messages
 
@@ -32,6 +32,10 @@ class StoredSource:
     oldest: datetime | None = None
     trouble: str | None = None
     lag: int | None = None
+
+    @property
+    def waiting(self) -> dict[str | None, Waiting]:
+        return {}
 
     def __init__(self, engine: Engine, since: datetime) -> None:
         self._rows = stored_messages(engine, since.astimezone(UTC).date())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ from monitor.settings import Settings
 
 if TYPE_CHECKING:
     from monitor.stream.kafka.client import Cluster
-    from monitor.stream.record import Source
+    from monitor.stream.parse import ParseOptions
+    from monitor.stream.record import Record, Source
     from monitor.stream.sinks import Outputs, Sink
 
 _PREFIX = "kafka:"
@@ -83,6 +84,23 @@ def check_files(settings: Settings) -> None:
         raise SourceError(f"source: no file matches {settings.source}")
 
 
+def parse_options(settings: Settings) -> ParseOptions:
+    """How payloads are read. Raises SettingsError for a format that is not there."""
+    from monitor.stream.formats import names
+    from monitor.stream.parse import ParseOptions
+
+    if settings.format not in ("auto", *names()):
+        raise SettingsError(f"format: {settings.format} is none of auto, {', '.join(names())}")
+    return ParseOptions(settings.format, settings.mapping)
+
+
+def _reader(settings: Settings) -> Callable[[Record], Record]:
+    from monitor.stream.parse import Parser, read_messages
+
+    parser = Parser(parse_options(settings))
+    return lambda record: read_messages(record, parser)
+
+
 def open_source(settings: Settings, *, group: str | None = None, until_end: bool = False) -> Source:
     """The source; as a member of `group` instead of the live one where that is given."""
     topics = topics_of(settings)
@@ -94,6 +112,9 @@ def open_source(settings: Settings, *, group: str | None = None, until_end: bool
             max_bytes=settings.max_message_bytes,
             name=settings.source_name,
             follow=not until_end,
+            read=_reader(settings),
+            priority_tenants=settings.priority_tenants,
+            prefetch_messages=settings.prefetch_messages,
         )
     if not topics:
         from monitor.stream.jsonl import JsonLines
@@ -115,6 +136,8 @@ def open_source(settings: Settings, *, group: str | None = None, until_end: bool
         until_end=until_end,
         max_bytes=settings.max_message_bytes,
         fill_seconds=settings.batch_wait_seconds,
+        read=_reader(settings),
+        priority_tenants=settings.priority_tenants,
         prefetch_messages=max(settings.prefetch_messages, settings.batch_messages or 0),
         revoke_seconds=settings.revoke_seconds,
         stall_seconds=settings.stall_seconds,

@@ -2,8 +2,9 @@
 
 Contract: one constant a metric, all on `REGISTRY`, never on the client's default registry; `METRICS` describes them in
 order. A label's values are a closed set, or names that the settings give (probes, destinations, topics), never a value
-from a message: a tenant or an id as label would be a series each. Counters and histograms with closed sets exist from
-the start, so that a rate sees their first increase; `start_at_zero` does it for the settings' names.
+from a message: a tenant or an id as label would be a series each. The one exception is what waits by tenant, of which
+a few are shown at a time (`monitor.telemetry.waiting`). Counters and histograms with closed sets exist from the start,
+so that a rate sees their first increase; `start_at_zero` does it for the settings' names.
 
 Units are in the names; scores are in class gaps (0: mean of the aligned, 1: mean of the misaligned), and since they
 may be negative, `awry_score` has counts and buckets, but no sum. Metrics of the database are queried at scrape time.
@@ -93,8 +94,8 @@ def _histogram(name: str, unit: str, what: str, buckets: Iterable[float], **labe
     return histogram
 
 
-def _database_gauge(name: str, unit: str, what: str, **labels: tuple[str, ...]) -> Metric:
-    """A gauge that is queried at scrape time."""
+def _collected_gauge(name: str, unit: str, what: str, **labels: tuple[str, ...]) -> Metric:
+    """A gauge that a collector fills at scrape time."""
     return _list(Metric(name, "gauge", labels, unit, what))
 
 
@@ -118,6 +119,11 @@ FAIL_OPEN_MESSAGES = _counter(
     "messages",
     "Messages that passed without a score; lost: the broker removed them before they were read",
     reason=FAIL_OPEN,
+)
+SAMPLED_OUT = _counter(
+    "awry_sampled_out_total",
+    "messages",
+    "Messages that had waited longer than sample_after_seconds and were not among the sample",
 )
 DEAD_LETTERS = _counter(
     "awry_dead_letters_total",
@@ -254,7 +260,7 @@ BATCH_SPLITS = _counter(
     reason=("out_of_memory", "error"),
 )
 
-GPU_MEMORY_BYTES = _database_gauge(
+GPU_MEMORY_BYTES = _collected_gauge(
     "awry_gpu_memory_bytes",
     "bytes",
     "Memory of the worker's GPU: what torch allocated and reserved, what all programs use, and its total",
@@ -309,6 +315,15 @@ CONSUMER_LAG = _gauge(
 OLDEST_UNSCORED_SECONDS = _gauge(
     "awry_oldest_unscored_seconds", "seconds", "Age of the oldest message that was read and has no score yet"
 )
+WAITING_MESSAGES = _collected_gauge(
+    "awry_tenant_waiting_messages",
+    "messages",
+    "Records that were fetched and wait for the model, of the tenants that wait longest",
+    tenant=_NAMED,
+)
+WAITING_SECONDS = _collected_gauge(
+    "awry_tenant_waiting_seconds", "seconds", "Age of the first of them, by tenant", tenant=_NAMED
+)
 PARTITIONS_ASSIGNED = _gauge("awry_partitions_assigned", "partitions", "Partitions that this worker reads")
 REBALANCES = _counter(
     "awry_rebalances_total",
@@ -337,31 +352,31 @@ DELIVERIES = _counter(
     destination=_NAMED,
     result=("sent", "retried", "dead", "gone"),
 )
-OUTBOX_PENDING = _database_gauge("awry_outbox_pending", "deliveries", "Notifications that are waiting to be sent")
-OUTBOX_DEAD = _database_gauge("awry_outbox_dead", "deliveries", "Notifications given up after the last attempt")
-OUTBOX_OLDEST_SECONDS = _database_gauge(
+OUTBOX_PENDING = _collected_gauge("awry_outbox_pending", "deliveries", "Notifications that are waiting to be sent")
+OUTBOX_DEAD = _collected_gauge("awry_outbox_dead", "deliveries", "Notifications given up after the last attempt")
+OUTBOX_OLDEST_SECONDS = _collected_gauge(
     "awry_outbox_oldest_seconds",
     "seconds",
     "Age of the oldest notification that is waiting to be sent; 0 when there is none",
 )
-DESTINATION_FAILURES = _database_gauge(
+DESTINATION_FAILURES = _collected_gauge(
     "awry_destination_failures", "deliveries", "Attempts that failed since the last success", destination=_NAMED
 )
-DESTINATION_DISABLED = _database_gauge(
+DESTINATION_DISABLED = _collected_gauge(
     "awry_destination_disabled", "", "1 when the receiver is gone: nothing is sent", destination=_NAMED
 )
-ALERTS_LIVE = _database_gauge(
+ALERTS_LIVE = _collected_gauge(
     "awry_alerts_live", "alerts", "Alerts that are not resolved", state=LIVE_STATES, severity=SEVERITIES
 )
-DATABASE_UP = _database_gauge(
+DATABASE_UP = _collected_gauge(
     "awry_database_up", "", f"1 when the database answered this scrape, 0 when not within {DATABASE_SECONDS} s"
 )
-REPLICA_UP = _database_gauge(
+REPLICA_UP = _collected_gauge(
     "awry_replica_up",
     "",
     f"1 when the read replica of awry serve answered this scrape as a standby, 0 when not within {DATABASE_SECONDS} s",
 )
-REPLICA_LAG_SECONDS = _database_gauge(
+REPLICA_LAG_SECONDS = _collected_gauge(
     "awry_replica_lag_seconds", "seconds", "How old what the read replica of awry serve shows is; left out if unknown"
 )
 

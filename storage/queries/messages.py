@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Row, Table, and_, case, func, literal
 
 from storage.coordinates import Coordinates
 from storage.head_layouts import head_rows
-from storage.known import ERASED, ScoredBy, score_counts
+from storage.known import ERASED, SAMPLED, ScoredBy, score_counts
 from storage.schema import (
     alert_messages,
     alerts,
@@ -158,9 +158,12 @@ def already_scored(
     probes: Sequence[ScoredBy],
     readable: Collection[tuple[Coordinates, str]] = (),
     known: KnownMessages | None = None,
+    *,
+    sampled_again: bool = False,
 ) -> set[tuple[Coordinates, str]]:
     """Which (coordinates, payload hash) need no work: erased, not to be scored, or scored by every one of `probes`.
-    What is `readable` now and was invalid, to an older version, needs some. `known` is what `place` found already."""
+    What is `readable` now and was invalid, to an older version, needs some; so does, with `sampled_again`, what was
+    sampled out. `known` is what `place` found already."""
     requested = set(payloads)
     if known is None:
         known = place(connection, [Place(at.source, at.partition, at.offset, None, sha) for at, sha in requested]).known
@@ -170,7 +173,9 @@ def already_scored(
             payload = (Coordinates(*key, sub), each.payload_sha256)
             if payload not in requested or each.status == "failed":
                 continue
-            if each.status in ("skipped", ERASED) or (each.status == "invalid" and payload not in readable):
+            if each.status == SAMPLED and sampled_again:
+                continue
+            if each.status in ("skipped", SAMPLED, ERASED) or (each.status == "invalid" and payload not in readable):
                 done.add(payload)
             elif each.status != "invalid":
                 days[payload] = each.day

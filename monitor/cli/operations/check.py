@@ -39,9 +39,9 @@ def check(
     """
     from monitor.cli.render.checked import Summary, document, print_checked, print_document
     from monitor.cli.render.tables import print_line
-    from monitor.service.bootstrap import parse_options
     from monitor.settings import load_settings
     from monitor.stream.parse import Parser
+    from monitor.stream.wiring import parse_options
 
     settings = load_settings(source=source, format=format, start_from=start_from, follow=False, state_dir=state_dir)
     parser = Parser(parse_options(settings))

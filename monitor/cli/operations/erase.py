@@ -190,11 +190,10 @@ def _record(engine: Engine, path: Path) -> None:
 
 def _spool(settings: Settings, target: Target) -> tuple[Path, list[Waiting]]:
     """The spool's folder, and the target's messages in it."""
-    from monitor.service.bootstrap import parse_options
     from monitor.stream.parse import Parsed
     from monitor.stream.spool_erase import find
     from monitor.stream.wire import Invalid
-    from monitor.stream.wiring import SPOOL
+    from monitor.stream.wiring import SPOOL, parse_options
     from storage.coordinates import clean
 
     def wanted(message: Parsed) -> bool:

@@ -7,6 +7,9 @@ records of them are dropped, and batches in progress get `revoke_seconds` to be 
 are abandoned: not committed, so that the partition's next consumer reads them again. A worker that stores no batch for
 `stall_seconds` leaves the group.
 
+Records are parsed as they are fetched, where it is told how (`read`), and taken in turn by tenant. While some
+partitions have more than their share of what may wait, the others are read first.
+
 Where a group has no offsets on a topic, `start_from` decides for all of its partitions, and the start offsets are
 committed at once, so that it is decided once; without it the source raises. Partitions that are added later are read
 from their beginning. Records that retention deleted before they were read are counted.
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,7 +49,7 @@ from monitor.stream.kafka.lag import Lag
 from monitor.stream.kafka.offset_reset import OffsetReset
 from monitor.stream.kafka.start_offset import StartFrom, timestamp_of
 from monitor.stream.kafka.topic_ids import TopicIds
-from monitor.stream.record import Record
+from monitor.stream.record import Record, Waiting
 from monitor.telemetry import logs, metrics
 from storage.coordinates import Coordinates
 
@@ -77,6 +80,8 @@ class KafkaSource:
         prefetch_messages: int = 2048,
         prefetch_bytes: int = 67_108_864,
         fill_seconds: float = 0.0,
+        read: Callable[[Record], Record] = lambda record: record,
+        priority_tenants: Collection[str] = (),
         revoke_seconds: float = 20.0,
         stall_seconds: float = 900.0,
         session_seconds: float = 45.0,
@@ -86,9 +91,10 @@ class KafkaSource:
         self._cluster = cluster
         self._topics = list(topics)
         self._max_bytes = max_bytes
+        self._read_messages = read
         self._revoke_seconds = revoke_seconds
         self._stall_seconds = stall_seconds
-        self._in_flight = InFlight(prefetch_messages, prefetch_bytes, fill_seconds)
+        self._in_flight = InFlight(prefetch_messages, prefetch_bytes, fill_seconds, priority=priority_tenants)
         self._closing = threading.Event()
         self._error: Exception | None = None
         self._commit_due = 0.0
@@ -146,6 +152,10 @@ class KafkaSource:
         return self._in_flight.oldest
 
     @property
+    def waiting(self) -> dict[str | None, Waiting]:
+        return self._in_flight.waiting
+
+    @property
     def trouble(self) -> str | None:
         if self._error is not None:
             return str(self._error)
@@ -185,20 +195,28 @@ class KafkaSource:
             self._leave()
 
     def _read(self) -> None:
-        room = self._in_flight.room()
         assigned = self._consumer.assignment()
-        if room == 0:
+        if self._in_flight.room() == 0:
             self._consumer.pause(*assigned)
             # A partition that was assigned just now is not paused, and may give a record.
-            polled = self._poll(0.0, 1)
-        else:
-            self._consumer.resume(*(self._consumer.paused() & assigned))
+            self._put(self._poll(0.0, 1))
+            self._in_flight.wait_for_room(_POLL_SECONDS)
+            return
+        much = {tp for tp in assigned if (tp.topic, tp.partition) in self._in_flight.over_their_share()}
+        if much and much != assigned:
+            self._consumer.pause(*much)
+            self._consumer.resume(*(self._consumer.paused() & (assigned - much)))
+            self._put(self._poll(0.0, self._in_flight.room()))
+        room = self._in_flight.room()
+        if room:
+            self._consumer.resume(*(self._consumer.paused() & self._consumer.assignment()))
             with metrics.stage("poll"):
                 polled = self._poll(_POLL_SECONDS, room)
+            self._put(polled)
+
+    def _put(self, polled: dict[TopicPartition, list[Any]]) -> None:
         for consumer_records in polled.values():
-            self._in_flight.put(map(self._record, consumer_records))
-        if room == 0:
-            self._in_flight.wait_for_room(_POLL_SECONDS)
+            self._in_flight.put([self._read_messages(self._record(each)) for each in consumer_records])
 
     def _poll(self, seconds: float, limit: int) -> dict[TopicPartition, list[Any]]:
         if self._consumer._coordinator.rejoining:

@@ -22,7 +22,7 @@ from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Worker
 from monitor.settings import Settings
 from monitor.stream.jsonl import JsonLines
-from monitor.stream.record import Record
+from monitor.stream.record import Record, Waiting
 from monitor.telemetry import logs, metrics
 from probes.capture.batches import encode
 from probes.capture.sites import observing
@@ -502,6 +502,10 @@ class Endless:
     name, lag_unit, lag = "endless", "records", None
     oldest = trouble = None
     finished = False
+
+    @property
+    def waiting(self) -> dict[str | None, Waiting]:
+        return {}
 
     def __init__(self) -> None:
         self.given: list[Record] = []

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from monitor.errors import SourceError
 from monitor.settings import Settings
+from monitor.stream.parse import Parser, read_messages
 from monitor.stream.record import Record
 from monitor.stream.spool import SpoolFullError, SpoolSource, SpoolWriter, decode_line, encode_line
 from monitor.stream.wiring import check_source, open_source
@@ -40,6 +41,22 @@ class TestContract(SourceContract):
 
     def source(self, *, until_end: bool, max_bytes: int) -> SpoolSource:
         return SpoolSource(self.folder, max_bytes=max_bytes, follow=not until_end)
+
+
+def test_a_tenants_flood_does_not_delay_anothers_first(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, LIMIT, segment_bytes=2000)
+    of = b'{"tenant": "%s", "prompt": "hello"}'
+    writer.append([encode_line(of % b"flood") for _ in range(300)])
+    writer.append([encode_line(of % b"shop")])
+    writer.close()
+    source = SpoolSource(tmp_path, follow=False, read=lambda record: read_messages(record, Parser()))
+    first = source.poll(4, 1.0)
+    assert [record.tenant for record in first] == ["flood", "shop", "flood", "flood"]
+    assert {tenant: each.records for tenant, each in source.waiting.items()} == {"flood": 297}
+    # Stored out of order: only segments of which everything is stored may go.
+    source.commit(first[1:])
+    source.close()
+    assert len(read_all(tmp_path)) >= 298
 
 
 def read_all(folder: Path, *, commit: bool = False) -> list[Record]:

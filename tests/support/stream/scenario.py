@@ -33,7 +33,9 @@ from tests.support.stream.kafka import committed, wait_for
 from tests.support.stream.stub_scorer import THRESHOLD, score_of
 from tests.support.stream.worker_process import Setup
 
+# One floods: records are stored in another order than the stream's.
 TENANTS = ("shop", "school", "bank")
+WEIGHTS = (8, 1, 1)
 CANARY = "CANARYTEXT"
 Place = tuple[int, int]
 
@@ -102,7 +104,7 @@ class Scenario:
         producer = KafkaProducer(**self.cluster.options(), acks="all")
         first, futures = len(self.sent), []
         for n in range(first, first + number):
-            one = Sent(f"{self.name}-{n}", draw.random() > 0.1, draw.choice(TENANTS))
+            one = Sent(f"{self.name}-{n}", draw.random() > 0.1, draw.choices(TENANTS, WEIGHTS)[0])
             prompt = f"{CANARY} number {n}"
             value = {"id": one.message_id, "tenant": one.tenant, "prompt" if one.valid else "nothing": prompt}
             futures.append((one, producer.send(self.name, json.dumps(value).encode(), key=str(n).encode())))

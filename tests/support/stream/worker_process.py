@@ -16,6 +16,7 @@ from monitor.service.worker import Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import parse_start
+from monitor.stream.parse import Parser, read_messages
 from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.telemetry import logs
@@ -50,6 +51,7 @@ def main(setup: Setup) -> None:
     cluster = Cluster(setup.bootstrap)
     engine = connect(setup.database_url)
     producer = connect_producer(cluster)
+    parser = Parser()
     source = KafkaSource(
         cluster,
         [setup.topic],
@@ -59,6 +61,8 @@ def main(setup: Setup) -> None:
         session_seconds=setup.session_seconds,
         max_poll_seconds=setup.max_poll_seconds,
         prefetch_messages=200,
+        read=lambda record: read_messages(record, parser),
+        priority_tenants=("bank",),
     )
     policy = Policy(
         (NAME,),

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from monitor.stream.kafka.inflight import InFlight, Partition
 from monitor.stream.record import Record
+from monitor.stream.wire import WireMessage
 from storage.coordinates import Coordinates
 
 A: Partition = ("topic", 0)
@@ -21,8 +22,10 @@ B: Partition = ("topic", 1)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def record(offset: int, partition: Partition = A, size: int = 10) -> Record:
-    return Record(Coordinates(*partition, offset), b"x" * size, size, NOON + timedelta(seconds=offset))
+def record(offset: int, partition: Partition = A, size: int = 10, tenant: str | None = None) -> Record:
+    messages = None if tenant is None else (WireMessage(None, [], tenant=tenant),)
+    at = NOON + timedelta(seconds=offset)
+    return Record(Coordinates(*partition, offset), b"x" * size, size, at, messages=messages)
 
 
 def in_flight_with(
@@ -210,6 +213,50 @@ def test_the_oldest_is_of_what_waits_or_is_in_progress() -> None:
     assert in_flight.oldest is None
 
 
+def test_what_is_taken_out_of_order_is_committed_up_to_the_first_that_is_not_stored() -> None:
+    in_flight = in_flight_with()
+    in_flight.put([record(n, tenant="flood") for n in range(4)] + [record(4, tenant="shop")])
+    batch = in_flight.take(2, 0.0)
+    assert offsets(batch) == [0, 4]
+    in_flight.mark_stored(batch[1:])
+    assert (in_flight.to_commit(), in_flight.next_unstored(A)) == ({}, 0)
+    in_flight.mark_stored(batch[:1])
+    assert in_flight.to_commit() == {A: 1}
+    in_flight.mark_committed({A: 1})
+    last = in_flight.take(3, 0.0)
+    in_flight.mark_stored(last[1:])
+    assert (in_flight.to_commit(), in_flight.oldest) == ({}, NOON + timedelta(seconds=1))
+    in_flight.mark_stored(last[:1])
+    assert in_flight.to_commit() == {A: 5}
+
+
+def test_what_was_dropped_while_later_ones_were_stored_is_for_the_next_consumer() -> None:
+    in_flight = in_flight_with()
+    in_flight.put([record(n, tenant="flood") for n in range(4)] + [record(4, tenant="shop")])
+    batch = in_flight.take(2, 0.0)
+    in_flight.drop_waiting([A])
+    in_flight.mark_stored(batch)
+    assert not in_flight.in_progress([A])
+    assert in_flight.to_commit() == {A: 1}
+
+
+def test_each_partition_has_a_share_of_what_may_wait() -> None:
+    in_flight = in_flight_with(*range(5), max_messages=10)
+    assert in_flight.over_their_share() == set()
+    in_flight.assign([B])
+    assert in_flight.over_their_share() == {A}
+    in_flight.put([record(1, B)])
+    in_flight.take(1, 0.0)
+    assert in_flight.over_their_share() == set()
+
+
+def test_what_waits_by_tenant() -> None:
+    in_flight = in_flight_with(7)
+    in_flight.put([record(8, tenant="shop"), record(9, tenant="shop")])
+    waiting = {tenant: (each.records, each.oldest) for tenant, each in in_flight.waiting.items()}
+    assert waiting == {None: (1, NOON + timedelta(seconds=7)), "shop": (2, NOON + timedelta(seconds=8))}
+
+
 # Anything, in any order.
 
 
@@ -230,7 +277,7 @@ some_partition = st.sampled_from([A, B])
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Partitions come and go while batches are taken and stored, oldest first, as the worker does."""
+    """Partitions come and go while records of tenants are taken and stored, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,14 +307,18 @@ class AnyOrder(RuleBasedStateMachine):
         self.waiting = [w for w in self.waiting if w[0] != partition]
         self.in_flight.unassign([partition])
 
-    @rule(partition=some_partition, gaps=st.lists(st.integers(0, 2), min_size=1, max_size=4))
-    def put(self, partition: Partition, gaps: list[int]) -> None:
+    @rule(
+        partition=some_partition,
+        gaps=st.lists(st.integers(0, 2), min_size=1, max_size=4),
+        tenant=st.sampled_from(["flood", "flood", "shop"]),
+    )
+    def put(self, partition: Partition, gaps: list[int], tenant: str) -> None:
         log = self.logs[partition]
         if log.leaving:
             return
         for gap in gaps:
             log.end += gap
-            self.in_flight.put([record(log.end, partition)])
+            self.in_flight.put([record(log.end, partition, tenant=tenant)])
             if log.number is not None:
                 log.put.append(log.end)
                 self.waiting.append((partition, log.end, log.number))
@@ -276,15 +327,18 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 5))
     def take(self, limit: int) -> None:
         taken = self.in_flight.take(limit, 0.0)
-        expected, self.waiting = self.waiting[:limit], self.waiting[limit:]
-        assert [((r.at.source, r.at.partition), r.at.offset) for r in taken] == [w[:2] for w in expected]
+        assert len(taken) == min(limit, len(self.waiting))
+        numbers = {w[:2]: w[2] for w in self.waiting}
+        places = [((r.at.source, r.at.partition), r.at.offset) for r in taken]
+        assert set(places) <= numbers.keys()
+        self.waiting = [w for w in self.waiting if w[:2] not in places]
         if taken:
-            self.in_progress.append([(r, number) for r, (_, _, number) in zip(taken, expected, strict=True)])
+            self.in_progress.append([(r, numbers[place]) for r, place in zip(taken, places, strict=True)])
 
     @precondition(lambda self: self.in_progress)
-    @rule()
-    def mark_stored(self) -> None:
-        batch = self.in_progress.pop(0)
+    @rule(data=st.data())
+    def mark_stored(self, data: st.DataObject) -> None:
+        batch = self.in_progress.pop(data.draw(st.integers(0, len(self.in_progress) - 1)))
         abandoned = 0
         for one, number in batch:
             log = self.logs[one.at.source, one.at.partition]
@@ -320,7 +374,9 @@ class AnyOrder(RuleBasedStateMachine):
     def all_that_is_stored_is_offered(self) -> None:
         for partition, log in self.logs.items():
             if log.number is not None and log.stored:
-                assert (self.in_flight.next_unstored(partition) or 0) > max(log.stored)
+                first = min(set(log.put) - log.stored, default=log.end)
+                before = {n for n in log.stored if n < first}
+                assert (self.in_flight.next_unstored(partition) or 0) > max(before, default=-1)
 
     @invariant()
     def nothing_is_held_that_is_not_counted(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.embedded import free_port
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import StartFrom
+from monitor.stream.parse import Parser, read_messages
 from monitor.telemetry import metrics
 from tests.support.stream.kafka import (
     add_partitions,
@@ -330,7 +332,7 @@ def test_memory_is_bounded_and_all_arrive(
     poll = KafkaSource._poll
 
     def watched(self: KafkaSource, seconds: float, limit: int) -> Any:
-        waiting, held = len(self._in_flight._waiting), self._in_flight._waiting_bytes
+        waiting, held = len(self._in_flight._waiting), self._in_flight._waiting.bytes
         found = poll(self, seconds, limit)
         new = sum(map(len, found.values()))
         if new > (1 if waiting >= messages or held >= size else messages - waiting):
@@ -376,3 +378,44 @@ def test_the_marks_that_transactions_leave_are_no_lag(opened: Open, cluster: Clu
     source = opened("earliest")
     read(source, 1)
     wait_for(lambda: source.lag == 0)
+
+
+# Fairness.
+
+
+def of(tenant: str, number: int) -> bytes:
+    return b'{"tenant": "%s", "prompt": "number %d"}' % (tenant.encode(), number)
+
+
+def test_a_flood_in_the_same_partition_does_not_delay_anothers_first(
+    opened: Open, cluster: Cluster, topic: str, group: str
+) -> None:
+    flood = [of("flood", n) for n in range(500)]
+    produce(cluster, topic, [*flood, of("shop", 0)], partition=0)
+    source = opened("earliest", read=lambda record: read_messages(record, Parser()))
+    wait_for(lambda: sum(each.records for each in source.waiting.values()) == 501)
+    first = source.poll(4, 1.0)
+    assert [r.tenant for r in first] == ["flood", "shop", "flood", "flood"]
+    assert source.waiting.keys() == {"flood"}
+    # The shop's is stored before the flood's: its offset waits.
+    source.commit([r for r in first if r.tenant == "shop"])
+    source.commit(first[:1])
+    wait_for(lambda: committed(cluster, group).get((topic, 0)) == 1)
+    source.close()
+    assert committed(cluster, group)[topic, 0] == 1
+    again = opened()
+    rest = read(again, 500)
+    assert payloads(rest) == sorted([*flood[1:], of("shop", 0)])
+
+
+def test_a_flood_in_another_partition_leaves_room(opened: Open, cluster: Cluster, topic: str) -> None:
+    """What is read ahead is not all of the flood's, although its partition has far more."""
+    produce(cluster, topic, [of("flood", n) for n in range(5000)], partition=0)
+    source = opened("earliest", read=lambda record: read_messages(record, Parser()), prefetch_messages=100)
+    wait_for(lambda: source._in_flight.room() == 0)
+    produce(cluster, topic, [of("shop", 0)], partition=1)
+    taken: list[Any] = []
+    while not any(r.tenant == "shop" for r in taken):
+        taken += source.poll(10, 5.0)
+        time.sleep(0.05)  # the model's
+        assert len(taken) < 1000
