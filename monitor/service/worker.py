@@ -304,11 +304,13 @@ class Worker:
         """One transaction."""
 
         tried = False
+        done: set[tuple[Coordinates, str]] = set()
+        again: list[ProcessedMessage] = []
 
         def write(
             connection: Connection,
         ) -> tuple[list[ProcessedMessage], list[Flagged], list[Opened], list[Uncertain]]:
-            nonlocal tried
+            nonlocal tried, done, again
             lock_streams(connection, ((each.record.at.source, each.record.at.partition) for each in batch))
             placed = place(connection, [each.place for each in batch])
             final = [each.placed(name) for each, name in zip(batch, placed.names, strict=True)]
@@ -316,8 +318,9 @@ class Worker:
             # what is known then may be what the first attempt has stored.
             if placed.known and not tried:
                 done = self._done(connection, final, placed.known)
-                final = [each for each in final if (each.at, each.sha256) not in done]
             tried = True
+            again = [each for each in final if (each.at, each.sha256) in done]
+            final = [each for each in final if (each.at, each.sha256) not in done]
             written = write_batch(connection, self._rows(final, now), placed.known)
             final = [each for each in final if (each.at, each.sha256) not in written.erased]
             final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]
@@ -347,6 +350,8 @@ class Worker:
         final, flagged, opened, uncertain = transact(self.engine, write)
         if self._asking is not None:
             self._asking.ask(batch, uncertain)
+        metrics.KNOWN_MESSAGES.inc(len(again))
+        self.tally.known += len({id(each.record) for each in again})
         self._count(final, flagged, opened)
         return [o for o in opened if not o.suppressed]
 

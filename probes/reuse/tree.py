@@ -18,7 +18,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
-BLOCK = 16
+BLOCK = 4
 _WIDTH = 4
 _STEP = BLOCK * _WIDTH
 # Of one place at most so many ends of sequences are remembered.

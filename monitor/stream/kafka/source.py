@@ -222,6 +222,10 @@ class KafkaSource:
         if self._consumer._coordinator.rejoining:
             # kafka-python 3.0 forgets a join for new metadata that outlasts one poll: no partitions, no heartbeat.
             self._consumer._coordinator.request_rejoin()
+        fetcher = self._consumer._fetcher
+        if not fetcher._next_partition_records:
+            # It looks at what it has put aside of a paused partition only where this is None, and leaves it empty.
+            fetcher._next_partition_records = None
         try:
             polled: dict[TopicPartition, list[Any]] = self._consumer.poll(int(seconds * 1000), max_records=limit)
             return polled
