@@ -1,8 +1,9 @@
 """What it saves to read no token twice: equal messages, messages within others, shared beginnings.
 
 How to run: `python -m benchmarks.reuse [--out docs/bench-reuse.json] [--rounds 5] [--research]`, on a machine that does
-nothing else. SmolLM2-135M-Instruct in float32 on the CPU with one thread, the shipped probe `harmful-request`; token
-ids drawn at random, since what they mean does not change what they cost. Rows:
+nothing else. SmolLM2-135M-Instruct in float32 on the CPU with one thread, the shipped probe `harmful-request`; with
+`--model gemma3-270m` (`awry models get`) a random direction half-way in it, read the same way. Token ids are drawn at
+random, since what they mean does not change what they cost. Rows:
 
 - one batch: 16 messages, 80 % of each a system prompt in common
 - across batches: the same system prompt, 8 batches of 8
@@ -13,9 +14,12 @@ ids drawn at random, since what they mean does not change what they cost. Rows:
 Each is read in awry's batches without reuse (`off`) and with it (`on`), in turns; a ratio is off / on of CPU seconds in
 one round, and what is written is the median over rounds with the extremes. Scores of both are compared.
 
-With `--research` one more row, in 3 rounds at most: 16 messages with 80 % in common, read at `final` and all heads by
-awry and by transformers with hooks, nnsight and TransformerLens (extra `bench`) in padded batches of 8; wall-clock
-seconds.
+With `--research` two more rows, in 3 rounds at most, read at `final` and all heads by awry and by transformers with
+hooks, nnsight and TransformerLens (extra `bench`) in padded batches of 8 as they arrive; wall-clock seconds:
+
+- 16 messages, 80 % of each a system prompt in common
+- a mix: 8 conversations of 5 turns of 40 tokens, each message with all of its turns so far, and 20 messages of 50
+  tokens, all behind one system prompt of 200 tokens; 12 of the 72 messages are there twice
 """
 
 from __future__ import annotations
@@ -38,7 +42,9 @@ from benchmarks.grafana_queries import host
 from benchmarks.messages import padded_batches
 from probes.capture.aggregation import parse_aggregation
 from probes.capture.batches import Batch, Encoded, batches
+from probes.capture.sites import Site, site_width
 from probes.card import load_probe
+from probes.directions import Direction
 from probes.model import builtin
 from probes.model.load import ChatModel, load_chat_model
 from probes.model.spans import TurnSpan
@@ -111,9 +117,19 @@ def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.process_t
     return clock() - began, found
 
 
-def measure(chat: ChatModel, rounds: int) -> dict[str, Any]:
+def reader_of(chat: ChatModel) -> Reader:
+    """The shipped probe's, or on another model one that reads half-way in the same way."""
     probe = load_probe("harmful-request")
-    scorer = Scorer(chat.layout, [probe.reader], chat.device)
+    if chat.name == builtin.SMOLLM2:
+        return probe.reader
+    site = Site("residual", chat.layout.n_blocks // 2)
+    draw = np.random.default_rng(7)
+    width = site_width(site, chat.layout)
+    return Reader((Direction(site, draw.standard_normal(width), draw.standard_normal(width), 1.0),), probe.aggregation)
+
+
+def measure(chat: ChatModel, rounds: int) -> dict[str, Any]:
+    scorer = Scorer(chat.layout, [reader_of(chat)], chat.device)
     settled = SequenceReader(scorer.projection, max_bytes=_KEPT)
     report: dict[str, Any] = {"off at start": settle(settled, scorer, chat.vocabulary, 1e-4)}
     report["fixed tokens of a pass"] = settled.fixed_tokens
@@ -150,40 +166,64 @@ def measure(chat: ChatModel, rounds: int) -> dict[str, Any]:
     return report
 
 
-def research(chat: ChatModel, rounds: int) -> dict[str, Any]:
-    """awry with reuse beside research code on messages with 80 % in common."""
-    folder = Path(builtin.resolve(builtin.SMOLLM2, _state()))
+def shared(vocabulary: int) -> dict[str, list[Encoded]]:
+    """The messages of the rows of `research`."""
     draw = random.Random(11)
-    system = [draw.randrange(chat.vocabulary) for _ in range(200)]
-    items = [item(system, [draw.randrange(chat.vocabulary) for _ in range(50)]) for _ in range(16)]
+
+    def ids(count: int) -> list[int]:
+        return [draw.randrange(vocabulary) for _ in range(count)]
+
+    system = ids(200)
+    mix = [item(system, ids(50)) for _ in range(20)]
+    for _ in range(8):
+        talk = [system]
+        for _ in range(5):
+            talk.append(ids(40))
+            mix.append(item(*talk))
+    mix += draw.sample(mix, 12)
+    draw.shuffle(mix)
+    return {
+        "80 % in common, one batch": [item(system, ids(50)) for _ in range(16)],
+        "a mix behind one system prompt": mix,
+    }
+
+
+def research(chat: ChatModel, rounds: int) -> dict[str, Any]:
+    """awry with reuse beside research code."""
+    folder = Path(builtin.resolve(builtin.SMOLLM2, _state()))
     probes, last = paths.random_probes(chat), parse_aggregation("last_prompt")
     scorer = Scorer(chat.layout, [Reader((probes.final,), last), Reader(probes.heads, last)], chat.device)
-    theirs = padded_batches(items, chat.device, 8)
     makers: dict[str, Callable[[], paths.Path]] = {
         "transformers": lambda: others.transformers_path(chat),
         "nnsight": lambda: others.nnsight_path(chat, folder),
         "TransformerLens": lambda: others.lens_path(chat, folder),
     }
-    report: dict[str, Any] = {}
+    rows = shared(chat.vocabulary)
+    report: dict[str, Any] = {name: {} for name in rows}
     for name, make in makers.items():
         try:
             path = make()
         except ImportError as error:
-            report[name] = {"missing": str(error)}
+            for row in rows:
+                report[row][name] = {"missing": str(error)}
             continue
-        path.step(theirs[0])
-        ratios = []
-        for _ in range(rounds):
-            reader = SequenceReader(scorer.projection, max_bytes=_KEPT)
-            own, _ = seconds(partial(reusing, scorer, reader, [items]), time.perf_counter)
-            other, _ = seconds(partial(_steps, path, theirs), time.perf_counter)
-            ratios.append(other / own)
-        report[name] = {
-            "ratio": round(median(ratios), 2),
-            "extremes": [round(min(ratios), 2), round(max(ratios), 2)],
-        }
-        print(f"{name:30} {report[name]}", flush=True)
+        for row, items in rows.items():
+            report[row][name] = _beside(scorer, items, path, padded_batches(items, chat.device, 8), rounds)
+            print(f"{row:32} {name:16} {report[row][name]}", flush=True)
     return report
+
+
+def _beside(
+    scorer: Scorer, items: list[Encoded], path: paths.Path, theirs: Sequence[Batch], rounds: int
+) -> dict[str, Any]:
+    path.step(theirs[0])
+    ratios = []
+    for _ in range(rounds):
+        reader = SequenceReader(scorer.projection, max_bytes=_KEPT)
+        own, _ = seconds(partial(reusing, scorer, reader, [items]), time.perf_counter)
+        other, _ = seconds(partial(_steps, path, theirs), time.perf_counter)
+        ratios.append(other / own)
+    return {"ratio": round(median(ratios), 2), "extremes": [round(min(ratios), 2), round(max(ratios), 2)]}
 
 
 def _steps(path: paths.Path, given: Sequence[Batch]) -> None:
@@ -201,13 +241,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--research", action="store_true")
+    parser.add_argument("--model", default=builtin.SMOLLM2)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    chat = load_chat_model(builtin.SMOLLM2, _state(), dtype="float32", device="cpu")
-    report: dict[str, Any] = {"machine": host(), "rounds": given.rounds, **measure(chat, given.rounds)}
+    chat = load_chat_model(given.model, _state(), dtype="float32", device="cpu")
+    report: dict[str, Any] = {"machine": host(), "model": chat.name, "rounds": given.rounds}
+    report |= measure(chat, given.rounds)
     if given.research:
-        report["against research code, 80 % in common"] = research(chat, min(3, given.rounds))
+        report["against research code"] = research(chat, min(3, given.rounds))
     if given.out is not None:
         given.out.write_text(json.dumps(report, indent=2) + "\n")
 
