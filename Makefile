@@ -5,13 +5,15 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# vLLM asks for other versions than awry does.
+VLLM   := .venv-vllm
 # Versions and hashes of everything are those of the locks.
 INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python --constraint $(VENV)/constraint.txt --build-constraint scripts/build.lock
 # Processes of the tests.
 JOBS   ?= 2
 TESTS  ?=
 
-.PHONY: demo stack test test-fast chaos site setup lint format lock dist adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery bench-detection docs env image-test clean
+.PHONY: demo stack test test-fast test-vllm chaos site setup lint format lock dist adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery bench-detection docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -27,6 +29,20 @@ test: $(READY)
 # What needs no Kafka, browser or model, and does not wait long: about two minutes.
 test-fast: $(READY)
 	@$(BIN)/python -m pytest -n $(JOBS) -m "not (kafka or browser or model or study or slow)" $(TESTS)
+
+# vLLM with awry's probes in it, and a server of it from end to end, in an environment of its own (5 to 10 minutes on two
+# cores): of deploy/vllm, without awry's other dependencies.
+test-vllm: $(READY) $(VLLM)/.ready
+	@OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest --confcutdir=tests/vllm tests/vllm
+	@PYTEST_VLLM=$(CURDIR)/$(VLLM) $(BIN)/python -m pytest tests/vllm_server
+
+$(VLLM)/.ready: $(READY) deploy/vllm/requirements.txt deploy/vllm/overrides.txt deploy/vllm/constraints.txt tests/vllm/requirements.txt
+	@echo "setting up: vLLM, 6 GB (the first time about two minutes on a fast line)"
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(VLLM)
+	@$(BIN)/uv pip install -q --python $(VLLM)/bin/python --override deploy/vllm/overrides.txt \
+	  --constraint deploy/vllm/constraints.txt \
+	  -r deploy/vllm/requirements.txt -r tests/vllm/requirements.txt
+	@touch $@
 
 # The faults of the tests, many rounds each (about 20 minutes on two cores): make chaos ARGS="--kills 100"
 chaos: $(READY)
@@ -118,4 +134,4 @@ image-test:
 	@bash scripts/image_test.sh
 
 clean:
-	rm -rf $(VENV) out dist .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM) out dist .cache .mypy_cache .ruff_cache .pytest_cache

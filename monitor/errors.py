@@ -27,5 +27,9 @@ class ClusterError(MonitorError):
     """A Kafka cluster that cannot be reached or used."""
 
 
+class ClusterAwayError(ClusterError):
+    """No broker of the cluster answers."""
+
+
 class TooManyDeadError(MonitorError):
     """So many messages cannot be scored that the worker stops instead of putting all of them aside."""

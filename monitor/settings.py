@@ -18,8 +18,10 @@ from alerts.links import check_template
 from alerts.truth_values import check_truth_value
 from monitor import setting_sources as sources
 from monitor.access_settings import AccessSettings
+from monitor.engine_settings import EngineSettings
 from monitor.errors import SettingsError
 from monitor.judge_settings import JudgeSettings
+from monitor.reading_settings import ReadingSettings
 from monitor.routing_settings import RoutingSettings
 from monitor.score_settings import ScoreSettings
 from monitor.service_links import is_service_link
@@ -35,7 +37,9 @@ def default_state_dir() -> Path:
     return Path(platformdirs.user_state_dir("awry"))
 
 
-class Settings(StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, ScoreSettings):
+class Settings(
+    ReadingSettings, StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, ScoreSettings, EngineSettings
+):
     """All settings of the worker and the outbox loop."""
 
     model_config = SettingsConfigDict(env_prefix="AWRY_", extra="forbid", frozen=True)
@@ -352,7 +356,7 @@ def reference() -> list[tuple[str, str, str, str]]:
     """(name, environment variable, default, description) of every setting."""
     rows = []
     # Those of the modules of their own come last.
-    parts = (StaleSettings, JudgeSettings, RoutingSettings, AccessSettings)
+    parts = (ReadingSettings, StaleSettings, JudgeSettings, RoutingSettings, AccessSettings, EngineSettings)
     inherited = {name for part in parts for name in part.model_fields}
     fields = sorted(Settings.model_fields.items(), key=lambda field: field[0] in inherited)
     for name, field in fields:

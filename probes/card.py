@@ -117,6 +117,9 @@ class Card(_Strict):
     references: list[Reference]
     tolerance: float = Field(gt=0)
     mitigation: MitigationCard | None = None
+    # What ran the model when references and threshold were made, with its version; None: transformers, of before this
+    # field. It is said about the probe, and decides nothing: a start replays the references through its own engine.
+    engine: str | None = Field(None, max_length=100)
 
     @property
     def threshold(self) -> float:

@@ -8,7 +8,9 @@ ProbesError
 ├── DataError             labelled data that cannot be fitted or evaluated
 ├── ProbeFileError        a probe file that is broken
 │   └── ProbeMismatchError  a probe made for another model, adapter, scale or template
-└── SteeringError         an intervention that cannot be applied
+├── SteeringError         an intervention that cannot be applied
+└── EngineError           an engine that is not there, or cannot give what a probe reads
+    └── EngineLostError     an engine that ended while it ran
 """
 
 from awry.errors import AwryError
@@ -48,3 +50,11 @@ class ProbeMismatchError(ProbeFileError):
 
 class SteeringError(ProbesError):
     """An intervention that cannot be applied to this model."""
+
+
+class EngineError(ProbesError):
+    """An engine that is not there, is set up wrongly, or cannot give what a probe reads."""
+
+
+class EngineLostError(EngineError):
+    """An engine that ended while it ran: no message can be scored any more."""

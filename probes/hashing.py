@@ -53,7 +53,7 @@ def card_digest(card: Mapping[str, Any]) -> str:
 
 
 # Of a probe's card: what is said about it.
-_OF_NO_CONSEQUENCE = frozenset({"description", "evaluation", "attacks", "created", "seen"})
+_OF_NO_CONSEQUENCE = frozenset({"description", "evaluation", "attacks", "created", "seen", "engine"})
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,8 @@ import numpy as np
 from probes.calibration import Calibration
 from probes.capture.batches import encode
 from probes.card import Card, DirectionCard, Probe, Reference
+from probes.engines.base import Engine
+from probes.engines.transformers import label
 from probes.errors import ProbeFileError, ProbeMismatchError
 from probes.model.adapters import shipped_config_sha256
 from probes.model.load import ChatModel, Message
@@ -75,6 +77,7 @@ def new_probe(
         seen=seen,
         references=reference_scores(chat, reader),
         tolerance=TOLERANCE,
+        engine=label(),
     )
     return Probe(card, reader.directions)
 
@@ -107,6 +110,10 @@ def check_identity(card: Card, chat: ChatModel) -> None:
             )
 
 
+def _by(engine: str | None) -> str:
+    return f" by {engine}" if engine else ""
+
+
 def _brief(value: object) -> str:
     text = "none" if value is None else str(value)
     return text[:16] + "..." if len(text) > 20 else text
@@ -123,19 +130,21 @@ def reference_scores(chat: ChatModel, reader: Reader) -> list[Reference]:
     ]
 
 
-def replay_references(probe: Probe, chat: ChatModel) -> float:
-    """Largest difference to the card's reference scores; ProbeMismatchError above the card's tolerance."""
+def replay_references(probe: Probe, chat: ChatModel, engine: Engine | None = None) -> float:
+    """Largest difference to the card's reference scores, in the model or through an engine that runs it;
+    ProbeMismatchError above the card's tolerance."""
     card = probe.card
     items = [encode(chat, r.messages, r.response, spans=True) for r in card.references]
     if not items:
         raise ProbeFileError(f"probe {card.name}: its card has no references; write it again with awry fit")
-    now = score_all(chat, items, [probe.reader])[:, 0]
+    now = (engine.scores(items, [probe.reader]) if engine else score_all(chat, items, [probe.reader]))[:, 0]
     worst = float(np.abs(now - np.array([r.score for r in card.references])).max())
     if not worst <= card.tolerance:
         wanted, here = card.identity, chat.identity
         raise ProbeMismatchError(
             f"probe {card.name}: reference scores differ by {worst:.4g}, the card allows {card.tolerance:g}; "
-            f"made with {wanted.dtype}/{wanted.attention}, here {here.dtype}/{here.attention}: "
+            f"made with {wanted.dtype}/{wanted.attention}{_by(card.engine)}, "
+            f"here {here.dtype}/{here.attention}{_by(engine.label if engine else label())}: "
             "use the card's dtype and attention, or fit and calibrate again on this stack"
         )
     return worst

@@ -1,6 +1,6 @@
 """Scores of messages under probes: one prefill, no language-model head, no activation leaves the device.
 
-A token's value under a direction (`probes.projection`) is 0 at the aligned mean and 1 at the misaligned mean (units:
+A token's value under a direction (`probes.planes`) is 0 at the aligned mean and 1 at the misaligned mean (units:
 class gaps). Values are summed up by the probe's aggregation (`probes.capture.aggregation`).
 
 Several directions (heads, or blocks) become one score by their `mean`, taken token by token, or by their `max`: each
@@ -9,8 +9,8 @@ counts.
 
 Contract: `Scorer(layout, readers, device)` builds the matrices once; `scorer(batch)` gives the scores of its rows, each
 with the number of tokens that it was read from, and with `turns` what each turn of the message gave by itself;
-`scorer.scores(values, batch)` is its second half, for values that are there already. Where a span has no token the
-score is NaN and the count 0.
+`Arithmetic(readers, order)(values, batch)` is its second half, for values that are there already, of any engine. Where
+a span has no token the score is NaN and the count 0.
 """
 
 from __future__ import annotations
@@ -87,31 +87,23 @@ class Scores:
     turns: list[list[TurnScores]] | None = None
 
 
-class Scorer:
-    """Scores under all readers from one forward pass. `columns` is how many values each token gives."""
+class Arithmetic:
+    """Scores from the tokens' values, of whatever engine: `order[d]` is the column of the readers' direction d, as
+    `probes.planes` gives it. Pure: no model, nothing kept."""
 
-    def __init__(self, layout: Layout, readers: Sequence[Reader], device: torch.device) -> None:
+    def __init__(self, readers: Sequence[Reader], order: Sequence[int]) -> None:
         self.readers = tuple(readers)
-        directions = [direction for reader in self.readers for direction in reader.directions]
-        self.projection = Projection(layout, directions, device)
+        self.columns = len(order)
         places, first = [], 0
         for reader in self.readers:
-            places.append(self.projection.order[first : first + len(reader.directions)])
+            places.append(list(order[first : first + len(reader.directions)]))
             first += len(reader.directions)
         # A run of neighbours is a slice, which copies nothing.
         self._columns = [slice(p[0], p[-1] + 1) if p == list(range(p[0], p[-1] + 1)) else p for p in places]
 
-    @property
-    def columns(self) -> int:
-        return len(self.projection.order)
-
-    def __call__(self, batch: Batch, *, turns: bool = False) -> Scores:
-        """Run the decoder over the batch as far as the deepest site and return the scores."""
-        return self.scores(self.projection(batch.ids, batch.mask), batch, turns=turns)
-
     @torch.inference_mode()
-    def scores(self, values: Tensor, batch: Batch, *, turns: bool = False) -> Scores:
-        """Scores of a batch from its tokens' values, (rows, tokens, columns): arithmetic alone, no model."""
+    def __call__(self, values: Tensor, batch: Batch, *, turns: bool = False) -> Scores:
+        """Scores of a batch from its tokens' values, (rows, tokens, columns)."""
         tokens = [values[:, :, columns] for columns in self._columns]
         read = [self._read(r, x, batch) for r, x in enumerate(tokens)]
         total = torch.stack([score for score, _ in read], dim=1)
@@ -144,6 +136,32 @@ class Scorer:
             tuple((t, score) for t, (score, known) in enumerate(zip(*row, strict=True)) if known)
             for row in zip(scores, known, strict=True)
         ]
+
+
+class Scorer:
+    """Scores under all readers from one forward pass. `columns` is how many values each token gives."""
+
+    def __init__(self, layout: Layout, readers: Sequence[Reader], device: torch.device) -> None:
+        self.readers = tuple(readers)
+        self.projection = Projection(layout, directions_of(readers), device)
+        self.arithmetic = Arithmetic(readers, self.projection.order)
+
+    @property
+    def columns(self) -> int:
+        return self.arithmetic.columns
+
+    def __call__(self, batch: Batch, *, turns: bool = False) -> Scores:
+        """Run the decoder over the batch as far as the deepest site and return the scores."""
+        return self.scores(self.projection(batch.ids, batch.mask), batch, turns=turns)
+
+    def scores(self, values: Tensor, batch: Batch, *, turns: bool = False) -> Scores:
+        """Scores of a batch from its tokens' values, (rows, tokens, columns): arithmetic alone, no model."""
+        return self.arithmetic(values, batch, turns=turns)
+
+
+def directions_of(readers: Sequence[Reader]) -> list[Direction]:
+    """The directions of all readers, in their order."""
+    return [direction for reader in readers for direction in reader.directions]
 
 
 def all_scores(

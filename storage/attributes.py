@@ -40,6 +40,8 @@ ALLOWED_KEYS = frozenset(
         # What came back.
         *("finish_reason", "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"),
         *("cached_tokens", "reasoning_tokens", "n_choices"),
+        # What an engine says of itself beside its readings.
+        *("engine", "engine_instance", "engine_sequence", "verified", "steered_by", "steered_why"),
     }
 )
 # A string that names something: visible ASCII without spaces, shorter than text is.

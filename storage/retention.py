@@ -2,7 +2,8 @@
 
 Contract: `retain(engine, keep_days)` keeps today and the `keep_days` days before it (UTC). Of older data it drops whole
 partitions, and deletes rows of the default partitions, rollups, links of alerts to messages, finished deliveries of
-resolved alerts, resolved alerts without deliveries, expired silences, and the audit of deleted alerts and silences.
+resolved alerts, resolved alerts without deliveries, expired silences, what is known of engines that publish readings,
+and the audit of deleted alerts and silences.
 Tokens of the HTTP API are few and stay, with their audit. It may run at any time, beside workers and beside itself.
 
 Dropping a partition needs an exclusive lock on its table. It waits two seconds at most, while writers wait behind it,
@@ -24,7 +25,19 @@ from sqlalchemy import Connection, Delete, Engine, delete, func, select, text
 
 from storage.locks import delete_unused
 from storage.partitions import partition_day, tables_schema, utc_today, with_lock_timeout, with_partition_lock
-from storage.schema import BY_DAY, ROLLUPS, alert_messages, alerts, api_tokens, audit, outbox, silences
+from storage.schema import (
+    BY_DAY,
+    ROLLUPS,
+    alert_messages,
+    alerts,
+    api_tokens,
+    audit,
+    outbox,
+    reading_gaps,
+    reading_instances,
+    reading_partials,
+    silences,
+)
 
 
 @dataclass
@@ -92,6 +105,9 @@ def _deletions(first: date) -> Iterator[tuple[str, Delete]]:
     deliveries = select(outbox.c.id).where(outbox.c.alert_id == alerts.c.id)
     yield "alert_messages", delete(alert_messages).where(alert_messages.c.day < first)
     yield "alerts", delete(alerts).where(alerts.c.state == "resolved", ended < midnight, ~deliveries.exists())
+    yield "reading_gaps", delete(reading_gaps).where(reading_gaps.c.first_seen_at < midnight)
+    yield "reading_partials", delete(reading_partials).where(reading_partials.c.day < first)
+    yield "reading_instances", delete(reading_instances).where(reading_instances.c.last_seen_at < midnight)
     yield "silences", delete(silences).where(silences.c.ends_at < midnight)
     subjects = ((audit.c.alert_id, alerts), (audit.c.silence_id, silences), (audit.c.token_id, api_tokens))
     about = tuple(column.in_(select(table.c.id)) for column, table in subjects)

@@ -519,6 +519,64 @@ workers = Table(
     Column("oldest_seconds", Double),
 )
 
+# Engines that publish readings (`storage.readings`): what was read of each process of one. `highest` is the highest
+# number of its records, `dropped` what it said that it dropped; times are the database's, of reading.
+READING_STATES = ("live", "closed", "replaced", "unwatched")
+reading_instances = Table(
+    "reading_instances",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("instance", Text, primary_key=True),
+    Column("engine", Text, nullable=False),
+    Column("model", Text),
+    Column("state", Text, nullable=False),
+    Column("highest", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    _now("first_seen_at"),
+    _now("last_seen_at"),
+    CheckConstraint(f"state IN {READING_STATES!r}", name="state"),
+)
+
+# What is missing of them. `hole`: the numbers from `first` to `last`; `before`: the same, from before the stream was
+# read, never counted; `dropped`: so many by the engine itself; `new_instance`: an engine ended without a word and
+# another one came, `readings` is NULL for unknown. Counted once it is older than a late record may be; `filled_at`: it
+# came after all.
+READING_GAPS = ("hole", "before", "dropped", "new_instance")
+reading_gaps = Table(
+    "reading_gaps",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("first", BigInteger),
+    Column("last", BigInteger),
+    Column("readings", BigInteger),
+    _now("first_seen_at"),
+    Column("counted_at", DateTime(timezone=True)),
+    Column("filled_at", DateTime(timezone=True)),
+    CheckConstraint(f"kind IN {READING_GAPS!r}", name="kind"),
+    Index(None, "source", "instance"),
+    Index(None, "counted_at"),
+)
+
+# Requests that an engine has flagged while their answer was running: where that reading's row is, and its scores by
+# probe (those above the threshold), until the final reading comes.
+reading_partials = Table(
+    "reading_partials",
+    metadata,
+    Column("stream", Text, primary_key=True),
+    Column("instance", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("sub", Integer, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("scores", JSONB, nullable=False),
+    Index(None, "day"),
+)
+
 _PENDING = "delivered_at IS NULL AND dead_at IS NULL"
 _WAITING = f"page_id IS NULL AND group_key IS NOT NULL AND {_PENDING}"
 

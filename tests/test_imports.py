@@ -61,12 +61,17 @@ ARROWS: dict[str, set[str]] = {
     "monitor.ingest": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.web"},
     "monitor.score_server": {"monitor", "monitor.stream", "monitor.service", "monitor.ingest", "monitor.telemetry"}
     | {"monitor.web", "storage", "probes"},
-    "monitor.service": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.judge"}
+    "monitor.service": {"monitor", "monitor.stream", "monitor.telemetry", "monitor.judge", "monitor.readings.schema"}
     | {"alerts.evaluator", "storage", "probes"}
     | _ALERTS,
     "monitor.judge": {"monitor", "monitor.telemetry", "storage", "probes"}
     | {"alerts.rules", "alerts.routing", "alerts.lifecycle"},
-    "monitor.stream": {"monitor", "monitor.telemetry", "storage"},
+    "monitor.stream": {"monitor", "monitor.telemetry", "storage"}
+    | {"monitor.readings.schema", "monitor.stream.formats.fields"},
+    # What an engine publishes; inside the engine it runs without what the rest of awry needs.
+    "monitor.readings": {"monitor", "monitor.readings.schema", "monitor.stream"},
+    "monitor.readings.schema": {"monitor.stream.formats.fields", "storage"},
+    "monitor.stream.formats.fields": set(),
     "monitor.telemetry": {"monitor", "alerts.rules", "storage"},
     "monitor": {"alerts", "alerts.rules", "alerts.routing"},
     # Alerts. `alerts` is errors, destinations, ids, links and text.

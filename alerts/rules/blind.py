@@ -1,10 +1,10 @@
 """Whether the monitor is blind: then nothing that it does not see says that a danger is over.
 
 Contract: `blindness` gives the reasons, none where it sees: a live alert of a rule on the monitor that is about not
-seeing (`no_traffic`, `no_worker`, `delay`, `fail_open`), no heartbeat of any worker on a topic for five minutes, or
-workers that are five minutes behind; of the last two no rule is needed. While it is blind, nothing is resolved for want
-of messages: not by `resolve_after`, nor because a rate or a count of messages is low. The words stay the same as long
-as the reason does.
+seeing (`no_traffic`, `no_worker`, `delay`, `fail_open`, `reading_gaps`, `readings_silent`), no heartbeat of any worker
+on a topic for five minutes, or workers that are five minutes behind; of the last two no rule is needed. While it is
+blind, nothing is resolved for want of messages: not by `resolve_after`, nor because a rate or a count of messages is
+low. The words stay the same as long as the reason does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from alerts.rules.checks import Check
 from alerts.rules.model import MonitorRule, RateRule, Rules
 from storage.schema import alerts, workers
 
-_ABOUT_SEEING: frozenset[Check] = frozenset({"no_traffic", "no_worker", "delay", "fail_open"})
+_ABOUT_SEEING: frozenset[Check] = frozenset(
+    {"no_traffic", "no_worker", "delay", "fail_open", "reading_gaps", "readings_silent"}
+)
 # What a clear value of these says, it says also when nothing is read.
 _KNOWN_ALL_THE_SAME: frozenset[Check] = frozenset({"no_traffic", "no_worker", "probe_stale"})
 _PATIENCE = timedelta(minutes=5)

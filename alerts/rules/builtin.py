@@ -52,9 +52,31 @@ _TAIL_DRIFT = {
 }
 
 
+# Whoever stops the server without its last word hides what it was asked; so does a broker that lost records.
+_READING_GAPS = {
+    "name": "reading-gaps",
+    "id": "awry-reading-gaps",
+    "check": "reading_gaps",
+    "window": "1h",
+    "severity": "error",
+    "clear_for": "1h",
+    "reopen_within": "6h",
+}
+_READINGS_SILENT = {
+    "name": "readings-silent",
+    "id": "awry-readings-silent",
+    "check": "readings_silent",
+    "window": "2m",
+    "severity": "error",
+    "clear_for": "5m",
+    "reopen_within": "6h",
+}
+
+
 def built_in(error_from: float, critical_from: float) -> Rules:
     """The rules without a rules file: on scores, on messages without one, on messages that were not read whole or could
-    not be made sense of, and on probes whose scores are not what their calibration promises."""
+    not be made sense of, on probes whose scores are not what their calibration promises, and on engines whose readings
+    are missing."""
     bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
-    monitor = [_UNSCORED, _PARTIAL, _UNREADABLE, _TAIL_DRIFT]
+    monitor = [_UNSCORED, _PARTIAL, _UNREADABLE, _TAIL_DRIFT, _READING_GAPS, _READINGS_SILENT]
     return Rules.model_validate({"threshold": [{"id": "awry-threshold", "severity": bands}], "monitor": monitor})

@@ -45,7 +45,18 @@ from alerts.rules.keys import dedup_key
 from alerts.rules.model import MonitorRule, RateRule
 from alerts.rules.patterns import matches, matching
 from alerts.rules.tails import measure_tails
-from storage.schema import UNREADABLE, alert_messages, alerts, messages, probes, rule_states, scores, workers
+from storage.schema import (
+    UNREADABLE,
+    alert_messages,
+    alerts,
+    messages,
+    probes,
+    reading_gaps,
+    reading_instances,
+    rule_states,
+    scores,
+    workers,
+)
 
 # Messages that one evaluation adds to an alert, and scores that drift is measured on.
 _MAX_MESSAGES, _MAX_SCORES = 5000, 20_000
@@ -55,6 +66,8 @@ _MAX_NAMED = 10_000
 _MAX_GROUPS = 50
 # Lag and delay are those of workers with a heartbeat within this time.
 _HEARTBEAT = timedelta(minutes=2)
+# An engine that was silent for so long is no longer waited for.
+_FORGOTTEN = timedelta(days=1)
 
 _PLACE = ("source", "partition", "offset", "sub")
 _COLUMNS = {"tenant": messages.c.tenant, "model": messages.c.model, "conversation": messages.c.conversation_id}
@@ -220,6 +233,16 @@ def _main_tenant(connection: Connection, rule: MonitorRule) -> str | None:
 
 
 def _monitor_query(rule: MonitorRule) -> Select[Any]:
+    if rule.check == "reading_gaps":
+        gaps = reading_gaps.c
+        return select(func.count()).where(gaps.counted_at > func.now() - rule.window, gaps.filled_at.is_(None))
+    if rule.check == "readings_silent":
+        engine = reading_instances.c
+        # Nobody reads them: that is for the rules on workers to say. One that was forgotten long ago is not waited for.
+        read = exists().where(workers.c.seen_at > func.now() - _HEARTBEAT)
+        silent = func.extract("epoch", func.now() - func.min(engine.last_seen_at))
+        waited = engine.last_seen_at > func.now() - _FORGOTTEN
+        return select(func.coalesce(silent, 0)).where(engine.state == "live", waited).having(read)
     if rule.check in ("no_traffic", "no_worker"):
         last = func.max(workers.c.stored_at if rule.check == "no_traffic" else workers.c.seen_at)
         return select(func.extract("epoch", func.now() - last))

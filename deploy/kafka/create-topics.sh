@@ -17,4 +17,6 @@ week=604800000
 create awry.traffic 12 --config retention.ms=$week --config max.message.bytes=4194304
 create awry.verdicts 12 --config retention.ms=$week
 create awry.answers 12 --config retention.ms=$week
+# What a serving engine says of its requests (docs/vllm.md): numbers, no text.
+create awry.readings 12 --config retention.ms=$week
 create awry.dead-letters 1 --config retention.ms=$((4 * week))

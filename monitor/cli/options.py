@@ -57,6 +57,16 @@ ChatTemplate = Annotated[
     Path | None,
     Option(help="file with the chat template that the model is served with", show_default="the tokenizer's own"),
 ]
+Engine = Annotated[str | None, Option(help="what runs the model: transformers or vllm", show_default="transformers")]
+VllmArgs = Annotated[
+    list[str] | None,
+    Option(
+        "--vllm-arg",
+        metavar="KEY=VALUE",
+        help="argument of vllm.LLM, such as tensor_parallel_size=2; may be given again",
+        show_default="none",
+    ),
+]
 _ADAPTER = "shipped adapter or PEFT folder"
 Adapter = Annotated[str | None, Option(help=_ADAPTER)]
 RequiredAdapter = Annotated[str, Option(help=_ADAPTER)]
@@ -101,6 +111,9 @@ CheckedSource = Annotated[str, Argument(help=_SOURCE)]
 Format = Annotated[str | None, Option(help="format of the messages; auto: recognised by content")]
 KafkaGroup = Annotated[str | None, Option(help="consumer group; its members share the partitions")]
 Follow = Annotated[bool | None, Option("--follow", help="keep reading as the file grows")]
+Readings = Annotated[
+    bool | None, Option("--readings", help="the source holds readings of an engine that runs the probes; no model here")
+]
 Mitigate = Annotated[str | None, Option(help="generate a mitigated reply to these messages: off, flagged or all")]
 AlsoPlain = Annotated[bool | None, Option("--also-plain", help="the unmitigated reply too")]
 AnswersOut = Annotated[str | None, Option(help="where replies go: a file, -, or kafka:TOPIC")]

@@ -12,10 +12,11 @@ from monitor.settings import Settings
 
 def model(settings: Settings) -> Iterator[Finding]:
     """Load all of it as a worker does, and replay the reference scores of the probes."""
-    from monitor.service.bootstrap import load_model, load_probes
+    from monitor.service.bootstrap import open_model
+    from monitor.service.engines import load_engine
 
     try:
-        chat = load_model(settings)
+        chat = open_model(settings)
     except AwryError as error:
         part = "adapter" if str(error).startswith(("adapter", "scale")) else "model"
         do = "awry models list and awry adapters list have what is here; correct model, adapter, scale or device"
@@ -24,7 +25,8 @@ def model(settings: Settings) -> Iterator[Finding]:
     adapter = f" with {chat.active}" if chat.active else ""
     yield ok("model", f"{chat.name}{adapter} is loaded, {str(chat.dtype).removeprefix('torch.')} on {chat.device}")
     try:
-        probes = load_probes(settings, chat)
+        engine, probes = load_engine(settings, chat)
+        engine.close()
     except AwryError as error:
         do = "name probes that were made for this model and adapter, or fit one with awry fit"
         yield fault("probes", str(error).removeprefix("probes: "), do)

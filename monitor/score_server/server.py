@@ -17,6 +17,7 @@ from monitor.ingest.server import open_sink
 from monitor.score_server.app import Limits, Scoring, make_app
 from monitor.score_server.queue import ScoreQueue
 from monitor.service import bootstrap
+from monitor.service.engines import load_engine
 from monitor.service.reads import sites_of
 from monitor.service.registered import with_registered
 from monitor.service.stale import check_stale
@@ -37,12 +38,12 @@ _STOP_SECONDS = 10
 def serving(settings: Settings, engine: Engine, progress: Progress) -> Iterator[str]:
     """Answer on `score_listen` until the block ends; gives the real HOST:PORT."""
     host, port = parse_address(settings.score_listen)
-    chat = bootstrap.load_model(settings, progress, sites_of(settings, engine))
+    chat = bootstrap.open_model(settings, progress, sites_of(settings, engine))
     settings = with_registered(settings, engine, chat)
-    probes = bootstrap.load_probes(settings, chat, progress)
+    model, probes = load_engine(settings, chat, progress)
     check_stale(engine, probes, settings, bootstrap.load_rules(settings), progress)
     bootstrap.merge_adapter(settings, chat, probes)
-    scorer = bootstrap.scorer_of(settings, chat, probes)
+    scorer = bootstrap.scorer_of(settings, model, probes)
     limits = Limits(
         max_request_bytes=settings.ingest_max_request_bytes,
         max_bytes=settings.ingest_max_bytes,
@@ -52,6 +53,7 @@ def serving(settings: Settings, engine: Engine, progress: Progress) -> Iterator[
     )
     BUILD_INFO.labels(version("awry")).set(1)
     with ExitStack() as stack:
+        stack.callback(model.close)
         sink = open_sink(settings) if settings.score_store else None
         if sink is not None:
             stack.callback(sink.close)

@@ -27,6 +27,7 @@ from storage.sources import CONFLICT, Place
 from storage.writer import AnswerRow, MessageRow, ScoreRow, WindowRow
 
 if TYPE_CHECKING:
+    from monitor.readings.schema import Reading
     from monitor.service.mitigation import Mitigation
     from probes.capture.trajectory import Trajectory
     from probes.card import Probe
@@ -83,7 +84,7 @@ class Outcome:
     control tokens in its content, `partial` says why it was not read whole, `unreadable` is the share of its text that
     the tokenizer can make no sense of."""
 
-    status: Literal["scored", "truncated", "skipped", "failed"]
+    status: Literal["scored", "truncated", "skipped", "invalid", "failed"]
     scores: tuple[ProbeScore, ...] = ()
     tokens: int | None = None
     reason: str | None = None
@@ -154,6 +155,11 @@ class ProcessedMessage:
         return self.parsed.id if isinstance(self.parsed, WireMessage) else self.parsed.message_id
 
     @property
+    def reading(self) -> Reading | None:
+        """What an engine has read itself."""
+        return self.parsed.reading
+
+    @property
     def scores(self) -> tuple[ProbeScore, ...]:
         """Its scores; none in a conflict, where they belong to no row."""
         return self.outcome.scores if self.outcome is not None and not self.conflict else ()
@@ -217,8 +223,9 @@ def message_row(
         own = {
             "sent_at": parsed.timestamp,
             "trace_id": parsed.trace_id,
-            "text": parsed.stored_text if privacy == "full" else None,
-            "text_sha256": None if privacy == "none" else parsed.text_sha256,
+            "text": parsed.stored_text if privacy == "full" and parsed.reading is None else None,
+            # A reading has no text, whose hash would be that of another without one.
+            "text_sha256": None if privacy == "none" or parsed.reading is not None else parsed.text_sha256,
             "attributes": kept or None,
         }
     return MessageRow(

@@ -7,7 +7,7 @@ adapter, scale or template, a numeric stack whose reference scores differ, a mit
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from monitor.stream.record import Source
     from probes.capture.sites import Site
     from probes.card import Probe
+    from probes.engines.base import Engine as ModelEngine
+    from probes.model.adapters import AdapterSpec
     from probes.model.load import ChatModel
     from storage.known import ScoredBy
 
@@ -62,12 +64,14 @@ def check_files(settings: Settings) -> None:
 
     Probes of the registry are in the database, and are looked at later.
     """
+    from monitor.service.engines import check_engine
     from monitor.service.registered import names_registry
     from monitor.stream.parse import Parser
     from monitor.stream.wiring import check_outputs, parse_options
     from probes.card import load_probe
 
     load_rules(settings)
+    check_engine(settings)
     Parser(parse_options(settings))
     for name in settings.probes:
         if not names_registry(name):
@@ -77,14 +81,10 @@ def check_files(settings: Settings) -> None:
 
 def load_model(settings: Settings, progress: Progress = silent, sites: Sequence[Site] | None = None) -> ChatModel:
     """The model with its adapter at its scale; with `sites`, what they need of it."""
-    from probes.model.adapters import adapter_spec
     from probes.model.load import load_chat_model
 
-    adapters = [adapter_spec(settings.adapter, settings.scale)] if settings.adapter else []
-    if settings.scale is not None and not adapters:
-        raise SettingsError("scale: there is no adapter to scale; set adapter too")
-    strength = f" with {adapters[0].name} x{adapters[0].scale:g}" if adapters else ""
-    progress(f"loading {settings.model}{strength}")
+    adapters = _adapters(settings)
+    progress(f"loading {_with_strength(settings.model, adapters)}")
     return load_chat_model(
         settings.model,
         settings.state_dir,
@@ -100,6 +100,32 @@ def load_model(settings: Settings, progress: Progress = silent, sites: Sequence[
         sites=sites,
         progress=progress,
     )
+
+
+def open_model(settings: Settings, progress: Progress = silent, sites: Sequence[Site] | None = None) -> ChatModel:
+    """The model for the engine that is set: loaded, or where vLLM loads it, without its weights."""
+    from monitor.service.engines import check_engine, open_text
+
+    check_engine(settings)
+    if settings.engine == "transformers":
+        return load_model(settings, progress, sites)
+    adapters = _adapters(settings)
+    progress(f"opening {_with_strength(settings.model, adapters)} for {settings.engine}")
+    return open_text(settings, adapters, _chat_template(settings), progress)
+
+
+def _adapters(settings: Settings) -> list[AdapterSpec]:
+    from probes.model.adapters import adapter_spec
+
+    if settings.adapter:
+        return [adapter_spec(settings.adapter, settings.scale)]
+    if settings.scale is not None:
+        raise SettingsError("scale: there is no adapter to scale; set adapter too")
+    return []
+
+
+def _with_strength(model: str, adapters: Sequence[AdapterSpec]) -> str:
+    return f"{model} with {adapters[0].name} x{adapters[0].scale:g}" if adapters else model
 
 
 def _chat_template(settings: Settings) -> str | None:
@@ -118,53 +144,10 @@ def _chat_template(settings: Settings) -> str | None:
 
 
 def load_probes(settings: Settings, chat: ChatModel, progress: Progress = silent) -> list[Probe]:
-    """The probes named, or every shipped one that fits; each is checked against the model and replayed, unless an
-    earlier start did so under the same conditions.
+    """The probes of a model that is loaded: checked, and replayed (`monitor.service.engines`)."""
+    from monitor.service.engines import load_engine
 
-    A shipped probe of responses is loaded only where it is named: of messages without one it can say nothing.
-    """
-    from monitor.service.reads import costs
-    from monitor.service.start_checks import StartChecks
-    from probes.card import load_probe, shipped_probes
-    from probes.errors import ProbeMismatchError
-    from probes.identity import check_identity, replay_references
-
-    if settings.probes:
-        probes = [load_probe(name) for name in settings.probes]
-        for probe in probes:
-            check_identity(probe.card, chat)
-    else:
-        probes = []
-        for name in shipped_probes():
-            probe = load_probe(name)
-            if probe.aggregation.span == "response":
-                continue
-            with suppress(ProbeMismatchError):
-                check_identity(probe.card, chat)
-                probes.append(probe)
-        if not probes:
-            raise SettingsError(
-                f"probes: no shipped probe was made for {chat.name} with this adapter; fit one with awry fit"
-            )
-    names = [p.name for p in probes]
-    if len(set(names)) != len(names):
-        raise SettingsError(f"probes: two of {', '.join(names)} share a name")
-    unknown = set(settings.shadow) - set(names)
-    if unknown:
-        raise SettingsError(f"shadow: {', '.join(sorted(unknown))} not among the loaded probes {', '.join(names)}")
-    for line in costs(probes, chat.layout.n_blocks):
-        progress(line)
-    checks = StartChecks(settings.state_dir, chat)
-
-    def replay(probe: Probe) -> float:
-        progress(f"replaying the reference scores of {probe.name}")
-        return replay_references(probe, chat)
-
-    for probe in probes:
-        checks.once(f"replay {probe.digest}", partial(replay, probe))
-    if checks.reused:
-        progress("reference scores were replayed at an earlier start with this model, code and machine: not again")
-    return probes
+    return load_engine(settings, chat, progress)[1]
 
 
 def register(engine: Engine, probes: list[Probe], settings: Settings) -> None:
@@ -193,7 +176,7 @@ def merge_adapter(settings: Settings, chat: ChatModel, probes: list[Probe]) -> N
     from probes.identity import replay_references
     from probes.model import lora
 
-    if chat.active is None or not lora.merge(chat.model):
+    if settings.engine != "transformers" or chat.active is None or not lora.merge(chat.model):
         return
     checks = StartChecks(settings.state_dir, chat)
     try:
@@ -204,14 +187,15 @@ def merge_adapter(settings: Settings, chat: ChatModel, probes: list[Probe]) -> N
         chat.model.unmerge_adapter()  # type: ignore[operator]
 
 
-def scorer_of(settings: Settings, chat: ChatModel, probes: list[Probe]) -> BatchScorer:
+def scorer_of(settings: Settings, model: ChatModel | ModelEngine, probes: list[Probe]) -> BatchScorer:
     """What scores messages by the settings, with the ways to read no token twice that are right for the model."""
     from monitor.service.scoring import BatchScorer
     from monitor.service.start_checks import StartChecks
     from monitor.telemetry import logs
 
+    chat = _chat_of(model)
     scorer = BatchScorer(
-        chat,
+        model,
         probes,
         token_budget=settings.token_budget or (2048 if chat.device.type == "cpu" else 16384),
         max_tokens=settings.max_tokens,
@@ -224,11 +208,17 @@ def scorer_of(settings: Settings, chat: ChatModel, probes: list[Probe]) -> Batch
     return scorer
 
 
+def _chat_of(model: ChatModel | ModelEngine) -> ChatModel:
+    from probes.engines.base import Engine as ModelEngine
+
+    return model.chat if isinstance(model, ModelEngine) else model
+
+
 @contextmanager
 def building_worker(
     settings: Settings,
     engine: Engine,
-    chat: ChatModel,
+    model: ChatModel | ModelEngine,
     probes: list[Probe],
     source: Source,
     on_batch: OnBatch,
@@ -236,11 +226,13 @@ def building_worker(
     live: bool = True,
 ) -> Iterator[Worker]:
     """The worker with its outputs open, and the judge running where one is set; the caller closes the source. One that
-    is not `live` (a replay) writes no heartbeats and asks no judge."""
+    is not `live` (a replay) writes no heartbeats and asks no judge. `model` is what runs it, or a model in this process
+    that is loaded."""
     from monitor.service.mitigation import Mitigator, choose_mitigator
     from monitor.service.worker import Worker
     from monitor.stream.wiring import opened_outputs
 
+    chat = _chat_of(model)
     register(engine, probes, settings)
     mitigator = None
     if settings.mitigate != "off":
@@ -254,7 +246,7 @@ def building_worker(
         )
     if mitigator is None:
         merge_adapter(settings, chat, probes)
-    scorer = scorer_of(settings, chat, probes)
+    scorer = scorer_of(settings, model, probes)
     policy = replace(policy_of(settings, probes, chat), heartbeats=live)
     with ExitStack() as stack:
         outputs = stack.enter_context(opened_outputs(settings))
@@ -292,12 +284,12 @@ def _judging(
         )
 
 
-def batch_messages(settings: Settings, chat: ChatModel) -> int:
+def batch_messages(settings: Settings, chat: ChatModel | None) -> int:
     """Messages a transaction, by the model's device where it is not set."""
-    return settings.batch_messages or (64 if chat.device.type == "cpu" else 512)
+    return settings.batch_messages or (64 if chat is not None and chat.device.type == "cpu" else 512)
 
 
-def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel) -> Policy:
+def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel | None) -> Policy:
     """The worker's policy by the settings."""
     from monitor.service.policy import Policy
     from monitor.service.sampling import Sampling
@@ -319,6 +311,7 @@ def policy_of(settings: Settings, probes: list[Probe], chat: ChatModel) -> Polic
             settings.sample_after_seconds, settings.sample_share, always=frozenset(settings.priority_tenants)
         ),
         scored_by=tuple(_scored_by(probe, settings) for probe in probes),
+        readings_grace_seconds=settings.readings_grace_seconds if settings.readings else None,
     )
 
 

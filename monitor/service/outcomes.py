@@ -46,9 +46,8 @@ class Outcomes:
             windows = probe.card.calibration.length is not None
             decided = decide(probe.card.calibration, candidates(probe.aggregation, read, values, windows=windows))
             if decided is not None:
-                self._note_length(probe, decided.value)
                 plain = one.values[0][p] if 0 in one.values else None
-                scores.append(_probe_score(probe, decided, plain, one.roles))
+                scores.append(self.score(probe, decided, plain, one.roles))
             else:
                 reasons.append(_why_not(probe, one.readings.plain))
         reason = "; ".join(reasons) or None
@@ -63,6 +62,11 @@ class Outcomes:
             overflow = reason is not None and "finite" in reason
             return replace(outcome, status="failed" if overflow else "skipped", partial=())
         return outcome
+
+    def score(self, probe: Probe, decided: Decided, plain: Value | None, roles: Sequence[str]) -> ProbeScore:
+        """A probe's score as its row has it, from the value that decided and that of the message as it is."""
+        self._note_length(probe, decided.value)
+        return _probe_score(probe, decided, plain, roles)
 
     def _note_length(self, probe: Probe, value: Value) -> None:
         length = probe.card.calibration.length
@@ -128,5 +132,7 @@ def _why_not(probe: Probe, plain: Encoded) -> str:
 
 
 def _head_scores(probe: Probe, parts: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
+    if not parts:  # of a reading that an engine has made without them
+        return ()
     sites = [d.site for d in probe.directions]
     return tuple((s.layer, s.head, v) for s, v in zip(sites, parts, strict=True) if s.kind == "head")

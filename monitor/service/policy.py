@@ -36,6 +36,8 @@ class Policy:
     overlap: bool = True
     # By which digests of these probes a message counts as scored; by default by any of an unknown one.
     scored_by: tuple[ScoredBy, ...] = ()
+    # Of a source of readings: how late one may come until it counts as lost.
+    readings_grace_seconds: float | None = None
 
 
 @dataclass

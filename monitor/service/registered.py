@@ -39,9 +39,9 @@ def names_registry(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def with_registered(settings: Settings, engine: Engine, chat: ChatModel) -> Settings:
+def with_registered(settings: Settings, engine: Engine, chat: ChatModel | None) -> Settings:
     """The settings as they are where they name no probe of the registry. SettingsError where a stage has none for this
-    model; RegistryError for a name that is not there."""
+    model (without one: for any); RegistryError for a name that is not there."""
     if not any(map(names_registry, settings.probes)):
         return settings
     probes: list[str] = []
@@ -104,7 +104,7 @@ def cards_of(engine: Engine, state_dir: Path, named: str) -> Iterator[Probe]:
         yield load_probe(fetch(engine, state_dir, entry.digest)[1])
 
 
-def _of(engine: Engine, state_dir: Path, named: str, chat: ChatModel) -> list[tuple[Entry, Path]]:
+def _of(engine: Engine, state_dir: Path, named: str, chat: ChatModel | None) -> list[tuple[Entry, Path]]:
     if named not in LOADED:
         return [fetch(engine, state_dir, named)]
     with engine.connect() as connection:
@@ -113,11 +113,16 @@ def _of(engine: Engine, state_dir: Path, named: str, chat: ChatModel) -> list[tu
     for entry in found:
         fetched = fetch(engine, state_dir, entry.digest)
         with suppress(ProbeMismatchError):
-            check_identity(load_probe(fetched[1]).card, chat)
+            if chat is not None:
+                check_identity(load_probe(fetched[1]).card, chat)
             fitting.append(fetched)
     if not fitting:
         raise SettingsError(
-            f"probes: no probe of the registry that is {named} was made for {chat.name} with this adapter; "
+            f"probes: no probe of the registry that is {named} was made for {_named(chat)}; "
             "awry probes list shows what is registered"
         )
     return fitting
+
+
+def _named(chat: ChatModel | None) -> str:
+    return f"{chat.name} with this adapter" if chat is not None else "any model"

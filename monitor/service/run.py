@@ -84,7 +84,9 @@ def run(
 ) -> Tally:
     """Run one worker until its source ends or a signal comes; `check` checks the source before the model is loaded. A
     replay is not `live`."""
-    from monitor.service.reads import sites_of  # torch, which other processes do without
+    from monitor.service import reading_run
+    from monitor.service.engines import load_engine  # torch, which other processes do without
+    from monitor.service.reads import sites_of
     from monitor.service.registered import with_registered
 
     listen = settings.listen or (DEFAULT_LISTEN if topics_of(settings) or settings.source == "spool" else None)
@@ -96,25 +98,34 @@ def run(
 
             server = stack.enter_context(serving(listen, live=health.live, ready=health.ready))
             report(f"metrics and health on http://{server.address}")
+        if settings.readings:
+            reading_run.check_readings(settings, live=live)
         if check:
             check_source(settings)
         bootstrap.check_files(settings)
         engine = bootstrap.open_database(settings, report)
         stack.callback(engine.dispose)
-        chat = bootstrap.load_model(settings, report, sites_of(settings, engine))
-        settings = with_registered(settings, engine, chat)
-        probes = bootstrap.load_probes(settings, chat, report)
+        if settings.readings:
+            settings, probes = reading_run.load_cards(settings, engine, report)
+        else:
+            chat = bootstrap.open_model(settings, report, sites_of(settings, engine))
+            settings = with_registered(settings, engine, chat)
+            model, probes = load_engine(settings, chat, report)
+            stack.callback(model.close)
         if live:
             check_stale(engine, probes, settings, bootstrap.load_rules(settings), report)
         source = stack.enter_context(closing(open_stream(settings)))
         on_batch = stack.enter_context(reporting(settings, source.lag_unit))
         worker = stack.enter_context(
-            bootstrap.building_worker(settings, engine, chat, probes, source, on_batch, live=live)
+            reading_run.building_worker(settings, engine, probes, source, on_batch)
+            if settings.readings
+            else bootstrap.building_worker(settings, engine, model, probes, source, on_batch, live=live)
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: worker.stop())
         stack.enter_context(health.of(worker, source))
-        stack.enter_context(watching_gpu(chat.device))
+        if not settings.readings:
+            stack.enter_context(watching_gpu(chat.device))
         stack.enter_context(watching_waiting(source))
         stack.enter_context(rolling_up(engine, report))
         tally = worker.run()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,16 +29,14 @@ from monitor.stream.wire import WireMessage
 from monitor.telemetry import logs, metrics
 from probes.capture.batches import Encoded, token_limit
 from probes.card import Probe
-from probes.errors import ModelError
+from probes.engines.base import Engine
+from probes.engines.transformers import TransformersEngine
+from probes.errors import EngineLostError, ModelError
 from probes.model.control_tokens import strings
 from probes.model.load import ChatModel
 from probes.reading.conversation import Conversation
 from probes.reading.readings import ReadingSettings, readings, tokens_of
 from probes.reading.values import Value
-from probes.reuse.check import settle
-from probes.reuse.scores import scored
-from probes.reuse.sequences import Reuse, SequenceReader
-from probes.scoring import Scorer
 
 # A message as it is read, or what became of one that cannot be.
 Prepared = ReadMessage | Outcome
@@ -69,12 +67,13 @@ class AbandonedError(MonitorError):
 
 
 class BatchScorer:
-    """Scores batches with one model and its probes; `tokens` and `seconds` are totals since the start. What messages
-    have in common is read once, and up to `reuse_bytes` of it are kept for later ones (`probes.reuse`)."""
+    """Scores batches with one model and its probes; `tokens` and `seconds` are totals since the start. `model` is the
+    engine that runs it, or a model that is loaded in this process. What messages have in common is read once, and up to
+    `reuse_bytes` of it are kept for later ones (`probes.reuse`)."""
 
     def __init__(
         self,
-        chat: ChatModel,
+        model: ChatModel | Engine,
         probes: Sequence[Probe],
         *,
         token_budget: int,
@@ -84,19 +83,17 @@ class BatchScorer:
         second_readings: bool = True,
         reuse_bytes: int = 0,
     ) -> None:
-        self._chat = chat
+        engine = model if isinstance(model, Engine) else TransformersEngine(model)
+        self._chat = chat = engine.chat
         self._probes = tuple(probes)
         readers = [p.reader for p in probes]
-        self._scorer = Scorer(chat.layout, readers, chat.device)
         self._settings = replace(
             ReadingSettings.of(readers, max_tokens=max_tokens, max_windows=max_windows), second=second_readings
         )
-        self._reader = SequenceReader(
-            self._scorer.projection,
-            max_bytes=reuse_bytes,
-            token_budget=token_budget,
-            condition=lambda: chat.condition,
-        )
+        self._session = engine.session(readers, token_budget=token_budget, reuse_bytes=reuse_bytes)
+        self._trial = f"reuse {reuse_bytes > 0}"
+        if engine.name != TransformersEngine.name:
+            self._trial += f" {engine.conditions}"
         self._skip_over_long = skip_over_long
         self._tokens = tokens_of(chat)
         self._outcomes = Outcomes(probes)
@@ -108,15 +105,9 @@ class BatchScorer:
         may know what an earlier start found (`monitor.service.start_checks`)."""
         exact = self._chat.dtype == torch.float32
         tolerance = 1e-4 if exact else max(probe.card.tolerance for probe in self._probes)
-        reader = self._reader
-
-        def work() -> dict[str, Any]:
-            reasons = settle(reader, self._scorer, self._chat.vocabulary, tolerance)
-            return {"reasons": reasons, "reuse": asdict(reader.reuse), "fixed_tokens": reader.fixed_tokens}
-
         digests = " ".join(probe.digest for probe in self._probes)
-        found = once(f"reuse {reader.max_bytes > 0} {tolerance:g} {digests}", work)
-        reader.reuse, reader.fixed_tokens = Reuse(**found["reuse"]), int(found["fixed_tokens"])
+        found = once(f"{self._trial} {tolerance:g} {digests}", lambda: self._session.try_out(tolerance))
+        self._session.adopt(found)
         return [str(reason) for reason in found["reasons"]]
 
     def __call__(self, messages: Sequence[WireMessage], wanted: Callable[[], bool] = _wanted) -> list[Outcome]:
@@ -135,18 +126,18 @@ class BatchScorer:
             if not wanted():
                 raise AbandonedError("nobody waits for the outcomes")
 
-        self._reader.before_pass = before_pass
+        self._session.before_pass = before_pass
         outcomes = {i: one for i, one in enumerate(prepared) if isinstance(one, Outcome)}
         read = {i: one.again() for i, one in enumerate(prepared) if isinstance(one, ReadMessage)}
         items = [item for i, one in read.items() for item in _items(i, one)]
         started, before = time.perf_counter(), self.tokens
-        run = self._reader.tokens_run
+        run = self._session.tokens_run
         with metrics.stage("forward"):
             self._score(items, read, outcomes)
         self.seconds += time.perf_counter() - started
         metrics.TOKENS.inc(self.tokens - before)
-        metrics.REUSED_TOKENS.inc(max(0, self.tokens - before - (self._reader.tokens_run - run)))
-        metrics.REUSE_BYTES.set(self._reader.kept_bytes)
+        metrics.REUSED_TOKENS.inc(max(0, self.tokens - before - (self._session.tokens_run - run)))
+        metrics.REUSE_BYTES.set(self._session.kept_bytes)
         metrics.SECOND_TOKENS.inc(sum(one.readings.second_tokens for one in read.values()))
         for i, one in read.items():
             if i not in outcomes:
@@ -197,15 +188,12 @@ class BatchScorer:
             return
         try:
             self._forward(items, read)
-        except AbandonedError:
+        except (AbandonedError, EngineLostError):
             raise
         except Exception as error:
             memory = _out_of_memory(error)
-            if memory and self._reader.kept_bytes:
-                self._reader.shrink()
-                logs.logger().warning(
-                    "out of memory: what was kept of earlier messages is let go", now_at_most=self._reader.max_bytes
-                )
+            if memory and (most := self._session.shrink()) is not None:
+                logs.logger().warning("out of memory: what was kept of earlier messages is let go", now_at_most=most)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if again and not memory:
@@ -223,7 +211,7 @@ class BatchScorer:
 
     def _forward(self, items: Sequence[_Item], read: dict[int, ReadMessage]) -> None:
         done: list[tuple[_Item, list[Value]]] = []
-        for batch, scores in scored([item.encoded for item in items], self._scorer, self._reader, turns=True):
+        for batch, scores in self._session.score([item.encoded for item in items], turns=True):
             self.tokens += sum(len(item.ids) for item in batch.items)
             totals, counts = scores.total.tolist(), scores.counts.tolist()
             parts = [part.tolist() for part in scores.parts]

@@ -52,6 +52,7 @@ def _failed(message: ProcessedMessage, names: str) -> ProcessedMessage:
             model=of.model,
             conversation_id=of.conversation_id,
             format=of.format,
+            reading=of.reading,
         )
     return replace(message, parsed=of, outcome=Outcome("failed", reason=reason), mitigation=None)
 

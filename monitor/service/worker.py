@@ -40,6 +40,7 @@ from monitor.service.batch_rows import (
     window_rows,
 )
 from monitor.service.dead_letter_limit import DeadLetterLimit
+from monitor.service.engine_readings import EngineReadings, told
 from monitor.service.heartbeat import HeartbeatWriter
 from monitor.service.message_metrics import count_flagged, count_message
 from monitor.service.output_lines import write_lines
@@ -62,6 +63,7 @@ from storage.writer import BatchRows, write_batch
 if TYPE_CHECKING:
     from monitor.service.asking import Asking, Uncertain
     from monitor.service.mitigation import Mitigator
+    from storage.reading_partials import Partial
 
 
 class Scoring(Protocol):
@@ -137,6 +139,11 @@ class Worker:
         self._limit = DeadLetterLimit(policy.dead_letter_limit)
         self._parser = Parser(policy.parsing)
         self._heartbeat = HeartbeatWriter(engine, source) if policy.heartbeats else None
+        self._readings = (
+            EngineReadings(engine, source, policy.readings_grace_seconds, behind_from=policy.batch_messages)
+            if policy.readings_grace_seconds is not None
+            else None
+        )
         self._stopping = False
         self._scored_by = policy.scored_by or tuple(map(ScoredBy, policy.probe_names))
         self._started = self.progress_at = time.monotonic()
@@ -157,7 +164,8 @@ class Worker:
         self._started = time.monotonic()
         storing: Future[None] | None = None
         beating = self._heartbeat.beating() if self._heartbeat is not None else nullcontext()
-        with beating, ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store_thread:
+        watching = self._readings.watching() if self._readings is not None else nullcontext()
+        with beating, watching, ThreadPoolExecutor(1, thread_name_prefix="awry-store") as store_thread:
             preparing = Preparing(self._source, self._prepare, self._policy.batch_messages)
             with preparing.running():
                 while not self._stopping and not preparing.ended:
@@ -321,6 +329,9 @@ class Worker:
             tried = True
             again = [each for each in final if (each.at, each.sha256) in done]
             final = [each for each in final if (each.at, each.sha256) not in done]
+            ended: dict[Coordinates, Partial] = {}
+            if self._readings is not None:
+                final, ended = self._readings.kept(connection, final, placed.known, lambda each: day_of(each, now))
             written = write_batch(connection, self._rows(final, now), placed.known)
             final = [each for each in final if (each.at, each.sha256) not in written.erased]
             final = [replace(each, conflict=True) if each.at in written.conflicts else each for each in final]
@@ -344,12 +355,15 @@ class Worker:
                 labels for _, score, labels in telling if score.flagged or any(r.matches(labels) for r in of_turns)
             ]
             live = [f for f in flagged if f.probe not in self._policy.shadow]
+            live = told(connection, live, ended, self._policy.rules)
             opened = record_flagged(connection, live, self._policy.destinations, self._policy.rules)
             return final, flagged, opened, [one for one in telling if one[1].judge]
 
         final, flagged, opened, uncertain = transact(self.engine, write)
         if self._asking is not None:
             self._asking.ask(batch, uncertain)
+        if self._readings is not None:
+            self._readings.stored()
         metrics.KNOWN_MESSAGES.inc(len(again))
         self.tally.known += len({id(each.record) for each in again})
         self._count(final, flagged, opened)

@@ -18,12 +18,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from monitor.readings.schema import ReadingError, is_reading
 from monitor.stream.formats import FORMATS, Format, fields, gzipped, otlp, recognise
 from monitor.stream.formats.content import read_response, read_tools, read_turns
 from monitor.stream.formats.draft import Draft, UnreadableError
 from monitor.stream.formats.inner import without_surrogates
 from monitor.stream.formats.mapping import Mapper
 from monitor.stream.formats.reading import DUPLICATE_KEYS, MAX_MESSAGES, Reading
+from monitor.stream.readings import READING, as_message
 from monitor.stream.record import Record
 from monitor.stream.wire import Invalid, WireMessage
 
@@ -50,10 +52,11 @@ Headers = Sequence[tuple[str, bytes | None]]
 @dataclass(frozen=True)
 class ParseOptions:
     """`format` names one of FORMATS, `mapping` (with the format) or `auto`; `mapping` are JMESPath expressions by field
-    of the wire message."""
+    of the wire message. `readings`: records are readings of an engine, and nothing else is read."""
 
     format: str = "auto"
     mapping: Mapping[str, str] = field(default_factory=dict)
+    readings: bool = False
 
 
 class Parser:
@@ -62,6 +65,7 @@ class Parser:
     def __init__(self, options: ParseOptions = ParseOptions()) -> None:
         self._mapper = Mapper(options.mapping) if options.mapping else None
         self._format = options.format
+        self._readings = options.readings
 
     def __call__(self, payload: bytes, headers: Headers = ()) -> list[Parsed]:
         """The messages; the index is the sub-index."""
@@ -82,7 +86,7 @@ class Parser:
             value = _decode(payload, notes)
         if isinstance(value, Invalid):
             return [value]
-        if isinstance(value, list) and not _readable(recognise(value, named), value):
+        if isinstance(value, list) and (self._readings or not _readable(recognise(value, named), value)):
             parsed = [each for element in value[:MAX_MESSAGES] for each in self._read(element, named, copied, notes)]
             if len(value) > MAX_MESSAGES:
                 parsed.append(Invalid(f"payload: an array of over {MAX_MESSAGES} messages, the rest was not read"))
@@ -93,6 +97,8 @@ class Parser:
         if not isinstance(value, dict | list):
             return [Invalid(_unknown(value))]
         try:
+            if self._readings:
+                return [as_message(value, notes)]
             if named == "mapping" or (named == "auto" and self._mapper is not None and self._mapper.matches(value)):
                 if self._mapper is None:
                     raise UnreadableError("format: mapping, and no mapping is set")
@@ -104,6 +110,8 @@ class Parser:
                 found, drafts = format_.NAME, format_.read(value)
         except UnreadableError as error:
             return [_unread(value, str(error), None)]
+        except ReadingError as error:
+            return [_unread(value, str(error), READING)]
         except RecursionError:
             return [_unread(value, "payload: nested too deeply", None)]
         except Exception as error:  # a defect of a reader costs one message, and is seen
@@ -264,6 +272,8 @@ def _unknown(value: Any) -> str:
         return f"payload: {size} bytes, over what the topic takes"
     if not isinstance(value, dict):
         return f"payload: a JSON {_kind(value)}, not an object"
+    if is_reading(value):
+        return "payload: a reading of an engine; read it with awry run --readings"
     return "payload: no known format; see awry check, or set format or mapping"
 
 

@@ -11,7 +11,7 @@ from storage.coordinates import Coordinates
 
 if TYPE_CHECKING:
     from monitor.stream.fair import FairQueue
-    from monitor.stream.parse import Parsed
+    from monitor.stream.wire import Invalid, WireMessage
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Record:
     assignment: int = 0
     log: str | None = None
     tombstone: bool = False
-    messages: tuple[Parsed, ...] | None = None
+    messages: tuple[WireMessage | Invalid, ...] | None = None
 
     @property
     def tenant(self) -> str | None:

@@ -14,7 +14,10 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from monitor.readings.schema import Reading
 
 # One turn as chat templates take it: role and content; where there are any, tool_calls ({"id", "type": "function",
 # "function": {"name", "arguments"}}), tool_call_id, name.
@@ -35,6 +38,7 @@ class Invalid:
     format: str | None = None
     notes: tuple[str, ...] = ()
     unread: dict[str, int] = field(default_factory=dict)
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class WireMessage:
     notes: tuple[str, ...] = ()
     # Parts without text, by kind: {"image": 2}.
     unread: dict[str, int] = field(default_factory=dict)
+    # In place of turns, of a message that an engine has read itself.
+    reading: Reading | None = None
 
     @property
     def stored_text(self) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def parse_options(settings: Settings) -> ParseOptions:
 
     if settings.format not in ("auto", *names()):
         raise SettingsError(f"format: {settings.format} is none of auto, {', '.join(names())}")
-    return ParseOptions(settings.format, settings.mapping)
+    return ParseOptions(settings.format, settings.mapping, settings.readings)
 
 
 def _reader(settings: Settings) -> Callable[[Record], Record]:

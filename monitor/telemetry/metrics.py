@@ -37,6 +37,7 @@ Stage = Literal["poll", "tokenize", "forward", "mitigate", "output", "store", "c
 STAGES: tuple[Stage, ...] = get_args(Stage)
 FailOpen = Literal["skipped", "failed", "invalid", "lost"]
 FAIL_OPEN: tuple[FailOpen, ...] = get_args(FailOpen)
+READING_GAP_KINDS = ("hole", "dropped", "new_instance")
 INGEST_ROUTES = ("traces", "logs", "litellm", "ingest")
 INGEST_CODES = ("200", "400", "401", "403", "408", "413", "415", "429", "499", "500", "503")
 JUDGE_FAILURE_REASONS = (
@@ -120,6 +121,18 @@ FAIL_OPEN_MESSAGES = _counter(
     "Messages that passed without a score; lost: the broker removed them before they were read",
     reason=FAIL_OPEN,
 )
+READING_GAPS = _counter(
+    "awry_reading_gaps_total",
+    "gaps",
+    "Gaps in the readings of engines: numbers that never came, readings that one dropped, one that ended silently",
+    kind=READING_GAP_KINDS,
+)
+READINGS_LOST = _counter(
+    "awry_readings_lost_total", "readings", "Readings in those gaps; of an engine that ended silently nobody knows"
+)
+READINGS_REPEATED = _counter(
+    "awry_readings_repeated_total", "readings", "Readings that an engine sent twice, stored once"
+)
 SAMPLED_OUT = _counter(
     "awry_sampled_out_total",
     "messages",
@@ -135,8 +148,8 @@ PARTIAL = _counter(
     "awry_partial_total",
     "messages",
     "Messages that were scored and not read whole: over-long, parts without text, a field given twice, cut by the "
-    "gateway, text beside another that was read, left out by the model's template",
-    reason=("length", "media", "duplicate", "cut", "beside", "template"),
+    "gateway, text beside another that was read, left out by the model's template, or an answer that was still running",
+    reason=("length", "media", "duplicate", "cut", "beside", "template", "running"),
 )
 UNREADABLE = _counter(
     "awry_unreadable_total",

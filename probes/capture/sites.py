@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from probes.errors import SiteError
+from probes.model.facts import Facts
 from probes.model.layout import Layout
 
 SiteKind = Literal["residual", "final", "head"]
@@ -83,7 +84,7 @@ def head_sites(layout: Layout) -> list[Site]:
     return [Site("head", i, h) for i in layout.blocks_with_heads for h in range(layout.heads_at(i).count)]
 
 
-def check_site(site: Site, layout: Layout) -> None:
+def check_site(site: Site, layout: Facts) -> None:
     """SiteError when the model has no such block or head; it says why a block has no heads."""
     if site.layer >= layout.n_blocks:
         raise SiteError(f"site: {site} is not in this model; it has blocks 0..{layout.n_blocks - 1}")
@@ -94,7 +95,7 @@ def check_site(site: Site, layout: Layout) -> None:
         )
 
 
-def site_width(site: Site, layout: Layout) -> int:
+def site_width(site: Site, layout: Facts) -> int:
     """Number of values of one token at this site."""
     return layout.heads_at(site.layer).width if site.kind == "head" else layout.width
 

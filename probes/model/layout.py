@@ -18,8 +18,9 @@ from typing import Any
 
 from torch import nn
 
-from probes.errors import LayoutError, SiteError
+from probes.errors import LayoutError
 from probes.model.block_heads import Heads, heads_of, value_of
+from probes.model.facts import heads_or_reason
 
 # Of the norm that runs last, the usual names first: some decoders have more than one norm beside their blocks.
 _NORMS = (
@@ -59,14 +60,7 @@ class Layout:
 
     def heads_at(self, layer: int) -> Heads:
         """The heads of a block. SiteError, with the reason, where it has none."""
-        heads = self.heads[layer]
-        if isinstance(heads, Heads):
-            return heads
-        others = self.blocks_with_heads
-        with_heads = (
-            f"blocks with heads: {', '.join(map(str, others))}" if others else "no block of this model has heads"
-        )
-        raise SiteError(f"site: block {layer} has no heads that can be read: {heads}; {with_heads}")
+        return heads_or_reason(self.heads, layer)
 
 
 def position_limit(model: nn.Module) -> int | None:

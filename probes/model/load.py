@@ -284,13 +284,14 @@ def load_chat_model(
     )
     options["trust_remote_code"] = trust_remote_code
     source = builtin.resolve(name, state, progress)
-    tokenizer = open_tokenizer(source, name=_short(name), template=chat_template, trust_remote_code=trust_remote_code)
+    short = short_name(name)
+    tokenizer = open_tokenizer(source, name=short, template=chat_template, trust_remote_code=trust_remote_code)
     checkpoint = inspect(source, name=name, trust_remote_code=trust_remote_code)
     folder = Path(source) if Path(source).is_dir() else None
     revision = builtin.fingerprint(folder) if folder else str(checkpoint.config._commit_hash or "unknown")
     for spec in adapters:
         spec.check_files()
-        lora.check_base(spec.folder, _short(name), revision)
+        lora.check_base(spec.folder, short, revision)
     if attention:
         options["attn_implementation"] = attention
     try:
@@ -299,7 +300,7 @@ def load_chat_model(
         raise
     except Exception as error:
         raise ModelError(cannot_load(name, error)) from error
-    chat = wrap(model, tokenizer, name=_short(name), revision=revision, special_tokens=special_tokens)
+    chat = wrap(model, tokenizer, name=short, revision=revision, special_tokens=special_tokens)
     chat.weights_sha256 = weights_sha256(folder, state / builtin.DIGESTS) if folder else None
     for spec in adapters:
         add_adapter(chat, spec)
@@ -345,7 +346,8 @@ def add_adapter(chat: ChatModel, spec: AdapterSpec) -> None:
     lora.check_read(chat.model, chat.layout, spec.folder)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """The name that a model goes by: of a file or a folder its own, without the path."""
     path = Path(name)
     if path.suffix.lower() == ".gguf":
         return name_of(path)

@@ -25,8 +25,13 @@ _SAMPLE = tuple(range(1, 9))
 
 def check_base(folder: Path, model: str, revision: str) -> None:
     """Refuse an adapter whose manifest or config names another base, or whose type is never read."""
+    _check_type(folder, read_config(folder))
+    check_made_for(folder, model, revision)
+
+
+def check_made_for(folder: Path, model: str, revision: str) -> None:
+    """Refuse an adapter whose manifest or config names another base. Needs no PEFT."""
     config = read_config(folder)
-    _check_type(folder, config)
     base = str(config.get("base_model_name_or_path") or "")
     manifest = folder / "manifest.json"
     if manifest.is_file():

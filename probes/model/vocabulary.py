@@ -28,11 +28,16 @@ def hold_within(model: Any, tokenizer: Any, name: str) -> None:
             f"model: the tokenizer of {name} has {len(words)} tokens for which the model has no embedding ({rows} "
             "rows); give the tokenizer that belongs to the checkpoint"
         )
-    known = (i for i in (tokenizer.unk_token_id, tokenizer.pad_token_id) if i is not None and i < rows)
-    unknown = next(known, 0)
+    unknown = unknown_id(tokenizer, rows)
 
     def within(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         ids, *others = inputs
         return (torch.where(ids < rows, ids, unknown), *others)
 
     embedding.register_forward_pre_hook(within)
+
+
+def unknown_id(tokenizer: Any, rows: int) -> int:
+    """What stands for a token that the model has no row for."""
+    known = (i for i in (tokenizer.unk_token_id, tokenizer.pad_token_id) if i is not None and i < rows)
+    return next(known, 0)

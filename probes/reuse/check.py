@@ -29,7 +29,7 @@ _SHORT, _LONG = 8, 72
 def settle(reader: SequenceReader, scorer: Scorer, vocabulary: int, tolerance: float) -> list[str]:
     """See the module. The reader keeps nothing of the trial."""
     reader.fixed_tokens = fixed_tokens(scorer, vocabulary)
-    items = _items(vocabulary)
+    items = made_up(vocabulary)
     nothing = Reuse(within=False, prefixes=False)
     wanted = _scores(items, scorer, SequenceReader(scorer.projection, token_budget=1, reuse=nothing))
 
@@ -77,7 +77,7 @@ def _time(work: Callable[[], object], repeats: int = 2) -> float:
     return min(taken)
 
 
-def _items(vocabulary: int) -> list[Encoded]:
+def made_up(vocabulary: int) -> list[Encoded]:
     """Ten sequences: three with a long beginning in common, of which one is within another, some that go on from
     others, and some of their own; each with a system turn, a user's turn and a response."""
     state = torch.Generator().manual_seed(7)

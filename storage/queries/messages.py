@@ -7,7 +7,7 @@ coordinates of a source without logs: the first is the one that was scored; scor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any
@@ -29,6 +29,9 @@ from storage.schema import (
     window_scores,
 )
 from storage.sources import KnownMessages, Place, place
+
+# The format of a message that a serving engine has read itself (`monitor.readings`).
+_READING = "reading"
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,21 @@ def message_detail(connection: Connection, at: Coordinates) -> MessageDetail | N
         of(answers, answers.c.kind.desc()),
         _rows(connection, select(alerts).where(alerts.c.id.in_(holding)).order_by(alerts.c.last_seen_at.desc())),
     )
+
+
+def same_message_elsewhere(connection: Connection, message: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of a reading, which has no text: the row of the same message as a gateway has logged it, one with its text first;
+    None of other messages, and where there is no such row. It has the same id, and the same tenant where the reading
+    names one."""
+    if message["format"] != _READING or message["message_id"] is None:
+        return None
+    c = messages.c
+    same = [c.message_id == message["message_id"], c.format.is_distinct_from(_READING)]
+    if message["tenant"] is not None:
+        same.append(c.tenant == message["tenant"])
+    query = select(c.source, c.partition, c.offset, c.sub, c.status, c.text.is_not(None).label("has_text"))
+    found = _rows(connection, query.where(*same).order_by(c.text.is_(None), c.ingested_at.desc()).limit(1))
+    return found[0] if found else None
 
 
 def is_erased(connection: Connection, at: Coordinates) -> bool:

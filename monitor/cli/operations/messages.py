@@ -105,7 +105,8 @@ def show(
     """Print one message: its text on standard output, its time and what else is known on standard error.
 
     The text comes from the tables where it is stored (privacy full), and that it was read is recorded there. Else the
-    record comes from its topic, as long as that keeps it.
+    record comes from its topic, as long as that keeps it. Of a reading, which holds no text, it is that of the same
+    message (its id) from elsewhere, such as a gateway's log.
     """
     from monitor.settings import load_settings
 
@@ -115,6 +116,9 @@ def show(
         detail, stream, log = _known(engine, at) if engine is not None else (None, at.source, None)
         if engine is not None and detail is None:
             _refuse_erased(engine, at)
+        if detail is not None and engine is not None and detail.message["format"] == "reading":
+            at = _gateways(engine, at, detail)
+            detail, stream, log = _known(engine, at)
         if detail is not None and engine is not None and detail.message["text"] is not None:
             _show_stored(engine, at, detail, actor)
             return
@@ -165,6 +169,30 @@ def _known(engine: Engine, at: Coordinates) -> tuple[MessageDetail | None, str, 
         detail = message_at(connection, at)
         row = connection.execute(select(sources).where(sources.c.name == at.source)).one_or_none()
     return (detail, row.stream, row.log) if row is not None else (detail, at.source, None)
+
+
+def _gateways(engine: Engine, at: Coordinates, detail: MessageDetail) -> Coordinates:
+    """Where the message of a reading is with its text. SourceError where it is nowhere."""
+    from monitor.errors import SourceError
+    from storage.coordinates import Coordinates
+    from storage.queries.messages import same_message_elsewhere
+
+    row = detail.message
+    with engine.connect() as connection:
+        found = same_message_elsewhere(connection, row)
+    for name in ("message_id", "tenant", "user_id", "model", "conversation_id", "trace_id", "reason"):
+        if row[name] is not None:
+            say(f"{name}: {row[name]!r}")
+    for note in row["notes"] or ():
+        say(f"note: {note}")
+    if found is None:
+        raise SourceError(
+            f"coordinates: {at} is a reading that a serving engine made, {row['status']}; it holds no text, and no "
+            "message of its id is stored from elsewhere"
+        )
+    there = Coordinates(found["source"], found["partition"], found["offset"], found["sub"])
+    say(f"{at} is a reading that a serving engine made, {row['status']}; the message with its text is {there}")
+    return there
 
 
 def _refuse_erased(engine: Engine, at: Coordinates) -> None:

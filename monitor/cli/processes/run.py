@@ -20,9 +20,12 @@ class RunFlags:
     start_from: o.StartFrom = None
     kafka_group: o.KafkaGroup = None
     follow: o.Follow = None
+    readings: o.Readings = None
     model: o.Model = None
     adapter: o.Adapter = None
     scale: o.Scale = None
+    engine: o.Engine = None
+    vllm_args: o.VllmArgs = None
     chat_template: o.ChatTemplate = None
     probes: o.Probes = None
     mitigate: o.Mitigate = None
@@ -58,4 +61,5 @@ def run(flags: RunFlags) -> None:
 
 def settings_flags(flags: RunFlags) -> dict[str, Any]:
     """The flags as settings; those that are not given are None."""
-    return asdict(flags) | {"probes": tuple(flags.probes or ()) or None}
+    several = {"probes": tuple(flags.probes or ()) or None, "vllm_args": tuple(flags.vllm_args or ()) or None}
+    return asdict(flags) | several

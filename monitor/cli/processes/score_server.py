@@ -16,6 +16,8 @@ def score_server(
     model: o.Model = None,
     adapter: o.Adapter = None,
     scale: o.Scale = None,
+    engine: o.Engine = None,
+    vllm_args: o.VllmArgs = None,
     chat_template: o.ChatTemplate = None,
     probes: o.Probes = None,
     score_store: o.ScoreStore = None,
@@ -37,6 +39,8 @@ def score_server(
         model=model,
         adapter=adapter,
         scale=scale,
+        engine=engine,
+        vllm_args=tuple(vllm_args or ()) or None,
         chat_template=chat_template,
         probes=tuple(probes or ()) or None,
         score_store=score_store,
@@ -44,7 +48,7 @@ def score_server(
         state_dir=state_dir,
     )
     configure()
-    with opened_by(settings) as engine, until_signal() as stopped, serving(settings, engine, say) as address:
+    with opened_by(settings) as database, until_signal() as stopped, serving(settings, database, say) as address:
         say(f"scores messages on http://{address}/api/v1/score")
         while not stopped(3600):
             pass

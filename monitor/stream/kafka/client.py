@@ -29,7 +29,7 @@ from kafka.errors import (
     UnsupportedCodecError,
 )
 
-from monitor.errors import ClusterError
+from monitor.errors import ClusterAwayError, ClusterError
 
 _BOOTSTRAP_MS = 15_000
 
@@ -151,7 +151,7 @@ class Cluster:
         except (KafkaTimeoutError, KafkaConnectionError):
             # kafka-python retries after a refused login or certificate too, until its timeout.
             who = f", user {self.sasl_username}" if self.sasl_username else ""
-            raise ClusterError(
+            raise ClusterAwayError(
                 f"kafka_bootstrap: no broker answers at {self.bootstrap} within {_BOOTSTRAP_MS // 1000} s (security "
                 f"protocol {self.security_protocol}{who}); wrong address, protocol, certificate or password?"
             ) from None

@@ -19,7 +19,7 @@ from monitor.stream.sinks import Line
 _DELIVERY_SECONDS = 120
 
 
-def connect_producer(cluster: Cluster) -> KafkaProducer:
+def connect_producer(cluster: Cluster, delivery_seconds: int = _DELIVERY_SECONDS) -> KafkaProducer:
     """A producer that several sinks share. Raises ClusterError."""
     with cluster.explained():
         producer = KafkaProducer(
@@ -28,8 +28,8 @@ def connect_producer(cluster: Cluster) -> KafkaProducer:
             acks="all",
             enable_idempotence=True,
             allow_auto_create_topics=False,
-            delivery_timeout_ms=_DELIVERY_SECONDS * 1000,
-            max_block_ms=_DELIVERY_SECONDS * 1000,
+            delivery_timeout_ms=delivery_seconds * 1000,
+            max_block_ms=delivery_seconds * 1000,
             linger_ms=5,
         )
     never_create_topics(producer)

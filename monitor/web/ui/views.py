@@ -21,7 +21,7 @@ from monitor.web.api.pagination import alert_page
 from monitor.web.ui import cards, charts, transcript
 from storage.coordinates import Coordinates
 from storage.queries.alerts import active_silences, alert_by_id, alert_deliveries, alert_history, live_alert_counts
-from storage.queries.messages import histogram
+from storage.queries.messages import histogram, same_message_elsewhere
 from storage.queries.outbox import outbox_counts
 from storage.queries.overview import Score, known_probes, last_hour, latest_scores, live_alerts, recent_workers
 from storage.schema import STATUSES
@@ -111,6 +111,7 @@ def message(connection: Connection, at: Coordinates) -> dict[str, Any] | None:
         "heads": {name: charts.head_map(rows) for name, rows in by_probe.items()},
         "windows": _windows(detail.windows, names),
         "reading": cards.reading(detail.message),
+        "elsewhere": same_message_elsewhere(connection, detail.message),
         "turns": transcript.turns(detail.message["text"]),
         "tools": transcript.tools(detail.message["text"]),
     }

@@ -74,6 +74,22 @@ def test_a_stored_text_is_shown_without_kafka(engine: Engine, show: Show, place:
     assert "schön" not in str(row)
 
 
+def test_the_text_of_a_reading_is_the_gateways(engine: Engine, show: Show) -> None:
+    """A reading has none, and is no record of its own text: the message of the same id is shown, and that is recorded."""
+    keep(engine, Coordinates("awry.readings", 0, 9), None, message_id="r1", tenant="shop", format="reading")
+    assert "it holds no text, and no message of its id is stored from elsewhere" in message_of(
+        show("awry.readings/0/9")
+    )
+    keep(engine, Coordinates("gateway", 0, 3), message_id="r1", tenant="bank", format="openai.chat")
+    assert "no message of its id" in message_of(show("awry.readings/0/9"))
+    keep(engine, Coordinates("gateway", 0, 4), message_id="r1", tenant="shop", format="openai.chat")
+    done = show("awry.readings/0/9", "--as", "anna")
+    assert json.loads(done.stdout) == TEXT
+    assert "the message with its text is gateway/0/4" in done.stderr
+    (row,) = audit_rows(engine)
+    assert row.after == {"message": {"source": "gateway", "partition": 0, "offset": 4}}
+
+
 def test_one_message_of_a_record_is_not_another(engine: Engine, show: Show) -> None:
     keep(engine, Coordinates("topic", 0, 1, 0), {"messages": [{"content": "first"}]})
     keep(engine, Coordinates("topic", 0, 1, 1), {"messages": [{"content": "second"}]})

@@ -46,6 +46,7 @@ CLOSED = {
     "awry_stage_seconds_count": ("stage", ("poll", "tokenize", "forward", "mitigate", "output", "store", "commit")),
     "awry_batch_splits_total": ("reason", ("out_of_memory", "error")),
     "awry_access_refused_total": ("reason", ("wrong", "blocked", "scope", "tenant", "sign-on")),
+    "awry_reading_gaps_total": ("kind", ("hole", "dropped", "new_instance")),
     "awry_rebalances_total": ("event", ("assigned", "revoked", "lost")),
     "awry_judge_not_asked_total": (
         "reason",
@@ -61,6 +62,8 @@ CLOSED = {
 }
 WITHOUT_LABELS = (
     "awry_known_messages_total",
+    "awry_readings_lost_total",
+    "awry_readings_repeated_total",
     "awry_tokens_total",
     "awry_verdicts_total",
     "awry_answers_total",

@@ -174,6 +174,8 @@ def text_free(scenario: Scenario) -> bool:
 def scenario_of(broker: Broker, database: OwnPostgres, folder: Path) -> Scenario:
     """A fresh topic and fresh tables on these servers."""
     with database.engine.begin() as connection:
-        connection.execute(text("TRUNCATE messages, scores, head_scores, answers, alerts, alert_messages, outbox"))
+        of_readings = "reading_instances, reading_gaps, reading_partials"
+        tables = f"messages, scores, head_scores, answers, alerts, alert_messages, outbox, {of_readings}"
+        connection.execute(text(f"TRUNCATE {tables}"))
     folder.mkdir(parents=True, exist_ok=True)
     return Scenario(Cluster(broker.address), database.engine, folder)

@@ -105,14 +105,18 @@ class Scenario:
         first, futures = len(self.sent), []
         for n in range(first, first + number):
             one = Sent(f"{self.name}-{n}", draw.random() > 0.1, draw.choices(TENANTS, WEIGHTS)[0])
-            prompt = f"{CANARY} number {n}"
-            value = {"id": one.message_id, "tenant": one.tenant, "prompt" if one.valid else "nothing": prompt}
-            futures.append((one, producer.send(self.name, json.dumps(value).encode(), key=str(n).encode())))
+            futures.append((one, producer.send(self.name, self.payload(one, n), key=str(n).encode())))
         producer.flush(timeout=60)
         for one, future in futures:
             data = future.get(timeout=60)
             self.sent[data.partition, data.offset] = one
         producer.close()
+
+    def payload(self, one: Sent, n: int) -> bytes:
+        """The record of one message."""
+        prompt = f"{CANARY} number {n}"
+        value = {"id": one.message_id, "tenant": one.tenant, "prompt" if one.valid else "nothing": prompt}
+        return json.dumps(value).encode()
 
     # Workers.
 

@@ -12,10 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from monitor.service.batch_rows import Outcome, ProbeScore
+from monitor.service.reading_scores import ReadingScorer
 from monitor.stream.wire import WireMessage
 
 NAME = "stub"
 THRESHOLD = 0.8
+# What an engine says that it reads by.
+DIGEST = "ab" * 16
 PROBE: Any = SimpleNamespace(name=NAME, digest="", card=SimpleNamespace(name=NAME, version=1, threshold=THRESHOLD))
 
 
@@ -39,3 +42,18 @@ class StubScorer:
         time.sleep(self._delay * len(messages))
         self.tokens += 5 * len(messages)
         return [Outcome("scored", (ProbeScore(PROBE, score_of(m.id or "")),), tokens=5) for m in messages]
+
+
+class SlowReadings(ReadingScorer):
+    """Readings of the same probe, `delay` seconds each."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        calibration = SimpleNamespace(length=None, score=lambda value, _: value)
+        card = SimpleNamespace(name=NAME, version=1, threshold=THRESHOLD, calibration=calibration)
+        probe: Any = SimpleNamespace(name=NAME, digest=DIGEST, card=card, directions=())
+        super().__init__([probe])
+        self._delay = delay
+
+    def score(self, prepared: Sequence[WireMessage]) -> list[Outcome]:
+        time.sleep(self._delay * len(prepared))
+        return super().score(prepared)

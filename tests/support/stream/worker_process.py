@@ -16,12 +16,15 @@ from monitor.service.worker import Worker
 from monitor.stream.kafka.client import Cluster
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import parse_start
-from monitor.stream.parse import Parser, read_messages
+from monitor.stream.parse import ParseOptions, Parser, read_messages
 from monitor.stream.sinks import Outputs
 from monitor.stream.sinks.kafka import TopicSink, connect_producer
 from monitor.telemetry import logs
 from storage.database import connect
-from tests.support.stream.stub_scorer import NAME, StubScorer
+from tests.support.stream.stub_scorer import NAME, SlowReadings, StubScorer
+
+# Longer than any record of a test is late.
+GRACE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Setup:
     session_seconds: float = 6.0
     max_poll_seconds: float = 300.0
     dead_letter_limit: float = 1.0
+    readings: bool = False
 
     def argument(self) -> str:
         return json.dumps(asdict(self))
@@ -51,7 +55,8 @@ def main(setup: Setup) -> None:
     cluster = Cluster(setup.bootstrap)
     engine = connect(setup.database_url)
     producer = connect_producer(cluster)
-    parser = Parser()
+    parsing = ParseOptions(readings=setup.readings)
+    parser = Parser(parsing)
     source = KafkaSource(
         cluster,
         [setup.topic],
@@ -70,13 +75,16 @@ def main(setup: Setup) -> None:
         destinations=("console",),
         batch_messages=setup.batch_messages,
         dead_letter_limit=setup.dead_letter_limit,
+        parsing=parsing,
+        readings_grace_seconds=GRACE_SECONDS if setup.readings else None,
     )
     outputs = Outputs(
         verdicts=TopicSink(producer, setup.verdicts, "verdicts_out"),
         dead_letters=TopicSink(producer, setup.dead_letters, "dead_letters_out"),
     )
     with closing(source):
-        worker = Worker(source, StubScorer(setup.delay), engine, policy, outputs=outputs)
+        scorer = SlowReadings(setup.delay) if setup.readings else StubScorer(setup.delay)
+        worker = Worker(source, scorer, engine, policy, outputs=outputs)
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())
         tally = worker.run()
     producer.close(timeout=10)

@@ -378,3 +378,17 @@ def test_what_the_judge_says(engine: Engine, browser: TestClient) -> None:
     assert re.search(r"0\.600 0\.500 ◆ flagged judge: not asked, budget spent 20\d\d-", said)
     assert re.search(r"0\.100 0\.500 below judge: waiting 20\d\d-", said)
     assert re.search(r"0\.000 0\.500 below 20\d\d-", said)
+
+
+def test_a_reading_leads_to_the_message_with_its_text(engine: Engine, browser: TestClient) -> None:
+    write(engine, BatchRows([kept(None, format="reading", tenant="shop")]))
+    page = words(browser.get("/messages/topic/0/7").text)
+    assert "it holds no text, and no message of this id came from elsewhere" in page
+    elsewhere = kept({"messages": [{"role": "user", "content": "what was asked"}]}, tenant="shop")
+    write(engine, BatchRows([replace(elsewhere, at=at(3, source="gateway"))]))
+    answered = browser.get("/messages/topic/0/7").text
+    assert 'href="/messages/gateway/0/3"' in answered
+    assert "The same message came from a gateway as gateway/0/3 , with its text" in words(answered)
+    # Nobody has read it yet.
+    assert "what was asked" not in answered
+    assert readings(engine) == []
