@@ -13,7 +13,7 @@ INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python --constraint $(VENV)/
 JOBS   ?= 2
 TESTS  ?=
 
-.PHONY: demo stack test test-fast test-vllm chaos site setup lint format lock dist adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery bench-detection docs env image-test clean
+.PHONY: demo stack test test-fast test-vllm chaos site setup lint format lock dist adapters probes study bench bench-stream bench-parsing bench-ingest bench-delivery bench-detection bench-vllm docs env image-test clean
 
 demo: $(READY)
 	@$(BIN)/awry demo
@@ -107,6 +107,10 @@ bench-ingest: $(READY)
 
 bench-delivery: $(READY)
 	@$(BIN)/python -m benchmarks.delivery --out docs/bench-delivery.json
+
+# vLLM plain, with the probes in it, and with a second reading beside it (half an hour on two cores that do nothing else).
+bench-vllm: $(READY) $(VLLM)/.ready
+	@$(BIN)/python -m benchmarks.vllm --out docs/bench-vllm.json
 
 # What probes flag on messages that chose nothing, what second readings cost, hidden text and drift (about an hour).
 bench-detection: $(READY)

@@ -28,6 +28,7 @@ from probes.capture.batches import Encoded, nothing_of
 from probes.capture.sites import Site
 from probes.card import Probe
 from probes.directions import Direction, cosine, orthogonal_to, random_like
+from probes.engines.transformers import label
 from probes.errors import DataError
 from probes.evaluation import Evaluation, auroc_value, evaluate, from_chance, rate
 from probes.hashing import sha256_lines
@@ -182,10 +183,12 @@ def _benign_values(chat: ChatModel, benign: Benign, readers: Sequence[Reader]) -
 
 
 def recalibrated(probe: Probe, calibration: Calibration, rows: RowSet | None = None) -> Probe:
-    """The same probe with a new threshold: a new version of the card. `rows` are those that the threshold was set on,
-    None where their texts were not at hand."""
+    """The same probe with a new threshold: a new version of the card. `rows` are those that it was set on, read by
+    transformers; None where it was set on stored scores, whose texts are not at hand."""
     seen = (probe.card.seen or SeenRows()).model_copy(update={"calibration": rows})
     changed = {"calibration": calibration, "version": probe.card.version + 1, "seen": seen}
+    if rows is not None:  # stored scores are those of whatever engine the workers had
+        changed["engine"] = label()
     card = probe.card.model_copy(update=changed)
     return Probe(card, probe.directions, probe.mitigators)
 

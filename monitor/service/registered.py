@@ -118,11 +118,10 @@ def _of(engine: Engine, state_dir: Path, named: str, chat: ChatModel | None) -> 
             fitting.append(fetched)
     if not fitting:
         raise SettingsError(
-            f"probes: no probe of the registry that is {named} was made for {_named(chat)}; "
-            "awry probes list shows what is registered"
+            f"probes: no probe of the registry {_missing(named, chat)}; awry probes list shows what is registered"
         )
     return fitting
 
 
-def _named(chat: ChatModel | None) -> str:
-    return f"{chat.name} with this adapter" if chat is not None else "any model"
+def _missing(stage: str, chat: ChatModel | None) -> str:
+    return f"that is {stage} was made for {chat.name} with this adapter" if chat is not None else f"is {stage}"

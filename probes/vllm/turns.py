@@ -7,8 +7,8 @@ space around it, as `probes.model.spans` gives it for a conversation that awry r
 template adds by itself is no turn.
 
 Who sends control tokens within his text, where the server takes them for such, moves the border of a turn: text behind
-a forged mark is another turn, of the role that it names. It is read all the same by `turns`; `user` does not read what
-stands behind a forged mark of an assistant.
+a forged mark is another turn, of the role that it names, or of an unknown one. It is read all the same by `turns`;
+`user` does not read what stands behind a forged mark of an assistant.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ _OTHER = "other"
 @dataclass(frozen=True)
 class TurnMarks:
     """`before[role]` are the ids that open a turn, the first of them a control token; `default` the text of a system
-    prompt that was not sent; `blank` the ids that are white space alone."""
+    prompt that was not sent; `blank` the ids that are white space alone; `tail` what stands before an answer."""
 
     before: Mapping[str, tuple[int, ...]]
     control: frozenset[int]
     blank: frozenset[int]
     default: tuple[int, ...] = ()
+    tail: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: Any) -> TurnMarks | None:
@@ -50,19 +51,24 @@ class TurnMarks:
         )
         marks = cls(before, control, blank)
         sent = _ids(tokenizer, ("user",))
-        first = next((span for span in marks.spans(sent or ()) if span.role == "system"), None)
-        return cls(before, control, blank, tuple(sent[first.start : first.stop])) if first and sent else marks
+        if sent is None:
+            return marks
+        spans = marks.spans(sent)
+        system = next((tuple(sent[span.start : span.stop]) for span in spans if span.role == "system"), ())
+        asked = next((span.stop for span in spans if span.role == "user"), len(sent))
+        answer = next((i for i in range(asked, len(sent)) if sent[i] == before["assistant"][0]), len(sent))
+        return cls(before, control, blank, system, tuple(sent[answer:]))
 
     def spans(self, ids: Sequence[int]) -> tuple[TurnSpan, ...]:
         """The turns that have text, in their order; all count, also those without."""
         openers = {mark[0] for mark in self.before.values()}
         found: list[TurnSpan] = []
         turn, place = 0, 0
+        if self.tail and tuple(ids[len(ids) - len(self.tail) :]) == self.tail:
+            ids = ids[: len(ids) - len(self.tail)]
         while place < len(ids):
-            if ids[place] not in openers:
-                place += 1
-                continue
-            role, start = self._opened(ids, place)
+            opened = ids[place] in openers
+            role, start = self._opened(ids, place) if opened else (_OTHER, place + (ids[place] in self.control))
             stop = start
             while stop < len(ids) and ids[stop] not in self.control:
                 stop += 1
@@ -72,7 +78,7 @@ class TurnMarks:
                 left += 1
             while right > left and ids[right - 1] in self.blank:
                 right -= 1
-            if role is None:
+            if left == right and not opened:
                 continue
             if role == "system" and not found and turn == 0 and tuple(ids[left:right]) == self.default:
                 continue
@@ -81,8 +87,8 @@ class TurnMarks:
             turn += 1
         return tuple(found)
 
-    def _opened(self, ids: Sequence[int], place: int) -> tuple[str | None, int]:
-        """The role that is opened there, and where its text starts; None where it is a mark that closes."""
+    def _opened(self, ids: Sequence[int], place: int) -> tuple[str, int]:
+        """The role that is opened there, and where its text starts."""
         fitting = [
             (len(mark), role) for role, mark in self.before.items() if tuple(ids[place : place + len(mark)]) == mark
         ]
@@ -90,8 +96,7 @@ class TurnMarks:
             length, role = max(fitting)
             return role, place + length
         # A role that the template was not asked about: its name is read with its text.
-        alone = any(len(mark) == 1 for mark in self.before.values())
-        return (None if alone else _OTHER), place + 1
+        return _OTHER, place + 1
 
 
 def last_user(spans: Sequence[TurnSpan]) -> int | None:

@@ -47,20 +47,22 @@ def served(python: Path, *arguments: str, **environment: str) -> list[str]:
     return done.stdout.replace(config, "CONFIG").splitlines()
 
 
+# A later one of the same name counts.
+FIRST = ["--shutdown-timeout", "30"]
 TAIL = ["--enforce-eager", "--kv-transfer-config", "CONFIG", "--middleware", "probes.vllm.middleware.TrustedHeaders"]
 
 
 def test_serve_is_vllm_serve(python: Path) -> None:
     (python.parent / "vllm").touch()
     _, trusted, usage, *words = served(python, "some/model", "--port", "81 2")
-    assert words == ["-m", "vllm.entrypoints.cli.main", "serve", "some/model", "--port", "81 2", *TAIL]
+    assert words == ["-m", "vllm.entrypoints.cli.main", "serve", "some/model", *FIRST, "--port", "81 2", *TAIL]
     assert trusted == str(FOLDER / "trusted.json")
     assert usage == "1"
 
 
 def test_with_the_build_for_processors_it_is_the_module_that_serve_runs(python: Path) -> None:
     words = served(python, "some/model")[3:]
-    assert words == ["-m", "vllm.entrypoints.launchers.api_server.entry", "--model", "some/model", *TAIL]
+    assert words == ["-m", "vllm.entrypoints.launchers.api_server.entry", "--model", "some/model", *FIRST, *TAIL]
 
 
 def test_each_server_has_a_key_of_its_own(python: Path, tmp_path: Path) -> None:
@@ -115,7 +117,12 @@ def test_no_file_names_a_package_index() -> None:
 
 def test_the_page_has_the_lines_of_the_files() -> None:
     assert "sh deploy/vllm/serve.sh MODEL" in DOCS
-    for argument in ("--enforce-eager", "--kv-transfer-config", "--middleware probes.vllm.middleware.TrustedHeaders"):
+    for argument in (
+        "--shutdown-timeout 30",
+        "--enforce-eager",
+        "--kv-transfer-config",
+        "--middleware probes.vllm.middleware.TrustedHeaders",
+    ):
         assert argument in DOCS
     for name in json.loads((FOLDER / "connector.json").read_text())["kv_connector_extra_config"]:
         assert f"`{name}`" in DOCS

@@ -1,7 +1,8 @@
 """One in-process vLLM with the connector, as a process of its own: what it gave of the requests of a file.
 
 `python -m tests.vllm.engine_process SPEC OUT`; SPEC is JSON: `model`, `options` of vllm.LLM, `connector` settings, and
-`rounds`, each a list of requests that run together: `ids`, `max_tokens`, and what `SamplingParams` takes besides.
+`rounds`, each a list of requests that run together: `ids` and `max_tokens`; `lora`: name and folder of
+an adapter for all of them.
 OUT is JSON: for each round `outputs` (token ids), and `readings` in the order of the requests; or `refused`, the error.
 """
 
@@ -51,6 +52,11 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         return {"refused": str(error)}
     core = llm.llm_engine.engine_core.engine_core
+    lora = None
+    if "lora" in spec:
+        from vllm.lora.request import LoRARequest
+
+        lora = LoRARequest(spec["lora"][0], 1, spec["lora"][1])
     rounds = []
     for requests in spec["rounds"]:
         HELD.clear()
@@ -65,7 +71,8 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
             )
             for each in requests
         ]
-        outputs = llm.generate([{"prompt_token_ids": each["ids"]} for each in requests], sampling, use_tqdm=False)
+        prompts = [{"prompt_token_ids": each["ids"]} for each in requests]
+        outputs = llm.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
         while core.scheduler.has_requests():
             llm.llm_engine.step()
         rounds.append(

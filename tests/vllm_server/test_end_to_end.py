@@ -66,6 +66,7 @@ class Stack:
     def start_worker(self) -> None:
         command = [AWRY, "run", "--source", f"kafka:{self.topic}", "--readings", "--probe", PROBE]
         command += ["--from", "earliest", "--listen", "127.0.0.1:0"]
+        command += ["--dead-letters-out", str(self.folder / "dead-letters")]
         command += ["--database-url", url_of(self.engine), "--state-dir", str(self.folder / "state"), "--logs", "json"]
         with (self.folder / "worker.log").open("ab") as log:
             own = environment() | {"AWRY_READINGS_GRACE_SECONDS": "5", "AWRY_KAFKA_BOOTSTRAP": self.broker.address}

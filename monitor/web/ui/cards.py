@@ -100,7 +100,11 @@ _RENDERED = {
     "template": "by the model's own template",
     "adapted": "adapted, since the model's template refuses it as it was sent",
 }
-_PARTIAL = {"length": "longer than max_tokens", "media": "parts without text", "running": "the answer was still running"}
+_PARTIAL = {
+    "length": "longer than max_tokens",
+    "media": "parts without text",
+    "running": "the answer was still running",
+}
 
 
 def reading(message: Mapping[str, Any]) -> list[Fact]:

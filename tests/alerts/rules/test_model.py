@@ -34,18 +34,18 @@ def test_the_built_in_rules_watch_the_monitor_too() -> None:
         ("unscored", "fail_open"),
         ("partial", "partial"),
         ("unreadable", "unreadable"),
-        ("tail-drift", "tail_drift"),
         ("reading-gaps", "reading_gaps"),
         ("readings-silent", "readings_silent"),
+        ("tail-drift", "tail_drift"),
     ]
-    unscored, partial, unreadable, tail, gaps, silent = found.monitor
+    unscored, partial, unreadable, gaps, silent, tail = found.monitor
     # One gap is told at once; so is an engine that says nothing for two minutes.
     assert (gaps.limit, gaps.grade(1), silent.limit, silent.units) == (0, "error", 120, "seconds")
     # Once a year by chance.
     assert (tail.limit, tail.units, tail.grade(10**6)) == (1, "years without drift", "warning")
     # A flood calls somebody, a few do not; and what comes and goes with the day is not told each morning.
     assert (unscored.grade(21), unscored.grade(1000), partial.grade(10**6)) == ("error", "critical", "warning")
-    assert all(0 < rule.clear_limit < rule.limit for rule in found.monitor[:4])
+    assert all(0 < rule.clear_limit < rule.limit for rule in (unscored, partial, unreadable, tail))
     assert partial.clear_for.total_seconds() >= 86_400
     assert (unreadable.limit, unreadable.units, unreadable.grade(10**6)) == (20, "messages", "warning")
 

@@ -75,14 +75,14 @@ def test_a_stored_text_is_shown_without_kafka(engine: Engine, show: Show, place:
 
 
 def test_the_text_of_a_reading_is_the_gateways(engine: Engine, show: Show) -> None:
-    """A reading has none, and is no record of its own text: the message of the same id is shown, and that is recorded."""
-    keep(engine, Coordinates("awry.readings", 0, 9), None, message_id="r1", tenant="shop", format="reading")
+    """A reading has none: the message of the same id is shown, and that it was read is recorded."""
+    keep(engine, Coordinates("awry.readings", 0, 9), None, tenant="shop", format="reading")
     assert "it holds no text, and no message of its id is stored from elsewhere" in message_of(
         show("awry.readings/0/9")
     )
-    keep(engine, Coordinates("gateway", 0, 3), message_id="r1", tenant="bank", format="openai.chat")
+    keep(engine, Coordinates("gateway", 0, 3), tenant="bank", format="openai.chat")
     assert "no message of its id" in message_of(show("awry.readings/0/9"))
-    keep(engine, Coordinates("gateway", 0, 4), message_id="r1", tenant="shop", format="openai.chat")
+    keep(engine, Coordinates("gateway", 0, 4), tenant="shop", format="openai.chat")
     done = show("awry.readings/0/9", "--as", "anna")
     assert json.loads(done.stdout) == TEXT
     assert "the message with its text is gateway/0/4" in done.stderr

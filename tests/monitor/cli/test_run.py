@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from monitor.readings.publisher import Publisher, PublisherOptions
+from probes.card import load_probe
 from storage import schema
 from tests.support.cli import AWRY, awry, environment, refused
 from tests.support.rows import counts, dump, stored
@@ -57,6 +59,36 @@ def test_unknown_model_folder(tiny_folder: Path, postgres_database: str) -> None
 def test_missing_adapter(tiny_folder: Path, postgres_database: str) -> None:
     done = awry(*of_run(tiny_folder, postgres_database, "--adapter", "nothing-such"))
     assert "adapter: 'nothing-such' is neither shipped" in refused(done)
+
+
+def test_readings_of_an_engine_need_no_model(
+    tiny_folder: Path, engine: Engine, postgres_database: str, tmp_path: Path
+) -> None:
+    card = tiny_folder / "drift.json"
+    probe = {"name": "drift", "digest": load_probe(card).digest, "value": 0.5, "tokens": 3}
+    path = tmp_path / "readings.jsonl"
+    publisher = Publisher(PublisherOptions(str(path), "vllm 0.32.0", model="served"))
+    publisher.put(lambda: {"kind": "final", "id": "r1", "tenant": "shop", "probes": [probe]})
+    publisher.put(lambda: {"kind": "final", "id": "r2", "probes": [probe | {"digest": "ab" * 16}]})
+    assert publisher.close()
+    of = ("run", "--database-url", postgres_database, "--state-dir", tmp_path, "--logs", "json", "--source", path)
+    assert "probes: name the cards that the engine reads by" in refused(awry(*of, "--readings"))
+    more = ("--readings", "--probe", card)
+    assert "mitigate: cannot be had with readings" in refused(awry(*of, *more, "--mitigate", "all"))
+    done = awry(*of, *more)
+    assert done.returncode == 0, done.stderr
+    found = {row["message_id"]: row["status"] for row in stored(engine, schema.messages)}
+    assert found == {"r1": "scored", "r2": "invalid"}
+    assert [(row["tenant"], row["model"], row["count"]) for row in stored(engine, schema.alerts)] == [
+        ("shop", "served", 1)
+    ]
+    # Without the flag they are no messages, and the reason says what to do.
+    other = tmp_path / "copy.jsonl"
+    other.write_bytes(path.read_bytes())
+    done = awry(*of_run(tiny_folder, postgres_database, "--source", other))
+    assert done.returncode == 0, done.stderr
+    reasons = {row["reason"] for row in stored(engine, schema.messages) if row["source"] == "copy.jsonl"}
+    assert reasons == {"payload: a reading of an engine; read it with awry run --readings"}
 
 
 def test_a_run_stores_and_leaks_nothing(

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select, text
 
 from alerts.rules.model import MonitorRule
 from alerts.rules.queries import measure_monitor
+from monitor.doctor.model import model
 from monitor.errors import SettingsError
 from monitor.readings.publisher import Publisher, PublisherOptions
 from monitor.readings.schema import Reading, as_json, loads
@@ -422,6 +423,14 @@ def _readings(connection: Any) -> list[Any]:
 def test_settings_that_need_a_model_or_a_text(given: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         check_readings(load_settings(readings=True, **given))
+
+
+def test_the_doctor_loads_no_model(tiny_folder: Path) -> None:
+    card = str(tiny_folder / "drift.json")
+    (found,) = model(load_settings(readings=True, probes=(card,), model="/nowhere"))
+    assert (found.part, "no model is loaded" in found.found) == ("probes", True)
+    (found,) = model(load_settings(readings=True))
+    assert "name the cards that the engine reads by" in found.found
 
 
 def test_a_replay_has_nothing_to_read() -> None:

@@ -70,7 +70,9 @@ def card(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def settings(folder: Path, tmp_path: Path, **more: Any) -> Settings:
-    return load_settings(model=str(folder / "tiny-chat"), state_dir=tmp_path / "state", engine="vllm", dtype="float32", **more)
+    return load_settings(
+        model=str(folder / "tiny-chat"), state_dir=tmp_path / "state", engine="vllm", dtype="float32", **more
+    )
 
 
 def test_the_default_is_transformers() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from probes.calibration import Calibration, Interval
+from probes.calibration import Calibration
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Encoded, collate, encode
 from probes.capture.sites import Site
@@ -24,6 +24,7 @@ from probes.card import Probe, load_probe, save_probe
 from probes.directions import Direction
 from probes.engines.base import Engine
 from probes.errors import EngineError, ProbeMismatchError
+from probes.evaluation import Interval
 from probes.identity import new_probe, replay_references
 from probes.model.load import ChatModel, load_chat_model
 from probes.scoring import Reader, Scorer

