@@ -40,13 +40,11 @@ def model(settings: Settings) -> Iterator[Finding]:
 
 def _cards(settings: Settings) -> Iterator[Finding]:
     """Of readings: no model is loaded, and the engine's scores are its own."""
-    from monitor.service.reading_run import check_readings
-    from monitor.service.registered import names_registry
-    from probes.card import load_probe
+    from monitor.service.reading_run import cards_in_files, check_readings
 
     try:
         check_readings(settings)
-        probes = [load_probe(name) for name in settings.probes if not names_registry(name)]
+        probes = cards_in_files(settings)
     except AwryError as error:
         yield fault("probes", str(error), "correct the setting, or take readings away (docs/readings.md)")
         return

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from monitor.errors import SettingsError
 from monitor.service import bootstrap
-from monitor.service.registered import with_registered
+from monitor.service.registered import names_registry, with_registered
 from monitor.settings import Settings
 from probes.progress import Progress
 
@@ -56,12 +56,17 @@ def check_readings(settings: Settings, *, live: bool = True) -> None:
             raise SettingsError(f"{name}: cannot be had with readings: {why}; leave one of them out")
 
 
-def load_cards(settings: Settings, engine: Engine, progress: Progress) -> tuple[Settings, list[Probe]]:
-    """The settings with files in the place of names of the registry, and the probes."""
+def cards_in_files(settings: Settings) -> list[Probe]:
+    """The probes that are named, without those of the registry, which is in the database."""
     from probes.card import load_probe
 
+    return [load_probe(name) for name in settings.probes if not names_registry(name)]
+
+
+def load_cards(settings: Settings, engine: Engine, progress: Progress) -> tuple[Settings, list[Probe]]:
+    """The settings with files in the place of names of the registry, and the probes."""
     settings = with_registered(settings.model_copy(update={"model": _MODEL}), engine, None)
-    probes = [load_probe(name) for name in settings.probes]
+    probes = cards_in_files(settings)
     names = [probe.name for probe in probes]
     if len(set(names)) != len(names):
         raise SettingsError(f"probes: two of {', '.join(names)} share a name")

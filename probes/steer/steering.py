@@ -155,7 +155,8 @@ def _attach(chat: ChatModel, intervention: Intervention, state: Steering) -> lis
     return attach(layout, site, one_head)
 
 
-def _editor(intervention: Intervention, device: torch.device, state: Steering) -> Callable[[Tensor], Tensor]:
+def change(intervention: Intervention, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """What is added to activations (..., width) in float32 at the intervention's site, by the formulas above."""
     direction, strength = intervention.direction, intervention.strength
     unit = torch.tensor(direction.unit, dtype=torch.float32, device=device)
     along = intervention.along
@@ -167,12 +168,20 @@ def _editor(intervention: Intervention, device: torch.device, state: Steering) -
     }[intervention.mode] * push
     at_centre = float(direction.centre.dot(direction.unit))
 
+    def delta(x: Tensor) -> Tensor:
+        if intervention.mode == "ablate":
+            return -strength * ((x @ unit) - at_centre).unsqueeze(-1) * push
+        return shift.expand_as(x)
+
+    return delta
+
+
+def _editor(intervention: Intervention, device: torch.device, state: Steering) -> Callable[[Tensor], Tensor]:
+    changed = change(intervention, device)
+
     def edit(hidden: Tensor) -> Tensor:
         x = hidden.float()
-        if intervention.mode == "ablate":
-            delta = -strength * ((x @ unit) - at_centre).unsqueeze(-1) * push
-        else:
-            delta = shift.expand_as(x)
+        delta = changed(x)
         where = state.where(intervention.positions, x)
         if where is not None:
             delta = delta * where.unsqueeze(-1)

@@ -34,9 +34,10 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class Step:
-    """For the worker's side: the slots that are read after the pass."""
+    """For the worker's side: the slots that are read after the pass, and those whose tokens are steered in it."""
 
     slots: tuple[int, ...] = ()
+    steered: tuple[int, ...] = ()
 
 
 @dataclass
@@ -73,9 +74,13 @@ class Collector:
     def held(self, request: str) -> Held | None:
         return self._held.get(request)
 
-    def plan(self, scheduled: Iterable[Scheduled]) -> Step:
-        """What to read after this step. The first time, a request's cached tokens are read too."""
+    def plan(
+        self, scheduled: Iterable[Scheduled], steered_from: Callable[[str], int | None] = lambda _request: None
+    ) -> Step:
+        """What to read after this step. The first time, a request's cached tokens are read too. `steered_from` gives
+        the first token that is steered of a request, None where none is."""
         slots: list[int] = []
+        steered: list[int] = []
         parts: list[tuple[str, int, int]] = []
         for each in scheduled:
             held = self._held.get(each.request)
@@ -86,11 +91,17 @@ class Collector:
                 held.cached = max(held.cached, start - held.known)
                 start = held.known
             held.known = max(held.known, each.stop)
-            size = self._block_size
-            slots += [each.blocks[place // size] * size + place % size for place in range(start, each.stop)]
+            slots += self._slots(each, start)
             parts.append((each.request, start, each.stop))
+            first = steered_from(each.request)
+            if first is not None:
+                steered += self._slots(each, max(each.start, first))
         self._steps.append(parts)
-        return Step(tuple(slots))
+        return Step(tuple(slots), tuple(steered))
+
+    def _slots(self, of: Scheduled, start: int) -> list[int]:
+        size = self._block_size
+        return [of.blocks[place // size] * size + place % size for place in range(start, of.stop)]
 
     def take(self, values: Values | None) -> None:
         """What the oldest step gave whose values were not taken yet; None where it had none to read."""

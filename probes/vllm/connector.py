@@ -33,13 +33,14 @@ from vllm.forward_context import get_forward_context
 from probes.card import load_probe
 from probes.vllm.collect import Collector, Scheduled, Step
 from probes.vllm.limits import check, group_of
-from probes.vllm.modules import when_built
+from probes.vllm.modules import Parts, when_built
 from probes.vllm.requests import Requests
 from probes.vllm.score import Maker, refusals
 from probes.vllm.served import Served
 from probes.vllm.settings import ConnectorSettings, VllmSettingsError
 from probes.vllm.shape import Shape
 from probes.vllm.sinks import TOKEN_VALUES, open_sink
+from probes.vllm.steer import Steerer, recipe_of
 from probes.vllm.table import ValueTable
 from probes.vllm.turns import TurnMarks
 
@@ -92,6 +93,7 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             if refused := refusals(self._probes, marks):
                 raise VllmSettingsError("probes: " + "; ".join(refused))
         self._maker = Maker(self._shape, self._probes, marks, served.why_not)
+        self._recipe = recipe_of(self._probes, self._settings, prefix_caching=caching)
         if role == KVConnectorRole.SCHEDULER:
             self._collector = Collector(self._maker.columns, self._block_size)
             self._requests = Requests(
@@ -100,6 +102,7 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
                 open_sink(self._settings, engine=f"vllm {vllm_version}", model=_served(model)),
                 self._settings,
                 model=_served(model),
+                recipe=self._recipe,
             )
         else:
             self._reading: list[Tensor | None] = []
@@ -108,9 +111,7 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     # The worker's side.
 
     def register_kv_caches(self, kv_caches: dict[str, Tensor]) -> None:
-        """The model is there: hooks are attached at its next forward pass."""
-        if get_tensor_model_parallel_rank() != 0:
-            return
+        """The model is there: hooks are attached at its next forward pass. Every rank steers, and one reads."""
         group = self._kv_cache_config.kv_cache_groups[self._group]
         names = [name for name in group.layer_names if name in kv_caches]
         if not names:
@@ -127,8 +128,25 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             return getattr(metadata.get(layer), "slot_mapping", None) if isinstance(metadata, dict) else None
 
         n_slots = self._kv_cache_config.num_blocks * self._block_size
-        self._table = ValueTable(n_slots, self._maker.planes, device, slots)
-        when_built(self._shape, self._table.attach)
+        hooked: list[ValueTable | Steerer] = []
+        if get_tensor_model_parallel_rank() == 0:
+            self._table = ValueTable(n_slots, self._maker.planes, device, slots)
+            hooked.append(self._table)
+        if self._recipe is not None:
+            self._steerer = Steerer(self._recipe.interventions, n_slots, device, slots)
+            hooked.append(self._steerer)
+
+        def attach(parts: Parts) -> None:
+            for each in hooked:
+                each.attach(parts)
+
+        when_built(self._shape, attach)
+
+    def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
+        """Before a step: which of its tokens are steered."""
+        super().bind_connector_metadata(connector_metadata)
+        if self._recipe is not None and isinstance(connector_metadata, StepMetadata):
+            self._steerer.begin(connector_metadata.step.steered)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         return None
@@ -171,7 +189,8 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         """Which tokens' values are read after this step."""
-        return StepMetadata(self._collector.plan(self._scheduled(scheduler_output)), self._digests)
+        step = self._collector.plan(self._scheduled(scheduler_output), self._requests.steered_from)
+        return StepMetadata(step, self._digests)
 
     def _scheduled(self, output: Any) -> Iterable[Scheduled]:
         state, counts = output.kv_connector_block_state, output.num_scheduled_tokens

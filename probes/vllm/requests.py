@@ -16,6 +16,9 @@ import os
 import re
 from typing import Any
 
+import numpy as np
+
+from probes.card import Probe
 from probes.vllm.claims import KEY_VARIABLE, key_of, verified
 from probes.vllm.collect import Collector, Values
 from probes.vllm.score import Maker, Said
@@ -39,7 +42,14 @@ class Requests:
     """See the module."""
 
     def __init__(
-        self, collector: Collector, maker: Maker, sink: Sink | None, settings: ConnectorSettings, *, model: str
+        self,
+        collector: Collector,
+        maker: Maker,
+        sink: Sink | None,
+        settings: ConnectorSettings,
+        *,
+        model: str,
+        recipe: Probe | None = None,
     ) -> None:
         self._collector = collector
         self._maker = maker
@@ -48,14 +58,28 @@ class Requests:
         self._model = model
         self._key = key_of() if os.environ.get(KEY_VARIABLE) else None
         self._running: dict[str, Any] = {}
+        self._recipe = recipe
+        # The first token that is steered of a request, and why.
+        self._steered: dict[str, tuple[int, str]] = {}
+        self._judged: set[str] = set()
 
     def begin(self, request: Any) -> None:
         """A request arrived."""
         self._running[request.request_id] = request
         self._collector.begin(request.request_id, request.num_prompt_tokens)
+        if self._recipe is not None and _given(request).get("steer") is True:
+            whole = self._recipe.card.mitigation is not None and self._recipe.card.mitigation.positions == "all"
+            self._steered[request.request_id] = (0 if whole else request.num_prompt_tokens - 1, "asked")
+
+    def steered_from(self, request_id: str) -> int | None:
+        """The first token of a request that is steered; None where none is."""
+        found = self._steered.get(request_id)
+        return None if found is None else found[0]
 
     def progress(self) -> None:
-        """Partial readings of answers that have grown far enough."""
+        """Partial readings of answers that have grown far enough, and requests whose prompt is flagged."""
+        if self._recipe is not None and self._settings.steer == "flagged":
+            self._flag()
         every = self._settings.partial_every
         if not every:
             return
@@ -67,10 +91,25 @@ class Requests:
                 tokens = held.n_prompt + held.told
                 self._put("partial", request, held.values[:tokens].copy(), held.cached, None)
 
+    def _flag(self) -> None:
+        """Steer, from the next token on, what answers a prompt that scores above a threshold."""
+        for name, request in self._running.items():
+            held = self._collector.held(name)
+            if held is None or name in self._judged or name in self._steered:
+                continue
+            values = held.values[: held.n_prompt]
+            if len(values) < held.n_prompt or np.isnan(values).any():
+                continue
+            self._judged.add(name)
+            said = self._maker(values, list(request.prompt_token_ids or ())[: held.n_prompt], held.n_prompt)
+            if any(_is_flagged(each) for each in said):
+                self._steered[name] = (held.n_prompt, "flagged")
+
     def finish(self, request: Any) -> None:
         """It ended, of itself or not."""
         name = request.request_id
         self._running.pop(name, None)
+        self._judged.discard(name)
         held = self._collector.held(name)
         why = _FINISHES.get(request.status.name.removeprefix("FINISHED_"), "error")
         if held is None:
@@ -93,6 +132,11 @@ class Requests:
             return
         ids, n_prompt = list(request.all_token_ids), request.num_prompt_tokens
         about, lora = self._about(request), request.lora_request
+        steered = self._steered.get(request.request_id)
+        if kind == "final":
+            self._steered.pop(request.request_id, None)
+        if steered is not None and self._recipe is not None:
+            about["steered"] = {"recipe": _recipe_name(self._recipe), "why": steered[1]}
 
         def make() -> dict[str, Any]:
             said = self._maker(values, ids, n_prompt, lora)
@@ -104,8 +148,7 @@ class Requests:
 
     def _about(self, request: Any) -> dict[str, Any]:
         settings = self._settings
-        given = (request.kv_transfer_params or {}).get("awry")
-        given = given if isinstance(given, dict) else {}
+        given = _given(request)
         about: dict[str, Any] = {"id": public_id(request.request_id), "model": self._model}
         about |= {name: given[name] for name in _ASIDE if isinstance(given.get(name), str)}
         if isinstance(given.get("attributes"), dict):
@@ -116,6 +159,23 @@ class Requests:
         if lora is not None:
             about["model"] = lora.lora_name
         return about | sure | {"verified": sorted(sure)}
+
+
+def _given(request: Any) -> dict[str, Any]:
+    """What the client sent along."""
+    given = (request.kv_transfer_params or {}).get("awry")
+    return given if isinstance(given, dict) else {}
+
+
+def _recipe_name(probe: Probe) -> str:
+    return f"{probe.name}: {'; '.join(map(str, probe.interventions))}"
+
+
+def _is_flagged(said: Said) -> bool:
+    if said.value is None:
+        return False
+    score = said.probe.card.calibration.score(said.value.value, said.value.tokens)
+    return score > said.probe.card.threshold
 
 
 def _scores(said: list[Said]) -> dict[str, Any]:

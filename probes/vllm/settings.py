@@ -27,7 +27,8 @@ class ConnectorSettings(BaseModel):
     `user` stand in every reading, as verified. `chat_template`: the file that the server was given, where it was.
     `adapters`: of a LoRA that is served from a copy, by its served name, the folder or the shipped adapter it is of.
     `state`: where digests of files are kept, so that a start does not read all weights again.
-    `steer` is off, for requests that ask for it, or for those whose prompt scores above the threshold too."""
+    `steer`: off; `asked`: for requests that ask for it; `flagged`: also where a probe's score of the prompt is above
+    its threshold. `steer_with` names the probe whose recipe it is, else the first that has one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,6 +42,7 @@ class ConnectorSettings(BaseModel):
     adapters: dict[str, str] = {}
     state: str = "~/.cache/awry"
     steer: Literal["off", "asked", "flagged"] = "off"
+    steer_with: str | None = None
     wait_for_broker: bool = False
     queue: int = Field(10_000, ge=1)
     heartbeat_seconds: float = Field(10.0, gt=0)

@@ -1,8 +1,8 @@
 """One in-process vLLM with the connector, as a process of its own: what it gave of the requests of a file.
 
 `python -m tests.vllm.engine_process SPEC OUT`; SPEC is JSON: `model`, `options` of vllm.LLM, `connector` settings, and
-`rounds`, each a list of requests that run together: `ids` and `max_tokens`; `lora`: name and folder of
-an adapter for all of them.
+`rounds`, each a list of requests that run together: `ids`, `max_tokens` and what it sends `aside`; `lora`: name and
+folder of an adapter for all of them.
 OUT is JSON: for each round `outputs` (token ids), and `readings` in the order of the requests; or `refused`, the error.
 """
 
@@ -67,7 +67,10 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
             continue
         sampling = [
             SamplingParams(
-                temperature=0.0, max_tokens=each.get("max_tokens", 1), ignore_eos=True, **each.get("with", {})
+                temperature=0.0,
+                max_tokens=each.get("max_tokens", 1),
+                ignore_eos=True,
+                extra_args={"kv_transfer_params": {"awry": each["aside"]}} if "aside" in each else None,
             )
             for each in requests
         ]

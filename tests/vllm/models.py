@@ -11,7 +11,7 @@ import transformers
 
 from probes.calibration import Calibration
 from probes.capture.sites import parse_site, site_width
-from probes.card import Card, DirectionCard, Probe, save_probe
+from probes.card import Card, DirectionCard, MitigationCard, Probe, save_probe
 from probes.directions import Direction
 from probes.evaluation import Interval
 from probes.model.load import ChatModel
@@ -70,9 +70,16 @@ def saved(folder: Path, family: str) -> Path:
 
 
 def probe(
-    chat: ChatModel, name: str, aggregation: str, sites: Sequence[str], *, seed: int = 7, threshold: float = 0.0
+    chat: ChatModel,
+    name: str,
+    aggregation: str,
+    sites: Sequence[str],
+    *,
+    seed: int = 7,
+    threshold: float = 0.0,
+    recipe: MitigationCard | None = None,
 ) -> Probe:
-    """Along random directions that give values of a few class gaps."""
+    """Along random directions that give values of a few class gaps; with a recipe it steers along the first."""
     draw = np.random.default_rng(seed)
     directions = []
     for written in sites:
@@ -94,9 +101,9 @@ def probe(
         evaluation={},
         references=[],
         tolerance=0.01,
-        mitigation=None,
+        mitigation=recipe,
     )
-    return Probe(card, directions)
+    return Probe(card, directions, directions[:1] if recipe else ())
 
 
 def cards(chat: ChatModel, folder: Path, *, heads: bool = True) -> list[Path]:
