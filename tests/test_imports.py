@@ -69,7 +69,7 @@ ARROWS: dict[str, set[str]] = {
     "monitor.stream": {"monitor", "monitor.telemetry", "storage"}
     | {"monitor.readings.schema", "monitor.stream.formats.fields"},
     # What an engine publishes; inside the engine it runs without what the rest of awry needs.
-    "monitor.readings": {"monitor", "monitor.readings.schema", "monitor.stream"},
+    "monitor.readings": {"monitor", "monitor.readings.schema", "monitor.stream", "probes"},
     "monitor.readings.schema": {"monitor.stream.formats.fields", "storage"},
     "monitor.stream.formats.fields": set(),
     "monitor.telemetry": {"monitor", "alerts.rules", "storage"},

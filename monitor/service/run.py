@@ -126,7 +126,7 @@ def run(
         stack.enter_context(health.of(worker, source))
         if not settings.readings:
             stack.enter_context(watching_gpu(chat.device))
-        stack.enter_context(watching_waiting(source))
+        stack.enter_context(watching_waiting(lambda: source.waiting))
         stack.enter_context(rolling_up(engine, report))
         tally = worker.run()
     _report_end(settings, tally, progress)

@@ -31,8 +31,9 @@ from monitor.stream.jsonl_bytes import RewrittenError
 from monitor.stream.jsonl_files import Found, Named
 from monitor.stream.jsonl_follow import Followed
 from monitor.stream.jsonl_log import OpenLog
-from monitor.stream.record import Record, Waiting
+from monitor.stream.record import Record
 from monitor.telemetry import logs
+from monitor.telemetry.waiting import Waiting
 
 _NAP_SECONDS = 0.1
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from monitor.telemetry.waiting import Waiting
 from storage.coordinates import Coordinates
 
 if TYPE_CHECKING:
@@ -42,14 +43,6 @@ class Record:
     def tenant(self) -> str | None:
         """The tenant of its first message, where the source has parsed it: the record waits its turn as this one's."""
         return self.messages[0].tenant if self.messages else None
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """The number of records that wait, and the timestamp of the first of them."""
-
-    records: int
-    oldest: datetime | None
 
 
 def waiting_by_tenant(queue: FairQueue[Record]) -> dict[str | None, Waiting]:

@@ -23,10 +23,11 @@ from pathlib import Path
 from monitor.errors import SourceError
 from monitor.stream.fair import FairQueue
 from monitor.stream.jsonl_lines import Line, LineSplitter
-from monitor.stream.record import Record, Waiting, waiting_by_tenant
+from monitor.stream.record import Record, waiting_by_tenant
 from monitor.stream.spool_folder import Segment, lock, prepare, segment_of, segments
 from monitor.stream.spool_line import ERASED_LINE, decode_line
 from monitor.telemetry import logs
+from monitor.telemetry.waiting import Waiting
 from storage.coordinates import Coordinates
 
 _CHUNK = 1 << 16

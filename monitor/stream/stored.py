@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 
 from monitor.stream.formats import awry
 from monitor.stream.parse import FORMAT_HEADER
-from monitor.stream.record import Record, Waiting
+from monitor.stream.record import Record
+from monitor.telemetry.waiting import Waiting
 from storage.coordinates import Coordinates
 from storage.queries.messages import StoredMessage, stored_messages
 

@@ -1,20 +1,20 @@
 """How much waits for the model by tenant, and how long, read at each scrape.
 
-Contract: within `watching_waiting(source)` the metrics are on the registry. Tenants are what senders write, so only
+Contract: within `watching_waiting(waiting)` the metrics are on the registry. Tenants are what senders write, so only
 MOST_TENANTS of them are shown, those that have waited longest; the rest are one, `(others)`. A tenant of which nothing
 waits has no series. What names no tenant is `-`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from monitor.stream.record import Source, Waiting
 from monitor.telemetry.metrics import REGISTRY, WAITING_MESSAGES, WAITING_SECONDS, family
 
 MOST_TENANTS = 10
@@ -22,11 +22,19 @@ OTHERS = "(others)"
 NONE = "-"
 
 
-class WaitingCollector(Collector):
-    """Asks `source` what waits."""
+@dataclass(frozen=True)
+class Waiting:
+    """The number of records that wait, and the timestamp of the first of them."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    records: int
+    oldest: datetime | None
+
+
+class WaitingCollector(Collector):
+    """Asks `waiting` at each scrape, which gives what waits by tenant."""
+
+    def __init__(self, waiting: Callable[[], dict[str | None, Waiting]]) -> None:
+        self._waiting = waiting
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return [family(WAITING_MESSAGES), family(WAITING_SECONDS)]
@@ -34,7 +42,7 @@ class WaitingCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         number, age = self.describe()
         now = datetime.now(UTC)
-        for tenant, waiting in _longest(self._source.waiting).items():
+        for tenant, waiting in _longest(self._waiting()).items():
             number.add_metric((tenant,), waiting.records)
             if waiting.oldest is not None:
                 age.add_metric((tenant,), max(0.0, (now - waiting.oldest).total_seconds()))
@@ -54,9 +62,9 @@ def _longest(waiting: dict[str | None, Waiting]) -> dict[str, Waiting]:
 
 
 @contextmanager
-def watching_waiting(source: Source) -> Iterator[None]:
-    """What waits in this source is shown within the block."""
-    collector = WaitingCollector(source)
+def watching_waiting(waiting: Callable[[], dict[str | None, Waiting]]) -> Iterator[None]:
+    """What waits is shown within the block."""
+    collector = WaitingCollector(waiting)
     REGISTRY.register(collector)
     try:
         yield

@@ -28,7 +28,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
-from vllm.forward_context import get_forward_context
+from vllm.forward_context import get_forward_context, is_forward_context_available
 
 from probes.card import load_probe
 from probes.vllm.collect import Collector, Scheduled, Step
@@ -39,7 +39,7 @@ from probes.vllm.score import Maker, refusals
 from probes.vllm.served import Served
 from probes.vllm.settings import ConnectorSettings, VllmSettingsError
 from probes.vllm.shape import Shape
-from probes.vllm.sinks import TOKEN_VALUES, open_sink
+from probes.vllm.sinks import MEMORY, TOKEN_VALUES, Memory, Sink
 from probes.vllm.steer import Steerer, recipe_of
 from probes.vllm.table import ValueTable
 from probes.vllm.turns import TurnMarks
@@ -99,7 +99,7 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             self._requests = Requests(
                 self._collector,
                 self._maker,
-                open_sink(self._settings, engine=f"vllm {vllm_version}", model=_served(model)),
+                self._sink(_served(model)),
                 self._settings,
                 model=_served(model),
                 recipe=self._recipe,
@@ -107,6 +107,22 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         else:
             self._reading: list[Tensor | None] = []
             self._ready: list[Tensor | None] = []
+
+    @staticmethod
+    def open_publisher(settings: ConnectorSettings, *, engine: str, model: str) -> Sink:
+        """Where readings go that leave the process: `monitor.readings.connector` has it."""
+        raise VllmSettingsError(
+            f"readings: {settings.readings} is written by the connector of kv_connector_module_path "
+            "monitor.readings.connector"
+        )
+
+    def _sink(self, model: str) -> Sink | None:
+        """None where values of tokens are kept in its place."""
+        if self._settings.readings == TOKEN_VALUES:
+            return None
+        if self._settings.readings == MEMORY:
+            return Memory()
+        return self.open_publisher(self._settings, engine=f"vllm {vllm_version}", model=model)
 
     # The worker's side.
 
@@ -136,11 +152,14 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             self._steerer = Steerer(self._recipe.interventions, n_slots, device, slots)
             hooked.append(self._steerer)
 
+        self._attached = False
+
         def attach(parts: Parts) -> None:
+            self._attached = True
             for each in hooked:
                 each.attach(parts)
 
-        when_built(self._shape, attach)
+        when_built(self._shape, is_forward_context_available, attach)
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """Before a step: which of its tokens are steered."""
@@ -166,6 +185,8 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             if metadata.probes != self._digests:
                 raise VllmSettingsError("probes: a card changed while the server started; start it again")
             slots = metadata.step.slots
+            if slots and not self._attached:
+                raise VllmSettingsError("model: its blocks were not found among vLLM's modules")
             self._reading.append(self._table.read(slots) if slots else None)
 
     def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:

@@ -1,9 +1,10 @@
 """vLLM's own modules: which are the blocks, the final norm and the projections of the heads, and what they give.
 
-Contract: within a process, `when_built(shape, attach)` waits for the first forward pass of a model with as many blocks
-as `shape` has, and calls `attach(parts)` once before that pass reaches a block. It does so by PyTorch's hook of all
-modules, which is gone by then: nothing of vLLM is changed. `stream_of(output)` is the residual stream after a block:
-vLLM hands on hidden states and a residual that the next norm adds up.
+Contract: within a process, `when_built(shape, running, attach)` waits for the first forward pass of vLLM (`running`
+says whether one is on: another model may be in the process) of a model with as many blocks as `shape` has, and calls
+`attach(parts)` once before that pass reaches a block. It does so by PyTorch's hook of all modules, which is gone by
+then: nothing of vLLM is changed. `stream_of(output)` is the residual stream after a block: vLLM hands on hidden states
+and a residual that the next norm adds up.
 
 Raises LayoutError, in the forward pass, where a part is not among vLLM's modules under its name.
 """
@@ -31,11 +32,11 @@ class Parts:
     projections: tuple[nn.Module | None, ...]
 
 
-def when_built(shape: Shape, attach: Callable[[Parts], None]) -> RemovableHandle:
+def when_built(shape: Shape, running: Callable[[], bool], attach: Callable[[Parts], None]) -> RemovableHandle:
     """The handle of the hook, until it has found the model."""
 
     def look(module: nn.Module, _args: Any) -> None:
-        parts = _parts(module, shape)
+        parts = _parts(module, shape) if running() else None
         if parts is not None:
             handle.remove()
             attach(parts)

@@ -1,7 +1,4 @@
-"""Where the connector's readings go: to the publisher, or into this process for awry's own engine and for tests.
-
-Contract: `open_sink(settings, ...)` raises what the publisher raises where it cannot be written.
-"""
+"""Where the connector's readings go: to a publisher, or into this process for awry's own engine and for tests."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from probes.vllm.settings import ConnectorSettings
 
 MEMORY = "memory"
 TOKEN_VALUES = "values"  # noqa: S105 - of tokens of text
@@ -40,24 +35,3 @@ class Memory:
 
     def close(self) -> None:
         return None
-
-
-def open_sink(settings: ConnectorSettings, *, engine: str, model: str) -> Sink | None:
-    """None where values of tokens are kept in their place."""
-    if settings.readings == TOKEN_VALUES:
-        return None
-    if settings.readings == MEMORY:
-        return Memory()
-    from monitor.readings.publisher import Publisher, PublisherOptions
-
-    return Publisher(
-        PublisherOptions(
-            out=settings.readings,
-            engine=engine,
-            model=model,
-            kafka=settings.kafka,
-            queue_records=settings.queue,
-            heartbeat_seconds=settings.heartbeat_seconds,
-            wait_for_broker=settings.wait_for_broker,
-        )
-    )

@@ -102,7 +102,7 @@ def test_the_connector_takes_its_settings(name: str) -> None:
     given = json.loads((FOLDER / name).read_text())
     settings = ConnectorSettings.read(given["kv_connector_extra_config"])
     assert [load_probe(probe).name for probe in settings.probes] == list(settings.probes)
-    assert given["kv_connector_module_path"] == "probes.vllm.connector"
+    assert given["kv_connector_module_path"] == "monitor.readings.connector"
 
 
 def test_the_middleware_takes_its_settings() -> None:

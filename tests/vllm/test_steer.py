@@ -88,8 +88,8 @@ def test_a_flagged_prompts_answer_is_steered(tiny: tuple[ChatModel, Path], tmp_p
     assert all("steered" not in each for each in found[1e6]["readings"])
     changed = [a != b for a, b in zip(found[-1e6]["outputs"], found[1e6]["outputs"], strict=True)]
     assert sum(changed) >= 3
-    # What flags it is read two steps after the prompt.
-    assert all(a[0] == b[0] for a, b in zip(found[-1e6]["outputs"], found[1e6]["outputs"], strict=True))
+    # What flags it is read a step after the prompt.
+    assert all(a[:2] == b[:2] for a, b in zip(found[-1e6]["outputs"], found[1e6]["outputs"], strict=True))
 
 
 def test_prefix_caching_is_refused(tiny: tuple[ChatModel, Path], tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from monitor.stream.fair import FairQueue
-from monitor.stream.record import Record, Waiting, waiting_by_tenant
+from monitor.stream.record import Record, waiting_by_tenant
+from monitor.telemetry.waiting import Waiting
 
 Partition = tuple[str, int]
 

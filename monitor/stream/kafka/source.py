@@ -49,8 +49,9 @@ from monitor.stream.kafka.lag import Lag
 from monitor.stream.kafka.offset_reset import OffsetReset
 from monitor.stream.kafka.start_offset import StartFrom, timestamp_of
 from monitor.stream.kafka.topic_ids import TopicIds
-from monitor.stream.record import Record, Waiting
+from monitor.stream.record import Record
 from monitor.telemetry import logs, metrics
+from monitor.telemetry.waiting import Waiting
 from storage.coordinates import Coordinates
 
 _POLL_SECONDS = 0.2

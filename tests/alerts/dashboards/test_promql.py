@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,12 +17,11 @@ from alerts.dashboards import dashboards
 from alerts.dashboards.panels import Json
 from alerts.dashboards.provisioning import _alerting
 from benchmarks.grafana_macros import View, expanded, targets
-from monitor.stream.record import Waiting
 from monitor.telemetry import metrics
 from monitor.telemetry.gpu import GpuCollector
 from monitor.telemetry.health import serving
 from monitor.telemetry.metrics import METRICS, REGISTRY
-from monitor.telemetry.waiting import WaitingCollector
+from monitor.telemetry.waiting import Waiting, WaitingCollector
 from tests.monitor.telemetry.test_gpu import Cuda
 from tests.monitor.telemetry.test_prometheus import Prometheus, eventually, scraping
 from tests.support.alerts.alert_rows import flagged, open_alerts
@@ -135,7 +133,7 @@ def prometheus(
     # Of a stream and a device that are not here.
     metrics.CONSUMER_LAG.labels("awry.traffic", 0).set(5)
     REGISTRY.register(gpu)
-    waiting = WaitingCollector(SimpleNamespace(waiting={"shop": Waiting(3, datetime.now(UTC))}))
+    waiting = WaitingCollector(lambda: {"shop": Waiting(3, datetime.now(UTC))})
     REGISTRY.register(waiting)
     open_alerts(module_engine, [flagged(1, 2.0)], ("pager",))
     path = lines(folder / "t", [*(wire(f"m{n}", f"message {n}", tenant="shop") for n in range(30)), b"{broken", b"x"])

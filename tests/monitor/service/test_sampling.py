@@ -12,8 +12,9 @@ from sqlalchemy import Engine
 from monitor.service.policy import Policy, Tally
 from monitor.service.sampling import Sampling
 from monitor.service.worker import Worker
-from monitor.stream.record import Record, Waiting
+from monitor.stream.record import Record
 from monitor.telemetry import metrics
+from monitor.telemetry.waiting import Waiting
 from storage import schema
 from storage.coordinates import Coordinates
 from storage.known import SAMPLED_OUT

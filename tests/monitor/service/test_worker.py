@@ -22,8 +22,9 @@ from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Worker
 from monitor.settings import Settings
 from monitor.stream.jsonl import JsonLines
-from monitor.stream.record import Record, Waiting
+from monitor.stream.record import Record
 from monitor.telemetry import logs, metrics
+from monitor.telemetry.waiting import Waiting
 from probes.capture.batches import encode
 from probes.capture.sites import observing
 from probes.model.load import ChatModel

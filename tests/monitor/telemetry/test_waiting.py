@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from monitor.stream.record import Waiting
 from monitor.telemetry.metrics import REGISTRY
-from monitor.telemetry.waiting import MOST_TENANTS, watching_waiting
+from monitor.telemetry.waiting import MOST_TENANTS, Waiting, watching_waiting
 
 
 class Source:
@@ -25,7 +24,7 @@ class Source:
 
 @contextmanager
 def watched(source: Any) -> Iterator[None]:
-    with watching_waiting(source):
+    with watching_waiting(lambda: source.waiting):
         yield
 
 
