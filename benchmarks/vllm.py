@@ -8,7 +8,9 @@ cache holds none. Ratios are to plain vLLM with --enforce-eager within the round
 - prompts: of about 230 tokens, one new token, 8 at once: requests/s (aim: at least 0.95 of plain)
 - answers: 64 tokens, 8 at once, streamed: requests/s, and milliseconds per token after the first (aim: at least 0.90)
 
-`connector` is the server by deploy/vllm/serve.sh with the shipped probes of prompt and response; `sidecar` is the plain
+`connector` is the server by deploy/vllm/serve.sh with the shipped probes of prompt and response; `extraction` is plain
+vLLM with its own extraction of hidden states of one layer and next to nothing done with them (`support.extraction`),
+which awry does not use; `sidecar` is the plain
 server while awry's own engine scores the same messages in another process on the same cores: a round ends when all are
 scored. Writes docs/bench-vllm.json.
 """
@@ -48,6 +50,16 @@ _SENTENCES = (
     "market doctor button forest silver planet mirror ladder pocket orange summer basket candle island thunder carpet"
 )
 _WORDS = _SENTENCES.split()
+_EXTRACT = {
+    "method": "extract_hidden_states",
+    "num_speculative_tokens": 1,
+    "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": [15]}},
+}
+_EXTRACTION = {
+    "kv_connector": "Extraction",
+    "kv_connector_module_path": "benchmarks.support.extraction",
+    "kv_role": "kv_producer",
+}
 
 
 @dataclass(frozen=True)
@@ -185,6 +197,14 @@ def measured(python: Path, rounds: int, kinds: dict[str, Kind], folder: Path, *,
         )
         awry = stack.enter_context(serving(python, model, folder / "awry", connector=connector, environment=threads))
         paths: dict[str, tuple[int, Sidecar | None]] = {"plain": (plain.port, None), "connector": (awry.port, None)}
+        extraction = (
+            *("--enforce-eager", "--speculative-config", json.dumps(_EXTRACT)),
+            *("--kv-transfer-config", json.dumps(_EXTRACTION)),
+        )
+        theirs = stack.enter_context(
+            serving(python, model, folder / "extraction", arguments=extraction, environment=threads)
+        )
+        paths["extraction"] = (theirs.port, None)
         if compiled:
             own = stack.enter_context(serving(python, model, folder / "compiled", environment=threads))
             paths["compiled"] = (own.port, None)

@@ -178,7 +178,7 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
 
     def wait_for_save(self) -> None:
         """After the step's forward pass: its values are read as the device gets there."""
-        if not hasattr(self, "_table"):
+        if not hasattr(self, "_table") or not self.has_connector_metadata():
             return
         metadata = self._get_connector_metadata()
         if isinstance(metadata, StepMetadata):

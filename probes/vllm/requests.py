@@ -142,7 +142,10 @@ class Requests:
             said = self._maker(values, ids, n_prompt, lora)
             answered = max(0, len(values) - n_prompt)
             counts = {"prompt": n_prompt, "response": answered, "cached": min(cached, n_prompt)}
-            return {"kind": kind, "finish": why, "tokens": counts, **about, **_scores(said)}
+            made = {"kind": kind, "finish": why, "tokens": counts, **about, **_scores(said)}
+            if any(each.value is not None and each.value.turns for each in said):
+                made["roles"] = self._maker.roles(ids, n_prompt)
+            return made
 
         self._sink.put(make, values.nbytes)
 

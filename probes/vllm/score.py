@@ -81,6 +81,11 @@ class Maker:
         turns = self._marks.spans(ids[:n_prompt])
         return Encoded(tuple(ids), min(n_prompt, len(ids)), turns=turns, last_user=last_user(turns), spans="known")
 
+    def roles(self, ids: Sequence[int], n_prompt: int) -> list[str]:
+        """The roles of the prompt's turns, as far as they have text."""
+        found = {span.turn: span.role for span in self.encoded(ids, n_prompt).turns}
+        return [found.get(turn, "other") for turn in range(max(found, default=-1) + 1)]
+
     def __call__(self, values: NDArray[np.float32], ids: Sequence[int], n_prompt: int, lora: Any = None) -> list[Said]:
         """`values` (tokens, columns) are of the first tokens of `ids`, which may have one more; `lora` is the request's
         LoRARequest."""

@@ -113,7 +113,7 @@ def test_a_backtest(run: Invoke, filled: str) -> None:
     rule, tail = document["rules"]
     assert (tail["name"], tail["kind"], tail["notifications"]) == ("tail-drift", "monitor", 0)
     assert (document["days"], document["scores"], document["left_out"]) == (1.0, 3, 0)
-    assert document["not_tried"] == ["unscored", "partial", "unreadable"]
+    assert document["not_tried"] == ["unscored", "partial", "unreadable", "reading-gaps", "readings-silent"]
     assert (rule["name"], rule["notifications"], rule["busiest"]) == ("threshold", 1, {"threshold:drift:shop:smol": 1})
 
 
