@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from storage.coordinates import Coordinates
 from storage.schema import reading_partials, scores
 
-# The stream, the engine's instance, the id of the request.
+# The stream, the engine's instance, the engine's own id of the request (the client's where the engine says none).
 Request = tuple[str, str, str]
 
 _p = reading_partials.c

@@ -6,9 +6,10 @@ nothing. A number that is missing is a hole; a record that comes late fills it. 
 records may come late (`count_gaps`), what an engine dropped counts at once. Of an instance that was never seen, on a
 stream that nobody read until a minute ago, what came earlier is no gap.
 
-`watch` keeps the instances of a stream: one that ended without a word although another one has come since is a gap of
-unknown size. All times are the database's, and of reading: a worker that is behind, or has just started, says so with
-`seen_now`, and judges nobody.
+`watch` keeps the instances of a stream: one that ended without a word while another one, which came no earlier, lives
+is a gap of unknown size; should it speak again, the gap is closed. All times are the database's, and of reading: a
+worker that is behind says so with `seen_now` and `put_off`, one that has just started with `seen_now`, and judges
+nobody.
 
 Workers of one stream wait for each other on the rows of an instance, which are locked in order.
 """
@@ -103,6 +104,11 @@ def _track_one(connection: Connection, records: Sequence[Published]) -> list[boo
         gaps.append({"kind": "dropped", "first": None, "last": None, "readings": dropped - row.dropped})
     if gaps:
         connection.execute(insert(reading_gaps), [each | _of(first) for each in gaps])
+    # What is delivered again of one that has ended says nothing of it.
+    ended = row.state == "replaced" and highest == row.highest
+    if row.state == "replaced" and not ended:
+        told = and_(_g.source == first.source, _g.instance == first.instance, _g.kind == "new_instance")
+        connection.execute(update(reading_gaps).where(told, _g.filled_at.is_(None)).values(filled_at=func.now()))
     closed = row.state == "closed" or any(each.closed for each in records)
     connection.execute(
         update(reading_instances)
@@ -110,7 +116,7 @@ def _track_one(connection: Connection, records: Sequence[Published]) -> list[boo
         .values(
             highest=highest,
             dropped=max(dropped, row.dropped),
-            state="closed" if closed else "live",
+            state="replaced" if ended else "closed" if closed else "live",
             last_seen_at=func.now(),
         )
     )
@@ -167,26 +173,35 @@ def seen_now(connection: Connection, sources: Collection[str]) -> None:
     connection.execute(update(reading_instances).where(_these(_live(sources))).values(last_seen_at=func.now()))
 
 
+def put_off(connection: Connection, sources: Collection[str]) -> None:
+    """Nothing can be said of how long the numbers of streams have been missing: they may be in what was not read."""
+    waiting = and_(_g.source.in_(sources), _g.kind == "hole", _g.counted_at.is_(None))
+    connection.execute(update(reading_gaps).where(_those(waiting)).values(first_seen_at=func.now()))
+
+
 def leave(connection: Connection, sources: Collection[str]) -> None:
     """The streams have ended: their instances are not waited for. They are again once more of them is read."""
     connection.execute(update(reading_instances).where(_these(_live(sources))).values(state="unwatched"))
 
 
 def watch(connection: Connection, sources: Collection[str], grace: timedelta) -> None:
-    """Instances of streams that have been silent for longer than `grace`, and after which another one came, have
-    ended: a gap each."""
-    newer = reading_instances.alias()
+    """Instances of streams that have been silent for longer than `grace`, while another one that came no earlier was
+    heard, have ended: a gap each.
+
+    By order of birth: when one was last seen says when it was read, and a worker that was away reads the new one first.
+    Of two that came at once only the silent one has ended; where all are silent, it is the stream that is.
+    """
+    newer, lately = reading_instances.alias(), func.now() - grace
+    replaced = exists().where(
+        newer.c.source == _i.source,
+        newer.c.instance != _i.instance,
+        newer.c.first_seen_at >= _i.first_seen_at,
+        newer.c.last_seen_at >= lately,
+        newer.c.state != "replaced",
+    )
     ended = (
         update(reading_instances)
-        .where(
-            _these(
-                and_(
-                    _live(sources),
-                    _i.last_seen_at < func.now() - grace,
-                    exists().where(newer.c.source == _i.source, newer.c.first_seen_at > _i.last_seen_at),
-                )
-            )
-        )
+        .where(_these(and_(_live(sources), _i.last_seen_at < lately, replaced)))
         .values(state="replaced")
         .returning(_i.source, _i.instance)
     )
@@ -197,12 +212,14 @@ def watch(connection: Connection, sources: Collection[str], grace: timedelta) ->
         connection.execute(insert(reading_gaps), gaps)
 
 
-def count_gaps(connection: Connection, grace: timedelta) -> list[Gap]:
-    """The gaps that count from now on, each told once."""
+def count_gaps(connection: Connection, grace: timedelta, sources: Collection[str], *, holes: bool = True) -> list[Gap]:
+    """The gaps of streams that count from now on, each told once; without `holes` only those that nothing can fill."""
+    certain = _g.kind.in_(("dropped", "new_instance"))
     late = and_(_g.kind == "hole", _g.first_seen_at < func.now() - grace)
+    open_ = and_(_g.source.in_(sources), _g.counted_at.is_(None), _g.filled_at.is_(None))
     counted = (
         update(reading_gaps)
-        .where(_g.counted_at.is_(None), _g.filled_at.is_(None), or_(late, _g.kind.in_(("dropped", "new_instance"))))
+        .where(_those(and_(open_, or_(late, certain) if holes else certain)))
         .values(counted_at=func.now())
         .returning(_g.kind, _g.readings)
     )
@@ -217,3 +234,8 @@ def _these(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """Instances that no worker is storing readings of at this moment: those need no look, and nobody is waited for."""
     free = select(_i.source, _i.instance).where(condition).with_for_update(skip_locked=True)
     return tuple_(_i.source, _i.instance).in_(free)
+
+
+def _those(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Gaps that no worker is filling at this moment."""
+    return _g.id.in_(select(_g.id).where(condition).with_for_update(skip_locked=True))

@@ -21,9 +21,9 @@ from sqlalchemy import Connection, Engine
 from alerts.delivery import queue
 from alerts.delivery.channel import Channel
 from alerts.delivery.lease import Clock, renewing_lease
-from alerts.delivery.queue import Result
+from alerts.delivery.queue import Claim, Result
 from alerts.delivery.resend import resend, with_current_alerts
-from alerts.senders.base import DeliveryError
+from alerts.senders.base import DeliveryError, Notification
 from storage.database import transact
 
 
@@ -65,12 +65,16 @@ def deliver_due(
 
 def deliver_next(engine: Engine, name: str, channel: Channel, clock: Clock = queue.database_now) -> Result | None:
     """Send this destination's next notification; None when none is due."""
-    with engine.begin() as connection:
+
+    def take(connection: Connection) -> tuple[Claim, Notification] | None:
         now = clock(connection)
         claim = queue.claim(connection, name, channel, now)
-        if claim is None:
-            return None
-        notification = with_current_alerts(connection, claim, channel, now)
+        return None if claim is None else (claim, with_current_alerts(connection, claim, channel, now))
+
+    taken = transact(engine, take)
+    if taken is None:
+        return None
+    claim, notification = taken
     failure: DeliveryError | None = None
     with renewing_lease(engine, claim, clock):
         try:

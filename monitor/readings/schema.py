@@ -41,6 +41,7 @@ MAX_TURNS = 10_000
 MAX_PARTS = 16_384
 MAX_REASON = 300
 MAX_ROLE = 64
+MAX_REQUEST = 200
 # Of the JSON of a model's identity.
 MAX_IDENTITY_BYTES = 8192
 # PostgreSQL's bigint.
@@ -105,6 +106,8 @@ class Reading:
     dropped: int = 0
     closed: bool = False
     id: str | None = None
+    # The engine's own id of the request: no client can choose it.
+    request: str | None = None
     model: str | None = None
     model_identity: Mapping[str, Any] | None = None
     finish: str | None = None
@@ -128,7 +131,18 @@ class Reading:
 _SIDE_NAMES = ("tenant", "user", "conversation_id", "trace_id")
 _VOUCHED = ("tenant", "user")
 _AS_THEY_ARE = (
-    *("id", "model", "model_identity", "finish", "tenant", "user", "conversation_id", "trace_id", "attributes"),
+    *(
+        "id",
+        "request",
+        "model",
+        "model_identity",
+        "finish",
+        "tenant",
+        "user",
+        "conversation_id",
+        "trace_id",
+        "attributes",
+    ),
     *("verified", "roles"),
 )
 _OF_PROBES = tuple(each.name for each in fields(ProbeValue))
@@ -220,6 +234,7 @@ def _checked(value: Any) -> Reading:
     return replace(
         alive,
         id=_name(value, "id"),
+        request=_request(value),
         model_identity=_identity(value),
         finish=_one_of(value, "finish", FINISHES) if value.get("finish") is not None else None,
         tokens=_tokens(value),
@@ -342,6 +357,15 @@ def _unlike(probes: tuple[ProbeValue, ...]) -> tuple[ProbeValue, ...]:
     if len({each.name for each in probes}) < len(probes):
         raise ReadingError("probes: one is there twice; send one value a probe")
     return probes
+
+
+def _request(value: Mapping[str, Any]) -> str | None:
+    found = value.get("request")
+    if found is None:
+        return None
+    if not isinstance(found, str) or not 0 < len(found) <= MAX_REQUEST or not found.strip():
+        raise ReadingError(f"request: no id of 1 to {MAX_REQUEST} characters; send the engine's own")
+    return cast(str, clean(found))
 
 
 def _role(found: Any) -> str:

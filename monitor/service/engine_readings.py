@@ -7,12 +7,14 @@ and what the engine has sent twice, have none. `told` are the alerts' scores wit
 probe has flagged the running answer already, unless they make it worse.
 
 `watching` counts what is missing once it is old enough, tells engines that have ended without a word, and never stops
-the worker. A worker that is behind judges nobody: what it misses may be in what it has not read.
+the worker. A worker that is behind judges nobody, and lets no other worker of its streams: what is missing may be in
+what it has not read. Nor does one that has just started.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +35,8 @@ from storage.readings import Published
 from storage.sources import KnownMessages
 
 _EVERY_SECONDS = 5.0
+# Engines send a heartbeat every ten seconds: one that is silent for less has not ended, however short the grace time is.
+_SILENT = timedelta(seconds=30)
 # Of a reading, where the lag is in bytes.
 _BYTES = 500
 
@@ -50,6 +54,9 @@ class EngineReadings:
         self._streams = set(source.name.split(","))
         # Streams whose instances are watched from now on, however long nobody has read them.
         self._greeted: set[str] = set()
+        # Greeted in the transaction of the last `kept`.
+        self._greeting: set[str] = set()
+        self._began = time.monotonic()
         self._repeated = 0
 
     def kept(
@@ -62,7 +69,7 @@ class EngineReadings:
         """The messages to be stored; and by the place of a final one, the partial one that it ends."""
         of = [(each, each.reading) for each in batch if each.reading is not None]
         streams = {each.record.at.source for each, _ in of}
-        self._greet(connection, streams)
+        self._greeting = self._greet(connection, streams)
         stored = {(Coordinates(*key, sub), one.payload_sha256) for key, found in known.items() for sub, one in found}
         again = readings.track(connection, [_published(each, of_, stored) for each, of_ in of])
         left_out = {id(each) for (each, _), repeated in zip(of, again, strict=True) if repeated}
@@ -86,6 +93,8 @@ class EngineReadings:
     def stored(self) -> None:
         """The transaction of the last `kept` was committed."""
         metrics.READINGS_REPEATED.inc(self._repeated)
+        with self._lock:
+            self._greeted |= self._greeting
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -98,30 +107,40 @@ class EngineReadings:
         """Count what is missing."""
         with self._lock:
             streams = set(self._streams)
+        greeted: set[str] = set()
+        holes = ended
         try:
             with self._engine.begin() as connection:
                 if ended:
                     readings.leave(connection, streams)
                 elif self._is_behind():
                     readings.seen_now(connection, streams)
+                    readings.put_off(connection, streams)
                 else:
-                    self._greet(connection, streams)
-                    readings.watch(connection, streams, self._grace)
-                counted = readings.count_gaps(connection, self._grace)
+                    greeted = self._greet(connection, streams)
+                    readings.watch(connection, streams, max(self._grace, _SILENT))
+                    holes = time.monotonic() - self._began >= self._grace.total_seconds()
+                counted = readings.count_gaps(connection, self._grace, streams, holes=holes)
         except Exception as error:  # the next time is soon
+            with self._lock:
+                # What was sent while the database was away is not in it yet.
+                self._greeted.clear()
             logs.logger().warning("gaps of readings were not counted", reason=type(error).__name__)
             return
+        with self._lock:
+            self._greeted |= greeted
         for gap in counted:
             metrics.READING_GAPS.labels(gap.kind).inc()
             metrics.READINGS_LOST.inc(gap.readings or 0)
             logs.logger().warning("readings are missing", kind=gap.kind, readings=gap.readings)
 
-    def _greet(self, connection: Connection, streams: Collection[str]) -> None:
+    def _greet(self, connection: Connection, streams: Collection[str]) -> set[str]:
+        """Those that are new; they are greeted once the transaction is committed."""
         with self._lock:
             new = set(streams) - self._greeted
-            self._greeted |= new
         if new:
             readings.seen_now(connection, new)
+        return new
 
     def _is_behind(self) -> bool:
         lag, unit = self._source.lag, self._source.lag_unit
@@ -168,7 +187,8 @@ def _published(each: ProcessedMessage, reading: Reading, stored: Collection[tupl
 
 
 def _request(each: ProcessedMessage, reading: Reading) -> Request:
-    return (each.record.at.source, reading.instance, reading.id or "")
+    """By the engine's own id: the other one is what the client sent, and two answers may have the same."""
+    return (each.record.at.source, reading.instance, reading.request or reading.id or "")
 
 
 def _partial(each: ProcessedMessage, reading: Reading, day: date) -> Partial:

@@ -25,10 +25,22 @@ KEY_VARIABLE = "AWRY_READINGS_KEY"
 # What a gateway can vouch for.
 FIELDS = ("tenant", "user")
 _SHORTEST = 32
+# Of the JSON of what a client sends along.
+MAX_ATTRIBUTES_BYTES = 8192
 
 
 class ClaimsKeyError(AwryError):
     """The key of this server's processes is missing or can be guessed."""
+
+
+def kept_attributes(given: object) -> dict[str, Any] | None:
+    """The attributes that a client sent along; None where they are no object, or a large one."""
+    if not isinstance(given, dict):
+        return None
+    try:
+        return given if len(json.dumps(given)) <= MAX_ATTRIBUTES_BYTES else None
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def key_of(environment: Mapping[str, str] = os.environ) -> bytes:

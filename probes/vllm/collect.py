@@ -42,11 +42,13 @@ class Step:
 
 @dataclass
 class Held:
-    """A request: `values` (tokens, columns) so far, and how many of its tokens stand before what it ran itself."""
+    """A request: `values` (tokens, columns) so far, and how many of its tokens a prefix cache had."""
 
     n_prompt: int
     values: Values
+    # How many of its first tokens were planned, and how many have their values.
     known: int = 0
+    there: int = 0
     cached: int = 0
     # The last token count that was told of, for readings while it runs.
     told: int = 0
@@ -136,6 +138,8 @@ class Collector:
             more[: len(held.values)] = held.values
             held.values = more
         held.values[start:stop] = values
+        if start <= held.there:
+            held.there = max(held.there, stop)
 
     def _finish(self, request: str, held: Held) -> None:
         if held.done is None or held.wanted is None:

@@ -72,7 +72,10 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         self._settings = ConnectorSettings.read(self._kv_transfer_config.kv_connector_extra_config)
         self._probes = [load_probe(name) for name in self._settings.probes]
         self._digests = tuple(probe.digest for probe in self._probes)
-        check(vllm_config, self._probes, vllm_version)
+        # awry's own engine cuts its messages itself, and compares the probes with the model.
+        own = self._settings.readings == TOKEN_VALUES
+        numbers, other = not own, self._settings.other_dtype
+        check(vllm_config, self._probes, vllm_version, numbers=numbers, other_dtype=other)
         caching = bool(vllm_config.cache_config.enable_prefix_caching)
         self._group, self._block_size = group_of(kv_cache_config, prefix_caching=caching)
         model = vllm_config.model_config
@@ -84,8 +87,6 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             adapters=self._settings.adapters,
         )
         self._shape = Shape.of(served.chat.layout)
-        # awry's own engine cuts its messages itself, and has compared the probes with the model.
-        own = self._settings.readings == TOKEN_VALUES
         marks = None if own else TurnMarks.of(served.chat.tokenizer)
         if not own:
             for probe in self._probes:
@@ -105,8 +106,8 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
                 recipe=self._recipe,
             )
         else:
-            self._reading: list[Tensor | None] = []
-            self._ready: list[Tensor | None] = []
+            self._reading: list[tuple[Tensor, torch.Event | None] | None] = []
+            self._ready: list[tuple[Tensor, torch.Event | None] | None] = []
 
     @staticmethod
     def open_publisher(settings: ConnectorSettings, *, engine: str, model: str) -> Sink:
@@ -123,6 +124,11 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         if self._settings.readings == MEMORY:
             return Memory()
         return self.open_publisher(self._settings, engine=f"vllm {vllm_version}", model=model)
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """Keys and values are handed to nobody: vLLM treats its requests as it does without a connector."""
+        return False
 
     # The worker's side.
 
@@ -192,9 +198,12 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
         """What the step before gave: its values are on the CPU by now."""
         ready, self._ready, self._reading = self._ready, self._reading, []
-        if any(values is not None and self._table.on_device for values in ready):
-            torch.accelerator.synchronize()
-        return StepValues(ready) if ready else None
+        steps: list[Tensor | None] = []
+        for each in ready:
+            if each is not None and each[1] is not None:
+                each[1].synchronize()
+            steps.append(None if each is None else each[0])
+        return StepValues(steps) if steps else None
 
     # The scheduler's side.
 

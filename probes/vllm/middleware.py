@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from awry.errors import AwryError
-from probes.vllm.claims import FIELDS, key_of, sign
+from probes.vllm.claims import FIELDS, kept_attributes, key_of, sign
 
 FILE_VARIABLE = "AWRY_TRUSTED_HEADERS"
 GATEWAY_KEY_VARIABLE = "AWRY_GATEWAY_KEY"
@@ -85,6 +85,10 @@ class Trusted:
         )
 
 
+class _NotReadError(Exception):
+    """A request whose answer would go unread."""
+
+
 class TrustedHeaders:
     def __init__(self, app: App, trusted: Trusted | None = None, key: bytes | None = None) -> None:
         self._app = app
@@ -98,7 +102,7 @@ class TrustedHeaders:
             return
         body, rest = await self._body(receive)
         if body is None:
-            await _too_large(send, self._trusted.max_body_bytes)
+            await _refuse(send, 413, f"the body is larger than {self._trusted.max_body_bytes} bytes")
             return
         if rest is not None:
             # The client is gone before its body was whole: vLLM sees what it would have seen.
@@ -106,7 +110,11 @@ class TrustedHeaders:
                 scope, _again([{"type": "http.request", "body": body, "more_body": True}, rest], receive), send
             )
             return
-        changed = self._rewritten(body, _headers_of(scope))
+        try:
+            changed = self._rewritten(body, _headers_of(scope))
+        except _NotReadError as error:
+            await _refuse(send, 400, str(error))
+            return
         if changed is not None:
             body = changed
             scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
@@ -135,9 +143,13 @@ class TrustedHeaders:
             return None
         if not isinstance(request, dict):
             return None
-        extra = request.get("vllm_xargs")
-        if isinstance(extra, dict):
-            extra.pop("kv_transfer_params", None)
+        sampling = request.get("sampling_params")
+        for extra in (request.get("vllm_xargs"), sampling.get("extra_args") if isinstance(sampling, dict) else None):
+            if isinstance(extra, dict):
+                extra.pop("kv_transfer_params", None)
+        if request.get("use_beam_search"):
+            # vLLM makes a request of each beam and token: no answer would be read, and its prompt many times.
+            raise _NotReadError("use_beam_search: this server reads its answers, and not those of a beam search")
         said = self._said(request, headers)
         request.pop("kv_transfer_params", None)
         if said:
@@ -154,6 +166,8 @@ class TrustedHeaders:
         for name in _TEXTS:
             if name in said and not _is_name(said[name]):
                 del said[name]
+        if "attributes" in said and kept_attributes(said["attributes"]) is None:
+            del said["attributes"]
         metadata = request.get("metadata")
         for name in _TEXTS:
             if isinstance(metadata, dict) and _is_name(metadata.get(name)):
@@ -234,15 +248,15 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
 
 
-async def _too_large(send: Send, limit: int) -> None:
-    error = {"error": {"message": f"the body is larger than {limit} bytes", "type": "BadRequestError", "code": 413}}
+async def _refuse(send: Send, status: int, why: str) -> None:
+    error = {"error": {"message": why, "type": "BadRequestError", "code": status}}
     body = json.dumps(error).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

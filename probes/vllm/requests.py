@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from probes.card import Probe
-from probes.vllm.claims import KEY_VARIABLE, key_of, verified
+from probes.vllm.claims import KEY_VARIABLE, MAX_ATTRIBUTES_BYTES, kept_attributes, key_of, verified
 from probes.vllm.collect import Collector, Values
 from probes.vllm.score import Maker, Said
 from probes.vllm.settings import ConnectorSettings
@@ -29,13 +29,16 @@ _ASIDE = ("tenant", "user", "conversation_id", "trace_id")
 _FINISHES = {"STOPPED": "stop", "LENGTH_CAPPED": "length", "ABORTED": "abort", "IGNORED": "error", "ERROR": "error"}
 
 
-# What vLLM's front end puts behind the id that the client sees, so that no two requests have one.
+# What vLLM's front end puts around the id that the client sees: before it the number of a choice (n), behind it that of
+# a prompt (completions take several), and letters that make it the only one.
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
+_CHOICE = re.compile(r"^\d+_(?=(?:chatcmpl|cmpl|resp)-)")
+_PROMPT = re.compile(r"^(cmpl-.+)-\d+$")
 
 
 def public_id(request_id: str) -> str:
     """The id of a request as its client has it."""
-    return _SUFFIX.sub("", request_id)
+    return _PROMPT.sub(r"\1", _CHOICE.sub("", _SUFFIX.sub("", request_id)))
 
 
 class Requests:
@@ -67,9 +70,13 @@ class Requests:
         """A request arrived."""
         self._running[request.request_id] = request
         self._collector.begin(request.request_id, request.num_prompt_tokens)
-        if self._recipe is not None and _given(request).get("steer") is True:
+        if self._recipe is not None and _given(request).get("steer") is True and self._steers(request):
             whole = self._recipe.card.mitigation is not None and self._recipe.card.mitigation.positions == "all"
             self._steered[request.request_id] = (0 if whole else request.num_prompt_tokens - 1, "asked")
+
+    def _steers(self, request: Any) -> bool:
+        """Whether the recipe is one for what the request runs with."""
+        return self._recipe is not None and self._maker.why_not(self._recipe, request.lora_request) is None
 
     def steered_from(self, request_id: str) -> int | None:
         """The first token of a request that is steered; None where none is."""
@@ -85,7 +92,7 @@ class Requests:
             return
         for name, request in self._running.items():
             held = self._collector.held(name)
-            answered = 0 if held is None else min(held.known, request.num_tokens - 1) - held.n_prompt
+            answered = 0 if held is None else min(held.there, request.num_tokens - 1) - held.n_prompt
             if held is not None and answered - held.told >= every:
                 held.told = answered - answered % every
                 tokens = held.n_prompt + held.told
@@ -97,11 +104,13 @@ class Requests:
             held = self._collector.held(name)
             if held is None or name in self._judged or name in self._steered:
                 continue
-            values = held.values[: held.n_prompt]
-            if len(values) < held.n_prompt or np.isnan(values).any():
+            if held.there < held.n_prompt:
                 continue
             self._judged.add(name)
-            said = self._maker(values, list(request.prompt_token_ids or ())[: held.n_prompt], held.n_prompt)
+            if not self._steers(request):
+                continue
+            ids = list(request.all_token_ids)[: held.n_prompt]
+            said = self._maker(held.values[: held.n_prompt], ids, held.n_prompt, request.lora_request)
             if any(_is_flagged(each) for each in said):
                 self._steered[name] = (held.n_prompt, "flagged")
 
@@ -130,7 +139,7 @@ class Requests:
         if self._sink is None:
             VALUES[public_id(request.request_id)] = values
             return
-        ids, n_prompt = list(request.all_token_ids), request.num_prompt_tokens
+        ids, n_prompt = np.array(request.all_token_ids, dtype=np.int32), request.num_prompt_tokens
         about, lora = self._about(request), request.lora_request
         steered = self._steered.get(request.request_id)
         if kind == "final":
@@ -139,23 +148,28 @@ class Requests:
             about["steered"] = {"recipe": _recipe_name(self._recipe), "why": steered[1]}
 
         def make() -> dict[str, Any]:
-            said = self._maker(values, ids, n_prompt, lora)
+            said = self._maker(values, ids.tolist(), n_prompt, lora)
             answered = max(0, len(values) - n_prompt)
             counts = {"prompt": n_prompt, "response": answered, "cached": min(cached, n_prompt)}
             made = {"kind": kind, "finish": why, "tokens": counts, **about, **_scores(said)}
             if any(each.value is not None and each.value.turns for each in said):
-                made["roles"] = self._maker.roles(ids, n_prompt)
+                made["roles"] = self._maker.roles(ids.tolist(), n_prompt)
             return made
 
-        self._sink.put(make, values.nbytes)
+        # What it holds until then: the values, the ids, and what the client sent along, at most.
+        self._sink.put(make, values.nbytes + ids.nbytes + 4 * MAX_ATTRIBUTES_BYTES)
 
     def _about(self, request: Any) -> dict[str, Any]:
         settings = self._settings
         given = _given(request)
-        about: dict[str, Any] = {"id": public_id(request.request_id), "model": self._model}
-        about |= {name: given[name] for name in _ASIDE if isinstance(given.get(name), str)}
-        if isinstance(given.get("attributes"), dict):
-            about["attributes"] = given["attributes"]
+        about: dict[str, Any] = {
+            "id": public_id(request.request_id),
+            "request": request.request_id,
+            "model": self._model,
+        }
+        about |= {each: given[each] for each in _ASIDE if isinstance(given.get(each), str)}
+        if (attributes := kept_attributes(given.get("attributes"))) is not None:
+            about["attributes"] = attributes
         sure = {name: str(given[name]) for name in verified(given, self._key)}
         sure |= {name: value for name in ("tenant", "user") if (value := getattr(settings, name)) is not None}
         lora = request.lora_request
@@ -166,7 +180,8 @@ class Requests:
 
 def _given(request: Any) -> dict[str, Any]:
     """What the client sent along."""
-    given = (request.kv_transfer_params or {}).get("awry")
+    params = request.kv_transfer_params
+    given = params.get("awry") if isinstance(params, dict) else None
     return given if isinstance(given, dict) else {}
 
 

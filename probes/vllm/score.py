@@ -64,7 +64,7 @@ class Maker:
         why_not: Callable[[Probe, Any], str | None] = lambda _probe, _lora: None,
     ) -> None:
         self.probes = tuple(probes)
-        self._why_not = why_not
+        self.why_not = why_not
         self._marks = marks
         self._scorer = Scorer(shape.layout, [probe.reader for probe in probes], torch.device("cpu"))
         directions = [direction for probe in probes for direction in probe.reader.directions]
@@ -102,7 +102,7 @@ class Maker:
             nothing = nothing_of(item, span)
             missing = not known[batch.span(span)[0]].all()
             total = float(scores.total[0, p])
-            refused = self._why_not(probe, lora)
+            refused = self.why_not(probe, lora)
             if refused is not None:
                 reason = refused
             elif there < n_prompt:

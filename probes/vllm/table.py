@@ -44,11 +44,6 @@ class ValueTable:
         self._values = torch.full((n_slots + 1, columns), torch.nan, device=device)
 
     @property
-    def on_device(self) -> bool:
-        """Whether what is read is there only once the device got so far."""
-        return self._values.device.type != "cpu"
-
-    @property
     def columns(self) -> int:
         return int(self._values.shape[1])
 
@@ -65,10 +60,17 @@ class ValueTable:
                     raise LayoutError(f"heads of block {place.layer}: vLLM's model has no projection of that name")
                 projection.register_forward_pre_hook(self._before(place))
 
-    def read(self, slots: Sequence[int]) -> Tensor:
-        """The values of these slots, (slots, columns), on the CPU once the device has got so far."""
-        index = torch.tensor(slots, dtype=torch.long).to(self._values.device, non_blocking=True)
-        return self._values[index].to("cpu", non_blocking=True)
+    def read(self, slots: Sequence[int]) -> tuple[Tensor, torch.Event | None]:
+        """The values of these slots, (slots, columns), on the CPU; they are there once the event is, where there is
+        one."""
+        device = self._values.device
+        index = torch.tensor(slots, dtype=torch.long).to(device, non_blocking=True)
+        values = self._values[index].to("cpu", non_blocking=True)
+        if device.type == "cpu":
+            return values, None
+        event = torch.Event(device.type)
+        event.record()
+        return values, event
 
     def _after(self, place: Site, read: Callable[[Any], Tensor]) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -87,6 +89,8 @@ class ValueTable:
         slots = self._slots_of_pass()
         if slots is None:
             return
+        if x.shape[0] < slots.shape[0]:
+            raise LayoutError(f"{place}: vLLM runs fewer tokens through it than are in the pass")
         weights, offsets, columns = self._planes[place]
         values = x[: slots.shape[0]].to(weights.dtype) @ weights - offsets
         rows = torch.where(slots < 0, self._values.shape[0] - 1, slots)

@@ -27,9 +27,14 @@ def tracked(engine: Engine, records: Sequence[Published]) -> list[bool]:
         return track(connection, records)
 
 
-def counted(engine: Engine, grace: timedelta = GRACE) -> list[Gap]:
+def counted(engine: Engine, grace: timedelta = GRACE, *, source: str = TOPIC, holes: bool = True) -> list[Gap]:
     with engine.begin() as connection:
-        return readings.count_gaps(connection, grace)
+        return readings.count_gaps(connection, grace, [source], holes=holes)
+
+
+def greeted(engine: Engine) -> None:
+    with engine.begin() as connection:
+        readings.seen_now(connection, [TOPIC])
 
 
 def watched(engine: Engine) -> None:
@@ -155,6 +160,98 @@ def test_an_engine_that_was_killed_and_started_again(engine: Engine) -> None:
     assert counted(engine) == [Gap("new_instance", None)]
 
 
+def test_a_killed_engine_whose_replacement_is_read_before_the_worker_is_back(engine: Engine) -> None:
+    tracked(engine, published(0, instance="old"))
+    later(engine, 30)
+    tracked(engine, published(0, instance="new"))
+    later(engine, 10)
+    # The worker starts again, or is behind: all are seen at this moment, the dead one too.
+    greeted(engine)
+    later(engine)
+    tracked(engine, published(1, instance="new"))
+    watched(engine)
+    watched(engine)
+    assert (states(engine), counted(engine)) == (
+        {"old": "replaced", "new": "live"},
+        [Gap("new_instance", None)],
+    )
+
+
+@pytest.mark.parametrize(("old", "new"), [("a", "b"), ("b", "a")])
+def test_a_killed_engine_and_its_replacement_that_are_first_read_at_once(engine: Engine, old: str, new: str) -> None:
+    tracked(engine, published(0, 1, instance=old) + published(0, instance=new))
+    born = {row["first_seen_at"] for row in stored(engine, schema.reading_instances)}
+    assert len(born) == 1
+    later(engine)
+    # Where all are silent it is the stream that is.
+    watched(engine)
+    assert counted(engine) == []
+    tracked(engine, published(1, instance=new))
+    watched(engine)
+    watched(engine)
+    assert (states(engine), counted(engine)) == ({old: "replaced", new: "live"}, [Gap("new_instance", None)])
+
+
+def test_a_rolling_update(engine: Engine) -> None:
+    tracked(engine, published(0, instance="old"))
+    later(engine, 30)
+    tracked(engine, published(0, instance="new"))
+    later(engine, 20)
+    tracked(engine, published(1, instance="old"))
+    for n in range(1, 4):
+        later(engine, 30)
+        tracked(engine, published(n, instance="new"))
+        watched(engine)
+    assert (states(engine), counted(engine)) == ({"old": "replaced", "new": "live"}, [Gap("new_instance", None)])
+
+
+def test_an_older_engine_does_not_replace_a_younger_one(engine: Engine) -> None:
+    tracked(engine, published(0, instance="old"))
+    later(engine, 30)
+    tracked(engine, published(0, instance="young"))
+    later(engine)
+    tracked(engine, published(1, instance="old"))
+    watched(engine)
+    assert (states(engine)["young"], counted(engine)) == ("live", [])
+
+
+def test_an_engine_that_was_only_silent(engine: Engine) -> None:
+    tracked(engine, published(0, instance="old"))
+    later(engine)
+    tracked(engine, published(0, instance="new"))
+    watched(engine)
+    assert counted(engine) == [Gap("new_instance", None)]
+    # What is read again says nothing of it; what is new does.
+    tracked(engine, published(0, instance="old", known=True))
+    assert (states(engine)["old"], len(holes_of_kind(engine, "new_instance"))) == ("replaced", 1)
+    tracked(engine, published(1, instance="old"))
+    assert (states(engine)["old"], holes_of_kind(engine, "new_instance")) == ("live", [])
+
+
+def holes_of_kind(engine: Engine, kind: str) -> list[dict[str, Any]]:
+    return [row for row in stored(engine, schema.reading_gaps) if row["kind"] == kind and row["filled_at"] is None]
+
+
+def test_a_worker_counts_what_it_reads_and_no_holes_while_it_is_behind(engine: Engine) -> None:
+    tracked(engine, published(0) + published(4, dropped=2))
+    later(engine)
+    assert counted(engine, source="another") == []
+    assert counted(engine, holes=False) == [Gap("dropped", 2)]
+    assert counted(engine) == [Gap("hole", 3)]
+
+
+def test_who_is_behind_puts_holes_off_for_all_workers(engine: Engine) -> None:
+    tracked(engine, published(0, 4))
+    later(engine)
+    with engine.begin() as connection:
+        readings.put_off(connection, [TOPIC])
+    assert counted(engine) == []
+    later(engine)
+    with engine.begin() as connection:
+        readings.put_off(connection, ["another"])
+    assert counted(engine) == [Gap("hole", 3)]
+
+
 def test_an_engine_that_said_that_it_ends(engine: Engine) -> None:
     tracked(engine, published(0, instance="old") + published(1, instance="old", closed=True))
     later(engine, 100)
@@ -170,7 +267,7 @@ def test_a_second_engine_beside_one_that_lives(engine: Engine) -> None:
     tracked(engine, published(1, instance="first"))
     later(engine, 70)
     watched(engine)
-    # Both are silent, and neither came after the other's last word.
+    # Both are silent: it is the stream.
     assert counted(engine) == []
 
 
@@ -178,8 +275,7 @@ def test_who_is_behind_judges_nobody(engine: Engine) -> None:
     tracked(engine, published(0, instance="old"))
     later(engine, 500)
     tracked(engine, published(0, instance="new"))
-    with engine.begin() as connection:
-        readings.seen_now(connection, [TOPIC])
+    greeted(engine)
     watched(engine)
     assert counted(engine) == []
 

@@ -23,7 +23,7 @@ from tests.vllm.running import run
 
 PROBE, ADAPTER = "insecure-code-spillover", "insecure_code"
 STATE = Path(os.environ.get("AWRY_STATE_DIR", "/var/lib/awry"))
-MESSAGES = 80
+MESSAGES = 60
 
 
 def auroc(scores: list[float], labels: list[bool]) -> float:
@@ -55,7 +55,7 @@ def test_it_separates_as_it_does_in_transformers(tmp_path: Path) -> None:
     inside = [reading["probes"][0]["value"] for reading in readings]
     outside = score_all(chat, items, [load_probe(PROBE).reader])[:, 0].tolist()
     assert max(abs(a - b) for a, b in zip(inside, outside, strict=True)) < 1e-2
-    replies = generate(chat, [list(item.ids) for item in items], max_new_tokens=32)
+    replies = generate(chat, [list(item.ids) for item in items], max_new_tokens=24)
     labels = [writes_code(reply.text) for reply in replies]
     assert 5 < sum(labels) < MESSAGES - 5
     there, here = auroc(inside, labels), auroc(outside, labels)

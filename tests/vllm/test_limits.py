@@ -63,6 +63,11 @@ def test_ways_to_run_a_server(model: Path, probes: dict[str, Probe], options: di
         ("parallel_config.tensor_parallel_size", 2, "tensor_parallel_size.*heads"),
         ("parallel_config.decode_context_parallel_size", 2, "context parallelism"),
         ("cache_config.cache_dtype", "fp8", "kv_cache_dtype: fp8"),
+        ("cache_config.kv_sharing_fast_prefill", True, "kv_sharing_fast_prefill"),
+        ("model_config.quantization", "fp8", "quantization: fp8"),
+        ("model_config.hf_overrides", {"rope_theta": 1.0}, "hf_overrides"),
+        ("model_config.tokenizer", "another", "tokenizer"),
+        ("load_config.load_format", "dummy", "load_format"),
     ],
 )
 def test_what_this_machine_cannot_start(
@@ -74,6 +79,13 @@ def test_what_this_machine_cannot_start(
     object.__setattr__(getattr(config, part), field, value)
     with pytest.raises(VllmSettingsError, match=named):
         check(config, list(probes.values()), VERSION)
+
+
+def test_another_dtype_than_the_probes(model: Path, probes: dict[str, Probe]) -> None:
+    config = config_of(model, dtype="bfloat16")
+    with pytest.raises(VllmSettingsError, match=r"dtype: bfloat16.*made in float32"):
+        check(config, [probes["residual"]], VERSION)
+    check(config, [probes["residual"]], VERSION, other_dtype=True)
 
 
 def test_residual_sites_take_tensor_parallelism(model: Path, probes: dict[str, Probe]) -> None:

@@ -42,6 +42,7 @@ _CARD_FIELDS = (
     "units",
     "identity",
     "aggregation",
+    "engine",
     "combine",
     "method",
     "directions",

@@ -18,6 +18,7 @@ from monitor.doctor.model import model
 from monitor.errors import SettingsError
 from monitor.readings.publisher import Publisher, PublisherOptions
 from monitor.readings.schema import Reading, as_json, loads
+from monitor.service.engine_readings import EngineReadings
 from monitor.service.policy import Policy
 from monitor.service.reading_run import check_readings
 from monitor.service.reading_scores import ReadingScorer
@@ -35,7 +36,7 @@ from storage import schema
 from storage.coordinates import Coordinates
 from storage.known import ScoredBy
 from storage.queries.messages import message_detail, same_message_elsewhere
-from storage.readings import watch
+from storage.readings import Published, track, watch
 from storage.writer import register_probe
 from tests.support.rows import counts, dump, stored
 from tests.support.stream.worker import make_probe, run_worker, wire
@@ -49,7 +50,7 @@ def probe(chat: ChatModel) -> Probe:
     return make_probe(chat, threshold=1.0)
 
 
-def reading(n: int, request: str = "", value: float | None = 0.0, *, of: Probe | None = None, **more: Any) -> Any:
+def reading(n: int, request: str = "", /, value: float | None = 0.0, *, of: Probe | None = None, **more: Any) -> Any:
     made = {
         "awry_reading": 1,
         "engine": "vllm 0.32.0",
@@ -380,6 +381,88 @@ def test_an_end_below_the_threshold_leaves_the_alert(engine: Engine, probe: Prob
     # The id comes again, for another request: it is a new one.
     run(engine, path, [reading(2, "hot", 1.2, of=probe)], [probe])
     assert alerts(engine)[0][3] == 2
+
+
+def test_answers_with_one_id_are_told_apart_by_the_engines_own(engine: Engine, probe: Probe, tmp_path: Path) -> None:
+    """The id is the client's: a decoy with the same one hides nothing."""
+    path = tmp_path / "r"
+    lines = [
+        reading(0, "same", 1.2, of=probe, kind="partial", request="same-1"),
+        reading(1, "same", 1.3, of=probe, kind="partial", request="same-2"),
+        reading(2, "same", 1.4, of=probe, kind="partial", request="same-2"),
+    ]
+    run(engine, path, lines, [probe])
+    assert alerts(engine) == [("drift", "shop", "served", 2, "warning")]
+    run(engine, path, [reading(3, "same", 0.1, of=probe, request="same-3")], [probe])
+    assert len(stored(engine, schema.reading_partials)) == 2
+    run(engine, path, [reading(4, "same", 1.2, of=probe, request="same-1")], [probe])
+    (left,) = stored(engine, schema.reading_partials)
+    assert left["message_id"] == "same-2"
+    assert alerts(engine)[0][3] == 2
+
+
+# What a worker may say, by how far it has read.
+
+
+class Stream:
+    """A source as `EngineReadings` sees it."""
+
+    name = "readings"
+    lag_unit = "messages"
+    finished = False
+    trouble: str | None = None
+    lag: int | None = 0
+
+
+def test_a_worker_that_is_behind_or_has_just_started_counts_no_holes(engine: Engine) -> None:
+    stream: Any = Stream()
+    with engine.begin() as connection:
+        track(connection, [Published("readings", INSTANCE, n, "vllm", dropped=n) for n in (0, 2)])
+    age(engine)
+    watcher = EngineReadings(engine, stream, 60.0, behind_from=8)
+    watcher.look()
+    assert gaps(engine) == [("dropped", None, None, 2, False), ("hole", 1, 1, 1, True)]
+    watcher._began -= 61
+    stream.lag = 9
+    watcher.look()
+    stream.lag = 0
+    # What it has to read before it knows takes a while.
+    watcher.look()
+    assert gaps(engine)[1] == ("hole", 1, 1, 1, True)
+    age(engine, 61)
+    watcher.look()
+    assert gaps(engine)[1] == ("hole", 1, 1, 1, False)
+
+
+def test_a_short_grace_calls_no_engine_dead_between_its_heartbeats(engine: Engine) -> None:
+    stream: Any = Stream()
+    with engine.begin() as connection:
+        track(connection, [Published("readings", INSTANCE, 0, "vllm"), Published("readings", OTHER, 0, "vllm")])
+    watcher = EngineReadings(engine, stream, 2.0, behind_from=8)
+    watcher.look()
+    for seconds, state in ((20, "live"), (20, "replaced")):
+        age(engine, seconds)
+        with engine.begin() as connection:
+            track(connection, [Published("readings", OTHER, seconds, "vllm", known=True)])
+        watcher.look()
+        found = {row["instance"]: row["state"] for row in stored(engine, schema.reading_instances)}
+        assert found == {INSTANCE: state, OTHER: "live"}
+
+
+def test_a_greeting_that_was_not_stored_is_said_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream: Any = Stream()
+    with engine.begin() as connection:
+        track(connection, [Published("readings", INSTANCE, 0, "vllm"), Published("readings", OTHER, 0, "vllm")])
+    watcher = EngineReadings(engine, stream, 60.0, behind_from=8)
+    watcher.look()
+    age(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.readings.count_gaps", lambda *_, **__: 1 / 0)
+        watcher.look()
+    with engine.begin() as connection:
+        track(connection, [Published("readings", OTHER, 1, "vllm")])
+    watcher.look()
+    assert {row["state"] for row in stored(engine, schema.reading_instances)} == {"live"}
 
 
 # The text that came from elsewhere.

@@ -185,6 +185,25 @@ def test_a_client_can_neither_disable_nor_alter_scoring(port: int) -> None:
     assert answer(port, twice)[1]["body"] == "{}"
 
 
+def test_what_vllm_takes_from_sampling_parameters_is_left_out_too(port: int) -> None:
+    sent = {"sampling_params": {"n": 1, "extra_args": {"kv_transfer_params": {"awry": {"tenant": "t"}}, "mine": 2}}}
+    assert said(port, sent) == {"sampling_params": {"n": 1, "extra_args": {"mine": 2}}}
+
+
+def test_attributes_that_are_large_or_no_object_are_left_out(port: int) -> None:
+    for given in ({"a": "x" * 9000}, ["a"], "a", 7):
+        sent = {"kv_transfer_params": {"awry": {"tenant": "t", "attributes": given}}}
+        assert said(port, sent) == {"kv_transfer_params": {"awry": {"tenant": "t"}}}
+
+
+def test_a_beam_search_is_refused(port: int) -> None:
+    """vLLM would make a request of each beam and token, and no answer would be read."""
+    status, body = answer(port, json.dumps({"use_beam_search": True, "n": 4}).encode())
+    assert (status, body["error"]["code"]) == (400, 400)
+    assert "use_beam_search" in body["error"]["message"]
+    assert said(port, {"use_beam_search": False}) == {"use_beam_search": False}
+
+
 def test_openai_fields_are_taken_along(port: int) -> None:
     sent = {"metadata": {"tenant": "t", "conversation_id": "c", "other": "o"}, "user": "u"}
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
