@@ -35,7 +35,7 @@ from storage.readings import Published
 from storage.sources import KnownMessages
 
 _EVERY_SECONDS = 5.0
-# Engines send a heartbeat every ten seconds: one that is silent for less has not ended, however short the grace time is.
+# Engines send a heartbeat every ten seconds: one that is silent for less has not ended, however short the grace is.
 _SILENT = timedelta(seconds=30)
 # Of a reading, where the lag is in bytes.
 _BYTES = 500
