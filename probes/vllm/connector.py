@@ -91,7 +91,7 @@ class AwryConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         if not own:
             for probe in self._probes:
                 served.check(probe)
-            if refused := refusals(self._probes, marks):
+            if refused := refusals(self._probes, marks, early=self._settings.response_ends_early):
                 raise VllmSettingsError("probes: " + "; ".join(refused))
         self._maker = Maker(self._shape, self._probes, marks, served.why_not)
         self._recipe = recipe_of(self._probes, self._settings, prefix_caching=caching)

@@ -41,11 +41,19 @@ class Said:
     reason: str | None = None
 
 
-def refusals(probes: Sequence[Probe], marks: TurnMarks | None) -> list[str]:
-    """Why probes cannot be read from token ids; empty where all can."""
+def refusals(probes: Sequence[Probe], marks: TurnMarks | None, *, early: bool = False) -> list[str]:
+    """Why probes cannot be read from token ids; empty where all can. `early`: a probe of an answer's last token may be
+    read at the token before."""
+    ends = [
+        f"{probe.name} reads {probe.aggregation}: it was made at an answer's last token, which the model never "
+        "reads; use a mean or a maximum of the response, awry run, or set response_ends_early where you have compared "
+        "the scores"
+        for probe in probes
+        if not early and (probe.aggregation.kind, probe.aggregation.span) == ("last", "response")
+    ]
     if marks is not None:
-        return []
-    return [
+        return ends
+    return ends + [
         f"{probe.name} reads {probe.aggregation}: the chat template marks turns with no control token, so that their "
         "text cannot be told in token ids; use a probe of prompt or response, or awry run --engine vllm"
         for probe in probes

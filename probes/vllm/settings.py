@@ -27,6 +27,7 @@ class ConnectorSettings(BaseModel):
     `user` stand in every reading, as verified. `chat_template`: the file that the server was given, where it was.
     `adapters`: of a LoRA that is served from a copy, by its served name, the folder or the shipped adapter it is of.
     `other_dtype`: read with probes that were made in another dtype than the server's.
+    `response_ends_early`: read probes of an answer's last token at the token before.
     `state`: where digests of files are kept, so that a start does not read all weights again.
     `steer`: off; `asked`: for requests that ask for it; `flagged`: also where a probe's score of the prompt is above
     its threshold. `steer_with` names the probe whose recipe it is, else the first that has one."""
@@ -45,6 +46,7 @@ class ConnectorSettings(BaseModel):
     steer: Literal["off", "asked", "flagged"] = "off"
     steer_with: str | None = None
     other_dtype: bool = False
+    response_ends_early: bool = False
     wait_for_broker: bool = False
     queue: int = Field(10_000, ge=1)
     heartbeat_seconds: float = Field(10.0, gt=0)

@@ -36,7 +36,7 @@ def options(given: dict[str, Any], connector: dict[str, Any]) -> dict[str, Any]:
             "kv_connector": "AwryConnector",
             "kv_connector_module_path": "probes.vllm.connector",
             "kv_role": "kv_producer",
-            "kv_connector_extra_config": {"readings": "memory", **connector},
+            "kv_connector_extra_config": {"readings": "memory", "response_ends_early": True, **connector},
         },
         **given,
     }
