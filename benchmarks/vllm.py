@@ -10,9 +10,8 @@ cache holds none. Ratios are to plain vLLM with --enforce-eager within the round
 
 `connector` is the server by deploy/vllm/serve.sh with the shipped probes of prompt and response; `extraction` is plain
 vLLM with its own extraction of hidden states of one layer and next to nothing done with them (`support.extraction`),
-which awry does not use; `sidecar` is the plain
-server while awry's own engine scores the same messages in another process on the same cores: a round ends when all are
-scored. Writes docs/bench-vllm.json.
+which awry does not use; `sidecar` is another plain server while awry's own engine scores the same messages in another
+process on the same cores: a round ends when all are scored. Writes docs/bench-vllm.json.
 """
 
 from __future__ import annotations
@@ -208,7 +207,11 @@ def measured(python: Path, rounds: int, kinds: dict[str, Kind], folder: Path, *,
         if compiled:
             own = stack.enter_context(serving(python, model, folder / "compiled", environment=threads))
             paths["compiled"] = (own.port, None)
-        paths["sidecar"] = (plain.port, stack.enter_context(sidecar()))
+        # A server of its own: plain would have twice the work, and fare worse right after it.
+        other = stack.enter_context(
+            serving(python, model, folder / "other", arguments=("--enforce-eager",), environment=threads)
+        )
+        paths["sidecar"] = (other.port, stack.enter_context(sidecar()))
         draw = random.Random(0)
         found: dict[str, dict[str, list[Round]]] = {}
         for name, kind in kinds.items():
