@@ -33,7 +33,9 @@ test-fast: $(READY)
 # vLLM with awry's probes in it, and a server of it from end to end, in an environment of its own (5 to 10 minutes on two
 # cores): of deploy/vllm, without awry's other dependencies.
 test-vllm: $(READY) $(VLLM)/.ready
-	@OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest --confcutdir=tests/vllm tests/vllm
+	@AWRY_STATE_DIR=$$($(BIN)/python -c "from monitor.settings import default_state_dir as d; \
+	  from probes.model.builtin import SMOLLM2, ensure; ensure(SMOLLM2, d()); print(d())") OMP_NUM_THREADS=1 \
+	  $(VLLM)/bin/python -m pytest --confcutdir=tests/vllm tests/vllm
 	@PYTEST_VLLM=$(CURDIR)/$(VLLM) $(BIN)/python -m pytest tests/vllm_server
 
 $(VLLM)/.ready: $(READY) deploy/vllm/requirements.txt deploy/vllm/overrides.txt deploy/vllm/constraints.txt tests/vllm/requirements.txt
