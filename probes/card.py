@@ -157,6 +157,11 @@ class Probe:
         return Reader(self.directions, self.aggregation, self.card.combine or "mean", standard or None)
 
     @property
+    def recipe(self) -> str:
+        """What steers, in words, as rows and readings name it."""
+        return f"{self.name}: {'; '.join(map(str, self.interventions))}"
+
+    @property
     def interventions(self) -> tuple[Intervention, ...]:
         """The steering recipe, all of it to be applied together; empty when the probe has none."""
         recipe = self.card.mitigation

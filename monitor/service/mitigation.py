@@ -40,7 +40,7 @@ class Mitigator:
         self._max_new_tokens = max_new_tokens
         # The reply needs positions too.
         self._most = max(1, token_limit(chat, max_tokens) - (max_new_tokens if chat.max_positions else 0))
-        self.recipe = f"{probe.name}: {'; '.join(map(str, interventions))}"
+        self.recipe = probe.recipe
 
     def __call__(self, messages: Sequence[WireMessage]) -> list[Mitigation]:
         """One Mitigation a message, in order. Of an over-long one the end is answered, as it is scored."""

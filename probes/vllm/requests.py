@@ -145,7 +145,7 @@ class Requests:
         if kind == "final":
             self._steered.pop(request.request_id, None)
         if steered is not None and self._recipe is not None:
-            about["steered"] = {"recipe": _recipe_name(self._recipe), "why": steered[1]}
+            about["steered"] = {"recipe": self._recipe.recipe, "why": steered[1]}
 
         def make() -> dict[str, Any]:
             said = self._maker(values, ids.tolist(), n_prompt, lora)
@@ -183,10 +183,6 @@ def _given(request: Any) -> dict[str, Any]:
     params = request.kv_transfer_params
     given = params.get("awry") if isinstance(params, dict) else None
     return given if isinstance(given, dict) else {}
-
-
-def _recipe_name(probe: Probe) -> str:
-    return f"{probe.name}: {'; '.join(map(str, probe.interventions))}"
 
 
 def _is_flagged(said: Said) -> bool:

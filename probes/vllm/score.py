@@ -24,7 +24,7 @@ from probes.card import Probe
 from probes.planes import planes
 from probes.reading.readings import PLAIN
 from probes.reading.values import Value
-from probes.scoring import Scorer
+from probes.scoring import Arithmetic, directions_of
 from probes.vllm.shape import Shape
 from probes.vllm.turns import TurnMarks, last_user
 
@@ -74,13 +74,10 @@ class Maker:
         self.probes = tuple(probes)
         self.why_not = why_not
         self._marks = marks
-        self._scorer = Scorer(shape.layout, [probe.reader for probe in probes], torch.device("cpu"))
-        directions = [direction for probe in probes for direction in probe.reader.directions]
-        self.planes, _ = planes(shape.layout, directions)
-
-    @property
-    def columns(self) -> int:
-        return self._scorer.columns
+        readers = [probe.reader for probe in probes]
+        self.planes, order = planes(shape.layout, directions_of(readers))
+        self.columns = len(order)
+        self._scores = Arithmetic(readers, order)
 
     def encoded(self, ids: Sequence[int], n_prompt: int) -> Encoded:
         """The message as awry's batches take it."""
@@ -103,7 +100,7 @@ class Maker:
         known = torch.from_numpy(values[:there]).isfinite().all(1)
         item = self.encoded(ids[:there], n_prompt)
         batch = collate([item], torch.device("cpu"))
-        scores = self._scorer.scores(torch.from_numpy(values[None, :there].copy()), batch, turns=True)
+        scores = self._scores(torch.from_numpy(values[None, :there].copy()), batch, turns=True)
         said = []
         for p, probe in enumerate(self.probes):
             span = probe.aggregation.span
