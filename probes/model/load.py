@@ -27,7 +27,7 @@ from probes.errors import ModelError
 from probes.hashing import sha256_text
 from probes.model import builtin, lora
 from probes.model.adapters import AdapterSpec as AdapterSpec  # of those who load them
-from probes.model.checkpoint import cannot_load, inspect, open_tokenizer
+from probes.model.checkpoint import Checkpoint, cannot_load, inspect, open_tokenizer
 from probes.model.control_tokens import SPECIAL_TOKENS, ControlTokens, SpecialTokens
 from probes.model.digests import weights_sha256
 from probes.model.gguf_files import name_of
@@ -283,30 +283,53 @@ def load_chat_model(
         device=device, dtype=dtype, device_map=device_map, quantization=quantization, offload=state / "offload"
     )
     options["trust_remote_code"] = trust_remote_code
+    files = open_files(name, state, chat_template, trust_remote_code=trust_remote_code, progress=progress)
+    for spec in adapters:
+        spec.check_files()
+        lora.check_base(spec.folder, files.short, files.revision)
+    if attention:
+        options["attn_implementation"] = attention
+    try:
+        model = load_part(files.checkpoint, sites, **options)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(cannot_load(name, error)) from error
+    chat = wrap(model, files.tokenizer, name=files.short, revision=files.revision, special_tokens=special_tokens)
+    chat.weights_sha256 = files.weights_sha256(state)
+    for spec in adapters:
+        add_adapter(chat, spec)
+    if adapters:
+        chat.use(adapters[0].name)
+    return chat
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """What is known of a model before its weights are read; `folder` is None for one of the hub."""
+
+    source: str
+    short: str
+    tokenizer: Any
+    checkpoint: Checkpoint
+    folder: Path | None
+    revision: str
+
+    def weights_sha256(self, state: Path) -> str | None:
+        return weights_sha256(self.folder, state / builtin.DIGESTS) if self.folder else None
+
+
+def open_files(
+    name: str, state: Path, chat_template: str | None, *, trust_remote_code: bool, progress: Progress
+) -> CheckpointFiles:
+    """ModelError where there is no such model, or it cannot be read."""
     source = builtin.resolve(name, state, progress)
     short = short_name(name)
     tokenizer = open_tokenizer(source, name=short, template=chat_template, trust_remote_code=trust_remote_code)
     checkpoint = inspect(source, name=name, trust_remote_code=trust_remote_code)
     folder = Path(source) if Path(source).is_dir() else None
     revision = builtin.fingerprint(folder) if folder else str(checkpoint.config._commit_hash or "unknown")
-    for spec in adapters:
-        spec.check_files()
-        lora.check_base(spec.folder, short, revision)
-    if attention:
-        options["attn_implementation"] = attention
-    try:
-        model = load_part(checkpoint, sites, **options)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(cannot_load(name, error)) from error
-    chat = wrap(model, tokenizer, name=short, revision=revision, special_tokens=special_tokens)
-    chat.weights_sha256 = weights_sha256(folder, state / builtin.DIGESTS) if folder else None
-    for spec in adapters:
-        add_adapter(chat, spec)
-    if adapters:
-        chat.use(adapters[0].name)
-    return chat
+    return CheckpointFiles(source, short, tokenizer, checkpoint, folder, revision)
 
 
 def wrap(

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import torch
 
-from probes.model import builtin, lora
+from probes.model import lora
 from probes.model.adapters import AdapterSpec
-from probes.model.checkpoint import inspect, on_meta, open_tokenizer
+from probes.model.checkpoint import on_meta
 from probes.model.control_tokens import SpecialTokens
-from probes.model.digests import weights_sha256
 from probes.model.layout import position_limit
-from probes.model.load import ChatModel, ModelIdentity, short_name, wrap
+from probes.model.load import ChatModel, ModelIdentity, open_files, wrap
 from probes.model.numerics import pick_device, pick_dtype
 from probes.progress import Progress, silent
 
@@ -71,17 +70,12 @@ def open_unloaded(
     """See the module; the arguments are those of `load_chat_model`. At most one adapter acts, the first."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     place = pick_device("auto")
-    source = builtin.resolve(name, state, progress)
-    short = short_name(name)
-    tokenizer = open_tokenizer(source, name=short, template=chat_template, trust_remote_code=trust_remote_code)
-    checkpoint = inspect(source, name=name, trust_remote_code=trust_remote_code)
-    folder = Path(source) if Path(source).is_dir() else None
-    revision = builtin.fingerprint(folder) if folder else str(checkpoint.config._commit_hash or "unknown")
+    files = open_files(name, state, chat_template, trust_remote_code=trust_remote_code, progress=progress)
     for spec in adapters:
         spec.check_files()
-        lora.check_made_for(spec.folder, short, revision)
-    model = on_meta(checkpoint.config, trust_remote_code=trust_remote_code)
-    made = wrap(model, tokenizer, name=short, revision=revision, special_tokens=special_tokens)
+        lora.check_made_for(spec.folder, files.short, files.revision)
+    model = on_meta(files.checkpoint.config, trust_remote_code=trust_remote_code)
+    made = wrap(model, files.tokenizer, name=files.short, revision=files.revision, special_tokens=special_tokens)
     return UnloadedChat(
         model=made.model,
         tokenizer=made.tokenizer,
@@ -91,8 +85,8 @@ def open_unloaded(
         adapters={spec.name: spec for spec in adapters},
         active=adapters[0].name if adapters else None,
         special_tokens=special_tokens,
-        weights_sha256=weights_sha256(folder, state / builtin.DIGESTS) if folder else None,
-        source=source,
+        weights_sha256=files.weights_sha256(state),
+        source=files.source,
         engine=engine,
         numbers=pick_dtype(dtype, place),
         place=place,
