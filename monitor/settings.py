@@ -331,6 +331,9 @@ SECRETS = (
     *("judge_api_key", "oidc_client_secret", "destinations"),
 )
 
+# Of a vLLM server with awry's connector (deploy/vllm/serve.sh), which may share its environment with awry's commands.
+_OF_SERVERS = ("AWRY_CONNECTOR", "AWRY_TRUSTED_HEADERS", "AWRY_GATEWAY_KEY", "AWRY_READINGS_KEY")
+
 
 def unknown_variables() -> list[str]:
     """Variables of the environment that are named like settings and are none, Kubernetes' service links left out."""
@@ -349,7 +352,7 @@ def unknown_variable(name: str) -> sources.Fault:
 
 def _known_variables() -> set[str]:
     own = {sources.variable(name) for name in Settings.model_fields} | {sources.file_variable(name) for name in SECRETS}
-    return own | {sources.CONFIG_VARIABLE}
+    return own | {sources.CONFIG_VARIABLE, *_OF_SERVERS}
 
 
 def reference() -> list[tuple[str, str, str, str]]:

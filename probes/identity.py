@@ -7,6 +7,7 @@ than the card's tolerance. `new_probe` writes both into a card.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import repeat
 from typing import Any
@@ -108,6 +109,12 @@ def check_identity(card: Card, chat: ChatModel) -> None:
                 f"probe {card.name}: {field} is {_brief(a)}, the worker has {_brief(b)} "
                 f"(made for {wanted.model}, here {here.model}); {fix}"
             )
+
+
+def check_base_identity(card: Card, chat: ChatModel) -> None:
+    """`check_identity`, whatever adapter the probe was made with."""
+    plain = replace(card.identity, adapter_sha256=None, adapter_config_sha256=None, adapter_scale=None)
+    check_identity(card.model_copy(update={"identity": plain}), chat)
 
 
 def _by(engine: str | None) -> str:

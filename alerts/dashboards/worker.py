@@ -43,6 +43,7 @@ def worker() -> Json:
             (8, [(8, _stages()), (8, _slow_batches()), (8, _fill())]),
             (8, [(8, _memory()), (8, _gpu()), (8, _trouble())]),
             (8, [(8, _reading()), (8, _formats()), (8, _not_whole())]),
+            (7, [(24, _reading_gaps())]),
             (8, [(12, _dead_letters()), (12, _workers())]),
             (7, [(8, _put_aside()), (8, _deliveries()), (8, _alerting())]),
         ],
@@ -236,6 +237,22 @@ def _reading() -> Json:
         [
             prom(_rate("awry_partial_total", "reason"), "not read whole: {{reason}}", "A"),
             prom(_rate("awry_adapted_total"), "adapted", "B"),
+        ],
+        minimum=0,
+    )
+
+
+def _reading_gaps() -> Json:
+    return timeseries(
+        "Gaps in readings",
+        "Of engines that read their own traffic (awry run --readings): gaps per second by kind (hole: numbers that "
+        "never came; dropped: what the engine left out; new_instance: an engine ended silently), readings in them, and "
+        "those that came twice and are stored once. Empty without --readings.",
+        "ops",
+        [
+            prom(_rate("awry_reading_gaps_total", "kind"), "gap: {{kind}}", "A"),
+            prom(_rate("awry_readings_lost_total"), "readings lost", "B"),
+            prom(_rate("awry_readings_repeated_total"), "sent twice", "C"),
         ],
         minimum=0,
     )

@@ -15,6 +15,7 @@ from monitor.cli import options as o
 from monitor.cli.operations import (
     alerts,
     check,
+    check_server,
     config,
     db,
     deploy,
@@ -56,6 +57,7 @@ _PANELS: dict[str, tuple[tuple[ModuleType, str | None], ...]] = {
         (grafana, "grafana"),
         (config, "config"),
         (check, None),
+        (check_server, None),
         (doctor, None),
         (export, None),
         (erase, None),

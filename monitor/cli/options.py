@@ -90,6 +90,7 @@ Scale = Annotated[float | None, Option(help=_SCALE, show_default="the adapter's 
 StudyScale = Annotated[float, Option(help=_SCALE)]
 _PROBE = "name or card of a probe; awry run and awry attack take several"
 Probe = Annotated[str, Option(help=_PROBE)]
+NamedProbes = Annotated[list[str], Option("--probe", help=_PROBE)]
 Probes = Annotated[list[str] | None, Option("--probe", help=_PROBE, show_default="all shipped ones that fit the model")]
 
 _REGISTERED = "registered probe: NAME (the live one), NAME@VERSION, or its digest"
@@ -108,6 +109,11 @@ _FROM = "where to start: earliest, a time such as 2026-01-31T00:00Z, or latest (
 StartFrom = Annotated[str | None, Option("--from", help=_FROM)]
 ReplayFrom = Annotated[str, Option("--from", help=_FROM)]
 CheckedSource = Annotated[str, Argument(help=_SOURCE)]
+ReadingsOf = Annotated[
+    str, Argument(metavar="SOURCE", help="where the server publishes: kafka:TOPIC, or its file of readings")
+]
+ServerAddress = Annotated[str, Argument(metavar="URL", help="address of the server, such as http://127.0.0.1:8000")]
+Served = Annotated[str | None, Option(help="the model's name at the server", show_default="the first that it serves")]
 Format = Annotated[str | None, Option(help="format of the messages; auto: recognised by content")]
 KafkaGroup = Annotated[str | None, Option(help="consumer group; its members share the partitions")]
 Follow = Annotated[bool | None, Option("--follow", help="keep reading as the file grows")]
@@ -314,7 +320,6 @@ Benign = Annotated[Path | None, Option(help=_BENIGN)]
 RequiredBenign = Annotated[Path, Option("--benign", help=_BENIGN)]
 _HARMFUL = "JSON lines of harmful requests; for studies a field group keeps twins together"
 RequiredHarmful = Annotated[Path, Option("--harmful", help=_HARMFUL)]
-AttackedProbes = Annotated[list[str], Option("--probe", help=_PROBE)]
 Families = Annotated[
     str | None,
     Option(help="families of attacks, such as suffix,base64,benign-after-4000", show_default="all; none if --adaptive"),

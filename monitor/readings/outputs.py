@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from monitor.stream.kafka.client import Cluster
 
 _PREFIX = "kafka:"
+# An engine may write its settings to its log, and a password does not belong there.
+_PASSWORD_FILE = "sasl_password_file"
 # How long a record may be under way; kafka-python wants more than the 30 s of a request.
 _DELIVERY_SECONDS = 40
 _HEADERS = [("content-type", b"application/json")]
@@ -205,8 +207,15 @@ def _cluster(kafka: Mapping[str, Any]) -> Cluster:
         ) from None
     if not isinstance(kafka, Mapping) or not isinstance(kafka.get("bootstrap"), str) or not kafka["bootstrap"]:
         raise PublisherError("kafka: bootstrap is missing; name the brokers as HOST:PORT[,HOST:PORT]")
-    known = {*Cluster.__dataclass_fields__}
+    known = {*Cluster.__dataclass_fields__, _PASSWORD_FILE}
     if unknown := sorted(str(name) for name in kafka.keys() - known):
         raise PublisherError(f"kafka: {', '.join(unknown)} not known; there are {', '.join(sorted(known))}")
     given: dict[str, Any] = {name: Path(value) if name.endswith("_file") else value for name, value in kafka.items()}
+    if (file := given.pop(_PASSWORD_FILE, None)) is not None:
+        if "sasl_password" in given:
+            raise PublisherError(f"kafka: sasl_password and {_PASSWORD_FILE} are both set; leave the password out")
+        try:
+            given["sasl_password"] = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise PublisherError(f"kafka: {_PASSWORD_FILE} cannot be read; name a file with the password") from None
     return Cluster(**given)

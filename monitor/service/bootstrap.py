@@ -114,6 +114,13 @@ def open_model(settings: Settings, progress: Progress = silent, sites: Sequence[
     return open_text(settings, adapters, _chat_template(settings), progress)
 
 
+def open_tokenizer(settings: Settings, progress: Progress = silent) -> ChatModel:
+    """The model without its weights and without an adapter, to render and to tokenise for a server elsewhere."""
+    from monitor.service.engines import open_text
+
+    return open_text(settings, [], _chat_template(settings), progress)
+
+
 def _adapters(settings: Settings) -> list[AdapterSpec]:
     from probes.model.adapters import adapter_spec
 

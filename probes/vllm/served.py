@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from probes.card import Probe
 from probes.errors import ModelError
-from probes.identity import check_identity
+from probes.identity import check_base_identity
 from probes.model.adapters import AdapterSpec, adapter_spec, shipped_config_sha256
 from probes.model.unloaded import UnloadedChat, open_unloaded
 
@@ -58,8 +58,7 @@ class Served:
 
     def check(self, probe: Probe) -> None:
         """See the module."""
-        plain = replace(probe.card.identity, adapter_sha256=None, adapter_config_sha256=None, adapter_scale=None)
-        check_identity(probe.card.model_copy(update={"identity": plain}), self.chat)
+        check_base_identity(probe.card, self.chat)
 
     def why_not(self, probe: Probe, lora: Any) -> str | None:
         """`lora` is the request's LoRARequest, or None."""

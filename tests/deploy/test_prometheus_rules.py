@@ -89,6 +89,15 @@ CASES: dict[str, list[tuple[dict[str, str], int, bool]]] = {
         ),
         ({"awry_judge_circuit_open": "0x5 1x10 0x50"}, 25, False),
     ],
+    "AwryReadingGaps": [
+        (
+            {'awry_reading_gaps_total{kind="hole"}': "0x10 1x50", 'awry_reading_gaps_total{kind="dropped"}': "0x60"},
+            14,
+            True,
+        ),
+        ({'awry_reading_gaps_total{kind="hole"}': "0x10 1x50"}, 40, False),
+        ({'awry_reading_gaps_total{kind="hole"}': "3x60"}, 20, False),
+    ],
     "AwryDatabaseDown": [
         ({'awry_database_up{job="awry-send"}': "1x10 0x10"}, 14, True),
         ({'awry_database_up{job="awry-send"}': "1x10 0x0 1x10"}, 14, False),

@@ -6,6 +6,7 @@ One server, one worker and one broker for the file, whose tests go on from one a
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -207,6 +208,24 @@ def test_a_killed_server_is_a_gap_and_an_alert(stack: Stack) -> None:
     with stack.engine.connect() as connection:
         open_ = connection.scalars(select(schema.alerts.c.rule).where(schema.alerts.c.kind == "monitor"))
         assert "reading-gaps" in set(open_)
+
+
+def test_the_cards_reference_scores_through_the_server(stack: Stack, state: Path) -> None:
+    def checked(*probes: str) -> tuple[int, dict[str, Any]]:
+        command = [AWRY, "check-server", stack.server.url, f"kafka:{stack.topic}", "--json"]
+        command += [*(f"--probe={name}" for name in probes), "--state-dir", str(state)]
+        own = environment() | {"AWRY_KAFKA_BOOTSTRAP": stack.broker.address}
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=200)
+        assert done.stdout, done.stderr
+        return done.returncode, {each["probe"]: each for each in json.loads(done.stdout)}
+
+    code, found = checked(PROBE)
+    assert code == 0
+    assert 0 <= found[PROBE]["largest_difference"] <= 1e-4
+    code, found = checked(PROBE, "spilled-code-response")
+    assert code == 1
+    assert found[PROBE]["agrees"]
+    assert "probe of responses" in found["spilled-code-response"]["not_compared"]
 
 
 def test_a_server_that_ends_by_itself_is_no_gap(stack: Stack) -> None:

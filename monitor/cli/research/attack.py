@@ -30,7 +30,7 @@ _FEWEST_BENIGN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class AttackFlags:
-    probe: o.AttackedProbes
+    probe: o.NamedProbes
     harmful: o.RequiredHarmful
     benign: o.RequiredBenign
     families: o.Families = None

@@ -170,6 +170,14 @@ def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
         ({"out": "kafka:t"}, "kafka: bootstrap is missing"),
         ({"out": "kafka:t", "kafka": {"bootstrap": "127.0.0.1:1", "sasl": "x"}}, "kafka: sasl not known; there are"),
         ({"out": "kafka:t", "kafka": {"bootstrap": "b:1", "ssl_ca_file": "/nowhere"}}, "cannot read /nowhere"),
+        (
+            {"out": "kafka:t", "kafka": {"bootstrap": "b:1", "sasl_password_file": "/nowhere"}},
+            "kafka: sasl_password_file cannot be read",
+        ),
+        (
+            {"out": "kafka:t", "kafka": {"bootstrap": "b:1", "sasl_password": "x", "sasl_password_file": "y"}},
+            "are both set",
+        ),
         ({"out": "o", "queue_records": 0}, "queue_records: 0 is no number over 0"),
         ({"out": "o", "heartbeat_seconds": "1"}, "heartbeat_seconds: '1' is no number over 0"),
         ({"out": "o", "engine": " "}, "engine: missing"),
