@@ -32,11 +32,12 @@ test-fast: $(READY)
 
 # vLLM with awry's probes in it, and a server of it from end to end, in an environment of its own (5 to 10 minutes on two
 # cores): of deploy/vllm, without awry's other dependencies.
-test-vllm: $(READY) $(VLLM)/.ready
+test-vllm: $(READY) $(VLLM)/.ready $(VLLM)-worker/.ready
 	@AWRY_STATE_DIR=$$($(BIN)/python -c "from monitor.settings import default_state_dir as d; \
 	  from probes.model.builtin import SMOLLM2, ensure; ensure(SMOLLM2, d()); print(d())") OMP_NUM_THREADS=1 \
 	  $(VLLM)/bin/python -m pytest --confcutdir=tests/vllm tests/vllm
-	@PYTEST_VLLM=$(CURDIR)/$(VLLM) $(BIN)/python -m pytest tests/vllm_server
+	@PYTEST_VLLM=$(CURDIR)/$(VLLM) PYTEST_VLLM_WORKER=$(CURDIR)/$(VLLM)-worker \
+	  $(BIN)/python -m pytest tests/vllm_server
 
 $(VLLM)/.ready: $(READY) deploy/vllm/requirements.txt deploy/vllm/overrides.txt deploy/vllm/constraints.txt tests/vllm/requirements.txt
 	@echo "setting up: vLLM, 6 GB (the first time about two minutes on a fast line)"
@@ -44,6 +45,13 @@ $(VLLM)/.ready: $(READY) deploy/vllm/requirements.txt deploy/vllm/overrides.txt 
 	@$(BIN)/uv pip install -q --python $(VLLM)/bin/python --override deploy/vllm/overrides.txt \
 	  --constraint deploy/vllm/constraints.txt \
 	  -r deploy/vllm/requirements.txt -r tests/vllm/requirements.txt
+	@touch $@
+
+# As docs/vllm.md says it: awry's worker and vLLM in one environment.
+$(VLLM)-worker/.ready: $(READY) deploy/vllm/requirements.txt deploy/vllm/overrides.txt deploy/vllm/worker.overrides.txt deploy/vllm/worker.requirements.txt
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(VLLM)-worker
+	@$(BIN)/uv pip install -q --python $(VLLM)-worker/bin/python --override deploy/vllm/overrides.txt \
+	  --override deploy/vllm/worker.overrides.txt -r deploy/vllm/worker.requirements.txt -e .
 	@touch $@
 
 # The faults of the tests, many rounds each (about 20 minutes on two cores): make chaos ARGS="--kills 100"
