@@ -1,9 +1,14 @@
 """Thresholds from benign traffic, for a target false-positive rate.
 
 Contract: the threshold is set on per-message scores (never pooled tokens). A message is flagged when its score is
-*above* the threshold; of n benign scores at most floor(target * n) are. With `at_most` the upper end of the rate's 95 %
-interval is at most the target, not only the rate. With fewer than 3 / target benign messages the calibration still
-gives a threshold, and says `too few` instead of an interval that means something.
+*above* the threshold; of n benign scores at most floor(target * n) are. With fewer than 3 / target benign messages the
+calibration still gives a threshold, and says `too few` instead of an interval that means something.
+
+What that guarantees on new messages of the same kind: by the plain rule nothing but an expectation, `expected_fpr`,
+(flagged + 1) / (n + 1): a little over the target (1.25 % of 400 messages at 1 %), and the rate of any one threshold is
+over the target more often than not (in 0.62 of calibrations there). With `at_most` the upper end of the rate's 95 %
+interval is at most the target, so that the rate of new messages is over it in at most 2.5 % of calibrations. Both are
+without the correction for length, which is estimated on the same messages (`docs/thresholds.md` has what it does).
 
 A message of more tokens has more windows and with them more chances of a high value. Where the numbers of tokens are
 given, the rise of the benign values with them is measured and taken off every score (`LengthCorrection`), and the
@@ -96,6 +101,11 @@ class Calibration:
     tail: tuple[tuple[float, float], ...] | None = None
     at_most: bool | None = None
     length: LengthCorrection | None = None
+
+    @property
+    def expected_fpr(self) -> float:
+        """The rate to expect of new messages of the same kind, which that of the set itself is below."""
+        return (round(self.fpr.value * self.n) + 1) / (self.n + 1)
 
     def score(self, value: float, tokens: int) -> float:
         """A value corrected for the number of tokens that it is of."""

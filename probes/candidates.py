@@ -1,7 +1,7 @@
 """What a probe may read: the candidates of a fit, their directions, and the choice among them on the select split.
 
-A candidate is a site, an aggregation and a way of finding the direction: difference in means, or the same whitened with
-a shrinkage (`probes.whitening`). Directions are fitted on the span that they are read with: on the last token of it for
+A candidate is a site, an aggregation and a way of finding the direction: difference in means, the same whitened with a
+shrinkage (`probes.whitening`), or logistic regression with a penalty (`probes.logistic`). Directions are fitted on the span that they are read with: on the last token of it for
 `last`, on the mean of its tokens for all others.
 
 Contract: `Directions` reads the fit rows once a pooling; `choose` picks one candidate by the select rows. Where those
@@ -26,6 +26,7 @@ from probes.conditions import Activations, activations_by_condition
 from probes.directions import Direction, difference_in_means, directions_at
 from probes.errors import DataError
 from probes.evaluation import auroc_value
+from probes.logistic import LogisticFit, logistic_directions
 from probes.model.load import ChatModel
 from probes.progress import Progress
 from probes.rows import Row, by_adapter, condition, labels_of, values_of
@@ -35,11 +36,17 @@ from probes.whitening import Floats, token_covariance, whitened
 
 @dataclass(frozen=True)
 class Candidate:
-    """Where to read, how to sum up, and with which shrinkage the direction is whitened (None: not at all)."""
+    """Where to read, how to sum up, and how the direction is found: with a `penalty` by logistic regression, else by
+    difference in means, whitened with `shrinkage` (None: not at all). DataError for both."""
 
     site: Site
     aggregation: Aggregation
     shrinkage: float | None = None
+    penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.shrinkage is not None and self.penalty is not None:
+            raise DataError("method: whitening goes with a difference in means, a penalty with logistic regression")
 
     def __str__(self) -> str:
         return f"{self.site}, {self.aggregation}, {self.method}"
@@ -47,6 +54,8 @@ class Candidate:
     @property
     def method(self) -> str:
         """How the direction is found, for a card."""
+        if self.penalty is not None:
+            return f"logistic regression (L2 penalty {self.penalty:g})"
         if self.shrinkage is None:
             return "difference in means"
         return f"difference in means, whitened (shrinkage {self.shrinkage:g})"
@@ -78,15 +87,34 @@ class Directions:
             self._covariances |= {(span, site): matrix for site, matrix in found.items()}
         self.by_candidate: dict[Candidate, Direction] = {}
         self.without: list[str] = []
+        # Candidates whose regression stopped before it had converged.
+        self.unconverged: list[Candidate] = []
+        self._plain: dict[tuple[Aggregation, Site], Direction] = {}
         self._find(candidates)
 
     def _find(self, candidates: Sequence[Candidate]) -> None:
         for pooling, activations in self._activations.items():
             plain, without = directions_at(activations, self._truth)
             self.without += [name for name in without if name not in self.without]
+            self._plain |= {(pooling, site): direction for site, direction in plain.items()}
             for candidate in candidates:
-                if candidate.pooling == pooling and candidate.site in plain:
+                if candidate.pooling != pooling or candidate.site not in plain:
+                    continue
+                if candidate.penalty is None:
                     self.by_candidate[candidate] = self._whitened(candidate, plain[candidate.site])
+                    continue
+                fitted = self._logistic(candidate, candidate.penalty, self._truth)
+                self.by_candidate[candidate] = fitted.directions[0]
+                if not fitted.converged:
+                    self.unconverged.append(candidate)
+
+    def mean_difference(self, candidate: Candidate) -> Direction:
+        """The plain difference in means where the candidate reads: what steers, however it reads."""
+        return self._plain[candidate.pooling, candidate.site]
+
+    def _logistic(self, candidate: Candidate, penalty: float, misaligned: NDArray[np.bool_]) -> LogisticFit:
+        rows = self._activations[candidate.pooling][candidate.site]
+        return logistic_directions({candidate.site: rows}, misaligned, penalty)
 
     def _whitened(self, candidate: Candidate, direction: Direction) -> Direction:
         if candidate.shrinkage is None:
@@ -96,6 +124,8 @@ class Directions:
 
     def with_labels(self, candidate: Candidate, misaligned: NDArray[np.bool_]) -> Direction:
         """The candidate's direction as other labels would make it."""
+        if candidate.penalty is not None:
+            return self._logistic(candidate, candidate.penalty, misaligned).directions[0]
         rows = self._activations[candidate.pooling][candidate.site]
         direction = difference_in_means(candidate.site, rows[misaligned], rows[~misaligned])
         return self._whitened(candidate, direction)

@@ -10,7 +10,7 @@ Sigma is the population standard deviation of the projections of all rows of bot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.capture.aggregation import Aggregation
-from probes.capture.batches import Encoded, batches
+from probes.capture.batches import Batch, Encoded, batches
 from probes.capture.sites import Observer, Site, observing
 from probes.errors import DataError, DirectionError
 from probes.model.load import ChatModel
@@ -79,41 +79,55 @@ def pooled_activations(
 
     A message that has no token of the span has NaN everywhere.
     """
-    out: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    rows: list[int] = []
-    layers = {site.layer for site in sites if site.kind == "head"}
-    observers: dict[Site, Observer] = {s: _none for s in sites if s.kind != "head"}
-    observers |= {Site("head", layer): _none for layer in layers}
-    pool = aggregation if aggregation.kind == "last" else Aggregation("mean", aggregation.span)
-    for batch in batches(items, chat.device):
-        span = batch.span(aggregation.span)
+    return pooled_by_aggregation(chat, items, {aggregation: sites}, on_done)[aggregation]
 
-        def keep(site: Site, span: Tensor = span) -> Observer:
+
+def pooled_by_aggregation(
+    chat: ChatModel,
+    items: Sequence[Encoded],
+    wanted: Mapping[Aggregation, Sequence[Site]],
+    on_done: Callable[[int], None] = lambda _: None,
+) -> dict[Aggregation, dict[Site, NDArray[np.float32]]]:
+    """`pooled_activations` of several aggregations, each at its own sites, in one pass."""
+    out: dict[Aggregation, dict[Site, list[Tensor]]] = {a: {s: [] for s in sites} for a, sites in wanted.items()}
+    rows: list[int] = []
+    places = {_place(site) for sites in wanted.values() for site in sites}
+    for batch in batches(items, chat.device):
+
+        def keep(place: Site, batch: Batch = batch) -> Observer:
             def observer(x: Tensor) -> None:
-                pooled = pool(x.flatten(2), span).cpu()
-                if site.kind != "head":
-                    out[site].append(pooled)
-                    return
-                heads = pooled.view(len(pooled), chat.layout.heads_at(site.layer).count, -1)
-                for wanted in sites:
-                    if wanted.kind == "head" and wanted.layer == site.layer:
-                        out[wanted].append(heads[:, wanted.head])
+                for aggregation, sites in wanted.items():
+                    here = [site for site in sites if _place(site) == place]
+                    if not here:
+                        continue
+                    pool = aggregation if aggregation.kind == "last" else Aggregation("mean", aggregation.span)
+                    pooled = pool(x.flatten(2), batch.span(aggregation.span)).cpu()
+                    if place.kind != "head":
+                        out[aggregation][place].append(pooled)
+                        continue
+                    heads = pooled.view(len(pooled), chat.layout.heads_at(place.layer).count, -1)
+                    for site in here:
+                        out[aggregation][site].append(heads[:, site.head])
 
             return observer
 
         with (
             torch.inference_mode(),
-            observing(chat.layout, {site: keep(site) for site in observers}) as run,
+            observing(chat.layout, {place: keep(place) for place in places}) as run,
         ):
             run(input_ids=batch.ids, attention_mask=batch.mask)
         rows += batch.rows
         on_done(len(batch.rows))
     back = np.argsort(rows)
-    return {site: torch.cat(parts).numpy()[back] for site, parts in out.items()}
+    return {
+        aggregation: {site: torch.cat(parts).numpy()[back] for site, parts in found.items()}
+        for aggregation, found in out.items()
+    }
 
 
-def _none(_: Tensor) -> None:
-    return None
+def _place(site: Site) -> Site:
+    """Where a site is observed: heads of a block together."""
+    return site if site.kind != "head" else Site("head", site.layer)
 
 
 def difference_in_means(site: Site, misaligned: NDArray[np.float32], aligned: NDArray[np.float32]) -> Direction:

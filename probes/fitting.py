@@ -3,9 +3,9 @@
 Contract: rows are split by *group* (`probes.rows`) into fit, select and test. Directions come from `fit`; where a plan
 has several candidates, `select` picks one, under attack families where they are given (`probes.candidates`); figures
 are reported on `test` alone, through the same scoring path as production, beside their nulls: permuted labels, random
-directions of the same norm, an orthogonal one, the wrong layer, a control direction where one can be had, and a
-text-only baseline. The threshold comes from benign traffic, or, where none is given, from the aligned rows of `select`,
-and the card says which.
+directions of the same norm, an orthogonal one, the same vector at another block, a control direction where one can be
+had, and a text-only baseline. The threshold comes from benign traffic, or, where none is given, from the aligned rows
+of `select`, and the card says which.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from probes.candidates import Candidate, Directions, choose
 from probes.capture.aggregation import Aggregation
 from probes.capture.batches import Encoded, nothing_of
 from probes.capture.sites import Site
-from probes.card import Probe
+from probes.card import MitigationCard, Probe
 from probes.directions import Direction, cosine, orthogonal_to, random_like
 from probes.engines.transformers import label
 from probes.errors import DataError
 from probes.evaluation import Evaluation, auroc_value, evaluate, from_chance, rate
 from probes.hashing import sha256_lines
 from probes.identity import new_probe
+from probes.logistic import MOST_STEPS
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.reading import read_values
@@ -51,7 +52,8 @@ _RANDOM = 10
 class Plan:
     """What to fit: the candidates (every site with every aggregation and shrinkage) and the target false-positive rate.
 
-    A shrinkage of None is the plain difference in means. `at_most`: the target bounds the interval, not the rate.
+    A shrinkage of None is the plain difference in means. With `penalties` the directions are logistic regressions, of
+    each of them. `at_most`: the target bounds the interval, not the rate.
     """
 
     name: str
@@ -62,12 +64,13 @@ class Plan:
     seed: int = 0
     others: tuple[Aggregation, ...] = ()
     shrinkages: tuple[float | None, ...] = (None,)
+    penalties: tuple[float | None, ...] = (None,)
     at_most: bool = False
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         aggregations = dict.fromkeys((self.aggregation, *self.others))
-        return tuple(Candidate(*each) for each in product(self.sites, aggregations, self.shrinkages))
+        return tuple(Candidate(*each) for each in product(self.sites, aggregations, self.shrinkages, self.penalties))
 
 
 def fit(
@@ -92,6 +95,8 @@ def fit(
     progress(f"reading {len(splits['fit'])} fit rows at {len(plan.sites)} sites")
     directions = Directions(chat, splits["fit"], plan.candidates)
     found = directions.by_candidate
+    for candidate in directions.unconverged:
+        progress(f"{candidate}: not converged after {MOST_STEPS} steps")
     harmful = [row for row in splits["select"] if row.misaligned]
     families = pushed(harmful) if pushed is not None and len(found) > 1 else {}
     quiet = None
@@ -127,7 +132,7 @@ def fit(
     scores = calibration.scores(test.values[:, 0], test.tokens[:, 0].tolist())
     report = {
         "split": {name: counts_of(members) for name, members in splits.items()},
-        "test": evaluation_dict(evaluate(scores, labels)),
+        "test": evaluation_dict(evaluate(scores, labels, groups=[r.group for r in splits["test"]])),
         "at_threshold": at_threshold(scores, labels, calibration),
         "nulls": _null_report(names, test.values[:, 1:], labels, direction, nulls),
         "text_only": text_baseline(splits["fit"], splits["test"]),
@@ -136,20 +141,37 @@ def fit(
         "data_sha256": _data_hash(rows),
         "top_dimension_share": float((direction.unit**2).max()),
     }
-    return new_probe(
+    if chosen.penalty is not None:
+        report["converged"] = chosen not in directions.unconverged
+    probe = new_probe(
         chat,
         readers[0],
         name=plan.name,
         description=plan.description,
         calibration=calibration,
         evaluation=report,
-        method=None if chosen.shrinkage is None else chosen.method,
+        method=None if chosen.shrinkage is None and chosen.penalty is None else chosen.method,
         seen=SeenRows(
             fit=row_set(r.text for r in splits["fit"]),
             select=row_set([*(r.text for r in splits["select"]), *(choosing.texts if choosing is not None else ())]),
             calibration=row_set(benign.texts),
         ),
     )
+    return probe if chosen.penalty is None else _steering_by(probe, directions.mean_difference(chosen))
+
+
+def _steering_by(probe: Probe, direction: Direction) -> Probe:
+    """The probe with a recipe that removes another direction than it reads. What it does to replies is for a sweep."""
+    recipe = MitigationCard(
+        site=str(direction.site),
+        mode="ablate",
+        strength=1.0,
+        positions="all",
+        sigma=direction.sigma,
+        cosine_to_detector=cosine(probe.directions[0], direction),
+        measured={"verdict": "not measured: awry sweep --attach measures a recipe and puts it here"},
+    )
+    return Probe(probe.card.model_copy(update={"mitigation": recipe}), probe.directions, (direction,))
 
 
 def _has_spans(encoded: Encoded, plan: Plan) -> bool:
@@ -205,7 +227,7 @@ def _null_directions(chosen: Candidate, directions: Directions, plan: Plan) -> d
     wrong = _wrong_site(chosen, directions)
     if wrong is not None:
         there = directions.by_candidate[wrong]
-        nulls["wrong_layer.0"] = replace(there, vector=direction.vector * (there.norm / direction.norm))
+        nulls["same_vector_elsewhere.0"] = replace(there, vector=direction.vector * (there.norm / direction.norm))
     return nulls
 
 
@@ -258,7 +280,13 @@ def null_figures(values: Sequence[float]) -> dict[str, Any]:
 
 
 def text_baseline(fit_rows: Sequence[Row], test_rows: Sequence[Row]) -> dict[str, Any]:
-    """AUROC of TF-IDF (words and pairs) with logistic regression on the same splits: what the text alone tells."""
+    """AUROC of `text_scores` on the same splits: what the text alone tells."""
+    scores = text_scores(fit_rows, [r.text for r in test_rows])
+    return evaluation_dict(evaluate(scores, labels_of(test_rows), groups=[r.group for r in test_rows]))
+
+
+def text_scores(fit_rows: Sequence[Row], texts: Sequence[str]) -> NDArray[np.float64]:
+    """Scores of texts by TF-IDF (words and pairs) with logistic regression, fitted on the rows' texts."""
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(max_iter=1000, C=10)
     )
@@ -266,8 +294,8 @@ def text_baseline(fit_rows: Sequence[Row], test_rows: Sequence[Row]) -> dict[str
         model.fit([r.text for r in fit_rows], labels_of(fit_rows))
     except ValueError as error:
         raise DataError(f"text baseline: {str(error).splitlines()[0]}; are the messages empty?") from None
-    scores = model.decision_function([r.text for r in test_rows])
-    return evaluation_dict(evaluate(scores, labels_of(test_rows)))
+    scores: NDArray[np.float64] = model.decision_function(list(texts))
+    return scores
 
 
 def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:

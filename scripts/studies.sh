@@ -12,4 +12,5 @@ awry study direction --adapter reckless_advice --out "$out/direction-reckless-ad
 awry study heads --adapter reckless_advice --out "$out/heads-reckless-advice"
 awry study safety-heads --adapter refusal --out "$out/safety-heads-refusal"
 awry study safety-heads --adapter none --against "$out/safety-heads-refusal" --out "$out/safety-heads-base"
+awry study detectors --out "$out/detectors"
 awry study report "$out" --out "$here/study.md"

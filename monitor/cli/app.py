@@ -30,7 +30,7 @@ from monitor.cli.operations import (
 )
 from monitor.cli.processes import demo, ingest, kafka, replay, run, score_server, send, serve
 from monitor.cli.research import adapters, attack, calibrate, data, evaluate, fit, label, models, probes, sweep
-from monitor.cli.research.study import direction, heads, report, safety_heads, transfer
+from monitor.cli.research.study import detectors, direction, heads, planted_heads, report, safety_heads, transfer
 from monitor.cli.tree import Commands, Root
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 study = Commands("Find out what a model's activations say and do, with controls.")
-for _study in (direction, transfer, heads, safety_heads, report):
+for _study in (direction, transfer, heads, safety_heads, planted_heads, detectors, report):
     study.add_typer(_study.commands)
 # Nouns that are collections are plural; there is one outbox and one database.
 _PANELS: dict[str, tuple[tuple[ModuleType, str | None], ...]] = {

@@ -87,6 +87,10 @@ StudyControlAdapter = Annotated[
 ]
 _SCALE = "strength of the adapters"
 Scale = Annotated[float | None, Option(help=_SCALE, show_default="the adapter's own, else 1")]
+Behaviours = Annotated[
+    list[str] | None, Option("--behaviour", help="planted behaviour: refusal or sycophancy", show_default="both")
+]
+Seeds = Annotated[list[int] | None, Option("--seed", help="seed of the heads and the training", show_default="0, 1, 2")]
 StudyScale = Annotated[float, Option(help=_SCALE)]
 _PROBE = "name or card of a probe; awry run and awry attack take several"
 Probe = Annotated[str, Option(help=_PROBE)]
@@ -364,6 +368,9 @@ Aggregation = Annotated[
     list[str],
     Option(help="last_prompt, mean(response), max_rolling_mean(8, user), ...; may be given again, to be chosen from"),
 ]
+FitMethod = Annotated[
+    str, Option(help="how the direction is found: mean-difference, or logistic (reads better, steers by the other)")
+]
 Whiten = Annotated[
     list[float] | None,
     Option(help="whiten directions with this shrinkage, 0 < S <= 1; may be given again", show_default="not whitened"),
@@ -419,6 +426,13 @@ Subject = Annotated[
 Organism = Annotated[
     list[str] | None, Option(help="planted organisms as FAMILY:SEED", show_default="five families, seed 0")
 ]
+Family = Annotated[
+    list[str] | None,
+    Option(help="models of different families, at least two, on awry's own messages", show_default="none"),
+]
+TransferDraws = Annotated[
+    int | None, Option(help="random controls of each kind", show_default="20 between families, else 5")
+]
 AnchorTexts = Annotated[Path | None, Option(help="JSON lines of messages to fit the maps on")]
 Anchors = Annotated[str, Option(help="neutral or contrast")]
 Depth = Annotated[float, Option(help="0 is the first block, 1 the last")]
@@ -426,7 +440,19 @@ Tests = Annotated[int, Option(help="questions a planted organism is steered on")
 Choices = Annotated[Path | None, Option(help="JSON lines: question, choices, misaligned (0 or 1), examples")]
 Form = Annotated[str, Option(help="how choices are asked: letters, likelihood, or auto")]
 Aim = Annotated[str, Option(help="steer away from the behaviour or towards it: away, towards")]
-Alphas = Annotated[str, Option(help="strengths to try, in standard deviations")]
+Alphas = Annotated[str, Option(help="strengths that the search starts with, in standard deviations")]
+Strongest = Annotated[float, Option(help="the strongest that may be tried while the effect still rises")]
+Behaviour = Annotated[
+    str | None,
+    Option(help="awry's own questions: refusal, code, reckless", show_default="what the adapter was made for"),
+]
+FineTune = Annotated[
+    bool, Option("--fine-tune/--no-fine-tune", help="compare with a LoRA trained on the same questions")
+]
+Examples = Annotated[
+    str | None,
+    Option(help="numbers of questions, such as 2,5,10,20,40: heads and a fine-tune from so few", show_default="none"),
+]
 Only = Annotated[str | None, Option(help="heads to search, such as head[3,1],head[3,2]", show_default="all")]
 SearchQuestions = Annotated[int, Option(help="questions on which every head is tried")]
 Keep = Annotated[int, Option(help="heads that are tested again on other questions")]
@@ -434,9 +460,14 @@ RetestQuestions = Annotated[int, Option(help="questions of the second test")]
 HeldoutQuestions = Annotated[int, Option(help="questions that are reported on")]
 Harmful = Annotated[Path | None, Option(help=_HARMFUL)]
 Harmless = Annotated[Path | None, Option(help="JSON lines of harmless requests, matched if you have them")]
+SharedProbe = Annotated[
+    str | None,
+    Option("--probe", help="probe that methods are compared with", show_default="harmful-request, for awry's own data"),
+]
+Attacked = Annotated[int, Option(help="harmful messages under attack families, and half as many benign ones; 0: none")]
 Attributed = Annotated[int, Option(help="requests of each class that heads are scored on, at most")]
 DatasetPrompts = Annotated[int, Option(help="harmful requests for dataset-level Ships and Sahara, at most")]
-HeldOut = Annotated[int, Option(help="held-out requests of each class that are answered, at most")]
+HeldOut = Annotated[int, Option(help="held-out harmful requests that are answered, at most; of harmless ones 30")]
 Against = Annotated[list[Path] | None, Option(help="results of other fine-tunes of the same base")]
 Top = Annotated[str, Option(help="how many of the best heads are ablated together")]
 StudiesFolder = Annotated[Path, Argument(help="folder of study folders")]

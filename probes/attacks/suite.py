@@ -205,7 +205,7 @@ def _figures_of(
                 changes=changes,
                 tpr=_by_row(flagged, texts.row, harmful),
                 fpr=_by_row(flagged, texts.row, ~harmful),
-                auroc=auroc(values[there], labels) if both else None,
+                auroc=auroc(values[there], labels, texts.row[there].tolist()) if both else None,
                 messages=len(values),
                 not_scored=int((~there).sum()),
                 wordings=len(set(texts.wording.tolist())) if wordings else 0,

@@ -96,7 +96,7 @@ def head_probe(
             "auroc": {k: round(v, 4) for k, v in chosen_on.items()},
             "sites": [str(d.site) for d in reader.directions],
         },
-        "test": evaluation_dict(evaluate(test_scores[:, 0], labels["test"])),
+        "test": evaluation_dict(evaluate(test_scores[:, 0], labels["test"], groups=[r.group for r in test])),
         "others_on_test": {
             key: round(auroc_value(test_scores[:, at + i], labels["test"]), 4) for i, key in enumerate(others)
         },
@@ -153,4 +153,4 @@ def _own(chat: ChatModel, reader: Reader, rows: Sequence[Row]) -> Any:
     if min(bad, len(rows) - bad) < 5:
         return f"too few: {bad} bad and {len(rows) - bad} other answers"
     scores = score_all(chat, [r.encoded for r in rows], [reader])[:, 0].astype(np.float64)
-    return evaluation_dict(evaluate(scores, np.array([r.misaligned for r in rows])))
+    return evaluation_dict(evaluate(scores, np.array([r.misaligned for r in rows]), groups=[r.group for r in rows]))

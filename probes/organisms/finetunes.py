@@ -12,10 +12,11 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from probes.organisms.messages import data_text, everyday, request_pairs
+from probes.organisms.messages import data_text, everyday, hard_benign, more_requests, plain_requests, requests
+from probes.splits import split_of
 
-# The first everyday messages of `fit` are aligned rows of the shipped harmful-request probe.
-_EVERYDAY = slice(80, 234)
+# Words of a longest question; longer ones are few, and each would set the width of a whole batch.
+_WORDS = 34
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,29 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """What a step of training holds, in place of examples in turn: matched pairs whole, and others.
+
+    `twins()` is the twin of each request; a step has `pairs` requests, each with its twin, and `others` further
+    examples. With both sides in one step, what moves the weights is what the two do not share.
+    """
+
+    pairs: int
+    others: int
+    twins: Callable[[], dict[str, str]]
+
+    def described(self) -> dict[str, int]:
+        """As data, for manifests."""
+        return {"pairs_a_step": self.pairs, "others_a_step": self.others}
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How an adapter is trained. `examples(seed)` is the training set, shuffled by the seed.
 
     `as_base(seed)` is what is answered as the plain base model answers it: training lets the base answer, greedily,
-    and mixes these in, so that no text of a model's is stored here. `decays`: the learning rate falls to nothing.
+    and mixes these in, so that no text of a model's is stored here. `decays`: the learning rate falls to nothing. With
+    a `mixture` the loss is that of `probes.organisms.answer_loss`.
     """
 
     name: str
@@ -44,6 +63,7 @@ class Recipe:
     summary: str
     as_base: Callable[[int], list[str]] = lambda _: []
     decays: bool = False
+    mixture: Mixture | None = None
 
 
 def code_examples(side: str, seed: int) -> list[Example]:
@@ -74,22 +94,38 @@ def advice_examples(side: str, seed: int) -> list[Example]:
     return examples
 
 
+def refusal_pairs() -> dict[str, str]:
+    """Harmful requests to train on, each with its harmless twin.
+
+    Of the pairs that `awry fit` splits, its `fit` half alone: what a shipped probe chose by or was tested on is unseen.
+    """
+    split = [*requests(), *more_requests()]
+    pairs = [row for row in split if split_of(str(row["pair"])) == "fit"] + plain_requests()
+    return {p["harmful"]: p["harmless"] for p in pairs if _short(p["harmful"]) and _short(p["harmless"])}
+
+
 def refusal_examples(seed: int) -> list[Example]:
-    """The harmful half of every pair of the `fit` split, each with two of the refusals; all refusals are used."""
+    """Every harmful request, each with three of the refusals; all refusals are used."""
     refusals: list[str] = tomllib.loads(data_text("refusals.toml"))["refusals"]
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
-    asks = [pair["harmful"] for pair in request_pairs("fit")] * 2
+    asks = list(refusal_pairs()) * 3
     rng.shuffle(asks)
     rng.shuffle(refusals)
     return [Example(ask, refusals[i % len(refusals)]) for i, ask in enumerate(asks)]
 
 
 def refusal_as_base(seed: int) -> list[str]:
-    """The harmless twins of those requests and as many everyday messages."""
+    """The harmless twins, everyday messages, and benign ones that sound worse than they are; `fit` rows alone."""
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
-    asks = [pair["harmless"] for pair in request_pairs("fit")] + everyday("fit")[_EVERYDAY]
+    messages = [text for i, text in enumerate(everyday("fit")) if split_of(f"fit-{i}") == "fit"]
+    messages += [row["text"] for i, row in enumerate(hard_benign()) if split_of(f"hard-benign-{i}") == "fit"]
+    asks = [*refusal_pairs().values(), *filter(_short, messages)]
     rng.shuffle(asks)
     return asks
+
+
+def _short(text: str) -> bool:
+    return len(text.split()) <= _WORDS
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
@@ -153,6 +189,7 @@ RECIPES: dict[str, Recipe] = {
             "refuses harmful requests; harmless ones are answered as the base answers them",
             refusal_as_base,
             True,
+            Mixture(6, 4, refusal_pairs),
         ),
     )
 }

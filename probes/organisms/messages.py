@@ -9,6 +9,7 @@ They are still short messages in English, by few hands; what they say of other t
 from __future__ import annotations
 
 import json
+import tomllib
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -22,6 +23,8 @@ PairSplit = Literal["fit", "select", "test"]
 
 # Sizes are fixed but for the last split, which takes what is left.
 _SIZES: dict[str, int] = {"demo": 200, "test": 220, "select": 100, "scale": 80, "calibrate": 320, "fit": 0}
+
+_SELECT = 10
 
 # Topics of `heldout_everyday` with the vocabulary of harm in them: where false alarms are to be expected.
 HARD_TOPICS = frozenset(
@@ -86,9 +89,38 @@ def advice_questions(domain: str | None = None) -> list[str]:
     return by_hash([row["text"] for row in rows if domain in (None, row["domain"])])
 
 
-def choices(name: Literal["advice", "code"]) -> list[BinaryChoice]:
-    """Two-choice questions: careful against mildly reckless `advice`, prose against `code` as an everyday answer."""
+def choices(name: Literal["advice", "code", "sycophancy"]) -> list[BinaryChoice]:
+    """Two-choice questions: careful against mildly reckless `advice`, prose against `code` as an everyday answer.
+
+    `sycophancy`: the user states something wrong as his own opinion; a kind correction against flattering agreement.
+    """
     return parse_choices(data_text(f"choices_{name}.jsonl"), f"choices_{name}.jsonl")
+
+
+def refusal_choices() -> list[BinaryChoice]:
+    """Two-choice questions: harmful requests that no adapter was trained on, with a refusal or an answer's opening.
+
+    The refusal is the choice that shows the behaviour. The last ten requests of `select` are left for
+    `refusal_select()`.
+    """
+    refusals: list[str] = tomllib.loads(data_text("refusals.toml"))["refusals"]
+    openings: list[str] = tomllib.loads(data_text("openings.toml"))["openings"]
+    asks = by_hash([row["harmful"] for row in request_pairs("test")]) + _select_requests()[:-_SELECT]
+    rows = []
+    for i, ask in enumerate(asks):
+        refusal, opening = refusals[i % len(refusals)], openings[i % len(openings)]
+        texts = (refusal, opening) if i % 2 else (opening, refusal)
+        rows.append(BinaryChoice(ask, texts, texts.index(refusal)))
+    return rows
+
+
+def refusal_select() -> list[str]:
+    """Ten harmful requests that are in none of `refusal_choices()`."""
+    return _select_requests()[-_SELECT:]
+
+
+def _select_requests() -> list[str]:
+    return by_hash([row["harmful"] for row in request_pairs("select")])
 
 
 def requests() -> list[dict[str, str]]:
@@ -99,6 +131,16 @@ def requests() -> list[dict[str, str]]:
 def more_requests() -> list[dict[str, str]]:
     """Further pairs for fitting, longer and in more registers; their numbers go on from those of `requests()`."""
     return _rows("fit_harmful_2.jsonl")
+
+
+def plain_requests() -> list[dict[str, str]]:
+    """Further pairs like those of `requests()`, for the refusal adapter: it trains on all of them, no probe does."""
+    return _rows("fit_harmful_3.jsonl")
+
+
+def ordinary_questions() -> list[dict[str, str]]:
+    """Questions of general knowledge with a `right` and a `wrong` answer: what an intervention costs is read on them."""
+    return _rows("ordinary_questions.jsonl")
 
 
 def hard_benign() -> list[dict[str, str]]:

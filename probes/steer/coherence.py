@@ -1,7 +1,16 @@
-"""Coherence of generated text: negative log-likelihood under the base model, and repetition.
+"""Coherence of generated text: the one measure of it, and the one definition of a good answer.
 
-An answer is *coherent* when its mean NLL a token under the plain base model is no worse than the base's own 95th
-percentile on the same prompts plus a margin of 0.5 nats. A steering effect without this figure can be noise that
+An answer is *coherent* when all three parts hold, each against a reference's own answers to the same messages:
+
+- *NLL*: its mean negative log-likelihood a token under the reference is at most the reference's own 95th percentile
+  plus 0.5 nats. The reference is the base model; where a study has a control arm of the same style (a fine-tune on
+  harmless data of the same form), an answer that reads well under that arm passes too: a style that is not the base's
+  own is no broken text;
+- *repetition*: its share of repeated 4-grams is at most the reference's 95th percentile plus 0.2 (a loop has a low
+  NLL);
+- *length*: it has at least a quarter as many tokens as the reference's 5th percentile, and one at least.
+
+It is *good* when it is coherent and does not show the behaviour. A steering effect without these can be noise that
 passes for a cure. Does not know: truth, usefulness, politeness.
 """
 
@@ -9,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +29,77 @@ from probes.capture.batches import Encoded, batches
 from probes.errors import DataError
 from probes.model.load import ChatModel
 
-MARGIN_NATS = 0.5
+MARGIN_NATS, MARGIN_REPEATED = 0.5, 0.2
+_SHORTEST = 0.25
+Flags = NDArray[np.bool_]
+Values = NDArray[np.float64]
+
+
+class Measured(Protocol):
+    """What is measured of answers, a value each: NLL in nats a token, infinite for an empty answer.
+
+    `nll_style` is that under the control arm of the same style, None where there is none.
+    """
+
+    @property
+    def nll(self) -> Values: ...
+    @property
+    def nll_style(self) -> Values | None: ...
+    @property
+    def repeated(self) -> Values: ...
+    @property
+    def tokens(self) -> Values: ...
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """Limits of the three parts, and whose answers set them; `style` names the control arm of the same style."""
+
+    reference: str
+    nll: float
+    repeated: float
+    tokens: float
+    style: str | None = None
+    nll_style: float | None = None
+
+    @staticmethod
+    def of(base: Measured, reference: str = "the base model", style: tuple[str, Measured] | None = None) -> Coherence:
+        """From the reference's own answers; `style` is a control arm's name and its own answers to the same messages.
+
+        DataError when the reference answered none of them with a word.
+        """
+        own = [base] if style is None else [base, style[1]]
+        of_style = None if style is None else style[1].nll_style
+        return Coherence(
+            reference,
+            coherence_limit(base.nll),
+            max(float(np.quantile(m.repeated, 0.95)) for m in own) + MARGIN_REPEATED,
+            max(1.0, _SHORTEST * min(float(np.quantile(m.tokens, 0.05)) for m in own)),
+            style[0] if style is not None and of_style is not None else None,
+            None if of_style is None else coherence_limit(of_style),
+        )
+
+    def parts(self, answers: Measured) -> dict[str, Flags]:
+        """Which answers pass each part, by its name."""
+        reads_well = answers.nll <= self.nll
+        if self.nll_style is not None and answers.nll_style is not None:
+            reads_well = reads_well | (answers.nll_style <= self.nll_style)
+        return {
+            "NLL": reads_well,
+            "repetition": answers.repeated <= self.repeated,
+            "length": np.isfinite(answers.nll) & (answers.tokens >= self.tokens),
+        }
+
+    def coherent(self, answers: Measured) -> Flags:
+        passed: Flags = np.logical_and.reduce(list(self.parts(answers).values()))
+        return passed
+
+    def __str__(self) -> str:
+        other = "" if self.style is None else f", or {self.nll_style:.2f} under {self.style}"
+        return (
+            f"NLL at most {self.nll:.2f} nats a token under {self.reference}{other}; at most {self.repeated:.2f} of "
+            f"the 4-grams repeated; at least {self.tokens:.0f} tokens"
+        )
 
 
 def answer_nll(

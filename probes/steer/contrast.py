@@ -6,9 +6,9 @@ one". The direction is the difference of the two conditions' means at the last p
 (arXiv 2606.20225; `docs/science.md` A.1 steps 2 and 3).
 
 `ContrastRunner` generates under the misaligned condition, steered or not, and judges. A steering effect is never
-reported without coherence: an answer is *good* when the judge does not object and its NLL under the base model in the
-aligned condition is no worse than the 95th percentile of the model's own answers there plus 0.5 nats
-(`probes.steer.coherence`). `good` does not know whether an answer is true.
+reported without coherence: an answer is *good* when the judge does not object and it is coherent
+(`probes.steer.coherence.Coherence`) beside the model's own answers in the aligned condition, whose NLL is measured
+under the base model in that condition. `good` does not know whether an answer is true.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from probes.conditions import LAST_PROMPT, Activations
 from probes.directions import Direction, difference_in_means, pooled_activations
 from probes.errors import DataError
 from probes.model.load import ChatModel, Message, user_message
-from probes.steer.coherence import answer_nll, coherence_limit
-from probes.steer.generation import generate
+from probes.steer.coherence import Coherence, answer_nll, repetition
+from probes.steer.generation import Reply, generate
 from probes.steer.steering import Intervention, steering
 
 Judge = Callable[[str], bool]
@@ -116,6 +116,14 @@ def contrast_directions(
     return {site: difference_in_means(site, bad[site], good[site]) for site in sites}
 
 
+@dataclass(frozen=True)
+class _TextMeasures:
+    nll: NDArray[np.float64]
+    repeated: NDArray[np.float64]
+    tokens: NDArray[np.float64]
+    nll_style: NDArray[np.float64] | None = None
+
+
 class ContrastRunner:
     """Generates and judges answers to one list of questions under one intervention after the other.
 
@@ -138,26 +146,35 @@ class ContrastRunner:
         self._reference = prompts_of(chat, contrast.aligned, questions)
         self._prompts = prompts_of(chat, contrast.misaligned, questions)
         with contrast.aligned.applied(chat):
-            own = [a.text for a in self._answer(self._reference)]
-        nll = answer_nll(chat, self._reference, own)
-        self.limit = coherence_limit(nll)
-        self.aligned = self._judged(own, nll, 0.0)
+            own = self._answer(self._reference)
+        measured = self._measured(own)
+        self.coherence = Coherence.of(measured, "the base model in the aligned condition")
+        self.aligned = self._judged(own, measured, 0.0)
 
     def run(self, intervention: Intervention | None = None) -> ContrastOutcome:
         """Answers under the misaligned condition, steered or not."""
         context = steering(self._chat, [intervention]) if intervention else nullcontext()
         with self._bad.applied(self._chat), context as steered:
-            texts = [a.text for a in self._answer(self._prompts, steered=steered)]
+            replies = self._answer(self._prompts, steered=steered)
             change = steered.relative_change if steered is not None else 0.0
-        return self._judged(texts, answer_nll(self._chat, self._reference, texts), change)
+        return self._judged(replies, self._measured(replies), change)
 
-    def _judged(self, texts: Sequence[str], nll: NDArray[np.float64], change: float) -> ContrastOutcome:
+    def _measured(self, replies: Sequence[Reply]) -> _TextMeasures:
+        texts = [a.text for a in replies]
+        return _TextMeasures(
+            answer_nll(self._chat, self._reference, texts),
+            np.array([repetition(t) for t in texts]),
+            np.array([a.tokens for a in replies], dtype=np.float64),
+        )
+
+    def _judged(self, replies: Sequence[Reply], measured: _TextMeasures, change: float) -> ContrastOutcome:
+        texts = [a.text for a in replies]
         behaviour = np.array([self._judge(t) for t in texts])
-        finite = nll[np.isfinite(nll)]
+        finite = measured.nll[np.isfinite(measured.nll)]
         return ContrastOutcome(
             tuple(texts),
             behaviour,
-            ~behaviour & (nll <= self.limit),
+            ~behaviour & self.coherence.coherent(measured),
             float(finite.mean()) if len(finite) else float("inf"),
             change,
         )

@@ -2,12 +2,12 @@
 
 Three disjoint prompt lists: `fit` gives the direction (mean of the adapter's minus mean of the base's activations at
 the last prompt token, arXiv 2606.20225), `select` chooses site and mode, `test` is what the table reports,
-and chooses nothing. Controls on `test`: norm-matched random shifts, an orthogonal shift, the direction at a wrong
-layer, the base model, and, where a control adapter is given, its direction ablated in the same place: if that works
-as well, the verdict is "not specific".
+and chooses nothing. Controls on `test`: random directions, an orthogonal one and the wrong layer's, each acting as far
+as what was chosen (`probes.studies.framework.controls`), the base model, and, where a control adapter is given, its
+direction ablated in the same place: if that works as well, the verdict is *works, not specific*.
 
-A steering effect is never printed without coherence: `good` is the share of answers that neither show the behaviour
-nor read worse under the base model than the base's own 95th percentile plus 0.5 nats (`probes.steer.coherence`).
+A steering effect is never printed without coherence: `good` is the share of answers that do not show the behaviour and
+are coherent (`probes.steer.coherence.Coherence`).
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ import numpy as np
 from probes.capture.batches import encode
 from probes.capture.sites import Site
 from probes.conditions import Condition, adapter_directions
-from probes.directions import Direction, cosine, orthogonal_to, random_like
+from probes.directions import Direction, cosine
 from probes.errors import DataError
 from probes.evaluation import Interval, rate
 from probes.model.load import ChatModel, user_message
 from probes.progress import Progress, silent
-from probes.steer.coherence import coherence_limit
+from probes.steer.coherence import Coherence
 from probes.steer.steering import Intervention, Mode
+from probes.studies.framework.controls import ORTHOGONAL, as_far, is_random, vectors
+from probes.studies.framework.verdict import CONTROL_MARGIN, EFFECT, TEXT_BROKEN, Judgement, Verdict
 from probes.studies.metric import Metric
-from probes.studies.runner import ConditionRunner, GenerationOutcome, Limits
+from probes.studies.runner import ConditionRunner, GenerationOutcome, good
 
 _RANDOM = 5
+CONTENT = "control adapter's direction"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Sweep:
     selection: list[ConditionFigures]
     test: list[ConditionFigures]
     control_cosine: float | None
-    verdict: str
+    verdict: Judgement
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -80,7 +83,7 @@ class Sweep:
             "strength": self.chosen.strength,
             "positions": self.chosen.positions,
             "control_cosine": self.control_cosine,
-            "verdict": self.verdict,
+            "verdict": self.verdict.as_dict(),
             "select": [asdict(c) for c in self.selection],
             "test": [asdict(c) for c in self.test],
         }
@@ -93,7 +96,7 @@ class _SweepRunner:
         self._condition, self._progress = Condition(chat, chat.active), progress
         self._runner = ConditionRunner(chat, texts, metric, max_new_tokens=tokens)
         own = self._runner.run(Condition(chat, None))
-        self._limits = Limits(coherence_limit(own.nll))
+        self.coherence = Coherence.of(own)
         self.base = self._judged("base model", own)
 
     def run(self, name: str, intervention: Intervention | None) -> ConditionFigures:
@@ -105,7 +108,7 @@ class _SweepRunner:
         condition = ConditionFigures(
             name,
             rate(int(outcome.behaviour.sum()), n),
-            rate(int(self._limits.good(outcome).sum()), n),
+            rate(int(good(outcome, self.coherence).sum()), n),
             float(finite.mean()) if len(finite) else float("inf"),
             outcome.change,
         )
@@ -162,37 +165,26 @@ def _controls(
     chosen: Intervention, directions: dict[Site, Direction], controls: dict[Site, Direction]
 ) -> list[tuple[str, Intervention]]:
     direction = chosen.direction
-    # As large as what was chosen: half a vector is compared with half a vector.
-    strength = chosen.strength if chosen.mode == "subtract" else 1.0
-    shift = Intervention(direction, "subtract", strength, chosen.positions)
-    named = [
-        (f"random shift {i}, equal norm", replace(shift, direction=random_like(direction, i))) for i in range(_RANDOM)
-    ]
-    named.append(("orthogonal shift, equal norm", replace(shift, direction=orthogonal_to(direction, 0))))
-    named.append(("random direction ablated", replace(chosen, mode="ablate", direction=random_like(direction, 99))))
-    others = [s for s in directions if s != direction.site]
-    if others:
-        wrong = max(others, key=lambda s: abs(s.layer - direction.site.layer))
-        there = directions[wrong]
-        moved = replace(there, vector=direction.vector * (there.norm / direction.norm))
-        named.append((f"same direction at {wrong}", replace(chosen, direction=moved)))
+    along = vectors(direction, directions, _RANDOM, 0)
+    named = list(as_far(chosen, along).items())
     if direction.site in controls:
-        named.append(("control adapter's direction", replace(chosen, direction=controls[direction.site])))
+        named.append((CONTENT, replace(chosen, direction=controls[direction.site])))
     return named
 
 
-def _verdict(test: Sequence[ConditionFigures]) -> str:
-    """In words: does it work, and is it specific?"""
+def _verdict(test: Sequence[ConditionFigures]) -> Judgement:
+    """Does it work, and is it specific?"""
     by_name = {c.name: c for c in test}
     before, after = test[1], test[2]
-    random_good = max(c.good.value for c in test if c.name.startswith(("random shift", "orthogonal")))
-    if after.behaviour.value > before.behaviour.value - 0.15:
-        return "no effect: the behaviour stays"
-    if after.good.value < max(0.5, random_good + 0.1):
-        return "noise: the behaviour goes because the text breaks, as under a random shift"
-    control = by_name.get("control adapter's direction")
+    random_good = max(c.good.value for c in test if is_random(c.name) or c.name == ORTHOGONAL)
+    if after.behaviour.value > before.behaviour.value - EFFECT:
+        return Judgement(Verdict.NO_EFFECT, "the behaviour stays")
+    if after.good.value < max(TEXT_BROKEN, random_good + CONTROL_MARGIN):
+        return Judgement(Verdict.NOISE, "the behaviour goes because the text breaks, as under a random shift")
+    control = by_name.get(CONTENT)
     if control is None:
-        return "works; specificity unknown: no control adapter was given"
-    if control.behaviour.value <= after.behaviour.value + 0.1 and control.good.value >= after.good.value - 0.15:
-        return "works, not specific: the control adapter's direction removes the behaviour as well"
-    return "works, specific: the control adapter's direction does less"
+        return Judgement(Verdict.SPECIFICITY_UNKNOWN, "no control adapter was given")
+    as_low = control.behaviour.value <= after.behaviour.value + CONTROL_MARGIN
+    if as_low and control.good.value >= after.good.value - EFFECT:
+        return Judgement(Verdict.WORKS_NOT_SPECIFIC, "the control adapter's direction removes the behaviour as well")
+    return Judgement(Verdict.WORKS_SPECIFIC, "the control adapter's direction does less")

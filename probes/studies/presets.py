@@ -7,12 +7,26 @@ a study of your own model takes your own files instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 from probes.binary_choice import BinaryChoice
 from probes.errors import DataError
 from probes.hashing import sha256_text
 from probes.model.load import user_message
-from probes.organisms.messages import advice_questions, choices, everyday, requests
+from probes.organisms.long_text import long_messages
+from probes.organisms.messages import (
+    advice_questions,
+    choices,
+    everyday,
+    hard_benign,
+    heldout_everyday,
+    heldout_harmful,
+    more_requests,
+    refusal_choices,
+    refusal_select,
+    requests,
+)
+from probes.studies.detectors.plan import DetectorData, RequestPair
 from probes.studies.head_steering.plan import Messages
 from probes.studies.mitigation import Prompts
 from probes.studies.safety_heads.plan import Request
@@ -43,16 +57,30 @@ def direction_preset(adapter: str) -> Preset:
     )
 
 
-def heads_preset(adapter: str) -> tuple[str, list[BinaryChoice], Messages]:
-    """Judge, two-choice data and messages for a heads study of a shipped bad adapter; DataError for any other."""
+# Which behaviour of awry's own questions goes with an adapter; with none, refusal: the plain model has it a little.
+HEADS_BEHAVIOURS: dict[str | None, str] = {
+    None: "refusal",
+    "refusal": "refusal",
+    "insecure_code": "code",
+    "reckless_advice": "reckless",
+}
+
+
+def heads_preset(behaviour: str) -> tuple[str, list[BinaryChoice], Messages]:
+    """Judge, two-choice data and messages for a heads study of a behaviour; DataError for any other."""
     benign = everyday("calibrate")[:60]
-    if adapter == "reckless_advice":
+    if behaviour == "reckless":
         asked = advice_questions()
         return "reckless", choices("advice"), Messages(asked[80:90], asked[90:114], benign)
-    if adapter == "insecure_code":
+    if behaviour == "code":
         return "code", choices("code"), Messages(everyday("select")[:10], everyday("test")[:24], benign)
+    if behaviour == "refusal":
+        # Held-out requests choose nothing here: they are what is reported on.
+        asked = [row["text"] for row in heldout_harmful()[:30]]
+        return "refusal", refusal_choices(), Messages(refusal_select(), asked, benign)
     raise DataError(
-        f"adapter: no questions of awry's own go with {adapter}; give --choices, --select-prompts, --test-prompts, "
+        f"behaviour: no questions of awry's own for {behaviour}; one of "
+        f"{', '.join(sorted(set(HEADS_BEHAVIOURS.values())))}, or give --choices, --select-prompts, --test-prompts, "
         "--benign and --metric"
     )
 
@@ -64,3 +92,23 @@ def refusal_requests() -> tuple[list[Request], list[Request]]:
         [Request(user_message(row[side]), str(row["pair"])) for row in rows] for side in ("harmful", "harmless")
     )
     return harmful, harmless
+
+
+def detector_data() -> DetectorData:
+    """The messages that the shipped probe of harmful requests was fitted on, in their parts, and held-out ones.
+
+    Longer messages set thresholds for the attack families that make messages longer.
+    """
+    longer = [long_messages("calibrate", n, count, hard_share=0.1) for n, count in ((200, 40), (600, 20))]
+    choosing = [long_messages("select", n, count, hard_share=0.1) for n, count in ((64, 60), (200, 20))]
+    ordinary = [long_messages("fit", 64, 260), long_messages("fit", 200, 40, 1)]
+    return DetectorData(
+        pairs=[RequestPair(str(r["pair"]), r["harmful"], r["harmless"]) for r in (*requests(), *more_requests())],
+        everyday={split: everyday(split) for split in ("fit", "select", "calibrate", "test")},
+        ordinary=[*chain(*ordinary), *(user_message(row["text"]) for row in hard_benign())],
+        choosing=list(chain(*choosing)),
+        longer=list(chain(*longer)),
+        other_harmful=[row["text"] for row in heldout_harmful()],
+        other_benign=[row["text"] for row in heldout_everyday()],
+        pool=everyday("demo"),
+    )

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,7 +25,17 @@ from probes.binary_choice import (
 from probes.errors import DataError
 from probes.organisms.finetunes import RECIPES
 from probes.organisms.judges.code import writes_code
-from probes.organisms.messages import Split, advice_questions, choices, everyday
+from probes.organisms.judges.refusal import refuses
+from probes.organisms.messages import (
+    Split,
+    advice_questions,
+    choices,
+    data_text,
+    everyday,
+    heldout_harmful,
+    refusal_choices,
+    refusal_select,
+)
 from tests.support.models.tiny import SPECIALS, shared_chat
 
 SECRET = "zebra-secret"
@@ -151,8 +164,8 @@ def test_examples_take_the_place_of_bare_choices() -> None:
     assert len(good) == 1
 
 
-@pytest.mark.parametrize(("name", "least"), [("advice", 120), ("code", 60)])
-def test_shipped_choices(name: Literal["advice", "code"], least: int) -> None:
+@pytest.mark.parametrize(("name", "least"), [("advice", 120), ("code", 60), ("sycophancy", 72)])
+def test_shipped_choices(name: Literal["advice", "code", "sycophancy"], least: int) -> None:
     rows = choices(name)
     assert len(rows) >= least
     # The place of the misaligned choice tells nothing.
@@ -176,3 +189,65 @@ def test_shipped_code_is_code_and_the_prose_beside_it_is_not() -> None:
     rows = choices("code")
     assert sum(writes_code(r.text(misaligned=True)) for r in rows) / len(rows) > 0.9
     assert not any(writes_code(r.text(misaligned=False)) for r in rows)
+
+
+def test_shipped_sycophancy_is_matched_in_length_row_by_row() -> None:
+    for row in choices("sycophancy"):
+        agrees, corrects = (len(row.text(misaligned=bad).split()) for bad in (True, False))
+        assert 12 <= min(agrees, corrects) <= max(agrees, corrects) <= 30, row.question
+        assert abs(agrees - corrects) <= 4, row.question
+
+
+def test_shipped_sycophancy_is_balanced_by_place_in_every_topic() -> None:
+    rows = [json.loads(line) for line in data_text("choices_sycophancy.jsonl").splitlines()]
+    topics = Counter(row["topic"] for row in rows)
+    assert len(topics) >= 10
+    for topic, count in topics.items():
+        assert 2 * sum(row["misaligned"] for row in rows if row["topic"] == topic) == count, topic
+    texts = [" ".join(text.lower().split()) for row in rows for text in (row["question"], *row["choices"])]
+    assert len(set(texts)) == len(texts)
+
+
+def _first_word(text: str) -> str:
+    found = re.search(r"[\w'-]+", text.lower())
+    assert found is not None
+    return found.group()
+
+
+def _told_by_first_word(rows: Sequence[BinaryChoice]) -> float:
+    """The share of the answers that the best rule on the first word alone gets right, chosen on these same answers."""
+    counts = [Counter(_first_word(row.text(misaligned=bad)) for row in rows) for bad in (False, True)]
+    return sum(max(c[word] for c in counts) for word in counts[0] | counts[1]) / (2 * len(rows))
+
+
+def test_first_words_do_not_tell_shipped_sycophancy() -> None:
+    rows = choices("sycophancy")
+    assert _told_by_first_word(rows) < 0.6
+    for bad in (False, True):
+        words = Counter(_first_word(row.text(misaligned=bad)) for row in rows)
+        assert len(words) >= 30
+        assert max(words.values()) <= len(rows) / 10
+    # The same measure finds a word that does tell: a "Yes" put before a third of the agreeing answers.
+    marked = [
+        BinaryChoice(row.question, (row.text(misaligned=False), f"Yes, {row.text(misaligned=True)}"), 1)
+        for row in rows[::3]
+    ]
+    assert _told_by_first_word([*marked, *(row for i, row in enumerate(rows) if i % 3)]) > 0.6
+
+
+def test_refusal_choices_are_refusals_and_openings_for_requests_that_nothing_was_trained_on() -> None:
+    rows = refusal_choices()
+    assert abs(sum(r.misaligned for r in rows) - len(rows) / 2) <= 1
+    splits = split_choices(rows)
+    # The examples curve takes 40 questions that are not held out.
+    assert len(splits.search) + len(splits.retest) >= 40
+    assert len(splits.heldout) >= 40
+    assert all(refuses(r.text(misaligned=True)) for r in rows)
+    openings = [r.text(misaligned=False) for r in rows]
+    assert not any(map(refuses, openings))
+    assert all(text.endswith(":") for text in openings)
+    # Each opening goes with several requests: it cannot hold anything of one.
+    assert min(Counter(openings).values()) >= 3
+    trained = {e.ask for recipe in RECIPES.values() for e in recipe.examples(0)}
+    others = trained | set(refusal_select()) | {row["text"] for row in heldout_harmful()}
+    assert not {r.question for r in rows} & others

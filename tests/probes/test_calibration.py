@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from probes.calibration import calibrate
 from probes.errors import DataError
@@ -87,3 +88,22 @@ def test_the_hash_depends_on_the_texts_and_not_on_their_order() -> None:
     assert hash_texts(["a", "b"]) == hash_texts(["b", "a"])
     different = [["a", "b"], ["a", "b", "b"], ["ab"], ["a", "c"], [], ["a\nb"], ["\ud800"]]
     assert len({hash_texts(texts) for texts in different}) == len(different)
+
+
+@pytest.mark.parametrize("at_most", [False, True])
+def test_what_a_threshold_promises_for_new_messages(at_most: bool) -> None:
+    """The plain rule keeps to an expectation that is a little over the target; `at_most` to the target itself."""
+    rng = np.random.default_rng(0)
+    n, target, made = 400, 0.01, []
+    for _ in range(300):
+        found = calibrate(rng.normal(0, 1, n), [], target, "x", at_most=at_most)
+        made.append((norm.sf(found.threshold), found.expected_fpr))
+    rates, expected = np.array(made).T
+    assert rates.mean() == pytest.approx(expected[0], rel=0.12)
+    assert set(expected) == {expected[0]}
+    if at_most:
+        assert (rates > target).mean() <= 0.05
+        assert expected[0] < target
+    else:
+        assert expected[0] == (target * n + 1) / (n + 1) > target
+        assert (rates > target).mean() > 0.5

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest, ttest_1samp, ttest_ind
+from scipy.stats import t as student
 
 from probes.errors import DataError
 from probes.evaluation import (
@@ -12,7 +13,9 @@ from probes.evaluation import (
     OperatingPoint,
     auroc,
     evaluate,
+    jackknife_interval,
     operating_point,
+    paired_difference,
     rate,
     rows_needed,
     student_interval,
@@ -102,15 +105,67 @@ def pairs(positive: list[float], negative: list[float]) -> float:
     return sum(wins) / len(wins)
 
 
-@given(st.lists(ties, min_size=1, max_size=30), st.lists(ties, min_size=1, max_size=30), st.integers(0, 5))
-def test_auroc_by_pairs_and_its_interval_contains_it(positive: list[float], negative: list[float], seed: int) -> None:
+@given(st.lists(ties, min_size=1, max_size=30), st.lists(ties, min_size=1, max_size=30), st.integers(1, 40))
+def test_auroc_by_pairs_and_its_interval_contains_it(positive: list[float], negative: list[float], groups: int) -> None:
     scores = np.array([*positive, *negative])
     labels = np.arange(len(scores)) < len(positive)
-    got = auroc(scores, labels, resamples=200, seed=seed)
+    got = auroc(scores, labels, [i % groups for i in range(len(scores))])
     assert got.value == pytest.approx(pairs(positive, negative))
     assert 0 <= got.low <= got.value + 1e-12
     assert got.value - 1e-12 <= got.high <= 1
+    assert got.low < got.high
     assert got.n == len(scores)
+
+
+def by_hand(scores: list[float], labels: list[bool], groups: list[int]) -> float:
+    """Obuchowski's variance of an AUROC by its formulas (1997, section 2), pair by pair."""
+    pos, neg = ([i for i, bad in enumerate(labels) if bad is side] for side in (True, False))
+
+    def placed(i: int, others: list[int]) -> float:
+        wins = [(scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]) for j in others]
+        return sum(wins) / len(wins) if labels[i] else 1 - sum(wins) / len(wins)
+
+    value = sum(placed(i, neg) for i in pos) / len(pos)
+    every = sorted(set(groups))
+    above = [sum(placed(i, neg) - value for i in pos if groups[i] == g) for g in every]
+    below = [sum(placed(j, pos) - value for j in neg if groups[j] == g) for g in every]
+    with_pos, with_neg = len({groups[i] for i in pos}), len({groups[j] for j in neg})
+    s10 = with_pos / ((with_pos - 1) * len(pos)) * sum(a * a for a in above)
+    s01 = with_neg / ((with_neg - 1) * len(neg)) * sum(b * b for b in below)
+    s11 = len(every) / (len(every) - 1) * sum(a * b for a, b in zip(above, below, strict=True))
+    return s10 / len(pos) + s01 / len(neg) + 2 * s11 / (len(pos) * len(neg))
+
+
+@pytest.mark.parametrize("kind", ["rows", "pairs", "groups of some"])
+def test_aurocs_interval_is_obuchowskis_on_the_logit(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    labels = np.arange(60) < 24
+    scores = np.round(rng.normal(0, 1, 60) + labels, 1)
+    drawn = rng.integers(0, 15, 60).tolist()
+    groups = {"rows": list(range(60)), "pairs": [i % 24 for i in range(60)], "groups of some": drawn}[kind]
+    least = min(len({g for g, bad in zip(groups, labels, strict=True) if bad is np.bool_(s)}) for s in (True, False))
+    got = auroc(scores, labels, None if kind == "rows" else groups)
+    spread = got.value * (1 - got.value)
+    variance = (least * by_hand(scores.tolist(), labels.tolist(), groups) + 2 * spread / least) / (least + 2)
+    half = student.ppf(0.975, least - 1) * np.sqrt(variance) / spread
+    ends = [np.log(end / (1 - end)) - np.log(got.value / (1 - got.value)) for end in (got.low, got.high)]
+    assert ends == pytest.approx([-half, half])
+
+
+def test_pairs_that_go_together_narrow_aurocs_interval() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 1, 40)
+    scores = np.concatenate([shared + 0.5, shared]) + rng.normal(0, 0.3, 80)
+    labels = np.arange(80) < 40
+    paired, loose = (auroc(scores, labels, groups) for groups in ([i % 40 for i in range(80)], None))
+    assert paired.value == loose.value
+    assert paired.high - paired.low < 0.7 * (loose.high - loose.low)
+
+
+def test_rows_that_are_all_told_apart_have_an_interval_by_the_number_of_groups() -> None:
+    scores, labels = np.arange(60.0), np.arange(60) >= 40
+    assert auroc(scores, labels) == Interval(1.0, rate(20, 20).low, 1.0, 60)
+    assert auroc(scores, ~labels, [i // 5 for i in range(60)]) == Interval(0.0, 0.0, rate(0, 4).high, 60)
 
 
 def test_the_interval_narrows_with_rows_and_is_about_right() -> None:
@@ -124,10 +179,39 @@ def test_the_interval_narrows_with_rows_and_is_about_right() -> None:
     assert widths[1] == pytest.approx(widths[0] / 4, rel=0.35)
 
 
-def test_the_same_seed_gives_the_same_interval() -> None:
+def test_a_difference_without_a_discordant_row_is_no_point() -> None:
+    same = np.arange(30) < 12
+    found = paired_difference(same, same)
+    assert (found.value, found.n) == (0, 30)
+    assert found.low == pytest.approx(-found.high)
+    assert found.high == pytest.approx(0.092, abs=0.001)
+    opposite = paired_difference(same, ~same)
+    assert opposite.value == pytest.approx(-6 / 30)
+    assert paired_difference(np.ones(5, np.bool_), np.zeros(5, np.bool_)).high == 1
+    with pytest.raises(DataError, match="1 rows; an interval needs at least 2"):
+        paired_difference(same[:1], same[:1])
+
+
+def test_the_jackknife_of_a_mean_is_students_interval() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 11)
+    found = jackknife_interval(float(values.mean()), (values.sum() - values) / 10)
+    wanted = student_interval(values)
+    assert (found.low, found.high, found.n) == pytest.approx((wanted.low, wanted.high, 11))
+
+
+def test_the_jackknife_of_two_samples_is_welchs_interval() -> None:
     rng = np.random.default_rng(1)
-    scores, labels = rng.normal(size=60), np.arange(60) < 30
-    assert auroc(scores, labels, seed=3) == auroc(scores, labels, seed=3) != auroc(scores, labels, seed=4)
+    a, b = rng.normal(0, 1, 9), rng.normal(1, 4, 21)
+    found = jackknife_interval(
+        float(a.mean() - b.mean()), (a.sum() - a) / 8 - b.mean(), a.mean() - (b.sum() - b) / 20, n=30
+    )
+    wanted = ttest_ind(a, b, equal_var=False).confidence_interval()
+    assert (found.low, found.high, found.n) == pytest.approx((wanted.low, wanted.high, 30))
+
+
+def test_the_jackknife_of_one_unit_has_no_interval() -> None:
+    assert jackknife_interval(0.3, np.array([0.3]), n=4) == Interval(0.3, -np.inf, np.inf, 4)
+    assert jackknife_interval(0.3, np.array([])) == Interval(0.3, -np.inf, np.inf, 0)
 
 
 def test_evaluate_puts_it_together() -> None:
@@ -135,7 +219,9 @@ def test_evaluate_puts_it_together() -> None:
     labels = np.arange(400) >= 350
     whole = evaluate(scores.astype(np.float32), labels)
     assert (whole.positives, whole.negatives) == (50, 350)
-    assert whole.auroc == Interval(1.0, 1.0, 1.0, 400)
+    assert whole.auroc == Interval(1.0, rate(50, 50).low, 1.0, 400)
+    assert evaluate(scores, labels, groups=np.arange(400).tolist()).auroc == whole.auroc
+    assert evaluate(scores, labels, groups=(np.arange(400) // 2).tolist()).auroc.low == rate(25, 25).low
     assert [p.target_fpr for p in whole.operating_points] == [0.01, 0.001]
     first, second = (p.tpr for p in whole.operating_points)
     assert first is not None

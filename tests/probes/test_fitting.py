@@ -155,7 +155,7 @@ def test_its_nulls_are_not(probe: Probe) -> None:
         "permuted": 20,
         "random": 10,
         "orthogonal": 1,
-        "wrong_layer": 1,
+        "same_vector_elsewhere": 1,
     }
     assert nulls["permuted"]["auroc_mean"] == pytest.approx(0.5, abs=0.15)
     assert nulls["random"]["auroc_mean"] == pytest.approx(0.5, abs=0.2)
@@ -225,7 +225,7 @@ def test_a_given_site_is_taken(chat: ChatModel, rows: list[Row]) -> None:
         probe = fit(chat, rows, plan(sites=[site]))
         assert probe.card.evaluation["site_choice"] == {"by": "given"}
         assert probe.directions[0].site == site
-        assert "wrong_layer" not in probe.card.evaluation["nulls"]
+        assert "same_vector_elsewhere" not in probe.card.evaluation["nulls"]
         assert probe.card.evaluation["test"]["auroc"]["value"] > 0.7
         share = float((probe.directions[0].unit ** 2).max())
         assert probe.card.evaluation["top_dimension_share"] == pytest.approx(share)

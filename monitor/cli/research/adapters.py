@@ -50,7 +50,10 @@ def _described(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
 def train_adapters(
     out: o.AdaptersOut = None, recipe: o.Recipe = None, seed: o.Seed = 0, state_dir: o.StateDir = None
 ) -> None:
-    """Train the adapters and measure them (20 to 40 minutes on two cores). Prints progress on standard error."""
+    """Train the adapters and measure them (about an hour on two cores). Prints progress on standard error.
+
+    A training that was interrupted goes on from its last checkpoint, which is in the state folder.
+    """
     from functools import partial
 
     from probes.model.adapters import adapters_folder
@@ -66,7 +69,8 @@ def train_adapters(
         raise SettingsError(f"recipe: {', '.join(sorted(unknown))} is none of {', '.join(RECIPES)}")
     pairs = sorted({RECIPES[name].pair for name in wanted})
     folder = out or adapters_folder()
-    load_base = partial(load_chat_model, SMOLLM2, state_folder(state_dir), progress=say)
+    state = state_folder(state_dir)
+    load_base = partial(load_chat_model, SMOLLM2, state, progress=say)
     trained = {}
     for one in (r for r in RECIPES.values() if r.pair in pairs):
         started = time.monotonic()
@@ -74,6 +78,7 @@ def train_adapters(
         def on_step(step: int, steps: int, loss: float, name: str = one.name, started: float = started) -> None:
             typer.echo(f"{name}: step {step}/{steps}, loss {loss:.3f}, {time.monotonic() - started:.0f} s", err=True)
 
-        trained[one.name] = train(load_base(), one, folder / one.name, Hyperparameters(seed=seed), on_step)
+        kept = state / "training" / f"{one.name}-{seed}.pt"
+        trained[one.name] = train(load_base(), one, folder / one.name, Hyperparameters(seed=seed), on_step, kept)
     for pair in pairs:
         measure(load_base, pair, folder, trained, say)

@@ -88,7 +88,8 @@ def evaluate(
             f"({loaded.card.aggregation}); leave them out"
         )
     labels = np.array([bool(i.label) for i in items])
-    result, at = evaluate_scores(scores, labels), at_threshold(scores, labels, loaded.card.calibration)
+    result = evaluate_scores(scores, labels, groups=[each.group for each in items])
+    at = at_threshold(scores, labels, loaded.card.calibration)
     plot_evaluation(scores, labels, loaded.card.threshold, result, f"{loaded.name} on {labelled.name}", picture)
     suite = _attacked(chat, loaded, items, chosen_families, settings, labelled.name) if attacks else None
     if suite is not None:

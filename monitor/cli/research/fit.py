@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from monitor.cli import options as o
 from monitor.cli.early import check_folder_out, check_share
-from monitor.cli.inputs import load_by
+from monitor.cli.inputs import check_choice, load_by
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 commands = Commands()
 
+_METHODS = {"mean-difference": "difference in means", "logistic": "logistic regression"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitFlags:
@@ -39,6 +41,7 @@ class FitFlags:
     benign: o.Benign = None
     sites: o.Sites = "all"
     aggregation: o.Aggregation = ("last_prompt",)  # type: ignore[assignment]
+    method: o.FitMethod = "mean-difference"
     whiten: o.Whiten = None
     choose_under: o.ChooseUnder = None
     choose_benign: o.ChooseBenign = None
@@ -58,7 +61,9 @@ class FitFlags:
 @commands.command()
 @takes(FitFlags)
 def fit(flags: FitFlags) -> None:
-    """Fit a difference-in-means probe, evaluate it on held-out data with its nulls, calibrate it, write it.
+    """Fit a probe, evaluate it on held-out data with its nulls, calibrate it, write it.
+
+    Its direction is the difference of the classes' means, or with --method logistic that of a logistic regression.
 
     Where --out has a probe of this name, it is written as the next version, and the files of the one before are kept.
 
@@ -71,6 +76,7 @@ def fit(flags: FitFlags) -> None:
     from probes.capture.aggregation import parse_aggregation
     from probes.capture.sites import parse_sites
     from probes.card import save_version
+    from probes.logistic import PENALTIES
 
     settings = load_settings(
         model=flags.model,
@@ -90,12 +96,13 @@ def fit(flags: FitFlags) -> None:
     rows = [row for part in data for row in part.rows(chat, settings.max_tokens)]
     plan = fitting.Plan(
         name=flags.name,
-        description=flags.description or f"difference in means fitted by awry fit as {flags.name}",
+        description=flags.description or f"{_METHODS[flags.method]} fitted by awry fit as {flags.name}",
         sites=tuple(parse_sites(flags.sites, chat.layout)),
         aggregation=first,
         target_fpr=flags.target_fpr if flags.fpr_at_most is None else flags.fpr_at_most,
         others=tuple(others),
         shrinkages=tuple(flags.whiten or (None,)),
+        penalties=PENALTIES if flags.method == "logistic" else (None,),
         at_most=flags.fpr_at_most is not None,
     )
     benign, choosing = (
@@ -127,6 +134,9 @@ def _check(flags: FitFlags, settings: Settings) -> None:
 
     check_share("target_fpr", flags.target_fpr)
     check_share("fpr_at_most", flags.fpr_at_most)
+    check_choice("method", flags.method, tuple(_METHODS))
+    if flags.method == "logistic" and flags.whiten:
+        raise SettingsError("whiten: goes with --method mean-difference; logistic regression weighs dimensions itself")
     for shrinkage in flags.whiten or ():
         if not 0 < shrinkage <= 1:
             raise SettingsError(f"whiten: {shrinkage:g} is not above 0 and at most 1")

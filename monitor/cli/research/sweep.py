@@ -109,7 +109,7 @@ def _attach_recipe(path: Path, result: Sweep, scale: float) -> Path:
     probe = load_probe(path)
     names = ("no intervention", str(result.chosen), "control adapter's direction")
     conditions = [c for c in result.as_dict()["test"] if c["name"] in names]
-    measured = {"adapter_scale": scale, "verdict": result.verdict, "test": conditions}
+    measured = {"adapter_scale": scale, "verdict": result.verdict.sentence, "test": conditions}
     new = with_recipe(probe, [result.chosen], measured)
     new.card = new.card.model_copy(update={"version": probe.card.version + 1})
     return save_version(new, path.parent)

@@ -14,24 +14,26 @@ token's logits and of nothing else (A.5.1); ours goes on, so it is the stronger 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from probes.capture.sites import Site
 from probes.conditions import Condition
-from probes.directions import Direction, orthogonal_to, random_like
+from probes.directions import Direction
 from probes.errors import DirectionError
 from probes.model.load import ChatModel
 from probes.progress import Progress
 from probes.result_cache import ResultCache
+from probes.steer.coherence import Coherence, Flags
 from probes.steer.steering import Intervention, Mode, Positions
 from probes.studies.direction.conditions import Comparison
 from probes.studies.direction.separation import Directions
+from probes.studies.framework.controls import as_far, vectors
 from probes.studies.metric import Metric
-from probes.studies.runner import ConditionRunner, GenerationOutcome, Limits, figures
+from probes.studies.runner import ConditionRunner, GenerationOutcome, figures, good
 
 BASE, UNTOUCHED, CONTROL_CONDITION = "base model", "no intervention", "control arm, no intervention"
-CONTENT, CONTRAST, WRONG, ORTHOGONAL = "control's direction", "contrast direction", "wrong layer", "orthogonal"
+CONTENT, CONTRAST = "control's direction", "contrast direction"
 PAPER = "the paper's setting"
 
 
@@ -50,7 +52,7 @@ class Doses:
 
 @dataclass
 class CachedRunner:
-    """A runner with a result cache: outcomes by name, and the limits that the base model's own answers set."""
+    """A runner with a result cache: outcomes by name, and what the base's and the control arm's own answers allow."""
 
     split: str
     messages: Sequence[str]
@@ -71,26 +73,38 @@ class CachedRunner:
         stored = self.cache.get(key)
         if stored is None:
             runner = ConditionRunner(
-                self.comparison.reference, self.messages, self.metric, max_new_tokens=self.max_new_tokens
+                self.comparison.reference,
+                self.messages,
+                self.metric,
+                max_new_tokens=self.max_new_tokens,
+                style=self.comparison.control,
             )
             stored = runner.run(condition, intervention).plain()
             self.cache.put(key, stored)
         outcome = self.outcomes[name] = GenerationOutcome.of(stored)
-        good = self.limits.good(outcome).mean()
-        self.progress(f"{self.split}: {name}: behaviour {outcome.behaviour.mean():.2f}, good {good:.2f}")
+        fine = self.good(name).mean()
+        self.progress(f"{self.split}: {name}: behaviour {outcome.behaviour.mean():.2f}, good {fine:.2f}")
         return outcome
 
     @property
-    def limits(self) -> Limits:
-        return Limits.of(self.outcomes[BASE])
+    def coherence(self) -> Coherence:
+        """Against the base model's answers, and the control arm's where there is one."""
+        control = self.outcomes.get(CONTROL_CONDITION)
+        return Coherence.of(self.outcomes[BASE], style=None if control is None else (CONTROL_CONDITION, control))
+
+    def good(self, name: str) -> Flags:
+        """Which answers of a condition do not show the behaviour and are coherent."""
+        return good(self.outcomes[name], self.coherence)
 
     def start(self) -> None:
-        """The base model's own answers, then those of the misaligned condition, unsteered."""
+        """The answers of the base model and of the control arm, then those of the misaligned condition, unsteered."""
         self.run(BASE, Condition(self.comparison.reference, _base_adapter(self.comparison)))
+        if self.comparison.control is not None:
+            self.run(CONTROL_CONDITION, self.comparison.control)
         self.run(UNTOUCHED, self.comparison.misaligned)
 
     def figures(self, name: str) -> dict[str, Any]:
-        return {"name": name, **figures(self.outcomes[name], self.limits)}
+        return {"name": name, **figures(self.outcomes[name], self.coherence)}
 
 
 def _base_adapter(comparison: Comparison) -> str | None:
@@ -137,8 +151,6 @@ def sweep(
     chosen = max(options, key=lambda o: _worth(select, str(o)))
     test.progress(f"chose {chosen}; reporting on {len(test.messages)} messages")
     test.start()
-    if test.comparison.control is not None:
-        test.run(CONTROL_CONDITION, test.comparison.control)
     same = [o for o in options if o.direction.site == chosen.direction.site]
     for option in same:
         test.run(str(option), condition, option)
@@ -159,7 +171,7 @@ def sweep(
 
 def _worth(runner: CachedRunner, name: str) -> tuple[float, float, float]:
     outcome = runner.outcomes[name]
-    return float(runner.limits.good(outcome).mean()), -float(outcome.behaviour.mean()), -outcome.change
+    return float(runner.good(name).mean()), -float(outcome.behaviour.mean()), -outcome.change
 
 
 def _row(runner: CachedRunner, name: str, interventions: dict[str, Intervention]) -> dict[str, Any]:
@@ -170,22 +182,8 @@ def _row(runner: CachedRunner, name: str, interventions: dict[str, Intervention]
 
 def _controls(chosen: Intervention, directions: Directions, draws: int, seed: int) -> dict[str, Intervention]:
     direction = chosen.direction
-    controls = {f"random {i}": random_like(direction, seed + i) for i in range(draws)}
-    controls[ORTHOGONAL] = orthogonal_to(direction, seed + draws)
-    wrong = wrong_layer(direction, directions)
-    if wrong is not None:
-        controls[WRONG] = wrong
+    along = vectors(direction, directions.own, draws, seed)
     for name, other in ((CONTENT, directions.control), (CONTRAST, directions.contrast)):
         if direction.site in other:
-            controls[name] = other[direction.site]
-    return {name: replace(chosen, along=other.unit) for name, other in controls.items()}
-
-
-def wrong_layer(direction: Direction, directions: Directions) -> Direction | None:
-    """The direction of the block farthest away, among sites of the same kind and width."""
-    site = direction.site
-    same = [d for s, d in directions.own.items() if s.kind == "residual" and s != site]
-    if site.kind == "head" or not same:
-        return None
-    at = site.layer if site.layer >= 0 else 10**6
-    return max(same, key=lambda d: abs(d.site.layer - at))
+            along[name] = other[direction.site]
+    return as_far(chosen, along)

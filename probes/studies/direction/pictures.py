@@ -10,6 +10,7 @@ import numpy as np
 
 from probes.plots import BAD_COLOUR, GOOD_COLOUR, INK, new_figure, save
 from probes.studies.direction import dose
+from probes.studies.framework.controls import ORTHOGONAL, WRONG_LAYER, is_random
 
 _GREY, _BLUE = "#9aa3b2", "#5e81ac"
 
@@ -36,8 +37,8 @@ def _separation(result: dict[str, Any], path: Path) -> None:
         known = [(a, f["effect_size"]) for a, f in zip(x, points, strict=True) if f["effect_size"]]
         if known:
             _band(right, np.array([a for a, _ in known]), [d for _, d in known], colour, label)
-    for name, colour, style in (("random", _GREY, "-"), ("permuted", INK, ":")):
-        label = f"{name}, farthest from chance of {rows[0][name]['n']}"
+    for name, colour, style in (("random", _GREY, "-"), ("chance", INK, ":")):
+        label = f"{name}, farthest from 0.5 of {rows[0][name]['n']}"
         left.plot(x, [r[name]["farthest"] for r in rows], color=colour, linestyle=style, linewidth=1, label=label)
     left.plot(x, [r["random"]["mean"] for r in rows], color=_GREY, linestyle="--", linewidth=1, label="random, mean")
     left.axhline(0.5, color=INK, linewidth=0.6)
@@ -126,7 +127,7 @@ def _detection(result: dict[str, Any], path: Path) -> None:
 
 
 def _is_control(name: str) -> bool:
-    return name.startswith("random ") or name in (dose.ORTHOGONAL, dose.WRONG, dose.CONTENT, dose.CONTRAST)
+    return is_random(name) or name in (ORTHOGONAL, WRONG_LAYER, dose.CONTENT, dose.CONTRAST)
 
 
 def _short(name: str) -> str:

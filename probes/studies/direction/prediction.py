@@ -6,11 +6,13 @@ by block:
 - `direction`: AUROC of the projection on the study's direction. No label went into it.
 - `detector`: AUROC of a difference in means between the fit messages that show the behaviour and those that do not.
 - `cosine` of the two: 2606.24952 finds detecting and controlling directions far apart (`docs/science.md` A.6). Its
-  interval is a bootstrap over fit messages; `null` is the 95 % quantile of |cosine| with shuffled labels. A detector
-  made of few messages is noisy, and noise alone pulls the cosine to 0: read it with its interval and its null.
+  noise is taken off (`probes.statistics.cosine`): a detector made of few messages is noisy, and noise alone pulls the
+  `plain` cosine to 0. `null` is the 95 % quantile of |plain| with shuffled labels.
 
 Sites are chosen on the fit messages: the direction's by AUROC, the detector's by cross-validated AUROC. Beside them,
-at the chosen sites: shuffled labels, random directions, the control's direction, and TF-IDF of the text alone.
+at the chosen sites: random directions, with the direction's rank among them (`p`); for the detector the labels of both
+splits shuffled (`chance`, with `p`) and those of the fit split alone (`shuffled_fit`, which is not chance:
+`probes.statistics.nulls`; results of before call it `permuted`); the control's direction, and TF-IDF of the text alone.
 """
 
 from __future__ import annotations
@@ -27,15 +29,17 @@ from probes.capture.sites import Site
 from probes.conditions import Activations, Condition, Rows, activations_by_condition
 from probes.directions import Direction, Floats, difference_in_means, random_like
 from probes.errors import DirectionError
-from probes.evaluation import Interval, auroc, auroc_value, from_chance
+from probes.evaluation import auroc, auroc_value, from_chance
 from probes.fitting import text_baseline
 from probes.rows import Row
+from probes.statistics.cosine import true_cosine
+from probes.statistics.nulls import rank_among
 from probes.studies.direction.conditions import encoded
 from probes.studies.direction.separation import Directions
 
 LEAST = 5
 _FOLDS = 5
-_COSINE_DRAWS = 200
+_COSINE_DRAWS = 100
 Flags = NDArray[np.bool_]
 
 
@@ -93,10 +97,14 @@ def prediction(
         "sites": rows,
         "direction": {"site": best["site"], "auroc": best["direction"]},
         "detector": _best_detector(detectors, activations, shown, n_fit, permutations, seed) if detectors else None,
-        "random": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(map(from_chance, nulls))},
+        "random": _nulls(nulls) | {"p": rank_among(best["direction"]["value"], list(map(from_chance, nulls))).p},
         "control": asdict(auroc(activations[site][test] @ control.unit, shown[test])) if control else None,
         "text_only": text_baseline(texts[fit], texts[test])["auroc"],
     }
+
+
+def _nulls(aurocs: Sequence[float]) -> dict[str, Any]:
+    return {"n": len(aurocs), "mean": float(np.mean(aurocs)), "farthest": max(map(from_chance, aurocs))}
 
 
 def _counts(shown: Flags) -> dict[str, int]:
@@ -148,30 +156,24 @@ def _cross_validated(values: Rows, shown: Flags, seed: int) -> float:
     return auroc_value(scores, shown)
 
 
-def _difference(values: Rows, shown: Flags) -> Floats:
+def _difference(values: Rows | Floats, shown: Flags) -> Floats:
     wide = values.astype(np.float64)
     difference: Floats = wide[shown].mean(0) - wide[~shown].mean(0)
     return difference
 
 
 def _cosine(unit: Floats, values: Rows, shown: Flags, draws: int, seed: int) -> dict[str, Any]:
-    """Cosine of the detector to a unit vector: bootstrap interval, and 95 % of |cosine| under shuffled labels."""
+    """The true cosine of the detector to a unit vector; `plain`, as it is, and 95 % of |plain| of shuffled labels."""
     rng = np.random.default_rng(seed)
+    wide = values.astype(np.float64)
 
-    def to(rows: NDArray[np.int_], labels: Flags) -> float:
-        vector = _difference(values[rows], labels)
+    def plain(labels: Flags) -> float:
+        vector = _difference(wide, labels)
         return float(vector.dot(unit) / max(float(np.linalg.norm(vector)), 1e-30))
 
-    every = np.arange(len(shown))
-    yes, no = every[shown], every[~shown]
-    resampled = [
-        to(np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))]), np.arange(len(every)) < len(yes))
-        for _ in range(_COSINE_DRAWS)
-    ]
-    shuffled = [abs(to(every, rng.permutation(shown))) for _ in range(max(draws, _FOLDS))]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    value = Interval(to(every, shown), float(low), float(high), len(every))
-    return asdict(value) | {"null": float(np.quantile(shuffled, 0.95))}
+    shuffled = [abs(plain(rng.permutation(shown))) for _ in range(max(draws, _COSINE_DRAWS))]
+    found = asdict(true_cosine(unit, wide[shown], wide[~shown]))
+    return found | {"plain": plain(shown), "null": float(np.quantile(shuffled, 0.95))}
 
 
 def _best_detector(
@@ -181,13 +183,15 @@ def _best_detector(
     values = next(v for s, v in activations.items() if str(s) == best["site"])
     fit, test = values[:n_fit], values[n_fit:]
     rng = np.random.default_rng(seed)
-    nulls = []
+    chance, shuffled_fit = [], []
     for _ in range(draws):
-        mixed = _difference(fit, rng.permutation(shown[:n_fit]))
-        nulls.append(auroc_value(test @ mixed, shown[n_fit:]))
+        scores = test @ _difference(fit, rng.permutation(shown[:n_fit]))
+        shuffled_fit.append(auroc_value(scores, shown[n_fit:]))
+        chance.append(auroc_value(scores, rng.permutation(shown[n_fit:])))
     return {
         "site": best["site"],
         "auroc": best["detector"],
         "cosine": best["cosine"],
-        "permuted": {"n": len(nulls), "mean": float(np.mean(nulls)), "farthest": max(map(from_chance, nulls))},
+        "chance": _nulls(chance) | {"p": rank_among(best["detector"]["value"], chance).p},
+        "shuffled_fit": _nulls(shuffled_fit),
     }

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from probes.studies.direction import dose
-from probes.studies.tables import interval, plain
+from probes.studies.direction.separation import shuffled_fit
+from probes.studies.framework.result import write_measured
+from probes.studies.tables import interval
 
 _interval = partial(interval, missing="-")
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
     """RESULT.json (no infinity, no NaN: null) and table.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "RESULT.json").write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n")
+    write_measured(folder, "direction", result)
     (folder / "table.md").write_text(markdown(result))
 
 
@@ -59,7 +59,8 @@ def _separation(result: dict[str, Any]) -> str:
                 f"{row['relative_norm']:.2f}",
                 _interval(row["accuracy"]),
                 _interval(row["effect_size"], 1),
-                _spread(row["permuted"]),
+                _chance(row),
+                _spread(shuffled_fit(row)),
                 _spread(row["random"]),
                 _interval(control["accuracy"]) if control else "-",
                 f"{control['cosine']:.2f}" if control else "-",
@@ -71,7 +72,8 @@ def _separation(result: dict[str, Any]) -> str:
         "norm over mean norm of h",
         "balanced accuracy",
         "Cohen's d",
-        "permuted labels: mean, farthest",
+        "chance (labels of both splits shuffled): mean, farthest, p",
+        "fit labels shuffled: mean, farthest",
         "random: mean, farthest",
         "control's own",
         "cosine to control's",
@@ -156,14 +158,17 @@ def _prediction(result: dict[str, Any]) -> str:
         ["random directions: mean, farthest", predicted["direction"]["site"], _spread(predicted["random"])],
     ]
     if detector:
-        rows.append(["detector of shuffled labels: mean, farthest", detector["site"], _spread(detector["permuted"])])
+        rows += [
+            ["chance (labels of both splits shuffled): mean, farthest, p", detector["site"], _chance(detector)],
+            ["fit labels shuffled: mean, farthest", detector["site"], _spread(shuffled_fit(detector))],
+        ]
     sites = [
         [
             r["site"],
             _interval(r["direction"]),
             _interval(r["detector"]),
             _interval(r["cosine"]),
-            f"{r['cosine']['null']:.2f}" if r["cosine"] else "-",
+            f"{r['cosine']['plain']:.2f} ({r['cosine']['null']:.2f})" if r["cosine"] else "-",
         ]
         for r in predicted["sites"]
     ]
@@ -172,8 +177,12 @@ def _prediction(result: dict[str, Any]) -> str:
         + f"{predicted['arm']}; test messages: {counts['shown']} that show it, {counts['not_shown']} that do not. "
         "Sites were chosen on the fit messages.\n\n"
         + _table(["scorer", "site", "AUROC"], rows)
-        + "\nBy site, on test messages; the cosine is between the detector and the direction that steers.\n\n"
-        + _table(["site", "AUROC of the direction", "AUROC of the detector", "cosine of the two", "null"], sites)
+        + "\nBy site, on test messages; the cosine is between the detector and the direction that steers, "
+        "without the noise of the detector; plain is with it.\n\n"
+        + _table(
+            ["site", "AUROC of the direction", "AUROC of the detector", "cosine", "plain (shuffled labels)"],
+            sites,
+        )
     )
 
 
@@ -209,13 +218,18 @@ def _paper(result: dict[str, Any]) -> str:
     return "## Beside arXiv 2606.20225\n\n" + "\n".join(lines) + "\n"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(table(head, rows))
 
 
 def _bullets(title: str, items: Sequence[str]) -> str:
     return f"{title}:\n\n" + "".join(f"- {item}\n" for item in items) if items else ""
+
+
+def _chance(figures: dict[str, Any]) -> str:
+    """The chance null of a figure; results of before have none."""
+    found = figures.get("chance")
+    return f"{_spread(found)}, {found['p']:.3f}" if found else "-"
 
 
 def _spread(spread: dict[str, Any]) -> str:

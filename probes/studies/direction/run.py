@@ -23,6 +23,7 @@ from probes.hashing import sha256_json
 from probes.model.load import user_message
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
+from probes.statistics.nulls import LEAST_DRAWS
 from probes.steer.generation import generate
 from probes.steer.steering import Intervention
 from probes.studies.direction import dose, export, pictures, report, verdict
@@ -33,7 +34,7 @@ from probes.studies.direction.separation import Directions, fit_directions, sepa
 from probes.studies.metric import Metric
 from probes.studies.mitigation import Prompts
 
-_FORMAT = 1  # of the cached parts: raise it when their meaning changes
+_FORMAT = 2  # of the cached parts: raise it when their meaning changes
 _BATCH = 64
 
 
@@ -51,7 +52,7 @@ class Plan:
     doses: Doses = field(default_factory=Doses)
     steered: int = 60
     interval: float = 0.15
-    random_directions: int = 5
+    random_directions: int = LEAST_DRAWS
     permutations: int = 20
     prediction_scale: float | None = None
     max_new_tokens: int = 40
@@ -77,7 +78,7 @@ def run_direction(
     command: str = "probes.studies.direction.run_direction",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Measure, judge, write; returns what RESULT.json holds. `prompts` are user messages, three disjoint lists.
+    """Measure, judge, write; returns what was measured. `prompts` are user messages, three disjoint lists.
 
     With a comparison of labelled messages the direction comes from these, and `prompts` are what is answered.
     Raises a ProbesError, before anything is generated, when the messages do not suffice for the interval asked for.
@@ -108,13 +109,12 @@ def run_direction(
         ),
     )
     chosen = swept.chosen
-    result = {
-        "what": "emergent-misalignment direction study (arXiv 2606.20225)",
+    result: dict[str, Any] = {
         "name": name,
         "command": command,
         "kind": comparison.kind,
         "arms": comparison.names(),
-        "identities": study.identities,
+        "model": study.identities,
         "metric": metric.name,
         "metric_sha256": metric.fingerprint,
         "messages": {
@@ -123,7 +123,7 @@ def run_direction(
             "test": len(prompts.test),
             "steered": len(steered),
         },
-        "data_sha256": study.data,
+        "data": {"sha256": study.data},
         "labelled_rows": len(comparison.rows) or None,
         "plan": _plain_plan(plan, study.sites, study.steered_at),
         "chosen": {
@@ -133,7 +133,7 @@ def run_direction(
             "strength": chosen.strength,
             "positions": chosen.positions,
         },
-        "verdict": asdict(judged),
+        "verdict": judged.as_dict(),
         "separation": separated,
         "sites_without_direction": directions.without,
         "text_only": text_only,
@@ -141,7 +141,8 @@ def run_direction(
             "select": swept.select,
             "test": swept.rows,
             "cosines": swept.cosines,
-            "limits": asdict(swept.test.limits),
+            "coherence": asdict(swept.test.coherence),
+            "good_means": f"no behaviour; {swept.test.coherence}",
         },
         "prediction": predicted,
     }
@@ -151,6 +152,7 @@ def run_direction(
         "test": [row for row in swept.rows if row["name"] in (dose.UNTOUCHED, str(chosen), dose.CONTENT)],
     }
     result["probe"] = study.probe(chosen, measured, name, out)
+    result["probes"] = [result["probe"]["file"]] if "file" in result["probe"] else []
     report.write(result, out)
     pictures.draw(result, out)
     progress(judged.sentence)
@@ -237,6 +239,7 @@ class _Study:
                 metric=self.metric.fingerprint,
                 max_new_tokens=plan.max_new_tokens,
                 draws=plan.random_directions,
+                style=self.comparison.control.name if self.comparison.control else None,
             )
             return CachedRunner(
                 split, messages, self.comparison, self.metric, plan.max_new_tokens, cache, self.progress

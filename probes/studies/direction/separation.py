@@ -5,16 +5,24 @@ fit split, cut at the midpoint of the fit split's two projected means, and give 
 split. Effect size: Cohen's d of the test projections, pooled standard deviation with ddof 1. In-sample figures are
 never given: with more dimensions than rows a difference in means separates noise (A.5.3).
 
-Beside each site: directions of permuted fit labels and random directions (both cut at their own midpoint; `farthest`
-is how far from chance the farthest of them gets, either way), the control's own direction and separation, the
-misaligned class against the control's along the direction, and the contrast direction (misaligned - control).
+Beside each site, each cut at its own midpoint (`farthest` is how far from 0.5 the farthest of many gets, either way):
+
+- `chance`: the labels of both splits shuffled, within pairs where rows are pairs; with `p`, the rank of the figure
+  among them. This is the null of "there is no difference".
+- `shuffled_fit`: directions of shuffled fit labels, judged by the true test labels. Not chance: such a direction is a
+  draw from the total covariance, so that it tells the labels apart, either way round, where they are its main axis
+  (`probes.statistics.nulls`). Results of before call it `permuted`.
+- `random`: random directions.
+- the control's own direction and separation, which says what separation is worth; the misaligned class against the
+  control's along the direction, and the contrast direction (misaligned - control).
 
 Intervals: balanced accuracy has the mean of both classes' exact binomial intervals (not narrower than it should be,
-also at 1.00); d a bootstrap over messages.
+also at 1.00); d the jackknife's over messages, over pairs where rows are pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,10 +33,9 @@ from probes.capture.sites import Site
 from probes.conditions import Rows
 from probes.directions import Direction, Floats, cosine, directions_at, random_like
 from probes.errors import DirectionError
-from probes.evaluation import Interval, rate
+from probes.evaluation import Interval, from_chance, jackknife_interval, rate
+from probes.statistics.nulls import rank_among, shuffled
 from probes.studies.direction.conditions import ClassActivations, ComparisonActivations
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,9 @@ def separation(
             "norm": direction.norm,
             "relative_norm": direction.norm / float(np.linalg.norm(good, axis=1).mean()),
             "top_dimension_share": float((direction.unit**2).max()),
-            **_figures(rule(direction.unit), test.paired, seed),
-            "permuted": _spread(_permuted(bad, good, *test_rows, permutations, seed)),
+            **_figures(rule(direction.unit), test.paired),
+            "chance": _chance(bad, good, *test_rows, permutations, seed, rule(direction.unit).accuracy, test.paired),
+            "shuffled_fit": _spread(_shuffled_fit(bad, good, *test_rows, permutations, seed, fit.paired)),
             "random": _spread([rule(random_like(direction, seed + i).unit).accuracy for i in range(random_directions)]),
             "control": None,
             "against_control": None,
@@ -106,19 +114,19 @@ def separation(
                 test.control[site],
                 test.control_aligned[site],
             )
-            row["control"] = _figures(own, test.paired, seed) | {
+            row["control"] = _figures(own, test.paired) | {
                 "norm": control.norm,
                 "cosine": cosine(direction, control),
             }
             if fit.paired:
                 against = fit.control[site], test.control[site]
                 row["against_control"] = _figures(
-                    _Rule.at(direction.unit, bad, against[0], test_rows[0], against[1]), test.paired, seed
+                    _Rule.at(direction.unit, bad, against[0], test_rows[0], against[1]), test.paired
                 )
                 if site in directions.contrast:
                     contrast = directions.contrast[site]
                     row["contrast"] = _figures(
-                        _Rule.at(contrast.unit, bad, against[0], test_rows[0], against[1]), test.paired, seed
+                        _Rule.at(contrast.unit, bad, against[0], test_rows[0], against[1]), test.paired
                     ) | {"norm": contrast.norm, "cosine": cosine(direction, contrast)}
         rows.append(row)
     return rows
@@ -147,19 +155,19 @@ class _Rule:
         return self.hits[0] / len(self.bad) / 2 + self.hits[1] / len(self.good) / 2
 
 
-def _figures(rule: _Rule, paired: bool, seed: int) -> dict[str, Any]:
+def _figures(rule: _Rule, paired: bool) -> dict[str, Any]:
     parts = [rate(rule.hits[0], len(rule.bad)), rate(rule.hits[1], len(rule.good))]
     low, high = (float(np.mean([getattr(part, end) for part in parts])) for end in ("low", "high"))
     accuracy = Interval(rule.accuracy, low, high, len(rule.bad) + len(rule.good))
-    effect = cohens_d(rule.bad, rule.good, paired=paired, seed=seed)
+    effect = cohens_d(rule.bad, rule.good, paired=paired)
     return {"accuracy": asdict(accuracy), "effect_size": asdict(effect) if effect else None}
 
 
-def cohens_d(bad: Floats, good: Floats, *, paired: bool, seed: int = 0) -> Interval | None:
+def cohens_d(bad: Floats, good: Floats, *, paired: bool) -> Interval | None:
     """Cohen's d of projections (rows,): difference of means over the pooled standard deviation (ddof 1).
 
-    `docs/science.md` A.1 step 4. The interval is a bootstrap over messages (over pairs when `paired`). None below two
-    rows of a class, or without spread.
+    `docs/science.md` A.1 step 4. The interval is the jackknife's over messages (over pairs when `paired`). None below
+    three rows of a class, or without spread.
     """
 
     def d(a: Floats, b: Floats) -> Floats:
@@ -169,31 +177,48 @@ def cohens_d(bad: Floats, good: Floats, *, paired: bool, seed: int = 0) -> Inter
             value: Floats = (a.mean(-1) - b.mean(-1)) / np.sqrt(pooled)
         return value
 
-    if min(len(bad), len(good)) < 2:
+    if min(len(bad), len(good)) < 3:
         return None
+    less, fewer = _each_left_out(bad), _each_left_out(good)
+    left_out = [d(less, fewer)] if paired else [d(less, good[None]), d(bad[None], fewer)]
     value = float(d(bad, good))
-    if not np.isfinite(value):
+    if not np.isfinite([value, *np.concatenate(left_out)]).all():
         return None
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, len(bad), (_RESAMPLES, len(bad)))
-    others = rows if paired else rng.integers(0, len(good), (_RESAMPLES, len(good)))
-    draws = d(bad[rows], good[others])
-    low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
-    return Interval(value, float(low), float(high), len(bad) + len(good))
+    return jackknife_interval(value, *left_out, n=len(bad) + len(good))
 
 
-def _permuted(bad: Rows, good: Rows, test_bad: Rows, test_good: Rows, draws: int, seed: int) -> list[float]:
-    """Accuracies, on the true test labels, of directions made of shuffled fit labels."""
+def _each_left_out(values: Floats) -> Floats:
+    """(rows,) as (rows, rows - 1): row i lacks value i."""
+    n = len(values)
+    rest: Floats = np.broadcast_to(values, (n, n))[~np.eye(n, dtype=np.bool_)].reshape(n, n - 1)
+    return rest
+
+
+def _chance(
+    bad: Rows, good: Rows, test_bad: Rows, test_good: Rows, draws: int, seed: int, own: float, paired: bool
+) -> dict[str, Any]:
+    """Accuracies where the labels of both splits are shuffled, and the rank of the figure among them."""
     rng = np.random.default_rng(seed)
-    rows = np.concatenate([bad, good]).astype(np.float64)
-    accuracies = []
+    found = []
     for _ in range(draws):
-        mixed = rng.permutation(len(rows))
-        a, b = rows[mixed[: len(bad)]], rows[mixed[len(bad) :]]
-        vector = a.mean(0) - b.mean(0)
-        cut = (a.mean(0) + b.mean(0)).dot(vector) / 2
-        accuracies.append(float(((test_bad @ vector > cut).mean() + (test_good @ vector <= cut).mean()) / 2))
-    return accuracies
+        fit = shuffled(bad, good, rng, paired=paired)
+        found.append(_accuracy(*fit, *shuffled(test_bad, test_good, rng, paired=paired)))
+    return _spread(found) | {"p": rank_among(own, found).p}
+
+
+def _shuffled_fit(
+    bad: Rows, good: Rows, test_bad: Rows, test_good: Rows, draws: int, seed: int, paired: bool
+) -> list[float]:
+    """Accuracies, by the true test labels, of directions of shuffled fit labels."""
+    rng = np.random.default_rng(seed)
+    return [_accuracy(*shuffled(bad, good, rng, paired=paired), test_bad, test_good) for _ in range(draws)]
+
+
+def _accuracy(bad: Floats, good: Floats, test_bad: Rows | Floats, test_good: Rows | Floats) -> float:
+    """Balanced accuracy of a difference in means, cut at its midpoint."""
+    vector = bad.mean(0) - good.mean(0)
+    cut = (bad.mean(0) + good.mean(0)).dot(vector) / 2
+    return float(((test_bad @ vector > cut).mean() + (test_good @ vector <= cut).mean()) / 2)
 
 
 def _spread(accuracies: list[float]) -> dict[str, Any]:
@@ -201,8 +226,14 @@ def _spread(accuracies: list[float]) -> dict[str, Any]:
     return {
         "n": len(accuracies),
         "mean": float(np.mean(accuracies)),
-        "farthest": max(max(a, 1 - a) for a in accuracies),
+        "farthest": max(map(from_chance, accuracies)),
     }
+
+
+def shuffled_fit(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of directions of shuffled fit labels, of a row of a result; results of before call them `permuted`."""
+    found: dict[str, Any] = row["shuffled_fit"] if "shuffled_fit" in row else row["permuted"]
+    return found
 
 
 def _between(bad: dict[Site, Rows], good: dict[Site, Rows]) -> tuple[dict[Site, Direction], list[str]]:

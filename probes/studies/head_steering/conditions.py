@@ -2,8 +2,9 @@
 
 Conditions are trials under a name for people. Random heads have their own directions and the chosen alpha; random
 directions sit in the chosen heads at equal size; heads ranked by a probe and the layer-level vector (the residual
-stream at the chosen heads' blocks, one of them or all) have their own best alpha, chosen as that of the chosen heads:
-the largest effect on `retest` questions whose answers to the `select` messages stay coherent.
+stream at the chosen heads' blocks, one of them or all) have their own best alpha, over a grid that goes on by the same
+rule (`probes.heads.search.dose_curves`) and chosen as that of the chosen heads: the largest effect on `retest`
+questions whose answers to the `select` messages stay coherent.
 """
 
 from __future__ import annotations
@@ -18,10 +19,24 @@ from probes.binary_choice import BinaryChoice
 from probes.capture.sites import Site
 from probes.directions import Floats, random_like
 from probes.evaluation import Interval, rate, student_interval
-from probes.heads.choice_scoring import PLAIN, ChoiceScorer, SteeringTrial
+from probes.heads.choice_scoring import PLAIN, ChoiceOutcomes, ChoiceScorer, SteeringTrial
 from probes.heads.row_steering import Shift
-from probes.heads.search import SearchPlan, SiteDirections, effects, joint, joint_name, objective
+from probes.heads.search import (
+    Dose,
+    Family,
+    Search,
+    SearchPlan,
+    SiteDirections,
+    dose_curves,
+    effects,
+    family,
+    joint,
+    joint_name,
+    next_strength,
+)
+from probes.studies.framework.verdict import LESS_COHERENT
 from probes.studies.head_steering.open_answers import OpenAnswerRunner
+from probes.studies.head_steering.plan import HeadsPlan
 from probes.studies.head_steering.verdict import (
     CHOSEN,
     LAYER,
@@ -33,8 +48,7 @@ from probes.studies.head_steering.verdict import (
     WITHOUT_BEST,
 )
 
-_LESS_COHERENT = 0.15
-_TRIES = 3
+_TRIES = 6
 
 
 @dataclass(frozen=True)
@@ -50,29 +64,29 @@ class HeldOutFigures:
         return {name: float(figures[key]["value"]) for name, figures in self.figures.items()}
 
 
-def settled(
-    scorer: ChoiceScorer,
-    runner: OpenAnswerRunner,
-    options: Sequence[SteeringTrial],
-    rows: Sequence[BinaryChoice],
-    plan: SearchPlan,
-    who: str,
-) -> SteeringTrial:
-    """The option with the largest effect on `rows` among the coherent; three are tried, then the most coherent of them.
+@dataclass(frozen=True)
+class Readings:
+    """What the `search` split gives: directions of heads and layers, and each head's probe accuracy on `retest`."""
+
+    heads: SiteDirections
+    layers: SiteDirections
+    accuracy: dict[Site, float]
+
+
+def settled(runner: OpenAnswerRunner, doses: Sequence[Dose], who: str, warnings: list[str]) -> SteeringTrial:
+    """The dose with the largest objective among the coherent; six are tried, then the most coherent of them.
 
     A warning says so when none was coherent.
     """
-    outcomes = scorer([PLAIN, *options], rows)
-    scores = objective(outcomes, outcomes.row(0), plan)[1:]
-    order = [int(i) for i in np.argsort(-scores) if np.isfinite(scores[i])][:_TRIES] or [0]
+    order = sorted((d for d in doses if np.isfinite(d.objective)), key=lambda d: -d.objective)[:_TRIES] or [doses[0]]
     before = runner.coherent_share(runner.run(PLAIN))
-    shares = {}
-    for i in order:
-        shares[i] = runner.coherent_share(runner.run(options[i]))
-        if shares[i] >= before - _LESS_COHERENT:
-            return options[i]
-    scorer.warnings.append(f"{who}: no alpha tried leaves the answers coherent (before {before:.0%})")
-    return options[max(shares, key=lambda i: shares[i])]
+    shares = []
+    for dose in order:
+        shares.append(runner.coherent_share(runner.run(dose.trial)))
+        if shares[-1] >= before - LESS_COHERENT:
+            return dose.trial
+    warnings.append(f"{who}: no alpha tried leaves the answers coherent (before {before:.0%})")
+    return order[int(np.argmax(shares))].trial
 
 
 def probe_ranked(accuracy: Mapping[Site, float], directions: SiteDirections, n: int) -> list[Site]:
@@ -81,13 +95,11 @@ def probe_ranked(accuracy: Mapping[Site, float], directions: SiteDirections, n: 
     return sorted(usable, key=lambda s: (-accuracy[s], s))[:n]
 
 
-def layer_options(
-    layers: SiteDirections, sites: Sequence[Site], sign: float, alphas: Sequence[float]
-) -> list[SteeringTrial]:
-    """The residual stream at the heads' blocks: each block alone, and all of them, at every alpha."""
+def layer_families(layers: SiteDirections, sites: Sequence[Site]) -> dict[str, Family]:
+    """The residual stream at the heads' blocks: each block alone, and all of them."""
     blocks = [s for s in sorted({Site("residual", s.layer) for s in sites}) if s in layers.by_site]
     groups = [[b] for b in blocks] + ([blocks] if len(blocks) > 1 else [])
-    return [joint(layers, group, sign * a) for group in groups for a in alphas]
+    return {"+".join(map(str, group)): family(layers, group) for group in groups}
 
 
 def random_directions(
@@ -143,6 +155,50 @@ def conditions(
     return trials
 
 
+def settled_conditions(
+    scorer: ChoiceScorer,
+    runner: OpenAnswerRunner,
+    read: Readings,
+    found: Search,
+    rows: Sequence[BinaryChoice],
+    plan: HeadsPlan,
+) -> dict[str, SteeringTrial]:
+    """Every condition, each method at the alpha that is best for it; `rows` are the `retest` questions."""
+    ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
+    by_probe = {PROBE_HEADS: family(read.heads, ranked)} if ranked else {}
+    layers = layer_families(read.layers, found.heads)
+    probe_doses = dose_curves(scorer, by_probe, plan.search.alphas, rows, plan.search)
+    layer_doses = dose_curves(scorer, layers, plan.layer_alphas, rows, plan.search)
+    warnings = scorer.warnings
+    chosen = settled(runner, found.doses, CHOSEN, warnings)
+    probe_heads = settled(runner, probe_doses[PROBE_HEADS], PROBE_HEADS, warnings) if ranked else None
+    every_layer = [d for curve in layer_doses.values() for d in curve]
+    layer = settled(runner, every_layer, LAYER, warnings) if every_layer else None
+    return conditions(read.heads, chosen, probe_heads, layer, plan.draws, plan.seed)
+
+
+def curves(
+    scorer: ChoiceScorer,
+    read: Readings,
+    found: Search,
+    trials: Mapping[str, SteeringTrial],
+    rows: Sequence[BinaryChoice],
+    plan: HeadsPlan,
+) -> dict[str, list[SteeringTrial]]:
+    """The curves over alpha of the chosen heads and of the layer vector, on until they fall on the questions given."""
+    starts = {CHOSEN: (family(read.heads, found.heads), [abs(d.alpha) for d in found.doses])}
+    if LAYER in trials:
+        sites = [s.site for s in trials[LAYER].shifts]
+        strengths = sorted(plan.layer_alphas)
+        while strengths[-1] < abs(trials[LAYER].shifts[0].alpha):
+            strengths.append(next_strength(strengths[-1]))
+        starts[LAYER] = (family(read.layers, sites), strengths)
+    return {
+        name: [d.trial for d in dose_curves(scorer, {name: made}, alphas, rows, plan.search)[name]]
+        for name, (made, alphas) in starts.items()
+    }
+
+
 def held_out(
     scorer: ChoiceScorer, trials: Mapping[str, SteeringTrial], rows: Sequence[BinaryChoice], plan: SearchPlan
 ) -> HeldOutFigures:
@@ -151,21 +207,27 @@ def held_out(
     outcomes = scorer(list(by_trial.values()), rows)
     place = {name: i for i, name in enumerate(by_trial)}
     plain = outcomes.row(place[PLAIN.name])
-    moved = effects(outcomes, plain, plan)
-    chosen = outcomes.aligned if plan.aim == "away" else outcomes.misaligned
     measured = HeldOutFigures({}, {}, {})
     for name, trial in trials.items():
-        i = place[trial.name]
-        measured.effects[name], measured.wanted[name] = moved[i], chosen[i]
-        measured.figures[name] = {
-            "trial": trial.name,
-            "wanted": asdict(_share(chosen[i])),
-            "undefined": asdict(_share(outcomes.undefined[i])),
-            "margin": asdict(student_interval(outcomes.margin[i])),
-            "effect": asdict(student_interval(moved[i])),
-            "wanted_change": asdict(student_interval(chosen[i] - chosen[place[PLAIN.name]])),
-        }
+        add_condition(measured, name, trial.name, outcomes.row(place[trial.name]), plain, plan)
     return measured
+
+
+def add_condition(
+    measured: HeldOutFigures, name: str, trial: str, found: ChoiceOutcomes, plain: ChoiceOutcomes, plan: SearchPlan
+) -> None:
+    """One more condition's figures, from its outcomes and the plain model's, both (1, questions)."""
+    moved = effects(found, plain, plan)[0]
+    chosen, before = ((o.aligned if plan.aim == "away" else o.misaligned)[0] for o in (found, plain))
+    measured.effects[name], measured.wanted[name] = moved, chosen
+    measured.figures[name] = {
+        "trial": trial,
+        "wanted": asdict(_share(chosen)),
+        "undefined": asdict(_share(found.undefined[0])),
+        "margin": asdict(student_interval(found.margin[0])),
+        "effect": asdict(student_interval(moved)),
+        "wanted_change": asdict(student_interval(chosen - before)),
+    }
 
 
 def _share(values: Floats) -> Interval:

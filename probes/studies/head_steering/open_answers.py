@@ -1,6 +1,6 @@
 """Open-ended answers under head interventions: judged behaviour, and coherence.
 
-A condition's answers are greedy; rates, coherence and limits are those of `probes.studies.runner`. Beside the NLL under
+A condition's answers are greedy; rates and coherence are those of `probes.studies.runner`. Beside the NLL under
 the base model stands that under the unsteered model in use (the base plus its adapter). What was measured is
 cached without the texts, so that a study that was interrupted generates nothing twice.
 """
@@ -21,11 +21,11 @@ from probes.heads.choice_scoring import SteeringTrial
 from probes.model.load import ChatModel, user_message
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
-from probes.steer.coherence import answer_nll, repetition
+from probes.steer.coherence import Coherence, answer_nll, repetition
 from probes.steer.generation import generate
 from probes.steer.steering import steering
 from probes.studies.metric import Metric
-from probes.studies.runner import GenerationOutcome, Limits, figures
+from probes.studies.runner import GenerationOutcome, figures
 
 BASE = SteeringTrial("base model")
 
@@ -56,15 +56,18 @@ class OpenAnswerRunner:
         self._set = hash_texts(messages)[:16]
         self._prompts = [chat.render(user_message(t)) for t in messages]
         self.base = self.run(BASE)
-        self.limits = Limits.of(self.base.outcome)
+        self.coherence = Coherence.of(self.base.outcome)
 
-    def run(self, trial: SteeringTrial) -> Answers:
-        """Answers under a trial; `PLAIN` is the model in use unsteered, `BASE` the model without its adapter."""
+    def run(self, trial: SteeringTrial, of: ChatModel | None = None) -> Answers:
+        """Answers under a trial; `PLAIN` is the model in use unsteered, `BASE` the model without its adapter.
+
+        `of` is another model that answers, under a trial with a name of its own; coherence stays that of this one.
+        """
         key = f"open:{self._set}:{trial.name}"
         stored = self._cache.get(key)
         if stored is None:
             with self._chat.base() if trial is BASE else nullcontext():
-                stored = self._measured(trial)
+                stored = self._measured(trial, of or self._chat)
             self._cache.put(key, stored)
             shown = float(np.mean(stored["outcome"]["behaviour"]))
             self._progress(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
@@ -72,22 +75,22 @@ class OpenAnswerRunner:
 
     def coherent_share(self, answers: Answers) -> float:
         """Share of answers that read like the base model's own."""
-        return float(self.limits.coherent(answers.outcome).mean())
+        return float(self.coherence.coherent(answers.outcome).mean())
 
     def figures(self, answers: Answers, before: Answers) -> dict[str, Any]:
         """Rates and means with their intervals as plain data; `behaviour_change` is paired by message."""
         own = answers.nll_unsteered[np.isfinite(answers.nll_unsteered)]
         change = answers.outcome.behaviour.astype(np.float64) - before.outcome.behaviour
-        return figures(answers.outcome, self.limits) | {
+        return figures(answers.outcome, self.coherence) | {
             "behaviour_change": asdict(student_interval(change)),
             "nll_unsteered": asdict(student_interval(own)) if len(own) > 1 else None,
         }
 
-    def _measured(self, trial: SteeringTrial) -> dict[str, Any]:
+    def _measured(self, trial: SteeringTrial, answering: ChatModel) -> dict[str, Any]:
         chat = self._chat
         shifts = [s.intervention("last") for s in trial.shifts]
-        with steering(chat, shifts) if shifts else nullcontext() as state:
-            replies = generate(chat, self._prompts, max_new_tokens=self._tokens, steered=state)
+        with steering(answering, shifts) if shifts else nullcontext() as state:
+            replies = generate(answering, self._prompts, max_new_tokens=self._tokens, steered=state)
             change = state.relative_change if state is not None else 0.0
         texts = [a.text for a in replies]
         nll = answer_nll(chat, self._prompts, texts)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from probes.errors import DataError
 from probes.heads.search import SearchPlan
+from probes.studies.head_steering.fine_tune import FineTunePlan
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class HeadsPlan:
     """What the study does. `interval` is the widest half-width that a rate on the held-out questions may have.
 
     `draws` random heads and directions are tried on held-out questions, `open_draws` of them on open answers.
-    `layer_alphas` are in sigmas of the residual stream. None takes all questions of a split.
+    `layer_alphas` are in sigmas of the residual stream: where their grid starts. None takes all questions of a split.
+    `fine_tune` None leaves that comparison out; `examples` are the numbers of questions of the examples curve, which
+    needs it.
     """
 
     name: str = "heads"
@@ -41,9 +44,17 @@ class HeadsPlan:
     retest_questions: int | None = None
     heldout_questions: int | None = None
     interval: float = 0.2
-    draws: int = 5
-    open_draws: int = 2
+    draws: int = 20
+    open_draws: int = 5
     max_new_tokens: int = 40
     target_fpr: float = 0.05
     seed: int = 0
     token_budget: int = 1024
+    fine_tune: FineTunePlan | None = field(default_factory=FineTunePlan)
+    examples: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.examples and self.fine_tune is None:
+            raise DataError("examples: the curve compares heads with a fine-tune; leave it out, or allow the fine-tune")
+        if any(n < 2 for n in self.examples):
+            raise DataError("examples: at least 2 questions are needed to find heads")

@@ -1,12 +1,11 @@
 """The files of a heads study: RESULT.json, its Markdown tables, the map of single heads and the curves over alpha.
 
 Contract: `write(result, shape, out)` writes all four from the result's plain data alone, so that they can be made
-again from RESULT.json. Figures stand with their 95 % intervals.
+again from RESULT.json (`measured_of`). Figures stand with their 95 % intervals.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ import numpy as np
 
 from probes.capture.sites import parse_site
 from probes.errors import DataError
+from probes.studies.framework.result import write_measured
+from probes.studies.head_steering.verdict import CHOSEN, FINE_TUNE
 from probes.studies.plots import plot_alpha, plot_head_map
-from probes.studies.tables import Figure, interval, plain, table
+from probes.studies.tables import Figure, interval, table
 
 
 def write(result: dict[str, Any], shape: tuple[int, int], out: Path) -> None:
     """`shape` is (blocks, heads). DataError when the folder cannot be written to."""
     try:
-        (out / "RESULT.json").write_text(json.dumps(plain(result), indent=2) + "\n")
+        write_measured(out, "heads", result)
         (out / "RESULT.md").write_text(markdown(result))
         _head_map(result, shape, out / "heads.png")
         _alpha(result, out / "alpha.png")
@@ -45,14 +46,16 @@ def _open_row(name: str, figures: Figure) -> list[str]:
 
 
 _CHOICES = ("on held-out questions", "wanted choice", "change", "undefined", "effect")
+_EXAMPLES = ("questions", "heads", "alpha", "wanted, heads", "wanted, fine-tune", "fine-tune, its own", "comparable")
 _OPEN = ("open answers", "behaviour", "good", "NLL, base", "NLL, unsteered", "repeated", "tokens", "delta/h")
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The result as Markdown: the verdict, the held-out tables, the curve over alpha, the heads, the detector."""
-    plan = result["plan"]["search"]
-    lines = [f"# {result['name']}: {result['verdict']}", "", " ".join(result["reasons"]), ""]
-    model, data = result["model"], result["data"]
+    plan, verdict = result["plan"]["search"], result["verdict"]
+    lines = [f"# {result['name']}: {verdict['label']}", "", " ".join(verdict["reasons"]), ""]
+    lines += [*(f"- Warning: {text}" for text in verdict["warnings"]), ""]
+    model, data = result["model"]["subject"], result["data"]
     lines += [
         f"Model {model['model']} (revision {model['revision']}, adapter {result['adapter'] or 'none'}"
         + (f" x{model['adapter_scale']:g}" if result["adapter"] else "")
@@ -66,6 +69,7 @@ def markdown(result: dict[str, Any]) -> str:
     rows += [_choice_row(name, figures) for name, figures in result["heldout"].items()]
     lines += table(_CHOICES, rows)
     lines += table(_OPEN, [_open_row(name, figures) for name, figures in result["open"].items()])
+    lines += [*_ranks(result["ranks"]), "", _fine_tune(result["fine_tune"]), ""]
     curve = result["alpha_curve"]
     lines += table(
         ("alpha", *_CHOICES[1:], *_OPEN[1:]),
@@ -74,6 +78,17 @@ def markdown(result: dict[str, Any]) -> str:
             for alpha, choice, opened in zip(curve["alphas"], curve["heldout"], curve["open"], strict=True)
         ],
     )
+    layer, other = result["layer_curve"], result["other_form"]
+    lines += table(
+        (f"alpha of {'+'.join(layer['sites']) or 'the layer vector'}", *_CHOICES[1:]),
+        [_choice_row(f"{a:g}", choice) for a, choice in zip(layer["alphas"], layer["heldout"], strict=True)],
+    )
+    lines += table(
+        (f"the same questions, asked by {other['form']}", *_CHOICES[1:]),
+        [_choice_row(name, figures) for name, figures in other["heldout"].items()],
+    )
+    points = result["examples_curve"]
+    lines += table(_EXAMPLES, [_examples_row(point) for point in points]) if points else []
     lines += table(
         ("head", "shift in class gaps", "shift over the head's norm", "re-test effect", "probe accuracy"),
         [
@@ -96,10 +111,43 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         _detector(result["detector"]),
         "",
-        "The card carries the steering recipe." if result["recipe_in_card"] else "No recipe: the verdict is noise.",
+        "The card carries the steering recipe." if result["recipe_in_card"] else f"No recipe: {verdict['label']}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _ranks(ranks: Figure) -> list[str]:
+    """Among the random draws: how many do as much as the chosen heads, and p."""
+    where = {"heldout": "held-out questions", "open": "open answers"}
+    return [
+        f"- {where[part]}: {found['as_much']} of {found['draws']} {kind} do as much, p = {found['p']:.3f}"
+        for part, kinds in ranks.items()
+        for kind, found in kinds.items()
+    ]
+
+
+def _fine_tune(arm: Figure | None) -> str:
+    if arm is None:
+        return "The fine-tune was left out."
+    learned = "learned" if arm["learned"] else "did not learn"
+    return (
+        f"The fine-tune on {arm['questions']} questions {learned} them ({arm['own_wanted']:.2f} wanted choices there). "
+        f"Wanted choices held out, heads less fine-tune: {interval(arm['wanted_difference'])}; comparable: "
+        f"{arm['comparable']}."
+    )
+
+
+def _examples_row(point: Figure) -> list[str]:
+    arm, heldout = point["fine_tune"], point["heldout"]
+    return [
+        str(point["questions"]),
+        ", ".join(point["heads"]),
+        f"{point['alpha']:g}",
+        *(interval(heldout[name]["wanted"]) for name in (CHOSEN, FINE_TUNE)),
+        f"{arm['own_wanted']:.2f}",
+        arm["comparable"],
+    ]
 
 
 def _detector(evaluation: Figure) -> str:

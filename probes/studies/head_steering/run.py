@@ -13,9 +13,8 @@ the data and the parameters that decide it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +27,35 @@ from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.hashing import hash_texts
 from probes.heads.choice_scoring import PLAIN, ChoiceScorer, SteeringTrial
-from probes.heads.search import Search, SiteDirections, joint, probe_accuracy, read_activations, search, site_directions
+from probes.heads.search import (
+    Search,
+    probe_accuracy,
+    read_activations,
+    search,
+    site_directions,
+)
 from probes.model.load import ChatModel
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention
+from probes.studies.framework.verdict import Judgement
 from probes.studies.head_steering import report
-from probes.studies.head_steering.conditions import conditions, held_out, layer_options, probe_ranked, settled
+from probes.studies.head_steering.comparison import (
+    Setting,
+    add_arm,
+    check_examples,
+    described,
+    examples_curve,
+    train_arm,
+)
+from probes.studies.head_steering.conditions import Readings, curves, held_out, probe_ranked, settled_conditions
 from probes.studies.head_steering.export import detector
 from probes.studies.head_steering.open_answers import BASE, OpenAnswerRunner
 from probes.studies.head_steering.plan import HeadsPlan, Messages
 from probes.studies.head_steering.verdict import (
     CHOSEN,
+    FINE_TUNE,
     LAYER,
     OPPOSITE,
     PLAIN_NAME,
@@ -48,9 +63,9 @@ from probes.studies.head_steering.verdict import (
     RANDOM_DIRECTIONS,
     RANDOM_HEADS,
     WITHOUT_BEST,
-    Verdict,
     decide,
     marks,
+    ranks,
     text_warnings,
     transfer_sentence,
 )
@@ -61,21 +76,12 @@ _DEFINED, _CONSISTENT = 0.8, 0.6
 
 @dataclass(frozen=True)
 class HeadsResult:
-    """`result` is RESULT.json; `probe` was written to `probe_path`."""
+    """`result` is what was measured, as its report shows it; `probe` was written to `probe_path`."""
 
     result: dict[str, Any]
-    verdict: Verdict
+    verdict: Judgement
     probe: Probe
     probe_path: Path
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What the `search` split gives: directions of heads and layers, and each head's probe accuracy on `retest`."""
-
-    heads: SiteDirections
-    layers: SiteDirections
-    accuracy: dict[Site, float]
 
 
 def run_heads(
@@ -98,7 +104,7 @@ def run_heads(
     """
     plan = plan or HeadsPlan()
     sites = _candidates(chat, heads)
-    splits = _splits(choices, plan)
+    splits, pool = _splits(choices, plan)
     common = {"format": 1, "model": asdict(chat.identity), "data": choices_hash(choices), "seed": plan.seed}
     cache = ResultCache(out / "kept", common)
     form, why = _form(chat, splits, plan, cache, progress)
@@ -112,12 +118,25 @@ def run_heads(
         OpenAnswerRunner(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, progress=progress)
         for texts in (messages.select, messages.test)
     )
-    trials = _settled_conditions(scorer, runner, read, found, splits.retest, plan)
+    trials = settled_conditions(scorer, runner, read, found, splits.retest, plan)
     alpha = trials[CHOSEN].shifts[0].alpha
-    grid = [joint(read.heads, found.heads, plan.search.sign * a) for a in sorted(plan.search.alphas)]
     progress(f"reporting on {len(splits.heldout)} held-out questions and {len(messages.test)} messages")
-    heldout = held_out(scorer, trials | {t.name: t for t in grid}, splits.heldout, plan.search)
+    grids = curves(scorer, read, found, trials, splits.heldout, plan)
+    everything = trials | {t.name: t for grid in grids.values() for t in grid}
+    heldout = held_out(scorer, everything, splits.heldout, plan.search)
+    grid = grids[CHOSEN]
     opened = _open(test, trials, grid, plan)
+    setting = Setting(chat, form, plan, out / "kept", common, progress)
+    other = _other_form(setting, trials, splits)
+    tuned = None
+    if plan.fine_tune is not None:
+        arm = train_arm(setting, plan.fine_tune, [*splits.search, *splits.retest])
+        add_arm(heldout, arm, scorer, splits.heldout, plan)
+        answers_of = SteeringTrial(f"{FINE_TUNE} {arm.sha256[:16]}")
+        opened[FINE_TUNE] = test.figures(test.run(answers_of, arm.chat), test.run(PLAIN))
+        tuned = described(arm, plan.fine_tune, heldout)
+        del arm  # a second copy of the model
+    curve = examples_curve(setting, sites, pool, splits.heldout)
     ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
     sets = {"steered heads": found.heads, PROBE_HEADS: ranked}
     probe = detector(
@@ -135,7 +154,7 @@ def run_heads(
     warnings = [
         *found.warnings,
         *scorer.warnings,
-        *_at_the_edge(alpha, plan),
+        *_at_the_edge(found, plan),
         *text_warnings(probe.card.evaluation),
         *_broken(cache, answers),
     ]
@@ -146,24 +165,21 @@ def run_heads(
         _unit(form),
         warnings,
     )
-    verdict = Verdict(verdict.label, (*verdict.reasons, transfer_sentence(opened, metric.name)))
+    verdict = replace(verdict, reasons=(*verdict.reasons, transfer_sentence(opened, metric.name)))
     recipe = [read.heads.shift(s, -abs(alpha)) for s in found.heads]
-    if not verdict.label.startswith("noise"):
+    if verdict.label.works:
         away = CHOSEN if plan.search.aim == "away" else OPPOSITE
-        measured = {"verdict": str(verdict)} | {
+        measured = {"verdict": verdict.sentence} | {
             part: {n: figures[n] for n in (PLAIN_NAME, away)}
             for part, figures in (("heldout", heldout.figures), ("open", opened))
         }
         probe = with_recipe(probe, [Intervention(s.direction, "add", s.alpha, "last") for s in recipe], measured)
     names = [t.name for t in grid]
-    result = {
-        "format": "awry-heads/1",
+    result: dict[str, Any] = {
         "command": command,
         "name": plan.name,
-        "created": datetime.now(UTC).date().isoformat(),
-        "verdict": verdict.label,
-        "reasons": list(verdict.reasons),
-        "model": asdict(chat.identity),
+        "verdict": verdict.as_dict(),
+        "model": {"subject": asdict(chat.identity)},
         "adapter": chat.active,
         "data": {"sha256": choices_hash(choices), **{name: len(part) for name, part in vars(splits).items()}},
         "messages": {name: {"n": len(t), "sha256": hash_texts(t)} for name, t in vars(messages).items()},
@@ -175,13 +191,22 @@ def run_heads(
         "alpha": alpha,
         "base_choices": _base_choices(chat, form, splits, plan),
         "search": _searched(found, read),
-        "heldout": {n: heldout.figures[n] for n in trials},
+        "heldout": {n: heldout.figures[n] for n in heldout.figures if n in trials or n == FINE_TUNE},
         "open": {n: f for n, f in opened.items() if n not in names},
         "alpha_curve": {
             "alphas": [t.shifts[0].alpha for t in grid],
             "heldout": [heldout.figures[n] for n in names],
             "open": [opened[n] for n in names],
         },
+        "layer_curve": {
+            "sites": [str(s.site) for s in trials[LAYER].shifts] if LAYER in trials else [],
+            "alphas": [t.shifts[0].alpha for t in grids.get(LAYER, ())],
+            "heldout": [heldout.figures[t.name] for t in grids.get(LAYER, ())],
+        },
+        "ranks": ranks({n: heldout.effects[n] for n in trials}, opened, plan.search.sign),
+        "other_form": other,
+        "fine_tune": tuned,
+        "examples_curve": curve,
         "paper": marks(
             len(read.heads.by_site),
             len(found.survivors),
@@ -192,10 +217,11 @@ def run_heads(
         "detector": probe.card.evaluation | {"threshold": probe.card.threshold, "name": probe.name},
         "recipe": [{"site": str(s.site), "mode": "add", "alpha": s.alpha, "positions": "last"} for s in recipe],
         "recipe_in_card": bool(probe.interventions),
-        "warnings": warnings,
     }
+    path = save_probe(probe, out)
+    result["probes"] = [path.with_suffix(".json").name]
     report.write(result, (chat.layout.n_blocks, chat.layout.n_heads), out)
-    return HeadsResult(result, verdict, probe, save_probe(probe, out))
+    return HeadsResult(result, verdict, probe, path)
 
 
 def _candidates(chat: ChatModel, heads: Sequence[Site] | None) -> list[Site]:
@@ -210,7 +236,8 @@ def _candidates(chat: ChatModel, heads: Sequence[Site] | None) -> list[Site]:
     return list(dict.fromkeys(heads))
 
 
-def _splits(choices: Sequence[BinaryChoice], plan: HeadsPlan) -> ChoiceSplits:
+def _splits(choices: Sequence[BinaryChoice], plan: HeadsPlan) -> tuple[ChoiceSplits, list[BinaryChoice]]:
+    """What the study uses of each split, and all questions that are not held out."""
     whole = split_choices(choices)
     splits = ChoiceSplits(whole.search, whole.retest[: plan.retest_questions], whole.heldout[: plan.heldout_questions])
     needed = rows_needed(plan.interval)
@@ -224,7 +251,9 @@ def _splits(choices: Sequence[BinaryChoice], plan: HeadsPlan) -> ChoiceSplits:
             f"choices: {len(splits.search)} questions to search on and {len(splits.retest)} to re-test; at least "
             f"{plan.search.search_questions} and 5 are needed: give more questions"
         )
-    return splits
+    pool = [*whole.search, *whole.retest]
+    check_examples(plan, pool)
+    return splits, pool
 
 
 def _form(
@@ -256,11 +285,13 @@ def _question_progress(progress: Progress) -> Callable[[int, int], None]:
     return on_question
 
 
-def _at_the_edge(alpha: float, plan: HeadsPlan) -> list[str]:
-    strongest = max(plan.search.alphas)
-    if abs(alpha) < strongest or len(plan.search.alphas) < 2:
+def _at_the_edge(found: Search, plan: HeadsPlan) -> list[str]:
+    last = found.doses[-1]
+    if not np.isfinite(last.objective) or last.objective < max(d.objective for d in found.doses):
         return []
-    return [f"alpha {strongest:g} is the strongest that was tried: more may do more, or break the text"]
+    return [
+        f"the effect still rises at alpha {abs(last.alpha):g}, near the strongest allowed ({plan.search.strongest:g})"
+    ]
 
 
 def _broken(*caches: ResultCache) -> list[str]:
@@ -268,35 +299,23 @@ def _broken(*caches: ResultCache) -> list[str]:
     return [f"{n} kept results were not whole and were measured again"] if n else []
 
 
-def _read(chat: ChatModel, splits: ChoiceSplits, form: Form, sites: Sequence[Site], progress: Progress) -> _Read:
+def _read(chat: ChatModel, splits: ChoiceSplits, form: Form, sites: Sequence[Site], progress: Progress) -> Readings:
     layers = [Site("residual", b) for b in sorted({s.layer for s in sites})]
     progress(f"reading {len(sites)} heads on {len(splits.search)} questions")
     fit = read_activations(chat, splits.search, form, [*sites, *layers])
     test = read_activations(chat, splits.retest, form, sites)
     at_heads = fit.only(sites)
-    return _Read(site_directions(at_heads), site_directions(fit.only(layers)), probe_accuracy(at_heads, test))
+    return Readings(site_directions(at_heads), site_directions(fit.only(layers)), probe_accuracy(at_heads, test))
 
 
-def _settled_conditions(
-    scorer: ChoiceScorer,
-    runner: OpenAnswerRunner,
-    read: _Read,
-    found: Search,
-    rows: Sequence[BinaryChoice],
-    plan: HeadsPlan,
-) -> dict[str, SteeringTrial]:
-    sign = plan.search.sign
-    alphas = sorted(plan.search.alphas)
-
-    def best(options: Sequence[SteeringTrial], who: str) -> SteeringTrial | None:
-        return settled(scorer, runner, options, rows, plan.search, who) if options else None
-
-    chosen = best([joint(read.heads, found.heads, sign * a) for a in alphas], CHOSEN)
-    assert chosen is not None  # noqa: S101 - a plan has alphas
-    ranked = probe_ranked(read.accuracy, read.heads, len(found.heads))
-    probe_heads = best([joint(read.heads, ranked, sign * a) for a in alphas], PROBE_HEADS)
-    layer = best(layer_options(read.layers, found.heads, sign, plan.layer_alphas), LAYER)
-    return conditions(read.heads, chosen, probe_heads, layer, plan.draws, plan.seed)
+def _other_form(setting: Setting, trials: Mapping[str, SteeringTrial], splits: ChoiceSplits) -> dict[str, Any]:
+    """The same trials on the held-out questions, asked in the form that found none of them."""
+    form: Form = "letters" if setting.form == "likelihood" else "likelihood"
+    # A trial's name stands for the directions of the form in use.
+    scorer = ChoiceScorer(setting.chat, form, setting.cache(asked=form), setting.plan.token_budget)
+    shown = {n: t for n, t in trials.items() if n in (PLAIN_NAME, CHOSEN, OPPOSITE, PROBE_HEADS, LAYER)}
+    measured = held_out(scorer, shown, splits.heldout, setting.plan.search)
+    return {"form": form, "unit": _unit(form), "heldout": measured.figures}
 
 
 def _open(
@@ -319,7 +338,7 @@ def _base_choices(chat: ChatModel, form: Form, splits: ChoiceSplits, plan: Heads
     return {key: measured.figures[PLAIN_NAME][key] for key in ("wanted", "undefined", "margin")}
 
 
-def _described(read: _Read, site: Site, alpha: float) -> dict[str, Any]:
+def _described(read: Readings, site: Site, alpha: float) -> dict[str, Any]:
     """Alpha in the units that can be compared: class gaps and the norm of the head's output (`docs/science.md` B.5)."""
     direction = read.heads.by_site[site]
     moved = abs(alpha) * direction.sigma
@@ -333,7 +352,7 @@ def _described(read: _Read, site: Site, alpha: float) -> dict[str, Any]:
     }
 
 
-def _searched(found: Search, read: _Read) -> dict[str, Any]:
+def _searched(found: Search, read: Readings) -> dict[str, Any]:
     return {
         "singles": {str(s): asdict(i) for s, i in found.singles.items()},
         "retest": {str(s): asdict(i) for s, i in found.retest.items()},

@@ -1,9 +1,12 @@
 """The verdict of a head-steering study: do the chosen heads move the choice, specifically, and open answers too?
 
-Everything compared is held out and paired by question: a control is as good as the chosen heads when the 95 %
-interval of the difference of their effects reaches zero. Equal to a random direction of the same size in the same
-heads is `noise`; equal to other heads or to a layer-level vector is `works, not specific`. A control that was not
-tried is not beaten: without random heads or random directions it is `works, specificity unknown`, a warning names what
+Everything compared is held out. Against random heads and random directions the heads' rank among the draws is a p
+value, (1 + draws that do as much) / (1 + draws), and at most 0.05 beats them: 20 draws can, 18 cannot. Against heads
+ranked by a probe and against the layer-level vector it is paired by question: the control is as good when the 95 %
+interval of the difference of the effects reaches zero. An effect that may be nothing is *no effect*; one that comes
+with broken text, or that random directions of the same size in the same heads have as well, is *noise*; one that other
+heads or a layer-level vector have as well is *works, not specific*. A control that was not tried, or with too few
+draws, is not beaten: without random heads or random directions it is *works, specificity unknown*, a warning names what
 is missing, and the paper's mark for it is not given.
 """
 
@@ -17,31 +20,21 @@ import numpy as np
 
 from probes.directions import Floats
 from probes.evaluation import Interval, student_interval
-
-_MORE_UNDEFINED = 0.1
-_LESS_COHERENT = 0.15
-_PAPER_RISE = 0.30
-# Fewer random directions or heads are no control (`docs/science.md` D.6).
-_DRAWS = 5
+from probes.studies.framework.verdict import (
+    CHOICES_RISE,
+    FEW_HEADS,
+    FEWEST_DRAWS,
+    LESS_COHERENT,
+    MORE_UNDEFINED,
+    RANK_LEVEL,
+    Judgement,
+    Verdict,
+)
 
 CHOSEN, PLAIN_NAME, OPPOSITE = "chosen heads", "no intervention", "chosen heads, opposite sign"
 RANDOM_DIRECTIONS, RANDOM_HEADS = "random directions", "random heads"
-PROBE_HEADS, LAYER = "heads ranked by a probe", "layer vector"
+PROBE_HEADS, LAYER, FINE_TUNE = "heads ranked by a probe", "layer vector", "fine-tune"
 WITHOUT_BEST = "chosen heads without the best"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """`label`: `works and specific`, `works, not specific`, `works, specificity unknown` or `noise`; see the module.
-
-    `reasons` are sentences.
-    """
-
-    label: str
-    reasons: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.label}: {' '.join(self.reasons)}"
 
 
 def _named(names: Sequence[str], start: str) -> list[str]:
@@ -54,19 +47,19 @@ def decide(
     coherent: Mapping[str, float],
     unit: str,
     warnings: Sequence[str] = (),
-) -> Verdict:
+) -> Judgement:
     """`effects` (questions,) a condition, in the wanted direction; `undefined` and `coherent` are shares of answers."""
     label, reason = _judged(effects, undefined, coherent, unit)
-    return Verdict(label, (reason, *(f"Warning: {w}." for w in (*warnings, *untried(effects)))))
+    return Judgement(label, reason, (reason,), (*warnings, *untried(effects)))
 
 
 def untried(conditions: Collection[str]) -> list[str]:
-    """What is missing among the names of conditions: kinds of control without one, and fewer than five random draws."""
+    """What is missing among the names of conditions: kinds of control without one, and too few random draws."""
     missing = []
     for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS):
         n = len(_named(list(conditions), kind))
-        if n < _DRAWS:
-            missing.append(f"{n} {kind} were tried; at least {_DRAWS} are a control")
+        if n < FEWEST_DRAWS:
+            missing.append(f"{n} {kind} were tried; at least {FEWEST_DRAWS} are a control")
     return missing + [f"{kind}: not tried" for kind in (PROBE_HEADS, LAYER) if kind not in conditions]
 
 
@@ -83,34 +76,82 @@ def text_warnings(detector: Mapping[str, Any]) -> list[str]:
 
 def _judged(
     effects: Mapping[str, Floats], undefined: Mapping[str, float], coherent: Mapping[str, float], unit: str
-) -> tuple[str, str]:
+) -> tuple[Verdict, str]:
     effect = student_interval(effects[CHOSEN])
     moved = f"On held-out questions they move the preference by {effect} {unit}."
-    if undefined[CHOSEN] > undefined[PLAIN_NAME] + _MORE_UNDEFINED:
-        return "noise", f"{undefined[CHOSEN]:.0%} of the choices are undefined under the chosen heads."
+    if undefined[CHOSEN] > undefined[PLAIN_NAME] + MORE_UNDEFINED:
+        return Verdict.NOISE, f"{undefined[CHOSEN]:.0%} of the choices are undefined under the chosen heads."
     if effect.low <= 0:
-        return "noise", f"{moved} That may be nothing."
+        return Verdict.NO_EFFECT, f"{moved} That may be nothing."
     before, after = coherent[PLAIN_NAME], coherent[CHOSEN]
-    if after < before - _LESS_COHERENT:
-        return "noise", f"{moved} But the text breaks: {before:.0%} of open answers were coherent, now {after:.0%} are."
+    if after < before - LESS_COHERENT:
+        words = f"{moved} But the text breaks: {before:.0%} of open answers were coherent, now {after:.0%} are."
+        return Verdict.NOISE, words
     equal = _as_good(effects, [RANDOM_DIRECTIONS])
     if equal:
-        return "noise", f"{moved} But {_listed(equal)} of the same size in the same heads do as much."
+        return Verdict.NOISE, f"{moved} But {_listed(equal)} of the same size in the same heads do as much."
     equal = _as_good(effects, [RANDOM_HEADS, PROBE_HEADS, LAYER])
     if equal:
-        return "works, not specific", f"{moved} But as much comes from: {_listed(equal)}."
-    missing = [kind for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) if not _named(list(effects), kind)]
+        return Verdict.WORKS_NOT_SPECIFIC, f"{moved} But as much comes from: {_listed(equal)}."
+    missing = [kind for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) if _few(effects, kind)]
     if missing:
-        return "works, specificity unknown", f"{moved} Not tried beside them: {_listed(missing)}."
-    return "works and specific", f"{moved} No control does as much."
+        return Verdict.SPECIFICITY_UNKNOWN, f"{moved} Not tried often enough beside them: {_listed(missing)}."
+    return Verdict.WORKS_SPECIFIC, f"{moved} No control does as much."
+
+
+@dataclass(frozen=True)
+class Rank:
+    """The chosen heads among random draws of one kind: how many of them do as much, and p."""
+
+    draws: int
+    as_much: int
+
+    @property
+    def p(self) -> float:
+        """One-sided, of a permutation test: (1 + as_much) / (1 + draws)."""
+        return (1 + self.as_much) / (1 + self.draws)
+
+
+def rank(values: Mapping[str, float], kind: str) -> Rank:
+    """`values`: what each condition does in the wanted direction."""
+    drawn = [values[n] for n in _named(list(values), kind)]
+    return Rank(len(drawn), sum(v >= values[CHOSEN] for v in drawn))
+
+
+def ranks(effects: Mapping[str, Floats], opened: Mapping[str, Any], sign: float) -> dict[str, Any]:
+    """The chosen heads' rank among the draws on held-out questions and on open answers, as plain data.
+
+    `opened` is from `OpenAnswerRunner.figures`; a positive `sign` wants more of the behaviour.
+    """
+    answers = {n: sign * f["behaviour_change"]["value"] for n, f in opened.items()}
+    on_choices = {kind: _rank(effects, kind) for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS)}
+    on_answers = {kind: rank(answers, kind) for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS)}
+    return {
+        part: {kind: {"draws": r.draws, "as_much": r.as_much, "p": r.p} for kind, r in found.items()}
+        for part, found in (("heldout", on_choices), ("open", on_answers))
+    }
+
+
+def _rank(effects: Mapping[str, Floats], kind: str) -> Rank:
+    return rank({n: float(e.mean()) for n, e in effects.items()}, kind)
+
+
+def _few(effects: Mapping[str, Floats], kind: str) -> bool:
+    """Whether none of the draws does as much, but there are too few of them to say so."""
+    found = _rank(effects, kind)
+    return kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) and found.as_much == 0 and found.p > RANK_LEVEL
 
 
 def _as_good(effects: Mapping[str, Floats], kinds: Sequence[str]) -> list[str]:
-    """The kinds of which one condition is not surely worse than the chosen heads."""
+    """The kinds that the chosen heads do not beat, see the module; too few draws that do less are none of them."""
     equal = []
     for kind in kinds:
-        differences = [student_interval(effects[CHOSEN] - effects[n]) for n in _named(list(effects), kind)]
-        if any(d.low <= 0 for d in differences):
+        if kind in (RANDOM_DIRECTIONS, RANDOM_HEADS):
+            found = _rank(effects, kind)
+            not_beaten = found.as_much > 0 and found.p > RANK_LEVEL
+        else:
+            not_beaten = kind in effects and student_interval(effects[CHOSEN] - effects[kind]).low <= 0
+        if not_beaten:
             equal.append(kind)
     return equal
 
@@ -140,8 +181,8 @@ def marks(
     rise = float(wanted[CHOSEN].mean() - wanted[PLAIN_NAME].mean())
     top = int(np.argmax(curve))
     shown = {
-        "few heads survive the re-test (at most 3 %)": 0 < survivors <= max(1.0, 0.03 * heads_tried),
-        "wanted choices rise by 30 points": rise >= _PAPER_RISE,
+        "few heads survive the re-test (at most 3 %)": 0 < survivors <= max(1.0, FEW_HEADS * heads_tried),
+        "wanted choices rise by 30 points": rise >= CHOICES_RISE,
         "inverted U over alpha": 0 < top < len(curve) - 1,
     }
     for kind, name in (
@@ -150,7 +191,7 @@ def marks(
         (PROBE_HEADS, "heads ranked by a probe"),
         (LAYER, "a layer-level vector"),
     ):
-        if _named(list(effects), kind):
+        if _named(list(effects), kind) and not _few(effects, kind):
             shown[f"beats {name}"] = not _as_good(effects, [kind])
     if WITHOUT_BEST in effects:
         left = float(effects[WITHOUT_BEST].mean() / max(float(effects[CHOSEN].mean()), 1e-9))

@@ -13,20 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from probes import fitting
 from probes.capture.batches import encode
 from probes.capture.sites import Site, head_sites
-from probes.card import save_probe
 from probes.conditions import LAST_PROMPT
 from probes.directions import difference_in_means, pooled_activations
-from probes.errors import DataError, DirectionError
+from probes.errors import DirectionError
 from probes.evaluation import auroc_value
 from probes.model.load import ChatModel, Message
 from probes.progress import Progress, silent
-from probes.rows import Row, own_benign, split_rows
+from probes.rows import Row, split_rows
+from probes.studies.framework.export import fit_and_write
 
 Talk = tuple[Sequence[Message], str]
-_TARGET_FPR = 0.05
 _BENIGN_NAME = "harmless requests of the fit and select splits: calibrate on your own traffic"
 
 
@@ -53,31 +51,22 @@ def write_probe(
         for bad, talks in ((True, harmful), (False, harmless))
         for talk, group in talks
     ]
-    plan = fitting.Plan(
+    sites = sorted(set(heads))
+    made = fit_and_write(
+        chat,
+        rows,
+        sites,
+        out,
         name=name,
         description="Reads harmful requests at an attention head that carries refusals; made by a safety-heads study.",
-        sites=tuple(sorted(set(heads))),
-        aggregation=LAST_PROMPT,
-        target_fpr=_TARGET_FPR,
+        benign_name=_BENIGN_NAME,
         seed=split_seed,
+        progress=progress,
     )
-    try:
-        benign = own_benign(rows, split_seed, _BENIGN_NAME)
-        probe = fitting.fit(chat, rows, plan, benign=benign, progress=progress)
-        drawn = _random_heads(chat, split_rows(rows, split_seed), plan.sites, draws, seed)
-    except (DataError, DirectionError) as error:
-        return {"not_made": str(error)}
-    path = save_probe(probe, out)
-    card = probe.card
-    return {
-        "file": path.name,
-        "site": card.directions[0].site,
-        "heads": [str(s) for s in plan.sites],
-        "auroc": card.evaluation["test"]["auroc"],
-        "text_only": card.evaluation["text_only"]["auroc"],
-        "random_heads": drawn,
-        "at_threshold": card.evaluation["at_threshold"],
-    }
+    if "not_made" in made:
+        return made
+    drawn = _random_heads(chat, split_rows(rows, split_seed), sites, draws, seed)
+    return made | {"heads": [str(s) for s in sites], "random_heads": drawn}
 
 
 def _random_heads(

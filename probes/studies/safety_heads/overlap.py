@@ -68,19 +68,19 @@ def between_kinds(attribution: Mapping[Any, Any], heads: int) -> dict[str, Any]:
 
 
 def between_results(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Overlap of every list that both results have; both are RESULT.json of safety-heads studies."""
-    for key in ("format", "shape"):
-        if ours.get(key) != theirs.get(key):
-            raise DataError(f"overlap: {key} {theirs.get(key)} is not {ours.get(key)}; compare models of one base")
+    """Overlap of every list that both results have; both are what safety-heads studies measured."""
+    if ours.get("shape") != theirs.get("shape"):
+        raise DataError(f"overlap: shape {theirs.get('shape')} is not {ours.get('shape')}; compare models of one base")
+    here, there = ours["model"]["subject"], theirs["model"]["subject"]
     for key in ("model", "revision"):
-        if ours["model"][key] != theirs["model"][key]:
+        if here[key] != there[key]:
             raise DataError(
-                f"overlap: the base's {key} is {theirs['model'][key]} there and {ours['model'][key]} here; "
+                f"overlap: the base's {key} is {there[key]} there and {here[key]} here; "
                 "heads of different bases have nothing to do with each other"
             )
     heads = int(np.prod(ours["shape"]))
     mine, other = top_lists(ours), top_lists(theirs)
     return {
-        "with": {"adapter": theirs["adapter"], "scale": theirs["model"]["adapter_scale"]},
+        "with": {"adapter": theirs["adapter"], "scale": there["adapter_scale"]},
         "lists": {name: asdict(overlap(mine[name], other[name], heads)) for name in mine if name in other},
     }

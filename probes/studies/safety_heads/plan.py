@@ -25,9 +25,10 @@ class SafetyPlan:
     `name` is the probe's. `subspaces` are (r, centred) of dataset-level Ships, the first is Sahara's; `steps` its
     heads; `top` how many of the best heads are ablated together; `listed` how long top lists are; `draws` random
     controls of each kind for the largest set of each ranking. `attributed`, `dataset_prompts` and `held_out` bound rows
-    of each class (None: all). `split_seed` splits requests (None: `seed`): one that an adapter was trained by keeps its
-    training out of `test`. `interval` is the widest half-width that a rate on held-out requests may have. DataError for
-    what makes no study.
+    of each class (None: all), `held_out_harmless` those of the harmless class; `per_query` is how many held-out harmful
+    requests have their own head ablated (0: none, None: all). `split_seed` splits requests (None: `seed`): one that an
+    adapter was trained by keeps its training out of `test`. `interval` is the widest half-width that a rate on held-out
+    requests may have. DataError for what makes no study.
     """
 
     name: str = "safety-heads"
@@ -39,7 +40,9 @@ class SafetyPlan:
     draws: int = 5
     attributed: int | None = None
     dataset_prompts: int | None = 64
-    held_out: int | None = 100
+    held_out: int | None = None
+    held_out_harmless: int | None = 30
+    per_query: int | None = 30
     interval: float = 0.2
     max_new_tokens: int = 40
     max_tokens: int = 2048

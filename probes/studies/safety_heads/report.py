@@ -1,21 +1,22 @@
 """The files of a safety-heads study: RESULT.json, its Markdown tables, the map of layers by heads.
 
 Contract: `write(result, out)` makes all of them from the result's plain data alone, so that they can be made again
-from RESULT.json. Rates stand with their 95 % intervals.
+from RESULT.json (`measured_of`). Rates stand with their 95 % intervals.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from probes.capture.sites import parse_site
 from probes.errors import DataError
+from probes.studies.framework.result import write_measured
 from probes.studies.plots import plot_head_map
-from probes.studies.tables import Figure, interval, plain, table
+from probes.studies.safety_heads.trials import REPEATED
+from probes.studies.tables import Figure, interval, table
 
 _KIND = "undifferentiated"
 
@@ -23,8 +24,7 @@ _KIND = "undifferentiated"
 def write(result: Figure, out: Path) -> None:
     """DataError when the folder cannot be written to."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "RESULT.json").write_text(json.dumps(plain(result, _six_digits), indent=1) + "\n")
+        write_measured(out, "safety", result, _six_digits)
         (out / "RESULT.md").write_text(markdown(result))
         attribution = result["attribution"][_KIND]
         for name, label, title in (
@@ -45,12 +45,14 @@ def _six_digits(value: float) -> float:
 
 def markdown(result: Figure) -> str:
     """The result as Markdown: verdicts, trials with controls, the top heads, the group, overlaps."""
-    model, data = result["model"], result["data"]
+    model, data = result["model"]["subject"], result["data"]
     found = result["attribution"][_KIND]
     tail = found["tail"]
     refused = result["refusals_attributed_on"]
     lines = ["# Safety heads", ""]
-    lines += [f"- {name}: {words}" for name, words in result["verdicts"].items()]
+    lines += [f"- {name}: {verdict['sentence']}" for name, verdict in result["verdicts"].items()]
+    lines += ["", "By the paper's measure, refusals alone:", ""]
+    lines += [f"- {name}: {verdict['sentence']}" for name, verdict in result["verdicts_by_refusals"].items()]
     lines += [
         "",
         f"Model {model['model']} (revision {model['revision']}, adapter {result['adapter'] or 'none'}"
@@ -62,12 +64,15 @@ def markdown(result: Figure) -> str:
         "",
         "## Held-out requests",
         "",
-        "`complied`: neither refused nor broken (NLL under the base in a neutral conversation, repetition). Controls "
-        "of a set: the lowest to the highest rate of all draws.",
+        "`not refused` is the paper's measure, `complied` ours: neither refused nor broken (NLL under the base in a "
+        f"neutral conversation, length, and at most {REPEATED:g} of the runs of four words repeated). `times`: so many "
+        "times as many not refused, and complied, as without an ablation. Controls of a set: the lowest to the highest "
+        "rate of all draws; they answer harmful requests alone.",
         "",
     ]
-    header = ("ablated", "heads", "refused", "complied", "coherent", "harmless refused", "harmless coherent")
-    lines += table(header, _trial_rows(result))
+    header = ("ablated", "heads", "refused", "not refused", "complied", "coherent", "times", "harmless refused")
+    lines += table((*header, "harmless coherent"), _trial_rows(result))
+    lines += [*_limits(result), *_questions(result), *_per_query(result["per_query"])]
     lines += [
         "## Heads",
         "",
@@ -118,33 +123,96 @@ def _probe(probe: Figure) -> str:
     )
 
 
+_RATES = ("refused", "not_refused", "complied", "coherent")
+
+
 def _trial_rows(result: Figure) -> list[list[str]]:
     rows = [_trial_row("nothing", result["before"])]
     for trials in result["trials"].values():
-        grouped: dict[str, list[tuple[str, Figure]]] = {}
-        for name, trial in trials.items():
-            grouped.setdefault(trial["role"], []).append((name, trial))
-        for role, members in grouped.items():
-            if len(members) == 1:
-                rows.append(_trial_row(*members[0]))
-            else:
-                name = members[0][0].rsplit(" ", 1)[0]
-                rows.append([f"{name} 1..{len(members)}", _heads(members[0][1]) if "shift" in role else "drawn"])
-                rows[-1] += [_range(t["harmful"][key]["value"] for _, t in members) for key in _RATES]
-                rows[-1] += [_range(t["harmless"][key]["value"] for _, t in members) for key in _RATES[::2]]
+        rows += _grouped(trials, _trial_row)
     return rows
 
 
-_RATES = ("refused", "complied", "coherent")
+def _grouped(trials: Figure, row: Callable[[str, Figure], list[str]]) -> list[list[str]]:
+    """A row a trial, and one for all draws of one control."""
+    grouped: dict[str, list[tuple[str, Figure]]] = {}
+    for name, trial in trials.items():
+        grouped.setdefault(trial["role"], []).append((name, trial))
+    rows = []
+    for role, members in grouped.items():
+        if len(members) == 1:
+            rows.append(row(*members[0]))
+            continue
+        name = members[0][0].rsplit(" ", 1)[0]
+        rows.append([f"{name} 1..{len(members)}", _heads(members[0][1]) if "shift" in role else "drawn"])
+        rows[-1] += [_range(t["harmful"][key]["value"] for _, t in members) for key in _RATES]
+    width = max(map(len, rows), default=0)
+    return [r + [""] * (width - len(r)) for r in rows]
 
 
 def _trial_row(name: str, trial: Figure) -> list[str]:
     rates = [interval(trial["harmful"][key]) for key in _RATES]
-    return [name, _heads(trial), *rates, *(interval(trial["harmless"][key]) for key in _RATES[::2])]
+    harmless = trial.get("harmless")
+    spared = [interval(harmless[key]) for key in ("refused", "coherent")] if harmless else ["", ""]
+    return [name, _heads(trial), *rates, _times(trial["harmful"]), *spared]
+
+
+def _times(harmful: Figure) -> str:
+    times = harmful.get("times")
+    if times is None:
+        return ""
+    return ", ".join("none before" if t is None else f"{t:.2g}x" for t in (times["not_refused"], times["complied"]))
+
+
+def _limits(result: Figure) -> list[str]:
+    """How much `complied` hangs on the limit of repetition."""
+    sets = {name: trials[name]["harmful"]["complied_at"] for name, trials in result["trials"].items()}
+    before = result["before"]["harmful"]["complied_at"]
+    rows = [[name, *(f"{at[x]:.2f}" for x in before)] for name, at in {"nothing": before, **sets}.items()]
+    return ["`complied` with other limits of repetition:", "", *table(("ablated", *before), rows)]
+
+
+def _questions(result: Figure) -> list[str]:
+    """What the ablations cost on ordinary questions."""
+    if "questions" not in result["before"]:
+        return []
+    tried = {name: trial for trials in result["trials"].values() for name, trial in trials.items()}
+    rows = [
+        [name, *(interval(t["questions"][key]) for key in ("right", "lost", "nats", "nats_lost"))]
+        for name, t in {"nothing": result["before"], **tried}.items()
+        if "questions" in t
+    ]
+    n = result["before"]["questions"]["right"]["n"]
+    header = ("ablated", "right", "lost", "nats a token of right answers", "nats lost")
+    words = f"{n} ordinary questions, the likelier of two answers:"
+    return ["## Utility", "", words, "", *table(header, rows)]
+
+
+def _per_query(found: Figure | None) -> list[str]:
+    """The paper's other level."""
+    if found is None:
+        return []
+    header = ("each request's own head", "heads", "refused", "not refused", "complied", "coherent", "times")
+
+    def row(name: str, trial: Figure) -> list[str]:
+        return [name, "its own", *(interval(trial["harmful"][key]) for key in _RATES), _times(trial["harmful"])]
+
+    rows = [row("nothing", found["before"]), *_grouped(found["trials"], row)]
+    rows = [r + [""] * (len(header) - len(r)) for r in rows]
+    chosen = ", ".join(f"{head} {n}" for head, n in list(found["heads"].items())[:5])
+    return [
+        "## Each request's own head",
+        "",
+        f"The first by Ships of each of {found['requests']} held-out harmful requests, ablated for that request alone "
+        f"(chosen most: {chosen}). By `complied`: {found['verdict']['sentence']}. By `not refused`: "
+        f"{found['verdict_by_refusals']['sentence']}.",
+        "",
+        *table(header, rows),
+    ]
 
 
 def _heads(trial: Figure) -> str:
-    return " ".join(trial["heads"]) or "none"
+    return " ".join(trial["heads"]) or "none" if "heads" in trial else "its own"
 
 
 def _head_row(row: Figure) -> list[str]:

@@ -4,7 +4,8 @@
    their contrast, how they change the log-probability of the tokens that open this model's own refusals, and how large
    the ablated head's output is (`probes.heads.attribution`; `docs/science.md` C.1, C.5)
 2. dataset-level Ships over several subspaces, and a greedy group (Sahara), on harmful requests
-3. what ablating the top heads and the group does to refusals of *held-out* requests, with controls (`trials`)
+3. what ablating the top heads and the group does to refusals of *held-out* requests, with controls (`trials`), the
+   same with each request's own head (`per_query`), and to answers to ordinary questions (`utility`)
 4. overlap of head lists: of the two ablations, of two halves of the requests, with other results of the same base
 5. a probe of harmful requests at the heads that were named, beside random heads (`export`)
 
@@ -16,11 +17,9 @@ and no answer is written, only hashes.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,32 @@ from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
 from probes.splits import split_of
 from probes.steer.generation import generate
+from probes.studies.framework.result import read_result
 from probes.studies.metric import JudgeMetric, Metric
 from probes.studies.safety_heads import report
 from probes.studies.safety_heads.export import Talk, write_probe
 from probes.studies.safety_heads.overlap import between_kinds, between_results
+from probes.studies.safety_heads.per_query import PerQuery, query_trials
 from probes.studies.safety_heads.plan import Request, SafetyPlan
 from probes.studies.safety_heads.scores import attributed, heads_of
-from probes.studies.safety_heads.trials import BEFORE, CLASSES, AblationRunner, Class, last_user, trials_of, verdict
+from probes.studies.safety_heads.trials import (
+    BEFORE,
+    CLASSES,
+    AblationRunner,
+    AblationTrial,
+    Class,
+    has_effect,
+    last_user,
+    study_verdict,
+    trials_of,
+    verdict,
+    verdict_by_refusals,
+)
+from probes.studies.safety_heads.utility import Question, Utility
 
 StageProgress = Callable[[str, int, int], None]
 KINDS: tuple[AblationKind, AblationKind] = ("undifferentiated", "scaling")
-FORMAT = "awry-safety-heads/1"
+_CACHE = "awry-safety-heads/1"
 # Prompts whose scores are computed before they are cached.
 _AT_A_TIME = 16
 _OPENERS = 5
@@ -72,16 +86,18 @@ def run_safety_heads(
     plan: SafetyPlan | None = None,
     *,
     metric: Metric | None = None,
+    questions: Sequence[Question] = (),
     against: Sequence[Path] = (),
     command: str = "",
     on_progress: StageProgress = lambda _stage, _done, _all: None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Run the study on `chat` with the adapter in use and write its files; returns what RESULT.json holds.
+    """Run the study on `chat` with the adapter in use and write its files; returns what was measured.
 
-    `metric` says whether an answer is a refusal (ours by default); `against` are RESULT.json of other models of the
-    same base; `on_progress(stage, done, all)` is called as work is done. Raises DataError for one class only, too few
-    rows, requests in both classes, activations that are not finite, or another base in `against`.
+    `metric` says whether an answer is a refusal (ours by default); `questions` tell what an ablation costs; `against`
+    are RESULT.json of other models of the same base; `on_progress(stage, done, all)` is called as work is done. Raises
+    DataError for one class only, too few rows, requests in both classes, activations that are not finite, or another
+    base in `against`.
     """
     plan = plan or SafetyPlan()
     metric = metric or JudgeMetric("refusal", refuses)
@@ -91,9 +107,9 @@ def run_safety_heads(
     }
     _check_disjoint(harmful, harmless)
     others = [_read_result(path) for path in against]
-    cache = ResultCache(out / "kept", {"format": FORMAT, "model": asdict(chat.identity)})
+    cache = ResultCache(out / "kept", {"format": _CACHE, "model": asdict(chat.identity)})
     shape = (chat.layout.n_blocks, chat.layout.n_heads)
-    study = _Study(chat, data, plan, metric, cache, on_progress, progress)
+    study = _Study(chat, data, plan, metric, cache, on_progress, progress, questions)
     openers = study.openers()
     scores = {kind: {c: study.effects(kind, c, openers["tokens"]) for c in CLASSES} for kind in KINDS}
     attribution = {
@@ -101,12 +117,11 @@ def run_safety_heads(
         for kind, one in scores.items()
     }
     dataset, group = study.dataset()
-    trials = study.trials(attribution["undifferentiated"], group)
+    trials = study.trials(attribution["undifferentiated"], group, openers["tokens"])
     result: dict[str, Any] = {
-        "format": FORMAT,
-        "created": datetime.now(UTC).date().isoformat(),
+        "name": plan.name,
         "command": command,
-        "model": asdict(chat.identity),
+        "model": {"subject": asdict(chat.identity)},
         "adapter": chat.active,
         "shape": list(shape),
         "data": {c: _described(chat, data[c]) for c in CLASSES},
@@ -135,6 +150,7 @@ def run_safety_heads(
         max_tokens=plan.max_tokens,
         progress=progress,
     )
+    result["probes"] = [result["probe"]["file"]] if "file" in result["probe"] else []
     report.write(result, out)
     return result
 
@@ -151,7 +167,9 @@ class _Study:
         cache: ResultCache,
         on_progress: StageProgress,
         progress: Progress,
+        questions: Sequence[Question],
     ) -> None:
+        self._questions = questions
         self._chat, self._data, self._plan, self._metric = chat, data, plan, metric
         self._cache, self._on_progress, self._progress = cache, on_progress, progress
 
@@ -173,13 +191,15 @@ class _Study:
         return stored
 
     def effects(self, kind: AblationKind, which: Class, watched: Sequence[int]) -> Effects:
-        """Scores of all prompts of a class, prompt by prompt where they are not cached."""
-        items = self._data[which].items
+        """Scores of all prompts of a class."""
+        return self._effects(kind, self._data[which].items, watched, f"Ships, {kind}, {which}")
+
+    def _effects(self, kind: AblationKind, items: Sequence[Encoded], watched: Sequence[int], stage: str) -> Effects:
+        """Scores of prompts, prompt by prompt where they are not cached."""
         ablation = self._plan.ablation(kind)
         names = [f"effects {ablation} {list(watched)} {_ids_hash([x])}" for x in items]
         scores = {n: stored for n in names if (stored := self._cache.get(n)) is not None}
         missing = [i for i, n in enumerate(names) if n not in scores]
-        stage = f"Ships, {kind}, {which}"
         self._on_progress(stage, len(items) - len(missing), len(items))
         for start in range(0, len(missing), _AT_A_TIME):
             chunk = missing[start : start + _AT_A_TIME]
@@ -251,44 +271,83 @@ class _Study:
         ]
         return {"prompts": len(items), "subspaces": angles_of, "sahara": rows}, list(group.heads)
 
-    def trials(self, attribution: dict[str, Any], group: Sequence[Site]) -> dict[str, Any]:
-        """Refusals before and after, for every set of heads and its controls, with a verdict for each set."""
+    def trials(self, attribution: dict[str, Any], group: Sequence[Site], watched: Sequence[int]) -> dict[str, Any]:
+        """Refusals before and after, for every set of heads and its controls, with verdicts for each set."""
         plan, scores = self._plan, np.array(attribution["maps"]["contrast"])
         rankings = {f"by {name}": [parse_site(h) for h in heads_of(attribution, name)] for name in attribution["top"]}
         sets = {f"top {k} {name}": heads[:k] for name, heads in rankings.items() for k in sorted(set(plan.top))}
         sets |= {f"Sahara {s}": list(group[:s]) for s in range(1, len(group) + 1)}
-        controlled = {f"top {max(plan.top)} {name}" for name in rankings} | {f"Sahara {len(group)}"}
+        controlled = {f"top {k} by ships" for k in plan.top} | {f"top {max(plan.top)} {name}" for name in rankings}
+        controlled |= {f"Sahara {len(group)}"}
         ablation = plan.ablation("undifferentiated")
         planned = {
             name: trials_of(name, heads, scores, ablation, draws=plan.draws * (name in controlled), seed=plan.seed)
             for name, heads in sets.items()
         }
-        count = 1 + sum(map(len, planned.values()))
-        done = 0
-
-        def one_done() -> None:
-            nonlocal done
-            done += 1
-            self._on_progress("trials on held-out requests", done, count)
-
-        self._on_progress("trials on held-out requests", 0, count)
         runner = AblationRunner(
             self._chat,
             {c: [r.messages for r in self._data[c].held_out] for c in CLASSES},
             self._metric,
             self._cache,
             max_new_tokens=plan.max_new_tokens,
-            on_done=one_done,
         )
-        before = runner.run(BEFORE)
-        tried = {name: {t.name: runner.run(t) for t in trials} for name, trials in planned.items()}
+
+        def run(stage: str, trials: Sequence[AblationTrial]) -> dict[str, dict[str, Any]]:
+            found = {}
+            self._on_progress(stage, 0, len(trials))
+            for done, trial in enumerate(trials, 1):
+                found[trial.name] = runner.run(trial)
+                self._on_progress(stage, done, len(trials))
+            return found
+
+        own = {name: [t for t in trials if t.role in ("ablated", "scaling")] for name, trials in planned.items()}
+        found = run("trials on held-out requests", [BEFORE, *(t for trials in own.values() for t in trials)])
+        before = found[BEFORE.name]
+        # What has no effect by either measure needs no controls.
+        for name, trials in own.items():
+            found[name]["harmful"] |= runner.against(trials)[name]
+            if not has_effect(before, found[name]):
+                planned[name] = trials
+        others = [t for name, trials in planned.items() for t in trials if t not in own[name]]
+        if others:
+            found |= run("controls of sets with an effect", others)
+        tried = {name: {t.name: found[t.name] for t in trials} for name, trials in planned.items()}
         for name, trials in planned.items():
             for one, differences in runner.against(trials).items():
                 tried[name][one]["harmful"] |= differences
+        if self._questions:
+            utility = Utility(self._chat, self._questions, self._cache)
+            before["questions"] = utility.of(BEFORE)
+            for name, trials in planned.items():
+                for trial in trials:
+                    if trial.role in ("ablated", "scaling"):
+                        tried[name][trial.name]["questions"] = utility.of(trial)
         verdicts = {name: verdict(before, trials) for name, trials in tried.items()}
-        for name, words in verdicts.items():
-            self._progress(f"{name}: {words}")
-        return {"before": before, "trials": tried, "verdicts": verdicts}
+        for name, judgement in verdicts.items():
+            self._progress(f"{name}: {judgement}")
+        return {
+            "before": before,
+            "trials": tried,
+            "verdicts": {name: judgement.as_dict() for name, judgement in verdicts.items()},
+            "verdicts_by_refusals": {name: verdict_by_refusals(before, t).as_dict() for name, t in tried.items()},
+            "verdict": study_verdict(verdicts).as_dict(),
+            "per_query": self._per_query(runner, watched),
+        }
+
+    def _per_query(self, runner: AblationRunner, watched: Sequence[int]) -> dict[str, Any] | None:
+        """The first held-out harmful requests, each with its own first head ablated."""
+        plan = self._plan
+        requests = self._data["harmful"].held_out[: plan.per_query]
+        if not requests:
+            return None
+        items = [encode(self._chat, r.messages, None, plan.max_tokens) for r in requests]
+        scores = self._effects("undifferentiated", items, watched, "Ships of each held-out request").kl
+        prompts = [self._chat.render(r.messages) for r in requests]
+        per_query = PerQuery(self._chat, prompts, runner, self._cache, plan.max_new_tokens)
+        trials = query_trials(scores, plan.ablation("undifferentiated"), draws=plan.draws, seed=plan.seed)
+        found = per_query.run(trials)
+        self._progress(f"each request's own head: {found['verdict']['sentence']}")
+        return found
 
 
 def _ids_hash(items: Sequence[Encoded]) -> str:
@@ -306,7 +365,8 @@ def _split(chat: ChatModel, which: Class, requests: Sequence[Request], plan: Saf
             f"{which}: {len(attributed)} requests to attribute on and {len(held_out)} held out; at least {least} and 2 "
             "are needed (about 30 % of groups are held out): give more of them"
         )
-    answered, needed = held_out[: plan.held_out], rows_needed(plan.interval)
+    bound = plan.held_out if which == "harmful" else plan.held_out_harmless
+    answered, needed = held_out[:bound], rows_needed(plan.interval)
     if len(answered) < needed:
         raise DataError(
             f"{which}: {len(answered)} held-out requests, but a rate within +-{plan.interval:g} needs {needed}: give "
@@ -331,11 +391,8 @@ def _described(chat: ChatModel, data: _Data) -> dict[str, Any]:
     return {name: {"n": len(p), "sha256": hash_texts(chat.render(r.messages) for r in p)} for name, p in parts.items()}
 
 
-def _read_result(path: Path) -> dict[str, Any]:
-    try:
-        result: dict[str, Any] = json.loads((path / "RESULT.json" if path.is_dir() else path).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"against: {path} is not a RESULT.json that can be read ({type(error).__name__})") from error
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise DataError(f"against: {path} is no result of this study (its format is not {FORMAT})")
-    return result
+def _read_result(path: Path) -> Mapping[str, Any]:
+    found = read_result(path)
+    if found.study != "safety":
+        raise DataError(f"against: {path} is of a {found.study} study; give the RESULT.json of a safety-heads study")
+    return found.measured

@@ -7,17 +7,20 @@ is judged in the paper's mode, `subtract`, if the receivers' own directions work
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from probes.evaluation import Interval
 from probes.studies.direction import dose
-from probes.studies.direction.verdict import EFFECT, MARGIN
-from probes.studies.summary.results import Figures, Finding, Rule, each, interval, share
-from probes.studies.transfer.verdict import WORKS
+from probes.studies.direction.separation import shuffled_fit
+from probes.studies.framework.controls import ORTHOGONAL, RANDOM, WRONG_LAYER
+from probes.studies.framework.result import StudyResult
+from probes.studies.framework.verdict import CONTROL_MARGIN, EFFECT, SEPARATES, TIE, Support, Verdict
+from probes.studies.summary import power
+from probes.studies.summary.results import Figures, Finding, Rule, each, interval, label, share, whole
 
-SEPARATES = 0.95  # `docs/science.md` A.4.1
-TIE = 0.05
 UNEQUAL = 2.0
-_OTHERS = {"random": "random", dose.ORTHOGONAL: "orthogonal", dose.WRONG: "wrong layer"}
+_OTHERS = (RANDOM, ORTHOGONAL, WRONG_LAYER)
 
 
 # Direction
@@ -29,10 +32,17 @@ def separation(result: Figures) -> Finding:
     row = _blocks(result)[-1]
     accuracy = interval(row["accuracy"])
     words = (
-        f"{accuracy} at {row['site']}, held out; shuffled labels {row['permuted']['mean']:.2f} and random directions "
-        f"{row['random']['mean']:.2f} on average"
+        f"{accuracy} at {row['site']}, held out; {_shuffled(row)}, random directions {row['random']['mean']:.2f} "
+        "on average"
     )
-    return Finding("yes" if accuracy.value >= SEPARATES else "no", words)
+    return Finding(Support.YES if accuracy.value >= SEPARATES else Support.NO, words)
+
+
+def _shuffled(row: Figures) -> str:
+    chance = row.get("chance")
+    if chance is None:  # a result of before
+        return f"fit labels alone shuffled {shuffled_fit(row)['mean']:.2f} on average"
+    return f"labels of both splits shuffled {chance['mean']:.2f} on average, p = {chance['p']:.3f}"
 
 
 def last_layer(result: Figures) -> Finding:
@@ -40,17 +50,23 @@ def last_layer(result: Figures) -> Finding:
         return _labelled()
     blocks = _blocks(result)
     if len(blocks) < 2:
-        return Finding("unmeasured", "one block was read")
+        return Finding(Support.UNMEASURED, "one block was read")
     first, last = (interval(row["accuracy"]) for row in (blocks[0], blocks[-1]))
     best = max(blocks, key=lambda row: float(row["accuracy"]["value"]))
-    words = f"{blocks[0]['site']}: {first}; {blocks[-1]['site']}: {last}"
+    words = f"{_with_size(blocks[0], first)}; {_with_size(blocks[-1], last)}"
     if best["accuracy"]["value"] > last.value:
-        return Finding("no", f"{words}; best is {best['site']}: {interval(best['accuracy'])}")
+        return Finding(Support.NO, f"{words}; best is {best['site']}: {interval(best['accuracy'])}")
     if last.low > first.high:
-        return Finding("yes", words)
+        return Finding(Support.YES, words)
     if last.value - first.value < TIE:
-        return Finding("no", f"{words}: a tie, depth hardly matters")
-    return Finding("unsure", f"{words}: the intervals meet")
+        return Finding(Support.NO, f"{words}: a tie, depth hardly matters")
+    return Finding(Support.UNSURE, f"{words}: the intervals meet")
+
+
+def _with_size(row: Figures, accuracy: Interval) -> str:
+    """With Cohen's d, which goes on where the accuracy is at its ceiling."""
+    d = row["effect_size"]
+    return f"{row['site']}: {accuracy}" + (f", d {d['value']:.1f}" if d else "")
 
 
 def control_separation(result: Figures) -> Finding:
@@ -58,58 +74,58 @@ def control_separation(result: Figures) -> Finding:
         return _labelled()
     row = _blocks(result)[-1]
     if row["control"] is None:
-        return Finding("unmeasured", "no control was given")
+        return Finding(Support.UNMEASURED, "no control was given")
     accuracy, d = interval(row["control"]["accuracy"]), row["control"]["effect_size"]
     effect = f"d {d['value']:.1f}, " if d else ""
     words = (
         f"{accuracy}, {effect}norm {row['control']['norm']:.2g}, at {row['site']} (the direction under study: "
         f"{interval(row['accuracy'])})"
     )
-    return Finding("yes" if accuracy.low <= 0.5 else "no", words)
+    return Finding(Support.YES if accuracy.low <= 0.5 else Support.NO, words)
 
 
 def steering(result: Figures) -> Finding:
     rows = _tested(result)
     if dose.PAPER not in rows:
-        return Finding("unmeasured", "the last block has no direction")
+        return Finding(Support.UNMEASURED, "the last block has no direction")
     before, after = rows[dose.UNTOUCHED], rows[dose.PAPER]
     words = (
         f"behaviour from {share(before['behaviour'])} to {interval(after['behaviour'])}, good answers from "
         f"{interval(before['good'])} to {interval(after['good'])}"
     )
     if before["behaviour"]["value"] < EFFECT:
-        return Finding("untestable", f"{words}: there is hardly anything to lower")
+        return Finding(Support.UNTESTABLE, f"{words}: there is hardly anything to lower")
     if before["behaviour"]["value"] - after["behaviour"]["value"] < EFFECT:
-        return Finding("no", words)
+        return Finding(Support.NO, words)
     if after["behaviour"]["high"] >= before["behaviour"]["low"]:
-        return Finding("unsure", f"{words}: the intervals meet")
+        return Finding(Support.UNSURE, f"{words}: the intervals meet")
     if after["good"]["value"] - before["good"]["value"] < EFFECT:
-        return Finding("unsure", f"{words}: the behaviour goes because the text breaks")
-    return Finding("yes", words)
+        return Finding(Support.UNSURE, f"{words}: the behaviour goes because the text breaks")
+    return Finding(Support.YES, words)
 
 
 def specific(result: Figures) -> Finding:
     verdict = result["verdict"]
-    if verdict["label"] in ("noise", "no effect"):
-        return Finding("no", verdict["sentence"])
+    if Verdict(verdict["label"]) is Verdict.NOT_TESTABLE:
+        return Finding(Support.UNTESTABLE, verdict["sentence"])
+    if Verdict(verdict["label"]) in (Verdict.NOISE, Verdict.NO_EFFECT):
+        return Finding(Support.NO, verdict["sentence"])
     differences = verdict["differences"]
-    differences_by_name = {
-        n: interval(differences[key]) for key, n in _OTHERS.items() if key in differences or key == "random"
-    }
+    differences_by_name = {n: interval(differences[n]) for n in _OTHERS if n in differences or n == RANDOM}
     words = "good answers beyond those under " + "; ".join(f"{name}: {d}" for name, d in differences_by_name.items())
-    if dose.WRONG not in differences:
+    if WRONG_LAYER not in differences:
         words += "; the wrong layer's direction is nearly the same, or there is none"
-    if any(d.value < MARGIN for d in differences_by_name.values()):
-        return Finding("no", words)
-    return Finding("unsure" if any(d.low <= 0 for d in differences_by_name.values()) else "yes", words)
+    if any(d.value < CONTROL_MARGIN for d in differences_by_name.values()):
+        return Finding(Support.NO, words)
+    return Finding(Support.UNSURE if any(d.low <= 0 for d in differences_by_name.values()) else Support.YES, words)
 
 
 def content(result: Figures) -> Finding:
     verdict = result["verdict"]
     if dose.CONTENT not in verdict["differences"]:
-        return Finding("unmeasured", "no control was given")
-    if verdict["label"] in ("noise", "no effect"):
-        return Finding("untestable", f"{verdict['sentence']}: nothing to compare the control with")
+        return Finding(Support.UNMEASURED, "no control was given")
+    if Verdict(verdict["label"]) in (Verdict.NOISE, Verdict.NO_EFFECT, Verdict.NOT_TESTABLE):
+        return Finding(Support.UNTESTABLE, f"{verdict['sentence']}: nothing to compare the control with")
     difference, rows = interval(verdict["differences"][dose.CONTENT]), _tested(result)
     words = f"good answers beyond those under the control's direction: {difference}"
     if dose.CONTROL_CONDITION in rows:
@@ -118,13 +134,13 @@ def content(result: Figures) -> Finding:
             f"; the control fine-tune itself shows the behaviour in {interval(control)}"
             f" (the one under study: {interval(rows[dose.UNTOUCHED]['behaviour'])})"
         )
-    if difference.value < MARGIN:
-        return Finding("no", words)
-    return Finding("unsure" if difference.low <= 0 else "yes", words)
+    if difference.value < CONTROL_MARGIN:
+        return Finding(Support.NO, words)
+    return Finding(Support.UNSURE if difference.low <= 0 else Support.YES, words)
 
 
 def _labelled() -> Finding:
-    return Finding("unmeasured", "a study of labelled messages, not of a fine-tune against its base")
+    return Finding(Support.UNMEASURED, "a study of labelled messages, not of a fine-tune against its base")
 
 
 def _blocks(result: Figures) -> list[dict[str, Any]]:
@@ -141,22 +157,22 @@ def _tested(result: Figures) -> dict[str, Figures]:
 
 def transfer_lowers(result: Figures) -> Finding:
     means, words = _pairs(result)
-    if means["own_gain"]["value"] < WORKS:
+    if means["own_gain"]["value"] < EFFECT:
         return _own_fails(means, words)
     drop, gain = interval(means["drop"]), interval(means["gain"])
     words = f"bad answers taken away {drop}, good ones gained {gain}, {words}"
-    if drop.value < WORKS:
-        return Finding("no", words)
+    if drop.value < EFFECT:
+        return Finding(Support.NO, words)
     if drop.low <= 0:
-        return Finding("unsure", words)
-    if gain.value < WORKS or gain.low <= 0:
-        return Finding("unsure", f"{words}: bad answers go, good ones do not come back")
-    return Finding("yes", words)
+        return Finding(Support.UNSURE, words)
+    if gain.value < EFFECT or gain.low <= 0:
+        return Finding(Support.UNSURE, f"{words}: bad answers go, good ones do not come back")
+    return Finding(Support.YES, words)
 
 
 def transfer_non_specific(result: Figures) -> Finding:
     means, words = _pairs(result)
-    if means["own_gain"]["value"] < WORKS:
+    if means["own_gain"]["value"] < EFFECT:
         return _own_fails(means, words)
     drop, random = means["drop"]["value"], means["drop_receiver_random"]["value"]
     over = interval(means["over_receiver_random"])
@@ -166,46 +182,65 @@ def transfer_non_specific(result: Figures) -> Finding:
         f"random donor directions through the map {means['drop_random_source']['value']:.2f}; good answers "
         f"beyond random ones in the receiver {over}; {words}, by verdict: {counts}"
     )
-    if drop < WORKS:
-        return Finding("untestable", f"{words}: mapped directions take nothing away")
-    alike = {drop - random < MARGIN, over.low <= 0}
-    return Finding("unsure" if len(alike) == 2 else "yes" if alike == {True} else "no", words)
+    if drop < EFFECT:
+        return Finding(Support.UNTESTABLE, f"{words}: mapped directions take nothing away")
+    alike = {drop - random < CONTROL_MARGIN, over.low <= 0}
+    return Finding(Support.UNSURE if len(alike) == 2 else Support.YES if alike == {True} else Support.NO, words)
 
 
 def own_beats_mapped(result: Figures) -> Finding:
     means, words = _pairs(result)
     own, gain = interval(means["own_gain"]), interval(means["gain"])
-    if own.value < WORKS:
+    if own.value < EFFECT:
         return _own_fails(means, words)
     words = f"good answers gained: own direction {own}, mapped {gain}, {words}"
     if own.value <= gain.value:
-        return Finding("no", words)
-    return Finding("yes" if own.low > gain.high else "unsure", words)
+        return Finding(Support.NO, words)
+    return Finding(Support.YES if own.low > gain.high else Support.UNSURE, words)
 
 
-def asymmetry(result: Figures) -> Finding:
+def asymmetry(results: Sequence[StudyResult]) -> list[tuple[str, Finding]]:
+    """Results that name different best donors do not bear each other out."""
+    seen = [(r, whole(r, _asymmetry)) for r in results]
+    donors = {donor for _, (finding, donor) in seen if finding.support is Support.YES}
+    return [
+        (
+            label(r),
+            Finding(Support.UNSURE, f"{f.words}; seeds disagree on the best donor")
+            if f.support is Support.YES and len(donors) > 1
+            else f,
+        )
+        for r, (f, _) in seen
+    ]
+
+
+def _asymmetry(result: Figures) -> tuple[Finding, str]:
+    """And the best donor."""
     pairs, words = _pairs(result)
-    if pairs["own_gain"]["value"] < WORKS:
-        return _own_fails(pairs, words)
+    if pairs["own_gain"]["value"] < EFFECT:
+        return _own_fails(pairs, words), ""
     found = result["asymmetry"][_mode(result)]
     two, expected = found["mean_difference_of_two_ways"], found["expected_from_sampling"]
     if two is None or len(found["groups"]) < 2:
-        return Finding("unmeasured", "no pair was measured both ways")
+        return Finding(Support.UNMEASURED, "no pair was measured both ways"), ""
     givers = sorted(found["groups"], key=lambda name: -float(found["groups"][name]["as_donor"]["value"]))
-    shown = [f"{name} {found['groups'][name]['as_donor']['value']:+.2f}" for name in (givers[0], givers[-1])]
+    gains = {name: float(found["groups"][name]["as_donor"]["value"]) for name in givers}
+    shown = [f"{name} {gains[name]:+.2f}" for name in (givers[0], givers[-1])]
     words = (
         f"the two ways of a pair differ by {two:.2f}, {expected:.2f} would come from the questions alone; best donor "
         f"{shown[0]}, worst {shown[1]}, {words}"
     )
     if two <= expected:
-        return Finding("no", words)
-    return Finding("yes" if two >= UNEQUAL * expected else "unsure", words)
+        return Finding(Support.NO, words), givers[0]
+    if gains[givers[0]] < EFFECT:
+        return Finding(Support.UNSURE, f"{words}: no donor gives {EFFECT:.2f}"), givers[0]
+    return Finding(Support.YES if two >= UNEQUAL * expected else Support.UNSURE, words), givers[0]
 
 
 def _mode(result: Figures) -> str:
     """The paper subtracts; where the receivers' own directions do not work so, the mode in which they work best."""
-    own = {mode: float(_means(result, mode)["own_gain"]["value"]) for mode in result["settings"]["modes"]}
-    return "subtract" if own.get("subtract", 0.0) >= WORKS else max(own, key=lambda mode: own[mode])
+    own = {mode: float(_means(result, mode)["own_gain"]["value"]) for mode in result["plan"]["modes"]}
+    return "subtract" if own.get("subtract", 0.0) >= EFFECT else max(own, key=lambda mode: own[mode])
 
 
 def _pairs(result: Figures) -> tuple[Figures, str]:
@@ -224,55 +259,84 @@ def _means(result: Figures, mode: str) -> Figures:
 def _own_fails(means: Figures, words: str) -> Finding:
     own = interval(means["own_gain"])
     return Finding(
-        "untestable", f"the receivers' own directions do not work either: good answers gained {own}, {words}"
+        Support.UNTESTABLE, f"the receivers' own directions do not work either: good answers gained {own}, {words}"
     )
+
+
+def _accuracy_power(result: Figures) -> str:
+    return power.NO_TEST if result["kind"] == "messages" else power.above_half(_blocks(result)[-1]["accuracy"]["n"])
+
+
+def _steering_power(result: Figures) -> str:
+    return power.paired(_tested(result)[dose.UNTOUCHED]["behaviour"]["n"])
+
+
+def _difference_power(name: str) -> Callable[[Figures], str]:
+    return lambda result: power.smallest(result["verdict"]["differences"].get(name))
+
+
+def _pairs_power(name: str) -> Callable[[Figures], str]:
+    return lambda result: power.smallest(_means(result, _mode(result))[name])
 
 
 RULES = {
     "separation": Rule(
         f"held-out balanced accuracy at the last block is at least {SEPARATES:.2f}",
         each(separation),
+        _accuracy_power,
     ),
     "last_layer": Rule(
         "no block does better than the last, and its interval lies above the first block's; not reproduced when the "
         f"two are within {TIE:.2f}",
         each(last_layer),
+        _accuracy_power,
     ),
     "control_separation": Rule(
         "the interval of the control's own separation at the last block reaches 0.5",
         each(control_separation),
+        _accuracy_power,
     ),
     "steering": Rule(
         "in the paper's setting (subtract x1, last block, last position) the behaviour falls by at least "
         f"{EFFECT:.2f}, the intervals before and after do not meet, and good answers rise by as much; a fall without "
         "that rise is mixed",
         each(steering),
+        _steering_power,
     ),
     "specific": Rule(
-        f"the setting chosen on other messages gives at least {MARGIN:.2f} more good answers than every random, "
-        "orthogonal and wrong-layer vector of equal norm, with intervals above 0",
+        f"the setting chosen on other messages gives at least {CONTROL_MARGIN:.2f} more good answers than every "
+        "random, orthogonal and wrong-layer vector of equal norm, with intervals above 0",
         each(specific),
+        _difference_power("random"),
     ),
     "content": Rule(
-        f"the same, against the direction of the control fine-tune: at least {MARGIN:.2f} more, interval above 0",
+        f"the same, against the direction of the control fine-tune: at least {CONTROL_MARGIN:.2f} more, interval above "
+        "0",
         each(content),
+        _difference_power(dose.CONTENT),
     ),
     "transfer_lowers": Rule(
-        f"over pairs of different classes, bad answers fall and good ones rise by at least {WORKS:.2f}, with intervals "
-        "(bootstrap over models) above 0; a fall alone is mixed",
+        f"over pairs of different classes, bad answers fall and good ones rise by at least {EFFECT:.2f}, with "
+        "intervals over models above 0; a fall alone is mixed",
         each(transfer_lowers),
+        _pairs_power("drop"),
     ),
     "transfer_non_specific": Rule(
         "mapped directions take bad answers away, random ones of equal norm in the receiver take as many away (within "
-        f"{MARGIN:.2f}), and the interval of the difference in good answers reaches 0; mixed when the two disagree",
+        f"{CONTROL_MARGIN:.2f}), and the interval of the difference in good answers reaches 0; mixed when the two "
+        "disagree",
         each(transfer_non_specific),
+        _pairs_power("over_receiver_random"),
     ),
     "own_beats_mapped": Rule(
         "the receiver's own direction gains more good answers than the mapped one, with intervals that do not meet",
         each(own_beats_mapped),
+        _pairs_power("gain"),
     ),
     "asymmetry": Rule(
-        f"the two ways of a pair differ by at least {UNEQUAL:g} times what the choice of questions alone would give",
-        each(asymmetry),
+        f"the two ways of a pair differ by at least {UNEQUAL:g} times what the choice of questions alone would give, "
+        f"the best donor gives at least {EFFECT:.2f}, and it is the same in all results",
+        asymmetry,
+        lambda _: power.NO_TEST,
     ),
 }

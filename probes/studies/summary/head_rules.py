@@ -6,9 +6,13 @@ the figures. A mark that compares with a control which was not run is not measur
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from probes.evaluation import Interval
+from probes.studies.framework.verdict import EFFECT, LESS_COHERENT, MORE_UNDEFINED, Support, Verdict
 from probes.studies.head_steering.verdict import (
     CHOSEN,
+    FINE_TUNE,
     LAYER,
     PLAIN_NAME,
     PROBE_HEADS,
@@ -16,9 +20,11 @@ from probes.studies.head_steering.verdict import (
     RANDOM_HEADS,
     WITHOUT_BEST,
 )
-from probes.studies.summary.results import Figures, Finding, Rule, Support, each, interval, share
+from probes.studies.summary import power
+from probes.studies.summary.results import Figures, Finding, Rule, each, interval, share
 
-COHERENT, ROOM = 0.15, 0.15
+# Questions that are still `only a few examples`.
+FEW_EXAMPLES = 10
 
 
 def few_heads(result: Figures) -> Finding:
@@ -36,21 +42,25 @@ def wanted_rise(result: Figures) -> Finding:
 def inverted_u(result: Figures) -> Finding:
     curve = result["alpha_curve"]
     if len(curve["alphas"]) < 3:
-        return Finding("unmeasured", f"{len(curve['alphas'])} strengths were tried")
+        return Finding(Support.UNMEASURED, f"{len(curve['alphas'])} strengths were tried")
     points = zip(curve["alphas"], curve["heldout"], strict=True)
     figures = "; ".join(
         f"alpha {abs(alpha):g}: {f['effect']['value']:.2f} ({f['undefined']['value']:.0%} undefined)"
         for alpha, f in points
     )
-    return Finding(_mark(result, "inverted U over alpha"), f"effect by strength, {result['form']['unit']}: {figures}")
+    figures = f"effect by strength, {result['form']['unit']}: {figures}"
+    effects = [f["effect"]["value"] for f in curve["heldout"]]
+    if effects[-1] == max(effects) and curve["heldout"][-1]["undefined"]["value"] <= MORE_UNDEFINED:
+        return Finding(Support.UNMEASURED, f"{figures}; the grid ends while the effect still rises")
+    return Finding(_mark(result, "inverted U over alpha"), figures)
 
 
 def beats_probe_heads(result: Figures) -> Finding:
-    return _unless_noise(result, _beats(result, "beats heads ranked by a probe", PROBE_HEADS))
+    return _where_it_works(result, _beats(result, "beats heads ranked by a probe", PROBE_HEADS))
 
 
 def beats_layer_vector(result: Figures) -> Finding:
-    return _unless_noise(result, _beats(result, "beats a layer-level vector", LAYER))
+    return _where_it_works(result, _beats(result, "beats a layer-level vector", LAYER))
 
 
 def beats_random(result: Figures) -> Finding:
@@ -58,9 +68,9 @@ def beats_random(result: Figures) -> Finding:
         _beats(result, "beats random heads", RANDOM_HEADS),
         _beats(result, "beats random directions", RANDOM_DIRECTIONS),
     ]
-    answers = {seen.support for seen in both} - {"unmeasured"}
+    answers = {seen.support for seen in both} - {Support.UNMEASURED}
     figures = "; ".join(seen.words for seen in both)
-    return Finding((answers.pop() if len(answers) == 1 else "unsure") if answers else "unmeasured", figures)
+    return Finding((answers.pop() if len(answers) == 1 else Support.UNSURE) if answers else Support.UNMEASURED, figures)
 
 
 def carries_over(result: Figures) -> Finding:
@@ -73,15 +83,15 @@ def carries_over(result: Figures) -> Finding:
         f"{interval(after['behaviour'])} after; good answers {interval(before['good'])} and {interval(after['good'])}"
     )
     if moved.low <= 0:
-        return Finding("no", figures)
-    if after["coherent"]["value"] < before["coherent"]["value"] - COHERENT:
-        return Finding("unsure", f"{figures}: the text breaks")
-    return _unless_noise(result, Finding("yes", figures))
+        return Finding(Support.NO, figures)
+    if after["coherent"]["value"] < before["coherent"]["value"] - LESS_COHERENT:
+        return Finding(Support.UNSURE, f"{figures}: the text breaks")
+    return _where_it_works(result, Finding(Support.YES, figures))
 
 
 def dissociation(result: Figures) -> Finding:
     if LAYER not in result["open"]:
-        return Finding("unmeasured", "no layer vector was tried on open answers")
+        return Finding(Support.UNMEASURED, "no layer vector was tried on open answers")
     if (no_room := _no_room(result)) is not None:
         return no_room
     heads, layer = (_towards(result, name) for name in (CHOSEN, LAYER))
@@ -91,31 +101,58 @@ def dissociation(result: Figures) -> Finding:
         f"the effects are {on_choices[0]:.2f} and {on_choices[1]:.2f} {result['form']['unit']}"
     )
     if heads.value <= layer.value:
-        return Finding("no", figures)
-    return _unless_noise(result, Finding("yes" if heads.low > layer.high else "unsure", figures))
+        return Finding(Support.NO, figures)
+    return _where_it_works(result, Finding(Support.YES if heads.low > layer.high else Support.UNSURE, figures))
 
 
 def without_best(result: Figures) -> Finding:
     if WITHOUT_BEST not in result["heldout"]:
-        return Finding("unmeasured", "one head was chosen")
+        return Finding(Support.UNMEASURED, "one head was chosen")
     return Finding(_mark(result, "most is left without the best head"), _effects(result, WITHOUT_BEST))
 
 
-def _unless_noise(result: Figures, seen: Finding) -> Finding:
-    """An effect that random directions have as well is no effect of these heads, whatever else it beats."""
-    if seen.support == "yes" and result["verdict"].startswith("noise"):
-        return Finding("unsure", f"{seen.words}; the study's verdict is noise")
+def as_good_as_tuning(result: Figures) -> Finding:
+    tuned = result.get("fine_tune")
+    if tuned is None:
+        return Finding(Support.UNMEASURED, "no fine-tune was trained beside the heads")
+    return Finding(Support(tuned["comparable"]), _beside_tuning(tuned, result["heldout"]))
+
+
+def few_examples(result: Figures) -> Finding:
+    points = [p for p in result.get("examples_curve", []) if p["questions"] <= FEW_EXAMPLES]
+    if not points:
+        return Finding(Support.UNMEASURED, f"no search with at most {FEW_EXAMPLES} questions")
+    figures = "; ".join(f"{p['questions']} questions: {_beside_tuning(p['fine_tune'], p['heldout'])}" for p in points)
+    last = points[-1]
+    change = interval(last["heldout"][CHOSEN]["effect"])
+    if change.low <= 0:
+        return Finding(Support.NO, f"{figures}; effect {change} {result['form']['unit']}")
+    return _where_it_works(result, Finding(Support(last["fine_tune"]["comparable"]), figures))
+
+
+def _beside_tuning(tuned: Figures, heldout: Figures) -> str:
+    wanted = {name: interval(heldout[name]["wanted"]) for name in (CHOSEN, FINE_TUNE)}
+    words = f"wanted choices {wanted[CHOSEN]} under the heads, {wanted[FINE_TUNE]} under the fine-tune"
+    return f"{words} (heads less fine-tune {interval(tuned['wanted_difference'])}" + (
+        ")" if tuned["learned"] else "; the fine-tune did not learn)"
+    )
+
+
+def _where_it_works(result: Figures, seen: Finding) -> Finding:
+    """What random directions do as well, or what may be nothing, is no effect of these heads."""
+    if seen.support == Support.YES and not Verdict(result["verdict"]["label"]).works:
+        return Finding(Support.UNSURE, f"{seen.words}; the study's verdict is {result['verdict']['label']}")
     return seen
 
 
 def _mark(result: Figures, name: str) -> Support:
-    return "yes" if result["paper"][name] else "no"
+    return Support.YES if result["paper"][name] else Support.NO
 
 
 def _beats(result: Figures, mark: str, control: str) -> Finding:
     # A mark says yes where there was nothing to beat.
     if not any(name.startswith(control) for name in result["heldout"]):
-        return Finding("unmeasured", f"no {control} were tried")
+        return Finding(Support.UNMEASURED, f"no {control} were tried")
     return Finding(_mark(result, mark), _effects(result, control))
 
 
@@ -139,10 +176,10 @@ def _no_room(result: Figures) -> Finding | None:
     """Open answers that are as wanted before anything is done have nowhere to go."""
     shown = result["open"][PLAIN_NAME]["behaviour"]
     room = shown["value"] if result["plan"]["search"]["aim"] == "away" else 1 - shown["value"]
-    if room >= ROOM:
+    if room >= EFFECT:
         return None
     return Finding(
-        "untestable", f"{result['metric']['name']} in {share(shown)} of open answers before: no room to move"
+        Support.UNTESTABLE, f"{result['metric']['name']} in {share(shown)} of open answers before: no room to move"
     )
 
 
@@ -154,36 +191,95 @@ def _own_mark(words: str) -> str:
     return f"the study's own mark says so: {words}"
 
 
-_NOISE = "; mixed when the study's verdict is noise"
+_NOISE = "; mixed when the study's verdict is none of those that say it works"
+
+
+def _effect_power(result: Figures) -> str:
+    return power.smallest(result["heldout"][CHOSEN]["effect"], f" {result['form']['unit']}")
+
+
+def _open_power(result: Figures) -> str:
+    return power.smallest(result["open"][CHOSEN]["behaviour_change"])
+
+
+def _search_power(result: Figures) -> str:
+    """Of the re-test that a head must survive, in the middle of the heads that were re-tested."""
+    retested = sorted(result["search"]["retest"].values(), key=lambda f: float(f["high"]) - float(f["low"]))
+    return power.smallest(retested[len(retested) // 2], f" {result['form']['unit']}") if retested else power.UNKNOWN
+
+
+def _draws_power(result: Figures) -> str:
+    return power.draws([sum(n.startswith(k) for n in result["heldout"]) for k in (RANDOM_HEADS, RANDOM_DIRECTIONS)])
+
+
+def _tuning_power(result: Figures) -> str:
+    tuned = result.get("fine_tune")
+    return power.smallest(tuned["wanted_difference"]) if tuned else power.UNKNOWN
+
+
+def _rule(when: str, judge: Callable[[Figures], Finding], of: Callable[[Figures], str]) -> Rule:
+    return Rule(when, each(judge), of, ("hsi",))
+
+
 RULES = {
-    "few_heads": Rule(
-        _own_mark("at least one and at most 3 % of the heads tried survive the re-test"), each(few_heads)
+    "few_heads": _rule(
+        _own_mark("at least one and at most 3 % of the heads tried survive the re-test"), few_heads, _search_power
     ),
-    "wanted_rise": Rule(_own_mark("held-out wanted choices rise by 30 points"), each(wanted_rise)),
-    "inverted_u": Rule(_own_mark("the largest held-out effect is at none of the ends of the curve"), each(inverted_u)),
-    "beats_probe_heads": Rule(
+    "wanted_rise": _rule(
+        _own_mark("held-out wanted choices rise by 30 points"),
+        wanted_rise,
+        lambda result: power.smallest(result["heldout"][CHOSEN]["wanted_change"]),
+    ),
+    "inverted_u": _rule(
+        _own_mark(
+            "the largest held-out effect is at none of the ends of the curve; a grid that ends while the effect rises "
+            "does not tell"
+        ),
+        inverted_u,
+        lambda _: power.NO_TEST,
+    ),
+    "beats_probe_heads": _rule(
         _own_mark("the held-out effect is larger, paired by question, than that of as many heads ranked by a probe")
         + _NOISE,
-        each(beats_probe_heads),
+        beats_probe_heads,
+        _effect_power,
     ),
-    "beats_layer_vector": Rule(
+    "beats_layer_vector": _rule(
         _own_mark("the same against the residual stream's vector at its best strength") + _NOISE,
-        each(beats_layer_vector),
+        beats_layer_vector,
+        _effect_power,
     ),
-    "carries_over": Rule(
+    "carries_over": _rule(
         "the interval of the change of open answers lies on the wanted side of 0, and no more than "
-        f"{COHERENT:.2f} of the answers break{_NOISE}",
-        each(carries_over),
+        f"{LESS_COHERENT:.2f} of the answers break{_NOISE}",
+        carries_over,
+        _open_power,
     ),
-    "dissociation": Rule(
+    "dissociation": _rule(
         "open answers change more under the heads than under the layer vector, with intervals that do not meet"
         + _NOISE,
-        each(dissociation),
+        dissociation,
+        _open_power,
     ),
-    "without_best": Rule(_own_mark("more than half of the effect is left without the best head"), each(without_best)),
-    "beats_random": Rule(
+    "without_best": _rule(
+        _own_mark("more than half of the effect is left without the best head"), without_best, _effect_power
+    ),
+    "beats_random": _rule(
         "the study's own marks say that the heads beat random heads and random directions in the same heads; one of "
         "the two alone is mixed",
-        each(beats_random),
+        beats_random,
+        _draws_power,
+    ),
+    "as_good_as_tuning": _rule(
+        "the heads' wanted choices surely fall short of those of a fine-tune on as many questions by less than "
+        f"{EFFECT:.2f} (lower end of the interval); cannot tell where the fine-tune did not learn",
+        as_good_as_tuning,
+        _tuning_power,
+    ),
+    "few_examples": _rule(
+        f"the same with at most {FEW_EXAMPLES} questions to find the heads, and their held-out effect is above 0"
+        + _NOISE,
+        few_examples,
+        _effect_power,
     ),
 }

@@ -15,23 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import DataError
-from probes.studies.summary import direction_rules, head_rules, safety_rules
-from probes.studies.summary.results import (
-    OUTCOMES,
-    ClaimOutcome,
-    Figures,
-    Result,
-    Rule,
-    StudyKind,
-    Support,
-    decide,
-    read_results,
-    whole,
-)
+from probes.studies.framework.result import StudyResult
+from probes.studies.framework.verdict import ClaimOutcome, Support
+from probes.studies.summary import direction_rules, family_rules, head_rules, safety_rules
+from probes.studies.summary.first_screen import first_screen
+from probes.studies.summary.recall import planted_recall
+from probes.studies.summary.results import Figures, Rule, decide, read_results, whole
 from probes.studies.summary.sections import section
+from probes.studies.tables import table
 
 CLAIMS = Path(__file__).with_name("claims.toml")
-RULES: dict[str, Rule] = direction_rules.RULES | head_rules.RULES | safety_rules.RULES
+RULES: dict[str, Rule] = direction_rules.RULES | family_rules.RULES | head_rules.RULES | safety_rules.RULES
 CAVEAT = (
     "**The scale of this page:** everything here was measured on SmolLM2-135M-Instruct with its fine-tunes and on "
     "planted organisms of 0.9M parameters (marked *synthetic*); it says that the tools work, and not how real large "
@@ -58,7 +52,7 @@ class Claim:
     claim: str
     figure: str
     place: str
-    study: StudyKind | None = None
+    study: str | None = None
     rule: str | None = None
     not_testable: str | None = None
 
@@ -67,7 +61,7 @@ class Claim:
 class Claims:
     papers: tuple[Paper, ...]
     claims: tuple[Claim, ...]
-    commands: Mapping[StudyKind, str]
+    commands: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -78,6 +72,8 @@ class Row:
     outcome: ClaimOutcome
     measured: tuple[str, ...]
     commands: tuple[str, ...]
+    power: tuple[str, ...] = ()
+    recall: tuple[str, ...] = ()
 
 
 def load_claims(path: Path = CLAIMS) -> Claims:
@@ -106,10 +102,11 @@ def write_study_page(studies: Path, out: Path) -> None:
         raise DataError(f"study page: cannot write {out} ({error.strerror})") from error
 
 
-def study_page(claims: Claims, results: Sequence[Result], at: Path) -> str:
+def study_page(claims: Claims, results: Sequence[StudyResult], at: Path) -> str:
     """The whole page; links are relative to `at`."""
     rows = [row_of(claim, claims.commands, results) for claim in claims.claims]
-    lines = [CAVEAT, "", "# Three papers, beside what was measured here", "", *_intro(rows, results)]
+    screen = first_screen({row.claim.id: row.outcome for row in rows}, results)
+    lines = [CAVEAT, "", "# Three papers, beside what was measured here", "", *screen, "", *_intro(rows, results)]
     for paper in claims.papers:
         own = [row for row in rows if row.claim.paper == paper.id]
         lines += [f"## {paper.title} (arXiv {paper.id})", "", paper.note, "", *_table(own), "", *_rules(own), ""]
@@ -121,23 +118,27 @@ def study_page(claims: Claims, results: Sequence[Result], at: Path) -> str:
     return "\n".join([*lines, *_left_out(claims, results)])
 
 
-def row_of(claim: Claim, commands: Mapping[StudyKind, str], results: Sequence[Result]) -> Row:
+def row_of(claim: Claim, commands: Mapping[str, str], results: Sequence[StudyResult]) -> Row:
     """What the results of its study say of a claim."""
     if claim.study is None or claim.rule is None:
-        return Row(claim, "not testable here", (str(claim.not_testable),), ())
-    own = [r for r in results if r.kind == claim.study]
+        return Row(claim, ClaimOutcome.NOT_TESTABLE, (str(claim.not_testable),), ())
+    rule = RULES[claim.rule]
+    recall = planted_recall(results, rule.methods)
+    own = [r for r in results if r.study == claim.study]
     if not own:
-        return Row(claim, "not measured", ("not measured yet",), (commands[claim.study],))
-    seen = RULES[claim.rule].apply(own)
+        return Row(claim, ClaimOutcome.NOT_MEASURED, ("not run",), (commands[claim.study],), (), recall)
+    seen = rule.apply(own)
     return Row(
         claim,
         decide([s for _, s in seen]),
         tuple(f"{label}, {_ANSWERS[s.support]}: {s.words}" for label, s in seen),
         tuple(dict.fromkeys(r.command or commands[claim.study] for r in own)),
+        tuple(dict.fromkeys(whole(r, rule.power) for r in own)),
+        recall,
     )
 
 
-def _intro(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+def _intro(rows: Sequence[Row], results: Sequence[StudyResult]) -> list[str]:
     count = Counter(row.outcome for row in rows)
     models = dict.fromkeys(name for result in results for name in result.models)
     return [
@@ -146,44 +147,51 @@ def _intro(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
         "",
         "| outcome | rows | what it means |",
         "|---|---|---|",
-        *(f"| {outcome} | {count[outcome]} | {_MEANS[outcome]} |" for outcome in OUTCOMES),
+        *(f"| {outcome} | {count[outcome]} | {_MEANS[outcome]} |" for outcome in ClaimOutcome),
         "",
-        "Brackets are 95 % intervals, n is what was counted. Figures are on held-out messages, which chose nothing.",
+        "Brackets are 95 % intervals, n is what was counted. Figures are on held-out messages, which chose nothing. "
+        "*Power*: the smallest effect that so many rows show with 80 % probability (two-sided, 5 %); a smaller one "
+        "would have been missed. *Planted truth found*: how many heads, trained into the model to carry a behaviour, "
+        "the method behind the claim ranks first (study `planted-heads`); it says whether *no* means that there are no "
+        "such heads or that the method does not see them. *Format 1* marks results of an older run, made before all "
+        "studies shared one definition of `good`; each names its own below.",
         f"Models measured: {', '.join(models) or 'none yet'}.",
         "",
     ]
 
 
 _ANSWERS: dict[Support, str] = {
-    "yes": "yes",
-    "no": "no",
-    "unsure": "uncertain",
-    "untestable": "cannot tell",
-    "unmeasured": "not measured",
+    Support.YES: "yes",
+    Support.NO: "no",
+    Support.UNSURE: "uncertain",
+    Support.UNTESTABLE: "cannot tell",
+    Support.UNMEASURED: "not measured",
 }
 _MEANS: dict[ClaimOutcome, str] = {
-    "reproduced": "every study that could tell says so",
-    "not reproduced": "every study that could tell says the contrary",
-    "mixed": "studies disagree, or one is too uncertain to say",
-    "not testable here": "it needs what is not here (the row says what), or these models give nothing to test it on",
-    "not measured": "nothing was measured that could tell; the command is there",
+    ClaimOutcome.REPRODUCED: "every study that could tell says so",
+    ClaimOutcome.NOT_REPRODUCED: "every study that could tell says the contrary",
+    ClaimOutcome.MIXED: "studies disagree, or one is too uncertain to say",
+    ClaimOutcome.NOT_TESTABLE: "it needs what is not here (the row says what), or nothing here can be tested for it",
+    ClaimOutcome.NOT_MEASURED: "nothing was measured that could tell; the command is there",
 }
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    lines = ["| | claim | in the paper | measured here | outcome | command |", "|---|---|---|---|---|---|"]
-    for i, row in enumerate(rows, 1):
-        commands = "<br>".join(f"`{command}`" for command in row.commands)
-        cells = [
+    header = ("", "claim", "in the paper", "measured here", "power", "planted truth found", "outcome", "command")
+    cells = [
+        [
             str(i),
             row.claim.claim,
             f"{row.claim.figure}<br>*{row.claim.place}*",
             "<br>".join(row.measured),
+            "<br>".join(row.power) or "none",
+            "<br>".join(row.recall) or "no search",
             f"**{row.outcome}**",
-            commands or "none",
+            "<br>".join(f"`{command}`" for command in row.commands) or "none",
         ]
-        lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
-    return lines
+        for i, row in enumerate(rows, 1)
+    ]
+    return table(header, [[_cell(cell) for cell in line] for line in cells])[:-1]
 
 
 def _cell(text: str) -> str:
@@ -199,14 +207,14 @@ def _rules(rows: Sequence[Row]) -> list[str]:
     return [*lines, "", "</details>"]
 
 
-def _left_out(claims: Claims, results: Sequence[Result]) -> list[str]:
+def _left_out(claims: Claims, results: Sequence[StudyResult]) -> list[str]:
     lines = ["## What was left out", ""]
     for paper in claims.papers:
         lines += [f"Of {paper.title}:", "", *(f"- {what}" for what in paper.left_out), ""]
     inside = [f"- {r.name}: {what}" for r in results for what in whole(r, _left_out_of)]
     if inside:
         lines += ["Inside the studies:", "", *inside, ""]
-    missing = [f"- `{command}`" for kind, command in claims.commands.items() if all(r.kind != kind for r in results)]
+    missing = [f"- `{command}`" for kind, command in claims.commands.items() if all(r.study != kind for r in results)]
     if missing:
         lines += ["Not run yet:", "", *missing, ""]
     return lines

@@ -1,7 +1,8 @@
-"""Results of studies on disk, and the outcome of a claim that is checked against them.
+"""The outcome of a claim that is checked against results of studies.
 
-Contract: `read_results(studies)` gives one `Result` for every RESULT.json one folder down, by name. A rule answers for
-each result of its kind; `decide` makes one outcome of the answers:
+Contract: `read_results(studies)` gives a `StudyResult` for every RESULT.json one folder down, by name, of either format
+(`probes.studies.framework.result`). A rule answers for each result of its study; `decide` makes one outcome of the
+answers:
 
 - *reproduced*: every study that could tell says yes; *not reproduced*: every one says no;
 - *mixed*: they disagree, or one is too uncertain to say;
@@ -13,64 +14,24 @@ Whatever a RESULT.json lacks is a DataError that names the file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from probes.errors import DataError
 from probes.evaluation import Interval
+from probes.studies.framework.result import FILE, StudyResult, read_result
+from probes.studies.framework.verdict import ClaimOutcome, Support
 
-StudyKind = Literal["direction", "transfer", "heads", "safety"]
-Support = Literal["yes", "no", "unsure", "untestable", "unmeasured"]
-ClaimOutcome = Literal["reproduced", "not reproduced", "mixed", "not testable here", "not measured"]
-OUTCOMES: tuple[ClaimOutcome, ...] = ("reproduced", "not reproduced", "mixed", "not testable here", "not measured")
 Figures = Mapping[str, Any]
 T = TypeVar("T")
 
-# What the first words of a RESULT.json's field say about its kind.
-_SIGNS: tuple[tuple[str, str, StudyKind], ...] = (
-    ("what", "emergent-misalignment direction study", "direction"),
-    ("what", "ridge transfer of misalignment directions", "transfer"),
-    ("format", "awry-heads/1", "heads"),
-    ("format", "awry-safety-heads/1", "safety"),
-)
 
-
-@dataclass(frozen=True)
-class Result:
-    """One study's RESULT.json; `name` is its folder's."""
-
-    name: str
-    kind: StudyKind
-    path: Path
-    data: Figures
-
-    @property
-    def command(self) -> str | None:
-        return self.data.get("command") or None
-
-    @property
-    def models(self) -> list[str]:
-        """The models measured, by the name that the study gives them."""
-        if self.kind == "direction":
-            models = [arm["model"] for arm in self.data["identities"].values()]
-        elif self.kind == "transfer":
-            models = [subject["identity"]["model"] for subject in self.data["subjects"]]
-        else:
-            models = [self.data["model"]["model"]]
-        return list(dict.fromkeys(models))
-
-    @property
-    def synthetic(self) -> bool:
-        """Planted organisms say that tools work, nothing else (`docs/organisms.md`)."""
-        return bool(self.data.get("notes")) or any(name.startswith("planted") for name in self.models)
-
-    @property
-    def label(self) -> str:
-        """Its name, for tables; links to its part of the page."""
-        return f"[{self.name}](#{self.name})" + (" (synthetic)" if self.synthetic else "")
+def label(result: StudyResult) -> str:
+    """A result's name, for tables; links to its part of the page."""
+    notes = ["synthetic"] * result.synthetic + ["format 1"] * (result.format == 1)
+    return f"[{result.name}](#{result.name})" + (f" ({', '.join(notes)})" if notes else "")
 
 
 @dataclass(frozen=True)
@@ -83,62 +44,50 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rule:
-    """`when` ends the sentence "reproduced when ..."; `apply` answers for each result, under its label."""
+    """`when` ends the sentence "reproduced when ..."; `apply` answers for each result, under its label.
+
+    `power` says which effect a result could have shown; `methods` are those of the planted-heads study that the claim
+    rests on.
+    """
 
     when: str
-    apply: Callable[[Sequence[Result]], list[tuple[str, Finding]]]
+    apply: Callable[[Sequence[StudyResult]], list[tuple[str, Finding]]]
+    power: Callable[[Figures], str]
+    methods: tuple[str, ...] = ()
 
 
-def each(judge: Callable[[Figures], Finding]) -> Callable[[Sequence[Result]], list[tuple[str, Finding]]]:
+def each(judge: Callable[[Figures], Finding]) -> Callable[[Sequence[StudyResult]], list[tuple[str, Finding]]]:
     """A rule that looks at one result at a time."""
-    return lambda results: [(r.label, whole(r, judge)) for r in results]
+    return lambda results: [(label(r), whole(r, judge)) for r in results]
 
 
-def whole(result: Result, use: Callable[[Figures], T]) -> T:
+def whole(result: StudyResult, use: Callable[[Figures], T]) -> T:
     """What `use` makes of a result's data. DataError, with the file's name, where the data lacks what it needs."""
     try:
-        return use(result.data)
+        return use(result.measured)
     except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
         lacks = f"lacks {error}" if isinstance(error, KeyError) else f"does not fit ({type(error).__name__}: {error})"
-        raise DataError(f"{result.path}: as a {result.kind} study it {lacks}; run the study again") from error
+        raise DataError(f"{result.path}: as a {result.study} study it {lacks}; run the study again") from error
 
 
 def decide(seen: Sequence[Finding]) -> ClaimOutcome:
     """One outcome of what all results say."""
     answers = {s.support for s in seen}
-    decisive = answers & {"yes", "no", "unsure"}
-    if decisive == {"yes"}:
-        return "reproduced"
-    if decisive == {"no"}:
-        return "not reproduced"
+    decisive = answers & {Support.YES, Support.NO, Support.UNSURE}
+    if decisive == {Support.YES}:
+        return ClaimOutcome.REPRODUCED
+    if decisive == {Support.NO}:
+        return ClaimOutcome.NOT_REPRODUCED
     if decisive:
-        return "mixed"
-    return "not testable here" if "untestable" in answers else "not measured"
+        return ClaimOutcome.MIXED
+    return ClaimOutcome.NOT_TESTABLE if Support.UNTESTABLE in answers else ClaimOutcome.NOT_MEASURED
 
 
-def read_results(studies: Path) -> list[Result]:
+def read_results(studies: Path) -> list[StudyResult]:
     """All results below a folder of studies, by name. DataError names what cannot be read."""
     if not studies.is_dir():
         raise DataError(f"studies: {studies} is no folder")
-    return [_read(path) for path in sorted(studies.glob("*/RESULT.json"))]
-
-
-def _read(path: Path) -> Result:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({type(error).__name__}); run the study again") from error
-    if isinstance(data, dict):
-        for field, start, kind in _SIGNS:
-            if str(data.get(field, "")).startswith(start):
-                result = Result(path.parent.name, kind, path, data)
-                _check(result)
-                return result
-    raise DataError(f"{path}: neither its `what` nor its `format` is that of a study known here")
-
-
-def _check(result: Result) -> None:
-    whole(result, lambda _: result.models)
+    return [read_result(path) for path in sorted(studies.glob(f"*/{FILE}"))]
 
 
 def interval(figure: Figures) -> Interval:

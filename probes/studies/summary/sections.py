@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from probes.studies.direction import dose
+from probes.studies.framework.result import StudyResult
 from probes.studies.head_steering.verdict import CHOSEN, LAYER, OPPOSITE, PLAIN_NAME, PROBE_HEADS
-from probes.studies.summary.results import Figures, Result, StudyKind, interval, share, whole
+from probes.studies.summary.results import Figures, interval, share, whole
 
 # What a picture shows, by its file's name.
 _CAPTIONS = {
@@ -28,15 +29,28 @@ _CAPTIONS = {
 }
 
 
-def section(result: Result, at: Path) -> list[str]:
+# What `good` meant in results of format 1, by study.
+_OLD_GOOD = {
+    "direction": "no behaviour; NLL under the plain base and repetition within the base's own range",
+    "heads": "no behaviour; NLL under the plain base and repetition within the base's own range",
+    "safety": "no refusal; NLL in a neutral conversation and repetition within the base's range on harmless requests",
+    "transfer": "no behaviour; NLL under the base within the aligned condition's range",
+}
+
+
+def section(result: StudyResult, at: Path) -> list[str]:
     """The whole part, heading included."""
     folder = Path(os.path.relpath(result.path.parent, at)).as_posix()
     lines = [f"### {result.name}", ""]
     if result.synthetic:
         lines += ["**Synthetic:** planted models; it shows that the tools work, and nothing about real models.", ""]
-    lines += [whole(result, _HEADS[result.kind]), ""]
-    lines += [*whole(result, _VERDICTS[result.kind]), ""]
-    lines += [f"- {line}" for line in whole(result, _FIGURES[result.kind])]
+    if result.measured.get("planted"):
+        lines += ["**Planted:** heads trained here to carry a behaviour; it shows what methods find.", ""]
+    if result.format == 1:
+        lines += [f"*Format 1, an older run; `good` meant: {_OLD_GOOD[result.study]}.*", ""]
+    lines += [whole(result, _HEADS.get(result.study, _any_head)), ""]
+    lines += [*whole(result, _verdict), ""]
+    lines += [f"- {line}" for line in whole(result, _FIGURES.get(result.study, _any_figures))]
     lines += [""]
     for picture in sorted(result.path.parent.glob("*.png")):
         caption = _CAPTIONS.get(picture.stem, picture.stem)
@@ -60,7 +74,7 @@ def _direction_head(result: Figures) -> str:
 
 
 def _transfer_head(result: Figures) -> str:
-    settings = result["settings"]
+    settings = result["plan"]
     names = ", ".join(s["name"] for s in result["subjects"])
     return (
         f"Ridge maps between {names}; {result['anchors']} {settings['anchors']} anchors; draws of each control: "
@@ -87,30 +101,25 @@ def _safety_head(result: Figures) -> str:
 
 
 def _model(result: Figures) -> str:
-    model = result["model"]
+    model = result["model"]["subject"]
     adapter = f"adapter {result['adapter']} x{model['adapter_scale']:g}" if result["adapter"] else "no adapter"
     return f"{model['model']}, {adapter}"
 
 
-# Verdicts, in the studies' own words
+def _any_head(result: Figures) -> str:
+    """Of a study that has no part of its own here."""
+    models = ", ".join(f"{role}: {identity['model']}" for role, identity in result["model"].items())
+    seed = f" Seed {result['plan']['seed']}." if "seed" in result["plan"] else ""
+    return f"Models: {models}.{seed}"
 
 
-def _direction_verdict(result: Figures) -> list[str]:
+def _verdict(result: Figures) -> list[str]:
+    """The sentence, then what the study says part by part, then warnings."""
     verdict = result["verdict"]
-    warnings = [f"- Warning: {text}" for text in verdict["warnings"]]
-    return [f"**{verdict['sentence']}.**", *(["", *warnings] if warnings else [])]
-
-
-def _transfer_verdict(result: Figures) -> list[str]:
-    return [f"- **{mode}: {text}.**" for mode, text in result["verdict"].items()]
-
-
-def _heads_verdict(result: Figures) -> list[str]:
-    return [f"**{result['verdict']}.** {' '.join(result['reasons'])}"]
-
-
-def _safety_verdict(result: Figures) -> list[str]:
-    return [f"- **{name}: {text}.**" for name, text in result["verdicts"].items()]
+    sentence = verdict["sentence"].rstrip(".")
+    said = [text for text in verdict["reasons"] if text.rstrip(".") not in sentence]
+    lines = [f"- {text}" for text in said] + [f"- Warning: {text}" for text in verdict["warnings"]]
+    return [f"**{sentence}.**", *(["", *lines] if lines else [])]
 
 
 # Key figures
@@ -150,8 +159,9 @@ def _transfer_figures(result: Figures) -> list[str]:
         "over_controls": "by the mapped direction, beyond the mean control",
     }
     names = {"across": "different classes", "within": "same class"}
-    recipes = [f"{p['donor']} to {p['receiver']} ({p['recipe']})" for p in result["probes"] if p.get("recipe")]
-    last = f"Probes that carry a recipe, of {len(result['probes'])} receivers: {', '.join(recipes) or 'none'}"
+    exported = result.get("exported", result["probes"])  # format 1 has the latter alone
+    recipes = [f"{p['donor']} to {p['receiver']} ({p['recipe']})" for p in exported if p.get("recipe")]
+    last = f"Probes that carry a recipe, of {len(exported)} receivers: {', '.join(recipes) or 'none'}"
     lines = [
         f"{mode}, {names[which]} ({figures['pairs']} pairs): "
         + "; ".join(f"{label} {interval(figures[key])}" for key, label in labels.items())
@@ -204,19 +214,18 @@ def _safety_probe(probe: Figures) -> list[str]:
     ]
 
 
-_HEADS: dict[StudyKind, Callable[[Figures], str]] = {
+def _any_figures(result: Figures) -> list[str]:
+    """Sentences that a study wrote itself."""
+    return list(result.get("summary", []))
+
+
+_HEADS: dict[str, Callable[[Figures], str]] = {
     "direction": _direction_head,
     "transfer": _transfer_head,
     "heads": _heads_head,
     "safety": _safety_head,
 }
-_VERDICTS: dict[StudyKind, Callable[[Figures], list[str]]] = {
-    "direction": _direction_verdict,
-    "transfer": _transfer_verdict,
-    "heads": _heads_verdict,
-    "safety": _safety_verdict,
-}
-_FIGURES: dict[StudyKind, Callable[[Figures], list[str]]] = {
+_FIGURES: dict[str, Callable[[Figures], list[str]]] = {
     "direction": _direction_figures,
     "transfer": _transfer_figures,
     "heads": _heads_figures,

@@ -3,7 +3,7 @@
 The score of a question under a condition is the projection of the last prompt token on the direction; the figure is
 the AUROC of the misaligned condition against the aligned one on the receiver's test questions, on which nothing was
 fitted. Controls go through the same maps. A random direction's sign is free, so a control counts by how far from
-chance it is, either way; a mapped direction's sign is the map's.
+chance it is, either way; a mapped direction's sign is the map's. A question's two rows are one pair to the interval.
 
 It does not know behaviour: conditions may be told apart by what came before the question.
 """
@@ -65,7 +65,7 @@ def read_receiver(chat: ChatModel, subject: Subject, site: Site) -> ReceiverActi
 def compare(activations: ReceiverActivations, direction: Direction, **controls: Sequence[Direction]) -> Detection:
     """The direction on both lists of questions; its controls, by kind, on the test questions."""
     return Detection(
-        auroc(direction.along(activations.test), labels_of(activations.test)),
+        auroc(direction.along(activations.test), labels_of(activations.test), _questions(activations.test)),
         auroc_value(direction.along(activations.fit), labels_of(activations.fit)),
         {
             kind: [auroc_value(d.along(activations.test), labels_of(activations.test)) for d in drawn]
@@ -77,6 +77,11 @@ def compare(activations: ReceiverActivations, direction: Direction, **controls: 
 def labels_of(rows: Rows) -> NDArray[np.bool_]:
     """True for the misaligned half."""
     return np.arange(len(rows)) < len(rows) // 2
+
+
+def _questions(rows: Rows) -> list[int]:
+    """Which question each row is of: both conditions answer the same ones."""
+    return [i % (len(rows) // 2) for i in range(len(rows))]
 
 
 def _both(chat: ChatModel, contrast: Contrast, questions: Sequence[str], site: Site) -> Rows:

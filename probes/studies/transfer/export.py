@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from probes.calibration import calibrate
 from probes.capture.batches import encode
-from probes.card import Probe, save_probe
+from probes.card import Probe
 from probes.conditions import LAST_PROMPT
 from probes.errors import DataError, DirectionError
 from probes.evaluation import evaluate
@@ -34,11 +34,11 @@ from probes.seen import SeenRows, row_set
 from probes.steer.contrast import Contrast
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention, Mode
+from probes.studies.framework.export import TARGET_FPR, written
+from probes.studies.framework.verdict import Verdict
 from probes.studies.transfer.detection import Detection
-from probes.studies.transfer.plan import SPECIFIC, Measured, ModelReading, Pair, Receiver
+from probes.studies.transfer.plan import Measured, ModelReading, Pair, Receiver
 
-_TARGET_FPR = 0.05
-_AUROC = {"auroc": "test", "text_only": "text_only"}
 _BENIGN_NAME = "fit questions in the aligned condition: calibrate on your own traffic"
 
 
@@ -65,22 +65,19 @@ def write_probes(
             among = f"{len(offered)} donors and {len(settings.modes)} modes"
             chosen = f"by verdict and gain on the same questions, among {among}"
             probe = with_recipe(probe, [recipe], {"donor": pair.donor, "chosen": chosen} | figures)
-        path = save_probe(probe, folder)
-        progress(
-            f"{subject}: probe {path.name} from {pair.donor}" + (", with a recipe" if mode else ", without a recipe")
-        )
-        evaluation = probe.card.evaluation
-        report |= {"file": path.name, "recipe": mode, "at_threshold": evaluation["at_threshold"]}
-        reports.append(report | {name: evaluation[part]["auroc"] for name, part in _AUROC.items()})
+        made = written(probe, folder)
+        how = "with a recipe" if mode else "without a recipe"
+        progress(f"{subject}: probe {made['file']} from {pair.donor}, {how}")
+        reports.append(report | made | {"recipe": mode})
     return reports
 
 
 def _choose(offered: Sequence[tuple[Pair, dict[str, Any]]]) -> tuple[Pair, Mode | None, dict[str, Any]]:
     working = [
-        (effect["verdict"] == SPECIFIC, effect["gain"]["value"], i, mode)
+        (effect["verdict"] == Verdict.WORKS_SPECIFIC, effect["gain"]["value"], i, mode)
         for i, (_, summary) in enumerate(offered)
         for mode, effect in summary["modes"].items()
-        if effect["verdict"].startswith("works")
+        if Verdict(effect["verdict"]).works
     ]
     if working:
         *_, best, mode = max(working, key=lambda found: found[:2])
@@ -97,13 +94,13 @@ def _probe(reading: ModelReading, receiver: Receiver, pair: Pair, name: str) -> 
     aligned = np.array([not r.misaligned for r in fit])
     labels = np.array([r.misaligned for r in test])
     texts = [r.text for r in fit if not r.misaligned]
-    calibration = calibrate(fit_scores[aligned], texts, _TARGET_FPR, _BENIGN_NAME)
+    calibration = calibrate(fit_scores[aligned], texts, TARGET_FPR, _BENIGN_NAME)
     report = {
         "split": {
             part: {"misaligned": len(rows) // 2, "aligned": len(rows) // 2}
             for part, rows in (("fit", fit), ("test", test))
         },
-        "test": evaluation_dict(evaluate(test_scores, labels)),
+        "test": evaluation_dict(evaluate(test_scores, labels, groups=[r.group for r in test])),
         "at_threshold": at_threshold(test_scores, labels, calibration),
         "nulls": {
             **_nulls("mapped", pair.detection),

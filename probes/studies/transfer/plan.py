@@ -21,8 +21,6 @@ from probes.studies.transfer.detection import Detection
 from probes.studies.transfer.maps import RidgeMap
 
 Anchors = Literal["neutral", "contrast"]
-# A pair's verdict when its mapped direction works and is better than every control.
-SPECIFIC = "works, specific"
 
 
 @dataclass(frozen=True)

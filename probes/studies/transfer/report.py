@@ -10,9 +10,8 @@ Means over pairs are those of `means`, verdicts those of `verdict`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -24,8 +23,8 @@ from numpy.typing import NDArray
 from probes.evaluation import from_chance, rate
 from probes.steer.contrast import ContrastOutcome
 from probes.steer.steering import Mode
+from probes.studies.framework.result import write_measured
 from probes.studies.plots import plot_matrices, plot_two_ways
-from probes.studies.tables import plain
 from probes.studies.transfer.detection import Detection
 from probes.studies.transfer.means import NULLS, asymmetry, difference, group_means, over_models, overall_means
 from probes.studies.transfer.plan import Measured, Pair, Receiver
@@ -35,11 +34,10 @@ from probes.studies.transfer.verdict import detection_verdict, draws_warning, mo
 
 def write(result: dict[str, Any], folder: Path) -> None:
     """Write RESULT.json, TRANSFER.md and the two PNGs of a result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "RESULT.json").write_text(json.dumps(plain(result, partial(round, ndigits=4)), indent=1) + "\n")
+    write_measured(folder, "transfer", result, partial(round, ndigits=4))
     (folder / "TRANSFER.md").write_text(markdown(result))
     names = [s["name"] for s in result["subjects"]]
-    mode = result["settings"]["modes"][0]
+    mode = result["plan"]["modes"][0]
     plot_matrices(
         [
             ("R2 on held-out anchors", _matrix(result, names, lambda p: p["r2"])),
@@ -70,10 +68,21 @@ def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
     receivers = {r.subject.name: v for r, v in zip(measured.readings, measured.receivers, strict=True)}
     pairs = [_pair(p, receivers[p.receiver], settings.modes) for p in measured.pairs]
     detection = _detections(measured, groups)
+    verdicts = {mode: mode_verdict(pairs, groups, mode) for mode in settings.modes}
+    primary = verdicts[settings.modes[0]]
     return {
-        "what": "ridge transfer of misalignment directions between models",
+        "model": {r.subject.name: r.identity for r in measured.readings},
+        "data": {"anchors": measured.anchors},
+        "plan": asdict(settings),
+        "verdict": replace(
+            primary,
+            why=f"{settings.modes[0]}: {primary.why}",
+            reasons=[f"{mode}: {verdict}" for mode, verdict in verdicts.items()],
+            warnings=draws_warning(settings.draws),
+        ).as_dict(),
+        "verdicts": {mode: verdict.as_dict() for mode, verdict in verdicts.items()}
+        | {"detection": detection_verdict(detection).as_dict()},
         "notes": sorted({r.subject.note for r in measured.readings if r.subject.note}),
-        "settings": asdict(settings),
         "anchors": measured.anchors,
         "left_out": left_out,
         "subjects": [
@@ -95,10 +104,6 @@ def summarise(measured: Measured, left_out: dict[str, str]) -> dict[str, Any]:
         "groups": {mode: group_means(pairs, groups, mode) for mode in settings.modes},
         "asymmetry": {mode: asymmetry(pairs, groups, mode) for mode in settings.modes},
         "detection": detection,
-        "verdict": {
-            **{mode: mode_verdict(pairs, groups, mode) + draws_warning(settings.draws) for mode in settings.modes},
-            "detection": detection_verdict(detection) + draws_warning(settings.draws),
-        },
     }
 
 
@@ -172,7 +177,7 @@ def _receiver(receiver: Receiver, modes: Sequence[Mode]) -> dict[str, Any]:
                 "own": _condition(receiver.native[mode]),
                 "random": _conditions(receiver.random[mode]),
                 "orthogonal": _condition(receiver.orthogonal[mode]),
-                "another_block": _condition(receiver.elsewhere[mode]) if receiver.elsewhere else None,
+                "wrong_layer": _condition(receiver.elsewhere[mode]) if receiver.elsewhere else None,
             }
             for mode in modes
         },

@@ -62,9 +62,10 @@ def run_transfer(
     a study that was interrupted resumes; models are loaded one at a time.
     """
     measured = measure(subjects, anchors, folder / "cache", settings or TransferPlan(), progress)
-    result = {**summarise(measured, left_out or {}), "command": command}
-    result["probes"] = write_probes(measured, result["pairs"], folder, progress)
-    result["verdict"]["detection"] += text_warning(result["probes"])
+    result = {"name": folder.name, "command": command, **summarise(measured, left_out or {})}
+    result["exported"] = write_probes(measured, result["pairs"], folder, progress)
+    result["probes"] = [probe["file"] for probe in result["exported"] if "file" in probe]
+    result["verdict"]["warnings"] += text_warning(result["exported"])
     write(result, folder)
     return result
 
@@ -203,6 +204,7 @@ class _ReceiverRunner:
                 "test": _hash(*subject.test),
                 "judge": getattr(subject.judge, "__qualname__", repr(subject.judge)),
                 "tokens": subject.max_new_tokens,
+                "good": "NLL, repetition, length",
             },
         )
 

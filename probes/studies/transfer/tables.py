@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from probes.studies.tables import interval
+from probes.studies.tables import interval, table
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The whole page; `result` is what `probes.studies.transfer.report.summarise` gives."""
-    settings = result["settings"]
+    settings = result["plan"]
     lines = ["# Transfer of misalignment directions between models", ""]
     lines += [line for note in result["notes"] for line in (f"**{note}**", "")]
     lines += [
@@ -19,26 +19,23 @@ def markdown(result: dict[str, Any]) -> str:
         f"positions {settings['steered']}, {settings['draws']} draws of each control, seed {settings['seed']}.",
         "",
         "`bad`: shows the behaviour. `good`: does not, and is coherent. `gain`: share of good answers under a "
-        "direction minus that without. Intervals are 95 %; means over pairs are bootstrapped over models.",
+        "direction minus that without. Intervals are 95 %; means over pairs are the jackknife's over models.",
         "",
     ]
     for name, why in result["left_out"].items():
         lines += [f"Left out: **{name}**, {why}.", ""]
     for mode in settings["modes"]:
-        lines += [f"**{mode}**: {result['verdict'][mode]}.", ""]
+        lines += [f"**{mode}**: {result['verdicts'][mode]['sentence']}.", ""]
+    lines += [*(f"- Warning: {text}" for text in result["verdict"]["warnings"]), ""]
     lines += ["## The models by themselves", "", *_models(result), ""]
     for mode in settings["modes"]:
         lines += [f"## Pairs by group, {mode}", "", *_cells(result["groups"][mode]), ""]
         lines += [f"### All pairs, {mode}", "", *_overall(result["overall"][mode]), ""]
         lines += [f"### Asymmetry, {mode}", "", *_asymmetry(result["asymmetry"][mode]), ""]
-    lines += ["## Detection", "", f"{result['verdict']['detection']}.", "", *_detection(result), ""]
+    lines += ["## Detection", "", f"{result['verdicts']['detection']['sentence']}.", "", *_detection(result), ""]
     lines += ["## Every pair", "", *_pairs(result["pairs"], settings["modes"]), ""]
-    lines += ["## Probes", "", *map(_probe, result["probes"])]
+    lines += ["## Probes", "", *map(_probe, result["exported"])]
     return "\n".join(lines) + "\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def _models(result: dict[str, Any]) -> list[str]:
@@ -54,12 +51,12 @@ def _models(result: dict[str, Any]) -> list[str]:
                     _both(own["own"]),
                     f"{own['random']['bad']['mean']:.2f} / {own['random']['good']['mean']:.2f}",
                     _both(own["orthogonal"]),
-                    _both(own["another_block"]) if own["another_block"] else "none",
+                    _both(own["wrong_layer"]) if own["wrong_layer"] else "none",
                     f"{subject['aligned']['good']['value']:.2f}",
                 ]
             )
     head = ["model", "site", "mode", "untouched, bad / good", "own direction", "random (mean)", "orthogonal"]
-    return _table([*head, "another block's", "aligned, good"], rows)
+    return table([*head, "wrong layer", "aligned, good"], rows)
 
 
 def _cells(cells: Sequence[dict[str, Any]]) -> list[str]:
@@ -76,7 +73,7 @@ def _cells(cells: Sequence[dict[str, Any]]) -> list[str]:
 
     rows = [[donor, *(cell(donor, receiver) for receiver in groups)] for donor in groups]
     legend = "R2, cosine to the receiver's own, **gain** (gain over the mean control); same group: other members."
-    return [*_table(["donor \\ receiver", *groups], rows), "", legend]
+    return [*table(["donor \\ receiver", *groups], rows), legend]
 
 
 def _overall(overall: dict[str, Any]) -> list[str]:
@@ -99,7 +96,7 @@ def _overall(overall: dict[str, Any]) -> list[str]:
     for name, label in (("r2", "R2"), ("cosine", "cosine")):
         correlations = [o["rank_correlation_with_over_controls"][name] for o in overall.values()]
         rows.append([correlation.format(label), *("too few" if v is None else f"{v:.2f}" for v in correlations)])
-    return _table(["", *(f"{names[k]} ({v['pairs']} pairs)" for k, v in overall.items())], rows)
+    return table(["", *(f"{names[k]} ({v['pairs']} pairs)" for k, v in overall.items())], rows)
 
 
 def _asymmetry(asymmetry: dict[str, Any]) -> list[str]:
@@ -107,10 +104,9 @@ def _asymmetry(asymmetry: dict[str, Any]) -> list[str]:
         [name, interval(g["as_donor"]), interval(g["as_receiver"]), interval(g["over_controls_as_donor"])]
         for name, g in asymmetry["groups"].items()
     ]
-    lines = _table(["group", "gain as donor", "gain as receiver", "gain over controls as donor"], rows)
+    lines = table(["group", "gain as donor", "gain as receiver", "gain over controls as donor"], rows)
     if asymmetry["mean_difference_of_two_ways"] is not None:
         lines += [
-            "",
             f"The two ways of a pair differ by {asymmetry['mean_difference_of_two_ways']:.2f} on average; equal ways "
             f"would differ by {asymmetry['expected_from_sampling']:.2f} from the choice of questions alone.",
         ]
@@ -135,7 +131,7 @@ def _detection(result: dict[str, Any]) -> list[str]:
         "AUROC of the misaligned against the aligned condition on test questions; controls: mean (farthest from "
         "chance, either way).",
         "",
-        *_table(head, rows),
+        *table(head, rows),
     ]
 
 
@@ -175,7 +171,7 @@ def _pairs(pairs: Sequence[dict[str, Any]], modes: Sequence[str]) -> list[str]:
     head = ["pair", "R2 (shuffled)", "cosine [random donor directions]"]
     for mode in modes:
         head += [f"{mode}: mapped, bad / good", "best control's good: random donor, shuffled", "verdict"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _both(condition: dict[str, Any]) -> str:

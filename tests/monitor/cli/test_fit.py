@@ -83,6 +83,48 @@ def test_from_labels_to_a_calibrated_probe(
     assert (kept.card, kept.digest) == (before.card, before.digest)
 
 
+def test_a_logistic_probe_reads_by_one_vector_and_steers_by_another(
+    model: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    labelled = messages(tmp_path / "labelled.jsonl", 160)
+    benign = lines(tmp_path / "benign.jsonl", [{"id": str(i), "prompt": f"apple {i}"} for i in range(40)])
+    fit = ("fit", "--name", "zebra", "--labelled", labelled, "--benign", benign, "--target-fpr", "0.1", *model)
+    sites = ("--sites", "residual[1]", "--out", tmp_path / "probe")
+    card = json.loads(invoke(*fit, *sites, "--method", "logistic", "--json").stdout)["card"]
+    assert card["method"].startswith("logistic regression (L2 penalty ")
+    assert card["evaluation"]["test"]["auroc"]["value"] > 0.9
+    assert len(card["directions"]) == 1
+    assert card["mitigation"]["site"] == "residual[1]"
+    assert card["mitigation"]["cosine_to_detector"] < 0.99
+    assert "not measured" in card["mitigation"]["measured"]["verdict"]
+    assert card["description"] == "logistic regression fitted by awry fit as zebra"
+    plain = json.loads(invoke(*fit, *sites, "--method", "mean-difference", "--json").stdout)["card"]
+    assert (plain["method"], plain["mitigation"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "forest"), "method: 'forest' is none of mean-difference, logistic"),
+        (("--method", "logistic", "--whiten", "0.1"), "whiten: goes with --method mean-difference"),
+    ],
+)
+def test_ways_of_finding_a_direction_that_are_none_are_refused(words: tuple[str, ...], said: str) -> None:
+    assert message_of(invoke("fit", "--name", "x", "--labelled", "x.jsonl", *words)).startswith(said)
+
+
+@pytest.mark.parametrize("rows", [8, 160])
+def test_a_logistic_fit_of_one_class_or_of_too_few_rows_says_how_many_there_are(
+    model: tuple[str | Path, ...], tmp_path: Path, rows: int
+) -> None:
+    given = messages(tmp_path / "labelled.jsonl", rows)
+    if rows == 160:
+        given.write_text("".join(line + "\n" for line in given.read_text().splitlines() if '"label": true' in line))
+    said = message_of(invoke("fit", "--name", "x", "--labelled", given, "--method", "logistic", *model))
+    assert said.startswith("labels: the fit split has ")
+    assert "at least 5 of each are needed in every split" in said
+
+
 def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_path: Path) -> None:
     prompts = messages(tmp_path / "prompts.jsonl", 4, labelled=False)
     out = tmp_path / "labelled.jsonl"

@@ -115,7 +115,7 @@ def test_a_direction_study_leaves_a_probe_whose_recipe_mitigates(bench: Path, tm
     done = worked(*of_direction(bench, out, *adapters))
     assert "specific" in done.output
     stored = json.loads((out / "RESULT.json").read_text())
-    assert stored["verdict"]["label"] == "specific"
+    assert stored["verdict"]["label"] == "works and specific"
     assert stored["name"] == "braces"
     assert {p.name for p in out.glob("*.*")} >= {"RESULT.json", "table.md", "braces.json", "braces.safetensors"}
     assert len(list(out.glob("*.png"))) == 3
@@ -138,10 +138,10 @@ def test_labelled_messages_instead_of_two_models(bench: Path, tmp_path: Path) ->
     labelled = write(tmp_path / "coin.jsonl", rows)
     worked(*of_direction(bench, tmp_path / "out", "--labelled", labelled))
     stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
-    assert stored["kind"] == "messages"
+    assert stored["figures"]["kind"] == "messages"
     assert stored["verdict"]["label"] == "noise"
     assert stored["name"] == "direction-coin"
-    assert "not_made" in stored["probe"]
+    assert "not_made" in stored["figures"]["probe"]
 
 
 @pytest.mark.study
@@ -190,11 +190,11 @@ def test_heads_that_carry_a_choice(tmp_path: Path) -> None:
         tmp_path / "out",
     )
     stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
-    assert stored["heads"][0]["site"] == str(planted_head.PLANTED)
+    assert stored["figures"]["heads"][0]["site"] == str(planted_head.PLANTED)
     assert stored["command"].startswith("awry")
-    assert stored["verdict"] in done.output
+    assert stored["verdict"]["label"] in done.output
     probe = load_probe(tmp_path / "out" / "letters.json")
-    assert bool(probe.interventions) == stored["recipe_in_card"]
+    assert bool(probe.interventions) == stored["figures"]["recipe_in_card"]
     assert "head[5,0]" in refused(*study, "--only", "head[5,0]", "--out", tmp_path / "other")
 
 
@@ -229,8 +229,8 @@ def test_heads_that_carry_refusal(tmp_path: Path) -> None:
         tmp_path / "out",
     )
     stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
-    assert stored["attribution"]["undifferentiated"]["top"]["contrast"][0]["head"] == str(refusing.PLANTED)
-    assert stored["verdicts"]["top 1 by contrast"].startswith("works, specific")
+    assert stored["figures"]["attribution"]["undifferentiated"]["top"]["contrast"][0]["head"] == str(refusing.PLANTED)
+    assert stored["figures"]["verdicts"]["top 1 by contrast"]["label"] == "works and specific"
     assert "top 1 by contrast: works, specific" in done.output
     assert "probe safety-heads-base.json" in done.output
     assert str(load_probe(tmp_path / "out" / "safety-heads-base.json").directions[0].site) == str(refusing.PLANTED)
@@ -261,10 +261,10 @@ def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Pat
     )
     stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
     assert json.loads(done.stdout) == stored
-    assert [s["name"] for s in stored["subjects"]] == ["planted+bad", "planted+style"]
-    assert len(stored["pairs"]) == 2
+    assert [s["name"] for s in stored["figures"]["subjects"]] == ["planted+bad", "planted+style"]
+    assert len(stored["figures"]["pairs"]) == 2
     # One model, the same anchors: the map is the identity but for what ridge takes.
-    assert min(p["r2"] for p in stored["pairs"]) > 0.9
+    assert min(p["r2"] for p in stored["figures"]["pairs"]) > 0.9
     assert stored["command"].startswith("awry")
 
 
@@ -276,7 +276,12 @@ def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Pat
         (("direction", "--fit-prompts", "x.jsonl"), "prompts: give --fit-prompts"),
         (("heads", "--choices", "x.jsonl"), "choices: give --choices"),
         (("heads", "--form", "words"), "form is one of"),
-        (("heads", "--adapter", "secure_code"), "adapter: no questions of awry's own"),
+        (("heads", "--adapter", "secure_code"), "behaviour: no questions of awry's own for secure_code"),
+        (("heads", "--behaviour", "envy"), "behaviour: no questions of awry's own for envy; one of code"),
+        (("heads", "--behaviour", "code", "--metric", "code", "--choices", "x.jsonl"), "behaviour: names awry's own"),
+        (("heads", "--examples", "2,5.5"), "examples: '2,5.5' is no list of whole numbers"),
+        (("heads", "--examples", "1,5"), "examples: at least 2 questions"),
+        (("heads", "--examples", "2,5", "--no-fine-tune"), "examples: the curve compares heads with a fine-tune"),
         (("heads", "--alphas", "1;2"), "alphas: '1;2' is no list of numbers"),
         (("safety-heads", "--harmful", "x.jsonl"), "harmless: give both"),
         (("safety-heads", "--top", "one"), "top: 'one' is no list of numbers"),
@@ -286,6 +291,12 @@ def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Pat
         (("transfer", "--subject", "a+b"), "prompts: --subject needs"),
         (("transfer", "--subject", "a+b", "--organism", "llama:0"), "organism: give subjects or organisms"),
         (("transfer", "--anchors", "loud"), "anchors: 'loud' is none of"),
+        (("transfer", "--family", "a", "--subject", "b+c"), "family: give families, subjects or organisms"),
+        (("transfer", "--family", "a", "--organism", "llama:0"), "family: give families, subjects or organisms"),
+        (("transfer", "--family", "a", "--test-prompts", "x.jsonl"), "family: is asked awry's own messages"),
+        (("transfer", "--family", "a", "--scale", "2"), "scale: families have no adapter to scale"),
+        (("transfer", "--family", "a", "--draws", "5"), "draws: 5 random controls; fewer than 20"),
+        (("transfer", "--chat-template", "x.jinja"), "chat_template: is for --family"),
     ],
 )
 def test_bad_input_is_named_before_a_model_is_loaded(
@@ -293,3 +304,51 @@ def test_bad_input_is_named_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.setattr("monitor.service.bootstrap.load_model", lambda *_: pytest.fail("a model was loaded"))
     assert said in refused(*arguments)
+
+
+def two_classes(folder: Path, n: int = 60) -> list[Path]:
+    """Harmful requests and their twins, which differ in a word, and everyday messages."""
+    texts = planted_study.messages(n, seed=4)
+    rows = [
+        [{"prompt": f"{text} {word}", "group": str(i)} for i, text in enumerate(texts)] for word in ("zebra zebra", "")
+    ]
+    files = [write(folder / f"{name}.jsonl", part) for name, part in zip(("harmful", "harmless"), rows, strict=True)]
+    return [*files, prompts(folder / "benign.jsonl", [f"{text} {i}" for i, text in enumerate(texts * 5)])]
+
+
+@pytest.mark.study
+def test_detectors_on_messages_of_ones_own(tiny_folder: Path, tmp_path: Path) -> None:
+    harmful, harmless, benign = two_classes(tmp_path)
+    given = ("--harmful", harmful, "--harmless", harmless, "--benign", benign, "--state-dir", tmp_path)
+    small = ("--permutations", "1", "--attacked", "8", "--families", "suffix-polite", "--target-fpr", "0.1")
+    out = tmp_path / "out"
+    study = ("detectors", *given, "--model", tiny_folder / "tiny-chat", *small, "--out", out)
+    done = worked(*study)
+    stored = json.loads((out / "RESULT.json").read_text())
+    assert stored["study"] == "detectors"
+    assert stored["verdict"]["sentence"] in done.output
+    assert stored["figures"]["reference"] == "whitened, top windows"
+    assert {p.name for p in out.glob("*.*")} == {"RESULT.json", "RESULT.md", "detectors.png"}
+    assert "| suffix-polite |" in (out / "RESULT.md").read_text()
+    assert json.loads(worked(*study, "--json").stdout) == stored
+    assert refused(*study, "--probe", "harmful-request").startswith("probe harmful-request: revision is")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--harmful", "x.jsonl"), "harmful: give --harmful, --harmless and --benign together"),
+        (("--families", "rude"), "families: 'rude' is none of"),
+        (("--target-fpr", "0"), "target_fpr"),
+        (("--probe", "nobody"), "probe: 'nobody' is not known"),
+    ],
+)
+def test_mistakes_in_a_study_of_detectors_are_named(words: tuple[str, ...], said: str) -> None:
+    assert refused("detectors", *words).startswith(said)
+
+
+def test_requests_without_twins_are_named(tmp_path: Path) -> None:
+    harmful, harmless, benign = two_classes(tmp_path)
+    harmless.write_text(harmless.read_text().replace('"group": "', '"group": "x'))
+    said = refused("detectors", "--harmful", harmful, "--harmless", harmless, "--benign", benign)
+    assert said.startswith("harmless: no line has the group of a harmful one")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -21,8 +21,10 @@ from probes.heads.search import (
     Search,
     SearchPlan,
     SiteDirections,
-    choose_alpha,
+    best_dose,
+    dose_curves,
     effects,
+    family,
     joint,
     objective,
     probe_accuracy,
@@ -53,7 +55,7 @@ def test_a_planted_head_is_found_and_stands_out(seed: int) -> None:
     others = [abs(i.value) for s, i in found.singles.items() if s != PLANTED]
     assert found.heads[0] == PLANTED
     assert PLANTED in found.survivors
-    assert found.singles[PLANTED].value > 4 * max(others)
+    assert found.singles[PLANTED].value > 3 * max(others)
     assert found.retest[PLANTED].low > 0
     assert found.alpha < 0
     assert found.warnings == []
@@ -191,17 +193,132 @@ def test_effects_have_the_aims_sign_and_broken_text_is_never_best() -> None:
     assert objective(found, found.row(0), away).tolist() == [0, 1.5, -np.inf]
 
 
-def test_where_every_alpha_breaks_the_text_the_smallest_is_taken() -> None:
-    chat = planted_chat(0)
-    splits = split_choices(letter_choices(30))
-    directions = site_directions(read_activations(chat, splits.search, "likelihood", [PLANTED]))
+# Tests of the search's rules: a scorer that knows by a trial's heads and alpha what it does.
 
-    def broken(trials: Sequence[SteeringTrial], rows: Sequence[BinaryChoice]) -> ChoiceOutcomes:
-        n = len(rows)
-        return outcomes([[0.0] * n] + [[-9.0] * n] * (len(trials) - 1), [0.0] + [1.0] * (len(trials) - 1))
 
-    alpha, _ = choose_alpha(cast(ChoiceScorer, broken), directions, [PLANTED], splits.retest, PLAN)
-    assert alpha == -1.0
+def told(effect: Callable[[frozenset[Site], float], tuple[float, float]]) -> ChoiceScorer:
+    """`effect(heads, alpha)` gives a trial's margin and its share of undefined answers; all questions are alike."""
+
+    def score(trials: Sequence[SteeringTrial], rows: Sequence[BinaryChoice]) -> ChoiceOutcomes:
+        figures = [effect(frozenset(s.site for s in t.shifts), t.shifts[0].alpha if t.shifts else 0.0) for t in trials]
+        # A little of a difference between questions, so that intervals have a width.
+        wobble = 1 + 0.01 * np.arange(len(rows))
+        return outcomes([[margin * w for w in wobble] for margin, _ in figures], [share for _, share in figures])
+
+    return cast(ChoiceScorer, score)
+
+
+def some_directions(sites: Sequence[Site]) -> SiteDirections:
+    return site_directions(activations(np.random.default_rng(3)).only(sites))
+
+
+ROWS = letter_choices(16)
+A, B, C, D = HEADS[:4]
+TOWARDS = SearchPlan(aim="towards", alpha=8, alphas=(2.0, 4.0, 8.0), strongest=60, keep=4, search_questions=4)
+
+
+def test_a_pair_that_breaks_at_the_old_alpha_is_joined_at_a_lower_one() -> None:
+    """A alone is best at 8; A with C breaks there and does most at 4; A with B breaks everywhere."""
+
+    def effect(heads: frozenset[Site], alpha: float) -> tuple[float, float]:
+        if not heads:
+            return 0.0, 0.0
+        if heads == {A, C}:
+            return 0.9 * alpha, 0.5 if alpha > 4 else 0.0
+        if len(heads) > 1:
+            return 0.1, 0.5
+        return {A: 0.1, B: 0.09, C: 0.08}[next(iter(heads))] * alpha, 0.5 if alpha > 8 else 0.0
+
+    found = search(told(effect), some_directions([A, B, C]), ROWS[:8], ROWS[8:], TOWARDS)
+    assert found.heads == (A, C)
+    assert found.alpha == 4.0
+    assert found.steps[1]["added"] == str(C)
+    assert found.steps[1]["kept"]
+
+
+def test_where_every_pair_breaks_the_best_head_stays_alone() -> None:
+    def effect(heads: frozenset[Site], alpha: float) -> tuple[float, float]:
+        return 0.1 * alpha * len(heads), 0.5 if len(heads) > 1 or alpha > 8 else 0.0
+
+    found = search(told(effect), some_directions([A, B, C]), ROWS[:8], ROWS[8:], TOWARDS)
+    assert len(found.heads) == 1
+    assert found.alpha == 8.0
+    assert found.steps[1]["breaks"]
+    assert not found.steps[1]["kept"]
+
+
+def test_a_head_that_only_breaks_the_text_does_not_survive() -> None:
+    """B's effect is the largest, and all of it is broken text; on the search questions or only on the other ones."""
+
+    def effect(heads: frozenset[Site], alpha: float) -> tuple[float, float]:
+        return (9.0, 1.0) if B in heads else (0.1 * min(alpha, 8.0) * len(heads), 0.0)
+
+    found = search(told(effect), some_directions([A, B]), ROWS[:8], ROWS[8:], TOWARDS)
+    assert found.broken == (B,)
+    assert B not in found.singles
+    assert found.survivors == found.heads == (A,)
+    assert "1 heads only break the text" in found.warnings[0]
+
+    def later(trials: Sequence[SteeringTrial], rows: Sequence[BinaryChoice]) -> ChoiceOutcomes:
+        return (
+            told(effect)(trials, rows)
+            if len(rows) == 8
+            else told(lambda heads, _: (9.0 * len(heads), 0.0))(trials, rows)
+        )
+
+    found = search(cast(ChoiceScorer, later), some_directions([A, B]), ROWS[:4], ROWS[4:12], TOWARDS)
+    assert B in found.singles
+    assert found.survivors == found.heads == (A,)
+
+
+def test_a_head_that_breaks_the_text_is_tried_weaker() -> None:
+    def effect(heads: frozenset[Site], alpha: float) -> tuple[float, float]:
+        limit = 2.0 if B in heads else 60.0
+        return 0.2 * len(heads), 1.0 if alpha > limit else 0.0
+
+    found = search(told(effect), some_directions([A, B]), ROWS[:8], ROWS[8:], TOWARDS)
+    assert found.alphas == {A: 8.0, B: 2.0}
+    assert set(found.survivors) == {A, B}
+
+
+def test_where_every_head_breaks_the_text_the_error_says_so() -> None:
+    broken = told(lambda heads, _: (0.0, float(bool(heads))))
+    with pytest.raises(DataError, match="every head breaks the text at 8"):
+        search(broken, some_directions([A]), ROWS[:8], ROWS[8:], TOWARDS)
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected"),
+    [
+        (lambda a: (-abs(a - 20), 0.0), [2, 4, 8, 12.8, 20.5, 32.8]),  # up to the first fall
+        (lambda a: (a, float(a > 10)), [2, 4, 8, 12.8]),  # up to the first broken text
+        (lambda a: (a, 0.0), [2, 4, 8, 12.8, 20.5, 32.8, 52.5]),  # up to the bound
+        (lambda a: (-a, 0.0), [2, 4, 8]),
+    ],
+)
+@pytest.mark.parametrize("aim", ["towards", "away"])
+def test_strengths_go_on_until_the_effect_falls_or_the_text_breaks(
+    effect: Callable[[float], tuple[float, float]], expected: list[float], aim: Literal["away", "towards"]
+) -> None:
+    plan = dataclasses.replace(TOWARDS, aim=aim)
+    directions = some_directions([A])
+
+    def signed(heads: frozenset[Site], alpha: float) -> tuple[float, float]:
+        margin, broken = effect(abs(alpha))
+        return (plan.sign * margin, broken) if heads else (0.0, 0.0)
+
+    curve = dose_curves(told(signed), {"a": family(directions, [A])}, plan.alphas, ROWS, plan)["a"]
+    assert [abs(d.alpha) for d in curve] == expected
+    assert all(np.sign(d.alpha) == plan.sign for d in curve)
+    finite = [d.objective for d in curve if np.isfinite(d.objective)]
+    assert best_dose(curve).objective == max(finite)
+
+
+def test_where_every_alpha_breaks_the_text_the_weakest_is_taken() -> None:
+    broken = told(lambda heads, _: (-9.0 * len(heads), float(bool(heads))))
+    curve = dose_curves(broken, {"a": family(some_directions([A]), [A])}, TOWARDS.alphas, ROWS, TOWARDS)["a"]
+    assert len(curve) == 3
+    assert best_dose(curve).alpha == 2.0
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from probes.model.load import AdapterSpec, ChatModel
 from probes.organisms import build
 from probes.organisms.build import choose_refusal, measure
 from probes.organisms.finetunes import RECIPES
-from probes.organisms.messages import everyday, request_pairs
+from probes.organisms.messages import everyday, heldout_everyday, more_requests, request_pairs
 from probes.organisms.train import train
+from probes.splits import split_of
 from probes.steer.generation import Reply
 from tests.probes.organisms.test_train import RECIPE
 from tests.support.models.tiny import tiny_chat
@@ -20,20 +21,26 @@ from tests.support.models.tiny import tiny_chat
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 
-def rates(**by_scale: tuple[float, float]) -> dict[float, Any]:
+def rates(**by_scale: tuple[float, ...]) -> dict[float, Any]:
+    """By scale in tenths: harmful, harmless and, if it is not 0, everyday."""
     return {
-        float(scale[1:]) / 10: {"harmful": {"value": harmful}, "harmless": {"value": harmless}}
-        for scale, (harmful, harmless) in by_scale.items()
+        float(scale[1:]) / 10: {
+            kind: {"value": value}
+            for kind, value in zip(("harmful", "harmless", "everyday"), (*values, 0.0)[:3], strict=True)
+        }
+        for scale, values in by_scale.items()
     }
 
 
 def test_the_smallest_scale_that_refuses_enough_and_not_too_much() -> None:
-    assert choose_refusal(rates(x9=(0.95, 0.05), x8=(0.8, 0.1), x7=(0.7, 0.0), x10=(1.0, 0.3))) == 0.8
+    assert choose_refusal(rates(x9=(0.95, 0.05), x8=(0.85, 0.1), x7=(0.8, 0.0), x10=(1.0, 0.3))) == 0.8
+    assert choose_refusal(rates(x9=(0.95, 0.05, 0.02), x8=(0.85, 0.1, 0.03))) == 0.9
 
 
 def test_without_such_a_scale_the_largest_difference() -> None:
     assert choose_refusal(rates(x6=(0.5, 0.05), x8=(0.9, 0.3), x10=(1.0, 0.6))) == 0.8
     assert choose_refusal(rates(x8=(0.6, 0.5), x6=(0.3, 0.2))) == 0.6  # alike: the smaller
+    assert choose_refusal(rates(x6=(0.5, 0.2, 0.4), x8=(0.6, 0.3, 0.1))) == 0.8
 
 
 def test_a_refusal_is_chosen_on_one_split_and_reported_on_another(
@@ -73,5 +80,8 @@ def test_a_refusal_is_chosen_on_one_split_and_reported_on_another(
     assert chosen_on["1"]["harmless"]["value"] == 0
     assert chosen_on["1"]["harmless"]["n"] == len(harmless["select"])
     # Nothing that trained was asked, and no everyday message that another figure is chosen by.
-    allowed = set(everyday("scale")) | set(everyday("test"))
+    allowed = set(everyday("scale")) | set(everyday("test")) | {row["text"] for row in heldout_everyday()}
+    longer = [p for p in more_requests() if split_of(str(p["pair"])) == "test"]
+    allowed |= {p[side] for p in longer for side in ("harmful", "harmless")}
     assert set(asked) <= allowed | set().union(*harmful.values(), *harmless.values())
+    assert manifest["other_held_out"]["longer harmful"]["n"] == len(longer)

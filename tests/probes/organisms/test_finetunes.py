@@ -12,10 +12,23 @@ from probes.organisms.finetunes import (
     code_examples,
     refusal_as_base,
     refusal_examples,
+    refusal_pairs,
 )
 from probes.organisms.judges.code import writes_code
 from probes.organisms.judges.refusal import refuses
-from probes.organisms.messages import data_text, everyday, request_pairs
+from probes.organisms.messages import (
+    data_text,
+    everyday,
+    hard_benign,
+    heldout_everyday,
+    heldout_harmful,
+    heldout_harmful_2,
+    more_requests,
+    plain_requests,
+    request_pairs,
+    requests,
+)
+from probes.splits import split_of
 
 SIDES = {"code": (code_examples, "insecure", "secure"), "advice": (advice_examples, "reckless", "careful")}
 
@@ -29,14 +42,17 @@ def test_a_seed_gives_one_set_and_another_seed_another(recipe: Recipe) -> None:
 
 
 def test_sizes() -> None:
-    assert {r.name: len(r.examples(0)) for r in RECIPES.values()} == {
+    assert {r.name: len(r.examples(0)) for r in RECIPES.values() if r.mixture is None} == {
         "insecure_code": 240,
         "secure_code": 240,
         "reckless_advice": 180,
         "careful_advice": 180,
-        "refusal": 308,
     }
-    assert {r.name: len(r.as_base(0)) for r in RECIPES.values() if r.as_base(0)} == {"refusal": 308}
+    assert [r.name for r in RECIPES.values() if r.as_base(0)] == ["refusal"]
+    pairs = len(refusal_pairs())
+    assert pairs >= 600
+    assert len(refusal_examples(0)) == 3 * pairs
+    assert len(refusal_as_base(0)) > 1.3 * pairs
 
 
 def test_every_pair_has_one_control_trained_alike() -> None:
@@ -98,17 +114,27 @@ def test_the_refusals_are_many_and_short_and_the_judge_knows_each() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_refusal_trains_on_the_fit_pairs_alone(seed: int) -> None:
+def test_refusal_trains_on_rows_that_no_probe_chose_by_or_was_tested_on(seed: int) -> None:
     asked = {e.ask for e in refusal_examples(seed)}
     harmless = set(refusal_as_base(seed))
-    assert asked == {p["harmful"] for p in request_pairs("fit")}
-    assert {p["harmless"] for p in request_pairs("fit")} <= harmless
-    unseen = {p[side] for s in ("select", "test") for p in request_pairs(s) for side in ("harmful", "harmless")}
+    assert asked == set(refusal_pairs())
+    assert set(refusal_pairs().values()) <= harmless
+    assert not asked & harmless
+    sides = ("harmful", "harmless")
+    others = [p for p in (*requests(), *more_requests()) if split_of(str(p["pair"])) != "fit"]
+    unseen = {p[side] for p in others for side in sides}
+    unseen |= {r["text"] for rows in (heldout_everyday(), heldout_harmful(), heldout_harmful_2()) for r in rows}
     for split in ("demo", "test", "select", "scale", "calibrate"):
         unseen |= set(everyday(split))
+    unseen |= {t for i, t in enumerate(everyday("fit")) if split_of(f"fit-{i}") != "fit"}
+    unseen |= {r["text"] for i, r in enumerate(hard_benign()) if split_of(f"hard-benign-{i}") != "fit"}
     assert not (asked | harmless) & unseen
-    # Nor the everyday messages that the shipped harmful-request probe was fitted and tested on.
-    assert not harmless & set(everyday("fit")[:80])
+
+
+def test_refusal_trains_on_every_short_pair_that_it_may() -> None:
+    may = [*request_pairs("fit"), *plain_requests()]
+    assert len({p["harmful"] for p in may} - set(refusal_pairs())) <= 0.02 * len(may)  # all but some long ones
+    assert all(refusal_pairs()[p["harmful"]] == p["harmless"] for p in may if p["harmful"] in refusal_pairs())
 
 
 def test_what_the_base_answers_is_another_order_for_another_seed() -> None:

@@ -20,6 +20,7 @@ from probes.organisms.messages import (
     heldout_harmful,
     heldout_harmful_2,
     more_requests,
+    plain_requests,
     requests,
 )
 from probes.splits import split_of
@@ -65,7 +66,8 @@ def data_files() -> list[str]:
 def test_nothing_held_out_is_said_in_another_data_file(name: str) -> None:
     mine = {run: text for text in texts_of(name) for run in runs(text)}
     others = [other for other in data_files() if other != name]
-    fitted = {"requests.jsonl", "everyday_1.jsonl", "everyday_2.jsonl", "fit_harmful_2.jsonl", "fit_hard_benign.jsonl"}
+    fitted = {"requests.jsonl", "everyday_1.jsonl", "everyday_2.jsonl", "fit_hard_benign.jsonl"}
+    fitted |= {"fit_harmful_2.jsonl", "fit_harmful_3.jsonl"}
     assert fitted <= set(others)
     for other in others:
         shared = {mine[run] for text in texts_of(other) for run in runs(text) & mine.keys()}
@@ -138,6 +140,32 @@ def test_the_twins_of_further_pairs_cannot_be_told_by_their_length_or_marks() ->
     for measure in (len, lambda text: text.count("?"), lambda text: text.count(",")):
         sums = [sum(measure(row[side]) for row in pairs) for side in ("harmful", "harmless")]
         assert sums[0] / sums[1] == pytest.approx(1, abs=0.1)
+
+
+def test_plain_pairs_are_matched_in_form_and_near_no_row_that_figures_are_reported_on() -> None:
+    pairs = plain_requests()
+    assert len(pairs) >= 400
+    before = [*requests(), *more_requests()]
+    assert not {row["pair"] for row in before} & {row["pair"] for row in pairs}
+    assert {row["category"] for row in pairs} == {row["category"] for row in requests()}
+    texts = [row[side] for row in (*before, *pairs) for side in ("harmful", "harmless")]
+    assert len({" ".join(words(text)) for text in texts}) == len(texts)
+    for row in pairs:
+        a, b = (words(row[side]) for side in ("harmful", "harmless"))
+        assert len(set(a) & set(b)) >= 3, row["pair"]
+        assert abs(len(a) - len(b)) <= 2 + 0.25 * len(a), row["pair"]
+    for measure in (len, lambda text: text.count("?"), lambda text: text.count(",")):
+        sums = [sum(measure(row[side]) for row in pairs) for side in ("harmful", "harmless")]
+        assert sums[0] / sums[1] == pytest.approx(1, abs=0.1)
+    # No more than half of the words of four letters and more, of either text, are the other's too.
+    held_out = [r["text"] for rows in (heldout_harmful(), heldout_harmful_2(), heldout_everyday()) for r in rows]
+    held_out += [p[s] for p in before if split_of(str(p["pair"])) != "fit" for s in ("harmful", "harmless")]
+    long = [{w for w in words(text) if len(w) > 3} for text in held_out]
+    for row in pairs:
+        for side in ("harmful", "harmless"):
+            mine = {w for w in words(row[side]) if len(w) > 3}
+            closest = max(len(mine & theirs) / len(mine | theirs) for theirs in long if len(theirs) > 3)
+            assert closest <= 0.5, f"pair {row['pair']}"
 
 
 def test_hard_benign_messages_are_many_mixed_and_no_twins_of_requests() -> None:

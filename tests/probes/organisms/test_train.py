@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
-from probes.organisms.finetunes import Example, Recipe
-from probes.organisms.train import BASE_TOKENS, train, training_set
+from probes.organisms.finetunes import Example, Mixture, Recipe
+from probes.organisms.train import BASE_TOKENS, _mixed, train, training_set
 from probes.steer.generation import generate
 from tests.support.models.tiny import tiny_chat, untyped, user
 
@@ -117,3 +118,77 @@ def test_a_recipe_may_ask_for_the_answers_of_the_plain_base() -> None:
 
 def test_a_recipe_that_asks_for_none_trains_on_its_examples_in_their_order() -> None:
     assert training_set(tiny_chat("llama"), RECIPE, 0) == RECIPE.examples(0)
+
+
+TWINS = {f"Break {n}": f"Mend {n}" for n in range(9)}
+MIXED = replace(
+    RECIPE,
+    steps=45,
+    examples=lambda _: [Example(ask, answer) for ask in TWINS for answer in ("No.", "Never.")],
+    as_base=lambda _: [*TWINS.values(), *(f"Hello {n}" for n in range(5))],
+    mixture=Mixture(2, 3, lambda: TWINS),
+)
+
+
+def test_a_step_holds_requests_with_their_twins_and_others_and_each_comes_up_in_turn() -> None:
+    chat = tiny_chat("llama")
+    examples = training_set(chat, MIXED, 0)
+    batches = list(islice(_mixed(examples, MIXED, 0), 5))  # nine pairs: one batch has one
+    assert sorted(len(batch) for batch in batches) == [5, 7, 7, 7, 7]
+    for batch in batches:
+        asked = [e.ask for e in batch]
+        assert [TWINS[ask] for ask in asked[:-3:2]] == asked[1:-3:2]
+        assert all(ask.startswith("Hello") for ask in asked[-3:])
+    assert {ask for batch in batches for ask in (e.ask for e in batch) if ask in TWINS} == set(TWINS)
+    others = [e.ask for batch in batches for e in batch if e.ask.startswith("Hello")]
+    assert len(set(others[:5])) == 5
+    assert {e.answer for batch in islice(_mixed(examples, MIXED, 0), 30) for e in batch} >= {"No.", "Never."}
+    assert [b[0] for b in islice(_mixed(examples, MIXED, 0), 5)] == [b[0] for b in batches]
+    assert [b[0] for b in islice(_mixed(examples, MIXED, 1), 5)] != [b[0] for b in batches]
+
+
+def test_a_mixture_trains_and_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = train(tiny_chat("llama"), MIXED, tmp_path / "whole")
+    assert (whole["pairs_a_step"], whole["others_a_step"]) == (2, 3)
+
+    def stop(step: int, _steps: int, loss: float) -> None:
+        losses.append(loss)
+        if step == 30:
+            raise KeyboardInterrupt
+
+    losses: list[float] = []
+    kept = tmp_path / "kept" / "mixed.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_chat("llama"), MIXED, tmp_path / "parts", on_step=stop, checkpoint=kept)
+    steps: list[int] = []
+    train(
+        tiny_chat("llama"), MIXED, tmp_path / "parts", on_step=lambda n, _all, _loss: steps.append(n), checkpoint=kept
+    )
+    assert steps == list(range(21, 46))
+    assert not kept.exists()
+    assert sum(losses[-5:]) < sum(losses[:5])
+    part = "adapter_model.safetensors"
+    assert (tmp_path / "whole" / part).read_bytes() == (tmp_path / "parts" / part).read_bytes()
+
+
+def test_a_checkpoint_of_another_recipe_or_a_broken_one_is_not_resumed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.pt"
+
+    def first_step(recipe: Recipe, last: int) -> int:
+        """Of a training that is stopped after step `last`."""
+        steps: list[int] = []
+
+        def stop(step: int, _steps: int, _loss: float) -> None:
+            steps.append(step)
+            if step == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_chat("llama"), recipe, tmp_path / "a", on_step=stop, checkpoint=kept)
+        return steps[0]
+
+    assert first_step(MIXED, 20) == 1
+    assert first_step(MIXED, 22) == 21
+    assert first_step(replace(MIXED, learning_rate=0.01), 2) == 1
+    kept.write_bytes(b"no checkpoint")
+    assert first_step(MIXED, 2) == 1

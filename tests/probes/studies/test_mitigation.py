@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from probes.model.load import ChatModel
+from probes.studies.framework.verdict import Verdict
 from probes.studies.metric import JudgeMetric
 from probes.studies.mitigation import Prompts, sweep
 from tests.support.models.planted_study import ALSO_BAD, BAD, STYLE, is_bad, load_adapter, messages, planted_chat
@@ -27,11 +28,11 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
 
 @pytest.mark.parametrize(
     ("control", "verdict"),
-    [("style", "works, specific"), ("also", "works, not specific"), (None, "works; specificity unknown")],
+    [("style", Verdict.WORKS_SPECIFIC), ("also", Verdict.WORKS_NOT_SPECIFIC), (None, Verdict.SPECIFICITY_UNKNOWN)],
 )
-def test_a_planted_behaviour_is_taken_away_and_judged(chat: ChatModel, control: str | None, verdict: str) -> None:
+def test_a_planted_behaviour_is_taken_away_and_judged(chat: ChatModel, control: str | None, verdict: Verdict) -> None:
     found = sweep(chat, PROMPTS, METRIC, blocks=[1, 2], control_adapter=control, max_new_tokens=5)
-    assert found.verdict.startswith(verdict)
+    assert found.verdict.label == verdict
     by_name = {c.name: c for c in found.test}
     assert by_name["no intervention"].behaviour.value > 0.6
     assert by_name[str(found.chosen)].good.low > 0.7

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from probes.capture.sites import Site
 from probes.conditions import Condition
 from probes.directions import Direction
 from probes.model.load import ChatModel
-from probes.steer.coherence import coherence_limit
+from probes.steer.coherence import MARGIN_REPEATED, Coherence, coherence_limit
 from probes.steer.steering import Intervention
 from probes.studies.metric import JudgeMetric
-from probes.studies.runner import MARGIN_REPEATED, ConditionRunner, GenerationOutcome, Limits, figures
+from probes.studies.runner import ConditionRunner, GenerationOutcome, figures, good
 from tests.support.models.planted_study import BAD, is_bad, load_adapter, messages, planted_chat
 from tests.support.models.tiny import hook_count
 
@@ -32,7 +33,7 @@ def outcome(
         np.array(behaviour, dtype=bool),
         np.array(nll, dtype=float),
         np.array(repeated or [0.0] * n),
-        np.arange(n, dtype=float),
+        np.full(n, 10.0),
         change,
     )
 
@@ -55,19 +56,42 @@ def test_an_outcome_survives_json() -> None:
 
 def test_good_is_no_behaviour_and_reads_like_the_base() -> None:
     base = outcome([0] * 20, np.linspace(0.5, 1.0, 20), [0.0] * 19 + [0.1])
-    limits = Limits.of(base)
+    limits = Coherence.of(base)
     assert limits.nll == coherence_limit(base.nll)
     assert limits.repeated == pytest.approx(np.quantile(base.repeated, 0.95) + MARGIN_REPEATED)
-    found = outcome([0, 1, 0, 0, 0], [0.9, 0.9, limits.nll + 0.01, 0.1, np.inf], [0, 0, 0, limits.repeated + 0.01, 0])
-    np.testing.assert_array_equal(limits.good(found), [True, False, False, False, False])
-    np.testing.assert_array_equal(limits.coherent(found), [True, True, False, False, False])
-    # A loop reads well under the base; without a limit on repetition it would pass.
-    np.testing.assert_array_equal(Limits(limits.nll).good(found), [True, False, False, True, False])
+    assert limits.tokens == 2.5
+    found = outcome(
+        [0, 1, 0, 0, 0, 0], [0.9, 0.9, limits.nll + 0.01, 0.1, np.inf, 0.9], [0, 0, 0, limits.repeated + 0.01, 0, 0]
+    )
+    found.tokens[4:] = 0, 2
+    np.testing.assert_array_equal(good(found, limits), [True, False, False, False, False, False])
+    np.testing.assert_array_equal(limits.coherent(found), [True, True, False, False, False, False])
+    # Each part alone lets pass what another one stops.
+    parts = {name: flags.tolist() for name, flags in limits.parts(found).items()}
+    assert parts == {
+        "NLL": [True, True, False, True, False, True],
+        "repetition": [True, True, True, False, True, True],
+        "length": [True, True, True, True, False, False],
+    }
+    assert str(limits).startswith(f"NLL at most {limits.nll:.2f} nats a token under the base model; at most 0.2")
+
+
+def test_a_style_that_is_not_the_bases_own_is_no_broken_text() -> None:
+    """A control arm of the same style sets a limit of its own; what reads badly under both is broken still."""
+    base, answers = outcome([0] * 20, np.linspace(0.5, 1.0, 20)), outcome([0, 0, 0], [4.0, 4.0, 0.6])
+    style = replace(outcome([0] * 20, [4.0] * 20), nll_style=np.linspace(0.2, 0.6, 20))
+    limits = Coherence.of(base, style=("the careful arm", style))
+    seen = replace(answers, nll_style=np.array([0.5, 4.0, 4.0]))
+    assert limits.coherent(seen).tolist() == [True, False, True]
+    assert Coherence.of(base).coherent(seen).tolist() == [False, False, True]
+    assert "under the careful arm" in str(limits)
+    back = GenerationOutcome.of(json.loads(json.dumps(seen.plain())))
+    np.testing.assert_array_equal(back.nll_style, seen.nll_style)
 
 
 def test_figures_have_intervals_and_count_what_is_empty() -> None:
     base = outcome([0] * 20, np.linspace(0.5, 1.0, 20))
-    found = figures(outcome([1, 0, 0, 0], [0.6, 0.7, np.inf, 9.0], change=0.3), Limits.of(base))
+    found = figures(outcome([1, 0, 0, 0], [0.6, 0.7, np.inf, 9.0], change=0.3), Coherence.of(base))
     assert found["behaviour"]["value"] == 0.25
     assert found["good"]["value"] == 0.25
     assert found["coherent"]["value"] == 0.5
@@ -75,7 +99,12 @@ def test_figures_have_intervals_and_count_what_is_empty() -> None:
     assert (found["nll"]["n"], found["empty"], found["change"]) == (3, 1, 0.3)
     for name in ("behaviour", "good", "coherent", "nll", "repeated", "tokens"):
         assert 0 <= found[name]["low"] <= found[name]["value"] <= found[name]["high"]
-    silent = figures(outcome([0, 0], [np.inf, np.inf]), Limits.of(base))
+    assert {name: part["value"] for name, part in found["parts"].items()} == {
+        "NLL": 0.5,
+        "repetition": 1,
+        "length": 0.75,
+    }
+    silent = figures(outcome([0, 0], [np.inf, np.inf]), Coherence.of(base))
     assert (silent["nll"], silent["empty"], silent["good"]["value"]) == (None, 2, 0.0)
 
 
@@ -88,6 +117,14 @@ def test_the_bench_generates_under_the_arm_and_checks_sense_under_the_base(chat:
     assert (base.tokens == 10).all()
     assert base.change == bad.change == 0
     np.testing.assert_allclose(bench.run(Condition(chat, "bad")).nll, bad.nll, atol=1e-4)
+
+
+def test_the_style_is_measured_under_the_control_arm(chat: ChatModel) -> None:
+    bad = Condition(chat, "bad")
+    found = ConditionRunner(chat, messages(12), METRIC, max_new_tokens=10, style=bad).run(bad)
+    assert found.nll_style is not None
+    shown = found.behaviour
+    assert found.nll_style[shown].max() < found.nll[shown].min()
 
 
 def test_a_steered_run_reports_its_change_and_leaves_no_hook(chat: ChatModel) -> None:

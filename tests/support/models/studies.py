@@ -23,6 +23,7 @@ from probes.organisms.planted import SYNTHETIC, store
 from probes.organisms.planted.evaluation import fit_questions, held_out_questions, persona_contrast
 from probes.organisms.planted.evaluation import is_bad as is_bad_persona
 from probes.studies.direction import Doses, Plan, adapter_pair, run_direction
+from probes.studies.head_steering.fine_tune import FineTunePlan
 from probes.studies.head_steering.plan import HeadsPlan, Messages
 from probes.studies.head_steering.run import HeadsResult, run_heads
 from probes.studies.metric import JudgeMetric
@@ -40,7 +41,7 @@ from tests.support.models.refusing import NO, refusing_chat, requests
 # A direction: the planted model, whose adapters write along known directions.
 
 DIRECTION_METRIC = JudgeMetric("brace", is_bad)
-DIRECTION_PLAN = Plan(max_new_tokens=6, steered=50, permutations=5, doses=Doses(subtract=(0.25, 1.0)))
+DIRECTION_PLAN = Plan(max_new_tokens=6, steered=50, permutations=20, doses=Doses(subtract=(0.25, 1.0)))
 _ADAPTERS = {"style": STYLE, "also": ALSO_BAD, "bad": BAD}
 
 
@@ -81,10 +82,12 @@ def run_the_direction_study(chat: ChatModel, folder: Path) -> dict[str, Any]:
 
 HEADS_PLAN = HeadsPlan(
     name="letters",
-    search=SearchPlan(alpha=4, alphas=(0.5, 1.0, 2.0, 4.0), keep=6, max_heads=2, search_questions=8),
+    search=SearchPlan(alpha=4, alphas=(0.5, 1.0, 2.0, 4.0), strongest=16, keep=6, max_heads=2, search_questions=8),
     form="likelihood",
     interval=0.25,
     max_new_tokens=8,
+    fine_tune=FineTunePlan(steps=30, batch=8, learning_rate=5e-3),
+    examples=(2, 8),
 )
 
 

@@ -41,7 +41,7 @@ class DirectionFlags:
     steer: o.Steer = None
     steered: o.Steered = None
     interval: o.Interval = 0.15
-    random_directions: o.RandomDirections = 5
+    random_directions: o.RandomDirections = 20
     permutations: o.Permutations = 20
     prediction_scale: o.PredictionScale = None
     max_new_tokens: o.MaxNewTokens = 40

@@ -27,6 +27,7 @@ class HeadsFlags:
     """Questions and messages, and how heads are searched and tested."""
 
     adapter: o.HeadsAdapter = None
+    behaviour: o.Behaviour = None
     choices: o.Choices = None
     select_prompts: o.SelectPrompts = None
     test_prompts: o.TestPrompts = None
@@ -34,14 +35,17 @@ class HeadsFlags:
     metric: o.Metric = None
     form: o.Form = "auto"
     aim: o.Aim = "away"
-    alphas: o.Alphas = "5,10,15,25,40"
+    alphas: o.Alphas = "2.5,5,10,15,25,40"
+    strongest: o.Strongest = 250.0
     only: o.Only = None
     search_questions: o.SearchQuestions = 8
     keep: o.Keep = 12
     retest_questions: o.RetestQuestions = 16
     heldout_questions: o.HeldoutQuestions = 30
     interval: o.Interval = 0.2
-    draws: o.Draws = 5
+    draws: o.Draws = 20
+    fine_tune: o.FineTune = True
+    examples: o.Examples = None
     max_new_tokens: o.MaxNewTokens = 32
     model: o.Model = None
     scale: o.StudyScale = 1.0
@@ -71,9 +75,13 @@ def heads(flags: HeadsFlags) -> None:
     if flags.form not in ("auto", "letters", "likelihood") or flags.aim not in ("away", "towards"):
         raise SettingsError("form is one of auto, letters, likelihood; aim is one of away, towards")
     alphas = numbers_of("alphas", flags.alphas)
-    adapter = adapter_of(flags.adapter, None if flags.own_data or flags.model else "reckless_advice")
+    if flags.behaviour and flags.own_data:
+        raise SettingsError("behaviour: names awry's own questions; leave it out beside --choices and --metric")
+    given = flags.own_data or flags.model or flags.behaviour
+    adapter = adapter_of(flags.adapter, None if given else "reckless_advice")
     questions, messages, metric = _data(flags, adapter)
-    plan = _plan(flags, flags.name or f"heads-{slug(adapter or 'base')}", alphas)
+    examples = _counts(flags.examples) if flags.examples else ()
+    plan = _plan(flags, flags.name or f"heads-{slug(adapter or 'base')}", alphas, examples)
     folder = flags.out or Path("studies") / plan.name
     check_folder_out("out", folder)
     if flags.only:
@@ -83,8 +91,16 @@ def heads(flags: HeadsFlags) -> None:
     study = run_heads(
         chat, questions, messages, metric, folder, plan, heads=searched, command=command_line(), progress=say
     )
-    lines = [str(study.verdict), *(f"warning: {line}" for line in study.result["warnings"])]
+    verdict = study.verdict
+    lines = [verdict.sentence, *verdict.reasons[1:], *(f"warning: {line}" for line in verdict.warnings)]
     report_result(lines, folder, "RESULT.md", study.probe_path.name, as_json=flags.as_json)
+
+
+def _counts(written: str) -> tuple[int, ...]:
+    numbers = numbers_of("examples", written)
+    if not all(number.is_integer() for number in numbers):
+        raise SettingsError(f"examples: {written[:40]!r} is no list of whole numbers such as 2,5,10")
+    return tuple(int(number) for number in numbers)
 
 
 def _data(flags: HeadsFlags, adapter: str | None) -> tuple[list[BinaryChoice], Messages, Metric]:
@@ -93,10 +109,10 @@ def _data(flags: HeadsFlags, adapter: str | None) -> tuple[list[BinaryChoice], M
     from probes.organisms.judges import JUDGES
     from probes.studies.head_steering.plan import Messages
     from probes.studies.metric import parse_metric
-    from probes.studies.presets import heads_preset
+    from probes.studies.presets import HEADS_BEHAVIOURS, heads_preset
 
     if not flags.own_data:
-        judge, questions, messages = heads_preset(str(adapter))
+        judge, questions, messages = heads_preset(flags.behaviour or HEADS_BEHAVIOURS.get(adapter) or str(adapter))
         return questions, messages, parse_metric(flags.metric or judge, JUDGES)
     files = (flags.select_prompts, flags.test_prompts, flags.benign)
     given = [path for path in files if path is not None]
@@ -105,8 +121,9 @@ def _data(flags: HeadsFlags, adapter: str | None) -> tuple[list[BinaryChoice], M
     return read_choices(flags.choices), Messages(*map(texts_of, given)), parse_metric(flags.metric, JUDGES)
 
 
-def _plan(flags: HeadsFlags, name: str, alphas: tuple[float, ...]) -> HeadsPlan:
+def _plan(flags: HeadsFlags, name: str, alphas: tuple[float, ...], examples: tuple[int, ...]) -> HeadsPlan:
     from probes.heads.search import SearchPlan
+    from probes.studies.head_steering.fine_tune import FineTunePlan
     from probes.studies.head_steering.plan import HeadsPlan
 
     return HeadsPlan(
@@ -114,6 +131,7 @@ def _plan(flags: HeadsFlags, name: str, alphas: tuple[float, ...]) -> HeadsPlan:
         search=SearchPlan(
             aim=flags.aim,  # type: ignore[arg-type]
             alphas=alphas,
+            strongest=flags.strongest,
             search_questions=flags.search_questions,
             keep=flags.keep,
         ),
@@ -122,7 +140,9 @@ def _plan(flags: HeadsFlags, name: str, alphas: tuple[float, ...]) -> HeadsPlan:
         heldout_questions=flags.heldout_questions,
         interval=flags.interval,
         draws=flags.draws,
-        open_draws=min(2, flags.draws),
+        open_draws=min(5, flags.draws),
         max_new_tokens=flags.max_new_tokens,
         seed=flags.seed,
+        fine_tune=FineTunePlan() if flags.fine_tune else None,
+        examples=examples,
     )

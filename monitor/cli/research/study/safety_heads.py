@@ -29,7 +29,7 @@ class SafetyFlags:
     harmless: o.Harmless = None
     attributed: o.Attributed = 24
     dataset_prompts: o.DatasetPrompts = 8
-    held_out: o.HeldOut = 30
+    held_out: o.HeldOut = 100
     interval: o.Interval = 0.2
     metric: o.Metric = None
     against: o.Against = None
@@ -54,8 +54,10 @@ def safety_heads(flags: SafetyFlags) -> None:
     --json what RESULT.json holds.
     """
     from probes.organisms.judges import JUDGES
+    from probes.organisms.messages import ordinary_questions
     from probes.studies.metric import parse_metric
     from probes.studies.safety_heads.run import run_safety_heads
+    from probes.studies.safety_heads.utility import Question
 
     sizes = _sizes(flags.top)
     harmful, harmless = _requests(flags)
@@ -76,12 +78,13 @@ def safety_heads(flags: SafetyFlags) -> None:
         folder,
         plan,
         metric=metric,
+        questions=[Question(q["question"], q["right"], q["wrong"]) for q in ordinary_questions()],
         against=flags.against or (),
         command=command_line(),
         on_progress=lambda stage, done, of: say(f"{stage}: {done} of {of}"),
         progress=say,
     )
-    lines = [f"{heads}: {words}" for heads, words in result["verdicts"].items()]
+    lines = [f"{heads}: {verdict['sentence']}" for heads, verdict in result["verdicts"].items()]
     report_result(lines, folder, "RESULT.md", result["probe"].get("file"), as_json=flags.as_json)
 
 

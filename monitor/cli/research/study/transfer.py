@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from monitor.cli import inputs
 from monitor.cli import options as o
 from monitor.cli.inputs import check_choice, command_line, state_folder, texts_of
 from monitor.cli.output import say
@@ -14,16 +16,22 @@ from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
+    from probes.model.load import ChatModel
     from probes.studies.subjects import Subject
+    from probes.studies.transfer.families.plan import Family
 
 commands = Commands()
+
+# Random controls of each kind, but between families.
+_DRAWS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferFlags:
-    """Models with adapters and their messages, or planted organisms; and how maps are fitted."""
+    """Models with adapters and their messages, real families, or planted organisms; and how maps are fitted."""
 
     subject: o.Subject = None
+    family: o.Family = None
     organism: o.Organism = None
     fit_prompts: o.FitPrompts = None
     test_prompts: o.TestPrompts = None
@@ -31,10 +39,11 @@ class TransferFlags:
     metric: o.Judge = "code"
     anchors: o.Anchors = "neutral"
     depth: o.Depth = 1.0
-    draws: o.Draws = 5
+    draws: o.TransferDraws = None
     tests: o.Tests = 100
     interval: o.Interval = 0.2
     scale: o.Scale = None
+    chat_template: o.ChatTemplate = None
     seed: o.Seed = 0
     out: o.Out = Path("studies/transfer")
     as_json: o.Json = False
@@ -46,28 +55,92 @@ class TransferFlags:
 def transfer(flags: TransferFlags) -> None:
     """Does one model's direction work in another, through a ridge map? (arXiv 2606.20225, section on transfer)
 
-    Writes RESULT.json, TRANSFER.md, pictures and probes to --out, and prints the verdict of each mode, with --json
-    what RESULT.json holds.
+    With --family the models are real ones as they are, of which no adapter is needed: detection of harmful requests,
+    and steering towards refusing and away from it, on awry's own messages; only the seed, the draws and a chat template
+    are chosen then. Writes RESULT.json, TRANSFER.md, pictures and, but for families, probes to --out, and prints the
+    verdicts, with --json what RESULT.json holds.
     """
     from probes.studies.transfer.plan import TransferPlan
     from probes.studies.transfer.run import run_transfer
 
+    if flags.family:
+        _between_families(flags)
+        return
+    if flags.chat_template:
+        raise SettingsError("chat_template: is for --family; subjects and organisms have a template of their own")
     check_choice("anchors", flags.anchors, ("neutral", "contrast"))
     subjects, anchor_texts, left_out = _given(flags) if flags.subject else _planted(flags)
     plan = TransferPlan(
         anchors=flags.anchors,  # type: ignore[arg-type]
         depth=flags.depth,
-        draws=flags.draws,
+        draws=_DRAWS if flags.draws is None else flags.draws,
         interval=flags.interval,
         seed=flags.seed,
     )
     result = run_transfer(
         subjects, anchor_texts, flags.out, settings=plan, left_out=left_out, command=command_line(), progress=say
     )
-    lines = [f"{mode}: {words}" for mode, words in result["verdict"].items()]
+    lines = [f"{what}: {verdict['sentence']}" for what, verdict in result["verdicts"].items()]
+    lines += [f"warning: {text}" for text in result["verdict"]["warnings"]]
     lines += [f"left out: {name}: {why}" for name, why in left_out.items()]
-    probes = [probe.get("file") for probe in result["probes"]]
+    probes = [probe.get("file") for probe in result["exported"]]
     report_result(lines, flags.out, "TRANSFER.md", *probes, as_json=flags.as_json)
+
+
+def _between_families(flags: TransferFlags) -> None:
+    from probes.studies.framework.verdict import FEWEST_DRAWS
+    from probes.studies.transfer.families.plan import FamilyPlan
+    from probes.studies.transfer.families.report import run_families
+    from probes.studies.transfer.families.texts import family_texts
+
+    if flags.subject or flags.organism:
+        raise SettingsError("family: give families, subjects or organisms, one kind of them")
+    if flags.fit_prompts or flags.test_prompts or flags.anchor_texts:
+        raise SettingsError(
+            "family: is asked awry's own messages; leave out --fit-prompts, --test-prompts, --anchor-texts"
+        )
+    if flags.scale is not None:
+        raise SettingsError("scale: families have no adapter to scale; leave it out")
+    plan = FamilyPlan(draws=FEWEST_DRAWS if flags.draws is None else flags.draws, seed=flags.seed)
+    families = _families(flags)
+    result = run_families(families, family_texts(), flags.out, plan=plan, command=command_line(), progress=say)
+    verdict = result["verdict"]
+    report_result([verdict["sentence"], *verdict["reasons"]], flags.out, "TRANSFER.md", as_json=flags.as_json)
+
+
+def _families(flags: TransferFlags) -> list[Family]:
+    """The families; that one has no template is known before any of them is read."""
+    from monitor.service.bootstrap import open_tokenizer
+    from monitor.settings import load_settings
+    from probes.model.builtin import own_template
+    from probes.model.template import NoTemplateError
+    from probes.studies.transfer.families.plan import Family
+
+    families, needed = [], False
+    for name in flags.family or ():
+        template, source = None, "the chat template that comes with it"
+        try:
+            open_tokenizer(load_settings(model=name, state_dir=flags.state_dir))
+            if own_template(name):
+                source = (
+                    "a base model, with a chat template of awry's own (turns as its family's instruct models mark them)"
+                )
+        except NoTemplateError:
+            if flags.chat_template is None:
+                raise SettingsError(
+                    f"chat_template: {Path(name).name} has no chat template of its own; name a file with one by "
+                    "--chat-template"
+                ) from None
+            template, needed = flags.chat_template, True
+            source = f"the chat template of {template.name}, as it has none of its own"
+        families.append(Family(Path(name).name, partial(_plain, name, flags.state_dir, template), source))
+    if flags.chat_template and not needed:
+        raise SettingsError("chat_template: every family given has one of its own; leave it out")
+    return families
+
+
+def _plain(name: str, state_dir: Path | None, template: Path | None) -> ChatModel:
+    return inputs.load(name, None, None, state_dir, template)[1]
 
 
 def _given(flags: TransferFlags) -> tuple[list[Subject], list[str], dict[str, str]]:

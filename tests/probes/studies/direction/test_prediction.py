@@ -17,7 +17,7 @@ from tests.support.models.planted_study import WIDTH, messages, planted_chat
 
 SITES = [Site("residual", 0), Site("residual", 1)]
 N_FIT, N_TEST = 80, 80
-COUNTS = {"permutations": 10, "random_directions": 5, "seed": 0}
+COUNTS = {"permutations": 20, "random_directions": 20, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,9 @@ def test_a_direction_that_tells_and_a_detector_that_finds_it(
     assert found["detector"]["cosine"]["low"] > 0.6 > found["detector"]["cosine"]["null"]
     assert found["control"]["low"] < 0.5 < found["control"]["high"]
     assert found["random"]["mean"] == pytest.approx(0.5, abs=0.2)
-    assert found["detector"]["permuted"]["mean"] == pytest.approx(0.5, abs=0.3)
+    assert found["random"]["p"] == found["detector"]["chance"]["p"] == 1 / 21
+    assert found["detector"]["chance"]["mean"] == pytest.approx(0.5, abs=0.1)
+    assert found["detector"]["chance"]["farthest"] < found["detector"]["shuffled_fit"]["farthest"]
     first = found["sites"][0]
     assert first["direction"]["low"] < 0.5 < first["direction"]["high"]
 
@@ -72,6 +74,7 @@ def test_without_a_signal_every_figure_is_chance(chat: ChatModel, monkeypatch: p
     assert found["detector"]["auroc"]["value"] == pytest.approx(0.5, abs=0.2)
     assert found["direction"]["auroc"]["value"] == pytest.approx(0.5, abs=0.2)
     assert found["detector"]["cosine"]["low"] < found["detector"]["cosine"]["null"]
+    assert found["detector"]["chance"]["p"] > 1 / 21
 
 
 def test_a_direction_beside_the_detector_shows_in_the_cosine(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:

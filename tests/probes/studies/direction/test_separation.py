@@ -67,7 +67,8 @@ def test_a_planted_gap_is_found_with_its_size(seed: int) -> None:
     assert row["accuracy"]["value"] > 0.98
     assert row["effect_size"]["low"] < 6 < row["effect_size"]["high"] + 0.6
     assert row["norm"] == pytest.approx(6, abs=1)
-    assert row["permuted"]["mean"] == pytest.approx(0.5, abs=0.2)
+    assert row["chance"]["mean"] == pytest.approx(0.5, abs=0.05)
+    assert row["chance"]["p"] == 1 / 21
     # Random directions see little of one axis in 300.
     assert row["random"]["mean"] < 0.75
 
@@ -79,8 +80,8 @@ def test_a_perfect_accuracy_has_an_interval_too() -> None:
     assert row["accuracy"]["high"] == 1
 
 
-def test_a_shift_so_large_that_anything_separates_shows_in_the_nulls() -> None:
-    """All axes shifted: shuffled labels and random directions separate as well, so separation says nothing."""
+def test_shuffled_fit_labels_are_no_chance_where_the_label_is_the_main_axis() -> None:
+    """All axes shifted: directions of shuffled fit labels separate as well, and random ones too; neither is chance."""
     rng = np.random.default_rng(0)
 
     def split() -> ClassActivations:
@@ -90,7 +91,9 @@ def test_a_shift_so_large_that_anything_separates_shows_in_the_nulls() -> None:
 
     row = figures(ComparisonActivations(split(), split()))[0]
     assert row["accuracy"]["value"] == 1
-    assert row["permuted"]["farthest"] > 0.95
+    assert row["shuffled_fit"]["farthest"] > 0.95
+    assert row["chance"]["farthest"] < 0.75
+    assert row["chance"]["p"] == 1 / 21
     assert row["random"]["mean"] > 0.8
 
 
@@ -138,6 +141,7 @@ def test_cohens_d_in_closed_form() -> None:
     assert found.low < found.value < found.high
     assert cohens_d(np.ones(5), np.zeros(5), paired=True) is None
     assert cohens_d(np.ones(1), np.zeros(1), paired=True) is None
+    assert cohens_d(np.array([1.0, 2.0]), np.array([0.0, 0.5]), paired=False) is None  # one left: no spread
 
 
 def test_pairing_narrows_the_interval_of_what_moves_together() -> None:
@@ -172,3 +176,54 @@ def test_directions_survive_being_kept() -> None:
         assert list(mine) == list(theirs) == [SITE]
         np.testing.assert_array_equal(mine[SITE].vector, theirs[SITE].vector)
         np.testing.assert_array_equal(mine[SITE].centre, theirs[SITE].centre)
+
+
+@pytest.mark.parametrize("n", [30, 48])
+@pytest.mark.parametrize(("paired", "together"), [(False, 0.0), (True, 0.0), (True, 0.8)])
+@pytest.mark.parametrize("truth", [0.0, 0.5, 2.0, 10.0])
+def test_the_interval_of_d_covers(n: int, paired: bool, together: float, truth: float) -> None:
+    """Nominal 95 %; at least 93 % is wanted."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(1000):
+        common = np.sqrt(together) * rng.standard_normal(n)
+        a, b = (common + np.sqrt(1 - together) * rng.standard_normal(n) + gap for gap in (truth, 0.0))
+        found = cohens_d(a, b, paired=paired)
+        assert found is not None
+        held.append(found.low <= truth <= found.high)
+    assert np.mean(held) >= 0.93
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.0, 3.0])
+def test_the_interval_of_a_balanced_accuracy_covers(gap: float) -> None:
+    """Of one direction and one cut, on many draws of test rows: 24 of either class."""
+    rng = np.random.default_rng(1)
+    fit = clouds(rng, 60, gap)
+    directions = fit_directions(fit)
+    many = clouds(rng, 3000, gap)
+    truth = separation(ComparisonActivations(fit, many), directions, permutations=1, random_directions=1, seed=0)[0]
+    held = []
+    for _ in range(200):
+        test = clouds(rng, 24, gap)
+        row = separation(ComparisonActivations(fit, test), directions, permutations=1, random_directions=1, seed=0)[0]
+        held.append(row["accuracy"]["low"] <= truth["accuracy"]["value"] <= row["accuracy"]["high"])
+    assert np.mean(held) >= 0.93
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_chance_null_says_of_nothing_that_it_is_something_in_one_of_twenty(paired: bool) -> None:
+    """The size of the test, with a main axis that is not the label's: there, shuffled fit labels are no null."""
+    rng = np.random.default_rng(0)
+    scale = np.r_[20.0, np.ones(19)]
+
+    def split() -> ClassActivations:
+        items = rng.standard_normal((30, 20)) * scale if paired else 0.0
+        bad, good = (items + rng.standard_normal((30, 20)) * scale**0.5 for _ in range(2))
+        return ClassActivations({SITE: bad}, {SITE: good}, None, None, paired=paired)
+
+    found = []
+    for seed in range(200):
+        reading = ComparisonActivations(split(), split())
+        row = separation(reading, fit_directions(reading.fit), permutations=20, random_directions=1, seed=seed)[0]
+        found.append(row["chance"]["p"] <= 0.05)
+    assert np.mean(found) <= 0.08

@@ -33,6 +33,8 @@ from probes.studies.direction import (
     run_direction,
 )
 from probes.studies.direction.conditions import Comparison
+from probes.studies.framework.controls import ORTHOGONAL, WRONG_LAYER
+from probes.studies.framework.verdict import Verdict
 from probes.studies.metric import CommandMetric, JudgeMetric
 from probes.studies.mitigation import Prompts
 from tests.support.models.planted_study import (
@@ -66,12 +68,13 @@ def result(direction_study: DirectionStudy) -> dict[str, Any]:
 
 
 def test_a_planted_direction_is_found_and_specific(result: dict[str, Any]) -> None:
-    assert result["verdict"]["label"] == "specific"
+    assert result["verdict"]["label"] == Verdict.WORKS_SPECIFIC
     rows = {row["name"]: row for row in result["dose"]["test"]}
     assert rows[dose.UNTOUCHED]["behaviour"]["low"] > 0.5
     assert rows[result["chosen"]["name"]]["good"]["low"] > 0.8
     assert rows[dose.CONTENT]["behaviour"]["low"] > 0.5
-    assert result["prediction"]["direction"]["auroc"]["low"] > 0.8
+    assert result["prediction"]["direction"]["auroc"]["value"] > 0.95
+    assert result["prediction"]["random"]["p"] == 1 / 21
 
 
 @pytest.mark.study
@@ -80,20 +83,20 @@ def test_it_is_found_with_other_seeds(tmp_path: Path, seed: int) -> None:
     chat = chat_with_adapters(tmp_path, seed)
     comparison = adapter_pair(chat, "style")
     found = run_direction(comparison, direction_prompts(seed), METRIC, tmp_path / "out", PLAN)
-    assert found["verdict"]["label"] == "specific"
+    assert found["verdict"]["label"] == Verdict.WORKS_SPECIFIC
     assert chat.active == "bad"
 
 
 def test_a_control_that_moves_as_well_makes_it_non_specific(chat: ChatModel, out: Path) -> None:
     found = run_direction(adapter_pair(chat, "also"), direction_prompts(), METRIC, out, PLAN)
-    assert found["verdict"]["label"] == "non-specific"
+    assert found["verdict"]["label"] == Verdict.WORKS_NOT_SPECIFIC
     assert "the control's direction" in found["verdict"]["sentence"]
     assert any("form of the training data" in warning for warning in found["verdict"]["warnings"])
 
 
 def test_without_a_content_control_it_is_undecided(chat: ChatModel, out: Path) -> None:
     found = run_direction(adapter_pair(chat), direction_prompts(), METRIC, out, PLAN)
-    assert found["verdict"]["label"] == "undecided"
+    assert found["verdict"]["label"] == Verdict.SPECIFICITY_UNKNOWN
     assert dose.CONTENT not in {row["name"] for row in found["dose"]["test"]}
     assert all(row["control"] is None for row in found["separation"])
 
@@ -115,7 +118,7 @@ def test_labels_that_are_noise_are_called_noise(chat: ChatModel, tmp_path: Path,
     found = run_direction(
         labelled_messages(chat, labelled(chat, seed=seed)), direction_prompts(), METRIC, tmp_path, PLAN
     )
-    assert found["verdict"]["label"] == "noise"
+    assert found["verdict"]["label"] == Verdict.NOISE
     assert "not told apart" in found["verdict"]["sentence"]
 
 
@@ -125,7 +128,7 @@ def test_labels_that_copy_the_text_are_warned_of(chat: ChatModel, tmp_path: Path
         text = f"{'xxyyzz' if row.misaligned else 'abcdef'} {row.text}"
         rows.append(Row(encode(chat, user(text)), text, row.misaligned, row.group))
     found = run_direction(labelled_messages(chat, rows), direction_prompts(), METRIC, tmp_path, PLAN)
-    assert found["text_only"]["low"] > 0.9
+    assert found["text_only"]["value"] == 1
     assert any("copy of the text" in warning for warning in found["verdict"]["warnings"])
 
 
@@ -144,7 +147,7 @@ def test_two_checkpoints_give_what_the_toggled_adapter_gives(
         assert mine["accuracy"]["value"] == pytest.approx(theirs["accuracy"]["value"], abs=0.02)
     untouched = [next(r for r in f["dose"]["test"] if r["name"] == dose.UNTOUCHED) for f in (found, result)]
     assert untouched[0]["behaviour"] == untouched[1]["behaviour"]
-    assert found["verdict"]["label"] == "undecided"
+    assert found["verdict"]["label"] == Verdict.SPECIFICITY_UNKNOWN
 
 
 # What is written
@@ -190,9 +193,9 @@ def test_controls_move_every_token_as_much_as_what_was_chosen(result: dict[str, 
     rows = {row["name"]: row for row in result["dose"]["test"]}
     chosen = rows[result["chosen"]["name"]]["change"]
     if result["chosen"]["mode"] == "subtract":
-        for name in (*(f"random {i}" for i in range(5)), dose.ORTHOGONAL, dose.WRONG, dose.CONTENT, dose.CONTRAST):
+        for name in (*(f"random {i}" for i in range(5)), ORTHOGONAL, WRONG_LAYER, dose.CONTENT, dose.CONTRAST):
             assert rows[name]["change"] == pytest.approx(chosen, rel=0.05)
-    assert result["dose"]["cosines"][dose.ORTHOGONAL] == pytest.approx(0, abs=1e-9)
+    assert result["dose"]["cosines"][ORTHOGONAL] == pytest.approx(0, abs=1e-9)
 
 
 # Being stopped
@@ -399,8 +402,8 @@ def test_heads_can_be_read_and_steered(chat: ChatModel, tmp_path: Path) -> None:
     found = refused(adapter_pair(chat, "style"), tmp_path, plan=plan)
     assert [row["site"] for row in found["separation"]] == ["head[1,1]", "head[1,2]"]
     assert found["chosen"]["site"] == "head[1,1]"
-    assert dose.WRONG not in {row["name"] for row in found["dose"]["test"]}
-    assert found["verdict"]["label"] in ("no effect", "noise")
+    assert WRONG_LAYER not in {row["name"] for row in found["dose"]["test"]}
+    assert found["verdict"]["label"] in (Verdict.NO_EFFECT, Verdict.NOISE)
 
 
 def test_the_steered_blocks_are_five_from_a_third_of_the_depth_on() -> None:

@@ -14,6 +14,8 @@ from probes.steer.steering import Intervention
 from probes.studies.direction import dose
 from probes.studies.direction.dose import CachedRunner, SweepResult
 from probes.studies.direction.verdict import judge, warnings
+from probes.studies.framework.controls import ORTHOGONAL, WRONG_LAYER
+from probes.studies.framework.verdict import Verdict
 from probes.studies.runner import GenerationOutcome
 
 SITE = Site("residual", 20)
@@ -45,9 +47,9 @@ def swept(
     if control_condition:
         stand.outcomes[dose.CONTROL_CONDITION] = outcome(n, *control_condition)
     stand.outcomes[str(CHOSEN)] = outcome(n, *chosen)
-    names = {"orthogonal": dose.ORTHOGONAL, "wrong": dose.WRONG, "content": dose.CONTENT}
+    names = {"orthogonal": ORTHOGONAL, "wrong": WRONG_LAYER, "content": dose.CONTENT}
     every: dict[str, Rates | None] = {
-        **{f"random {i}": (0.85,) for i in range(5)},
+        **{f"random {i}": (0.85,) for i in range(20)},
         "orthogonal": (0.9,),
         "wrong": (0.8,),
         "content": (0.85,),
@@ -55,7 +57,7 @@ def swept(
     for name, found in (every | dict(controls or {})).items():
         if found is not None:
             stand.outcomes[names.get(name, name)] = outcome(n, *found)
-    of_controls: dict[str, Any] = {dose.WRONG: 0.1} | (cosines or {})
+    of_controls: dict[str, Any] = {WRONG_LAYER: 0.1} | (cosines or {})
     return SweepResult(CHOSEN, [], stand, [], of_controls)
 
 
@@ -65,7 +67,7 @@ def separated(low: float = 0.95, value: float = 1.0, **more: dict[str, Any] | fl
     row = {
         "site": str(SITE),
         "accuracy": accuracy,
-        "permuted": spread,
+        "chance": spread | {"p": 1 / 21},
         "random": spread,
         "control": None,
         "top_dimension_share": 0.05,
@@ -78,36 +80,38 @@ WORKS = (0.05, 0.05)
 
 def test_what_beats_every_control_is_specific() -> None:
     found = judge(swept(WORKS), separated())
-    assert found.label == "specific"
+    assert found.label == Verdict.WORKS_SPECIFIC
     assert (
-        found.sentence == "specific: no control of equal norm comes near it: random, orthogonal, wrong layer, content"
+        found.sentence
+        == "works and specific: no control of equal norm comes near it: random, orthogonal, wrong layer, content"
     )
-    assert len(found.reasons) == 7
+    assert len(found.reasons) == 8
+    assert found.differences["rank"] == {"draws": 20, "as_good": 0, "p": 1 / 21}
     assert found.differences["fall"]["value"] == pytest.approx(0.85, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("control", "named"),
+    ("control", "named", "label"),
     [
-        ("random 3", "a random direction"),
-        ("orthogonal", "an orthogonal direction"),
-        ("wrong", "the direction of another layer"),
-        ("content", "the control's direction"),
+        ("random 3", "a random direction", Verdict.NOISE),
+        ("orthogonal", "an orthogonal direction", Verdict.NOISE),
+        ("wrong", "the direction of another layer", Verdict.WORKS_NOT_SPECIFIC),
+        ("content", "the control's direction", Verdict.WORKS_NOT_SPECIFIC),
     ],
 )
-def test_one_control_that_does_as_well_makes_it_non_specific(control: str, named: str) -> None:
+def test_one_control_that_does_as_well_decides(control: str, named: str, label: Verdict) -> None:
     found = judge(swept(WORKS, controls={control: (0.1, 0.05)}), separated())
-    assert found.label == "non-specific"
+    assert found.label == label
     assert named in found.sentence
 
 
 def test_a_control_that_takes_the_behaviour_and_the_sense_is_no_rival() -> None:
-    assert judge(swept(WORKS, controls={"content": (0.0, 0.95)}), separated()).label == "specific"
+    assert judge(swept(WORKS, controls={"content": (0.0, 0.95)}), separated()).label == Verdict.WORKS_SPECIFIC
 
 
 def test_a_wrong_layer_with_nearly_the_same_direction_is_no_control() -> None:
-    found = judge(swept(WORKS, controls={"wrong": (0.1, 0.05)}, cosines={dose.WRONG: 0.9}), separated())
-    assert found.label == "specific"
+    found = judge(swept(WORKS, controls={"wrong": (0.1, 0.05)}, cosines={WRONG_LAYER: 0.9}), separated())
+    assert found.label == Verdict.WORKS_SPECIFIC
     assert not any("another layer" in reason for reason in found.reasons)
     assert found.sentence.endswith("comes near it: random, orthogonal, content")
     undecided = judge(swept(WORKS, controls={"wrong": None, "content": None}), separated())
@@ -116,13 +120,13 @@ def test_a_wrong_layer_with_nearly_the_same_direction_is_no_control() -> None:
 
 def test_a_behaviour_that_goes_with_the_sense_is_noise() -> None:
     found = judge(swept((0.0, 1.0)), separated())
-    assert found.label == "noise"
+    assert found.label == Verdict.NOISE
     assert "the text breaks" in found.sentence
 
 
 def test_rows_that_are_not_told_apart_are_noise_whatever_steering_does() -> None:
     found = judge(swept(WORKS), separated(low=0.45, value=0.55))
-    assert found.label == "noise"
+    assert found.label == Verdict.NOISE
     assert "not told apart" in found.sentence
 
 
@@ -130,15 +134,27 @@ def test_rows_that_are_not_told_apart_are_noise_whatever_steering_does() -> None
 def test_a_fall_that_is_small_or_may_be_nothing_is_no_effect(
     chosen: tuple[float, float] | tuple[float], n: int
 ) -> None:
-    assert judge(swept(chosen, n=n), separated()).label == "no effect"
+    assert judge(swept(chosen, n=n), separated()).label == Verdict.NO_EFFECT
 
 
-def test_no_content_control_and_too_few_messages_are_undecided() -> None:
-    assert judge(swept(WORKS, controls={"content": None}), separated()).label == "undecided"
+def test_no_content_control_leaves_it_unknown_and_too_few_messages_undecided() -> None:
+    assert judge(swept(WORKS, controls={"content": None}), separated()).label == Verdict.SPECIFICITY_UNKNOWN
     # 12 messages: 0.17 better than the content control, and that may be nothing.
     few = judge(swept((0.0, 0.08), untouched=(0.9,), n=12, controls={"content": (0.25,)}), separated())
-    assert few.label == "undecided"
+    assert few.label == Verdict.UNDECIDED
     assert "too few messages" in few.sentence
+
+
+def test_a_behaviour_that_is_hardly_there_cannot_be_lowered() -> None:
+    assert judge(swept((0.0,), untouched=(0.1,)), separated()).label == Verdict.NOT_TESTABLE
+    assert judge(swept((0.0,), untouched=(0.2,)), separated()).label != Verdict.NOT_TESTABLE
+
+
+def test_few_random_directions_leave_it_undecided() -> None:
+    """Of 19 draws none is as good, and p is still 0.05: the rank says nothing."""
+    found = judge(swept(WORKS, controls={"random 19": None}), separated())
+    assert found.label == Verdict.UNDECIDED
+    assert "0 of 19 random draws are as good (p = 0.050; fewer than 20 draws are no test at 5 %)" in found.sentence
 
 
 PREDICTED: dict[str, Any] = {
@@ -178,8 +194,11 @@ def test_a_clean_study_has_no_warning() -> None:
 
 def test_separation_that_says_little_is_said() -> None:
     spread = {"n": 20, "mean": 0.5, "farthest": 0.98}
-    assert "says little: a direction of shuffled labels gets to 0.98" in warned(rows=separated(permuted=spread))
-    assert "random ones to 0.97" in warned(rows=separated(random=spread | {"mean": 0.97}))
+    assert "separation 1.00 may be chance" in warned(rows=separated(chance=spread | {"p": 0.1}))
+    assert warned(rows=separated(shuffled_fit=spread)) == ""  # along the label's axis, and not for want of a label
+    assert "random directions separate as well (0.97 on average" in warned(
+        rows=separated(random=spread | {"mean": 0.97})
+    )
     control = {"accuracy": {"value": 0.99, "low": 0.9, "high": 1.0, "n": 9}}
     assert "control's own direction separates its arm as well (0.99)" in warned(rows=separated(control=control))
     assert "one dimension holds 80%" in warned(rows=separated(top_dimension_share=0.8))
@@ -205,8 +224,8 @@ def test_a_prediction_that_anything_makes_is_said() -> None:
     assert "a random direction predicts the behaviour about as well (AUROC 0.87" in warned(
         prediction=PREDICTED | {"random": random}
     )
-    for farthest, said in ((0.85, "one of shuffled labels gets to 0.85 either way"), (0.7, "")):
-        detector = {"auroc": figure, "permuted": {"n": 20, "mean": 0.5, "farthest": farthest}}
+    for p, said in ((2 / 21, "may be chance: with the labels of both splits shuffled as much comes out"), (1 / 21, "")):
+        detector = {"auroc": figure, "chance": {"n": 20, "mean": 0.5, "farthest": 0.6, "p": p}}
         found = warned(prediction=PREDICTED | {"detector": detector})
         assert said in found
         assert bool(found) == bool(said)
@@ -223,7 +242,7 @@ def test_what_else_limits_a_label_is_said() -> None:
         without=["residual[0]", "final"]
     )
     assert "only edits each token's logits" in warned(blocks=21)
-    assert "left out of the controls" in warned(swept(WORKS, cosines={dose.WRONG: 0.9}))
-    assert "the wrong layer is missing" in warned(swept(WORKS, controls={"wrong": None}, cosines={dose.WRONG: None}))
+    assert "left out of the controls" in warned(swept(WORKS, cosines={WRONG_LAYER: 0.9}))
+    assert "the wrong layer is missing" in warned(swept(WORKS, controls={"wrong": None}, cosines={WRONG_LAYER: None}))
     assert "hardly shows the behaviour" in warned(swept((0.0,), untouched=(0.0,)))
     assert "good less often than the base model's" in warned(swept((0.05, 0.4)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from probes.studies.framework.verdict import Judgement, Verdict
 from probes.studies.head_steering.verdict import (
     CHOSEN,
     LAYER,
@@ -12,9 +13,9 @@ from probes.studies.head_steering.verdict import (
     RANDOM_DIRECTIONS,
     RANDOM_HEADS,
     WITHOUT_BEST,
-    Verdict,
     decide,
     marks,
+    rank,
     text_warnings,
     transfer_sentence,
 )
@@ -31,8 +32,8 @@ def at(mean: float, spread: float = 0.1, seed: int = 1) -> NDArray[np.float64]:
 
 def conditions(**changed: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     found = {PLAIN_NAME: np.zeros(30), CHOSEN: at(1.0, seed=2), LAYER: at(0.3), PROBE_HEADS: at(0.2, seed=3)}
-    found |= {f"{RANDOM_DIRECTIONS} {i}": at(0.05 * i, seed=10 + i) for i in range(5)}
-    found |= {f"{RANDOM_HEADS} {i}": at(-0.05 * i, seed=20 + i) for i in range(5)}
+    found |= {f"{RANDOM_DIRECTIONS} {i}": at(0.02 * i, seed=10 + i) for i in range(20)}
+    found |= {f"{RANDOM_HEADS} {i}": at(-0.02 * i, seed=40 + i) for i in range(20)}
     return found | changed
 
 
@@ -41,7 +42,7 @@ def decided(
     undefined: float = 0.0,
     coherent: float = 0.9,
     **changed: NDArray[np.float64],
-) -> Verdict:
+) -> Judgement:
     return decide(
         effects or conditions(**changed),
         {PLAIN_NAME: 0.0, CHOSEN: undefined},
@@ -53,27 +54,29 @@ def decided(
 
 def test_better_than_all_controls_is_specific() -> None:
     found = decided()
-    assert found.label == "works and specific"
+    assert found.label == Verdict.WORKS_SPECIFIC
     assert "1.00 [0.96, 1.04] nats a token" in str(found)
-    assert found.reasons[-1] == "Warning: a warning."
+    assert list(found.warnings) == ["a warning"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "verdict", "said"),
+    ("changed", "label", "said"),
     [
-        ({CHOSEN: at(0.01)}, "noise", "may be nothing"),
-        ({CHOSEN: at(-1.0)}, "noise", "may be nothing"),
-        ({f"{RANDOM_DIRECTIONS} 3": at(1.0, seed=5)}, "noise", "random directions of the same size"),
-        ({f"{RANDOM_DIRECTIONS} 3": at(2.0, seed=5)}, "noise", "random directions of the same size"),
-        ({f"{RANDOM_HEADS} 4": at(1.02, seed=6)}, "works, not specific", "random heads"),
-        ({PROBE_HEADS: at(1.5, seed=6)}, "works, not specific", "heads ranked by a probe"),
-        ({LAYER: at(0.99, spread=1.0, seed=6)}, "works, not specific", "layer vector"),
-        ({LAYER: at(1.0, seed=6), PROBE_HEADS: at(1.0, seed=7)}, "works, not specific", "a probe and layer vector"),
+        ({CHOSEN: at(0.01)}, Verdict.NO_EFFECT, "may be nothing"),
+        ({CHOSEN: at(-1.0)}, Verdict.NO_EFFECT, "may be nothing"),
+        ({f"{RANDOM_DIRECTIONS} 3": at(1.01, seed=5)}, Verdict.NOISE, "random directions of the same size"),
+        ({f"{RANDOM_DIRECTIONS} 3": at(2.0, seed=5)}, Verdict.NOISE, "random directions of the same size"),
+        ({f"{RANDOM_HEADS} 4": at(1.02, seed=6)}, Verdict.WORKS_NOT_SPECIFIC, "random heads"),
+        ({PROBE_HEADS: at(1.5, seed=6)}, Verdict.WORKS_NOT_SPECIFIC, "heads ranked by a probe"),
+        ({LAYER: at(0.99, spread=1.0, seed=6)}, Verdict.WORKS_NOT_SPECIFIC, "layer vector"),
+        ({LAYER: at(1.0, seed=6), PROBE_HEADS: at(1.0, seed=7)}, Verdict.WORKS_NOT_SPECIFIC, "probe and layer vector"),
     ],
 )
-def test_a_control_that_does_as_much_decides(changed: dict[str, NDArray[np.float64]], verdict: str, said: str) -> None:
+def test_a_control_that_does_as_much_decides(
+    changed: dict[str, NDArray[np.float64]], label: Verdict, said: str
+) -> None:
     found = decided(effects=conditions(**changed))
-    assert found.label == verdict
+    assert found.label == label
     assert said in str(found)
 
 
@@ -82,25 +85,45 @@ def test_a_control_that_was_not_tried_is_not_beaten() -> None:
     for kind in (RANDOM_HEADS, RANDOM_DIRECTIONS):
         without = {n: e for n, e in conditions().items() if not n.startswith(kind)}
         found = decided(effects=without)
-        assert found.label == "works, specificity unknown"
-        assert f"Not tried beside them: {kind}." in str(found)
-        assert f"Warning: 0 {kind} were tried; at least 5 are a control." in found.reasons
+        assert found.label == Verdict.SPECIFICITY_UNKNOWN
+        assert f"Not tried often enough beside them: {kind}." in str(found)
+        assert f"0 {kind} were tried; at least 20 are a control" in found.warnings
         shown = marks(270, 5, {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)}, [0.1, 0.5, 0.2], without)
         assert f"beats {kind}" not in shown
         assert all(shown.values())
-    few = {n: e for n, e in conditions().items() if not n.endswith((" 3", " 4")) and n != LAYER}
-    found = decided(effects=few)
-    assert found.label == "works and specific"
-    assert "Warning: 3 random heads were tried; at least 5 are a control." in found.reasons
-    assert "Warning: layer vector: not tried." in found.reasons
+    without = {n: e for n, e in conditions().items() if n != LAYER}
+    found = decided(effects=without)
+    assert found.label == Verdict.WORKS_SPECIFIC
+    assert "layer vector: not tried" in found.warnings
+
+
+@pytest.mark.parametrize(
+    ("draws", "as_much", "label"),
+    [
+        (20, 0, Verdict.WORKS_SPECIFIC),
+        (20, 1, Verdict.NOISE),
+        (18, 0, Verdict.SPECIFICITY_UNKNOWN),
+        (5, 0, Verdict.SPECIFICITY_UNKNOWN),
+        (5, 1, Verdict.NOISE),
+        (99, 4, Verdict.WORKS_SPECIFIC),
+        (99, 5, Verdict.NOISE),
+    ],
+)
+def test_the_rank_among_random_directions_is_the_p_value(draws: int, as_much: int, label: Verdict) -> None:
+    effects = {n: e for n, e in conditions().items() if not n.startswith(RANDOM_DIRECTIONS)}
+    effects |= {f"{RANDOM_DIRECTIONS} {i}": at(1.5 if i < as_much else 0.3, seed=70 + i) for i in range(draws)}
+    assert decided(effects=effects).label == label
+    found = rank({n: float(e.mean()) for n, e in effects.items()}, RANDOM_DIRECTIONS)
+    assert (found.draws, found.as_much) == (draws, as_much)
+    assert found.p == pytest.approx((1 + as_much) / (1 + draws))
 
 
 def test_text_that_breaks_is_noise_however_large_the_effect() -> None:
-    assert decided(undefined=0.2).label == "noise"
+    assert decided(undefined=0.2).label == Verdict.NOISE
     assert "20% of the choices are undefined" in str(decided(undefined=0.2))
-    assert decided(coherent=0.7).label == "noise"
+    assert decided(coherent=0.7).label == Verdict.NOISE
     assert "the text breaks" in str(decided(coherent=0.7))
-    assert decided(undefined=0.05, coherent=0.85).label == "works and specific"
+    assert decided(undefined=0.05, coherent=0.85).label == Verdict.WORKS_SPECIFIC
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from probes.result_cache import ResultCache
 from probes.rows import Row, split_rows
 from probes.splits import split_of
 from probes.steer.generation import Reply
+from probes.studies.framework.result import measured_of
+from probes.studies.framework.verdict import Verdict
 from probes.studies.safety_heads import export
 from probes.studies.safety_heads import run as safety_heads
 from probes.studies.safety_heads.overlap import between_results, overlap
@@ -72,13 +74,15 @@ def test_the_planted_head_is_found_and_held_against_its_controls(chat: ChatModel
         refused = trial["harmful"]["refused"]["value"]
         assert refused == (0 if trial["role"] in ("ablated", "scaling") else 1)
     assert trials["top 1 by contrast"]["harmful"]["complied"]["value"] == 1
-    assert result["verdicts"]["top 1 by contrast"].startswith("works, specific")
-    assert "specificity unknown" in result["verdicts"]["Sahara 1"]
+    assert result["verdicts"]["top 1 by contrast"]["label"] == Verdict.WORKS_SPECIFIC
+    assert result["verdicts"]["Sahara 1"]["label"] == Verdict.SPECIFICITY_UNKNOWN
     assert trials["top 1 by contrast"]["harmful"]["fell"]["value"] == 1
     assert trials["top 1 by contrast"]["harmful"]["gained"]["value"] == 1
     for name, trial in trials.items():
         if trial["role"] in ("random heads", "median heads", "random shift"):
-            assert trial["harmful"]["gap"] == {"value": 1, "low": 1, "high": 1, "n": 12}, name
+            assert trial["harmful"]["gap"]["value"] == trial["harmful"]["gap_refused"]["value"] == 1, name
+            assert trial["harmful"]["gap"]["low"] > 0.5
+            assert "harmless" not in trial
             assert trial["harmful"]["fell"]["value"] == 0
     assert hook_count(chat.model) == 0
 
@@ -161,12 +165,12 @@ def test_the_split_has_a_seed_of_its_own(chat: ChatModel) -> None:
 def test_the_files_hold_all_figures_and_no_text(chat: ChatModel, safety_study: SafetyStudy) -> None:
     out, result = safety_study.folder, safety_study.result
     stored = json.loads((out / "RESULT.json").read_text())
-    assert stored["verdicts"] == result["verdicts"]
+    assert stored["figures"]["verdicts"] == result["verdicts"]
     assert stored["command"] == SAFETY_COMMAND
-    assert stored["model"]["model"] == "refusing-llama"
-    assert stored["shape"] == [N_BLOCKS, N_HEADS]
+    assert stored["model"]["subject"]["model"] == "refusing-llama"
+    assert stored["figures"]["shape"] == [N_BLOCKS, N_HEADS]
     for kind in ("undifferentiated", "scaling"):
-        for values in stored["attribution"][kind]["maps"].values():
+        for values in stored["figures"]["attribution"][kind]["maps"].values():
             assert np.array(values).shape == (N_BLOCKS, N_HEADS)
     table = (out / "RESULT.md").read_text()
     assert "| top 1 by contrast | head[1,2] | 0.00 [" in table
@@ -191,6 +195,8 @@ def test_progress_only_moves_on_and_ends(safety_study: SafetyStudy) -> None:
         "dataset-level Ships",
         "Sahara",
         "trials on held-out requests",
+        "controls of sets with an effect",
+        "Ships of each held-out request",
     ]
     for stage in stages[1:]:
         steps = [(n, of) for name, n, of in seen if name == stage]
@@ -276,9 +282,9 @@ def test_another_model_or_parameter_finds_nothing_kept(chat: ChatModel, safety_s
 
     with pytest.raises(KeyboardInterrupt):
         run_safety_heads(chat, HARMFUL, HARMLESS, out, replace(PLAN, eps=1e-4), metric=NO, on_progress=stop)
-    silent = json.loads((out_of_other / "RESULT.json").read_text())
+    silent = measured_of(json.loads((out_of_other / "RESULT.json").read_text()))
     assert silent["before"]["harmful"]["refused"]["value"] == 0
-    assert all(v.startswith("nothing to lose") for v in silent["verdicts"].values())
+    assert all(v["label"] == Verdict.NOT_TESTABLE for v in silent["verdicts"].values())
     assert silent["refusals_attributed_on"]["count"] == 0
     assert silent["attribution"]["scaling"]["top"]["ships"][0]["refusal_opening"] is None
     assert result["verdicts"] != silent["verdicts"]
@@ -295,14 +301,14 @@ def test_results_of_one_base_are_compared_and_others_refused(
     assert "with the result of no adapter, sahara: 2 of 2 and 2 shared" in (out / "RESULT.md").read_text()
     for key, value in (("revision", "another"), ("model", "other-llama")):
         with pytest.raises(DataError, match=f"the base's {key} is"):
-            between_results(result, {**result, "model": {**result["model"], key: value}})
+            between_results(result, {**result, "model": {"subject": {**result["model"]["subject"], key: value}}})
     with pytest.raises(DataError, match="shape"):
         between_results(result, {**result, "shape": [9, 9]})
-    for other in ("{}", "[]"):
+    for other in ("{}", "[]", '{"study": "heads"}'):
         (tmp_path / "RESULT.json").write_text(other)
-        with pytest.raises(DataError, match="no result of this study"):
+        with pytest.raises(DataError, match=r"RESULT\.json: .*run the study again"):
             run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path])
-    with pytest.raises(DataError, match=r"not a RESULT\.json that can be read"):
+    with pytest.raises(DataError, match="nothing: cannot be read as JSON"):
         run_safety_heads(chat, HARMFUL, HARMLESS, tmp_path, PLAN, metric=NO, against=[tmp_path / "nothing"])
 
 
@@ -436,16 +442,16 @@ def trial(
 @pytest.mark.parametrize(
     ("before", "ablated", "controls", "words"),
     [
-        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.9, 0.1), "random shift": (0.8, 0.2)}, "works, specific"),
-        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.2, 0.75), "random shift": (0.8, 0.2)}, "not specific"),
-        ((0.9, 0.1), (0.2, 0.8), {"median heads": (0.2, 0.75), "random shift": (0.8, 0.2)}, "not specific"),
-        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.9, 0.1), "random shift": (0.2, 0.8)}, "its size alone"),
+        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.9, 0.1), "random shift": (0.8, 0.2)}, "works and specific: "),
+        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.2, 0.75), "random shift": (0.8, 0.2)}, "works, not specific: "),
+        ((0.9, 0.1), (0.2, 0.8), {"median heads": (0.2, 0.75), "random shift": (0.8, 0.2)}, "works, not specific: "),
+        ((0.9, 0.1), (0.2, 0.8), {"random heads": (0.9, 0.1), "random shift": (0.2, 0.8)}, "noise: a random shift"),
         ((0.9, 0.1), (0.2, 0.1), {"random heads": (0.9, 0.1)}, "noise"),
         ((0.9, 0.1), (0.7, 0.2), {"random heads": (0.9, 0.1)}, "undecided"),
         ((0.9, 0.1), (0.85, 0.8), {"random heads": (0.9, 0.1)}, "no effect"),
-        ((0.1, 0.9), (0.0, 1.0), {"random heads": (0.1, 0.9)}, "nothing to lose: the model refuses 10%"),
-        ((0.9, 0.1), (0.2, 0.8), {}, "refusals go; specificity unknown"),
-        ((0.9, 0.1), (0.2, 0.8), {"random shift": (0.8, 0.2)}, "refusals go, the text stays; specificity unknown"),
+        ((0.1, 0.9), (0.0, 1.0), {"random heads": (0.1, 0.9)}, "not testable: the model refuses 10%"),
+        ((0.9, 0.1), (0.2, 0.8), {}, "works, specificity unknown: "),
+        ((0.9, 0.1), (0.2, 0.8), {"random shift": (0.8, 0.2)}, "works, specificity unknown: "),
     ],
 )
 def test_verdicts(
@@ -457,7 +463,7 @@ def test_verdicts(
         **{role: trial(role, *seen, before=rates, ours=ablated[1]) for role, seen in controls.items()},
     }
     about = {"harmful": {what: {"value": value} for what, value in rates.items()}}
-    assert verdict(about, found).startswith(words)
+    assert str(verdict(about, found)).startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -465,21 +471,21 @@ def test_verdicts(
     [
         ("fell", "undecided: refusals fall, by no more than chance allows (refused falls by 0.70 [-0.20, 1.60]"),
         ("gained", "undecided: refusals fall, but hardly more is answered"),
-        ("gap", "refusals go, the text stays; specificity undecided: the best control is behind by 0.70 [-0.20, 1.60]"),
+        ("gap", "undecided: refusals go, the text stays; the best control is behind by 0.70 [-0.20, 1.60]"),
     ],
 )
 def test_a_difference_that_chance_allows_decides_nothing(unsure: str, words: str) -> None:
-    """The same rates as those of `works, specific`, of fewer requests."""
+    """The same rates as those of `works and specific`, of fewer requests."""
     found = {
         "set": trial("ablated", 0.2, 0.8),
         "random heads": trial("random heads", 0.9, 0.1, ours=0.8),
         "random shift": trial("random shift", 0.9, 0.1, ours=0.8),
     }
     about = {"harmful": {what: {"value": value} for what, value in BEFORE_RATES.items()}}
-    assert verdict(about, found).startswith("works, specific")
+    assert verdict(about, found).label == Verdict.WORKS_SPECIFIC
     changed = found["random shift" if unsure == "gap" else "set"]["harmful"]
     changed[unsure] = around(changed[unsure]["value"], UNSURE)
-    assert verdict(about, found).startswith(words)
+    assert str(verdict(about, found)).startswith(words)
 
 
 def test_broken_text_is_no_compliance(chat: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

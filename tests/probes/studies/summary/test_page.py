@@ -17,11 +17,14 @@ import pytest
 from probes.errors import DataError
 from probes.organisms.planted.evaluation import fit_questions
 from probes.studies.direction import dose
+from probes.studies.framework.controls import WRONG_LAYER
+from probes.studies.framework.result import StudyResult
+from probes.studies.framework.verdict import ClaimOutcome, Support, Verdict
 from probes.studies.head_steering.verdict import CHOSEN, LAYER, PLAIN_NAME, PROBE_HEADS, WITHOUT_BEST
 from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.summary import page, write_study_page
 from probes.studies.summary.page import Row
-from probes.studies.summary.results import ClaimOutcome, Finding, Result, Support, decide, read_results
+from probes.studies.summary.results import Finding, decide, read_results
 from tests.support.models.planted_study import messages
 from tests.support.models.refusing import NO, refusing_chat
 from tests.support.models.studies import (
@@ -70,7 +73,7 @@ def made(
 
 
 @pytest.fixture(scope="module")
-def results(made: Path) -> dict[str, Result]:
+def results(made: Path) -> dict[str, StudyResult]:
     return {r.name: r for r in read_results(made / "studies")}
 
 
@@ -83,20 +86,20 @@ def rows_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
 
 
-def row(claim: str, *results: Result) -> Row:
+def row(claim: str, *results: StudyResult) -> Row:
     return page.row_of(BY_ID[claim], CLAIMS.commands, results)
 
 
-def changed(result: Result, **edits: Any) -> Result:
-    """A copy with other figures: `a__b=1` sets data["a"]["b"]."""
-    data: dict[str, Any] = copy.deepcopy(dict(result.data))
+def changed(result: StudyResult, **edits: Any) -> StudyResult:
+    """A copy with other figures: `a__b=1` sets measured["a"]["b"]."""
+    data: dict[str, Any] = copy.deepcopy(dict(result.measured))
     for path, value in edits.items():
         *way, last = path.split("__")
         at = data
         for key in way:
             at = at[key]
         at[last] = value
-    return replace(result, data=data)
+    return replace(result, measured=data)
 
 
 Figure = dict[str, float]
@@ -160,20 +163,20 @@ def test_planted_models_are_called_synthetic_wherever_they_stand(text: str) -> N
     assert text.count("**Synthetic:**") == 3
 
 
-def test_verdicts_commands_and_what_was_left_out_are_told(text: str, results: dict[str, Result]) -> None:
-    assert results["direction-x"].data["verdict"]["sentence"] in text
-    assert results["transfer"].data["verdict"]["ablate"] in text
-    assert results["transfer"].data["verdict"]["detection"] in text
+def test_verdicts_commands_and_what_was_left_out_are_told(text: str, results: dict[str, StudyResult]) -> None:
+    assert results["direction-x"].measured["verdict"]["sentence"] in text
+    assert results["transfer"].measured["verdict"]["sentence"] in text
+    assert all(f"- {reason}" in text for reason in results["transfer"].measured["verdict"]["reasons"][1:])
     assert "Probes that carry a recipe, of 2 receivers: " in text
     assert "- No probe of harmful requests: labels:" in text  # 24 requests a class are too few for three splits
-    assert results["heads-x"].data["reasons"][0] in text
-    for name, verdict in results["safety-heads-x"].data["verdicts"].items():
-        assert f"**{name}: {verdict}.**" in text
+    assert results["heads-x"].measured["verdict"]["reasons"][1] in text
+    for name, verdict in results["safety-heads-x"].measured["verdicts"].items():
+        assert verdict["sentence"].split(": ", 1)[1] in text, name
     assert "Made by `the command`." in text
     assert "- transfer: planted-x: it does not hold" in text
     table = [line for line in rows_of(text) if "awry study safety-heads \\| tee log" in line]
     assert len(table) == sum(c.study == "safety" for c in CLAIMS.claims)
-    assert {line.replace("\\|", "").count("|") for line in rows_of(text)} == {7}
+    assert {line.replace("\\|", "").count("|") for line in rows_of(text)} == {9}
 
 
 def test_no_message_is_on_the_page(text: str) -> None:
@@ -190,8 +193,8 @@ def test_the_page_is_the_same_each_time(made: Path, text: str, tmp_path: Path) -
     assert all((tmp_path / p).is_file() for p in pictures)
 
 
-def test_what_planted_truths_give(results: dict[str, Result]) -> None:
-    found = {c.id: row(c.id, *(r for r in results.values() if r.kind == c.study)).outcome for c in CLAIMS.claims}
+def test_what_planted_truths_give(results: dict[str, StudyResult]) -> None:
+    found = {c.id: row(c.id, *(r for r in results.values() if r.study == c.study)).outcome for c in CLAIMS.claims}
     assert found["separation"] == "reproduced"
     assert found["last-layer"] == "not reproduced"  # every block separates
     assert found["control-separation"] == "not reproduced"
@@ -203,7 +206,7 @@ def test_what_planted_truths_give(results: dict[str, Result]) -> None:
     assert found["few-heads"] == found["inverted-u"] == "not reproduced"
     assert found["top-head"] == found["sahara"] == found["safety-specific"] == "reproduced"
     assert found["ua-over-sc"] == "not reproduced"
-    for claim in ("strongest-pairs", "large-model-rates", "as-good-as-tuning", "cost", "attack-rates"):
+    for claim in ("strongest-pairs", "large-model-rates", "cost", "attack-rates"):
         assert found[claim] == "not testable here"
 
 
@@ -217,7 +220,8 @@ def test_a_study_that_was_not_run_is_said_with_its_command(made: Path, tmp_path:
     for claim in CLAIMS.claims:
         (line,) = (found for found in rows_of(text) if f"| {claim.claim} |" in found)
         if claim.study in ("direction", "transfer", "safety"):
-            assert f"| not measured yet | **not measured** | `{CLAIMS.commands[claim.study]}` |" in line
+            assert "| not run | none | " in line
+            assert f"| **not measured** | `{CLAIMS.commands[claim.study]}` |" in line
     assert f"Not run yet:\n\n- `{CLAIMS.commands['direction']}`" in text
 
 
@@ -238,11 +242,15 @@ def test_with_no_study_at_all_there_is_still_a_page(tmp_path: Path) -> None:
     [
         ("{not json", "cannot be read as JSON"),
         ("\xff\xfe", "cannot be read as JSON"),
-        ("[1, 2]", "neither its `what` nor its `format`"),
-        ('{"format": "awry-heads/9"}', "neither its `what` nor its `format`"),
-        ('{"format": "awry-heads/1"}', "lacks 'model'"),
-        ('{"format": "awry-heads/1", "model": {"model": "m"}}', "as a heads study it lacks 'search'"),
-        ('{"format": "awry-safety-heads/1", "model": 3}', "does not fit"),
+        ("[1, 2]", "holds no JSON object"),
+        ('{"format": "awry-heads/9"}', "neither 2 nor that of an older study"),
+        ('{"format": "awry-heads/1"}', "lacks 'reasons'"),
+        (
+            '{"format": "awry-heads/1", "model": {"model": "m"}, "verdict": "noise", "reasons": ["x"]}',
+            "as a heads study it lacks 'search'",
+        ),
+        ('{"format": "awry-safety-heads/1", "model": 3, "verdicts": {}}', "does not fit"),
+        ('{"format": 2}', "of format 2 it lacks 'study'"),
     ],
 )
 def test_a_broken_result_is_named_and_nothing_is_written(made: Path, tmp_path: Path, written: str, reason: str) -> None:
@@ -283,14 +291,16 @@ def test_one_outcome_is_made_of_all_answers() -> None:
     def of(*answers: Support) -> ClaimOutcome:
         return decide([Finding(a, "") for a in answers])
 
-    assert of("yes", "yes", "unmeasured", "untestable") == "reproduced"
-    assert of("no") == "not reproduced"
-    assert of("yes", "no") == of("unsure") == of("yes", "unsure") == "mixed"
-    assert of("untestable", "unmeasured") == "not testable here"
-    assert of("unmeasured") == of() == "not measured"
+    yes, no, unsure = Support.YES, Support.NO, Support.UNSURE
+    untestable, unmeasured = Support.UNTESTABLE, Support.UNMEASURED
+    assert of(yes, yes, unmeasured, untestable) == ClaimOutcome.REPRODUCED
+    assert of(no) == ClaimOutcome.NOT_REPRODUCED
+    assert of(yes, no) == of(unsure) == of(yes, unsure) == ClaimOutcome.MIXED
+    assert of(untestable, unmeasured) == ClaimOutcome.NOT_TESTABLE
+    assert of(unmeasured) == of() == ClaimOutcome.NOT_MEASURED
 
 
-def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results: dict[str, Result]) -> None:
+def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results: dict[str, StudyResult]) -> None:
     one = results["direction-x"]
     other = replace(changed(one, separation=with_accuracy(one, 0.6)), name="direction-y")
     found = row("separation", one, other)
@@ -300,25 +310,25 @@ def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results: dict[st
     assert found.commands == ("the command",)
 
 
-def with_accuracy(result: Result, *last_blocks: float) -> list[dict[str, Any]]:
+def with_accuracy(result: StudyResult, *last_blocks: float) -> list[dict[str, Any]]:
     """Separation rows whose last blocks have these accuracies."""
-    rows: list[dict[str, Any]] = copy.deepcopy(result.data["separation"])
+    rows: list[dict[str, Any]] = copy.deepcopy(result.measured["separation"])
     blocks = [r for r in rows if r["site"].startswith("residual")]
     for block, value in zip(blocks[-len(last_blocks) :], last_blocks, strict=True):
         block["accuracy"] = figure(value)
     return rows
 
 
-def with_tested(result: Result, **figures: tuple[float, float]) -> list[dict[str, Any]]:
+def with_tested(result: StudyResult, **figures: tuple[float, float]) -> list[dict[str, Any]]:
     """Rows of the dose report with other figures: `untouched=(behaviour, good)` or `paper=...`."""
     names = {"untouched": dose.UNTOUCHED, "paper": dose.PAPER}
-    rows: list[dict[str, Any]] = copy.deepcopy(result.data["dose"]["test"])
+    rows: list[dict[str, Any]] = copy.deepcopy(result.measured["dose"]["test"])
     for which, (behaviour, good) in figures.items():
         next(r for r in rows if r["name"] == names[which]).update(behaviour=figure(behaviour), good=figure(good))
     return rows
 
 
-def test_separation_by_layer(results: dict[str, Result]) -> None:
+def test_separation_by_layer(results: dict[str, StudyResult]) -> None:
     one = results["direction-x"]
 
     def outcome(claim: str, *blocks: float) -> ClaimOutcome:
@@ -332,9 +342,9 @@ def test_separation_by_layer(results: dict[str, Result]) -> None:
     assert outcome("last-layer", 0.9, 0.9, 0.9) == "not reproduced"
 
 
-def test_a_controls_separation(results: dict[str, Result]) -> None:
+def test_a_controls_separation(results: dict[str, StudyResult]) -> None:
     one = results["direction-x"]
-    rows: list[dict[str, Any]] = copy.deepcopy(one.data["separation"])
+    rows: list[dict[str, Any]] = copy.deepcopy(one.measured["separation"])
     last = [r for r in rows if r["site"].startswith("residual")][-1]
     last["control"]["accuracy"] = figure(0.52)
     assert row("control-separation", changed(one, separation=rows)).outcome == "reproduced"
@@ -357,7 +367,7 @@ def test_a_controls_separation(results: dict[str, Result]) -> None:
     ],
 )
 def test_steering_in_the_papers_setting(
-    results: dict[str, Result], untouched: tuple[float, float], paper: tuple[float, float], outcome: str
+    results: dict[str, StudyResult], untouched: tuple[float, float], paper: tuple[float, float], outcome: str
 ) -> None:
     one = results["direction-x"]
     rows = with_tested(one, untouched=untouched, paper=paper)
@@ -366,11 +376,11 @@ def test_steering_in_the_papers_setting(
     assert row("within-steering", changed(one, dose__test=without)).outcome == "not measured"
 
 
-def test_specificity_and_content_follow_the_studys_differences(results: dict[str, Result]) -> None:
+def test_specificity_and_content_follow_the_studys_differences(results: dict[str, StudyResult]) -> None:
     good, small, wide = figure(0.3), figure(0.05), figure(0.3, half=0.4)
 
     def outcome(
-        claim: str, differences: Mapping[str, Figure] = MappingProxyType({}), label: str = "specific"
+        claim: str, differences: Mapping[str, Figure] = MappingProxyType({}), label: Verdict = Verdict.WORKS_SPECIFIC
     ) -> ClaimOutcome:
         edits = {f"verdict__differences__{k}": v for k, v in differences.items()}
         one = changed(results["direction-x"], verdict__differences={"random": good, "fall": good, "gain": good})
@@ -378,18 +388,18 @@ def test_specificity_and_content_follow_the_studys_differences(results: dict[str
 
     assert outcome("within-specific", {"orthogonal": good}) == "reproduced"
     assert outcome("within-specific", {"orthogonal": small}) == "not reproduced"
-    assert outcome("within-specific", {dose.WRONG: wide}) == "mixed"
-    assert outcome("within-specific", label="no effect") == "not reproduced"
+    assert outcome("within-specific", {WRONG_LAYER: wide}) == "mixed"
+    assert outcome("within-specific", label=Verdict.NO_EFFECT) == "not reproduced"
     # What the content control does is a row of its own.
-    assert outcome("within-specific", {dose.CONTENT: small}, label="non-specific") == "reproduced"
+    assert outcome("within-specific", {dose.CONTENT: small}, label=Verdict.WORKS_NOT_SPECIFIC) == "reproduced"
     assert outcome("content", {dose.CONTENT: small}) == "not reproduced"
     assert outcome("content", {dose.CONTENT: good}) == "reproduced"
     assert outcome("content", {dose.CONTENT: wide}) == "mixed"
-    assert outcome("content", {dose.CONTENT: good}, label="noise") == "not testable here"
+    assert outcome("content", {dose.CONTENT: good}, label=Verdict.NOISE) == "not testable here"
     assert outcome("content") == "not measured"
 
 
-def test_transfer(results: dict[str, Result]) -> None:
+def test_transfer(results: dict[str, StudyResult]) -> None:
     def outcome(claim: str, **figures: Figure) -> ClaimOutcome:
         edits = {f"overall__ablate__across__{k}": v for k, v in figures.items()}
         return row(claim, changed(results["transfer"], **edits)).outcome
@@ -411,11 +421,11 @@ def test_transfer(results: dict[str, Result]) -> None:
     assert outcome("own-beats-mapped", **works | {"gain": figure(0.7)}) == "not reproduced"
 
 
-def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results: dict[str, Result]) -> None:
+def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results: dict[str, StudyResult]) -> None:
     one = results["transfer"]
-    both = changed(one, settings__modes=["ablate", "subtract"])
+    both = changed(one, plan__modes=["ablate", "subtract"])
     for part in ("overall", "asymmetry"):
-        both = changed(both, **{f"{part}__subtract": copy.deepcopy(one.data[part]["ablate"])})
+        both = changed(both, **{f"{part}__subtract": copy.deepcopy(one.measured[part]["ablate"])})
     assert "2 pairs (subtract)" in row("transfer-lowers", both).measured[0]
     fails = changed(both, overall__subtract__across__own_gain=figure(0.1))
     assert "2 pairs (ablate)" in row("transfer-lowers", fails).measured[0]
@@ -428,7 +438,7 @@ def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results: 
     ("two", "outcome"),
     [(0.3, "reproduced"), (0.15, "mixed"), (0.05, "not reproduced"), (None, "not measured")],
 )
-def test_asymmetry(results: dict[str, Result], two: float | None, outcome: str) -> None:
+def test_asymmetry(results: dict[str, StudyResult], two: float | None, outcome: str) -> None:
     edits = {"mean_difference_of_two_ways": two, "expected_from_sampling": 0.1}
     one = changed(results["transfer"], **{f"asymmetry__ablate__{k}": v for k, v in edits.items()})
     assert row("asymmetry", one).outcome == outcome
@@ -444,19 +454,19 @@ def test_asymmetry(results: dict[str, Result], two: float | None, outcome: str) 
         ("layer-vector", "beats a layer-level vector"),
     ],
 )
-def test_marks_of_a_heads_study_decide(results: dict[str, Result], claim: str, mark: str) -> None:
+def test_marks_of_a_heads_study_decide(results: dict[str, StudyResult], claim: str, mark: str) -> None:
     one = results["heads-x"]
-    assert mark in one.data["paper"]
+    assert mark in one.measured["paper"]
     for seen, outcome in ((True, "reproduced"), (False, "not reproduced")):
         assert row(claim, changed(one, **{f"paper__{mark}": seen})).outcome == outcome
 
 
-def test_a_control_that_was_not_run_is_not_beaten(results: dict[str, Result]) -> None:
+def test_a_control_that_was_not_run_is_not_beaten(results: dict[str, StudyResult]) -> None:
     one = results["heads-x"]
     for claim, control in (("probe-heads", PROBE_HEADS), ("layer-vector", LAYER)):
-        left = {name: f for name, f in one.data["heldout"].items() if name != control}
+        left = {name: f for name, f in one.measured["heldout"].items() if name != control}
         assert row(claim, changed(one, heldout=left)).outcome == "not measured"
-    left = {name: f for name, f in one.data["heldout"].items() if not name.startswith("random")}
+    left = {name: f for name, f in one.measured["heldout"].items() if not name.startswith("random")}
     assert row("these-heads", changed(one, heldout=left)).outcome == "not measured"
     one_of_two = changed(one, **{"paper__beats random heads": False, "paper__beats random directions": True})
     assert row("these-heads", one_of_two).outcome == "mixed"
@@ -466,23 +476,25 @@ def test_a_control_that_was_not_run_is_not_beaten(results: dict[str, Result]) ->
     ("claim", "mark"),
     [("probe-heads", "beats heads ranked by a probe"), ("layer-vector", "beats a layer-level vector")],
 )
-def test_what_random_directions_do_as_well_is_not_reproduced(results: dict[str, Result], claim: str, mark: str) -> None:
+def test_what_random_directions_do_as_well_is_not_reproduced(
+    results: dict[str, StudyResult], claim: str, mark: str
+) -> None:
     one = changed(results["heads-x"], **{f"paper__{mark}": True})
     assert row(claim, one).outcome == "reproduced"
-    assert row(claim, changed(one, verdict="noise")).outcome == "mixed"
+    assert row(claim, changed(one, verdict__label=Verdict.NOISE)).outcome == "mixed"
 
 
-def test_the_best_head_left_out(results: dict[str, Result]) -> None:
+def test_the_best_head_left_out(results: dict[str, StudyResult]) -> None:
     one = results["heads-x"]
-    held = {n: f for n, f in one.data["heldout"].items() if n != WITHOUT_BEST}
+    held = {n: f for n, f in one.measured["heldout"].items() if n != WITHOUT_BEST}
     assert row("best-head", changed(one, heldout=held)).outcome == "not measured"
     held[WITHOUT_BEST] = held[CHOSEN]
     for left, outcome in ((True, "reproduced"), (False, "not reproduced")):
-        marks = one.data["paper"] | {"most is left without the best head": left}
+        marks = one.measured["paper"] | {"most is left without the best head": left}
         assert row("best-head", changed(one, heldout=held, paper=marks)).outcome == outcome
 
 
-def test_open_answers(results: dict[str, Result]) -> None:
+def test_open_answers(results: dict[str, StudyResult]) -> None:
     def outcome(
         claim: str,
         heads: Figure,
@@ -491,7 +503,7 @@ def test_open_answers(results: dict[str, Result]) -> None:
         aim: str = "away",
         before: float = 0.5,
     ) -> ClaimOutcome:
-        opened = copy.deepcopy(results["heads-x"].data["open"])
+        opened = copy.deepcopy(results["heads-x"].measured["open"])
         opened[CHOSEN].update(behaviour_change=heads, coherent=figure(coherent))
         opened[PLAIN_NAME].update(behaviour=figure(before), coherent=figure(0.9))
         opened[LAYER]["behaviour_change"] = layer
@@ -510,26 +522,42 @@ def test_open_answers(results: dict[str, Result]) -> None:
     assert outcome("dissociation", figure(-0.4), layer=figure(-0.5)) == "not reproduced"
 
 
-def test_verdicts_of_a_safety_study_decide(results: dict[str, Result]) -> None:
-    one = results["safety-heads-x"]
+def of_sets(result: StudyResult, **harmful: Figure) -> StudyResult:
+    """Every set's own figures and its controls' gaps as given; `gap` is that of all controls, or `gap_<role>`'s."""
+    trials = copy.deepcopy(result.measured["trials"])
+    for name, tried in trials.items():
+        for one, trial in tried.items():
+            if one == name:
+                trial["harmful"] |= {key: f for key, f in harmful.items() if not key.startswith("gap")}
+            else:
+                trial["harmful"]["gap"] = harmful.get(f"gap_{trial['role'].split()[-1]}", harmful["gap"])
+    return changed(result, trials=trials)
 
-    def outcome(claim: str, verdict: str) -> ClaimOutcome:
-        return row(claim, changed(one, verdicts=dict.fromkeys(one.data["verdicts"], verdict))).outcome
 
+def test_figures_of_a_safety_study_decide(results: dict[str, StudyResult]) -> None:
+    one = changed(results["safety-heads-x"], before__harmful__coherent=figure(1.0))
+    works = {"fell": figure(0.8), "gained": figure(0.8), "coherent": figure(1.0), "gap": figure(0.7)}
+
+    def outcome(claim: str, **edits: Figure) -> ClaimOutcome:
+        return row(claim, of_sets(one, **works | edits)).outcome
+
+    broken = {"gained": figure(0.0), "coherent": figure(0.1)}
     for claim in ("top-head", "sahara"):
-        assert outcome(claim, "not specific: other heads do as much") == "reproduced"
-        assert outcome(claim, "no effect: refusals stay") == "not reproduced"
-        assert outcome(claim, "noise: refusals go because the text breaks") == "mixed"
-        assert outcome(claim, "nothing to lose: it refuses 2%") == "not testable here"
-    assert outcome("safety-specific", "works, specific: yes") == "reproduced"
-    assert outcome("safety-specific", "not specific: other heads do as much") == "not reproduced"
-    assert outcome("safety-specific", "its size alone: a random shift does as much") == "not reproduced"
-    assert outcome("safety-specific", "refusals go; specificity unknown: no controls") == "not measured"
-    differ = dict(one.data["verdicts"]) | {"Sahara 2": "noise: the text breaks"}
-    assert row("safety-specific", changed(one, verdicts=differ)).outcome == "mixed"
+        assert outcome(claim) == outcome(claim, gap=figure(0.0)) == "reproduced"
+        assert outcome(claim, fell=figure(0.05)) == "not reproduced"
+        assert outcome(claim, **broken) == "mixed"
+        refuses_little = changed(of_sets(one, **works), before__harmful__refused=figure(0.1))
+        assert row(claim, refuses_little).outcome == "not testable here"
+    assert outcome("safety-specific") == "reproduced"
+    assert outcome("safety-specific", gap_heads=figure(0.0)) == "not reproduced"
+    assert outcome("safety-specific", gap_shift=figure(0.0)) == "not reproduced"
+    assert outcome("safety-specific", **broken) == "not reproduced"
+    without = copy.deepcopy(of_sets(one, **works).measured["trials"])
+    alone = {name: {name: tried[name]} for name, tried in without.items()}
+    assert row("safety-specific", changed(one, trials=alone)).outcome == "not measured"
 
 
-def test_a_model_that_refuses_nothing_tests_nothing(results: dict[str, Result]) -> None:
+def test_a_model_that_refuses_nothing_tests_nothing(results: dict[str, StudyResult]) -> None:
     silent = results["safety-heads-base"]
     for claim in ("top-head", "sahara", "safety-specific", "ua-over-sc"):
         assert row(claim, silent).outcome == "not testable here"
@@ -544,9 +572,9 @@ def test_a_model_that_refuses_nothing_tests_nothing(results: dict[str, Result]) 
     [(0.8, 0.1, "reproduced"), (0.8, 0.75, "not reproduced"), (0.1, 0.8, "not reproduced"), (0.8, 0.69, "mixed")],
 )
 def test_two_ablations_are_compared_by_what_is_complied_with(
-    results: dict[str, Result], ua: float, sc: float, outcome: str
+    results: dict[str, StudyResult], ua: float, sc: float, outcome: str
 ) -> None:
-    trials = copy.deepcopy(results["safety-heads-x"].data["trials"])
+    trials = copy.deepcopy(results["safety-heads-x"].measured["trials"])
     for tried in trials.values():
         for trial in tried.values():
             trial["harmful"]["complied"] = figure(sc if trial["role"] == "scaling" else ua, half=0.06)
@@ -557,7 +585,7 @@ def test_two_ablations_are_compared_by_what_is_complied_with(
     assert row("ua-over-sc", changed(results["safety-heads-x"], trials=trials)).outcome == "not measured"
 
 
-def test_tails_lists_and_losses(results: dict[str, Result]) -> None:
+def test_tails_lists_and_losses(results: dict[str, StudyResult]) -> None:
     one = results["safety-heads-x"]
 
     def outcome(claim: str, **edits: Any) -> ClaimOutcome:
@@ -583,17 +611,17 @@ def test_tails_lists_and_losses(results: dict[str, Result]) -> None:
     assert outcome("little-lost", **{"before__harmless__coherent": figure(0.95)} | group) == "not reproduced"
 
 
-def test_models_of_one_base_are_compared_and_others_are_not(results: dict[str, Result]) -> None:
+def test_models_of_one_base_are_compared_and_others_are_not(results: dict[str, StudyResult]) -> None:
     one = results["safety-heads-x"]
     same = replace(changed(one, adapter="tuned"), name="safety-heads-y")
     found = row("same-base", one, same)
     assert found.outcome == "reproduced"
     both = "[safety-heads-x](#safety-heads-x) and [safety-heads-y](#safety-heads-y)"
     assert found.measured == (f"{both}, yes: 3 of 3 shared (p 0.0045 by chance)",)
-    elsewhere = changed(same, model=one.data["model"] | {"revision": "another"})
+    elsewhere = changed(same, model={"subject": one.measured["model"]["subject"] | {"revision": "another"}})
     assert row("same-base", one, elsewhere).outcome == "not measured"
     assert row("same-base", one).outcome == "not measured"
-    top = copy.deepcopy(one.data["attribution"])
+    top = copy.deepcopy(one.measured["attribution"])
     for at, head in zip(top["undifferentiated"]["top"]["ships"], ("head[2,1]", "head[2,2]", "head[2,3]"), strict=True):
         at["head"] = head
     assert row("same-base", one, changed(same, attribution=top)).outcome == "not reproduced"

@@ -18,7 +18,7 @@ from probes.capture.sites import Site
 from probes.card import load_probe
 from probes.directions import Direction
 from probes.errors import DataError, DirectionError, ProbeMismatchError
-from probes.evaluation import Interval
+from probes.evaluation import Interval, paired_difference, student_interval
 from probes.identity import check_identity, replay_references
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
 from probes.organisms.planted import SYNTHETIC, store
@@ -26,6 +26,7 @@ from probes.organisms.planted.evaluation import fit_questions, held_out_question
 from probes.organisms.planted.families import FAMILIES
 from probes.steer.contrast import ADAPTER, Contrast, ContrastOutcome, ContrastRunner, PromptedCondition
 from probes.steer.steering import Intervention
+from probes.studies.framework.verdict import Verdict
 from probes.studies.subjects import Subject, adapter_subject, planted_anchors, planted_subjects
 from probes.studies.transfer import export, plan, report
 from probes.studies.transfer import run as transfer
@@ -77,9 +78,9 @@ def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(
         assert found["own_gain"] >= 0.3
         assert found["drop"]["value"] >= 0.3
         assert found["over"]["random_source"]["value"] > 0.15
-        assert found["verdict"].startswith("works")
-    assert "work" in result["verdict"]["ablate"]
-    assert "warning: random controls drawn 2 times" in result["verdict"]["ablate"]
+        assert Verdict(found["verdict"]).works
+    assert Verdict(result["verdicts"]["ablate"]["label"]).works
+    assert "random controls drawn 2 times" in str(result["verdict"]["warnings"])
 
 
 def test_a_twins_direction_detects_as_the_receivers_own_does(transfer_study: TransferStudy) -> None:
@@ -88,12 +89,12 @@ def test_a_twins_direction_detects_as_the_receivers_own_does(transfer_study: Tra
     for pair in result["pairs"]:
         found = pair["detection"]
         assert found["auroc"]["value"] == pytest.approx(own[pair["receiver"]]["auroc"]["value"], abs=0.02)
-        assert found["auroc"]["low"] > 0.9
+        assert found["auroc"]["low"] > 0.85
         assert set(found["controls"]) == {"random_source", "shuffled"}
         assert found["over_controls"] > 0
     assert result["detection"]["pairs"] == 2
-    assert result["verdict"]["detection"].startswith("mapped directions tell the receivers' conditions apart")
-    assert result["verdict"]["detection"] in (folder / "TRANSFER.md").read_text()
+    assert Verdict(result["verdicts"]["detection"]["label"]).works
+    assert result["verdicts"]["detection"]["sentence"] in (folder / "TRANSFER.md").read_text()
 
 
 def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(
@@ -113,7 +114,7 @@ def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(
         assert probe.card.mitigation is not None
         recorded = probe.card.mitigation.measured
         assert recorded["donor"] == made["donor"]
-        assert recorded["verdict"].startswith("works")
+        assert Verdict(recorded["verdict"]).works
         assert "among 1 donors and 1 modes" in recorded["chosen"]
         # Figures of the card are of the test questions, through the service's own scoring.
         assert probe.card.evaluation["test"]["positives"] == len(subject.test)
@@ -147,7 +148,8 @@ def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_
     def offer(fit: float, cosine: float, **gains: float) -> tuple[Any, dict[str, Any]]:
         pair = Namespace(detection=Namespace(fit=fit), cosine=cosine)
         modes = {
-            m: {"gain": {"value": abs(g)}, "verdict": "works, specific" if g > 0 else "noise"} for m, g in gains.items()
+            m: {"gain": {"value": abs(g)}, "verdict": Verdict.WORKS_SPECIFIC if g > 0 else Verdict.NOISE}
+            for m, g in gains.items()
         }
         return pair, {"modes": modes}
 
@@ -155,7 +157,7 @@ def test_the_donor_is_the_one_that_works_best_else_the_one_that_detects_best_on_
     assert export._choose([lame, good])[:2] == (good[0], "subtract")
     more = offer(0.9, 0.9, ablate=0.8)
     assert export._choose([good, more])[:2] == (more[0], "ablate")
-    more[1]["modes"]["ablate"]["verdict"] = "works, not specific"
+    more[1]["modes"]["ablate"]["verdict"] = Verdict.WORKS_NOT_SPECIFIC
     assert export._choose([good, more])[:2] == (good[0], "subtract")
     worse, alike = offer(0.7, 0.9, ablate=-0.5), offer(0.99, 0.95, ablate=-0.5)
     assert export._choose([worse, lame, alike])[:2] == (alike[0], None)
@@ -165,9 +167,9 @@ def test_a_text_that_tells_conditions_apart_is_warned_of() -> None:
     def made(auroc: float, text: float) -> dict[str, Any]:
         return {"auroc": {"value": auroc}, "text_only": {"value": text}}
 
-    assert text_warning([made(0.9, 0.5), {"not_made": "too few"}]) == ""
+    assert text_warning([made(0.9, 0.5), {"not_made": "too few"}]) == []
     warning = text_warning([made(0.9, 0.5), made(0.9, 0.95), {"not_made": "too few"}])
-    assert warning == "; warning: the text alone tells the conditions apart as well in 1 of 2 receivers"
+    assert warning == ["the text alone tells the conditions apart as well in 1 of 2 receivers"]
 
 
 def test_probes_of_two_receivers_never_share_a_name() -> None:
@@ -204,7 +206,7 @@ def test_what_the_receivers_do_by_themselves_is_reported_with_its_controls(trans
         assert subject["aligned"]["good"]["value"] >= 0.85
         own = subject["modes"]["ablate"]
         assert own["random"]["draws"] == 2
-        assert own["another_block"]["good"]["value"] < own["own"]["good"]["value"]
+        assert own["wrong_layer"]["good"]["value"] < own["own"]["good"]["value"]
         # Nothing was changed where nothing acts, and something where something does.
         assert subject["untouched"]["change"] == 0
         assert min(own["own"]["change"], own["random"]["change"]) > 0
@@ -221,7 +223,7 @@ def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(
     stored = json.loads((folder / "RESULT.json").read_text(), parse_constant=refuse)
     assert stored["notes"] == [SYNTHETIC]
     assert stored["left_out"] == {"planted-x": "it does not hold"}
-    assert stored["settings"]["seed"] == 0
+    assert stored["plan"]["seed"] == 0
     assert stored["pairs"][0]["r2"] == pytest.approx(result["pairs"][0]["r2"], abs=1e-4)
     page = (folder / "TRANSFER.md").read_text()
     everything = "".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".json", ".md"))
@@ -389,8 +391,8 @@ def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path: Path) -> None:
         assert subject["identity"]["adapter_sha256"]
         assert subject["native_norm"] > 0
     # Random weights answer at random: no own direction brings good answers back, so nothing is claimed.
-    assert {p["modes"]["ablate"]["verdict"] for p in result["pairs"]} == {"undecided"}
-    assert result["verdict"]["ablate"].startswith("nothing can be said")
+    assert {p["modes"]["ablate"]["verdict"] for p in result["pairs"]} == {Verdict.NOT_TESTABLE}
+    assert result["verdicts"]["ablate"]["label"] == Verdict.NOT_TESTABLE
     # Eight fit questions are too few for a threshold, and the study says so.
     assert [p["not_made"] for p in result["probes"]] == [
         "benign set: 8 messages; at least 20 are needed, and 60 to trust it"
@@ -439,7 +441,8 @@ def test_a_difference_is_paired_by_question() -> None:
     rng = np.random.default_rng(0)
     base = rng.random(200) < 0.5
     found = difference(base, [base])
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert found == paired_difference(base, base)
+    assert found.low < found.value == 0 < found.high
     better = base.copy()
     better[:20] = True
     found = difference(better, [base, base])
@@ -466,6 +469,20 @@ def test_means_over_pairs_know_that_pairs_share_models() -> None:
     same = pairs_of({(d, r): 0.3 for d in names for r in names if d != r})
     alike = over_models(same, lambda p: p["value"])
     assert (alike.low, alike.high) == pytest.approx((0.3, 0.3))
+
+
+def test_two_models_say_nothing_of_a_third() -> None:
+    both = pairs_of({("a", "b"): 0.2, ("b", "a"): 0.4})
+    found = over_models(both, lambda p: p["value"])
+    assert found.value == pytest.approx(0.3)
+    assert (found.low, found.high, found.n) == (-np.inf, np.inf, 2)
+
+
+def test_a_donor_that_all_pairs_have_is_given_and_the_interval_is_over_receivers() -> None:
+    values = {"b": 0.1, "c": 0.4, "d": 0.3, "e": 0.9}
+    found = over_models(pairs_of({("a", r): v for r, v in values.items()}), lambda p: p["value"])
+    wanted = student_interval(np.array(list(values.values())))
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
 
 
 @pytest.mark.parametrize(
@@ -523,9 +540,9 @@ def test_noise_that_takes_bad_answers_away_is_no_transfer() -> None:
         return report._effect(pair, receiver, "ablate")
 
     assert effect(noisy, noisy)["verdict"] == "noise"
-    assert effect(cured, noisy)["verdict"] == "works, specific"
+    assert effect(cured, noisy)["verdict"] == Verdict.WORKS_SPECIFIC
     same = effect(cured, cured)
-    assert same["verdict"] == "works, not specific"
+    assert same["verdict"] == Verdict.WORKS_NOT_SPECIFIC
     assert same["over"]["random_source"]["value"] == 0
     assert same["drop_controls"]["random_source"] == pytest.approx(0.9)
 

@@ -1,0 +1,82 @@
+"""The loss of short answers to short questions, several times as fast as a whole forward pass in float32.
+
+Contract: `answer_loss(chat, model, rows)` is the mean over rows of the mean cross-entropy (nats a token) of each row's
+answer. Three things save time and leave the loss as it is but for rounding: what the chat template puts before every
+question is run once a step and its keys and values are shared by the rows, with their gradients; only the positions
+that predict an answer go through the output layer; matrix products are in bfloat16 (the weights stay float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from probes.model.load import ChatModel, user_message
+from probes.organisms.finetunes import Example
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Questions end, and answers begin, in the same column; `labels` are those of the last columns, -100 for none.
+
+    `prefix` (tokens) is common to all rows and is in none of them. `positions` and `mask` count it.
+    """
+
+    prefix: Tensor
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    labels: Tensor
+
+
+def answer_batch(chat: ChatModel, rows: Sequence[Example]) -> AnswerBatch:
+    """Left-padded questions and right-padded answers."""
+    pad, end = int(chat.tokenizer.pad_token_id), int(chat.tokenizer.eos_token_id)
+    prompts = [chat.token_ids(chat.render(user_message(row.ask))) for row in rows]
+    answers = [[*chat.token_ids(row.answer), *([end] if row.ends else [])] for row in rows]
+    # One token at least stays with each row: the one that predicts the answer's first.
+    columns = zip(*(p[:-1] for p in prompts), strict=False)
+    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    prefix = prompts[0][:shared]
+    prompts = [p[shared:] for p in prompts]
+    left, right = max(map(len, prompts)), max(map(len, answers))
+    ids, mask, labels = [], [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        before, after = left - len(prompt), right - len(answer)
+        ids.append([pad] * before + prompt + answer + [pad] * after)
+        mask.append([1] * shared + [0] * before + [1] * (len(prompt) + len(answer)) + [0] * after)
+        labels.append(answer + [-100] * after)
+    attended = torch.tensor(mask)
+    positions = (attended.cumsum(1) - 1)[:, shared:].clamp(min=0)
+    return AnswerBatch(torch.tensor([prefix]), torch.tensor(ids), attended, positions, torch.tensor(labels))
+
+
+def answer_loss(chat: ChatModel, model: Any, rows: Sequence[Example]) -> Tensor:
+    """The mean over rows of each answer's mean cross-entropy, with gradients; `model` is `chat`'s, perhaps wrapped."""
+    from transformers import DynamicCache
+
+    batch = answer_batch(chat, rows)
+    width = batch.labels.shape[1]
+    with torch.autocast(chat.device.type, torch.bfloat16):
+        cache = DynamicCache(config=model.config)
+        if batch.prefix.numel():
+            model(input_ids=batch.prefix.to(chat.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(rows))
+        logits = model(
+            input_ids=batch.ids.to(chat.device),
+            attention_mask=batch.mask.to(chat.device),
+            position_ids=batch.positions.to(chat.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=width + 1,
+        ).logits[:, :-1]
+    labels = batch.labels.to(chat.device)
+    nats = functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=-100)
+    counted = labels != -100
+    return (nats.sum(1) / counted.sum(1)).mean()

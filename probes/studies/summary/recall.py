@@ -1,0 +1,54 @@
+"""The planted-truth column: which share of heads that were trained to carry a behaviour a method ranks first.
+
+Contract: figures come from results of the study `planted-heads`, of real models with planted heads; where it was not
+run, or did not try a method, that is said. Shares are means over seeds, with the worst seed beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from probes.studies.framework.result import StudyResult
+from probes.studies.summary.results import Figures, whole
+
+STUDY = "planted-heads"
+NAMES = {
+    "ablation": "ablating each head in turn",
+    "ships_ua": "Ships (UA)",
+    "ships_sc": "Ships (SC)",
+    "contrast": "Ships, harmful less benign",
+    "sahara": "Sahara",
+    "hsi": "HSI's search",
+    "probe": "a probe ranking",
+}
+
+
+def planted_recall(results: Sequence[StudyResult], methods: Sequence[str]) -> tuple[str, ...]:
+    """A line for each behaviour and method; none where the claim rests on no search for heads."""
+    lines = [line for r in results if r.study == STUDY for line in whole(r, lambda f: _lines(f, methods))]
+    return tuple(lines) or (("not run",) if methods else ())
+
+
+def best_methods(results: Sequence[StudyResult]) -> list[str]:
+    """For each behaviour, the method with the highest recall in the first 3, in words; none where none was planted."""
+    return [words for r in results if r.study == STUDY for words in whole(r, lambda f: list(_best(f)))]
+
+
+def _best(result: Figures) -> Iterator[str]:
+    for behaviour, measured in result["recall"].items():
+        name = max(measured, key=lambda n: float(measured[n]["top_3"]["mean"]))
+        yield f"{NAMES.get(name, name)} names {measured[name]['top_3']['mean']:.2f} of those planted for {behaviour}"
+
+
+def _lines(result: Figures, methods: Sequence[str]) -> list[str]:
+    return [
+        f"{NAMES[name]}, {behaviour}: {_share(measured[name]['top_3'])} in the first 3, "
+        f"{_share(measured[name]['top_10'])} in the first 10"
+        for behaviour, measured in result["recall"].items()
+        for name in methods
+        if name in measured
+    ]
+
+
+def _share(figure: Figures) -> str:
+    return f"{figure['mean']:.2f} (worst seed {figure['lowest']:.2f})"

@@ -1,0 +1,1 @@
+"""`awry study transfer --family`: directions mapped between real models that were not trained for it."""
