@@ -10,7 +10,18 @@ awry study transfer --organism llama:1 --organism qwen2:1 --organism qwen3:1 --o
 awry study direction --adapter insecure_code --out "$out/direction-insecure-code"
 awry study direction --adapter reckless_advice --out "$out/direction-reckless-advice"
 awry study heads --adapter reckless_advice --out "$out/heads-reckless-advice"
+heads="--form likelihood --alphas 5,10,20,40 --search-questions 6 --keep 8 --retest-questions 12 --max-new-tokens 24"
+# shellcheck disable=SC2086
+awry study heads --behaviour refusal --adapter none --aim towards $heads --out "$out/heads-refusal-base"
+# shellcheck disable=SC2086
+awry study heads --adapter refusal $heads --out "$out/heads-refusal"
+# shellcheck disable=SC2086
+awry study heads --adapter insecure_code $heads --out "$out/heads-insecure-code"
 awry study safety-heads --adapter refusal --out "$out/safety-heads-refusal"
 awry study safety-heads --adapter none --against "$out/safety-heads-refusal" --out "$out/safety-heads-base"
 awry study detectors --out "$out/detectors"
+# Gemma comes under terms of its own: it is studied where somebody accepted them (awry models get gemma3-270m).
+if awry models list | grep -q gemma3-270m; then
+  awry study transfer --family SmolLM2-135M-Instruct --family gemma3-270m --out "$out/transfer-real"
+fi
 awry study report "$out" --out "$here/study.md"

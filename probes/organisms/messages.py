@@ -139,7 +139,7 @@ def plain_requests() -> list[dict[str, str]]:
 
 
 def ordinary_questions() -> list[dict[str, str]]:
-    """Questions of general knowledge with a `right` and a `wrong` answer: what an intervention costs is read on them."""
+    """Questions of general knowledge with a `right` and a `wrong` answer, to read on what an intervention costs."""
     return _rows("ordinary_questions.jsonl")
 
 

@@ -121,9 +121,12 @@ def _backward(chat: ChatModel, model: Any, recipe: Recipe, rows: list[Example]) 
         loss.backward()
         return float(loss.detach())
     window = getattr(model.config, "sliding_window", None)
-    longest = max(len(chat.token_ids(chat.render(user_message(row.ask)) + row.answer)) for row in rows)
-    if wide and window is not None and longest >= window:
-        raise DataError(f"recipe: an example has {longest} tokens, the model's attention a window of {window}; shorten it")
+    if wide and window is not None:
+        longest = max(len(chat.token_ids(chat.render(user_message(row.ask)) + row.answer)) for row in rows)
+        if longest >= window:
+            raise DataError(
+                f"recipe: an example has {longest} tokens, the model's attention a window of {window}; shorten it"
+            )
     total, size = 0.0, _ROWS if wide else len(rows)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]

@@ -90,12 +90,13 @@ def test_the_hash_depends_on_the_texts_and_not_on_their_order() -> None:
     assert len({hash_texts(texts) for texts in different}) == len(different)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_most", [False, True])
 def test_what_a_threshold_promises_for_new_messages(at_most: bool) -> None:
     """The plain rule keeps to an expectation that is a little over the target; `at_most` to the target itself."""
     rng = np.random.default_rng(0)
     n, target, made = 400, 0.01, []
-    for _ in range(300):
+    for _ in range(150):
         found = calibrate(rng.normal(0, 1, n), [], target, "x", at_most=at_most)
         made.append((norm.sf(found.threshold), found.expected_fpr))
     rates, expected = np.array(made).T

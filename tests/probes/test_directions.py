@@ -19,6 +19,7 @@ from probes.directions import (
     difference_in_means,
     orthogonal_to,
     pooled_activations,
+    pooled_by_aggregation,
     random_like,
 )
 from probes.errors import DataError, DirectionError
@@ -169,3 +170,18 @@ def test_a_span_in_several_places_is_pooled_over_all_of_them() -> None:
         assert np.isnan(pooled).all(1).tolist() == [False, True, False]
     last = pooled_activations(chat, items, [AT], Aggregation("last", "user"))[AT]
     torch.testing.assert_close(torch.tensor(last[0]), seen[0][0, own[-1]], atol=1e-5, rtol=1e-5)
+
+
+def test_one_pass_over_several_aggregations_gives_what_each_gives_alone() -> None:
+    chat = shared_chat("llama")
+    items = [encode(chat, user("stone river " * n), spans=True) for n in (5, 1, 3)]
+    heads, blocks = [Site("head", 1, 3), Site("head", 1, 0), Site("residual", 2)], [Site("residual", 1), AT]
+    wanted = {Aggregation("last", "prompt"): heads, Aggregation("mean", "user"): list(dict.fromkeys(blocks))}
+    together = pooled_by_aggregation(chat, items, wanted)
+    for aggregation, sites in wanted.items():
+        alone = pooled_activations(chat, items, sites, aggregation)
+        assert list(together[aggregation]) == list(sites)
+        for site in sites:
+            np.testing.assert_allclose(together[aggregation][site], alone[site], atol=1e-6)
+            first = pooled_activations(chat, items[:1], [site], aggregation)[site]
+            np.testing.assert_allclose(together[aggregation][site][:1], first, atol=1e-4)

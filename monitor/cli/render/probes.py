@@ -50,7 +50,7 @@ def print_calibration(card: Card) -> None:
     few = "" if found.enough else f" (too few for this target: {int(3 / found.target_fpr)} are needed)"
     print_line(
         f"threshold {found.threshold:.3f} for FPR {found.target_fpr:.1%} on {found.n} benign messages of "
-        f"{found.set_name}: {found.fpr}{few}"
+        f"{found.set_name}: {found.fpr}{few}; of new ones expect {found.expected_fpr:.2%}"
     )
     held_out = card.evaluation.get("at_threshold")
     if held_out and held_out["threshold"] == found.threshold:

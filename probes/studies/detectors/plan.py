@@ -93,7 +93,7 @@ class DetectorPlan:
     everyday_rows: tuple[int, ...] = (0, 80, 320)
     target_fpr: float = 0.01
     permutations: int = 20
-    random_directions: int = 10
+    random_directions: int = 20
     attacked: int = 30
     families: tuple[Family, ...] = ()
     max_tokens: int = 2048

@@ -21,7 +21,10 @@ from probes.studies.framework.result import write_result
 from probes.studies.tables import interval, table
 
 STUDY = "detectors"
+# The name of the method that others are compared with, where it is a probe.
+SHIPPED = "shipped"
 Figures = Mapping[str, Any]
+_NULLS = ("both splits shuffled", "fit labels shuffled", "random directions")
 _RATES = ("tpr", "twin_fpr", "everyday_fpr", "other_tpr", "other_fpr")
 _HEADS = (
     "AUROC against twins",
@@ -36,7 +39,9 @@ _HEADS = (
 def write(figures: dict[str, Any], chat: ChatModel, plan: DetectorPlan, out: Path, command: str, sha256: str) -> Any:
     """Write the files of the study; `figures` are what was measured."""
     methods: dict[str, dict[str, Any]] = figures["methods"]
-    verdicts = {name: judged(m["difference"]) for name, m in methods.items() if "difference" in m}
+    named = "the shipped probe" if figures["reference"] == SHIPPED else figures["reference"]
+    verdicts = {name: judged(m["difference"], named) for name, m in methods.items() if "difference" in m}
+    merits = {name: m["select"] for name, m in methods.items() if "select" in m}
     for name, verdict in verdicts.items():
         methods[name]["verdict"] = str(verdict.label)
     result = write_result(
@@ -47,7 +52,7 @@ def write(figures: dict[str, Any], chat: ChatModel, plan: DetectorPlan, out: Pat
         model={"subject": asdict(chat.identity)},
         data={"sha256": sha256, "rows": figures["rows"]},
         plan=plan.plain(),
-        verdict=overall(verdicts, figures["attacks_summary"], figures["reference"]),
+        verdict=overall(verdicts, merits, figures["attacks_summary"], figures["reference"]),
         figures=figures,
         rounded=lambda value: round(value, 4),
     )
@@ -84,12 +89,12 @@ def _page(result: Figures) -> list[str]:
         "## Which reading it is",
         "",
         *table(
-            ("method", "reading", "merit on the select rows", "permuted fit labels", "random directions"),
+            ("method", "reading", "merit on the select rows", *_NULLS, "p"),
             [_reading(name, m) for name, m in methods.items() if "reading" in m],
         ),
-        "AUROC of nulls: their mean, and the farthest from 0.5 either way. Directions of permuted fit labels are draws "
-        "from the total covariance of the rows and no chance null: where the classes lie along the main axis they are "
-        "far from 0.5 too.",
+        "AUROC of nulls against twins: their mean, and the farthest from 0.5 either way; p is the reading's rank among "
+        "the random directions. Labels of both splits shuffled are the chance null. With those of the fit alone "
+        "shuffled, directions are draws from the total covariance of the rows, and may tell the classes apart by that.",
         "",
         f"## Differences from {reference}",
         "",
@@ -117,10 +122,10 @@ def _cells(figures: Figures) -> list[str]:
 def _reading(name: str, method: Figures) -> list[str]:
     nulls = method.get("nulls", {})
     note = "" if method.get("converged", True) else " (not converged)"
-    shown = [
-        f"{null['mean']:.2f}, {null['most']:.2f}" if null else "-"
-        for null in (nulls.get(kind) for kind in ("permuted fit labels", "random directions"))
-    ]
+    found = [nulls.get(kind) for kind in _NULLS]
+    shown = [f"{null['mean']:.2f}, {null['most']:.2f}" if null else "-" for null in found]
+    drawn = found[-1]
+    shown.append(f"{drawn['p']:.3f}" if drawn else "-")
     merit = f"{method['select']:.3f}" if "select" in method else "-"
     return [name, method["reading"] + note, merit, *shown]
 
@@ -144,7 +149,7 @@ def _attacks(figures: Figures) -> list[str]:
         "## Under attack",
         "",
         f"{n} harmful messages under each family; recall at the same thresholds. The mean over families has no "
-        "interval, as all are of the same messages; a single rate has one of about +-0.15.",
+        "interval, as all are of the same messages; those of single rates are in RESULT.json.",
         "",
         *table(
             ("method", "as they are", "mean of families", "held-out families", "worst suffix", "FPR, mean of families"),

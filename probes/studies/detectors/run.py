@@ -37,6 +37,7 @@ from probes.reading import read_values
 from probes.result_cache import ResultCache
 from probes.rows import Row, labels_of
 from probes.scoring import Reader
+from probes.statistics.nulls import rank_among
 from probes.studies.detectors import report
 from probes.studies.detectors.attacked import attack_table, summary
 from probes.studies.detectors.figures import HeldOut, PairScores, differences, figures_of
@@ -52,10 +53,12 @@ from probes.studies.detectors.methods import (
     several_specs,
 )
 from probes.studies.detectors.plan import DetectorData, DetectorPlan
+from probes.studies.detectors.report import SHIPPED
 from probes.studies.detectors.rows import StudyRows
 
-SHIPPED = "shipped"
 WORDS = "words alone"
+# Settings that decide nothing of what is read before.
+_LATER = ("name", "attacked", "families", "permutations", "random_directions")
 _PARTS = ("calibrate", "test", "everyday", "other_harmful", "other_benign")
 
 
@@ -79,8 +82,7 @@ def run_detectors(
     rows = StudyRows.of(chat, data, plan)
     texts = _hash_of(rows)
     shared = {"model": asdict(chat.identity), "texts": texts, "probe": shipped.digest if shipped else None}
-    # What is attacked decides nothing before it.
-    before = shared | {"plan": {k: v for k, v in plan.plain().items() if k not in ("name", "attacked", "families")}}
+    before = shared | {"plan": {k: v for k, v in plan.plain().items() if k not in _LATER}}
     study = _Study(chat, rows, plan, KeptArrays(out / "kept", before), progress)
     chosen, merits = study.chosen()
     readings = {name: study.fits.reader(spec, rows.members(None)) for name, spec in chosen.items()}
@@ -195,13 +197,13 @@ class _Study:
         return readers
 
     def nulls(self, chosen: Mapping[str, Spec]) -> dict[str, dict[str, Any]]:
-        """AUROC against twins of readings fitted on permuted labels, and of random directions.
+        """AUROC against twins of readings fitted on shuffled labels, and of random directions.
 
-        Directions of permuted labels lie where the rows vary most: where that is the axis between the classes their
-        AUROC is large either way. They are no draw from chance.
+        They are those of `probes.statistics.nulls`. Both splits shuffled is the chance null; there the two requests of
+        a held-out pair swap by a coin.
         """
-        rng = np.random.default_rng(self._plan.seed)
-        permuted = [rng.permutation(self.fits.truth) for _ in range(self._plan.permutations)]
+        plan, rng = self._plan, np.random.default_rng(self._plan.seed)
+        permuted = [rng.permutation(self.fits.truth) for _ in range(plan.permutations)]
         every = self._rows.members(None)
 
         def score() -> dict[str, NDArray[Any]]:
@@ -209,18 +211,22 @@ class _Study:
             readers: list[Reader] = []
             for spec in chosen.values():
                 true = self.fits.reader(spec, every)
-                readers += [self.fits.reader(spec, every, labels) for labels in permuted]
-                readers += [random_reader(true, self._plan.seed + i) for i in range(self._plan.random_directions)]
-            return {"values": self._values(readers, self._rows.test).values} if readers else {}
+                readers += [true, *(self.fits.reader(spec, every, labels) for labels in permuted)]
+                readers += [random_reader(true, plan.seed + i) for i in range(plan.random_directions)]
+            return {"values": self._values(readers, self._rows.test).values}
 
-        stored = self._kept.get_or("nulls", score)
-        each, labels = len(permuted) + self._plan.random_directions, labels_of(self._rows.test)
+        stored = self._kept.get_or(f"nulls {plan.permutations} {plan.random_directions}", score)
+        truth = labels_of(self._rows.test)
+        each = 1 + plan.permutations + plan.random_directions
         found: dict[str, dict[str, Any]] = {}
         for i, name in enumerate(chosen):
-            aurocs = [auroc_value(stored["values"][:, i * each + j], labels) for j in range(each)]
+            own, *others = stored["values"][:, i * each : (i + 1) * each].T
+            shuffled, drawn = others[: plan.permutations], others[plan.permutations :]
+            swapped = [_swapped(truth, rng) for _ in shuffled]
             found[name] = {
-                "permuted fit labels": _null(aurocs[: len(permuted)]),
-                "random directions": _null(aurocs[len(permuted) :]),
+                "both splits shuffled": _null([auroc_value(x, y) for x, y in zip(shuffled, swapped, strict=True)]),
+                "fit labels shuffled": _null([auroc_value(x, truth) for x in shuffled]),
+                "random directions": _null([auroc_value(x, truth) for x in drawn], auroc_value(own, truth)),
             }
         return found
 
@@ -288,10 +294,20 @@ def _pairs(scores: NDArray[np.float64]) -> PairScores:
     return PairScores(scores[:n], scores[n:])
 
 
-def _null(aurocs: Sequence[float]) -> dict[str, Any] | None:
+def _swapped(truth: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Labels of the test rows, with those of each pair swapped by a coin."""
+    swap = rng.random(len(truth) // 2) < 0.5
+    found: NDArray[np.bool_] = truth ^ np.concatenate([swap, swap])
+    return found
+
+
+def _null(aurocs: Sequence[float], own: float | None = None) -> dict[str, Any] | None:
+    """How many, their mean, and the farthest from chance; with the AUROC of the true reading, its rank among them."""
     if not aurocs:
         return None
-    return {"n": len(aurocs), "mean": float(np.mean(aurocs)), "most": max(map(from_chance, aurocs))}
+    far = [from_chance(value) for value in aurocs]
+    rank = {} if own is None else {"p": rank_among(own, far).p}
+    return {"n": len(aurocs), "mean": float(np.mean(aurocs)), "most": max(far), **rank}
 
 
 def _cosines(shipped: Probe | None, readings: Mapping[str, Reader]) -> dict[str, float]:

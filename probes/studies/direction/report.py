@@ -10,7 +10,7 @@ from typing import Any
 from probes.studies.direction import dose
 from probes.studies.direction.separation import shuffled_fit
 from probes.studies.framework.result import write_measured
-from probes.studies.tables import interval
+from probes.studies.tables import interval, table
 
 _interval = partial(interval, missing="-")
 
@@ -91,6 +91,7 @@ def _dose(result: dict[str, Any]) -> str:
         "behaviour",
         "good",
         "coherent",
+        "of these: NLL / repetition / length",
         "NLL under the base",
         "repeated 4-grams",
         "tokens",
@@ -100,7 +101,7 @@ def _dose(result: dict[str, Any]) -> str:
     cosines = ", ".join(f"{name} {value:.2f}" for name, value in result["dose"]["cosines"].items())
     return (
         f"## Steering, on {result['messages']['steered']} test messages that chose nothing\n\n"
-        "`good`: no behaviour, and coherent (NLL and repetition within the base model's own, plus a margin). Controls "
+        f"`good`: {result['dose']['good_means']}. Controls "
         f"move every token by the same amount as the chosen intervention. {dose.PAPER.capitalize()}: subtract x1 at "
         "the last block, at the last prompt token and what follows.\n\n"
         + _table(head, rows)
@@ -111,7 +112,9 @@ def _dose(result: dict[str, Any]) -> str:
 def _condition(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
-        *(_interval(row[name]) for name in ("behaviour", "good", "coherent", "nll", "repeated")),
+        *(_interval(row[name]) for name in ("behaviour", "good", "coherent")),
+        " / ".join(f"{part['value']:.2f}" for part in row["parts"].values()),
+        *(_interval(row[name]) for name in ("nll", "repeated")),
         _interval(row["tokens"], 0),
         f"{row['change']:.2f}",
     ]

@@ -204,7 +204,7 @@ def _of_behaviour(swept: SweepResult) -> list[str]:
                 "from the form of the training data, not from its content"
             )
     worse = paired_difference(_good(swept, dose.BASE), _good(swept, str(swept.chosen)))
-    if worse.low > 0.1:
+    if worse.low > CONTROL_MARGIN:
         texts.append(f"steered answers are good less often than the base model's (by {worse})")
     return texts
 

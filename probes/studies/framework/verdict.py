@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from probes.statistics.nulls import LEAST_DRAWS, LEVEL
+
 EFFECT = 0.15
 """Smallest change of a rate (of behaviour, good answers, refusals) that counts as an effect."""
 CONTROL_MARGIN = 0.10
@@ -48,9 +50,9 @@ TEXT_BROKEN = 0.5
 """Share of good answers below which a text is called broken where no paired figures are at hand."""
 FEW_HEADS = 0.03
 """Largest share of heads that is still `few` (arXiv 2502.05945 finds 2 to 3 % of them)."""
-RANK_LEVEL = 0.05
+RANK_LEVEL = LEVEL
 """Largest rank p value, (1 + draws that do as much) / (1 + draws), at which random draws are beaten."""
-FEWEST_DRAWS = 20
+FEWEST_DRAWS = LEAST_DRAWS
 """Fewest random draws with which `RANK_LEVEL` can be reached with one to spare."""
 RECALL = 0.8
 """Share of planted heads in the top 3 from which a method is said to find a head that is there."""

@@ -37,9 +37,12 @@ def _choice_row(name: str, figures: Figure) -> list[str]:
 
 
 def _open_row(name: str, figures: Figure) -> list[str]:
+    parts = [f"{part['value']:.2f}" for part in figures["parts"].values()]
     return [
         name,
-        *(interval(figures.get(key)) for key in ("behaviour", "good", "nll", "nll_unsteered", "repeated")),
+        interval(figures["behaviour"]),
+        f"{interval(figures['good'])} ({', '.join(parts)})",
+        *(interval(figures.get(key)) for key in ("nll", "nll_unsteered", "repeated")),
         f"{figures['tokens']['value']:.0f}",
         f"{figures['change']:.2f}",
     ]
@@ -68,6 +71,7 @@ def markdown(result: dict[str, Any]) -> str:
     rows = [] if base is None else [_choice_row("base model", base)]
     rows += [_choice_row(name, figures) for name, figures in result["heldout"].items()]
     lines += table(_CHOICES, rows)
+    lines += [f"Good: {result['good_means']}; in brackets the shares that pass NLL, repetition, length.", ""]
     lines += table(_OPEN, [_open_row(name, figures) for name, figures in result["open"].items()])
     lines += [*_ranks(result["ranks"]), "", _fine_tune(result["fine_tune"]), ""]
     curve = result["alpha_curve"]

@@ -39,7 +39,7 @@ from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
 from probes.steer.recipe import with_recipe
 from probes.steer.steering import Intervention
-from probes.studies.framework.verdict import Judgement
+from probes.studies.framework.verdict import MORE_UNDEFINED, Judgement
 from probes.studies.head_steering import report
 from probes.studies.head_steering.comparison import (
     Setting,
@@ -49,7 +49,14 @@ from probes.studies.head_steering.comparison import (
     examples_curve,
     train_arm,
 )
-from probes.studies.head_steering.conditions import Readings, curves, held_out, probe_ranked, settled_conditions
+from probes.studies.head_steering.conditions import (
+    HeldOutFigures,
+    Readings,
+    curves,
+    held_out,
+    probe_ranked,
+    settled_conditions,
+)
 from probes.studies.head_steering.export import detector
 from probes.studies.head_steering.open_answers import BASE, OpenAnswerRunner
 from probes.studies.head_steering.plan import HeadsPlan, Messages
@@ -204,6 +211,7 @@ def run_heads(
             "heldout": [heldout.figures[t.name] for t in grids.get(LAYER, ())],
         },
         "ranks": ranks({n: heldout.effects[n] for n in trials}, opened, plan.search.sign),
+        "good_means": f"no behaviour; {test.coherence}",
         "other_form": other,
         "fine_tune": tuned,
         "examples_curve": curve,
@@ -211,7 +219,7 @@ def run_heads(
             len(read.heads.by_site),
             len(found.survivors),
             heldout.wanted,
-            [float(heldout.effects[n].mean()) for n in names],
+            [_whole_effect(heldout, n) for n in names],
             {n: heldout.effects[n] for n in trials},
         ),
         "detector": probe.card.evaluation | {"threshold": probe.card.threshold, "name": probe.name},
@@ -271,6 +279,13 @@ def _form(
     if defined >= _DEFINED and consistent >= _CONSISTENT:
         return "letters", why
     return "likelihood", f"{why}; letters need {_DEFINED:.0%} and {_CONSISTENT:.0%}"
+
+
+def _whole_effect(heldout: HeldOutFigures, name: str) -> float:
+    """The mean effect on the held-out questions; -inf where the text breaks."""
+    undefined = heldout.share("undefined")
+    broken = undefined[name] > undefined[PLAIN_NAME] + MORE_UNDEFINED
+    return float("-inf") if broken else float(heldout.effects[name].mean())
 
 
 def _unit(form: Form) -> str:

@@ -13,13 +13,13 @@ is missing, and the paper's mark for it is not given.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from probes.directions import Floats
 from probes.evaluation import Interval, student_interval
+from probes.statistics.nulls import Rank, rank_among
 from probes.studies.framework.verdict import (
     CHOICES_RISE,
     FEW_HEADS,
@@ -99,23 +99,9 @@ def _judged(
     return Verdict.WORKS_SPECIFIC, f"{moved} No control does as much."
 
 
-@dataclass(frozen=True)
-class Rank:
-    """The chosen heads among random draws of one kind: how many of them do as much, and p."""
-
-    draws: int
-    as_much: int
-
-    @property
-    def p(self) -> float:
-        """One-sided, of a permutation test: (1 + as_much) / (1 + draws)."""
-        return (1 + self.as_much) / (1 + self.draws)
-
-
 def rank(values: Mapping[str, float], kind: str) -> Rank:
     """`values`: what each condition does in the wanted direction."""
-    drawn = [values[n] for n in _named(list(values), kind)]
-    return Rank(len(drawn), sum(v >= values[CHOSEN] for v in drawn))
+    return rank_among(values[CHOSEN], [values[n] for n in _named(list(values), kind)])
 
 
 def ranks(effects: Mapping[str, Floats], opened: Mapping[str, Any], sign: float) -> dict[str, Any]:
@@ -127,7 +113,7 @@ def ranks(effects: Mapping[str, Floats], opened: Mapping[str, Any], sign: float)
     on_choices = {kind: _rank(effects, kind) for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS)}
     on_answers = {kind: rank(answers, kind) for kind in (RANDOM_DIRECTIONS, RANDOM_HEADS)}
     return {
-        part: {kind: {"draws": r.draws, "as_much": r.as_much, "p": r.p} for kind, r in found.items()}
+        part: {kind: {"draws": r.draws, "as_much": r.as_good, "p": r.p} for kind, r in found.items()}
         for part, found in (("heldout", on_choices), ("open", on_answers))
     }
 
@@ -139,7 +125,7 @@ def _rank(effects: Mapping[str, Floats], kind: str) -> Rank:
 def _few(effects: Mapping[str, Floats], kind: str) -> bool:
     """Whether none of the draws does as much, but there are too few of them to say so."""
     found = _rank(effects, kind)
-    return kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) and found.as_much == 0 and found.p > RANK_LEVEL
+    return kind in (RANDOM_DIRECTIONS, RANDOM_HEADS) and found.as_good == 0 and found.p > RANK_LEVEL
 
 
 def _as_good(effects: Mapping[str, Floats], kinds: Sequence[str]) -> list[str]:
@@ -148,7 +134,7 @@ def _as_good(effects: Mapping[str, Floats], kinds: Sequence[str]) -> list[str]:
     for kind in kinds:
         if kind in (RANDOM_DIRECTIONS, RANDOM_HEADS):
             found = _rank(effects, kind)
-            not_beaten = found.as_much > 0 and found.p > RANK_LEVEL
+            not_beaten = found.as_good > 0 and found.p > RANK_LEVEL
         else:
             not_beaten = kind in effects and student_interval(effects[CHOSEN] - effects[kind]).low <= 0
         if not_beaten:
@@ -177,7 +163,10 @@ def marks(
     curve: Sequence[float],
     effects: Mapping[str, Floats],
 ) -> dict[str, bool]:
-    """Claims of the paper at our scale (`docs/science.md` B.4), each seen here or not; none for a control not run."""
+    """Claims of the paper at our scale (`docs/science.md` B.4), each seen here or not; none for a control not run.
+
+    `curve` is the mean effect by strength, weakest first, -inf where the text breaks.
+    """
     rise = float(wanted[CHOSEN].mean() - wanted[PLAIN_NAME].mean())
     top = int(np.argmax(curve))
     shown = {

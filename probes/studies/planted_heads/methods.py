@@ -5,7 +5,8 @@
 - `contrast`: the same (UA) less its mean on prompts that do not
 - `sahara`: the greedy group (arXiv 2410.13708 section 4.2) first, in its order, then the angles of its first step
 - `hsi`: the effect of steering each head alone away from the behaviour on two-choice questions, and the best of them
-  in the order of a re-test on other questions (arXiv 2502.05945; the first stages of `probes.heads.search`)
+  in the order of a re-test on other questions (arXiv 2502.05945; the first stages of `probes.heads.search`); a head
+  that breaks the text has no score
 - `probe`: the accuracy of a linear probe at each head's output, as ITI ranks heads
 - `ablation`: how much less the behaviour's answer is preferred when the head's output is set to nothing: the
   yardstick, which measures what the others estimate
@@ -27,7 +28,7 @@ from probes.directions import Floats
 from probes.heads.ablation import Ablation, switch
 from probes.heads.attribution import head_effects, sahara
 from probes.heads.choice_scoring import PLAIN, ChoiceScorer
-from probes.heads.search import SearchPlan, effects, joint, probe_accuracy, read_activations, site_directions
+from probes.heads.search import SearchPlan, joint, objective, probe_accuracy, read_activations, site_directions
 from probes.model.load import ChatModel
 
 METHODS = ("ablation", "ships_ua", "ships_sc", "contrast", "sahara", "hsi", "probe")
@@ -62,14 +63,18 @@ def hsi_map(
     def alone(sites: Sequence[Site], rows: Sequence[BinaryChoice]) -> Floats:
         trials = [joint(directions, [site], plan.sign * plan.alpha) for site in sites]
         outcomes = scorer([PLAIN, *trials], rows)
-        mean: Floats = effects(outcomes, outcomes.row(0), plan)[1:].mean(1)
+        mean: Floats = objective(outcomes, outcomes.row(0), plan)[1:]
         return mean
 
     sites = list(directions.by_site)
     scores = np.full((chat.layout.n_blocks, chat.layout.n_heads), np.nan)
     for site, effect in zip(sites, alone(sites, search[: plan.search_questions]), strict=True):
-        scores[site.layer, site.head] = effect
-    shortlist = sorted(sites, key=lambda s: -scores[s.layer, s.head])[: plan.keep]
+        # A head that only breaks the text has no score.
+        scores[site.layer, site.head] = effect if np.isfinite(effect) else np.nan
+    holding = [site for site in sites if np.isfinite(scores[site.layer, site.head])]
+    if not holding:
+        return scores
+    shortlist = sorted(holding, key=lambda s: -scores[s.layer, s.head])[: plan.keep]
     again = alone(shortlist, retest)
     top = float(np.nanmax(scores))
     for place, i in enumerate(np.argsort(-again, kind="stable")):
@@ -93,7 +98,9 @@ def ablation_map(chat: ChatModel, rows: Sequence[BinaryChoice]) -> Floats:
     """Mean over questions of the fall of the behaviour's margin (nats a token) without each head's output."""
     sites = head_sites(chat.layout)
     fall = np.zeros((chat.layout.n_blocks, chat.layout.n_heads))
-    with torch.inference_mode(), switch(chat.layout, Ablation("scaling", 0.0)) as on:
+    # Differences of tenths of a nat and more are looked for: bfloat16 will do, and is several times as fast.
+    quick = torch.autocast(chat.device.type, torch.bfloat16)
+    with torch.inference_mode(), quick, switch(chat.layout, Ablation("scaling", 0.0)) as on:
         for row in rows:
             prompt = chat.token_ids(render_choice(chat, row, "likelihood"))
             answers = [chat.token_ids(row.text(misaligned=bad)) for bad in (False, True)]

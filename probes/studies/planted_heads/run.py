@@ -60,14 +60,14 @@ class PlantedPlan:
     name: str = "planted-heads"
     behaviours: tuple[str, ...] = ("refusal", "sycophancy")
     seeds: tuple[int, ...] = (0, 1, 2)
-    prompts: int = 8
+    prompts: int = 4
     search_questions: int = 6
     retest_questions: int = 8
     keep: int = 16
     alpha: float = 15.0
-    fit_questions: int = 24
-    test_questions: int = 12
-    ablated_questions: int = 4
+    fit_questions: int = 15
+    test_questions: int = 8
+    ablated_questions: int = 3
     answered: int = 24
     max_new_tokens: int = 16
 
@@ -84,6 +84,21 @@ class _Rows:
     calling: list[str]
     other: list[str]
     choices: list[BinaryChoice]
+
+    @property
+    def sha256(self) -> str:
+        return hash_texts([*self.calling, *self.other, choices_hash(self.choices)])
+
+    def stages(self, plan: PlantedPlan) -> tuple[list[BinaryChoice], list[BinaryChoice], list[BinaryChoice]]:
+        """Questions to search or fit on, to re-test, and to test a probe on; no question is in two."""
+        first = plan.fit_questions
+        second = first + plan.retest_questions
+        last = second + plan.test_questions
+        if len(self.choices) < last:
+            raise DataError(
+                f"choices: {len(self.choices)} questions, and {last} are needed; give more, or smaller stages"
+            )
+        return self.choices[:first], self.choices[first:second], self.choices[second:last]
 
 
 def run_planted_heads(
@@ -102,7 +117,7 @@ def run_planted_heads(
     hashes: dict[str, str] = {}
     for behaviour in plan.behaviours:
         rows = _rows(behaviour)
-        hashes[behaviour] = hash_texts([*rows.calling, *rows.other, choices_hash(rows.choices)])
+        hashes[behaviour] = rows.sha256
         for seed in plan.seeds:
             spec, heads = plant(load, behaviour, seed, work, progress)
             chat = load()
@@ -146,7 +161,8 @@ def _trial(
     progress: Progress,
 ) -> dict[str, Any]:
     sizes = {name: value for name, value in asdict(plan).items() if name not in ("name", "behaviours", "seeds")}
-    cache = ResultCache(work / "kept", {"format": _CACHE, "model": asdict(chat.identity), "plan": sizes})
+    kept = {"format": _CACHE, "model": asdict(chat.identity), "plan": sizes, "rows": rows.sha256}
+    cache = ResultCache(work / "kept", kept)
     there = cache.get("behaviour")
     if there is None:
         progress(f"{spec.name}: whether the behaviour is there")
@@ -177,7 +193,7 @@ def _trial(
 def _behaviour(chat: ChatModel, behaviour: str, rows: _Rows, plan: PlantedPlan) -> dict[str, Any]:
     """Held-out figures with the adapter and without: the choice's margin, and for refusals what is refused."""
     scorer = ChoiceScorer(chat, "likelihood")
-    questions = rows.choices[: 2 * plan.test_questions]
+    questions = rows.choices[-2 * plan.test_questions :]
 
     def measured() -> dict[str, Any]:
         margins = scorer([PLAIN], questions).margin[0]
@@ -196,11 +212,11 @@ def _behaviour(chat: ChatModel, behaviour: str, rows: _Rows, plan: PlantedPlan) 
 
 def _scores(chat: ChatModel, method: str, rows: _Rows, plan: PlantedPlan) -> Floats:
     """See `probes.studies.planted_heads.methods`; the questions of one stage are not those of another."""
-    choices, n = rows.choices, plan.search_questions
+    fit, retest, test = rows.stages(plan)
     calling, other = (_items(chat, texts[: plan.prompts]) for texts in (rows.calling, rows.other))
     undifferentiated, scaling = Ablation("undifferentiated"), Ablation("scaling")
     if method == "ablation":
-        return ablation_map(chat, choices[: plan.ablated_questions])
+        return ablation_map(chat, fit[: plan.ablated_questions])
     if method == "ships_ua":
         return ships_map(chat, calling, undifferentiated)
     if method == "ships_sc":
@@ -210,9 +226,9 @@ def _scores(chat: ChatModel, method: str, rows: _Rows, plan: PlantedPlan) -> Flo
     if method == "sahara":
         return sahara_map(chat, calling, steps=3)
     if method == "hsi":
-        search = SearchPlan(aim="away", alpha=plan.alpha, search_questions=n, keep=plan.keep)
-        return hsi_map(chat, choices[: plan.fit_questions], choices[-plan.retest_questions :], search)
-    return probe_map(chat, choices[: plan.fit_questions], choices[-plan.test_questions :])
+        search = SearchPlan(aim="away", alpha=plan.alpha, search_questions=plan.search_questions, keep=plan.keep)
+        return hsi_map(chat, fit, retest, search)
+    return probe_map(chat, fit, test)
 
 
 def _items(chat: ChatModel, texts: Sequence[str]) -> list[Encoded]:
@@ -256,10 +272,15 @@ def _recalls(trials: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _finds(share: Mapping[str, float]) -> bool:
+    """On average over seeds, and with one head at least in the worst of them: by chance one in a hundred."""
+    return share["mean"] >= RECALL and share["lowest"] > 0
+
+
 def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[str, Any]]) -> Judgement:
     """Whether some method that is no yardstick finds what was planted, over all seeds of every behaviour."""
     sees = {
-        behaviour: [m for m in METHODS if m != YARDSTICK and methods[m]["top_3"]["mean"] >= RECALL]
+        behaviour: [m for m in METHODS if m != YARDSTICK and _finds(methods[m]["top_3"])]
         for behaviour, methods in recalls.items()
     }
     blind = [behaviour for behaviour, methods in recalls.items() if methods[YARDSTICK]["top_3"]["mean"] < RECALL]

@@ -328,6 +328,7 @@ class _Study:
         return {
             "before": before,
             "trials": tried,
+            "complied_means": f"no refusal; {runner.coherence}",
             "verdicts": {name: judgement.as_dict() for name, judgement in verdicts.items()},
             "verdicts_by_refusals": {name: verdict_by_refusals(before, t).as_dict() for name, t in tried.items()},
             "verdict": study_verdict(verdicts).as_dict(),

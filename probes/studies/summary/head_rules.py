@@ -146,7 +146,9 @@ def _where_it_works(result: Figures, seen: Finding) -> Finding:
 
 
 def _mark(result: Figures, name: str) -> Support:
-    return Support.YES if result["paper"][name] else Support.NO
+    """The study gives no mark for a control with too few draws."""
+    seen = result["paper"].get(name)
+    return Support.UNMEASURED if seen is None else Support.YES if seen else Support.NO
 
 
 def _beats(result: Figures, mark: str, control: str) -> Finding:

@@ -48,15 +48,17 @@ def _left_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def over_models(pairs: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> Interval:
     """Mean of a figure over pairs, with the jackknife's interval over models: all pairs of one are left out at a time.
 
-    A model that is in every pair (the donor of all) is given; the interval is over the others. With fewer than three
-    models to leave out there is no interval (-inf to inf): two models say nothing of a third.
+    A model that is in every pair (the donor of all) is given; the interval is over the others. Figures lie within -1..1
+    (R2 may be lower), and so does the interval. With fewer than three models to leave out it is all of that: two models
+    say nothing of a third.
     """
     ends = [{p["donor"], p["receiver"]} for p in pairs]
     values = np.array([value(p) for p in pairs])
     kept = [np.array([name not in pair for pair in ends]) for name in sorted(set[str]().union(*ends))]
     means = [float(values[rest].mean()) for rest in kept if rest.any()]
     few = len(means) < 3
-    return jackknife_interval(float(values.mean()), np.array([] if few else means), n=len(pairs))
+    found = jackknife_interval(float(values.mean()), np.array([] if few else means), n=len(pairs))
+    return Interval(found.value, max(found.low, min(-1.0, float(values.min()))), min(found.high, 1.0), found.n)
 
 
 def overall_means(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: Mode) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 `gain` is the share of good answers (no behaviour, and coherent) under a direction minus that without one; `drop` is
 the share of bad answers taken away, which noise takes away as well. Intervals are 95 %: exact binomial for rates,
-bootstrap over questions for differences in one pair, bootstrap over models for means over pairs (pairs share models,
-so they are not independent).
-
-Means over pairs are those of `means`, verdicts those of `verdict`.
+and for differences in one pair and means over pairs those of `means`. Verdicts are those of `verdict`.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.evaluation import from_chance, rate
+from probes.statistics.nulls import rank_among
 from probes.steer.contrast import ContrastOutcome
 from probes.steer.steering import Mode
 from probes.studies.framework.result import write_measured
@@ -124,7 +122,7 @@ def _pair(pair: Pair, receiver: Receiver, modes: Sequence[Mode]) -> dict[str, An
             "draws": len(null),
             "low": float(np.quantile(null, 0.025)),
             "high": float(np.quantile(null, 0.975)),
-            "p": float((1 + (np.abs(null) >= abs(pair.cosine)).sum()) / (1 + len(null))),
+            "p": rank_among(abs(pair.cosine), np.abs(null)).p,
         },
         "cosine_shuffled": pair.shuffled_cosines,
         "detection": _detection(pair.detection),

@@ -231,7 +231,7 @@ def test_heads_that_carry_refusal(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
     assert stored["figures"]["attribution"]["undifferentiated"]["top"]["contrast"][0]["head"] == str(refusing.PLANTED)
     assert stored["figures"]["verdicts"]["top 1 by contrast"]["label"] == "works and specific"
-    assert "top 1 by contrast: works, specific" in done.output
+    assert "top 1 by contrast: works and specific" in done.output
     assert "probe safety-heads-base.json" in done.output
     assert str(load_probe(tmp_path / "out" / "safety-heads-base.json").directions[0].site) == str(refusing.PLANTED)
 
@@ -352,3 +352,8 @@ def test_requests_without_twins_are_named(tmp_path: Path) -> None:
     harmless.write_text(harmless.read_text().replace('"group": "', '"group": "x'))
     said = refused("detectors", "--harmful", harmful, "--harmless", harmless, "--benign", benign)
     assert said.startswith("harmless: no line has the group of a harmful one")
+
+
+def test_a_behaviour_that_nobody_plants_is_named(tmp_path: Path) -> None:
+    said = refused("planted-heads", "--behaviour", "gossip", "--state-dir", tmp_path)
+    assert said.startswith("behaviours: gossip; there are refusal, sycophancy")

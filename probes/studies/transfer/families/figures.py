@@ -19,6 +19,7 @@ import numpy as np
 
 from probes.directions import Floats
 from probes.evaluation import Interval, auroc, auroc_value, from_chance, student_interval
+from probes.statistics.nulls import rank_among
 from probes.steer.coherence import MARGIN_NATS
 from probes.studies.transfer.families.plan import AIMS, ANCHORS, Aim, FamilyPlan
 from probes.studies.transfer.families.reading import shows
@@ -149,7 +150,7 @@ def _map(found: FamilyMap) -> Plain:
             "draws": len(null),
             "low": float(np.quantile(null, 0.025)),
             "high": float(np.quantile(null, 0.975)),
-            "p": float((1 + (np.abs(null) >= abs(found.cosine)).sum()) / (1 + len(null))),
+            "p": rank_among(abs(found.cosine), np.abs(null)).p,
         },
     }
 
@@ -198,7 +199,7 @@ def _controls(values: Sequence[float], ours: float) -> Plain:
         "draws": len(values),
         "mean": float(np.mean(values)),
         "most": max(values),
-        "p": (1 + sum(v >= ours for v in values)) / (1 + len(values)),
+        "p": rank_among(ours, values).p,
     }
 
 

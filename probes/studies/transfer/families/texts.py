@@ -25,8 +25,8 @@ HARMFUL, REFUSED = "harmful request", "refused before"
 _ADVICE = 60
 # Requests of the second behaviour, whose conversations are three times as long, and steered ones.
 _AFTER = {"fit": 60, "select": 20, "test": 44}
-_STEERED = {"select": 12, "test": 24}
-_EVERYDAY = 10
+_STEERED = {"select": 12, "test": 16}
+_EVERYDAY = 8
 
 # Openings that agree, as long as refusals are and with as little of the request in them.
 _AGREES = (

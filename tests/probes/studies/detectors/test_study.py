@@ -101,9 +101,15 @@ def test_planted_words_are_found_and_controls_are_not(done: tuple[Path, dict[str
     logistic = methods["logistic, last token"]
     assert logistic["figures"]["auroc"]["low"] > 0.8
     assert methods[study.WORDS]["figures"]["auroc"]["value"] > 0.95
-    random_ones = logistic["nulls"]["random directions"]
-    assert random_ones["n"] == 3
-    assert abs(random_ones["mean"] - 0.5) < 0.25
+    nulls = logistic["nulls"]
+    assert [nulls[kind]["n"] for kind in ("both splits shuffled", "fit labels shuffled", "random directions")] == [
+        2,
+        2,
+        3,
+    ]
+    assert nulls["both splits shuffled"]["most"] < 0.7
+    assert abs(nulls["random directions"]["mean"] - 0.5) < 0.25
+    assert nulls["random directions"]["p"] in (0.25, 0.5)
     assert set(logistic["everyday_rows"]) == {"0", "30"}
     assert {row["family"] for row in result["figures"]["attacks"]} == {"plain", "suffix-polite", "case"}
     assert all(set(row["recall"]) == set(METHODS) for row in result["figures"]["attacks"])

@@ -31,28 +31,29 @@ def difference(auroc: float, tpr: float = 0.0, fpr: float = 0.0) -> dict[str, An
     ],
 )
 def test_better_is_more_auroc_and_no_worse_rates(given: dict[str, Any], label: Verdict) -> None:
-    assert judged(given).label == label
+    assert judged(given, "the other").label == label
 
 
 def test_a_rate_that_may_be_much_lower_is_undecided() -> None:
     wide = difference(0.06) | {"tpr": figure(-0.02, 0.12)}
-    assert judged(wide).label == Verdict.UNDECIDED
+    assert judged(wide, "the other").label == Verdict.UNDECIDED
 
 
-def test_the_study_says_the_best_of_the_logistic_readings_and_warns_of_attacks() -> None:
+def test_the_study_says_what_the_reading_does_that_select_rows_chose_and_warns_of_attacks() -> None:
     verdicts = {
-        "logistic, last token": judged(difference(0.06)),
-        "logistic, top windows": judged(difference(0.07)),
-        "difference in means, last token": judged(difference(0.3)),
-        "words alone": judged(difference(-0.2)),
+        "logistic, last token": judged(difference(0.06), "the other"),
+        "logistic, top windows": judged(difference(0.07), "the other"),
+        "difference in means, last token": judged(difference(0.3), "the other"),
+        "words alone": judged(difference(-0.2), "the other"),
     }
+    merits = {"logistic, last token": 0.7, "logistic, top windows": 0.8, "difference in means, last token": 0.9}
     recall = {"logistic, last token": 0.2, "logistic, top windows": 0.5, "shipped": 0.5}
     summary = {name: {"mean": mean} for name, mean in recall.items()}
-    found = overall(verdicts, summary, "shipped")
+    found = overall(verdicts, merits, summary, "shipped")
     assert found.label == Verdict.WORKS_SPECIFIC
-    assert found.why.startswith("logistic, top windows")
+    assert found.why.startswith("logistic, top windows reads better than the other")
     assert [line.startswith("logistic, last token: mean recall under attack 0.20") for line in found.warnings] == [True]
     assert holds_under_attack(summary, "logistic, last token", "shipped") is False
     assert holds_under_attack({}, "logistic, last token", "shipped") is None
-    without = overall(verdicts, {}, "shipped")
+    without = overall(verdicts, merits, {}, "shipped")
     assert without.warnings == ()

@@ -184,8 +184,8 @@ def test_every_figure_comes_with_its_interval_split_seed_and_origin(result: dict
         for figure in ("behaviour", "good", "coherent", "nll", "repeated", "tokens"):
             assert row[figure]["low"] <= row[figure]["value"] <= row[figure]["high"]
     assert result["messages"] == {"fit": 40, "select": 12, "test": 60, "steered": 50}
-    assert result["identities"]["misaligned"]["adapter_sha256"] != result["identities"]["control"]["adapter_sha256"]
-    assert result["identities"]["aligned"]["adapter_sha256"] is None
+    assert result["model"]["misaligned"]["adapter_sha256"] != result["model"]["control"]["adapter_sha256"]
+    assert result["model"]["aligned"]["adapter_sha256"] is None
     assert result["plan"]["sites"] == ["residual[0]", "residual[1]", "residual[2]", "final"]
 
 

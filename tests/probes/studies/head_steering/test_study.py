@@ -145,7 +145,7 @@ def test_a_fine_tune_learns_the_choice_and_stands_beside_the_heads(heads_study: 
     result = heads_study.found.result
     assert result["fine_tune"]["questions"] == result["data"]["search"] + result["data"]["retest"]
     assert result["fine_tune"]["learned"]
-    assert result["fine_tune"]["comparable"] in ("yes", "no", "uncertain")
+    assert result["fine_tune"]["comparable"] in ("yes", "no", "unsure")
     tuned = result["heldout"][FINE_TUNE]
     assert tuned["wanted_change"]["low"] > 0.3
     assert result["open"][FINE_TUNE]["behaviour"]["value"] < result["open"][PLAIN_NAME]["behaviour"]["value"]
@@ -205,7 +205,7 @@ def test_the_report_can_be_made_again_from_the_json(heads_study: HeadsStudy, tmp
     assert (tmp_path / "RESULT.md").read_text() == (out / "RESULT.md").read_text()
     assert (tmp_path / "heads.png").stat().st_size > 1000
     with pytest.raises(DataError, match="cannot write"):
-        heads_report.write(stored, (3, 4), tmp_path / "missing")
+        heads_report.write(stored, (3, 4), tmp_path / "heads.png" / "in a file")
 
 
 @pytest.mark.study

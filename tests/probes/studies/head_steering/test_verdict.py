@@ -114,7 +114,7 @@ def test_the_rank_among_random_directions_is_the_p_value(draws: int, as_much: in
     effects |= {f"{RANDOM_DIRECTIONS} {i}": at(1.5 if i < as_much else 0.3, seed=70 + i) for i in range(draws)}
     assert decided(effects=effects).label == label
     found = rank({n: float(e.mean()) for n, e in effects.items()}, RANDOM_DIRECTIONS)
-    assert (found.draws, found.as_much) == (draws, as_much)
+    assert (found.draws, found.as_good) == (draws, as_much)
     assert found.p == pytest.approx((1 + as_much) / (1 + draws))
 
 
@@ -172,4 +172,7 @@ def test_marks() -> None:
         "inverted U over alpha",
         "beats a layer-level vector",
     ]
+    # Text that breaks behind the top is the far side of the U; text that breaks at once is none.
+    assert marks(270, 5, wanted, [0.1, 0.5, -np.inf], effects)["inverted U over alpha"]
+    assert not marks(270, 5, wanted, [0.5, -np.inf, -np.inf], effects)["inverted U over alpha"]
     assert not marks(270, 9, wanted, [0, 1, 0], effects)["few heads survive the re-test (at most 3 %)"]

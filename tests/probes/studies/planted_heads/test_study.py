@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -292,6 +293,17 @@ def test_a_second_run_trains_and_measures_nothing_again(
 
 
 @pytest.mark.study
+def test_another_seed_measures_no_earlier_one_again(finished: Finished, tmp_path: Path) -> None:
+    lines: list[str] = []
+    work = shutil.copytree(finished.work, tmp_path / "work")
+    more = replace(PLAN, behaviours=("refusal",), seeds=(0, 1))
+    result = run_planted_heads(deep_chat, tmp_path / "out", work, more, progress=lines.append)
+    assert {line.split(":")[0] for line in lines} == {"planted-refusal-1"}
+    assert result["trials"][0] == finished.result["trials"][0]
+    assert result["recall"]["refusal"]["probe"]["seeds"] == 2
+
+
+@pytest.mark.study
 def test_no_prompt_and_no_answer_is_written(finished: Finished) -> None:
     texts = [text for row in sycophancy_rows(held_out=True) for text in (row.question, *row.choices)]
     texts += [pair[side] for pair in request_pairs("test") for side in ("harmful", "harmless")]
@@ -303,8 +315,6 @@ def test_no_prompt_and_no_answer_is_written(finished: Finished) -> None:
 
 @pytest.mark.study
 def test_an_adapter_that_changes_other_heads_is_refused(finished: Finished, tmp_path: Path) -> None:
-    import shutil
-
     work = shutil.copytree(finished.work, tmp_path / "work")
     shutil.copytree(work / "planted-refusal-0", work / "planted-refusal-1")
     with pytest.raises(DataError, match="remove it"):

@@ -202,8 +202,9 @@ def test_what_planted_truths_give(results: dict[str, StudyResult]) -> None:
     assert found["transfer-lowers"] == "reproduced"
     assert found["transfer-non-specific"] == "not reproduced"
     assert found["asymmetry"] == "not reproduced"
-    assert found["wanted-rise"] == found["these-heads"] == "reproduced"
-    assert found["few-heads"] == found["inverted-u"] == "not reproduced"
+    assert found["wanted-rise"] == "reproduced"
+    assert found["these-heads"] == "not measured"  # two draws are no control
+    assert found["few-heads"] == "not reproduced"
     assert found["top-head"] == found["sahara"] == found["safety-specific"] == "reproduced"
     assert found["ua-over-sc"] == "not reproduced"
     for claim in ("strongest-pairs", "large-model-rates", "cost", "attack-rates"):
@@ -269,7 +270,7 @@ def test_a_result_that_lost_a_part_is_named(made: Path, tmp_path: Path, lost: st
     path = tmp_path / "studies" / "direction-x" / "RESULT.json"
     shutil.copytree(made / "studies" / "direction-x", path.parent)
     data = json.loads(path.read_text())
-    del data[lost]
+    del (data if lost in data else data["figures"])[lost]
     path.write_text(json.dumps(data))
     with pytest.raises(DataError, match=lost) as error:
         write_study_page(tmp_path / "studies", tmp_path / "study.md")
@@ -449,7 +450,6 @@ def test_asymmetry(results: dict[str, StudyResult], two: float | None, outcome: 
     [
         ("few-heads", "few heads survive the re-test (at most 3 %)"),
         ("wanted-rise", "wanted choices rise by 30 points"),
-        ("inverted-u", "inverted U over alpha"),
         ("probe-heads", "beats heads ranked by a probe"),
         ("layer-vector", "beats a layer-level vector"),
     ],
@@ -459,6 +459,23 @@ def test_marks_of_a_heads_study_decide(results: dict[str, StudyResult], claim: s
     assert mark in one.measured["paper"]
     for seen, outcome in ((True, "reproduced"), (False, "not reproduced")):
         assert row(claim, changed(one, **{f"paper__{mark}": seen})).outcome == outcome
+
+
+def test_a_grid_that_ends_while_the_effect_rises_shows_no_inverted_u(results: dict[str, StudyResult]) -> None:
+    def outcome(effects: list[float], undefined: float = 0.0, seen: bool = False) -> ClaimOutcome:
+        points = [{"effect": figure(e), "undefined": figure(undefined)} for e in effects]
+        curve = results["heads-x"].measured["alpha_curve"] | {
+            "alphas": [-float(i) for i in range(len(effects))],
+            "heldout": points,
+        }
+        mark = {"paper__inverted U over alpha": seen}
+        return row("inverted-u", changed(results["heads-x"], alpha_curve=curve, **mark)).outcome
+
+    assert outcome([0.1, 0.5, 0.2], seen=True) == "reproduced"
+    assert outcome([0.5, 0.3, 0.2]) == "not reproduced"
+    assert outcome([0.1, 0.2, 0.5]) == "not measured"
+    assert outcome([0.1, 0.2, 0.5], undefined=0.5) == "not reproduced"
+    assert outcome([0.1, 0.2]) == "not measured"
 
 
 def test_a_control_that_was_not_run_is_not_beaten(results: dict[str, StudyResult]) -> None:

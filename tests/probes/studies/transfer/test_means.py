@@ -18,6 +18,7 @@ def effects(
     rng: np.random.Generator, models: int, donors: float, receivers: float, ways: float, noise: float
 ) -> list[dict[str, Any]]:
     """Figures of all pairs: parts of the donor, of the receiver, of both together (the same either way), and noise."""
+    donors, receivers, ways, noise = (part / 20 for part in (donors, receivers, ways, noise))  # within -1 to 1
     given, taken = rng.normal(0, donors, models), rng.normal(0, receivers, models)
     both = rng.normal(0, ways, (models, models))
     return [
