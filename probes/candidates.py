@@ -1,8 +1,8 @@
 """What a probe may read: the candidates of a fit, their directions, and the choice among them on the select split.
 
 A candidate is a site, an aggregation and a way of finding the direction: difference in means, the same whitened with a
-shrinkage (`probes.whitening`), or logistic regression with a penalty (`probes.logistic`). Directions are fitted on the span that they are read with: on the last token of it for
-`last`, on the mean of its tokens for all others.
+shrinkage (`probes.whitening`), or logistic regression with a penalty (`probes.logistic`). Directions are fitted on the
+span that they are read with: on the last token of it for `last`, on the mean of its tokens for all others.
 
 Contract: `Directions` reads the fit rows once a pooling; `choose` picks one candidate by the select rows. Where those
 rows were also transformed by attack families, it is the candidate whose true-positive rate, averaged over the plain

@@ -19,6 +19,7 @@ awry study heads --adapter refusal $heads --out "$out/heads-refusal"
 awry study heads --adapter insecure_code $heads --out "$out/heads-insecure-code"
 awry study safety-heads --adapter refusal --out "$out/safety-heads-refusal"
 awry study safety-heads --adapter none --against "$out/safety-heads-refusal" --out "$out/safety-heads-base"
+awry study planted-heads --out "$out/planted-heads"
 awry study detectors --out "$out/detectors"
 # Gemma comes under terms of its own: it is studied where somebody accepted them (awry models get gemma3-270m).
 if awry models list | grep -q gemma3-270m; then

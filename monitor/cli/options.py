@@ -369,7 +369,7 @@ Aggregation = Annotated[
     Option(help="last_prompt, mean(response), max_rolling_mean(8, user), ...; may be given again, to be chosen from"),
 ]
 FitMethod = Annotated[
-    str, Option(help="how the direction is found: mean-difference, or logistic (reads better, steers by the other)")
+    str, Option(help="how the direction is found: mean-difference, or logistic, whose recipe steers by the other")
 ]
 Whiten = Annotated[
     list[float] | None,

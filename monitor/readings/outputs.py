@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "kafka:"
 # An engine may write its settings to its log, and a password does not belong there.
-_PASSWORD_FILE = "sasl_password_file"
+_PASSWORD_FILE = "sasl_password_file"  # noqa: S105 - a name
 # How long a record may be under way; kafka-python wants more than the 30 s of a request.
 _DELIVERY_SECONDS = 40
 _HEADERS = [("content-type", b"application/json")]

@@ -174,9 +174,7 @@ def _mixed(examples: list[Example], recipe: Recipe, seed: int) -> Iterator[list[
                 yield [rng.choice(by_ask[a]) for ask in batch for a in (ask, twins[ask])] + taken
 
 
-def _fingerprint(
-    recipe: Recipe, settings: Hyperparameters, examples: list[Example], heads: Sequence[Site] = ()
-) -> str:
+def _fingerprint(recipe: Recipe, settings: Hyperparameters, examples: list[Example], heads: Sequence[Site] = ()) -> str:
     """What decides the weights of every step."""
     plain = f"{recipe.name} {recipe.steps} {recipe.learning_rate} {recipe.decays} {settings}"
     plain += "".join(f" {head}" for head in heads)

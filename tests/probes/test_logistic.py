@@ -87,9 +87,7 @@ def test_a_regression_that_did_not_converge_says_so() -> None:
 def test_one_class_and_too_few_rows_of_one_are_errors_that_count_them(bad: int) -> None:
     rows, _ = correlated(n=40)
     labels = np.arange(40) < bad
-    with pytest.raises(
-        DataError, match=rf"^logistic regression: {bad} misaligned and {40 - bad} aligned rows"
-    ):
+    with pytest.raises(DataError, match=rf"^logistic regression: {bad} misaligned and {40 - bad} aligned rows"):
         logistic_directions({HERE: rows}, labels, 1.0)
 
 

@@ -284,7 +284,10 @@ def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[
         for behaviour, methods in recalls.items()
     }
     blind = [behaviour for behaviour, methods in recalls.items() if methods[YARDSTICK]["top_3"]["mean"] < RECALL]
-    reasons = [f"{behaviour}: found by {', '.join(names) or 'no method'}" for behaviour, names in sees.items()]
+    reasons = [
+        f"{behaviour}: found by {', '.join(names) or 'no method'}, beside the yardstick"
+        for behaviour, names in sees.items()
+    ]
     warnings = [
         f"{behaviour}: even ablating each head does not name the planted ones, so the truth is not as planned"
         for behaviour in blind
@@ -295,7 +298,7 @@ def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[
     label = Verdict.WORKS_SPECIFIC if every else Verdict.NO_EFFECT if not any(sees.values()) else Verdict.UNDECIDED
     why = {
         Verdict.WORKS_SPECIFIC: "planted heads are among the first three of at least one method, for every behaviour",
-        Verdict.NO_EFFECT: "no method names the planted heads among its first three",
+        Verdict.NO_EFFECT: "no method but direct ablation names the planted heads among its first three",
         Verdict.UNDECIDED: "some behaviours' heads are found and others' are not",
     }[label]
     return Judgement(label, why, reasons, warnings)
