@@ -3,7 +3,8 @@
 A pair's verdict: it is *not testable* where the receiver's own direction gains less than 0.15; the mapped direction
 *works* when its gain is at least 0.15 and above 0; it is *specific* when it is also better than each kind of control
 (interval above 0) and than every single control. *Noise* is a drop of bad answers without a gain of good ones.
-Detection has a verdict of its own, from AUROC on the test questions (`probes.studies.transfer.detection`).
+Over all pairs a gain of 0.15 whose interval over models reaches 0 is *undecided*: two or three models say little of
+others. Detection has a verdict of its own, from AUROC on the test questions (`probes.studies.transfer.detection`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def mode_verdict(pairs: Sequence[dict[str, Any]], groups: dict[str, str], mode: 
     drop = Interval(**overall["drop"])
     if overall["own_gain"]["value"] < EFFECT:
         label, words = Verdict.NOT_TESTABLE, "the receivers' own directions do not work either"
-    elif gain.value < EFFECT or gain.low <= 0:
+    elif gain.value >= EFFECT and gain.low <= 0:
+        label, words = Verdict.UNDECIDED, "so few models do not say whether mapped directions transfer to others"
+    elif gain.value < EFFECT:
         noise = drop.value >= EFFECT and drop.low > 0
         label = Verdict.NOISE if noise else Verdict.NO_EFFECT
         words = "mapped directions do not transfer" + (

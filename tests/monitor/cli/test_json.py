@@ -17,8 +17,8 @@ from tests.support.alerts.alert_scenes import scored
 from tests.support.cli import Invoke, all_commands
 
 # Those that need a model have tests beside what they do.
-STUDIES = ("direction", "transfer", "heads", "safety-heads")
-OF_MODELS = {"fit", "eval", "attack", "calibrate", "sweep", *(f"study {name}" for name in STUDIES)}
+STUDIES = ("direction", "transfer", "heads", "safety-heads", "planted-heads", "detectors")
+OF_MODELS = {"check-server", "fit", "eval", "attack", "calibrate", "sweep", *(f"study {name}" for name in STUDIES)}
 BUDGET = "rules budget --prevalence 1e-4 --tpr 0.4 --fpr 0.01 --judged 7d --per-day 100"
 COMMANDS = (
     "alerts show ID",

@@ -199,11 +199,11 @@ def test_what_planted_truths_give(results: dict[str, StudyResult]) -> None:
     assert found["last-layer"] == "not reproduced"  # every block separates
     assert found["control-separation"] == "not reproduced"
     assert found["content"] == "reproduced"
-    assert found["transfer-lowers"] == "reproduced"
-    assert found["transfer-non-specific"] == "not reproduced"
+    assert found["transfer-lowers"] == "mixed"  # two models say nothing of a third
+    assert found["transfer-non-specific"] == "mixed"
     assert found["asymmetry"] == "not reproduced"
     assert found["wanted-rise"] == "reproduced"
-    assert found["these-heads"] == "not measured"  # two draws are no control
+    assert found["these-heads"] == "reproduced"
     assert found["few-heads"] == "not reproduced"
     assert found["top-head"] == found["sahara"] == found["safety-specific"] == "reproduced"
     assert found["ua-over-sc"] == "not reproduced"

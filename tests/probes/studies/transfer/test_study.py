@@ -79,7 +79,8 @@ def test_a_twins_direction_arrives_whole_and_steers_as_the_receivers_own_does(
         assert found["drop"]["value"] >= 0.3
         assert found["over"]["random_source"]["value"] > 0.15
         assert Verdict(found["verdict"]).works
-    assert Verdict(result["verdicts"]["ablate"]["label"]).works
+    # Each pair works; two models say nothing of a third.
+    assert result["verdicts"]["ablate"]["label"] == Verdict.UNDECIDED
     assert "random controls drawn 2 times" in str(result["verdict"]["warnings"])
 
 
@@ -101,8 +102,8 @@ def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(
     transfer_study: TransferStudy, subjects: list[Subject]
 ) -> None:
     folder, result = transfer_study.folder, transfer_study.result
-    assert [(p["receiver"], p["donor"]) for p in result["probes"]] == [("llama", "twin"), ("twin", "llama")]
-    for made, subject in zip(result["probes"], subjects, strict=True):
+    assert [(p["receiver"], p["donor"]) for p in result["exported"]] == [("llama", "twin"), ("twin", "llama")]
+    for made, subject in zip(result["exported"], subjects, strict=True):
         probe, chat = load_probe(folder / made["file"]), subject.load()
         check_identity(probe.card, chat)
         replay_references(probe, chat)
@@ -127,7 +128,7 @@ def test_each_receiver_gets_a_probe_whose_recipe_is_the_direction_that_worked(
         assert made["file"] in (folder / "TRANSFER.md").read_text()
     # A probe of one receiver is no probe of another.
     with pytest.raises(ProbeMismatchError):
-        check_identity(load_probe(folder / result["probes"][0]["file"]).card, subjects[1].load())
+        check_identity(load_probe(folder / result["exported"][0]["file"]).card, subjects[1].load())
 
 
 def test_a_mapped_direction_that_does_not_work_leaves_a_probe_without_a_recipe(
@@ -221,10 +222,11 @@ def test_what_is_written_says_what_it_is_holds_no_text_and_is_plain_json(
         raise AssertionError(constant)
 
     stored = json.loads((folder / "RESULT.json").read_text(), parse_constant=refuse)
-    assert stored["notes"] == [SYNTHETIC]
-    assert stored["left_out"] == {"planted-x": "it does not hold"}
+    figures = stored["figures"]
+    assert figures["notes"] == [SYNTHETIC]
+    assert figures["left_out"] == {"planted-x": "it does not hold"}
     assert stored["plan"]["seed"] == 0
-    assert stored["pairs"][0]["r2"] == pytest.approx(result["pairs"][0]["r2"], abs=1e-4)
+    assert figures["pairs"][0]["r2"] == pytest.approx(result["pairs"][0]["r2"], abs=1e-4)
     page = (folder / "TRANSFER.md").read_text()
     everything = "".join(p.read_text() for p in folder.rglob("*") if p.suffix in (".json", ".md"))
     asked = [*subjects[0].fit, *subjects[0].test, *anchors]
@@ -394,7 +396,7 @@ def test_a_checkpoint_with_an_adapter_is_a_subject_too(tmp_path: Path) -> None:
     assert {p["modes"]["ablate"]["verdict"] for p in result["pairs"]} == {Verdict.NOT_TESTABLE}
     assert result["verdicts"]["ablate"]["label"] == Verdict.NOT_TESTABLE
     # Eight fit questions are too few for a threshold, and the study says so.
-    assert [p["not_made"] for p in result["probes"]] == [
+    assert [p["not_made"] for p in result["exported"]] == [
         "benign set: 8 messages; at least 20 are needed, and 60 to trust it"
     ] * 2
     assert "no probe, benign set: 8 messages" in (tmp_path / "study" / "TRANSFER.md").read_text()
@@ -488,15 +490,17 @@ def test_a_donor_that_all_pairs_have_is_given_and_the_interval_is_over_receivers
 @pytest.mark.parametrize(
     ("own", "gain", "drop", "over", "beats", "verdict"),
     [
-        (0.05, 0.5, 0.5, 0.4, True, "undecided"),
-        (0.80, 0.5, 0.5, 0.4, True, "works, specific"),
-        (0.80, 0.5, 0.5, 0.4, False, "works, not specific"),
-        (0.80, 0.5, 0.5, 0.01, True, "works, not specific"),
-        (0.80, 0.02, 0.5, 0.4, True, "noise"),
-        (0.80, 0.02, 0.01, 0.4, True, "no effect"),
+        (0.05, 0.5, 0.5, 0.4, True, Verdict.NOT_TESTABLE),
+        (0.80, 0.5, 0.5, 0.4, True, Verdict.WORKS_SPECIFIC),
+        (0.80, 0.5, 0.5, 0.4, False, Verdict.WORKS_NOT_SPECIFIC),
+        (0.80, 0.5, 0.5, 0.01, True, Verdict.WORKS_NOT_SPECIFIC),
+        (0.80, 0.02, 0.5, 0.4, True, Verdict.NOISE),
+        (0.80, 0.02, 0.01, 0.4, True, Verdict.NO_EFFECT),
     ],
 )
-def test_the_verdict_on_a_pair(own: float, gain: float, drop: float, over: float, beats: bool, verdict: str) -> None:
+def test_the_verdict_on_a_pair(
+    own: float, gain: float, drop: float, over: float, beats: bool, verdict: Verdict
+) -> None:
     def around(value: float) -> Interval:
         return Interval(value, value - 0.05, value + 0.05, 100)
 
