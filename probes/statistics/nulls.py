@@ -5,7 +5,7 @@ distribution, where the figure would be one more draw if it were random (same si
 p = (1 + draws at least as good) / (1 + draws) (Phipson and Smyth 2010). So n draws cannot go below 1 / (n + 1): of
 five, 0.17. With fewer than 20 no figure is said to beat random at 5 %, whatever it is: `Rank.enough` says so.
 
-Three things are called shuffled labels, and differ:
+Three things are called shuffled labels, and differ (`docs/science.md` D.6):
 
 - *both splits shuffled*: the chance null. What is fitted on shuffled labels is judged by shuffled labels.
 - *fit labels alone shuffled*: no chance null. A difference in means of shuffled labels is a draw from the total

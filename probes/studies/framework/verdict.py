@@ -27,7 +27,7 @@ from typing import Any
 from probes.statistics.nulls import LEAST_DRAWS, LEVEL
 
 EFFECT = 0.15
-"""Smallest change of a rate (of behaviour, good answers, refusals) that counts as an effect."""
+"""Smallest change of a rate (of behaviour, good answers, refusals) that counts as an effect (`docs/science.md` A.4)."""
 CONTROL_MARGIN = 0.10
 """A control whose rate comes closer than this does as well."""
 LESS_COHERENT = 0.15
@@ -43,7 +43,7 @@ CHOICES_RISE = 0.30
 DETECTS = 0.75
 """AUROC from which a direction is said to tell conditions apart."""
 SEPARATES = 0.95
-"""Balanced accuracy that counts as the separation of arXiv 2606.20225 (99.6 % there)."""
+"""Balanced accuracy that counts as the separation of arXiv 2606.20225 (99.6 % there; `docs/science.md` A.4)."""
 TIE = 0.05
 """Two accuracies or AUROCs closer than this are alike."""
 TEXT_BROKEN = 0.5

@@ -157,7 +157,7 @@ def test_two_checkpoints_give_what_the_toggled_adapter_gives(
 def test_the_files_are_whole_and_hold_no_message(result: dict[str, Any], out: Path) -> None:
     text = (out / "RESULT.json").read_text()
     stored = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert stored["verdict"]["label"] == result["verdict"]["label"] or stored["arms"] != result["arms"]
+    assert stored["verdict"]["label"] == result["verdict"]["label"] or stored["figures"]["arms"] != result["arms"]
     for picture in ("separation", "dose", "detection-control"):
         assert (out / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
     everything = "".join(p.read_text() for p in out.rglob("*") if p.suffix in (".json", ".md"))
