@@ -17,15 +17,16 @@ import random
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Any
 
-from scipy.stats import t
+import numpy as np
 
 from benchmarks.report import machine
 from benchmarks.support.vllm_server import ROOT, serving
 from benchmarks.vllm import AT_ONCE, KINDS, PROBES, THREADS, Kind, one_round, text
 from monitor.settings import default_state_dir
+from probes.evaluation import student_interval
 from probes.model.builtin import SMOLLM2, ensure
 
 OUT = Path("docs/bench-vllm-starts.json")
@@ -63,12 +64,10 @@ def one_start(python: Path, folder: Path, kind: Kind, rounds: int, start: int) -
 
 
 def over_starts(ratios: list[float]) -> dict[str, Any]:
-    logs = [math.log(ratio) for ratio in ratios]
-    mean = fmean(logs)
-    half = float(t.ppf(0.975, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
+    of_logs = student_interval(np.log(ratios))
     return {
-        "mean": round(math.exp(mean), 3),
-        "interval": [round(math.exp(mean - half), 3), round(math.exp(mean + half), 3)],
+        "mean": round(math.exp(of_logs.value), 3),
+        "interval": [round(math.exp(of_logs.low), 3), round(math.exp(of_logs.high), 3)],
         "each": [round(ratio, 3) for ratio in ratios],
     }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def run_planted_heads(
             spec, heads = plant(load, behaviour, seed, work, progress)
             chat = load()
             identity = identity or asdict(chat.identity)
-            add_adapter(chat, replace(spec, name=spec.name))
+            add_adapter(chat, spec)
             trials.append(_trial(chat, spec, behaviour, seed, heads, rows, plan, work, progress))
     recalls = _recalls(trials)
     result = {
