@@ -51,6 +51,8 @@ from probes.studies.planted_heads.methods import (
 
 FIRST = (3, 10)
 _CACHE = "awry-planted-heads/1"
+# A method that is made of another's scores, which are measured once; its cost counts both.
+_TAKES = {"contrast": "ships_ua"}
 
 
 @dataclass(frozen=True)
@@ -168,18 +170,19 @@ def _trial(
         progress(f"{spec.name}: whether the behaviour is there")
         there = _behaviour(chat, behaviour, rows, plan)
         cache.put("behaviour", there)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
+    maps: dict[str, Floats] = {}
     for method in METHODS:
         stored = cache.get(method)
         if stored is None:
             progress(f"{spec.name}: {method}")
             began = time.process_time()
-            scores = _scores(chat, method, rows, plan)
-            stored = {"scores": scores.tolist(), "seconds": time.process_time() - began}
+            scores = _scores(chat, method, rows, plan, maps)
+            before = found[_TAKES[method]]["cpu_seconds"] if method in _TAKES else 0.0
+            stored = {"scores": scores.tolist(), "seconds": before + time.process_time() - began}
             cache.put(method, stored)
-        found[method] = _found(chat, np.array(stored["scores"], dtype=np.float64), heads) | {
-            "cpu_seconds": stored["seconds"]
-        }
+        maps[method] = np.array(stored["scores"], dtype=np.float64)
+        found[method] = _found(chat, maps[method], heads) | {"cpu_seconds": stored["seconds"]}
     return {
         "behaviour": behaviour,
         "seed": seed,
@@ -210,8 +213,9 @@ def _behaviour(chat: ChatModel, behaviour: str, rows: _Rows, plan: PlantedPlan) 
         return {"planted": planted, "base": measured()}
 
 
-def _scores(chat: ChatModel, method: str, rows: _Rows, plan: PlantedPlan) -> Floats:
-    """See `probes.studies.planted_heads.methods`; the questions of one stage are not those of another."""
+def _scores(chat: ChatModel, method: str, rows: _Rows, plan: PlantedPlan, maps: Mapping[str, Floats]) -> Floats:
+    """See `probes.studies.planted_heads.methods`; the questions of one stage are not those of another. `maps` are the
+    scores of the methods before this one."""
     fit, retest, test = rows.stages(plan)
     calling, other = (_items(chat, texts[: plan.prompts]) for texts in (rows.calling, rows.other))
     undifferentiated, scaling = Ablation("undifferentiated"), Ablation("scaling")
@@ -222,7 +226,7 @@ def _scores(chat: ChatModel, method: str, rows: _Rows, plan: PlantedPlan) -> Flo
     if method == "ships_sc":
         return ships_map(chat, calling, scaling)
     if method == "contrast":
-        return ships_map(chat, calling, undifferentiated) - ships_map(chat, other, undifferentiated)
+        return maps[_TAKES[method]] - ships_map(chat, other, undifferentiated)
     if method == "sahara":
         return sahara_map(chat, calling, steps=3)
     if method == "hsi":
