@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from probes.studies.framework.result import StudyResult
+from probes.studies.planted_heads.methods import YARDSTICK
 from probes.studies.summary.results import Figures, whole
 
 STUDY = "planted-heads"
-# It measures what the other methods estimate.
-YARDSTICK = "ablation"
 NAMES = {
     "ablation": "ablating each head in turn",
     "ships_ua": "Ships (UA)",
