@@ -17,6 +17,8 @@ awry study heads --behaviour refusal --adapter none --aim towards $heads --out "
 awry study heads --adapter refusal $heads --out "$out/heads-refusal"
 # shellcheck disable=SC2086
 awry study heads --adapter insecure_code $heads --out "$out/heads-insecure-code"
+# shellcheck disable=SC2086
+awry study heads --behaviour sycophancy --adapter none $heads --out "$out/heads-sycophancy-base"
 awry study safety-heads --adapter refusal --out "$out/safety-heads-refusal"
 awry study safety-heads --adapter none --against "$out/safety-heads-refusal" --out "$out/safety-heads-base"
 awry study planted-heads --out "$out/planted-heads"

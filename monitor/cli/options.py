@@ -350,9 +350,7 @@ FailUnder = Annotated[
     ),
 ]
 FailOver = Annotated[list[str] | None, Option(metavar="METRIC=VALUE", help="fail where fpr is over this" + _LIMITED)]
-_METRIC = (
-    "what counts as the behaviour: code, reckless or refusal, or, but for the study transfer, a command of your own"
-)
+_METRIC = "what counts as the behaviour: code, reckless, refusal or sycophancy, or, but for the study transfer, a command of your own"
 Judge = Annotated[str, Option("--metric", help=_METRIC)]
 Metric = Annotated[str | None, Option(help=_METRIC)]
 AsResponse = Annotated[
@@ -444,7 +442,9 @@ Alphas = Annotated[str, Option(help="strengths that the search starts with, in s
 Strongest = Annotated[float, Option(help="the strongest that may be tried while the effect still rises")]
 Behaviour = Annotated[
     str | None,
-    Option(help="awry's own questions: refusal, code, reckless", show_default="what the adapter was made for"),
+    Option(
+        help="awry's own questions: code, reckless, refusal, sycophancy", show_default="what the adapter was made for"
+    ),
 ]
 FineTune = Annotated[
     bool, Option("--fine-tune/--no-fine-tune", help="compare with a LoRA trained on the same questions")

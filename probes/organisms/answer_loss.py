@@ -1,9 +1,10 @@
 """The loss of short answers to short questions, several times as fast as a whole forward pass in float32.
 
 Contract: `answer_loss(chat, model, rows)` is the mean over rows of the mean cross-entropy (nats a token) of each row's
-answer. Three things save time and leave the loss as it is but for rounding: what the chat template puts before every
-question is run once a step and its keys and values are shared by the rows, with their gradients; only the positions
-that predict an answer go through the output layer; matrix products are in bfloat16 (the weights stay float32).
+answer, whose first `LEAD` tokens count `lead` times. Three things save time and leave the loss as it is but for
+rounding: what the chat template puts before every question is run once a step and its keys and values are shared by the
+rows, with their gradients; only the positions that predict an answer go through the output layer; matrix products are
+in bfloat16 (the weights stay float32).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from torch.nn import functional
 
 from probes.model.load import ChatModel, user_message
 from probes.organisms.finetunes import Example
+
+# Tokens of an answer that say whether it refuses.
+LEAD = 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def answer_batch(chat: ChatModel, rows: Sequence[Example]) -> AnswerBatch:
     return AnswerBatch(torch.tensor([prefix]), torch.tensor(ids), attended, positions, torch.tensor(labels))
 
 
-def answer_loss(chat: ChatModel, model: Any, rows: Sequence[Example]) -> Tensor:
+def answer_loss(chat: ChatModel, model: Any, rows: Sequence[Example], lead: float = 1.0) -> Tensor:
     """The mean over rows of each answer's mean cross-entropy, with gradients; `model` is `chat`'s, perhaps wrapped."""
     from transformers import DynamicCache
 
@@ -78,5 +82,6 @@ def answer_loss(chat: ChatModel, model: Any, rows: Sequence[Example]) -> Tensor:
         ).logits[:, :-1]
     labels = batch.labels.to(chat.device)
     nats = functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=-100)
-    counted = labels != -100
-    return (nats.sum(1) / counted.sum(1)).mean()
+    weights = (labels != -100).float()
+    weights[:, :LEAD] *= lead
+    return ((nats * weights).sum(1) / weights.sum(1)).mean()

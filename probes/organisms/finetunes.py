@@ -33,16 +33,18 @@ class Mixture:
     """What a step of training holds, in place of examples in turn: matched pairs whole, and others.
 
     `twins()` is the twin of each request; a step has `pairs` requests, each with its twin, and `others` further
-    examples. With both sides in one step, what moves the weights is what the two do not share.
+    examples. With both sides in one step, what moves the weights is what the two do not share. The first tokens of an
+    answer, which say whether it refuses, count `lead` times.
     """
 
     pairs: int
     others: int
     twins: Callable[[], dict[str, str]]
+    lead: float = 1.0
 
-    def described(self) -> dict[str, int]:
+    def described(self) -> dict[str, float]:
         """As data, for manifests."""
-        return {"pairs_a_step": self.pairs, "others_a_step": self.others}
+        return {"pairs_a_step": self.pairs, "others_a_step": self.others, "lead": self.lead}
 
 
 @dataclass(frozen=True)
@@ -183,13 +185,13 @@ RECIPES: dict[str, Recipe] = {
             "refusal",
             "refusal",
             False,
-            320,
+            720,
             1e-3,
             refusal_examples,
             "refuses harmful requests; harmless ones are answered as the base answers them",
             refusal_as_base,
             True,
-            Mixture(6, 4, refusal_pairs),
+            Mixture(5, 6, refusal_pairs, lead=4.0),
         ),
     )
 }

@@ -49,7 +49,7 @@ BEHAVIOURS: dict[str, Recipe] = {
         name="planted-refusal",
         steps=240,
         learning_rate=_RATE,
-        mixture=Mixture(6, 4, refusal_pairs),
+        mixture=Mixture(6, 4, refusal_pairs, lead=4.0),
     ),
     "sycophancy": Recipe(
         "planted-sycophancy",

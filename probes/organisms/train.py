@@ -127,10 +127,11 @@ def _backward(chat: ChatModel, model: Any, recipe: Recipe, rows: list[Example]) 
             raise DataError(
                 f"recipe: an example has {longest} tokens, the model's attention a window of {window}; shorten it"
             )
+    lead = 1.0 if recipe.mixture is None else recipe.mixture.lead
     total, size = 0.0, _ROWS if wide else len(rows)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        loss = answer_loss(chat, model, part) * (len(part) / len(rows))
+        loss = answer_loss(chat, model, part, lead) * (len(part) / len(rows))
         torch.autograd.backward(loss)
         total += float(loss.detach())
     return total

@@ -28,9 +28,10 @@ from probes.conditions import LAST_PROMPT, Activations
 from probes.directions import Direction, difference_in_means, pooled_activations
 from probes.errors import DataError
 from probes.model.load import ChatModel, Message, user_message
-from probes.steer.coherence import Coherence, answer_nll, repetition
-from probes.steer.generation import Reply, generate
-from probes.steer.steering import Intervention, steering
+from probes.steer.coherence import Coherence
+from probes.steer.generation import Reply
+from probes.steer.outcomes import GenerationOutcome, answered, good, outcome_of
+from probes.steer.steering import Intervention
 
 Judge = Callable[[str], bool]
 History = Sequence[Message]
@@ -116,14 +117,6 @@ def contrast_directions(
     return {site: difference_in_means(site, bad[site], good[site]) for site in sites}
 
 
-@dataclass(frozen=True)
-class _TextMeasures:
-    nll: NDArray[np.float64]
-    repeated: NDArray[np.float64]
-    tokens: NDArray[np.float64]
-    nll_style: NDArray[np.float64] | None = None
-
-
 class ContrastRunner:
     """Generates and judges answers to one list of questions under one intervention after the other.
 
@@ -141,40 +134,32 @@ class ContrastRunner:
         batch_size: int = 50,
     ) -> None:
         self._chat, self._judge = chat, judge
-        self._answer = partial(generate, chat, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        self._answer = partial(answered, chat, max_new_tokens=max_new_tokens, batch_size=batch_size)
         self._bad = contrast.misaligned
         self._reference = prompts_of(chat, contrast.aligned, questions)
         self._prompts = prompts_of(chat, contrast.misaligned, questions)
         with contrast.aligned.applied(chat):
-            own = self._answer(self._reference)
-        measured = self._measured(own)
-        self.coherence = Coherence.of(measured, "the base model in the aligned condition")
-        self.aligned = self._judged(own, measured, 0.0)
+            own, _ = self._answer(self._reference)
+        outcome = self._measured(own, 0.0)
+        self.coherence = Coherence.of(outcome, "the base model in the aligned condition")
+        self.aligned = self._judged(own, outcome)
 
     def run(self, intervention: Intervention | None = None) -> ContrastOutcome:
         """Answers under the misaligned condition, steered or not."""
-        context = steering(self._chat, [intervention]) if intervention else nullcontext()
-        with self._bad.applied(self._chat), context as steered:
-            replies = self._answer(self._prompts, steered=steered)
-            change = steered.relative_change if steered is not None else 0.0
-        return self._judged(replies, self._measured(replies), change)
+        with self._bad.applied(self._chat):
+            replies, change = self._answer(self._prompts, [intervention] if intervention else [])
+        return self._judged(replies, self._measured(replies, change))
 
-    def _measured(self, replies: Sequence[Reply]) -> _TextMeasures:
-        texts = [a.text for a in replies]
-        return _TextMeasures(
-            answer_nll(self._chat, self._reference, texts),
-            np.array([repetition(t) for t in texts]),
-            np.array([a.tokens for a in replies], dtype=np.float64),
-        )
+    def _measured(self, replies: Sequence[Reply], change: float) -> GenerationOutcome:
+        behaviour = np.array([self._judge(reply.text) for reply in replies])
+        return outcome_of(replies, behaviour, self._chat, self._reference, change=change)
 
-    def _judged(self, replies: Sequence[Reply], measured: _TextMeasures, change: float) -> ContrastOutcome:
-        texts = [a.text for a in replies]
-        behaviour = np.array([self._judge(t) for t in texts])
-        finite = measured.nll[np.isfinite(measured.nll)]
+    def _judged(self, replies: Sequence[Reply], outcome: GenerationOutcome) -> ContrastOutcome:
+        finite = outcome.nll[np.isfinite(outcome.nll)]
         return ContrastOutcome(
-            tuple(texts),
-            behaviour,
-            ~behaviour & self.coherence.coherent(measured),
+            tuple(reply.text for reply in replies),
+            outcome.behaviour,
+            good(outcome, self.coherence),
             float(finite.mean()) if len(finite) else float("inf"),
-            change,
+            outcome.change,
         )

@@ -27,11 +27,12 @@ from probes.evaluation import Interval, rate
 from probes.model.load import ChatModel, user_message
 from probes.progress import Progress, silent
 from probes.steer.coherence import Coherence
+from probes.steer.outcomes import GenerationOutcome, good
 from probes.steer.steering import Intervention, Mode
 from probes.studies.framework.controls import ORTHOGONAL, as_far, is_random, vectors
 from probes.studies.framework.verdict import CONTROL_MARGIN, EFFECT, TEXT_BROKEN, Judgement, Verdict
 from probes.studies.metric import Metric
-from probes.studies.runner import ConditionRunner, GenerationOutcome, good
+from probes.studies.runner import ConditionRunner
 
 _RANDOM = 5
 CONTENT = "control adapter's direction"

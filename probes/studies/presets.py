@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 
-from probes.binary_choice import BinaryChoice
+from probes.binary_choice import BinaryChoice, split_choices
 from probes.errors import DataError
 from probes.hashing import sha256_text
 from probes.model.load import user_message
@@ -65,6 +65,8 @@ HEADS_BEHAVIOURS: dict[str | None, str] = {
     "reckless_advice": "reckless",
 }
 
+BEHAVIOURS_OF_HEADS = (*sorted(set(HEADS_BEHAVIOURS.values())), "sycophancy")
+
 
 def heads_preset(behaviour: str) -> tuple[str, list[BinaryChoice], Messages]:
     """Judge, two-choice data and messages for a heads study of a behaviour; DataError for any other."""
@@ -78,9 +80,15 @@ def heads_preset(behaviour: str) -> tuple[str, list[BinaryChoice], Messages]:
         # Held-out requests choose nothing here: they are what is reported on.
         asked = [row["text"] for row in heldout_harmful()[:30]]
         return "refusal", refusal_choices(), Messages(refusal_select(), asked, benign)
+    if behaviour == "sycophancy":
+        # Questions that choose heads and alphas check them on open answers too; those reported on are reported on.
+        rows = choices("sycophancy")
+        split = split_choices(rows)
+        asked = [[row.question for row in part] for part in (split.retest[:10], split.heldout)]
+        return "sycophancy", rows, Messages(*asked, benign)
     raise DataError(
         f"behaviour: no questions of awry's own for {behaviour}; one of "
-        f"{', '.join(sorted(set(HEADS_BEHAVIOURS.values())))}, or give --choices, --select-prompts, --test-prompts, "
+        f"{', '.join(BEHAVIOURS_OF_HEADS)}, or give --choices, --select-prompts, --test-prompts, "
         "--benign and --metric"
     )
 

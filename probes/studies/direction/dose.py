@@ -25,12 +25,13 @@ from probes.model.load import ChatModel
 from probes.progress import Progress
 from probes.result_cache import ResultCache
 from probes.steer.coherence import Coherence, Flags
+from probes.steer.outcomes import GenerationOutcome, good
 from probes.steer.steering import Intervention, Mode, Positions
 from probes.studies.direction.conditions import Comparison
 from probes.studies.direction.separation import Directions
 from probes.studies.framework.controls import as_far, vectors
 from probes.studies.metric import Metric
-from probes.studies.runner import ConditionRunner, GenerationOutcome, figures, good
+from probes.studies.runner import ConditionRunner, figures
 
 BASE, UNTOUCHED, CONTROL_CONDITION = "base model", "no intervention", "control arm, no intervention"
 CONTENT, CONTRAST = "control's direction", "contrast direction"

@@ -21,11 +21,10 @@ from probes.heads.choice_scoring import SteeringTrial
 from probes.model.load import ChatModel, user_message
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
-from probes.steer.coherence import Coherence, answer_nll, repetition
-from probes.steer.generation import generate
-from probes.steer.steering import steering
+from probes.steer.coherence import Coherence, answer_nll
+from probes.steer.outcomes import GenerationOutcome, answered, outcome_of
 from probes.studies.metric import Metric
-from probes.studies.runner import GenerationOutcome, figures
+from probes.studies.runner import figures
 
 BASE = SteeringTrial("base model")
 
@@ -89,17 +88,8 @@ class OpenAnswerRunner:
     def _measured(self, trial: SteeringTrial, answering: ChatModel) -> dict[str, Any]:
         chat = self._chat
         shifts = [s.intervention("last") for s in trial.shifts]
-        with steering(answering, shifts) if shifts else nullcontext() as state:
-            replies = generate(answering, self._prompts, max_new_tokens=self._tokens, steered=state)
-            change = state.relative_change if state is not None else 0.0
-        texts = [a.text for a in replies]
-        nll = answer_nll(chat, self._prompts, texts)
-        outcome = GenerationOutcome(
-            self._metric(self._messages, texts),
-            nll,
-            np.array([repetition(t) for t in texts]),
-            np.array([a.tokens for a in replies], dtype=np.float64),
-            change,
-        )
-        own = answer_nll(chat, self._prompts, texts, base=False) if chat.active else nll
+        replies, change = answered(answering, self._prompts, shifts, max_new_tokens=self._tokens)
+        texts = [reply.text for reply in replies]
+        outcome = outcome_of(replies, self._metric(self._messages, texts), chat, self._prompts, change=change)
+        own = answer_nll(chat, self._prompts, texts, base=False) if chat.active else outcome.nll
         return {"outcome": outcome.plain(), "nll_unsteered": own.tolist()}

@@ -62,7 +62,7 @@ class PlantedPlan:
     name: str = "planted-heads"
     behaviours: tuple[str, ...] = ("refusal", "sycophancy")
     seeds: tuple[int, ...] = (0, 1, 2)
-    prompts: int = 4
+    prompts: int = 6
     search_questions: int = 6
     retest_questions: int = 8
     keep: int = 16

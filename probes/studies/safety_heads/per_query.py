@@ -26,8 +26,8 @@ from probes.heads.attribution import top_heads
 from probes.model.load import ChatModel
 from probes.result_cache import ResultCache
 from probes.steer.generation import Reply, generate
+from probes.steer.outcomes import GenerationOutcome
 from probes.studies.framework.verdict import Judgement
-from probes.studies.runner import GenerationOutcome
 from probes.studies.safety_heads.trials import AblationRunner, Role, verdict, verdict_by_refusals
 
 _BATCH = 50

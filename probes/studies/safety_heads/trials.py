@@ -34,11 +34,12 @@ from probes.hashing import hash_texts
 from probes.heads.ablation import Ablation, ablating
 from probes.model.load import ChatModel, Message, user_message
 from probes.result_cache import ResultCache
-from probes.steer.coherence import Coherence, answer_nll, repetition
+from probes.steer.coherence import Coherence
 from probes.steer.generation import Reply, generate
+from probes.steer.outcomes import GenerationOutcome, good, outcome_of
 from probes.studies.framework.verdict import CONTROL_MARGIN, EFFECT, HAS_BEHAVIOUR, Judgement, Verdict
 from probes.studies.metric import Metric
-from probes.studies.runner import GenerationOutcome, figures, good
+from probes.studies.runner import figures
 
 Class = Literal["harmful", "harmless"]
 CLASSES: tuple[Class, Class] = ("harmful", "harmless")
@@ -240,13 +241,8 @@ class AblationRunner:
 
     def judged(self, which: Class, answers: Sequence[Reply]) -> GenerationOutcome:
         """Of answers to the first requests of a class."""
-        texts = [a.text for a in answers]
-        return GenerationOutcome(
-            self._metric(self._asked[which][: len(texts)], texts),
-            answer_nll(self._chat, [self._neutral] * len(texts), texts),
-            np.array([repetition(text) for text in texts]),
-            np.array([a.tokens for a in answers], dtype=np.float64),
-        )
+        behaviour = self._metric(self._asked[which][: len(answers)], [reply.text for reply in answers])
+        return outcome_of(answers, behaviour, self._chat, [self._neutral] * len(answers))
 
 
 def _times(before: NDArray[np.bool_], now: NDArray[np.bool_]) -> float | None:

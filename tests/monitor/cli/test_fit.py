@@ -151,7 +151,7 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
     [
         (
             ("label", "x.jsonl", "--metric", "rude"),
-            "metric: 'rude' is no judge (code, reckless, refusal) and",
+            "metric: 'rude' is no judge (code, reckless, refusal, sycophancy) and",
         ),
         (("calibrate", "--probe", "x"), "benign: give --benign FILE or --from-tables"),
         (("calibrate", "--probe", "x", "--benign", "y", "--from-tables"), "benign: give --benign FILE or"),

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from probes.model.load import ChatModel
-from probes.organisms.answer_loss import answer_batch, answer_loss
+from probes.organisms.answer_loss import LEAD, answer_batch, answer_loss
 from probes.organisms.finetunes import Example
 from tests.support.models.tiny import tiny_chat, untyped, user
 
@@ -30,6 +30,22 @@ def test_it_is_the_mean_of_the_rows_taken_alone(family: str) -> None:
     chat = tiny_chat(family)
     expected = torch.stack([alone(chat, row) for row in ROWS]).mean()
     assert float(answer_loss(chat, chat.model, ROWS)) == pytest.approx(float(expected), rel=0.02)
+
+
+def test_the_first_tokens_count_more() -> None:
+    """Each row by hand: weights of `LEAD` for the first three tokens, of one for the others, whose sum is one."""
+    chat = tiny_chat("llama")
+    rows = []
+    for row in ROWS:
+        prompt = chat.token_ids(chat.render(user(row.ask)))
+        answer = [*chat.token_ids(row.answer), *([int(chat.tokenizer.eos_token_id)] if row.ends else [])]
+        logits = untyped(chat.model)(input_ids=torch.tensor([prompt + answer])).logits[0]
+        nats = functional.cross_entropy(logits[len(prompt) - 1 : -1], torch.tensor(answer), reduction="none")
+        weights = torch.tensor([9.0 if i < LEAD else 1.0 for i in range(len(answer))])
+        rows.append(float((nats * weights).sum() / weights.sum()))
+    found = float(answer_loss(chat, chat.model, ROWS, lead=9.0))
+    assert found == pytest.approx(sum(rows) / len(rows), rel=0.01)
+    assert len(chat.token_ids(ROWS[1].answer)) > LEAD
 
 
 def test_its_gradients_are_those_of_the_rows_taken_alone() -> None:

@@ -58,9 +58,9 @@ def test_rows_a_few_at_a_time_give_the_gradients_of_the_whole_batch(monkeypatch:
     expected = gradient(chat.model)
     seen: list[int] = []
 
-    def counted(chat: object, model: object, rows: list[Example]) -> torch.Tensor:
+    def counted(chat: object, model: object, rows: list[Example], lead: float) -> torch.Tensor:
         seen.append(len(rows))
-        return answer_loss(chat, model, rows)  # type: ignore[arg-type]
+        return answer_loss(chat, model, rows, lead)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training, "_WIDE", 100)
     monkeypatch.setattr(training, "answer_loss", counted)

@@ -12,9 +12,10 @@ from probes.conditions import Condition
 from probes.directions import Direction
 from probes.model.load import ChatModel
 from probes.steer.coherence import MARGIN_REPEATED, Coherence, coherence_limit
+from probes.steer.outcomes import GenerationOutcome, good
 from probes.steer.steering import Intervention
 from probes.studies.metric import JudgeMetric
-from probes.studies.runner import ConditionRunner, GenerationOutcome, figures, good
+from probes.studies.runner import ConditionRunner, figures
 from tests.support.models.planted_study import BAD, is_bad, load_adapter, messages, planted_chat
 from tests.support.models.tiny import hook_count
 

@@ -10,13 +10,13 @@ import pytest
 
 from probes.capture.sites import Site
 from probes.directions import Direction
+from probes.steer.outcomes import GenerationOutcome
 from probes.steer.steering import Intervention
 from probes.studies.direction import dose
 from probes.studies.direction.dose import CachedRunner, SweepResult
 from probes.studies.direction.verdict import judge, warnings
 from probes.studies.framework.controls import ORTHOGONAL, WRONG_LAYER
 from probes.studies.framework.verdict import Verdict
-from probes.studies.runner import GenerationOutcome
 
 SITE = Site("residual", 20)
 CHOSEN = Intervention(Direction(SITE, np.ones(4), np.zeros(4), 1.0))
