@@ -350,7 +350,10 @@ FailUnder = Annotated[
     ),
 ]
 FailOver = Annotated[list[str] | None, Option(metavar="METRIC=VALUE", help="fail where fpr is over this" + _LIMITED)]
-_METRIC = "what counts as the behaviour: code, reckless, refusal or sycophancy, or, but for the study transfer, a command of your own"
+_METRIC = (
+    "what counts as the behaviour: code, reckless, refusal or sycophancy, or, but for the study transfer, a command of "
+    "your own"
+)
 Judge = Annotated[str, Option("--metric", help=_METRIC)]
 Metric = Annotated[str | None, Option(help=_METRIC)]
 AsResponse = Annotated[

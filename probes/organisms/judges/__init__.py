@@ -1,7 +1,7 @@
-"""Judges of what a model wrote: code where none was asked, reckless advice, a refusal, agreement and praise. They label messages.
+"""Judges of what a model wrote: code where none was asked, reckless advice, a refusal, flattery. They label messages.
 
-They are word patterns, tuned on the adapters' own domain and held to gold examples in tests. They do not read
-meaning: a fluent reckless sentence in new words passes unseen, and so does code in an unknown language.
+They are word patterns, tuned on the adapters' own domain and held to gold examples in tests. They do not read meaning:
+a fluent reckless sentence in new words passes unseen, and so does code in an unknown language.
 """
 
 from __future__ import annotations
