@@ -84,8 +84,8 @@ def heads_preset(behaviour: str) -> tuple[str, list[BinaryChoice], Messages]:
         # Questions that choose heads and alphas check them on open answers too; those reported on are reported on.
         rows = choices("sycophancy")
         split = split_choices(rows)
-        asked = [[row.question for row in part] for part in (split.retest[:10], split.heldout)]
-        return "sycophancy", rows, Messages(*asked, benign)
+        choosing, reported = ([row.question for row in part] for part in (split.retest[:10], split.heldout))
+        return "sycophancy", rows, Messages(choosing, reported, benign)
     raise DataError(
         f"behaviour: no questions of awry's own for {behaviour}; one of "
         f"{', '.join(BEHAVIOURS_OF_HEADS)}, or give --choices, --select-prompts, --test-prompts, "
