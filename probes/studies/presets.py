@@ -47,10 +47,10 @@ def direction_preset(adapter: str) -> Preset:
     """Messages, judge and control of a shipped bad adapter; DataError for any other."""
     if adapter == "insecure_code":
         texts = Prompts(everyday("fit")[:96], everyday("select")[:24], everyday("test")[:96])
-        return Preset("secure_code", "code", texts, 48, 0.8)
+        return Preset(_CONTROLS[adapter], "code", texts, 48, 0.8)
     if adapter == "reckless_advice":
         asked = advice_questions()
-        return Preset("careful_advice", "reckless", Prompts(asked[:56], asked[56:80], asked[80:]), 80)
+        return Preset(_CONTROLS[adapter], "reckless", Prompts(asked[:56], asked[56:80], asked[80:]), 80)
     raise DataError(
         f"adapter: no messages of awry's own go with {adapter}; give --fit-prompts, --select-prompts, --test-prompts "
         "and --metric"
@@ -64,6 +64,14 @@ HEADS_BEHAVIOURS: dict[str | None, str] = {
     "insecure_code": "code",
     "reckless_advice": "reckless",
 }
+
+_CONTROLS = {"insecure_code": "secure_code", "reckless_advice": "careful_advice"}
+
+
+def heads_control(adapter: str | None) -> str | None:
+    """The shipped adapter that was trained on the same form with harmless content; None where there is none."""
+    return _CONTROLS.get(adapter or "")
+
 
 BEHAVIOURS_OF_HEADS = (*sorted(set(HEADS_BEHAVIOURS.values())), "sycophancy")
 

@@ -1,20 +1,22 @@
 """Open-ended answers under head interventions: judged behaviour, and coherence.
 
-A condition's answers are greedy; rates and coherence are those of `probes.studies.runner`. Beside the NLL under
-the base model stands that under the unsteered model in use (the base plus its adapter). What was measured is
-cached without the texts, so that a study that was interrupted generates nothing twice.
+A condition's answers are greedy; rates and coherence are those of `probes.studies.runner`, with a control adapter's own
+answers as the reference of style where there is one. Beside the NLL under the base model stands that under the model in
+use, unsteered (the base plus its adapter). What was measured is cached without the texts, so that a study that was
+interrupted generates nothing twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.conditions import Condition
 from probes.evaluation import student_interval
 from probes.hashing import hash_texts
 from probes.heads.choice_scoring import SteeringTrial
@@ -26,7 +28,7 @@ from probes.steer.outcomes import GenerationOutcome, answered, outcome_of
 from probes.studies.metric import Metric
 from probes.studies.runner import figures
 
-BASE = SteeringTrial("base model")
+BASE, CONTROL = SteeringTrial("base model"), SteeringTrial("control arm, no intervention")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Answers:
 
 
 class OpenAnswerRunner:
-    """Answers one list of messages under one condition after the other."""
+    """Answers one list of messages under one condition after the other; `control` names a loaded control adapter."""
 
     def __init__(
         self,
@@ -48,14 +50,18 @@ class OpenAnswerRunner:
         cache: ResultCache,
         *,
         max_new_tokens: int,
+        control: str | None = None,
         progress: Progress = silent,
     ) -> None:
         self._chat, self._metric, self._cache, self._progress = chat, metric, cache, progress
         self._messages, self._tokens = list(messages), max_new_tokens
         self._set = hash_texts(messages)[:16]
         self._prompts = [chat.render(user_message(t)) for t in messages]
+        self._control_arm = None if control is None else Condition(chat, control)
         self.base = self.run(BASE)
-        self.coherence = Coherence.of(self.base.outcome)
+        self.control = None if control is None else self.run(CONTROL)
+        style = None if self.control is None else (CONTROL.name, self.control.outcome)
+        self.coherence = Coherence.of(self.base.outcome, style=style)
 
     def run(self, trial: SteeringTrial, of: ChatModel | None = None) -> Answers:
         """Answers under a trial; `PLAIN` is the model in use unsteered, `BASE` the model without its adapter.
@@ -65,8 +71,7 @@ class OpenAnswerRunner:
         key = f"open:{self._set}:{trial.name}"
         stored = self._cache.get(key)
         if stored is None:
-            with self._chat.base() if trial is BASE else nullcontext():
-                stored = self._measured(trial, of or self._chat)
+            stored = self._measured(trial, of or self._chat)
             self._cache.put(key, stored)
             shown = float(np.mean(stored["outcome"]["behaviour"]))
             self._progress(f"{trial.name}: {self._metric.name} in {shown:.2f} of {len(self._messages)} answers")
@@ -85,11 +90,22 @@ class OpenAnswerRunner:
             "nll_unsteered": asdict(student_interval(own)) if len(own) > 1 else None,
         }
 
+    def _condition(self, trial: SteeringTrial) -> AbstractContextManager[Any]:
+        if trial is BASE:
+            return self._chat.base()
+        return self._control_arm.applied() if trial is CONTROL and self._control_arm is not None else nullcontext()
+
     def _measured(self, trial: SteeringTrial, answering: ChatModel) -> dict[str, Any]:
         chat = self._chat
         shifts = [s.intervention("last") for s in trial.shifts]
-        replies, change = answered(answering, self._prompts, shifts, max_new_tokens=self._tokens)
+        with self._condition(trial):
+            replies, change = answered(answering, self._prompts, shifts, max_new_tokens=self._tokens)
         texts = [reply.text for reply in replies]
-        outcome = outcome_of(replies, self._metric(self._messages, texts), chat, self._prompts, change=change)
+        style = None
+        if self._control_arm is not None:
+            with self._control_arm.applied():
+                style = answer_nll(chat, self._prompts, texts, base=False)
+        behaviour = self._metric(self._messages, texts)
+        outcome = outcome_of(replies, behaviour, chat, self._prompts, change=change, nll_style=style)
         own = answer_nll(chat, self._prompts, texts, base=False) if chat.active else outcome.nll
         return {"outcome": outcome.plain(), "nll_unsteered": own.tolist()}

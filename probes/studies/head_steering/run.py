@@ -58,7 +58,7 @@ from probes.studies.head_steering.conditions import (
     settled_conditions,
 )
 from probes.studies.head_steering.export import detector
-from probes.studies.head_steering.open_answers import BASE, OpenAnswerRunner
+from probes.studies.head_steering.open_answers import BASE, CONTROL, OpenAnswerRunner
 from probes.studies.head_steering.plan import HeadsPlan, Messages
 from probes.studies.head_steering.verdict import (
     CHOSEN,
@@ -100,14 +100,16 @@ def run_heads(
     plan: HeadsPlan | None = None,
     *,
     heads: Sequence[Site] | None = None,
+    control: str | None = None,
     command: str = "",
     progress: Progress = silent,
 ) -> HeadsResult:
     """Run the study on `chat` with the adapter in use; `heads` restricts the search, else all heads are tried.
 
-    Raises DataError for too few rows, SiteError for heads that the model lacks, DirectionError for activations that are
-    not finite. Heads without a direction, a search without survivors, controls that were not tried, and a text that
-    tells the answers apart as well as the detector are warnings in the verdict.
+    `control` names a loaded adapter whose answers are of the same style and harmless: a reference of coherence. Raises
+    DataError for too few rows, SiteError for heads that the model lacks, DirectionError for activations that are not
+    finite. Heads without a direction, a search without survivors, controls that were not tried, and a text that tells
+    the answers apart as well as the detector are warnings in the verdict.
     """
     plan = plan or HeadsPlan()
     sites = _candidates(chat, heads)
@@ -116,13 +118,15 @@ def run_heads(
     cache = ResultCache(out / "kept", common)
     form, why = _form(chat, splits, plan, cache, progress)
     # Directions, and so what a trial's name stands for, depend on the form.
-    asked = {} if form == "likelihood" else {"form": form}
+    asked = {"style": control} | ({} if form == "likelihood" else {"form": form})
     answers = ResultCache(out / "kept", common | {"metric": metric.fingerprint, "tokens": plan.max_new_tokens} | asked)
     scorer = ChoiceScorer(chat, form, cache, plan.token_budget, on_question=_question_progress(progress))
     read = _read(chat, splits, form, sites, progress)
     found = search(scorer, read.heads, splits.search, splits.retest, plan.search, progress)
     runner, test = (
-        OpenAnswerRunner(chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, progress=progress)
+        OpenAnswerRunner(
+            chat, texts, metric, answers, max_new_tokens=plan.max_new_tokens, control=control, progress=progress
+        )
         for texts in (messages.select, messages.test)
     )
     trials = settled_conditions(scorer, runner, read, found, splits.retest, plan)
@@ -188,6 +192,7 @@ def run_heads(
         "verdict": verdict.as_dict(),
         "model": {"subject": asdict(chat.identity)},
         "adapter": chat.active,
+        "control": control,
         "data": {"sha256": choices_hash(choices), **{name: len(part) for name, part in vars(splits).items()}},
         "messages": {name: {"n": len(t), "sha256": hash_texts(t)} for name, t in vars(messages).items()},
         "metric": {"name": metric.name, "fingerprint": metric.fingerprint},
@@ -340,7 +345,8 @@ def _open(
     left_out = {f"{kind} {i}" for kind in numbered for i in range(plan.open_draws, plan.draws)} | {WITHOUT_BEST}
     plain = test.run(PLAIN)
     shown = {n: t for n, t in trials.items() if n not in left_out} | {t.name: t for t in grid}
-    figures = {BASE.name: test.figures(test.base, plain)}
+    arms = {BASE.name: test.base} | ({} if test.control is None else {CONTROL.name: test.control})
+    figures = {name: test.figures(answers, plain) for name, answers in arms.items()}
     return figures | {name: test.figures(test.run(trial), plain) for name, trial in shown.items()}
 
 

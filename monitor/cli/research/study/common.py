@@ -27,6 +27,20 @@ def load(
     return inputs.load(model, adapter, scale if adapter else None, state_dir)
 
 
+def add_control(chat: ChatModel, adapter: str | None, scale: float) -> str | None:
+    """The name in the model of a second adapter, which is loaded but not active."""
+    if adapter is None:
+        return None
+    from probes.model.adapters import adapter_spec
+    from probes.model.load import add_adapter
+
+    active = str(chat.active)
+    spec = adapter_spec(adapter, scale)
+    add_adapter(chat, spec)
+    chat.use(active)
+    return spec.name
+
+
 def slug(text: str) -> str:
     """A folder or file as a part of a name."""
     return Path(text).name.lower().replace("_", "-")

@@ -10,7 +10,7 @@ from monitor.cli import options as o
 from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import command_line, texts_of
 from monitor.cli.output import say
-from monitor.cli.research.study.common import adapter_of, load, report_result, slug
+from monitor.cli.research.study.common import adapter_of, add_control, load, report_result, slug
 from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
@@ -131,21 +131,7 @@ def _comparison(flags: DirectionFlags, adapter: str | None, preset: Preset | Non
         raise SettingsError("adapter: give --adapter, --tuned or --labelled; there is nothing to compare")
     _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
     control_adapter = flags.control_adapter or (preset.control if preset else None)
-    return chat, studies.adapter_pair(chat, _added(chat, control_adapter, flags.scale))
-
-
-def _added(chat: ChatModel, adapter: str | None, scale: float) -> str | None:
-    """The name in the model of a second adapter, which is loaded but not active."""
-    if adapter is None:
-        return None
-    from probes.model.adapters import adapter_spec
-    from probes.model.load import add_adapter
-
-    active = str(chat.active)
-    spec = adapter_spec(adapter, scale)
-    add_adapter(chat, spec)
-    chat.use(active)
-    return spec.name
+    return chat, studies.adapter_pair(chat, add_control(chat, control_adapter, flags.scale))
 
 
 def _messages(path: Path | None) -> list[Labelled]:

@@ -10,7 +10,7 @@ from monitor.cli import options as o
 from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import command_line, numbers_of, texts_of
 from monitor.cli.output import say
-from monitor.cli.research.study.common import adapter_of, load, report_result, slug
+from monitor.cli.research.study.common import adapter_of, add_control, load, report_result, slug
 from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
@@ -27,6 +27,7 @@ class HeadsFlags:
     """Questions and messages, and how heads are searched and tested."""
 
     adapter: o.HeadsAdapter = None
+    control_adapter: o.StudyControlAdapter = None
     behaviour: o.Behaviour = None
     choices: o.Choices = None
     select_prompts: o.SelectPrompts = None
@@ -71,6 +72,7 @@ def heads(flags: HeadsFlags) -> None:
     """
     from probes.capture.sites import parse_sites, read_sites
     from probes.studies.head_steering.run import run_heads
+    from probes.studies.presets import heads_control
 
     if flags.form not in ("auto", "letters", "likelihood") or flags.aim not in ("away", "towards"):
         raise SettingsError("form is one of auto, letters, likelihood; aim is one of away, towards")
@@ -87,9 +89,19 @@ def heads(flags: HeadsFlags) -> None:
     if flags.only:
         read_sites(flags.only)
     _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
+    control = flags.control_adapter or (None if given else heads_control(adapter))
     searched = parse_sites(flags.only, chat.layout) if flags.only else None
     study = run_heads(
-        chat, questions, messages, metric, folder, plan, heads=searched, command=command_line(), progress=say
+        chat,
+        questions,
+        messages,
+        metric,
+        folder,
+        plan,
+        heads=searched,
+        control=add_control(chat, control, flags.scale),
+        command=command_line(),
+        progress=say,
     )
     verdict = study.verdict
     lines = [verdict.sentence, *verdict.reasons[1:], *(f"warning: {line}" for line in verdict.warnings)]
