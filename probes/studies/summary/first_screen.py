@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from probes.studies.detectors.report import SHIPPED
 from probes.studies.framework.result import StudyResult
-from probes.studies.framework.verdict import ClaimOutcome
+from probes.studies.framework.verdict import ClaimOutcome, Verdict
 from probes.studies.summary.recall import best_methods
+from probes.studies.summary.results import Figures, whole
+from probes.studies.tables import interval
 
 _HOW = {
     ClaimOutcome.REPRODUCED: "yes",
@@ -30,7 +33,7 @@ def first_screen(outcomes: Mapping[str, ClaimOutcome], results: Sequence[StudyRe
     planted = best_methods(results)
     found = f"of heads planted in a real model, {'; '.join(planted)}" if planted else "no head was planted to check it"
     sentences = [
-        f"To *detect*, read activations: {_verdict(results, 'detectors')}.",
+        f"To *detect*, read activations: {_detectors(results)}.",
         f"To *mitigate inside one model*: subtracting its own direction lowers the behaviour "
         f"({how('within-steering')}), does more than random directions ({how('within-specific')}) and acts on what "
         f"was taught rather than on its form ({how('content')}).",
@@ -43,6 +46,28 @@ def first_screen(outcomes: Mapping[str, ClaimOutcome], results: Sequence[StudyRe
         f"({how('top-head')}), and no other heads do ({how('safety-specific')}); {found}.",
     ]
     return ["## In five sentences", "", *(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1))]
+
+
+def _detectors(results: Sequence[StudyResult]) -> str:
+    """Which reading to take, and how well it tells harmful requests from their twins."""
+    return "; ".join(whole(r, _readings) for r in results if r.study == "detectors") or "not run"
+
+
+def _readings(measured: Figures) -> str:
+    methods, reference = measured["methods"], measured["reference"]
+    others = [name for name in methods if name != reference]
+    better = [name for name in others if Verdict(methods[name]["verdict"]).works]
+    figures = methods[reference]["figures"]
+    known = "the shipped probe" if reference == SHIPPED else reference
+    if better:
+        said = f"take {' or '.join(better)}, better than {known} at no worse rates"
+    else:
+        said = f"take {known}, since none of {len(others)} other readings does surely better at no worse rates"
+    return (
+        f"{said} (of {known} the AUROC against harmless twins is {interval(figures['auroc'])}, and at a "
+        f"threshold with false alarms on {interval(figures['everyday_fpr'])} of everyday messages it flags "
+        f"{interval(figures['tpr'])} of harmful requests)"
+    )
 
 
 def _verdict(results: Sequence[StudyResult], study: str) -> str:

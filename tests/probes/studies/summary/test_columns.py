@@ -30,6 +30,15 @@ def planted(**top_3: float) -> StudyResult:
     return StudyResult("planted-heads", 2, "planted-heads", Path(FILE), {"recall": {"refusal": recall}})
 
 
+def detectors(*better: str) -> StudyResult:
+    """The shipped probe and two readings, of which some are better."""
+    figure = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 100}
+    shipped = {"figures": dict.fromkeys(("auroc", "tpr", "everyday_fpr"), figure)}
+    label = {name: Verdict.WORKS_SPECIFIC if name in better else Verdict.NO_EFFECT for name in ("logistic", "words")}
+    methods = {"shipped": shipped} | {name: shipped | {"verdict": str(verdict)} for name, verdict in label.items()}
+    return StudyResult("detectors", 2, "detectors", Path(FILE), {"reference": "shipped", "methods": methods})
+
+
 def said(study: str, verdict: Judgement) -> StudyResult:
     return StudyResult(study, 2, study, Path(FILE), {"verdict": verdict.as_dict()})
 
@@ -82,12 +91,15 @@ def test_the_first_screen_says_what_each_tool_is_good_for() -> None:
     assert "no head was planted to check it" in nothing[6]
     outcomes |= {"top-head": ClaimOutcome.REPRODUCED, "content": ClaimOutcome.NOT_REPRODUCED}
     results = [
-        said("detectors", Judgement(Verdict.WORKS_SPECIFIC, "logistic reads better")),
+        detectors("logistic"),
         said("transfer-families", Judgement(Verdict.NO_EFFECT, "nothing steers")),
         planted(ships_ua=0.9, sahara=0.3),
     ]
     lines = first_screen(outcomes, results)
-    assert "works and specific: logistic reads better" in lines[2]
+    assert "take logistic, better than the shipped probe at no worse rates (of the shipped probe the AUROC" in lines[2]
+    assert "AUROC against harmless twins is 0.80 [0.70, 0.90]" in lines[2]
+    none = first_screen(outcomes, [detectors()])
+    assert "take the shipped probe, since none of 2 other readings does surely better" in none[2]
     assert "on its form (**no**)" in lines[3]
     assert "no effect: nothing steers" in lines[4]
     assert "what it refused (**yes**)" in lines[6]
