@@ -31,7 +31,17 @@ from probes.heads.choice_scoring import PLAIN, ChoiceScorer
 from probes.heads.search import SearchPlan, joint, objective, probe_accuracy, read_activations, site_directions
 from probes.model.load import ChatModel
 
-METHODS = ("ablation", "ships_ua", "ships_sc", "contrast", "sahara", "hsi", "probe")
+# What each is called on pages.
+NAMES = {
+    "ablation": "ablating each head in turn",
+    "ships_ua": "Ships (UA)",
+    "ships_sc": "Ships (SC)",
+    "contrast": "Ships, harmful less benign",
+    "sahara": "Sahara",
+    "hsi": "HSI's search",
+    "probe": "a probe ranking",
+}
+METHODS = tuple(NAMES)
 YARDSTICK = "ablation"
 # Rows of one forward pass of `ablation`.
 _ROWS = 15

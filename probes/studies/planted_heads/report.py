@@ -8,18 +8,8 @@ from typing import Any
 
 from probes.plots import new_figure, save
 from probes.studies.framework.result import measured_of, write_measured
-from probes.studies.planted_heads.methods import METHODS, YARDSTICK
+from probes.studies.planted_heads.methods import METHODS, NAMES, YARDSTICK
 from probes.studies.tables import interval, table
-
-_NAMES = {
-    "ablation": "direct ablation (yardstick)",
-    "ships_ua": "Ships, UA",
-    "ships_sc": "Ships, SC",
-    "contrast": "Ships, harmful less benign",
-    "sahara": "Sahara",
-    "hsi": "HSI, one head at a time",
-    "probe": "linear probe",
-}
 
 
 def write(result: Mapping[str, Any], out: Path) -> None:
@@ -67,7 +57,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
             ("method", "in the first 3", "in the first 10", "group in the first 3", "ranks by seed", "CPU seconds"),
             [
                 (
-                    _NAMES[method],
+                    NAMES[method],
                     _share(methods[method]["top_3"]),
                     _share(methods[method]["top_10"]),
                     _share(methods[method]["group_top_3"]),
@@ -79,7 +69,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         )
         chance = trials[0]["methods"][YARDSTICK]
         lines += [
-            f"By chance {chance['chance_top_3']:.3f} of them are in the first 3 and {chance['chance_top_10']:.3f} in "
+            f"The yardstick is {NAMES[YARDSTICK]}: it measures what the others estimate. By chance {chance['chance_top_3']:.3f} of them are in the first 3 and {chance['chance_top_10']:.3f} in "
             f"the first 10 of {chance['scored']} heads. Shares are means over seeds, in brackets the worst seed. "
             "`group`: a query head that shares the planted one's keys and values.",
             "",
@@ -99,7 +89,7 @@ def _picture(figures: Mapping[str, Any], path: Path) -> None:
         places = [i + at * width for i in range(len(METHODS))]
         axes.bar(places, [methods[m]["top_3"]["mean"] for m in METHODS], width, label=f"{behaviour}, planted")
     middles = [i + 0.4 - width / 2 for i in range(len(METHODS))]
-    axes.set_xticks(middles, [_NAMES[m] for m in METHODS], rotation=20, ha="right")
+    axes.set_xticks(middles, [NAMES[m] for m in METHODS], rotation=20, ha="right")
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("planted heads in the first 3", fontsize=9)
     axes.legend(fontsize=8, frameon=False)

@@ -9,19 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from probes.studies.framework.result import StudyResult
-from probes.studies.planted_heads.methods import YARDSTICK
+from probes.studies.planted_heads.methods import NAMES, YARDSTICK
 from probes.studies.summary.results import Figures, whole
 
 STUDY = "planted-heads"
-NAMES = {
-    "ablation": "ablating each head in turn",
-    "ships_ua": "Ships (UA)",
-    "ships_sc": "Ships (SC)",
-    "contrast": "Ships, harmful less benign",
-    "sahara": "Sahara",
-    "hsi": "HSI's search",
-    "probe": "a probe ranking",
-}
 
 
 def planted_recall(results: Sequence[StudyResult], methods: Sequence[str]) -> tuple[str, ...]:
