@@ -69,9 +69,10 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         )
         chance = trials[0]["methods"][YARDSTICK]
         lines += [
-            f"The yardstick is {NAMES[YARDSTICK]}: it measures what the others estimate. By chance {chance['chance_top_3']:.3f} of them are in the first 3 and {chance['chance_top_10']:.3f} in "
-            f"the first 10 of {chance['scored']} heads. Shares are means over seeds, in brackets the worst seed. "
-            "`group`: a query head that shares the planted one's keys and values.",
+            f"The yardstick is {NAMES[YARDSTICK]}: it measures what the others estimate. By chance "
+            f"{chance['chance_top_3']:.3f} of them are in the first 3 and {chance['chance_top_10']:.3f} in the first "
+            f"10 of {chance['scored']} heads. Shares are means over seeds, in brackets the worst seed. `group`: a query "
+            "head that shares the planted one's keys and values.",
             "",
         ]
     return lines
