@@ -71,8 +71,8 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         lines += [
             f"The yardstick is {NAMES[YARDSTICK]}: it measures what the others estimate. By chance "
             f"{chance['chance_top_3']:.3f} of them are in the first 3 and {chance['chance_top_10']:.3f} in the first "
-            f"10 of {chance['scored']} heads. Shares are means over seeds, in brackets the worst seed. `group`: a query "
-            "head that shares the planted one's keys and values.",
+            f"10 of {chance['scored']} heads. Shares are means over seeds, in brackets the worst seed. `group`: a head "
+            "that shares the planted one's keys and values.",
             "",
         ]
     return lines
