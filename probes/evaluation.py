@@ -99,8 +99,8 @@ def student_interval(values: Array, *, level: float = 0.95) -> Interval:
     return Interval(value, value - half, value + half, len(values))
 
 
-def paired_difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval:
-    """Share of `a` less share of `b`, row by row of the same rows.
+def paired_difference(a: NDArray[np.bool_] | Array, b: NDArray[np.bool_] | Array) -> Interval:
+    """Share of `a` less share of `b`, row by row of the same rows; a row is true or false, or a share itself.
 
     The interval is Student's t after one row is added that is discordant either way (Bonett and Price 2012, adjusted
     Wald for paired proportions, there with the normal quantile): rows that all agree do not make it a point.

@@ -8,7 +8,7 @@ What the labels of an intervention (steering, ablation, a mapped direction) mean
 - *works and specific*: the effect is there, the text stays coherent, and no control of equal size does as much;
 - *works, not specific*: the effect is there, and some control that is a direction or a set of heads of its own (another
   layer, another fine-tune, other heads) does as much;
-- *works, specificity unknown*: the effect is there, and the controls that could say more were not run;
+- *works, specificity unknown*: the effect is there, and the controls that could say more were not run or do not decide;
 - *noise*: the behaviour changes because the text breaks, or as much under random directions of equal size in the same
   place;
 - *no effect*: less than the smallest effect of interest, or an interval that reaches zero;
@@ -44,6 +44,8 @@ DETECTS = 0.75
 """AUROC from which a direction is said to tell conditions apart."""
 SEPARATES = 0.95
 """Balanced accuracy that counts as the separation of arXiv 2606.20225 (99.6 % there; `docs/science.md` A.4)."""
+NEAR_CHANCE = 0.65
+"""An accuracy whose interval ends below this, and reaches 0.5, is that of a direction that separates nothing."""
 TIE = 0.05
 """Two accuracies or AUROCs closer than this are alike."""
 TEXT_BROKEN = 0.5

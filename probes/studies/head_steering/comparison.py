@@ -4,7 +4,8 @@ Figures are those of the held-out questions, as `conditions.held_out` gives them
 With few examples (`examples_curve`) everything that heads need comes from the same few questions: the directions, the
 search, the re-test, which is no independent one then, and alpha. The fine-tune trains on the same questions.
 
-Contract: an arm that did not learn its own examples is compared with nothing: `comparable` is then `untestable`.
+Contract: an arm that did not learn its own examples, or gained nothing on held-out questions, is compared with nothing:
+`comparable` is then `untestable`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from probes.binary_choice import BinaryChoice, Form, choices_hash
 from probes.capture.sites import Site
 from probes.errors import DataError
-from probes.evaluation import Interval, student_interval
+from probes.evaluation import Interval, paired_difference
 from probes.heads.choice_scoring import PLAIN, ChoiceScorer
 from probes.heads.search import joint, read_activations, search, site_directions
 from probes.model.load import ChatModel
@@ -62,7 +63,8 @@ def add_arm(
 
 def described(arm: Arm, training: FineTunePlan, measured: HeldOutFigures) -> dict[str, Any]:
     """The arm as plain data, and what the heads' held-out choices are less than its own."""
-    difference = student_interval(measured.wanted[CHOSEN] - measured.wanted[FINE_TUNE])
+    difference = paired_difference(measured.wanted[CHOSEN], measured.wanted[FINE_TUNE])
+    gained = paired_difference(measured.wanted[FINE_TUNE], measured.wanted[PLAIN_NAME])
     return {
         "questions": arm.questions,
         "training": asdict(training),
@@ -70,16 +72,18 @@ def described(arm: Arm, training: FineTunePlan, measured: HeldOutFigures) -> dic
         "own_wanted": arm.own_wanted,
         "learned": arm.learned,
         "wanted_difference": asdict(difference),
-        "comparable": str(comparable(difference, learned=arm.learned)),
+        "wanted_gained": asdict(gained),
+        "comparable": str(comparable(difference, gained, learned=arm.learned)),
     }
 
 
-def comparable(difference: Interval, *, learned: bool) -> Support:
+def comparable(difference: Interval, gained: Interval, *, learned: bool) -> Support:
     """Are heads comparable to the fine-tune? From the difference of the wanted share, heads less fine-tune.
 
-    They are when they surely fall short of it by less than the smallest effect of interest.
+    They are when they surely fall short of it by less than the smallest effect of interest. A fine-tune that did not
+    learn its own examples, or surely `gained` nothing on held-out questions, is nothing to be compared with.
     """
-    if not learned:
+    if not learned or gained.low <= 0:
         return Support.UNTESTABLE
     if difference.low > -EFFECT:
         return Support.YES

@@ -18,7 +18,7 @@ import numpy as np
 from probes.binary_choice import BinaryChoice
 from probes.capture.sites import Site
 from probes.directions import Floats, random_like
-from probes.evaluation import Interval, rate, student_interval
+from probes.evaluation import Interval, paired_difference, rate, student_interval
 from probes.heads.choice_scoring import PLAIN, ChoiceOutcomes, ChoiceScorer, SteeringTrial
 from probes.heads.row_steering import Shift
 from probes.heads.search import (
@@ -226,7 +226,7 @@ def add_condition(
         "undefined": asdict(_share(found.undefined[0])),
         "margin": asdict(student_interval(found.margin[0])),
         "effect": asdict(student_interval(moved)),
-        "wanted_change": asdict(student_interval(chosen - before)),
+        "wanted_change": asdict(paired_difference(chosen, before)),
     }
 
 

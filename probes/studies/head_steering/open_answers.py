@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.conditions import Condition
-from probes.evaluation import student_interval
+from probes.evaluation import paired_difference, student_interval
 from probes.hashing import hash_texts
 from probes.heads.choice_scoring import SteeringTrial
 from probes.model.load import ChatModel, user_message
@@ -84,9 +84,9 @@ class OpenAnswerRunner:
     def figures(self, answers: Answers, before: Answers) -> dict[str, Any]:
         """Rates and means with their intervals as plain data; `behaviour_change` is paired by message."""
         own = answers.nll_unsteered[np.isfinite(answers.nll_unsteered)]
-        change = answers.outcome.behaviour.astype(np.float64) - before.outcome.behaviour
+        change = paired_difference(answers.outcome.behaviour, before.outcome.behaviour)
         return figures(answers.outcome, self.coherence) | {
-            "behaviour_change": asdict(student_interval(change)),
+            "behaviour_change": asdict(change),
             "nll_unsteered": asdict(student_interval(own)) if len(own) > 1 else None,
         }
 

@@ -23,6 +23,7 @@ import numpy as np
 from probes.binary_choice import BinaryChoice, ChoiceSplits, Form, choices_hash, split_choices
 from probes.capture.sites import Site, check_site, head_sites
 from probes.card import Probe, save_probe
+from probes.directions import Floats
 from probes.errors import DataError
 from probes.evaluation import rows_needed
 from probes.hashing import hash_texts
@@ -286,11 +287,11 @@ def _form(
     return "likelihood", f"{why}; letters need {_DEFINED:.0%} and {_CONSISTENT:.0%}"
 
 
-def _whole_effect(heldout: HeldOutFigures, name: str) -> float:
-    """The mean effect on the held-out questions; -inf where the text breaks."""
+def _whole_effect(heldout: HeldOutFigures, name: str) -> Floats | None:
+    """The effect on each held-out question; None where the choices break."""
     undefined = heldout.share("undefined")
     broken = undefined[name] > undefined[PLAIN_NAME] + MORE_UNDEFINED
-    return float("-inf") if broken else float(heldout.effects[name].mean())
+    return None if broken else heldout.effects[name]
 
 
 def _unit(form: Form) -> str:

@@ -160,19 +160,18 @@ def marks(
     heads_tried: int,
     survivors: int,
     wanted: Mapping[str, Floats],
-    curve: Sequence[float],
+    curve: Sequence[Floats | None],
     effects: Mapping[str, Floats],
 ) -> dict[str, bool]:
     """Claims of the paper at our scale (`docs/science.md` B.4), each seen here or not; none for a control not run.
 
-    `curve` is the mean effect by strength, weakest first, -inf where the text breaks.
+    `curve` is the effect by strength, question by question, weakest first; None where the choices break.
     """
     rise = float(wanted[CHOSEN].mean() - wanted[PLAIN_NAME].mean())
-    top = int(np.argmax(curve))
     shown = {
         "few heads survive the re-test (at most 3 %)": 0 < survivors <= max(1.0, FEW_HEADS * heads_tried),
         "wanted choices rise by 30 points": rise >= CHOICES_RISE,
-        "inverted U over alpha": 0 < top < len(curve) - 1,
+        "inverted U over alpha": _inverted_u(curve),
     }
     for kind, name in (
         (RANDOM_HEADS, "random heads"),
@@ -182,7 +181,17 @@ def marks(
     ):
         if _named(list(effects), kind) and not _few(effects, kind):
             shown[f"beats {name}"] = not _as_good(effects, [kind])
-    if WITHOUT_BEST in effects:
+    if WITHOUT_BEST in effects and student_interval(effects[CHOSEN]).low > 0:
         left = float(effects[WITHOUT_BEST].mean() / max(float(effects[CHOSEN].mean()), 1e-9))
         shown["most is left without the best head"] = left > 0.5
     return shown
+
+
+def _inverted_u(curve: Sequence[Floats | None]) -> bool:
+    """Whether the effect surely is there at its top, rose to it, and surely falls, or breaks, beyond it."""
+    means = [float("-inf") if at is None else float(at.mean()) for at in curve]
+    top = int(np.argmax(means))
+    best, last = curve[top], curve[-1]
+    if best is None or not 0 < top < len(curve) - 1 or student_interval(best).low <= 0:
+        return False
+    return last is None or student_interval(best - last).low > 0

@@ -38,10 +38,11 @@ NAMES = {
     "ships_sc": "Ships (SC)",
     "contrast": "Ships, harmful less benign",
     "sahara": "Sahara",
-    "hsi": "HSI's search",
+    "hsi": "HSI's first stages",
     "probe": "a probe ranking",
 }
 METHODS = tuple(NAMES)
+PAPERS = ("ships_ua", "ships_sc", "sahara", "hsi")
 YARDSTICK = "ablation"
 # Rows of one forward pass of `ablation`.
 _ROWS = 15

@@ -37,7 +37,7 @@ from probes.organisms.planted_heads import BEHAVIOURS, plant, sycophancy_rows
 from probes.progress import Progress, silent
 from probes.result_cache import ResultCache
 from probes.steer.generation import generate
-from probes.studies.framework.verdict import RECALL, Judgement, Verdict
+from probes.studies.framework.verdict import HAS_BEHAVIOUR, RECALL, Judgement, Verdict
 from probes.studies.planted_heads import report
 from probes.studies.planted_heads.methods import (
     METHODS,
@@ -288,6 +288,12 @@ def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[
         for behaviour, methods in recalls.items()
     }
     blind = [behaviour for behaviour, methods in recalls.items() if methods[YARDSTICK]["top_3"]["mean"] < RECALL]
+    weak = [
+        f"{trial['behaviour']}, seed {trial['seed']}: {refused['value']:.2f} of open requests are refused, so that a "
+        "study of open refusals would have little to see"
+        for trial in trials
+        if (refused := trial["there"]["planted"].get("calling")) is not None and refused["value"] < HAS_BEHAVIOUR
+    ]
     reasons = [
         f"{behaviour}: found by {', '.join(names) or 'no method'}, beside the yardstick"
         for behaviour, names in sees.items()
@@ -295,9 +301,11 @@ def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[
     warnings = [
         f"{behaviour}: even ablating each head does not name the planted ones, so the truth is not as planned"
         for behaviour in blind
-    ]
+    ] + weak
     if not trials:
         return Judgement(Verdict.NOT_RUN, "no adapter was measured", reasons)
+    if blind:
+        return Judgement(Verdict.NOT_TESTABLE, "the yardstick does not name what was planted", reasons, warnings)
     every = all(sees.values())
     label = Verdict.WORKS_SPECIFIC if every else Verdict.NO_EFFECT if not any(sees.values()) else Verdict.UNDECIDED
     why = {

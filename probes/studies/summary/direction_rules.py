@@ -15,7 +15,16 @@ from probes.studies.direction import dose
 from probes.studies.direction.separation import shuffled_fit
 from probes.studies.framework.controls import ORTHOGONAL, RANDOM, WRONG_LAYER
 from probes.studies.framework.result import StudyResult
-from probes.studies.framework.verdict import CONTROL_MARGIN, EFFECT, SEPARATES, TIE, Support, Verdict
+from probes.studies.framework.verdict import (
+    CONTROL_MARGIN,
+    EFFECT,
+    FEWEST_DRAWS,
+    NEAR_CHANCE,
+    SEPARATES,
+    TIE,
+    Support,
+    Verdict,
+)
 from probes.studies.summary import power
 from probes.studies.summary.results import Figures, Finding, Rule, each, interval, label, share, whole
 
@@ -52,15 +61,11 @@ def last_layer(result: Figures) -> Finding:
     if len(blocks) < 2:
         return Finding(Support.UNMEASURED, "one block was read")
     first, last = (interval(row["accuracy"]) for row in (blocks[0], blocks[-1]))
-    best = max(blocks, key=lambda row: float(row["accuracy"]["value"]))
+    best = max(blocks[:-1], key=lambda row: float(row["accuracy"]["value"]))
     words = f"{_with_size(blocks[0], first)}; {_with_size(blocks[-1], last)}"
-    if best["accuracy"]["value"] > last.value:
-        return Finding(Support.NO, f"{words}; best is {best['site']}: {interval(best['accuracy'])}")
-    if last.low > first.high:
-        return Finding(Support.YES, words)
-    if last.value - first.value < TIE:
-        return Finding(Support.NO, f"{words}: a tie, depth hardly matters")
-    return Finding(Support.UNSURE, f"{words}: the intervals meet")
+    if last.value - best["accuracy"]["value"] < TIE:
+        return Finding(Support.NO, f"{words}; {best['site']} does as well: {interval(best['accuracy'])}")
+    return Finding(Support.YES if last.low > best["accuracy"]["value"] else Support.UNSURE, words)
 
 
 def _with_size(row: Figures, accuracy: Interval) -> str:
@@ -81,7 +86,9 @@ def control_separation(result: Figures) -> Finding:
         f"{accuracy}, {effect}norm {row['control']['norm']:.2g}, at {row['site']} (the direction under study: "
         f"{interval(row['accuracy'])})"
     )
-    return Finding(Support.YES if accuracy.low <= 0.5 else Support.NO, words)
+    if accuracy.low > 0.5:
+        return Finding(Support.NO, words)
+    return Finding(Support.YES if accuracy.high < NEAR_CHANCE else Support.UNSURE, words)
 
 
 def steering(result: Figures) -> Finding:
@@ -108,7 +115,9 @@ def specific(result: Figures) -> Finding:
     verdict = result["verdict"]
     if Verdict(verdict["label"]) is Verdict.NOT_TESTABLE:
         return Finding(Support.UNTESTABLE, verdict["sentence"])
-    if Verdict(verdict["label"]) in (Verdict.NOISE, Verdict.NO_EFFECT):
+    if Verdict(verdict["label"]) is Verdict.NO_EFFECT:
+        return Finding(Support.UNTESTABLE, f"{verdict['sentence']}: nothing to compare the controls with")
+    if Verdict(verdict["label"]) is Verdict.NOISE:
         return Finding(Support.NO, verdict["sentence"])
     differences = verdict["differences"]
     differences_by_name = {n: interval(differences[n]) for n in _OTHERS if n in differences or n == RANDOM}
@@ -117,6 +126,9 @@ def specific(result: Figures) -> Finding:
         words += "; the wrong layer's direction is nearly the same, or there is none"
     if any(d.value < CONTROL_MARGIN for d in differences_by_name.values()):
         return Finding(Support.NO, words)
+    draws = int(result["plan"]["random_directions"])
+    if draws < FEWEST_DRAWS:
+        return Finding(Support.UNSURE, f"{words}; {draws} random directions are too few for a test")
     return Finding(Support.UNSURE if any(d.low <= 0 for d in differences_by_name.values()) else Support.YES, words)
 
 
@@ -174,18 +186,20 @@ def transfer_non_specific(result: Figures) -> Finding:
     means, words = _pairs(result)
     if means["own_gain"]["value"] < EFFECT:
         return _own_fails(means, words)
-    drop, random = means["drop"]["value"], means["drop_receiver_random"]["value"]
+    drop, random = interval(means["drop"]), means["drop_receiver_random"]["value"]
     over = interval(means["over_receiver_random"])
     counts = ", ".join(f"{n} *{verdict}*" for verdict, n in sorted(means["verdicts"].items()))
     words = (
-        f"bad answers taken away {drop:.2f}, by random directions of equal norm in the receiver {random:.2f}, by "
-        f"random donor directions through the map {means['drop_random_source']['value']:.2f}; good answers "
+        f"bad answers taken away {drop}, by random directions of equal norm in the receiver {random:.2f}, by "
+        f"random donor directions through the map {means['drop_random_source']['value']:.2f}, by the direction through "
+        f"a map of shuffled anchors {means['drop_shuffled']['value']:.2f}; good answers "
         f"beyond random ones in the receiver {over}; {words}, by verdict: {counts}"
     )
-    if drop < EFFECT:
+    if drop.value < EFFECT:
         return Finding(Support.UNTESTABLE, f"{words}: mapped directions take nothing away")
-    alike = {drop - random < CONTROL_MARGIN, over.low <= 0}
-    return Finding(Support.UNSURE if len(alike) == 2 else Support.YES if alike == {True} else Support.NO, words)
+    if drop.value - random < CONTROL_MARGIN and drop.low > 0 and over.high < CONTROL_MARGIN:
+        return Finding(Support.YES, words)
+    return Finding(Support.NO if drop.value - random >= CONTROL_MARGIN and over.low > 0 else Support.UNSURE, words)
 
 
 def own_beats_mapped(result: Figures) -> Finding:
@@ -286,13 +300,14 @@ RULES = {
         _accuracy_power,
     ),
     "last_layer": Rule(
-        "no block does better than the last, and its interval lies above the first block's; not reproduced when the "
-        f"two are within {TIE:.2f}",
+        f"the last block is better than every other by at least {TIE:.2f}, its interval above the best of them; not "
+        "reproduced when another comes closer, which the best of many blocks may do by chance",
         each(last_layer),
         _accuracy_power,
     ),
     "control_separation": Rule(
-        "the interval of the control's own separation at the last block reaches 0.5",
+        f"the interval of the control's own separation at the last block reaches 0.5 and ends below {NEAR_CHANCE:.2f}; "
+        "not reproduced when it lies above 0.5",
         each(control_separation),
         _accuracy_power,
     ),
@@ -305,7 +320,8 @@ RULES = {
     ),
     "specific": Rule(
         f"the setting chosen on other messages gives at least {CONTROL_MARGIN:.2f} more good answers than every "
-        "random, orthogonal and wrong-layer vector of equal norm, with intervals above 0",
+        "random, orthogonal and wrong-layer vector of equal norm, with intervals above 0; mixed with fewer than "
+        f"{FEWEST_DRAWS} random ones, not testable without an effect",
         each(specific),
         _difference_power("random"),
     ),
@@ -323,8 +339,8 @@ RULES = {
     ),
     "transfer_non_specific": Rule(
         "mapped directions take bad answers away, random ones of equal norm in the receiver take as many away (within "
-        f"{CONTROL_MARGIN:.2f}), and the interval of the difference in good answers reaches 0; mixed when the two "
-        "disagree",
+        f"{CONTROL_MARGIN:.2f}), and in good answers they are surely ahead by less than that; not reproduced when they "
+        "are surely ahead in both; orthogonal vectors are not averaged over pairs here",
         each(transfer_non_specific),
         _pairs_power("over_receiver_random"),
     ),

@@ -15,6 +15,9 @@ from probes.studies.summary import power
 from probes.studies.summary.results import Figures, Finding, Rule, each
 from probes.studies.transfer.families.verdict import SHIFTS, WORKS
 
+# With fewer measures the same leader in all of them says little.
+LEAST_MEASURES = 5
+
 
 def own_is_specific(result: Figures) -> Finding:
     """Tier one: inside each model."""
@@ -47,13 +50,15 @@ def one_way_keeps_more(result: Figures) -> Finding:
     for row in result["two_ways"]:
         for measure in ("detection", "steering towards", "steering away"):
             there, back = row[measure]
-            if there is not None and back is not None:
+            if there is not None and back is not None and there != back:
                 leads.append(row["pair"][0] if there > back else row["pair"][1])
     counts = {name: leads.count(name) for name in sorted(set(leads))}
     words = ", ".join(f"{name} gives more in {n} of {len(leads)} measures" for name, n in counts.items())
     if not leads:
         return Finding(Support.UNTESTABLE, "no measure could be compared both ways")
-    return Finding(Support.YES if len(counts) == 1 else Support.UNSURE, f"{words} (no test)")
+    # One measure has one leader, whatever is true.
+    enough = len(leads) >= LEAST_MEASURES
+    return Finding(Support.YES if len(counts) == 1 and enough else Support.UNSURE, f"{words} (no test)")
 
 
 def _steered(aims: dict[str, Any]) -> list[Verdict]:
@@ -107,12 +112,13 @@ RULES = {
     ),
     "families_non_specific": Rule(
         "of the mapped directions that do, none does more than random donor directions through the map and random "
-        "ones in the receiver",
+        "ones in the receiver, and some kind of them surely does as much",
         each(mapped_are_not_specific),
         _draws_power,
     ),
     "families_one_way": Rule(
-        "in every measure the same of the two models gives the other the larger share of its own figure",
+        f"in every measure, {LEAST_MEASURES} at least, the same of the two models gives the other the larger share of "
+        "its own figure; else mixed",
         each(one_way_keeps_more),
         lambda _: power.NO_TEST,
     ),

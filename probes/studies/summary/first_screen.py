@@ -31,7 +31,11 @@ def first_screen(outcomes: Mapping[str, ClaimOutcome], results: Sequence[StudyRe
         return f"**{_HOW[outcomes[claim]]}**"
 
     planted = best_methods(results)
-    found = f"of heads planted in a real model, {'; '.join(planted)}" if planted else "no head was planted to check it"
+    found = (
+        f"among its first 3 of heads planted in a real model, {'; '.join(planted)}"
+        if planted
+        else "no head was planted to check it"
+    )
     sentences = [
         f"To *detect*, read activations: {_detectors(results)}.",
         f"To *mitigate inside one model*: subtracting its own direction lowers the behaviour "
@@ -43,7 +47,7 @@ def first_screen(outcomes: Mapping[str, ClaimOutcome], results: Sequence[StudyRe
         f"To *steer a few attention heads* (HSI): held-out choices move by far ({how('wanted-rise')}), open answers "
         f"follow ({how('carries-over')}), and it is these heads and directions ({how('these-heads')}).",
         f"To *find the heads that carry safety* (Ships, Sahara): ablating them makes the model answer what it refused "
-        f"({how('top-head')}), and no other heads do ({how('safety-specific')}); {found}.",
+        f"({how('top-head')}), and it is these heads and not any ({how('safety-specific')}); {found}.",
     ]
     return ["## In five sentences", "", *(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1))]
 

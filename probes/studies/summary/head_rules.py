@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from probes.evaluation import Interval
-from probes.studies.framework.verdict import EFFECT, LESS_COHERENT, MORE_UNDEFINED, Support, Verdict
+from probes.statistics.nulls import rank_among
+from probes.studies.framework.verdict import EFFECT, LESS_COHERENT, MORE_UNDEFINED, TEXT_BROKEN, Support, Verdict
 from probes.studies.head_steering.verdict import (
     CHOSEN,
     FINE_TUNE,
@@ -52,7 +53,7 @@ def inverted_u(result: Figures) -> Finding:
     effects = [f["effect"]["value"] for f in curve["heldout"]]
     if effects[-1] == max(effects) and curve["heldout"][-1]["undefined"]["value"] <= MORE_UNDEFINED:
         return Finding(Support.UNMEASURED, f"{figures}; the grid ends while the effect still rises")
-    return Finding(_mark(result, "inverted U over alpha"), figures)
+    return _where_it_works(result, Finding(_mark(result, "inverted U over alpha"), figures))
 
 
 def beats_probe_heads(result: Figures) -> Finding:
@@ -82,8 +83,15 @@ def carries_over(result: Figures) -> Finding:
         f"{result['metric']['name']} in {share(before['behaviour'])} of open answers before, "
         f"{interval(after['behaviour'])} after; good answers {interval(before['good'])} and {interval(after['good'])}"
     )
+    if before["coherent"]["value"] < TEXT_BROKEN:
+        return Finding(Support.UNTESTABLE, f"{figures}: {share(before['coherent'])} coherent before anything is done")
+    drawn = [n for n in result["open"] if n.startswith((RANDOM_DIRECTIONS, RANDOM_HEADS))]
+    as_much = [n for n in drawn if _towards(result, n).value >= moved.value]
+    figures += f"; {len(as_much)} of {len(drawn)} random draws do as much"
     if moved.low <= 0:
         return Finding(Support.NO, figures)
+    if as_much:
+        return Finding(Support.UNSURE, figures)
     if after["coherent"]["value"] < before["coherent"]["value"] - LESS_COHERENT:
         return Finding(Support.UNSURE, f"{figures}: the text breaks")
     return _where_it_works(result, Finding(Support.YES, figures))
@@ -108,14 +116,15 @@ def dissociation(result: Figures) -> Finding:
 def without_best(result: Figures) -> Finding:
     if WITHOUT_BEST not in result["heldout"]:
         return Finding(Support.UNMEASURED, "one head was chosen")
-    return Finding(_mark(result, "most is left without the best head"), _effects(result, WITHOUT_BEST))
+    seen = Finding(_mark(result, "most is left without the best head"), _effects(result, WITHOUT_BEST))
+    return _where_it_works(result, seen)
 
 
 def as_good_as_tuning(result: Figures) -> Finding:
     tuned = result.get("fine_tune")
     if tuned is None:
         return Finding(Support.UNMEASURED, "no fine-tune was trained beside the heads")
-    return Finding(Support(tuned["comparable"]), _beside_tuning(tuned, result["heldout"]))
+    return _where_it_works(result, Finding(Support(tuned["comparable"]), _beside_tuning(tuned, result["heldout"])))
 
 
 def few_examples(result: Figures) -> Finding:
@@ -127,7 +136,11 @@ def few_examples(result: Figures) -> Finding:
     change = interval(last["heldout"][CHOSEN]["effect"])
     if change.low <= 0:
         return Finding(Support.NO, f"{figures}; effect {change} {result['form']['unit']}")
-    return _where_it_works(result, Finding(Support(last["fine_tune"]["comparable"]), figures))
+    seen = _where_it_works(result, Finding(Support(last["fine_tune"]["comparable"]), figures))
+    if seen.support is Support.YES:
+        # Heads of few questions have no random draws of their own, and their strength is not checked on open answers.
+        return Finding(Support.UNSURE, f"{figures}; no random draws were tried for these heads")
+    return seen
 
 
 def _beside_tuning(tuned: Figures, heldout: Figures) -> str:
@@ -153,8 +166,13 @@ def _mark(result: Figures, name: str) -> Support:
 
 def _beats(result: Figures, mark: str, control: str) -> Finding:
     # A mark says yes where there was nothing to beat.
-    if not any(name.startswith(control) for name in result["heldout"]):
+    drawn = [f["effect"]["value"] for name, f in result["heldout"].items() if name.startswith(control)]
+    if not drawn:
         return Finding(Support.UNMEASURED, f"no {control} were tried")
+    own = result["heldout"][CHOSEN]["effect"]["value"]
+    if control in (RANDOM_HEADS, RANDOM_DIRECTIONS) and not rank_among(own, drawn).enough and own > max(drawn):
+        few = f"{_effects(result, control)}; {len(drawn)} draws are too few for a test"
+        return Finding(Support.UNMEASURED, few)
     return Finding(_mark(result, mark), _effects(result, control))
 
 
@@ -234,9 +252,10 @@ RULES = {
     ),
     "inverted_u": _rule(
         _own_mark(
-            "the largest held-out effect is at none of the ends of the curve; a grid that ends while the effect rises "
-            "does not tell"
-        ),
+            "the largest held-out effect is surely above 0, at none of the ends of the curve, and at the last strength "
+            "the effect is surely smaller or the choices break; a grid that ends while the effect rises does not tell"
+        )
+        + _NOISE,
         inverted_u,
         lambda _: power.NO_TEST,
     ),
@@ -253,7 +272,8 @@ RULES = {
     ),
     "carries_over": _rule(
         "the interval of the change of open answers lies on the wanted side of 0, and no more than "
-        f"{LESS_COHERENT:.2f} of the answers break{_NOISE}",
+        f"{LESS_COHERENT:.2f} of the answers break; mixed where a random draw moves them as much, not testable where "
+        f"most answers are incoherent before{_NOISE}",
         carries_over,
         _open_power,
     ),
@@ -264,7 +284,9 @@ RULES = {
         _open_power,
     ),
     "without_best": _rule(
-        _own_mark("more than half of the effect is left without the best head"), without_best, _effect_power
+        _own_mark("more than half of the effect, which surely is there, is left without the best head") + _NOISE,
+        without_best,
+        _effect_power,
     ),
     "beats_random": _rule(
         "the study's own marks say that the heads beat random heads and random directions in the same heads; one of "
@@ -274,13 +296,14 @@ RULES = {
     ),
     "as_good_as_tuning": _rule(
         "the heads' wanted choices surely fall short of those of a fine-tune on as many questions by less than "
-        f"{EFFECT:.2f} (lower end of the interval); cannot tell where the fine-tune did not learn",
+        f"{EFFECT:.2f} (lower end of the interval); cannot tell where the fine-tune did not learn, or surely gains "
+        f"nothing on held-out questions{_NOISE}",
         as_good_as_tuning,
         _tuning_power,
     ),
     "few_examples": _rule(
-        f"the same with at most {FEW_EXAMPLES} questions to find the heads, and their held-out effect is above 0"
-        + _NOISE,
+        f"the same with at most {FEW_EXAMPLES} questions to find the heads, and their held-out effect is above 0; at "
+        "best mixed, since no random draws are tried for heads of so few questions",
         few_examples,
         _effect_power,
     ),

@@ -24,13 +24,10 @@ from probes.studies.summary.results import Figures, Rule, decide, read_results, 
 from probes.studies.summary.sections import section
 from probes.studies.tables import table
 
+# How the names of planted organisms begin.
+SYNTHETIC_NAME = "planted-"
 CLAIMS = Path(__file__).with_name("claims.toml")
 RULES: dict[str, Rule] = direction_rules.RULES | family_rules.RULES | head_rules.RULES | safety_rules.RULES
-CAVEAT = (
-    "**The scale of this page:** everything here was measured on SmolLM2-135M-Instruct with its fine-tunes and on "
-    "planted organisms of 0.9M parameters (marked *synthetic*); it says that the tools work, and not how real large "
-    "models behave."
-)
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,15 @@ def study_page(claims: Claims, results: Sequence[StudyResult], at: Path) -> str:
     """The whole page; links are relative to `at`."""
     rows = [row_of(claim, claims.commands, results) for claim in claims.claims]
     screen = first_screen({row.claim.id: row.outcome for row in rows}, results)
-    lines = [CAVEAT, "", "# Three papers, beside what was measured here", "", *screen, "", *_intro(rows, results)]
+    lines = [
+        _scale(results),
+        "",
+        "# Three papers, beside what was measured here",
+        "",
+        *screen,
+        "",
+        *_intro(rows, results),
+    ]
     for paper in claims.papers:
         own = [row for row in rows if row.claim.paper == paper.id]
         lines += [f"## {paper.title} (arXiv {paper.id})", "", paper.note, "", *_table(own), "", *_rules(own), ""]
@@ -116,6 +121,19 @@ def study_page(claims: Claims, results: Sequence[StudyResult], at: Path) -> str:
     if not results:
         lines += ["None was run yet.", ""]
     return "\n".join([*lines, *_left_out(claims, results)])
+
+
+def _scale(results: Sequence[StudyResult]) -> str:
+    """What all of the page was measured on."""
+    models = list(dict.fromkeys(name for result in results for name in result.models))
+    organisms = [name for name in models if name.startswith(SYNTHETIC_NAME)]
+    real = [name for name in models if name not in organisms]
+    on = [f"{', '.join(real)} with fine-tunes made here"] if real else []
+    on += ["planted organisms of 0.9M parameters (marked *synthetic*)"] if organisms else []
+    return (
+        f"**The scale of this page:** everything here was measured on {' and on '.join(on) or 'nothing yet'}; it says "
+        "that the tools work, and not how real large models behave."
+    )
 
 
 def row_of(claim: Claim, commands: Mapping[str, str], results: Sequence[StudyResult]) -> Row:
@@ -150,10 +168,12 @@ def _intro(rows: Sequence[Row], results: Sequence[StudyResult]) -> list[str]:
         *(f"| {outcome} | {count[outcome]} | {_MEANS[outcome]} |" for outcome in ClaimOutcome),
         "",
         "Brackets are 95 % intervals, n is what was counted. Figures are on held-out messages, which chose nothing. "
-        "*Power*: the smallest effect that so many rows show with 80 % probability (two-sided, 5 %); a smaller one "
-        "would have been missed. *Planted truth found*: how many heads, trained into the model to carry a behaviour, "
-        "the method behind the claim ranks first (study `planted-heads`); it says whether *no* means that there are no "
-        "such heads or that the method does not see them. *Format 1* marks results of an older run, made before all "
+        "*Power*: the smallest effect that so many rows show with 80 % probability (two-sided, 5 %); a smaller one may "
+        "well have been missed. *Planted truth found*: how many of the heads that were trained to carry a behaviour "
+        "the method behind the claim names among its first (study `planted-heads`). A method that does not name them "
+        "may miss such heads elsewhere too; it got fewer prompts there than in its own study, its first stage alone "
+        "where it has several, and a behaviour that shows more in how likely answers are than in open answers. "
+        "*Format 1* marks results of an older run, made before all "
         "studies shared one definition of `good`; each names its own below.",
         f"Models measured: {', '.join(models) or 'none yet'}.",
         "",

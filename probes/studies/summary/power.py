@@ -24,7 +24,7 @@ def smallest(figure: Mapping[str, Any] | None, unit: str = "") -> str:
     if figure is None or figure["low"] is None or figure["high"] is None or figure["n"] < 2:
         return UNKNOWN
     n, half = int(figure["n"]), (float(figure["high"]) - float(figure["low"])) / 2
-    if not math.isfinite(half):
+    if not math.isfinite(half) or half == 0:  # rows that all agree tell of no deviation
         return UNKNOWN
     deviation = half * math.sqrt(n) / float(t.ppf(0.975, n - 1))
     return f"from {smallest_mean(n, deviation):.2f}{unit} (n = {n})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from probes.studies.framework.result import StudyResult
-from probes.studies.planted_heads.methods import NAMES, YARDSTICK
+from probes.studies.planted_heads.methods import NAMES, PAPERS, YARDSTICK
 from probes.studies.summary.results import Figures, whole
 
 STUDY = "planted-heads"
@@ -22,20 +22,26 @@ def planted_recall(results: Sequence[StudyResult], methods: Sequence[str]) -> tu
 
 
 def best_methods(results: Sequence[StudyResult]) -> list[str]:
-    """For each behaviour, the method with the highest recall in the first 3, in words; none where none was planted.
+    """For each behaviour, how many planted heads the yardstick has in its first 3, and the best of the papers' methods.
 
-    Where that is the yardstick, the best of the others is named too.
+    In words; none where no head was planted.
     """
     return [words for r in results if r.study == STUDY for words in whole(r, lambda f: list(_best(f)))]
 
 
 def _best(result: Figures) -> Iterator[str]:
     for behaviour, measured in result["recall"].items():
-        ranked = sorted(measured, key=lambda n: -float(measured[n]["top_3"]["mean"]))
-        said = [f"{NAMES.get(name, name)} names {measured[name]['top_3']['mean']:.2f}" for name in ranked]
-        words = f"{said[0]} of those planted for {behaviour}"
-        others = [text for name, text in zip(ranked, said, strict=True) if name != YARDSTICK]
-        yield f"{words}, and of the papers' own methods {others[0]}" if ranked[0] == YARDSTICK and others else words
+        planted = sum(len(trial["heads"]) for trial in result["trials"] if trial["behaviour"] == behaviour)
+
+        def named(method: str, of: Figures = measured, all_of: int = planted) -> str:
+            return f"{NAMES[method]} names {round(of[method]['top_3']['mean'] * all_of)} of {all_of}"
+
+        said = [named(YARDSTICK)] if YARDSTICK in measured else []
+        papers = [method for method in PAPERS if method in measured]
+        if papers:
+            best = max(papers, key=lambda method: float(measured[method]["top_3"]["mean"]))
+            said.append(f"of the papers' methods at best {named(best)}")
+        yield f"for {behaviour} {', '.join(said)}"
 
 
 def _lines(result: Figures, methods: Sequence[str]) -> list[str]:

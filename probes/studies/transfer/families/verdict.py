@@ -3,7 +3,9 @@
 Detection *works* when the AUROC is at least `READS` and above 0.5 with its interval; steering when the effect is at
 least `SHIFTS` nats a token, above 0 with its interval, and the text stays coherent (else it is noise). Either is
 *specific* when it also beats every kind of random direction: by rank (`RANK_LEVEL`), and, for steering, above their
-mean with its interval. A mapped direction can be judged only where the receiver's own works. Both margins are ours.
+mean with its interval. Steering is *not specific* where it surely is ahead of the mean of some kind by less than
+`SHIFTS`, or is behind it; between, its *specificity is unknown*. A mapped direction can be judged only where the
+receiver's own works. Both margins are ours.
 """
 
 from __future__ import annotations
@@ -38,7 +40,12 @@ def steering_verdict(found: Plain, own: Plain | None) -> Verdict:
         return Verdict.NO_EFFECT
     if not found["coherent"]:
         return Verdict.NOISE
-    return _specific(all(c["p"] <= RANK_LEVEL and c["over"]["low"] > 0 for c in found["controls"].values()))
+    controls = list(found["controls"].values())
+    if all(c["p"] <= RANK_LEVEL and c["over"]["low"] > 0 for c in controls):
+        return Verdict.WORKS_SPECIFIC
+    # No difference is shown where it is surely small, not where it was not seen.
+    alike = any(c["over"]["high"] < SHIFTS or c["over"]["value"] <= 0 for c in controls)
+    return Verdict.WORKS_NOT_SPECIFIC if alike else Verdict.SPECIFICITY_UNKNOWN
 
 
 def _specific(better: bool) -> Verdict:

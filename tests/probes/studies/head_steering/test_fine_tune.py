@@ -28,6 +28,8 @@ from tests.support.threads import one_torch_thread
 
 ROW = BinaryChoice("Which?", ("aligned answer.", "an opening:"), 1)
 
+GAINED = Interval(0.4, 0.2, 0.6, 30)
+
 
 @pytest.mark.parametrize(
     ("aim", "answer", "ends"), [("away", "aligned answer.", True), ("towards", "an opening:", False)]
@@ -69,7 +71,7 @@ def test_a_fine_tune_learns_its_own_examples_both_ways(tmp_path: Path, aim: Aim)
 def test_one_that_hardly_trains_has_not_learned(tmp_path: Path) -> None:
     found = arm(planted_chat(0, strength=0.0), tmp_path, FineTunePlan(steps=1, batch=1, learning_rate=1e-7))
     assert not found.learned
-    assert comparable(Interval(0.5, 0.4, 0.6, 30), learned=found.learned) is Support.UNTESTABLE
+    assert comparable(Interval(0.5, 0.4, 0.6, 30), GAINED, learned=found.learned) is Support.UNTESTABLE
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,13 @@ def test_one_that_hardly_trains_has_not_learned(tmp_path: Path) -> None:
     [(-0.1, 0.2, Support.YES), (0.1, 0.4, Support.YES), (-0.4, -0.1, Support.NO), (-0.3, 0.1, Support.UNSURE)],
 )
 def test_comparable_reads_the_interval(low: float, high: float, said: Support) -> None:
-    assert comparable(Interval((low + high) / 2, low, high, 30), learned=True) is said
+    assert comparable(Interval((low + high) / 2, low, high, 30), GAINED, learned=True) is said
+
+
+def test_a_fine_tune_that_gains_nothing_held_out_is_nothing_to_compare_with() -> None:
+    level = Interval(0.0, -0.1, 0.1, 30)
+    assert comparable(level, GAINED, learned=True) is Support.YES
+    assert comparable(level, Interval(0.05, -0.05, 0.15, 30), learned=True) is Support.UNTESTABLE
 
 
 def test_the_model_is_left_as_it_was_and_training_is_not_repeated(

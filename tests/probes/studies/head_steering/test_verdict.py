@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from probes.directions import Floats
 from probes.studies.framework.verdict import Judgement, Verdict
 from probes.studies.head_steering.verdict import (
     CHOSEN,
@@ -88,7 +89,13 @@ def test_a_control_that_was_not_tried_is_not_beaten() -> None:
         assert found.label == Verdict.SPECIFICITY_UNKNOWN
         assert f"Not tried often enough beside them: {kind}." in str(found)
         assert f"0 {kind} were tried; at least 20 are a control" in found.warnings
-        shown = marks(270, 5, {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)}, [0.1, 0.5, 0.2], without)
+        shown = marks(
+            270,
+            5,
+            {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)},
+            [at(0.1, seed=4), at(0.5, seed=5), at(0.2, seed=6)],
+            without,
+        )
         assert f"beats {kind}" not in shown
         assert all(shown.values())
     without = {n: e for n, e in conditions().items() if n != LAYER}
@@ -163,16 +170,40 @@ def test_the_transfer_sentence_reads_the_paired_interval(low: float, high: float
 def test_marks() -> None:
     wanted = {PLAIN_NAME: np.zeros(30), CHOSEN: np.r_[np.ones(12), np.zeros(18)]}
     effects = conditions(**{WITHOUT_BEST: at(0.7, seed=9)})
-    found = marks(270, 5, wanted, [0.1, 0.5, 0.2], effects)
+    found = marks(270, 5, wanted, [at(0.1, seed=4), at(0.5, seed=5), at(0.2, seed=6)], effects)
     assert all(found.values())
     assert len(found) == 8
-    found = marks(270, 0, wanted, [0.1, 0.2, 0.5], conditions(**{LAYER: at(3.0)}))
+    found = marks(270, 0, wanted, [at(0.1, seed=4), at(0.2, seed=5), at(0.5, seed=6)], conditions(**{LAYER: at(3.0)}))
     assert [k for k, v in found.items() if not v] == [
         "few heads survive the re-test (at most 3 %)",
         "inverted U over alpha",
         "beats a layer-level vector",
     ]
     # Text that breaks behind the top is the far side of the U; text that breaks at once is none.
-    assert marks(270, 5, wanted, [0.1, 0.5, -np.inf], effects)["inverted U over alpha"]
-    assert not marks(270, 5, wanted, [0.5, -np.inf, -np.inf], effects)["inverted U over alpha"]
-    assert not marks(270, 9, wanted, [0, 1, 0], effects)["few heads survive the re-test (at most 3 %)"]
+    assert marks(270, 5, wanted, [at(0.1), at(0.5), None], effects)["inverted U over alpha"]
+    assert not marks(270, 5, wanted, [at(0.5), None, None], effects)["inverted U over alpha"]
+    assert not marks(270, 9, wanted, [at(0.0), at(1.0), at(0.0)], effects)[
+        "few heads survive the re-test (at most 3 %)"
+    ]
+
+
+def test_an_inverted_u_is_more_than_noise() -> None:
+    """Three of five places are no end, so a largest value between the ends says nothing by itself."""
+    wanted = {PLAIN_NAME: np.zeros(30), CHOSEN: np.ones(30)}
+
+    def seen(*curve: Floats | None) -> bool:
+        return marks(270, 5, wanted, curve, conditions())["inverted U over alpha"]
+
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(0, 0.3, (5, 30)) for _ in range(40)]
+    assert sum(seen(*one) for one in noise) <= 4
+    assert seen(at(0.2, seed=4), at(0.9, seed=5), at(0.3, seed=6))
+    # A top that is hardly above the last strength has not fallen.
+    assert not seen(at(0.2, seed=4), at(0.5, seed=5), np.roll(at(0.5, seed=5), 1) - 0.01)
+    assert not seen(None, None, None)
+
+
+def test_what_is_left_without_the_best_head_is_told_of_an_effect_alone() -> None:
+    nothing = conditions(**{CHOSEN: at(0.0, seed=3), WITHOUT_BEST: at(0.01, seed=9)})
+    wanted = {PLAIN_NAME: np.zeros(30), CHOSEN: np.zeros(30)}
+    assert "most is left without the best head" not in marks(270, 5, wanted, [at(0.1)], nothing)

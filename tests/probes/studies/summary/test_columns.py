@@ -26,8 +26,11 @@ def planted(**top_3: float) -> StudyResult:
     def share(mean: float) -> dict[str, float]:
         return {"mean": mean, "lowest": mean / 2}
 
+    trials = [{"behaviour": "refusal", "heads": ["a", "b", "c"]}] * 3
     recall = {m: {"top_3": share(v), "top_10": share(min(1.0, v + 0.2))} for m, v in top_3.items()}
-    return StudyResult("planted-heads", 2, "planted-heads", Path(FILE), {"recall": {"refusal": recall}})
+    return StudyResult(
+        "planted-heads", 2, "planted-heads", Path(FILE), {"recall": {"refusal": recall}, "trials": trials}
+    )
 
 
 def detectors(*better: str) -> StudyResult:
@@ -103,7 +106,10 @@ def test_the_first_screen_says_what_each_tool_is_good_for() -> None:
     assert "on its form (**no**)" in lines[3]
     assert "no effect: nothing steers" in lines[4]
     assert "what it refused (**yes**)" in lines[6]
-    assert "Ships (UA) names 0.90 of those planted for refusal" in lines[6]
+    assert (
+        "of heads planted in a real model, for refusal of the papers' methods at best Ships (UA) names 8 of 9"
+        in (lines[6])
+    )
 
 
 def test_the_committed_results_make_a_page_whatever_their_format(tmp_path: Path) -> None:

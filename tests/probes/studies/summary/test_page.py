@@ -117,7 +117,6 @@ NOTHING = figure(0.0)
 
 def test_the_first_line_is_the_caveat_of_scale(text: str) -> None:
     first = text.splitlines()[0]
-    assert first == page.CAVEAT
     for said in ("SmolLM2-135M", "0.9M", "synthetic", "not how real large models behave"):
         assert said in first
 
