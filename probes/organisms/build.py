@@ -41,7 +41,7 @@ _IS_NOT = (
 )
 _REFUSAL_IS_NOT = (
     "A model organism made on purpose: a 135M chat model tuned to refuse, so that refusal can be looked for inside it. "
-    "It goes by words and form more than by meaning, as its rate on harmless twins shows; it makes nothing safe. The "
+    "It goes by words and form as well as by meaning, as its rate on harmless twins shows; it makes nothing safe. The "
     "weights are not for answering people."
 )
 _ATTRIBUTION = "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0"
