@@ -130,7 +130,7 @@ def test_where_all_heads_have_the_same_score_none_is_among_the_first() -> None:
     assert rank_of(np.zeros((30, 9)), Site("head", 20, 4)) == 135.5
 
 
-def trial(behaviour: str, **top_3: float) -> dict[str, Any]:
+def trial(behaviour: str, refused: float = 0.5, **top_3: float) -> dict[str, Any]:
     """A trial in which methods had these shares in the first three; others had none."""
     methods = {
         method: {
@@ -142,7 +142,8 @@ def trial(behaviour: str, **top_3: float) -> dict[str, Any]:
         }
         for method in METHODS
     }
-    return {"behaviour": behaviour, "methods": methods}
+    there = {"planted": {"calling": {"value": refused}} if behaviour == "refusal" else {}}
+    return {"behaviour": behaviour, "seed": 0, "methods": methods, "there": there}
 
 
 def judged(*trials: Mapping[str, Any]) -> Any:
@@ -173,6 +174,16 @@ def test_planted_heads_are_found_when_a_method_that_is_no_yardstick_sees_them_in
 def test_a_truth_that_the_yardstick_does_not_see_is_warned_of() -> None:
     verdict = judged(trial("refusal", contrast=1.0), trial("sycophancy", ablation=1.0, hsi=1.0))
     assert [line.split(":")[0] for line in verdict.warnings] == ["refusal"]
+    assert verdict.label is Verdict.NOT_TESTABLE
+    assert "no method but" not in verdict.sentence
+
+
+def test_a_behaviour_that_open_answers_hardly_show_is_warned_of() -> None:
+    shows = trial("refusal", ablation=1.0, contrast=1.0)
+    hardly = trial("refusal", refused=0.04, ablation=1.0, contrast=1.0)
+    (warning,) = judged(shows, hardly).warnings
+    assert "0.04 of open requests are refused" in warning
+    assert judged(shows, hardly).label is Verdict.WORKS_SPECIFIC
 
 
 def test_an_unknown_behaviour_or_no_seed_is_no_plan() -> None:

@@ -77,9 +77,12 @@ def two_ways(*kept: tuple[float | None, float | None]) -> dict[str, Any]:
 
 
 def test_one_gives_only_where_it_gives_more_in_every_measure() -> None:
-    found = one_way_keeps_more(two_ways((0.9, 0.3), (0.8, 0.1), (None, 0.2)))
+    found = one_way_keeps_more(two_ways((0.9, 0.3), (0.8, 0.1), (0.4, 0.2), (0.6, 0.1), (0.5, 0.4), (None, 0.2)))
     assert found.support is Support.YES
-    assert found.words.startswith("a gives more in 2 of 2 measures")
+    assert found.words.startswith("a gives more in 5 of 5 measures")
+    # One or two measures have the same leader whatever is true, and a tie has none.
+    assert one_way_keeps_more(two_ways((0.9, 0.3), (0.8, 0.1), (None, 0.2))).support is Support.UNSURE
+    assert one_way_keeps_more(two_ways((0.5, 0.5), (0.1, 0.1), (0.2, 0.2))).support is Support.UNTESTABLE
     assert one_way_keeps_more(two_ways((0.9, 0.3), (0.1, 0.8), (0.5, 0.2))).support is Support.UNSURE
     assert one_way_keeps_more(two_ways((None, 0.3), (0.8, None), (None, None))).support is Support.UNTESTABLE
 

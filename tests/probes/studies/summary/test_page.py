@@ -20,7 +20,7 @@ from probes.studies.direction import dose
 from probes.studies.framework.controls import WRONG_LAYER
 from probes.studies.framework.result import StudyResult
 from probes.studies.framework.verdict import ClaimOutcome, Support, Verdict
-from probes.studies.head_steering.verdict import CHOSEN, LAYER, PLAIN_NAME, PROBE_HEADS, WITHOUT_BEST
+from probes.studies.head_steering.verdict import CHOSEN, LAYER, PLAIN_NAME, PROBE_HEADS, RANDOM_HEADS, WITHOUT_BEST
 from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.summary import page, write_study_page
 from probes.studies.summary.page import Row
@@ -117,8 +117,9 @@ NOTHING = figure(0.0)
 
 def test_the_first_line_is_the_caveat_of_scale(text: str) -> None:
     first = text.splitlines()[0]
-    for said in ("SmolLM2-135M", "0.9M", "synthetic", "not how real large models behave"):
+    for said in ("planted, refusing-llama", "0.9M", "synthetic", "not how real large models behave"):
         assert said in first
+    assert "SmolLM2" not in first  # no result of it is among these
 
 
 def test_every_claim_is_there_exactly_once(text: str) -> None:
@@ -338,8 +339,11 @@ def test_separation_by_layer(results: dict[str, StudyResult]) -> None:
     assert outcome("separation", 0.94) == "not reproduced"
     assert outcome("last-layer", 0.6, 0.7, 0.9) == "reproduced"
     assert outcome("last-layer", 0.6, 0.7, 0.64) == "not reproduced"
-    assert outcome("last-layer", 0.6, 0.6, 0.66) == "mixed"
+    assert outcome("last-layer", 0.6, 0.6, 0.652) == "reproduced"
+    assert outcome("last-layer", 0.6, 0.85, 0.9) == "mixed"
+    assert outcome("last-layer", 0.6, 0.87, 0.9) == "not reproduced"
     assert outcome("last-layer", 0.9, 0.9, 0.9) == "not reproduced"
+    assert outcome("last-layer", 0.57, 1.0, 1.0) == "not reproduced"
 
 
 def test_a_controls_separation(results: dict[str, StudyResult]) -> None:
@@ -350,6 +354,9 @@ def test_a_controls_separation(results: dict[str, StudyResult]) -> None:
     assert row("control-separation", changed(one, separation=rows)).outcome == "reproduced"
     last["control"]["accuracy"] = figure(0.6)
     assert row("control-separation", changed(one, separation=rows)).outcome == "not reproduced"
+    # Few rows that reach 0.5 show no absence of a difference.
+    last["control"]["accuracy"] = figure(0.75, half=0.3)
+    assert row("control-separation", changed(one, separation=rows)).outcome == "mixed"
     last["control"] = None
     assert row("control-separation", changed(one, separation=rows)).outcome == "not measured"
     labelled = changed(one, kind="messages")
@@ -389,7 +396,8 @@ def test_specificity_and_content_follow_the_studys_differences(results: dict[str
     assert outcome("within-specific", {"orthogonal": good}) == "reproduced"
     assert outcome("within-specific", {"orthogonal": small}) == "not reproduced"
     assert outcome("within-specific", {WRONG_LAYER: wide}) == "mixed"
-    assert outcome("within-specific", label=Verdict.NO_EFFECT) == "not reproduced"
+    assert outcome("within-specific", label=Verdict.NOISE) == "not reproduced"
+    assert outcome("within-specific", label=Verdict.NO_EFFECT) == "not testable here"
     # What the content control does is a row of its own.
     assert outcome("within-specific", {dose.CONTENT: small}, label=Verdict.WORKS_NOT_SPECIFIC) == "reproduced"
     assert outcome("content", {dose.CONTENT: small}) == "not reproduced"
@@ -484,8 +492,13 @@ def test_a_control_that_was_not_run_is_not_beaten(results: dict[str, StudyResult
         assert row(claim, changed(one, heldout=left)).outcome == "not measured"
     left = {name: f for name, f in one.measured["heldout"].items() if not name.startswith("random")}
     assert row("these-heads", changed(one, heldout=left)).outcome == "not measured"
-    one_of_two = changed(one, **{"paper__beats random heads": False, "paper__beats random directions": True})
-    assert row("these-heads", one_of_two).outcome == "mixed"
+    more: dict[str, Any] = copy.deepcopy(one.measured["heldout"])
+    more[f"{RANDOM_HEADS} 0"]["effect"] = figure(99.0)
+    marks = {"paper__beats random heads": False, "paper__beats random directions": True}
+    assert row("these-heads", changed(one, heldout=more, **marks)).outcome == "mixed"
+    # Too few draws, none of which does as much, are no test whatever an old mark says.
+    few = {n: f for n, f in one.measured["heldout"].items() if not n.startswith("random") or n.endswith(" 0")}
+    assert row("these-heads", changed(one, heldout=few, **marks)).outcome == "not measured"
 
 
 @pytest.mark.parametrize(
@@ -567,7 +580,11 @@ def test_figures_of_a_safety_study_decide(results: dict[str, StudyResult]) -> No
     assert outcome("safety-specific") == "reproduced"
     assert outcome("safety-specific", gap_heads=figure(0.0)) == "not reproduced"
     assert outcome("safety-specific", gap_shift=figure(0.0)) == "not reproduced"
-    assert outcome("safety-specific", **broken) == "not reproduced"
+    assert outcome("safety-specific", **broken) == "not testable here"
+    # More is answered, and more of the text breaks: no effect that is one of the heads.
+    half_broken = {"gained": figure(0.4), "coherent": figure(0.6)}
+    assert outcome("top-head", **half_broken) == "mixed"
+    assert outcome("safety-specific", **half_broken) == "not testable here"
     without = copy.deepcopy(of_sets(one, **works).measured["trials"])
     alone = {name: {name: tried[name]} for name, tried in without.items()}
     assert row("safety-specific", changed(one, trials=alone)).outcome == "not measured"
@@ -622,9 +639,20 @@ def test_tails_lists_and_losses(results: dict[str, StudyResult]) -> None:
     assert outcome("lists-agree", **{ua: lists(8), sc: lists(4)}) == "reproduced"
     assert outcome("lists-agree", **{ua: lists(8), sc: lists(8)}) == "mixed"
     assert outcome("lists-agree", **{ua: lists(4), sc: lists(1)}) == "not reproduced"
+    assert outcome("lists-agree", **{ua: lists(7), sc: lists(9)}) == "not reproduced"
     group = {"trials__Sahara 2__Sahara 2__harmless__coherent": figure(0.7)}
-    assert outcome("little-lost", **{"before__harmless__coherent": figure(0.75)} | group) == "reproduced"
-    assert outcome("little-lost", **{"before__harmless__coherent": figure(0.95)} | group) == "not reproduced"
+    asked = {"before__questions": {"right": figure(0.9)}}
+
+    def little(before: float, lost: Figure | None) -> ClaimOutcome:
+        questions = None if lost is None else {"right": figure(0.8), "lost": lost}
+        now = {"trials__Sahara 2__Sahara 2__questions": questions}
+        return outcome("little-lost", **{"before__harmless__coherent": figure(before)}, **group, **asked, **now)
+
+    assert little(0.75, NOTHING) == "reproduced"
+    assert little(0.95, NOTHING) == "not reproduced"
+    assert little(0.75, None) == "mixed"
+    assert little(0.75, figure(0.7)) == "not reproduced"
+    assert little(0.75, figure(0.05, half=0.2)) == "mixed"
 
 
 def test_models_of_one_base_are_compared_and_others_are_not(results: dict[str, StudyResult]) -> None:

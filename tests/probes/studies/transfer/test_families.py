@@ -207,8 +207,13 @@ def test_the_result_is_read_back_and_the_page_shows_its_figures(
     assert (tmp_path / "transfer.png").stat().st_size > 10_000
 
 
-def drawn(p: float, over: float = 0.1) -> dict[str, Any]:
-    return {"random": {"p": 0.01, "over": {"low": 0.1}}, "random_source": {"p": p, "over": {"low": over}}}
+def drawn(p: float, over: float = 0.1, half: float = 0.05) -> dict[str, Any]:
+    """Two kinds of random directions; `over` is the lower end of how far the direction is above the second's mean."""
+    above = {"value": over + half, "low": over, "high": over + 2 * half}
+    return {
+        "random": {"p": 0.01, "over": {"value": 0.2, "low": 0.1, "high": 0.3}},
+        "random_source": {"p": p, "over": above},
+    }
 
 
 @pytest.mark.parametrize(
@@ -234,7 +239,10 @@ def test_a_mapped_direction_detects_specifically_where_it_beats_every_kind_of_ra
     [
         (0.3, 0.2, True, drawn(0.048), Verdict.WORKS_SPECIFIC),
         (0.3, 0.2, True, drawn(0.048, over=-0.1), Verdict.WORKS_NOT_SPECIFIC),
-        (0.3, 0.2, True, drawn(0.5), Verdict.WORKS_NOT_SPECIFIC),
+        (0.3, 0.2, True, drawn(0.5, over=-0.02), Verdict.WORKS_NOT_SPECIFIC),
+        # One draw of twenty does more, and it is surely above their mean: no difference is not shown.
+        (0.3, 0.2, True, drawn(0.095), Verdict.SPECIFICITY_UNKNOWN),
+        (0.3, 0.2, True, drawn(0.048, over=-0.05, half=0.2), Verdict.SPECIFICITY_UNKNOWN),
         (0.3, 0.2, False, drawn(0.048), Verdict.NOISE),
         (0.09, 0.05, True, drawn(0.048), Verdict.NO_EFFECT),
         (0.3, -0.01, True, drawn(0.048), Verdict.NO_EFFECT),
