@@ -72,8 +72,10 @@ def test_tier_two_counts_mapped_directions_where_the_own_one_steers(
 
 
 def two_ways(*kept: tuple[float | None, float | None]) -> dict[str, Any]:
+    """Three measures a behaviour, one behaviour after the other."""
     names = ("detection", "steering towards", "steering away")
-    return {"two_ways": [{"pair": ["a", "b"], **dict(zip(names, map(list, kept), strict=True))}]}
+    rows = [list(map(list, kept[i : i + 3])) for i in range(0, len(kept), 3)]
+    return {"two_ways": [{"pair": ["a", "b"], **dict(zip(names, row, strict=True))} for row in rows]}
 
 
 def test_one_gives_only_where_it_gives_more_in_every_measure() -> None:
