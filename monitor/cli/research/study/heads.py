@@ -83,7 +83,7 @@ def heads(flags: HeadsFlags) -> None:
     adapter = adapter_of(flags.adapter, None if given else "reckless_advice")
     questions, messages, metric = _data(flags, adapter)
     examples = _counts(flags.examples) if flags.examples else ()
-    plan = _plan(flags, flags.name or f"heads-{slug(adapter or 'base')}", alphas, examples)
+    plan = _plan(flags, flags.name or f"heads-{_subject(flags, adapter)}", alphas, examples)
     folder = flags.out or Path("studies") / plan.name
     check_folder_out("out", folder)
     if flags.only:
@@ -106,6 +106,13 @@ def heads(flags: HeadsFlags) -> None:
     verdict = study.verdict
     lines = [verdict.sentence, *verdict.reasons[1:], *(f"warning: {line}" for line in verdict.warnings)]
     report_result(lines, folder, "RESULT.md", study.probe_path.name, as_json=flags.as_json)
+
+
+def _subject(flags: HeadsFlags, adapter: str | None) -> str:
+    """What the study is of, for its name: the adapter, or the plain model with the behaviour that is looked for."""
+    if adapter is not None:
+        return slug(adapter)
+    return f"{slug(flags.behaviour)}-base" if flags.behaviour else "base"
 
 
 def _counts(written: str) -> tuple[int, ...]:
