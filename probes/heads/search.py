@@ -114,6 +114,22 @@ class Dose:
 
 
 @dataclass(frozen=True)
+class FirstStages:
+    """Every head alone on the search questions, and the best of them again on others, with the figures of both.
+
+    `alphas` (magnitudes) is what each head was tried at, `broken` are heads that only break the text; `holds` says of
+    which re-tested heads the text held again.
+    """
+
+    singles: dict[Site, Interval]
+    alphas: dict[Site, float]
+    broken: tuple[Site, ...]
+    shortlist: tuple[Site, ...]
+    retest: dict[Site, Interval]
+    holds: dict[Site, bool]
+
+
+@dataclass(frozen=True)
 class Search:
     """What was found: heads and their common alpha (signed), and every figure on the way there.
 
@@ -265,18 +281,14 @@ def search(
     DataError below two questions to re-test, or when every head breaks the text. When no head survives, the best
     re-tested ones are taken and `warnings` says so.
     """
-    if len(retest_rows) < 2:
-        raise DataError(f"retest: {len(retest_rows)} questions; at least 2 are needed, give more rows")
+    stages = first_stages(scorer, directions, search_rows, retest_rows, plan, progress)
+    retest, holds, broken, shortlist = stages.retest, stages.holds, stages.broken, stages.shortlist
     warnings = []
     if directions.skipped:
         named = ", ".join(str(s) for s in list(directions.skipped)[:5])
         warnings.append(f"{len(directions.skipped)} heads have no direction and were left out: {named}")
-    singles, alphas, broken = _singles(scorer, directions, search_rows[: plan.search_questions], plan, progress)
     if broken:
         warnings.append(f"{len(broken)} heads only break the text and were left out, {broken[0]} among them")
-    shortlist = sorted(singles, key=lambda s: -singles[s].value)[: plan.keep]
-    progress(f"re-testing {len(shortlist)} heads on {len(retest_rows)} other questions")
-    retest, holds = _alone(scorer, directions, {s: alphas[s] for s in shortlist}, retest_rows, plan)
     survivors = tuple(s for s in shortlist if holds[s] and retest[s].low > 0)
     holding = [s for s in shortlist if holds[s]] or shortlist
     candidates = sorted(survivors or holding[: plan.max_heads], key=lambda s: -retest[s].value)
@@ -289,7 +301,25 @@ def search(
     chosen = best_dose(doses)
     if not np.isfinite(chosen.objective):
         warnings.append("every strength tried breaks the text: the weakest was taken")
-    return Search(heads, chosen.alpha, survivors, singles, retest, steps, alphas, broken, doses, warnings)
+    return Search(heads, chosen.alpha, survivors, stages.singles, retest, steps, stages.alphas, broken, doses, warnings)
+
+
+def first_stages(
+    scorer: ChoiceScorer,
+    directions: SiteDirections,
+    search_rows: Sequence[BinaryChoice],
+    retest_rows: Sequence[BinaryChoice],
+    plan: SearchPlan,
+    progress: Progress = silent,
+) -> FirstStages:
+    """What `search` begins with. DataError below two questions to re-test, or when every head breaks the text."""
+    if len(retest_rows) < 2:
+        raise DataError(f"retest: {len(retest_rows)} questions; at least 2 are needed, give more rows")
+    singles, alphas, broken = _singles(scorer, directions, search_rows[: plan.search_questions], plan, progress)
+    shortlist = tuple(sorted(singles, key=lambda s: -singles[s].value)[: plan.keep])
+    progress(f"re-testing {len(shortlist)} heads on {len(retest_rows)} other questions")
+    retest, holds = _alone(scorer, directions, {s: alphas[s] for s in shortlist}, retest_rows, plan)
+    return FirstStages(singles, alphas, broken, shortlist, retest, holds)
 
 
 def _singles(

@@ -5,8 +5,8 @@
 - `contrast`: the same (UA) less its mean on prompts that do not
 - `sahara`: the greedy group (arXiv 2410.13708 section 4.2) first, in its order, then the angles of its first step
 - `hsi`: the effect of steering each head alone away from the behaviour on two-choice questions, and the best of them
-  in the order of a re-test on other questions (arXiv 2502.05945; the first stages of `probes.heads.search`); a head
-  that breaks the text has no score
+  in the order of a re-test on other questions (arXiv 2502.05945; `probes.heads.search.first_stages`); a head that
+  breaks the text is tried at half and at a quarter of the strength, and has no score where it breaks there too
 - `probe`: the accuracy of a linear probe at each head's output, as ITI ranks heads
 - `ablation`: how much less the behaviour's answer is preferred when the head's output is set to nothing: the
   yardstick, which measures what the others estimate
@@ -23,12 +23,12 @@ import torch
 
 from probes.binary_choice import BinaryChoice, render_choice
 from probes.capture.batches import Encoded
-from probes.capture.sites import Site, head_sites
+from probes.capture.sites import head_sites
 from probes.directions import Floats
 from probes.heads.ablation import Ablation, switch
 from probes.heads.attribution import head_effects, sahara
-from probes.heads.choice_scoring import PLAIN, ChoiceScorer
-from probes.heads.search import SearchPlan, joint, objective, probe_accuracy, read_activations, site_directions
+from probes.heads.choice_scoring import ChoiceScorer
+from probes.heads.search import SearchPlan, first_stages, probe_accuracy, read_activations, site_directions
 from probes.model.load import ChatModel
 
 # What each is called on pages.
@@ -69,27 +69,14 @@ def hsi_map(
 ) -> Floats:
     """Nats a token that steering moves the choice, one head at a time; the shortlist stands above, by its re-test."""
     directions = site_directions(read_activations(chat, search, "likelihood", head_sites(chat.layout)))
-    scorer = ChoiceScorer(chat, "likelihood")
-
-    def alone(sites: Sequence[Site], rows: Sequence[BinaryChoice]) -> Floats:
-        trials = [joint(directions, [site], plan.sign * plan.alpha) for site in sites]
-        outcomes = scorer([PLAIN, *trials], rows)
-        mean: Floats = objective(outcomes, outcomes.row(0), plan)[1:]
-        return mean
-
-    sites = list(directions.by_site)
+    found = first_stages(ChoiceScorer(chat, "likelihood"), directions, search, retest, plan)
     scores = np.full((chat.layout.n_blocks, chat.layout.n_heads), np.nan)
-    for site, effect in zip(sites, alone(sites, search[: plan.search_questions]), strict=True):
-        # A head that only breaks the text has no score.
-        scores[site.layer, site.head] = effect if np.isfinite(effect) else np.nan
-    holding = [site for site in sites if np.isfinite(scores[site.layer, site.head])]
-    if not holding:
-        return scores
-    shortlist = sorted(holding, key=lambda s: -scores[s.layer, s.head])[: plan.keep]
-    again = alone(shortlist, retest)
+    for site, effect in found.singles.items():
+        scores[site.layer, site.head] = effect.value
     top = float(np.nanmax(scores))
-    for place, i in enumerate(np.argsort(-again, kind="stable")):
-        scores[shortlist[i].layer, shortlist[i].head] = top + len(shortlist) - place
+    ranked = sorted(found.shortlist, key=lambda site: (not found.holds[site], -found.retest[site].value))
+    for place, site in enumerate(ranked):
+        scores[site.layer, site.head] = top + len(ranked) - place
     return scores
 
 
