@@ -282,7 +282,10 @@ def _finds(share: Mapping[str, float]) -> bool:
 
 
 def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[str, Any]]) -> Judgement:
-    """Whether some method that is no yardstick finds what was planted, over all seeds of every behaviour."""
+    """Whether some method that is no yardstick finds what was planted, over all seeds of every behaviour.
+
+    A behaviour whose heads even the yardstick does not name tests nothing.
+    """
     sees = {
         behaviour: [m for m in METHODS if m != YARDSTICK and _finds(methods[m]["top_3"])]
         for behaviour, methods in recalls.items()
@@ -304,7 +307,8 @@ def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[
     ] + weak
     if not trials:
         return Judgement(Verdict.NOT_RUN, "no adapter was measured", reasons)
-    if blind:
+    sees = {behaviour: names for behaviour, names in sees.items() if behaviour not in blind}
+    if not sees:
         return Judgement(Verdict.NOT_TESTABLE, "the yardstick does not name what was planted", reasons, warnings)
     every = all(sees.values())
     label = Verdict.WORKS_SPECIFIC if every else Verdict.NO_EFFECT if not any(sees.values()) else Verdict.UNDECIDED

@@ -174,8 +174,9 @@ def test_planted_heads_are_found_when_a_method_that_is_no_yardstick_sees_them_in
 def test_a_truth_that_the_yardstick_does_not_see_is_warned_of() -> None:
     verdict = judged(trial("refusal", contrast=1.0), trial("sycophancy", ablation=1.0, hsi=1.0))
     assert [line.split(":")[0] for line in verdict.warnings] == ["refusal"]
-    assert verdict.label is Verdict.NOT_TESTABLE
-    assert "no method but" not in verdict.sentence
+    # Of the other behaviour the heads are found; where no yardstick sees any, nothing is tested.
+    assert verdict.label is Verdict.WORKS_SPECIFIC
+    assert judged(trial("refusal", contrast=1.0)).label is Verdict.NOT_TESTABLE
 
 
 def test_a_behaviour_that_open_answers_hardly_show_is_warned_of() -> None:
