@@ -284,13 +284,14 @@ def _finds(share: Mapping[str, float]) -> bool:
 def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[str, Any]]) -> Judgement:
     """Whether some method that is no yardstick finds what was planted, over all seeds of every behaviour.
 
-    A behaviour whose heads even the yardstick does not name tests nothing.
+    A behaviour whose heads the yardstick does not have in its first 10 tests nothing; among its first 3 may also be
+    heads that the model had for it before.
     """
     sees = {
         behaviour: [m for m in METHODS if m != YARDSTICK and _finds(methods[m]["top_3"])]
         for behaviour, methods in recalls.items()
     }
-    blind = [behaviour for behaviour, methods in recalls.items() if methods[YARDSTICK]["top_3"]["mean"] < RECALL]
+    blind = [behaviour for behaviour, methods in recalls.items() if methods[YARDSTICK]["top_10"]["mean"] < RECALL]
     weak = [
         f"{trial['behaviour']}, seed {trial['seed']}: {refused['value']:.2f} of open requests are refused, so that a "
         "study of open refusals would have little to see"
@@ -302,7 +303,8 @@ def _verdict(recalls: Mapping[str, Mapping[str, Any]], trials: Sequence[Mapping[
         for behaviour, names in sees.items()
     ]
     warnings = [
-        f"{behaviour}: even ablating each head does not name the planted ones, so the truth is not as planned"
+        f"{behaviour}: ablating each head in turn does not have the planted ones in its first 10, so the truth is not "
+        "as planned"
         for behaviour in blind
     ] + weak
     if not trials:
