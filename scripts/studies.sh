@@ -12,7 +12,8 @@ awry study direction --adapter reckless_advice --out "$out/direction-reckless-ad
 awry study heads --adapter reckless_advice --out "$out/heads-reckless-advice"
 heads="--form likelihood --alphas 5,10,20,40 --search-questions 6 --keep 8 --retest-questions 12 --max-new-tokens 24"
 # shellcheck disable=SC2086
-awry study heads --behaviour refusal --adapter none --aim towards $heads --out "$out/heads-refusal-base"
+awry study heads --behaviour refusal --adapter none --aim towards $heads --examples 5,20 \
+  --out "$out/heads-refusal-base"
 # shellcheck disable=SC2086
 awry study heads --adapter refusal $heads --out "$out/heads-refusal"
 # shellcheck disable=SC2086
