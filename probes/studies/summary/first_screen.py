@@ -31,7 +31,7 @@ def first_screen(outcomes: Mapping[str, ClaimOutcome], results: Sequence[StudyRe
         return f"**{_HOW[outcomes[claim]]}**"
 
     planted = best_methods(results)
-    found = (
+    found = "; ".join(planted) or "no head was planted to check it"
         f"among its first 3 of heads planted in a real model, {'; '.join(planted)}"
         if planted
         else "no head was planted to check it"

@@ -33,15 +33,15 @@ def _best(result: Figures) -> Iterator[str]:
     for behaviour, measured in result["recall"].items():
         planted = sum(len(trial["heads"]) for trial in result["trials"] if trial["behaviour"] == behaviour)
 
-        def named(method: str, of: Figures = measured, all_of: int = planted) -> str:
-            return f"{NAMES[method]} names {round(of[method]['top_3']['mean'] * all_of)} of {all_of}"
+        def first_3(method: str, of: Figures = measured, all_of: int = planted) -> int:
+            return round(of[method]["top_3"]["mean"] * all_of)
 
-        said = [named(YARDSTICK)] if YARDSTICK in measured else []
+        said = [f"{NAMES[YARDSTICK]} has {first_3(YARDSTICK)} among its first 3"] if YARDSTICK in measured else []
         papers = [method for method in PAPERS if method in measured]
         if papers:
             best = max(papers, key=lambda method: float(measured[method]["top_3"]["mean"]))
-            said.append(f"of the papers' methods at best {named(best)}")
-        yield f"for {behaviour} {', '.join(said)}"
+            said.append(f"the papers' methods at best {first_3(best)} ({NAMES[best]})")
+        yield f"of {planted} heads planted in a real model for {behaviour}, {', '.join(said)}"
 
 
 def _lines(result: Figures, methods: Sequence[str]) -> list[str]:
