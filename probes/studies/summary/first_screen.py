@@ -32,10 +32,6 @@ def first_screen(outcomes: Mapping[str, ClaimOutcome], results: Sequence[StudyRe
 
     planted = best_methods(results)
     found = "; ".join(planted) or "no head was planted to check it"
-        f"among its first 3 of heads planted in a real model, {'; '.join(planted)}"
-        if planted
-        else "no head was planted to check it"
-    )
     sentences = [
         f"To *detect*, read activations: {_detectors(results)}.",
         f"To *mitigate inside one model*: subtracting its own direction lowers the behaviour "
