@@ -34,7 +34,7 @@ def _best(result: Figures) -> Iterator[str]:
         planted = sum(len(trial["heads"]) for trial in result["trials"] if trial["behaviour"] == behaviour)
 
         def first_3(method: str, of: Figures = measured, all_of: int = planted) -> int:
-            return round(of[method]["top_3"]["mean"] * all_of)
+            return round(float(of[method]["top_3"]["mean"]) * all_of)
 
         said = [f"{NAMES[YARDSTICK]} has {first_3(YARDSTICK)} among its first 3"] if YARDSTICK in measured else []
         papers = [method for method in PAPERS if method in measured]
