@@ -12,7 +12,7 @@ from typing import Any
 
 from probes.errors import DataError
 from probes.studies.framework.result import StudyResult
-from probes.studies.framework.verdict import CONTROL_MARGIN, Judgement, Support, Verdict
+from probes.studies.framework.verdict import CONTROL_MARGIN, HAS_BEHAVIOUR, Judgement, Support, Verdict
 from probes.studies.safety_heads.overlap import between_results
 from probes.studies.safety_heads.trials import effect, verdict
 from probes.studies.summary import power
@@ -128,7 +128,11 @@ def same_base(results: Sequence[StudyResult]) -> list[tuple[str, Finding]]:
         shared = whole(ours, lists)
         if shared is not None:
             overlap = shared["undifferentiated, ships"]
-            finding = Finding(Support.YES if overlap["p"] < SHARED_P else Support.NO, _shared(overlap))
+            refuse = [share(r.measured["before"]["harmful"]["refused"]) for r in (ours, theirs)]
+            words = f"{_shared(overlap)}; they refuse {refuse[0]} and {refuse[1]} of the harmful requests"
+            if min(r.measured["before"]["harmful"]["refused"]["value"] for r in (ours, theirs)) < HAS_BEHAVIOUR:
+                words += ": heads that a model which refuses nothing shares are no heads of refusing"
+            finding = Finding(Support.YES if overlap["p"] < SHARED_P else Support.NO, words)
             findings.append((f"{label(ours)} and {label(theirs)}", finding))
     return findings or [(label(r), Finding(Support.UNMEASURED, "no second result of the same base")) for r in results]
 
@@ -170,7 +174,8 @@ def own_head_of_each_request(result: Figures) -> Finding:
         return Finding(Support.UNTESTABLE, words)
     if ours.works and theirs.works:
         return Finding(Support.YES, words)
-    return Finding(Support.UNSURE if ours.works or theirs.works else Support.NO, words)
+    unsure = any(one.works or one is Verdict.UNDECIDED for one in (ours, theirs))
+    return Finding(Support.UNSURE if unsure else Support.NO, words)
 
 
 def _questions(result: Figures, name: str) -> str:
@@ -255,7 +260,8 @@ RULES = {
         ("ships_ua", "ships_sc"),
     ),
     "own_heads": Rule(
-        "refusals go by the paper's measure, and more is complied with by ours; one of the two alone is mixed",
+        "refusals go by the paper's measure, and more is complied with by ours; one of the two alone, or too "
+        "few requests to tell, is mixed",
         each(own_head_of_each_request),
         lambda r: power.paired(r["per_query"]["requests"]) if r.get("per_query") else power.UNKNOWN,
         ("ships_ua",),

@@ -661,7 +661,11 @@ def test_models_of_one_base_are_compared_and_others_are_not(results: dict[str, S
     found = row("same-base", one, same)
     assert found.outcome == "reproduced"
     both = "[safety-heads-x](#safety-heads-x) and [safety-heads-y](#safety-heads-y)"
-    assert found.measured == (f"{both}, yes: 3 of 3 shared (p 0.0045 by chance)",)
+    (words,) = found.measured
+    assert words.startswith(f"{both}, yes: 3 of 3 shared (p 0.0045 by chance); they refuse ")
+    assert "no heads of refusing" not in words
+    silent = changed(same, before__harmful__refused=figure(0.0))
+    assert "no heads of refusing" in row("same-base", one, silent).measured[0]
     elsewhere = changed(same, model={"subject": one.measured["model"]["subject"] | {"revision": "another"}})
     assert row("same-base", one, elsewhere).outcome == "not measured"
     assert row("same-base", one).outcome == "not measured"
