@@ -19,8 +19,8 @@ from probes.capture.sites import Site
 from probes.errors import DataError, DirectionError, ModelError, SiteError
 from probes.model.load import ChatModel
 from probes.rows import Row
+from probes.steer import outcomes
 from probes.steer.generation import Reply, generate
-from probes.studies import runner
 from probes.studies.direction import (
     Doses,
     Plan,
@@ -220,7 +220,7 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
 
     comparison = adapter_pair(chat, "style")
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "generate", counted)
+        patch.setattr(outcomes, "generate", counted)
         with pytest.raises(StopHereError):
             run_direction(comparison, direction_prompts(), METRIC, tmp_path, PLAN)
     assert not (tmp_path / "RESULT.json").exists()
@@ -231,7 +231,7 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
         more.append(1)
         return generate(*args, **options)
 
-    monkeypatch.setattr(runner, "generate", counted_again)
+    monkeypatch.setattr(outcomes, "generate", counted_again)
     monkeypatch.setattr(run, "read_comparison", lambda *_: pytest.fail("activations were read again"))
     found = run_the_direction_study(chat, tmp_path)
     # Nothing and the two arms, of which the control is the reference of style.
@@ -243,7 +243,7 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
 def test_a_study_that_has_ended_is_read_back(
     chat: ChatModel, result: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "generate", lambda *_, **__: pytest.fail("generated again"))
+    monkeypatch.setattr(outcomes, "generate", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "generate", lambda *_, **__: pytest.fail("generated again"))
     monkeypatch.setattr(run, "read_comparison", lambda *_: pytest.fail("activations were read again"))
     again = run_the_direction_study(chat, out)
@@ -256,7 +256,7 @@ def test_other_messages_metrics_or_seeds_are_measured_anew(
     def refuse(*_: object, **__: object) -> None:
         raise StopHereError
 
-    monkeypatch.setattr(runner, "generate", refuse)
+    monkeypatch.setattr(outcomes, "generate", refuse)
     changes: tuple[dict[str, Any], ...] = (
         {"prompts": direction_prompts(seed=3)},
         {"metric": JudgeMetric("other", lambda text: "a" in text)},

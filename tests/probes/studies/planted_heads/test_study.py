@@ -28,7 +28,7 @@ from probes.organisms.head_adapters import draw_heads, planted_in
 from probes.organisms.messages import request_pairs
 from probes.organisms.planted_heads import sycophancy_rows
 from probes.studies.framework.result import read_result
-from probes.studies.framework.verdict import RECALL, Verdict
+from probes.studies.framework.verdict import Verdict
 from probes.studies.planted_heads.methods import METHODS, YARDSTICK, ablation_map, hsi_map, sahara_map, ships_map
 from probes.studies.planted_heads.run import PlantedPlan, _recalls, _verdict, rank_of, run_planted_heads
 from tests.support.models import planted_head, refusing
@@ -192,20 +192,6 @@ def test_an_unknown_behaviour_or_no_seed_is_no_plan() -> None:
         PlantedPlan(behaviours=("gossip",))
     with pytest.raises(DataError, match="none"):
         PlantedPlan(seeds=())
-
-
-def test_the_measured_yardstick_has_what_was_planted_in_smollm2_with_every_seed() -> None:
-    """Of the committed result, three seeds of each behaviour; the other methods' recall is a finding and no bound."""
-    result = read_result(Path(__file__).parents[4] / "docs" / "studies" / "planted-heads" / "RESULT.json")
-    recall = result.measured["recall"]
-    assert {t["seed"] for t in result.measured["trials"] if t["behaviour"] == "refusal"} >= {0, 1, 2}
-    assert recall["refusal"][YARDSTICK]["top_3"]["mean"] >= RECALL
-    assert recall["refusal"][YARDSTICK]["top_3"]["lowest"] >= 0.6
-    for measured in recall.values():
-        assert measured[YARDSTICK]["top_10"]["lowest"] == 1.0
-    for trial in result.measured["trials"]:
-        planted, base = (trial["there"][side]["margin"] for side in ("planted", "base"))
-        assert planted["value"] > base["value"] + 0.5
 
 
 # The study, end to end on a tiny model of eight random blocks.
