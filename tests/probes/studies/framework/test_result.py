@@ -71,7 +71,7 @@ def test_figures_go_through_rounding_and_the_envelope_is_not_repeated_in_them(tm
         ("direction-insecure-code", "direction", Verdict.WORKS_NOT_SPECIFIC),
         ("direction-reckless-advice", "direction", Verdict.NO_EFFECT),
         ("heads-reckless-advice", "heads", Verdict.NOISE),
-        ("safety-heads-refusal", "safety", Verdict.UNDECIDED),
+        ("safety-heads-base", "safety", Verdict.UNDECIDED),
         ("transfer", "transfer", Verdict.UNDECIDED),
     ],
 )
