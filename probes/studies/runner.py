@@ -53,16 +53,21 @@ class ConditionRunner:
             prompts = self._rendered(chat)
             replies, change = answered(chat, prompts, steered, max_new_tokens=self._tokens, batch_size=_BATCH)
         texts = [reply.text for reply in replies]
-        style = None
-        if self._style is not None:
-            with self._style.applied() as chat:
-                style = answer_nll(chat, self._rendered(chat), texts, base=False)
+        style = style_nll(self._style, self._messages, texts)
         behaviour = self._metric(self._messages, texts)
         reference = self._reference
         return outcome_of(replies, behaviour, reference, self._rendered(reference), change=change, nll_style=style)
 
     def _rendered(self, chat: ChatModel) -> list[str]:
         return [chat.render(user_message(text)) for text in self._messages]
+
+
+def style_nll(style: Condition | None, messages: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64] | None:
+    """The NLL of each answer (nats a token) under the control arm of the same style; None without one."""
+    if style is None:
+        return None
+    with style.applied() as chat:
+        return answer_nll(chat, [chat.render(user_message(text)) for text in messages], texts, base=False)
 
 
 def figures(outcome: GenerationOutcome, coherence: Coherence) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from probes.result_cache import ResultCache
 from probes.steer.coherence import Coherence, answer_nll
 from probes.steer.outcomes import GenerationOutcome, answered, outcome_of
 from probes.studies.metric import Metric
-from probes.studies.runner import figures
+from probes.studies.runner import figures, style_nll
 
 BASE, CONTROL = SteeringTrial("base model"), SteeringTrial("control arm, no intervention")
 
@@ -101,10 +101,7 @@ class OpenAnswerRunner:
         with self._condition(trial):
             replies, change = answered(answering, self._prompts, shifts, max_new_tokens=self._tokens)
         texts = [reply.text for reply in replies]
-        style = None
-        if self._control_arm is not None:
-            with self._control_arm.applied():
-                style = answer_nll(chat, self._prompts, texts, base=False)
+        style = style_nll(self._control_arm, self._messages, texts)
         behaviour = self._metric(self._messages, texts)
         outcome = outcome_of(replies, behaviour, chat, self._prompts, change=change, nll_style=style)
         own = answer_nll(chat, self._prompts, texts, base=False) if chat.active else outcome.nll

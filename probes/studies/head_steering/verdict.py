@@ -182,7 +182,7 @@ def marks(
         if _named(list(effects), kind) and not _few(effects, kind):
             shown[f"beats {name}"] = not _as_good(effects, [kind])
     if WITHOUT_BEST in effects and student_interval(effects[CHOSEN]).low > 0:
-        left = float(effects[WITHOUT_BEST].mean() / max(float(effects[CHOSEN].mean()), 1e-9))
+        left = float(effects[WITHOUT_BEST].mean() / effects[CHOSEN].mean())
         shown["most is left without the best head"] = left > 0.5
     return shown
 
