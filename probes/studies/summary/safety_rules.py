@@ -66,10 +66,9 @@ def heads_specific(result: Figures) -> Finding:
 
 def _of_specificity(result: Figures, name: str) -> Support:
     """Heads without an effect of their own have nothing to be specific about."""
-    trials = result["trials"][name]
-    if effect(result["before"], trials[name]) is not None:
+    if effect(result["before"], result["trials"][name][name]) is not None:
         return Support.UNTESTABLE
-    return _OF_SPECIFICITY[verdict(result["before"], trials).label]
+    return _OF_SPECIFICITY[_verdict(result, name).label]
 
 
 def ua_over_sc(result: Figures) -> Finding:
