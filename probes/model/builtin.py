@@ -84,6 +84,14 @@ def _describe(folder: Path) -> StoredModel:
     )
 
 
+def licence_of(name: str, state: Path) -> str:
+    """The licence that a model is under, as far as its folder or awry knows; else `unknown`."""
+    if name in weights.KNOWN:
+        return weights.KNOWN[name].licence
+    folder = Path(resolve(name, state))
+    return _describe(folder).license if (folder / "config.json").is_file() else "unknown"
+
+
 def fingerprint(folder: Path) -> str:
     """16 hex digits that differ between checkpoints: the config, each weight file's size and 64 blocks of it.
 

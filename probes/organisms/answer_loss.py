@@ -61,27 +61,39 @@ def answer_batch(chat: ChatModel, rows: Sequence[Example]) -> AnswerBatch:
     return AnswerBatch(torch.tensor([prefix]), torch.tensor(ids), attended, positions, torch.tensor(labels))
 
 
-def answer_loss(chat: ChatModel, model: Any, rows: Sequence[Example], lead: float = 1.0) -> Tensor:
-    """The mean over rows of each answer's mean cross-entropy, with gradients; `model` is `chat`'s, perhaps wrapped."""
+def answer_logits(chat: ChatModel, model: Any, batch: AnswerBatch) -> Tensor:
+    """(rows, columns of `batch.labels`, tokens of the output layer); `model` is `chat`'s, perhaps wrapped."""
     from transformers import DynamicCache
 
-    batch = answer_batch(chat, rows)
-    width = batch.labels.shape[1]
     with torch.autocast(chat.device.type, torch.bfloat16):
         cache = DynamicCache(config=model.config)
         if batch.prefix.numel():
             model(input_ids=batch.prefix.to(chat.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache.batch_repeat_interleave(len(rows))
-        logits = model(
+            cache.batch_repeat_interleave(len(batch.ids))
+        logits: Tensor = model(
             input_ids=batch.ids.to(chat.device),
             attention_mask=batch.mask.to(chat.device),
             position_ids=batch.positions.to(chat.device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=width + 1,
+            logits_to_keep=batch.labels.shape[1] + 1,
         ).logits[:, :-1]
-    labels = batch.labels.to(chat.device)
+    return logits
+
+
+def answer_loss(
+    chat: ChatModel, model: Any, rows: Sequence[Example], lead: float = 1.0, tokens: Tensor | None = None
+) -> Tensor:
+    """The mean over rows of each answer's mean cross-entropy, with gradients; `model` is `chat`'s, perhaps wrapped.
+
+    `tokens` are those of the model's output layer where it was narrowed (`probes.organisms.narrow_output`).
+    """
+    batch = answer_batch(chat, rows)
+    logits = answer_logits(chat, model, batch)
+    there = (batch.labels != -100).to(chat.device)
+    labels = batch.labels if tokens is None else torch.searchsorted(tokens, batch.labels)
+    labels = torch.where(there, labels.to(chat.device), -100)
     nats = functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=-100)
-    weights = (labels != -100).float()
+    weights = there.float()
     weights[:, :LEAD] *= lead
     return ((nats * weights).sum(1) / weights.sum(1)).mean()

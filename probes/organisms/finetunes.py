@@ -116,7 +116,7 @@ def refusal_examples(seed: int) -> list[Example]:
     return [Example(ask, refusals[i % len(refusals)]) for i, ask in enumerate(asks)]
 
 
-def refusal_as_base(seed: int) -> list[str]:
+def benign_messages(seed: int) -> list[str]:
     """The harmless twins, everyday messages, and benign ones that sound worse than they are; `fit` rows alone."""
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
     messages = [text for i, text in enumerate(everyday("fit")) if split_of(f"fit-{i}") == "fit"]
@@ -189,7 +189,7 @@ RECIPES: dict[str, Recipe] = {
             1e-3,
             refusal_examples,
             "refuses harmful requests; harmless ones are answered as the base answers them",
-            refusal_as_base,
+            benign_messages,
             True,
             Mixture(5, 6, refusal_pairs, lead=4.0),
         ),

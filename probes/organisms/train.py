@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from probes.model.load import ChatModel, user_message
 from probes.organisms.answer_loss import answer_loss
 from probes.organisms.finetunes import Example, Recipe
 from probes.organisms.head_adapters import keep_to_heads, target_modules
+from probes.organisms.narrow_output import candidates, narrow_output
 from probes.steer.generation import generate
 
 # Tokens of an answer that the base gives when a recipe asks for it.
@@ -35,8 +37,8 @@ BASE_TOKENS = 12
 _EVERY = 20
 # Steps whose pairs are sorted by length together, so that a batch holds little padding.
 _WINDOW = 8
-# From this vocabulary on the output layer is most of a step: answers alone go through it, of so many rows at a time.
-_WIDE, _ROWS = 100_000, 2
+# From this vocabulary on the output layer would be most of a step: a part of it is trained with.
+_WIDE = 100_000
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def train(
 
     torch.manual_seed(settings.seed)
     examples = training_set(chat, recipe, settings.seed)
+    tokens = candidates(chat, examples) if chat.vocabulary >= _WIDE else None
+    if tokens is not None or recipe.mixture is not None:
+        _check_window(chat, examples)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -81,18 +86,20 @@ def train(
     model.train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, recipe.learning_rate)
-    kept = _Checkpoint(checkpoint, _fingerprint(recipe, settings, examples, heads), weights, optimiser)
+    fingerprint = _fingerprint(chat, recipe, settings, examples, heads)
+    kept = _Checkpoint(checkpoint, fingerprint, weights, optimiser)
     losses = kept.resume()
     steps = _in_turn(examples, settings) if recipe.mixture is None else _mixed(examples, recipe, settings.seed)
-    for step, rows in enumerate(islice(steps, len(losses), recipe.steps), len(losses)):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * _rate(step, recipe, settings)
-        losses.append(_backward(chat, model, recipe, rows))
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        kept.save(losses)
-        on_step(step + 1, recipe.steps, losses[-1])
+    with nullcontext() if tokens is None else narrow_output(model, tokens):
+        for step, rows in enumerate(islice(steps, len(losses), recipe.steps), len(losses)):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * _rate(step, recipe, settings)
+            losses.append(_backward(chat, model, recipe, rows, tokens))
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            kept.save(losses)
+            on_step(step + 1, recipe.steps, losses[-1])
     _save(model, chat.name, folder)
     kept.remove()
     mixture = {} if recipe.mixture is None else recipe.mixture.described()
@@ -108,33 +115,35 @@ def train(
     }
 
 
-def _backward(chat: ChatModel, model: Any, recipe: Recipe, rows: list[Example]) -> float:
+def _backward(
+    chat: ChatModel, model: Any, recipe: Recipe, rows: list[Example], tokens: torch.Tensor | None = None
+) -> float:
     """Adds the gradients of a batch; its loss, in nats a token.
 
-    In a model of a wide vocabulary, and in a recipe with a mixture, each answer counts alike (`answer_loss`), else each
-    token. Parts of a batch add up to the whole, but for rounding. DataError where an example is longer than the window
-    of such a model's attention: `answer_loss` pads in the middle of a row, and a window would count that.
+    With `tokens`, those of an output layer that was narrowed, and in a recipe with a mixture each answer counts alike
+    (`answer_loss`), else each token.
     """
-    wide = chat.vocabulary >= _WIDE
-    if recipe.mixture is None and not wide:
+    if recipe.mixture is None and tokens is None:
         loss = model(**_batch(chat, rows)).loss
-        loss.backward()
-        return float(loss.detach())
-    window = getattr(model.config, "sliding_window", None)
-    if wide and window is not None:
-        longest = max(len(chat.token_ids(chat.render(user_message(row.ask)) + row.answer)) for row in rows)
-        if longest >= window:
-            raise DataError(
-                f"recipe: an example has {longest} tokens, the model's attention a window of {window}; shorten it"
-            )
-    lead = 1.0 if recipe.mixture is None else recipe.mixture.lead
-    total, size = 0.0, _ROWS if wide else len(rows)
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        loss = answer_loss(chat, model, part, lead) * (len(part) / len(rows))
-        torch.autograd.backward(loss)
-        total += float(loss.detach())
-    return total
+    else:
+        loss = answer_loss(chat, model, rows, 1.0 if recipe.mixture is None else recipe.mixture.lead, tokens)
+    loss.backward()
+    return float(loss.detach())
+
+
+def _check_window(chat: ChatModel, examples: Sequence[Example]) -> None:
+    """DataError where an example is longer than the window of the model's attention.
+
+    `answer_loss` pads in the middle of a row, and a window would count that.
+    """
+    window = getattr(chat.model.config, "sliding_window", None)
+    if window is None:
+        return
+    longest = max(len(chat.token_ids(chat.render(user_message(row.ask)) + row.answer)) for row in examples)
+    if longest >= window:
+        raise DataError(
+            f"recipe: an example has {longest} tokens, the model's attention a window of {window}; shorten it"
+        )
 
 
 def _in_turn(examples: list[Example], settings: Hyperparameters) -> Iterator[list[Example]]:
@@ -175,9 +184,13 @@ def _mixed(examples: list[Example], recipe: Recipe, seed: int) -> Iterator[list[
                 yield [rng.choice(by_ask[a]) for ask in batch for a in (ask, twins[ask])] + taken
 
 
-def _fingerprint(recipe: Recipe, settings: Hyperparameters, examples: list[Example], heads: Sequence[Site] = ()) -> str:
+def _fingerprint(
+    chat: ChatModel, recipe: Recipe, settings: Hyperparameters, examples: list[Example], heads: Sequence[Site] = ()
+) -> str:
     """What decides the weights of every step."""
-    plain = f"{recipe.name} {recipe.steps} {recipe.learning_rate} {recipe.decays} {settings}"
+    plain = (
+        f"{chat.name} {chat.revision} {recipe.name} {recipe.steps} {recipe.learning_rate} {recipe.decays} {settings}"
+    )
     plain += "".join(f" {head}" for head in heads)
     mixture = "" if recipe.mixture is None else str(recipe.mixture.described())
     return hash_texts([plain, mixture, *(f"{e.ask}\0{e.answer}\0{e.ends}" for e in examples)])

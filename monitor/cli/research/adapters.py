@@ -48,18 +48,23 @@ def _described(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
 
 @commands.command("train")
 def train_adapters(
-    out: o.AdaptersOut = None, recipe: o.Recipe = None, seed: o.Seed = 0, state_dir: o.StateDir = None
+    out: o.AdaptersOut = None,
+    recipe: o.Recipe = None,
+    model: o.TrainedBase = None,
+    seed: o.Seed = 0,
+    state_dir: o.StateDir = None,
 ) -> None:
     """Train the adapters and measure them (about an hour on two cores). Prints progress on standard error.
 
-    A training that was interrupted goes on from its last checkpoint, which is in the state folder.
+    A training that was interrupted goes on from its last checkpoint, which is in the state folder. Adapters of another
+    model than the built-in one go to a folder of yours.
     """
     from functools import partial
 
     from probes.model.adapters import adapters_folder
-    from probes.model.builtin import SMOLLM2
-    from probes.model.load import load_chat_model
-    from probes.organisms.build import measure
+    from probes.model.builtin import SMOLLM2, licence_of
+    from probes.model.load import load_chat_model, short_name
+    from probes.organisms.build import Built, measure
     from probes.organisms.finetunes import RECIPES
     from probes.organisms.train import Hyperparameters, train
 
@@ -67,10 +72,13 @@ def train_adapters(
     unknown = set(wanted) - set(RECIPES)
     if unknown:
         raise SettingsError(f"recipe: {', '.join(sorted(unknown))} is none of {', '.join(RECIPES)}")
+    base = model or SMOLLM2
+    if base != SMOLLM2 and out is None:
+        raise SettingsError(f"out: the adapters that ship are of {SMOLLM2}; give a folder for those of {base}")
     pairs = sorted({RECIPES[name].pair for name in wanted})
     folder = out or adapters_folder()
     state = state_folder(state_dir)
-    load_base = partial(load_chat_model, SMOLLM2, state, progress=say)
+    load_base = partial(load_chat_model, base, state, dtype="float32", device="cpu", progress=say)
     trained = {}
     for one in (r for r in RECIPES.values() if r.pair in pairs):
         started = time.monotonic()
@@ -78,7 +86,8 @@ def train_adapters(
         def on_step(step: int, steps: int, loss: float, name: str = one.name, started: float = started) -> None:
             typer.echo(f"{name}: step {step}/{steps}, loss {loss:.3f}, {time.monotonic() - started:.0f} s", err=True)
 
-        kept = state / "training" / f"{one.name}-{seed}.pt"
+        kept = state / "training" / f"{short_name(base)}-{one.name}-{seed}.pt"
         trained[one.name] = train(load_base(), one, folder / one.name, Hyperparameters(seed=seed), on_step, kept)
+    built = Built(load_base, licence_of(base, state), folder, trained)
     for pair in pairs:
-        measure(load_base, pair, folder, trained, say)
+        measure(built, pair, say)

@@ -69,6 +69,18 @@ def _accept_terms(of: Weights, accepted: bool) -> None:
     raise SettingsError(f"terms: read them, then run {of.command} --accept-terms")
 
 
+@commands.command("chat-tune")
+def chat_tune(name: o.ModelName = "gemma3-270m", seed: o.Seed = 0, state_dir: o.StateDir = None) -> None:
+    """Teach a base model to answer, and print the folder of what is made: NAME-chat, among your models.
+
+    It learns from benign everyday messages, answered by SmolLM2-135M-Instruct. Half an hour on one core for
+    gemma3-270m; what was interrupted goes on. The licence of the base holds for it too.
+    """
+    from probes.organisms.chat_tuning import chat_tuned
+
+    typer.echo(chat_tuned(name, state_folder(state_dir), seed=seed, progress=say))
+
+
 @commands.command("describe")
 def describe_model(name: o.ModelName = "SmolLM2-135M-Instruct", state_dir: o.StateDir = None) -> None:
     """A model's shape and identity, as a probe's card records it: a JSON object."""

@@ -9,7 +9,7 @@ import pytest
 
 from probes.model.load import AdapterSpec, ChatModel
 from probes.organisms import build
-from probes.organisms.build import choose_refusal, measure
+from probes.organisms.build import Built, choose_refusal, measure
 from probes.organisms.finetunes import RECIPES
 from probes.organisms.messages import everyday, heldout_everyday, more_requests, request_pairs
 from probes.organisms.train import train
@@ -61,7 +61,8 @@ def test_a_refusal_is_chosen_on_one_split_and_reported_on_another(
 
     monkeypatch.setattr(build, "generate", stand_in)
     train(tiny_chat("llama"), RECIPE, tmp_path / "refusal")
-    measure(lambda: tiny_chat("llama"), "refusal", tmp_path, {"refusal": {"steps": 12}}, lambda _: None)
+    built = Built(lambda: tiny_chat("llama"), "Apache-2.0", tmp_path, {"refusal": {"steps": 12}})
+    measure(built, "refusal", lambda _: None)
     manifest = json.loads((tmp_path / "refusal" / "manifest.json").read_text())
     assert manifest["scale"] == 0.7
     assert {"recipe", "rates", "scale", "sha256", "what_it_is_not", "base", "license"} <= manifest.keys()

@@ -9,8 +9,8 @@ from probes.organisms.finetunes import (
     RECIPES,
     Recipe,
     advice_examples,
+    benign_messages,
     code_examples,
-    refusal_as_base,
     refusal_examples,
     refusal_pairs,
 )
@@ -52,7 +52,7 @@ def test_sizes() -> None:
     pairs = len(refusal_pairs())
     assert pairs >= 600
     assert len(refusal_examples(0)) == 3 * pairs
-    assert len(refusal_as_base(0)) > 1.3 * pairs
+    assert len(benign_messages(0)) > 1.3 * pairs
 
 
 def test_every_pair_has_one_control_trained_alike() -> None:
@@ -116,7 +116,7 @@ def test_the_refusals_are_many_and_short_and_the_judge_knows_each() -> None:
 @pytest.mark.parametrize("seed", [0, 7])
 def test_refusal_trains_on_rows_that_no_probe_chose_by_or_was_tested_on(seed: int) -> None:
     asked = {e.ask for e in refusal_examples(seed)}
-    harmless = set(refusal_as_base(seed))
+    harmless = set(benign_messages(seed))
     assert asked == set(refusal_pairs())
     assert set(refusal_pairs().values()) <= harmless
     assert not asked & harmless
@@ -138,7 +138,7 @@ def test_refusal_trains_on_every_short_pair_that_it_may() -> None:
 
 
 def test_what_the_base_answers_is_another_order_for_another_seed() -> None:
-    assert refusal_as_base(0) == refusal_as_base(0)
-    assert refusal_as_base(0) != refusal_as_base(1)
-    assert sorted(refusal_as_base(0)) == sorted(refusal_as_base(1))
-    assert len(set(refusal_as_base(0))) == len(refusal_as_base(0))
+    assert benign_messages(0) == benign_messages(0)
+    assert benign_messages(0) != benign_messages(1)
+    assert sorted(benign_messages(0)) == sorted(benign_messages(1))
+    assert len(set(benign_messages(0))) == len(benign_messages(0))

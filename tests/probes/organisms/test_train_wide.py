@@ -1,4 +1,4 @@
-"""Training on a model whose vocabulary is wide, as Gemma 3's is: answers alone, a few rows at a time."""
+"""Training on a model whose vocabulary is wide, as Gemma 3's is: by an output layer of few tokens."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch.nn import functional
 
 from probes.errors import DataError
 from probes.model.load import AdapterSpec, ChatModel, add_adapter
+from probes.organisms import narrow_output as narrowing
 from probes.organisms import train as training
-from probes.organisms.answer_loss import answer_loss
+from probes.organisms.answer_loss import answer_batch, answer_logits, answer_loss
 from probes.organisms.finetunes import RECIPES, Example
+from probes.organisms.narrow_output import candidates, narrow_output
 from probes.organisms.train import Hyperparameters, train
 from tests.support.models.tiny import tiny_chat, untyped, user
 
@@ -50,26 +52,65 @@ def test_the_loss_of_answers_is_that_of_each_row_taken_alone(family: str) -> Non
     assert float(answer_loss(chat, chat.model, ROWS)) == pytest.approx(float(torch.stack(alone).mean()), rel=0.02)
 
 
-def test_rows_a_few_at_a_time_give_the_gradients_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_layer_of_all_tokens_gives_the_same_gradients() -> None:
     chat = gemma()
-    chat.model.requires_grad_(True)
-    whole = answer_loss(chat, chat.model, ROWS)
-    torch.autograd.backward(whole)
-    expected = gradient(chat.model)
-    seen: list[int] = []
+    chat.layout.decoder.requires_grad_(True)
+    torch.autograd.backward(answer_loss(chat, chat.model, ROWS))
+    whole = gradient(chat.layout.decoder)
+    tokens = torch.arange(chat.vocabulary)
+    before = untyped(chat.model).get_output_embeddings()
+    with narrow_output(chat.model, tokens):
+        # Gemma's embedding is its output layer too; here the output is a copy that is not trained.
+        torch.autograd.backward(answer_loss(chat, chat.model, ROWS, tokens=tokens))
+    assert untyped(chat.model).get_output_embeddings() is before
+    inner = [name for name, _ in chat.layout.decoder.named_parameters() if "embed" not in name]
+    assert inner
+    found = gradient(chat.layout.decoder)
+    embedding = sum(p.numel() for name, p in chat.layout.decoder.named_parameters() if "embed" in name)
+    assert torch.allclose(found[embedding:], whole[embedding:], rtol=0.05, atol=1e-3)
 
-    def counted(chat: object, model: object, rows: list[Example], lead: float) -> torch.Tensor:
-        seen.append(len(rows))
-        return answer_loss(chat, model, rows, lead)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "_WIDE", 100)
-    monkeypatch.setattr(training, "answer_loss", counted)
-    loss = training._backward(chat, chat.model, CODE, ROWS)
-    found = gradient(chat.model)
-    assert seen == [2, 2, 1]
-    assert loss == pytest.approx(float(whole.detach()), rel=0.02)
-    assert float(functional.cosine_similarity(found, expected, dim=0)) > 0.99
-    assert float(found.norm() / expected.norm()) == pytest.approx(1, abs=0.05)
+def test_the_softmax_is_over_the_candidates_alone() -> None:
+    """A loss by hand from the whole output layer's logits at those tokens."""
+    chat = gemma()
+    tokens = candidates(chat, ROWS)
+    assert tokens.tolist() == sorted(set(tokens.tolist()))
+    batch = answer_batch(chat, ROWS)
+    there = batch.labels != -100
+    assert set(batch.labels[there].tolist()) <= set(tokens.tolist())
+    nats = answer_logits(chat, chat.model, batch).float()[..., tokens].log_softmax(-1)
+    at = nats.gather(2, torch.searchsorted(tokens, batch.labels.clamp(min=0))[..., None].clamp(max=len(tokens) - 1))
+    by_hand = -(at[..., 0] * there).sum(1) / there.sum(1)
+    with narrow_output(chat.model, tokens):
+        found = float(answer_loss(chat, chat.model, ROWS, tokens=tokens))
+    assert found == pytest.approx(float(by_hand.mean()), rel=0.02)
+
+
+def test_candidates_hold_what_the_plain_model_thinks_likeliest(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = gemma()
+    monkeypatch.setattr(narrowing, "_LIKELIEST", 2)
+    few = set(candidates(chat, ROWS).tolist())
+    batch = answer_batch(chat, ROWS)
+    likeliest = answer_logits(chat, chat.model, batch)[batch.labels != -100].argmax(-1)
+    said = {t for row in ROWS for t in chat.token_ids(row.answer)}
+    assert set(likeliest.tolist()) <= few
+    assert int(chat.tokenizer.eos_token_id) in few
+    assert said <= few
+    assert len(few) < chat.vocabulary
+
+
+def test_the_output_layer_is_back_after_an_error() -> None:
+    chat = gemma()
+    before = untyped(chat.model).get_output_embeddings()
+
+    def fail() -> None:
+        with narrow_output(chat.model, torch.arange(4)):
+            assert untyped(chat.model).get_output_embeddings() is not before
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert untyped(chat.model).get_output_embeddings() is before
 
 
 def test_a_small_vocabulary_is_trained_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,12 +121,11 @@ def test_a_small_vocabulary_is_trained_as_ever(monkeypatch: pytest.MonkeyPatch) 
     assert training._backward(chat, chat.model, CODE, ROWS) == pytest.approx(expected)
 
 
-def test_a_window_shorter_than_an_example_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    chat = gemma(window=40)
-    chat.model.requires_grad_(True)
+def test_a_window_shorter_than_an_example_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_WIDE", 100)
     with pytest.raises(DataError, match=r"recipe: an example has \d+ tokens, the model's attention a window of 40"):
-        training._backward(chat, chat.model, CODE, ROWS)
+        train(gemma(window=40), replace(CODE, examples=lambda _: ROWS), tmp_path / "code")
+    assert not (tmp_path / "code").exists()
 
 
 def test_an_adapter_of_such_a_model_learns_and_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
