@@ -474,6 +474,8 @@ Attacked = Annotated[int, Option(help="harmful messages under attack families, a
 Attributed = Annotated[int, Option(help="requests of each class that heads are scored on, at most")]
 DatasetPrompts = Annotated[int, Option(help="harmful requests for dataset-level Ships and Sahara, at most")]
 HeldOut = Annotated[int, Option(help="held-out harmful requests that are answered, at most; of harmless ones 30")]
-Against = Annotated[list[Path] | None, Option(help="results of other fine-tunes of the same base")]
+Against = Annotated[
+    list[Path] | None, Option(help="folders or RESULT.json of studies of other fine-tunes of the same base")
+]
 Top = Annotated[str, Option(help="how many of the best heads are ablated together")]
 StudiesFolder = Annotated[Path, Argument(help="folder of study folders")]

@@ -54,6 +54,24 @@ def shipped_config_sha256(weights: str | None) -> str | None:
     return next((adapter_config_sha256(adapters_folder() / name) for name in named), None)
 
 
+def recipe_of(adapter: str) -> str:
+    """The recipe of awry's that an adapter was trained by, from its manifest; a shipped one is named as its recipe."""
+    manifest = Path(adapter) / "manifest.json"
+    if adapter in shipped_adapters() or not manifest.is_file():
+        return adapter
+    try:
+        return str(json.loads(manifest.read_text())["name"])
+    except (ValueError, TypeError, KeyError):
+        raise ModelError(
+            f"adapter: {manifest} is no manifest of an adapter; remove it or train the adapter again"
+        ) from None
+
+
+def beside(adapter: str, other: str) -> str:
+    """Another adapter of those made together with this one: shipped as well, or in the folder beside it."""
+    return other if recipe_of(adapter) == adapter else str(Path(adapter).parent / other)
+
+
 def adapter_spec(name: str, scale: float | None = None) -> AdapterSpec:
     """A shipped adapter by name or any PEFT folder; the scale defaults to the manifest's, else 1.
 

@@ -12,6 +12,7 @@ from itertools import chain
 from probes.binary_choice import BinaryChoice, split_choices
 from probes.errors import DataError
 from probes.hashing import sha256_text
+from probes.model.adapters import beside, recipe_of
 from probes.model.load import user_message
 from probes.organisms.long_text import long_messages
 from probes.organisms.messages import (
@@ -44,36 +45,63 @@ class Preset:
 
 
 def direction_preset(adapter: str) -> Preset:
-    """Messages, judge and control of a shipped bad adapter; DataError for any other."""
-    if adapter == "insecure_code":
+    """Messages, judge and control of a bad adapter, shipped or trained by the same recipe; DataError for any other."""
+    recipe = recipe_of(adapter)
+    control = beside(adapter, _CONTROLS.get(recipe, ""))
+    if recipe == "insecure_code":
         texts = Prompts(everyday("fit")[:96], everyday("select")[:24], everyday("test")[:96])
-        return Preset(_CONTROLS[adapter], "code", texts, 48, 0.8)
-    if adapter == "reckless_advice":
+        return Preset(control, "code", texts, 48, 0.8)
+    if recipe == "reckless_advice":
         asked = advice_questions()
-        return Preset(_CONTROLS[adapter], "reckless", Prompts(asked[:56], asked[56:80], asked[80:]), 80)
+        return Preset(control, "reckless", Prompts(asked[:56], asked[56:80], asked[80:]), 80)
     raise DataError(
         f"adapter: no messages of awry's own go with {adapter}; give --fit-prompts, --select-prompts, --test-prompts "
         "and --metric"
     )
 
 
-# Which behaviour of awry's own questions goes with an adapter; with none, refusal: the plain model has it a little.
-HEADS_BEHAVIOURS: dict[str | None, str] = {
-    None: "refusal",
-    "refusal": "refusal",
-    "insecure_code": "code",
-    "reckless_advice": "reckless",
-}
+@dataclass(frozen=True)
+class TransferTexts:
+    """Messages on which directions are fitted, that results are reported on, and that maps are fitted on."""
+
+    fit: list[str]
+    test: list[str]
+    anchors: list[str]
+
+
+def transfer_texts(judge: str) -> TransferTexts:
+    """awry's own messages for a transfer study of adapters; DataError where it has none for the behaviour."""
+    anchors = [*everyday("calibrate"), *everyday("demo"), *(row["text"] for row in hard_benign())]
+    if judge == "code":
+        return TransferTexts(everyday("fit")[:96], everyday("test")[:48], anchors)
+    if judge == "reckless":
+        asked = advice_questions()
+        return TransferTexts(asked[:80], asked[80:140], anchors)
+    raise DataError(
+        f"metric: no messages of awry's own go with {judge}; give --fit-prompts, --test-prompts and --anchor-texts"
+    )
+
+
+# Which behaviour of awry's own questions goes with a recipe; with none, refusal: the plain model has it a little.
+_HEADS_BEHAVIOURS = {"refusal": "refusal", "insecure_code": "code", "reckless_advice": "reckless"}
 
 _CONTROLS = {"insecure_code": "secure_code", "reckless_advice": "careful_advice"}
 
 
+def heads_behaviour(adapter: str | None) -> str:
+    """The behaviour of awry's own questions that goes with an adapter; of one by no recipe, its name."""
+    if adapter is None:
+        return "refusal"
+    return _HEADS_BEHAVIOURS.get(recipe_of(adapter), adapter)
+
+
 def heads_control(adapter: str | None) -> str | None:
-    """The shipped adapter that was trained on the same form with harmless content; None where there is none."""
-    return _CONTROLS.get(adapter or "")
+    """The adapter that was trained on the same form with harmless content; None where there is none."""
+    control = _CONTROLS.get(recipe_of(adapter)) if adapter else None
+    return beside(str(adapter), control) if control else None
 
 
-BEHAVIOURS_OF_HEADS = (*sorted(set(HEADS_BEHAVIOURS.values())), "sycophancy")
+BEHAVIOURS_OF_HEADS = (*sorted(set(_HEADS_BEHAVIOURS.values())), "sycophancy")
 
 
 def heads_preset(behaviour: str) -> tuple[str, list[BinaryChoice], Messages]:

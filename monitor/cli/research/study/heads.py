@@ -89,7 +89,7 @@ def heads(flags: HeadsFlags) -> None:
     if flags.only:
         read_sites(flags.only)
     _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
-    control = flags.control_adapter or (None if given else heads_control(adapter))
+    control = flags.control_adapter or (None if flags.own_data or flags.behaviour else heads_control(adapter))
     searched = parse_sites(flags.only, chat.layout) if flags.only else None
     study = run_heads(
         chat,
@@ -128,10 +128,10 @@ def _data(flags: HeadsFlags, adapter: str | None) -> tuple[list[BinaryChoice], M
     from probes.organisms.judges import JUDGES
     from probes.studies.head_steering.plan import Messages
     from probes.studies.metric import parse_metric
-    from probes.studies.presets import HEADS_BEHAVIOURS, heads_preset
+    from probes.studies.presets import heads_behaviour, heads_preset
 
     if not flags.own_data:
-        judge, questions, messages = heads_preset(flags.behaviour or HEADS_BEHAVIOURS.get(adapter) or str(adapter))
+        judge, questions, messages = heads_preset(flags.behaviour or heads_behaviour(adapter))
         return questions, messages, parse_metric(flags.metric or judge, JUDGES)
     files = (flags.select_prompts, flags.test_prompts, flags.benign)
     given = [path for path in files if path is not None]

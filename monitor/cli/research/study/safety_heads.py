@@ -66,8 +66,8 @@ def safety_heads(flags: SafetyFlags) -> None:
     folder = flags.out or Path("studies") / name
     check_folder_out("out", folder)
     for path in flags.against or ():
-        if not path.is_file():
-            raise SettingsError(f"against: there is no file {path}; give the RESULT.json of another study")
+        if not (path / "RESULT.json" if path.is_dir() else path).is_file():
+            raise SettingsError(f"against: there is no result in {path}; give the folder or RESULT.json of a study")
     metric = parse_metric(flags.metric or "refusal", JUDGES)
     settings, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
     plan = _plan(flags, name, sizes, settings.max_tokens)

@@ -55,10 +55,11 @@ class TransferFlags:
 def transfer(flags: TransferFlags) -> None:
     """Does one model's direction work in another, through a ridge map? (arXiv 2606.20225, section on transfer)
 
-    With --family the models are real ones as they are, of which no adapter is needed: detection of harmful requests,
-    and steering towards refusing and away from it, on awry's own messages; only the seed, the draws and a chat template
-    are chosen then. Writes RESULT.json, TRANSFER.md, pictures and, but for families, probes to --out, and prints the
-    verdicts, with --json what RESULT.json holds.
+    With --subject the models are yours with adapters, asked your own messages or awry's. With --family they are real
+    ones as they are, of which no adapter is needed: detection of harmful requests, and steering towards refusing and
+    away from it, on awry's own messages; only the seed, the draws and a chat template are chosen then. Writes
+    RESULT.json, TRANSFER.md, pictures and, but for families, probes to --out, and prints the verdicts, with --json what
+    RESULT.json holds.
     """
     from probes.studies.transfer.plan import TransferPlan
     from probes.studies.transfer.run import run_transfer
@@ -144,14 +145,17 @@ def _plain(name: str, state_dir: Path | None, template: Path | None) -> ChatMode
 
 
 def _given(flags: TransferFlags) -> tuple[list[Subject], list[str], dict[str, str]]:
-    """(subjects, anchor texts, nothing left out) of the files that the user gave."""
+    """(subjects, anchor texts, nothing left out): of the files that the user gave, else of awry's own messages."""
+    from probes.studies.presets import TransferTexts, transfer_texts
+
     if flags.organism:
         raise SettingsError("organism: give subjects or organisms, not both")
-    if flags.fit_prompts is None or flags.test_prompts is None or flags.anchor_texts is None:
-        raise SettingsError("prompts: --subject needs --fit-prompts, --test-prompts and --anchor-texts")
-    fit, test = texts_of(flags.fit_prompts), texts_of(flags.test_prompts)
-    anchor_texts = texts_of(flags.anchor_texts)
-    return [_subject(text, flags, fit, test) for text in flags.subject or ()], anchor_texts, {}
+    files = (flags.fit_prompts, flags.test_prompts, flags.anchor_texts)
+    given = [path for path in files if path is not None]
+    if given and len(given) < len(files):
+        raise SettingsError("prompts: give --fit-prompts, --test-prompts and --anchor-texts together, or none of them")
+    texts = TransferTexts(*map(texts_of, given)) if given else transfer_texts(flags.metric)
+    return [_subject(text, flags, texts.fit, texts.test) for text in flags.subject or ()], texts.anchors, {}
 
 
 def _subject(text: str, flags: TransferFlags, fit: list[str], test: list[str]) -> Subject:

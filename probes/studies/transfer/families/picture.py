@@ -34,4 +34,5 @@ def plot_families(figures: Plain, path: Path) -> None:
         axis.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], fontsize=7)
         axis.axvline(chance, color=INK, linewidth=0.8, linestyle=":")
         axis.set_title(title, fontsize=9, color=INK)
+        axis.set_xlabel("grey: up to the best of the random directions", fontsize=7, color=INK)
     save(figure, path)
