@@ -25,7 +25,13 @@ awry study safety-heads --adapter none --against "$out/safety-heads-refusal" --o
 awry study planted-heads --out "$out/planted-heads"
 awry study detectors --out "$out/detectors"
 # Gemma comes under terms of its own: it is studied where somebody accepted them (awry models get gemma3-270m).
-if awry models list | grep -q gemma3-270m; then
+if awry models list | grep -q '^gemma3-270m  .* revision'; then
   awry study transfer --family SmolLM2-135M-Instruct --family gemma3-270m --out "$out/transfer-real"
+  awry models chat-tune gemma3-270m
+  made="${AWRY_STATE_DIR:-.}/gemma-adapters"
+  [ -f "$made/secure_code/manifest.json" ] ||
+    awry adapters train --model gemma3-270m-chat --recipe insecure_code --out "$made"
+  awry study transfer --subject SmolLM2-135M-Instruct+insecure_code \
+    --subject "gemma3-270m-chat+$made/insecure_code" --scale 1 --out "$out/transfer-insecure-code"
 fi
 awry study report "$out" --out "$here/study.md"
