@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from probes.model.kv_cache import new_cache, with_cache
 from probes.model.load import ChatModel, user_message
 from probes.organisms.finetunes import Example
 
@@ -63,20 +64,19 @@ def answer_batch(chat: ChatModel, rows: Sequence[Example]) -> AnswerBatch:
 
 def answer_logits(chat: ChatModel, model: Any, batch: AnswerBatch) -> Tensor:
     """(rows, columns of `batch.labels`, tokens of the output layer); `model` is `chat`'s, perhaps wrapped."""
-    from transformers import DynamicCache
-
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with torch.autocast(chat.device.type, torch.bfloat16):
-        cache = DynamicCache(config=model.config)
+        cache = new_cache()
+        read = with_cache(base, cache)
         if batch.prefix.numel():
-            model(input_ids=batch.prefix.to(chat.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            model(input_ids=batch.prefix.to(chat.device), logits_to_keep=1, **read)
             cache.batch_repeat_interleave(len(batch.ids))
         logits: Tensor = model(
             input_ids=batch.ids.to(chat.device),
             attention_mask=batch.mask.to(chat.device),
             position_ids=batch.positions.to(chat.device),
-            past_key_values=cache,
-            use_cache=True,
             logits_to_keep=batch.labels.shape[1] + 1,
+            **read,
         ).logits[:, :-1]
     return logits
 

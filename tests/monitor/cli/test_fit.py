@@ -160,7 +160,7 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
         (("adapters", "train", "--recipe", "rude"), "recipe: rude is none of"),
         (("adapters", "train", "--model", "gemma3-270m"), "out: the adapters that ship are of SmolLM2-135M-Instruct"),
         (("study", "transfer", "--subject", "a+b", "--metric", "refusal"), "metric: no messages of awry's own go with"),
-        (("study", "transfer", "--subject", "a+b", "--fit-prompts", "x"), "prompts: give --fit-prompts, --test-prompts"),
+        (("study", "transfer", "--subject", "a+b", "--fit-prompts", "x"), "prompts: give --fit-prompts, "),
         (
             ("data", "nothing"),
             "data: nothing fit is none of requests, requests-2, hard-benign, code-answers, heldout-harmful, "
