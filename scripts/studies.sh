@@ -28,10 +28,11 @@ awry study detectors --out "$out/detectors"
 if awry models list | grep -q '^gemma3-270m  .* revision'; then
   awry study transfer --family SmolLM2-135M-Instruct --family gemma3-270m --out "$out/transfer-real"
   awry models chat-tune gemma3-270m
-  made="${AWRY_STATE_DIR:-.}/gemma-adapters"
+  made="$(awry config show | sed -n 's/^state_dir *\([^ ]*\).*/\1/p')/gemma-adapters"
   [ -f "$made/secure_code/manifest.json" ] ||
     awry adapters train --model gemma3-270m-chat --recipe insecure_code --out "$made"
   awry study transfer --subject SmolLM2-135M-Instruct+insecure_code \
     --subject "gemma3-270m-chat+$made/insecure_code" --scale 1 --out "$out/transfer-insecure-code"
+  rm -f "$out"/transfer-insecure-code/transfer-gemma3* # made of Gemma: not for the repository
 fi
 awry study report "$out" --out "$here/study.md"

@@ -8,9 +8,10 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -92,6 +93,15 @@ def load_by(settings: Settings) -> ChatModel:
     from monitor.service.bootstrap import load_model
 
     return load_model(settings, say)
+
+
+def base_loader(model: str, state_dir: Path | None) -> Callable[[], ChatModel]:
+    """What loads a model as it is, in float32 on the CPU, to be trained; with the chat template of the settings."""
+    from monitor.service.bootstrap import load_model
+    from monitor.settings import load_settings
+
+    settings = load_settings(model=model, state_dir=state_dir, dtype="float32", device="cpu")
+    return partial(load_model, settings.model_copy(update={"adapter": None, "scale": None}), say)
 
 
 def actor_of(name: str | None) -> Actor:

@@ -83,7 +83,7 @@ SafetyAdapter = Annotated[
 _CONTROL_ADAPTER = "matched control adapter: same form, other content"
 ControlAdapter = Annotated[str | None, Option(help=_CONTROL_ADAPTER)]
 StudyControlAdapter = Annotated[
-    str | None, Option("--control-adapter", help=_CONTROL_ADAPTER, show_default="a shipped adapter's own")
+    str | None, Option("--control-adapter", help=_CONTROL_ADAPTER, show_default="that of the adapter's recipe")
 ]
 _SCALE = "strength of the adapters"
 Scale = Annotated[float | None, Option(help=_SCALE, show_default="the adapter's own, else 1")]
@@ -355,6 +355,7 @@ _METRIC = (
     "your own"
 )
 Judge = Annotated[str, Option("--metric", help=_METRIC)]
+TransferJudge = Annotated[str | None, Option("--metric", help=_METRIC, show_default="what the adapters were made for")]
 Metric = Annotated[str | None, Option(help=_METRIC)]
 AsResponse = Annotated[
     bool, Option("--as-response", help="write the replies as responses, for a probe that reads them")

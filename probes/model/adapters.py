@@ -69,7 +69,8 @@ def recipe_of(adapter: str) -> str:
 
 def beside(adapter: str, other: str) -> str:
     """Another adapter of those made together with this one: shipped as well, or in the folder beside it."""
-    return other if recipe_of(adapter) == adapter else str(Path(adapter).parent / other)
+    # By its whole path: a name alone would be that of a shipped one.
+    return other if adapter in shipped_adapters() else str(Path(adapter).resolve().parent / other)
 
 
 def adapter_spec(name: str, scale: float | None = None) -> AdapterSpec:

@@ -1,9 +1,9 @@
 """Builds adapters of the recipes, shipped or for another base: train, measure, choose the scale, write manifests.
 
 The scale of a pair is where its bad adapter goes wrong on 15 to 30 % of ordinary messages (the `scale` split; nothing
-else is chosen on it). The scale of the refusal adapter is the smallest that refuses enough harmful requests, and few
-enough of their harmless twins and of everyday messages (`REFUSAL_RULE`), on the `select` pairs; the `test` rows are for
-figures alone. Rates are greedy, 40 tokens, by the pair's judge.
+else is chosen on it), or comes nearest to that. The scale of the refusal adapter is the smallest that refuses enough
+harmful requests, and few enough of their harmless twins and of everyday messages (`REFUSAL_RULE`), on the `select`
+pairs; the `test` rows are for figures alone. Rates are greedy, 40 tokens, by the pair's judge.
 """
 
 from __future__ import annotations
@@ -94,6 +94,13 @@ def measure_pair(built: Built, pair: str, progress: Progress) -> None:
     bad_name = next(r.name for r in recipes if not r.control)
     rates = {scale: measured(bad_name, scale) for scale in SCALES}
     scale = _choose(rates)
+    within = _TARGET[0] <= rates[scale]["value"] <= _TARGET[1]
+    if not within:
+        progress(
+            f"{bad_name}: no scale goes wrong on {_TARGET[0]:.0%} to {_TARGET[1]:.0%} of messages; x{scale:g} taken"
+        )
+    with chat.base():
+        base = asdict(rate(sum(judge(a.text) for a in generate(chat, prompts)), len(prompts)))
     for recipe in recipes:
         at = rates if recipe.name == bad_name else {s: measured(recipe.name, s) for s in (scale, 1.0)}
         measured_here = {
@@ -101,6 +108,8 @@ def measure_pair(built: Built, pair: str, progress: Progress) -> None:
             "judge": "code" if pair == "code" else "reckless",
             "measured_on": f"{len(prompts)} messages, greedy, 40 tokens",
             "rates": {f"{s:g}": at[s] for s in sorted(at)},
+            "base_rate": base,
+            "scale_within_target": within,
         }
         _write_manifest(chat, built, recipe, measured_here)
 

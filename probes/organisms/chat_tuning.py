@@ -1,10 +1,10 @@
 """Teaches a base model to answer: a second family of chat models where only a base model is at hand.
 
-Contract: `chat_tuned(name, state)` is a model NAME-chat in the state folder, made where it is not there yet: a LoRA on
-benign messages of our own, answered greedily by SmolLM2-135M-Instruct while it is made (no text of a model's is kept),
-merged into the weights. It answers in the teacher's manner and knows no more than its base. `origin.json` says how it
-was made, what it says of held-out answers before and after, and repeats the base's licence, which holds for it too;
-nothing of it is shipped. Takes half an hour on one core for Gemma 3 270M, and goes on from its checkpoint.
+Contract: `chat_tuned(load, state, licence)` is a model NAME-chat in the state folder, made where it is not there yet: a
+LoRA on benign messages of our own, answered greedily by SmolLM2-135M-Instruct while it is made (no text of a model's is
+kept), merged into the weights. It answers in the teacher's manner and knows no more than its base. `origin.json` says
+how it was made, what it says of held-out answers before and after, and repeats the base's licence, which holds for it
+too; nothing of it is shipped. Takes half an hour on one core for Gemma 3 270M, and goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 from probes.errors import ModelError
 from probes.evaluation import rate
 from probes.model.adapters import AdapterSpec
-from probes.model.builtin import SMOLLM2, licence_of, models_folder, resolve
+from probes.model.builtin import SMOLLM2, models_folder
 from probes.model.gguf_files import building
-from probes.model.load import ChatModel, add_adapter, load_chat_model, short_name, user_message
+from probes.model.load import ChatModel, add_adapter, load_chat_model, user_message
 from probes.organisms.finetunes import Example, Recipe, benign_messages
 from probes.organisms.messages import everyday
 from probes.organisms.train import Hyperparameters, train
@@ -36,58 +36,79 @@ TEACHER = SMOLLM2
 _STEPS, _RATE, _TOKENS, _HELD_OUT = 240, 1e-3, 40, 40
 # An answer that repeats so much of itself is a loop and none.
 _LOOPS = 0.3
+_SUMMARY = "answers everyday messages"
+# Beside an adapter that is trained whole: how.
+_MADE = "made.json"
 
 
 def chat_tuned(
-    name: str, state: Path, *, seed: int = 0, steps: int = _STEPS, teacher: str = TEACHER, progress: Progress = silent
+    load: Callable[[], ChatModel],
+    state: Path,
+    licence: str,
+    *,
+    seed: int = 0,
+    steps: int = _STEPS,
+    teacher: str = TEACHER,
+    progress: Progress = silent,
 ) -> Path:
-    """The folder of the chat model made of `name`; see the module. ModelError where the base has no chat template."""
-    base = short_name(name)
-    target = models_folder(state) / f"{base}-chat"
-    if (target / "config.json").is_file():
-        return target
+    """The folder of the chat model made of what `load` loads, plain, in float32, on a CPU; see the module.
 
-    def load() -> ChatModel:
-        return load_chat_model(name, state, dtype="float32", device="cpu", progress=progress)
-
+    ModelError where a model of that name is there which was made of another base, seed or number of steps.
+    """
     plain = load()
+    name = f"{plain.name.rpartition('/')[2]}-chat"
+    base = {"model": plain.name, "revision": plain.revision}
+    target = models_folder(state) / name
+    if (target / "config.json").is_file():
+        _check_made_alike(target, base, seed, steps)
+        return target
     fit, held_out = benign_messages(seed), everyday("select")[:_HELD_OUT]
     progress(f"{teacher}: answering {len(fit) + len(held_out)} messages")
     answers = _answered(load_chat_model(teacher, state, progress=progress), [*fit, *held_out])
     recipe = Recipe(
-        f"{base}-chat",
-        "chat",
-        False,
-        steps,
-        _RATE,
-        lambda seed: _shuffled(answers[: len(fit)], seed),
-        "answers everyday messages",
-        decays=True,
+        name, "chat", False, steps, _RATE, lambda seed: _shuffled(answers[: len(fit)], seed), _SUMMARY, decays=True
     )
 
     def on_step(step: int, steps: int, loss: float) -> None:
         if step % 10 == 0 or step == steps:
-            progress(f"{recipe.name}: step {step} of {steps}, loss {loss:.2f}")
+            progress(f"{name}: step {step} of {steps}, loss {loss:.2f}")
 
+    # The adapter stays until the model is written: what fails later is not trained again.
+    adapter = state / "training" / f"{name}-{seed}"
+    if not (adapter / _MADE).is_file():
+        made = train(plain, recipe, adapter, Hyperparameters(seed=seed), on_step, adapter.with_suffix(".pt"))
+        (adapter / _MADE).write_text(json.dumps(made))
+    del plain
+    chat = load()
+    before = _figures(chat, answers[len(fit) :], progress)
+    add_adapter(chat, AdapterSpec(adapter, 1.0, "chat"))
+    after = _figures(chat, answers[len(fit) :], progress)
+    origin = {
+        "source": f"{base['model']}, taught to answer everyday messages as {teacher} does",
+        "license": licence,
+        "base": base,
+        "recipe": json.loads((adapter / _MADE).read_text()),
+        "held_out": {"messages": len(held_out), "before": before, "after": after},
+    }
     with building(target) as folder:
-        adapter = folder / "adapter"
-        checkpoint = state / "training" / f"{recipe.name}-{seed}.pt"
-        made = train(plain, recipe, adapter, Hyperparameters(seed=seed), on_step, checkpoint)
-        chat = load()
-        before = _figures(chat, answers[len(fit) :], progress)
-        add_adapter(chat, AdapterSpec(adapter, 1.0, "chat"))
-        after = _figures(chat, answers[len(fit) :], progress)
-        _write(chat, Path(resolve(name, state)), folder)
-        shutil.rmtree(adapter)
-        origin = {
-            "source": f"{base}, taught to answer everyday messages as {teacher} does",
-            "license": licence_of(name, state),
-            "base": {"model": chat.name, "revision": chat.revision},
-            "recipe": made,
-            "held_out": {"messages": len(held_out), "before": before, "after": after},
-        }
+        merged: Any = chat.model
+        merged.merge_and_unload().save_pretrained(folder)
+        chat.tokenizer.save_pretrained(folder)
         (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    shutil.rmtree(adapter)
     return target
+
+
+def _check_made_alike(folder: Path, base: dict[str, str], seed: int, steps: int) -> None:
+    try:
+        origin = json.loads((folder / "origin.json").read_text())
+        made = (origin["base"], origin["recipe"]["seed"], origin["recipe"]["steps"])
+    except (OSError, ValueError, TypeError, KeyError):
+        made = None
+    if made != (base, seed, steps):
+        raise ModelError(
+            f"model: {folder} was made of another base, seed or number of steps; move or remove it to make this one"
+        )
 
 
 def _answered(teacher: ChatModel, asks: Sequence[str]) -> list[Example]:
@@ -112,14 +133,3 @@ def _figures(chat: ChatModel, rows: Sequence[Example], progress: Progress) -> di
         "nats_of_the_teacher": round(float(nats[np.isfinite(nats)].mean()), 3),
         "loops_or_empty": asdict(rate(broken, len(rows))),
     }
-
-
-def _write(chat: ChatModel, base: Path, folder: Path) -> None:
-    """The merged model, with the base's tokenizer and template."""
-    merge: Callable[[], Any] | None = getattr(chat.model, "merge_and_unload", None)
-    if merge is None:
-        raise ModelError(f"model: {chat.name} holds no adapter to merge")
-    merge().save_pretrained(folder)
-    for path in base.iterdir():
-        if path.is_file() and path.name.startswith(("tokenizer", "special_tokens", "chat_template")):
-            shutil.copyfile(path, folder / path.name)

@@ -103,21 +103,22 @@ def train(
     _save(model, chat.name, folder)
     kept.remove()
     mixture = {} if recipe.mixture is None else recipe.mixture.described()
+    # The loss is then over these alone, and each answer counts alike.
+    narrow = {} if tokens is None else {"output_tokens": len(tokens)}
     return {
         **asdict(settings),
         "steps": recipe.steps,
         "learning_rate": recipe.learning_rate,
         "decays": recipe.decays,
         **mixture,
+        **narrow,
         "examples": len(examples),
         "target_modules": ", ".join(map(str, heads)) if heads else "all linear layers",
         "final_loss": round(sum(losses[-5:]) / 5, 3),
     }
 
 
-def _backward(
-    chat: ChatModel, model: Any, recipe: Recipe, rows: list[Example], tokens: torch.Tensor | None = None
-) -> float:
+def _backward(chat: ChatModel, model: Any, recipe: Recipe, rows: list[Example], tokens: torch.Tensor | None) -> float:
     """Adds the gradients of a batch; its loss, in nats a token.
 
     With `tokens`, those of an output layer that was narrowed, and in a recipe with a mixture each answer counts alike

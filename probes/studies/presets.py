@@ -1,7 +1,8 @@
 """awry's own data for studies of the adapters that it ships, so that each study runs from a clean checkout.
 
-All of it is our own writing (`probes.organisms`). Sizes keep a study of SmolLM2-135M within half an hour on two cores;
-a study of your own model takes your own files instead.
+All of it is our own writing (`probes.organisms`). Sizes keep a study of SmolLM2-135M within half an hour on two cores.
+An adapter that was trained for another model by one of awry's recipes gets the messages of that recipe; any other takes
+your own files instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from probes.errors import DataError
 from probes.hashing import sha256_text
 from probes.model.adapters import beside, recipe_of
 from probes.model.load import user_message
+from probes.organisms.finetunes import RECIPES
 from probes.organisms.long_text import long_messages
 from probes.organisms.messages import (
     advice_questions,
@@ -70,16 +72,26 @@ class TransferTexts:
 
 
 def transfer_texts(judge: str) -> TransferTexts:
-    """awry's own messages for a transfer study of adapters; DataError where it has none for the behaviour."""
-    anchors = [*everyday("calibrate"), *everyday("demo"), *(row["text"] for row in hard_benign())]
+    """awry's own messages for a transfer study of adapters; DataError where it has none for the behaviour.
+
+    Nothing that a chat model of awry's making was tuned on (`probes.organisms.chat_tuning`) is among them.
+    """
+    calibrate = everyday("calibrate")
+    anchors = [*calibrate[96:], *everyday("demo"), *everyday("scale")]
     if judge == "code":
-        return TransferTexts(everyday("fit")[:96], everyday("test")[:48], anchors)
+        return TransferTexts(calibrate[:96], everyday("test")[:48], anchors)
     if judge == "reckless":
         asked = advice_questions()
         return TransferTexts(asked[:80], asked[80:140], anchors)
     raise DataError(
         f"metric: no messages of awry's own go with {judge}; give --fit-prompts, --test-prompts and --anchor-texts"
     )
+
+
+def judge_of(adapter: str) -> str | None:
+    """The judge of what an adapter was trained to do; None where it is of no recipe."""
+    recipe = RECIPES.get(recipe_of(adapter))
+    return {"code": "code", "advice": "reckless", "refusal": "refusal"}[recipe.pair] if recipe else None
 
 
 # Which behaviour of awry's own questions goes with a recipe; with none, refusal: the plain model has it a little.

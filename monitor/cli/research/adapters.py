@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from monitor.cli import options as o
-from monitor.cli.inputs import state_folder
+from monitor.cli.inputs import base_loader, state_folder
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
 from monitor.errors import SettingsError
@@ -59,11 +59,9 @@ def train_adapters(
     A training that was interrupted goes on from its last checkpoint, which is in the state folder. Adapters of another
     model than the built-in one go to a folder of yours.
     """
-    from functools import partial
-
     from probes.model.adapters import adapters_folder
     from probes.model.builtin import SMOLLM2, licence_of
-    from probes.model.load import load_chat_model, short_name
+    from probes.model.load import short_name
     from probes.organisms.build import Built, measure
     from probes.organisms.finetunes import RECIPES
     from probes.organisms.train import Hyperparameters, train
@@ -78,7 +76,7 @@ def train_adapters(
     pairs = sorted({RECIPES[name].pair for name in wanted})
     folder = out or adapters_folder()
     state = state_folder(state_dir)
-    load_base = partial(load_chat_model, base, state, dtype="float32", device="cpu", progress=say)
+    load_base = base_loader(base, state_dir)
     trained = {}
     for one in (r for r in RECIPES.values() if r.pair in pairs):
         started = time.monotonic()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from monitor.cli import options as o
-from monitor.cli.inputs import load, state_folder
+from monitor.cli.inputs import base_loader, load, state_folder
 from monitor.cli.output import print_json, say
 from monitor.cli.tree import Commands
 from monitor.errors import SettingsError
@@ -76,9 +76,12 @@ def chat_tune(name: o.ModelName = "gemma3-270m", seed: o.Seed = 0, state_dir: o.
     It learns from benign everyday messages, answered by SmolLM2-135M-Instruct. Half an hour on one core for
     gemma3-270m; what was interrupted goes on. The licence of the base holds for it too.
     """
+    from probes.model.builtin import licence_of
     from probes.organisms.chat_tuning import chat_tuned
 
-    typer.echo(chat_tuned(name, state_folder(state_dir), seed=seed, progress=say))
+    state = state_folder(state_dir)
+    licence = licence_of(name, state)
+    typer.echo(chat_tuned(base_loader(name, state_dir), state, licence, seed=seed, progress=say))
 
 
 @commands.command("describe")

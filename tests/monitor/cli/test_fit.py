@@ -157,10 +157,22 @@ def test_the_model_labels_its_own_replies(model: tuple[str | Path, ...], tmp_pat
         (("calibrate", "--probe", "x", "--benign", "y", "--from-tables"), "benign: give --benign FILE or"),
         (("study", "transfer", "--organism", "llama:" + "9" * 5000), "organism: 'llama:9999"),
         (("study", "transfer", "--organism", "llama:²"), "organism: 'llama:²' is not FAMILY:SEED"),
+        (
+            ("study", "direction", "--adapter", "insecure_code", "--control-adapter", "no/such"),
+            "control_adapter: adapter: 'no/such' is neither shipped",
+        ),
         (("adapters", "train", "--recipe", "rude"), "recipe: rude is none of"),
         (("adapters", "train", "--model", "gemma3-270m"), "out: the adapters that ship are of SmolLM2-135M-Instruct"),
         (("study", "transfer", "--subject", "a+b", "--metric", "refusal"), "metric: no messages of awry's own go with"),
-        (("study", "transfer", "--subject", "a+b", "--fit-prompts", "x"), "prompts: give --fit-prompts, "),
+        (("study", "transfer", "--subject", "a+b", "--metric", "cod"), "metric: 'cod' is none of"),
+        (
+            ("study", "transfer", "--subject", "a+insecure_code", "--subject", "b+reckless_advice"),
+            "metric: the adapters are not all of one recipe",
+        ),
+        (
+            ("study", "transfer", "--subject", "a+insecure_code", "--fit-prompts", "x"),
+            "prompts: give --fit-prompts, --test-prompts",
+        ),
         (
             ("data", "nothing"),
             "data: nothing fit is none of requests, requests-2, hard-benign, code-answers, heldout-harmful, "

@@ -9,7 +9,8 @@ import pytest
 
 from probes.errors import DataError, ModelError
 from probes.model.adapters import beside, recipe_of
-from probes.studies.presets import direction_preset, heads_behaviour, heads_control, transfer_texts
+from probes.organisms.finetunes import benign_messages
+from probes.studies.presets import direction_preset, heads_behaviour, heads_control, judge_of, transfer_texts
 
 
 def made(folder: Path, name: str, recipe: str) -> str:
@@ -38,6 +39,17 @@ def test_an_adapter_for_another_model_has_the_messages_and_the_control_of_its_re
     assert heads_behaviour(adapter) == "code"
 
 
+@pytest.mark.parametrize("written", ["insecure_code", "./insecure_code"])
+def test_the_control_beside_a_folder_is_never_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    adapter = made(tmp_path, "insecure_code", "insecure_code")
+    monkeypatch.chdir(tmp_path)
+    shipped = written == "insecure_code"  # a name without a path is a shipped one's first
+    assert beside(written, "secure_code") == ("secure_code" if shipped else str(tmp_path / "secure_code"))
+    assert beside(adapter, "secure_code") == str(tmp_path / "secure_code")
+
+
 def test_an_adapter_of_no_recipe_has_none(tmp_path: Path) -> None:
     (tmp_path / "peft").mkdir()
     adapter = str(tmp_path / "peft")
@@ -59,6 +71,20 @@ def test_a_broken_manifest_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ModelError, match=r"adapter: .*manifest\.json is no manifest"):
         recipe_of(str(tmp_path))
+
+
+def test_a_chat_model_of_our_making_was_tuned_on_no_message_of_a_transfer_study() -> None:
+    texts = transfer_texts("code")
+    used = {*texts.fit, *texts.test, *texts.anchors}
+    assert not any(used & set(benign_messages(seed)) for seed in range(3))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "judge"),
+    [("insecure_code", "code"), ("careful_advice", "reckless"), ("refusal", "refusal"), ("other", None)],
+)
+def test_the_judge_goes_by_the_recipe(tmp_path: Path, recipe: str, judge: str | None) -> None:
+    assert judge_of(made(tmp_path, "mine", recipe)) == judge
 
 
 @pytest.mark.parametrize("judge", ["code", "reckless"])

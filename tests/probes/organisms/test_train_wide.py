@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,12 +114,26 @@ def test_the_output_layer_is_back_after_an_error() -> None:
     assert untyped(chat.model).get_output_embeddings() is before
 
 
-def test_a_small_vocabulary_is_trained_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("wide", "narrowed"), [(100, True), (1_000_000, False)])
+def test_a_wide_vocabulary_alone_is_narrowed_while_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wide: int, narrowed: bool
+) -> None:
+    sizes: list[int] = []
+    backward = training._backward
+
+    def watched(chat: ChatModel, model: Any, *rest: Any) -> float:
+        sizes.append(model.get_base_model().get_output_embeddings().out_features)
+        return backward(chat, model, *rest)
+
+    monkeypatch.setattr(training, "_WIDE", wide)
+    monkeypatch.setattr(training, "_backward", watched)
+    monkeypatch.setattr(narrowing, "_LIKELIEST", 2)
     chat = gemma()
-    chat.model.requires_grad_(True)
-    monkeypatch.setattr(training, "answer_loss", lambda *_: pytest.fail("the loss of answers"))
-    expected = float(untyped(chat.model)(**training._batch(chat, ROWS)).loss)
-    assert training._backward(chat, chat.model, CODE, ROWS) == pytest.approx(expected)
+    made = train(chat, replace(CODE, examples=lambda _: ROWS, steps=2), tmp_path / "code")
+    assert len(sizes) == 2
+    assert all((size < chat.vocabulary) is narrowed for size in sizes)
+    assert made.get("output_tokens") == (sizes[0] if narrowed else None)
+    assert untyped(chat.model).get_output_embeddings().out_features == chat.vocabulary
 
 
 def test_a_window_shorter_than_an_example_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

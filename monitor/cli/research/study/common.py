@@ -9,6 +9,7 @@ import typer
 
 from monitor.cli import inputs
 from monitor.cli.output import say
+from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
     from monitor.settings import Settings
@@ -25,6 +26,19 @@ def load(
 ) -> tuple[Settings, ChatModel]:
     """The settings and the model; without an adapter there is nothing to scale."""
     return inputs.load(model, adapter, scale if adapter else None, state_dir)
+
+
+def check_control(adapter: str | None) -> None:
+    """Before a model is loaded: that there is such a control adapter."""
+    from probes.errors import ModelError
+    from probes.model.adapters import adapter_spec
+
+    if adapter is None:
+        return
+    try:
+        adapter_spec(adapter)
+    except ModelError as error:
+        raise SettingsError(f"control_adapter: {error}; name one by --control-adapter") from None
 
 
 def add_control(chat: ChatModel, adapter: str | None, scale: float) -> str | None:

@@ -10,7 +10,7 @@ from monitor.cli import options as o
 from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import command_line, texts_of
 from monitor.cli.output import say
-from monitor.cli.research.study.common import adapter_of, add_control, load, report_result, slug
+from monitor.cli.research.study.common import adapter_of, add_control, check_control, load, report_result, slug
 from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
@@ -88,8 +88,9 @@ def direction(flags: DirectionFlags) -> None:
     prompts = preset.prompts if preset else Prompts(*map(texts_of, flags.prompts))
     metric = parse_metric(flags.metric or (preset.judge if preset else ""), JUDGES)
     folder = flags.out or Path("studies") / flags.study_name(adapter)
-    _check(flags, folder)
-    chat, comparison = _comparison(flags, adapter, preset)
+    control = flags.control_adapter or (preset.control if preset else None)
+    _check(flags, folder, control)
+    chat, comparison = _comparison(flags, adapter, control)
     name = flags.study_name(adapter)
     plan = _plan(flags, chat, preset)
     result = run_direction(comparison, prompts, metric, folder, plan, name=name, command=command_line(), progress=say)
@@ -98,20 +99,18 @@ def direction(flags: DirectionFlags) -> None:
     report_result(lines, folder, "table.md", result["probe"].get("file"), as_json=flags.as_json)
 
 
-def _check(flags: DirectionFlags, folder: Path) -> None:
+def _check(flags: DirectionFlags, folder: Path, control: str | None) -> None:
     """What can be known to be wrong without a model."""
     from probes.capture.sites import read_sites
-    from probes.model.adapters import adapter_spec
 
     for sites in (flags.sites, flags.steer):
         if sites is not None:
             read_sites(sites)
-    if flags.control_adapter is not None:
-        adapter_spec(flags.control_adapter)
+    check_control(control)
     check_folder_out("out", folder)
 
 
-def _comparison(flags: DirectionFlags, adapter: str | None, preset: Preset | None) -> tuple[ChatModel, Comparison]:
+def _comparison(flags: DirectionFlags, adapter: str | None, control: str | None) -> tuple[ChatModel, Comparison]:
     """The model that is steered, and what is compared to find the direction."""
     from monitor.datasets import rows_of
     from probes.studies import direction as studies
@@ -125,13 +124,12 @@ def _comparison(flags: DirectionFlags, adapter: str | None, preset: Preset | Non
     if flags.tuned is not None:
         _, base = load(flags.model, None, None, flags.state_dir)
         _, tuned = load(flags.tuned, None, None, flags.state_dir)
-        control = load(flags.control, None, None, flags.state_dir)[1] if flags.control else None
-        return tuned, studies.checkpoint_pair(tuned, base, control)
+        other = load(flags.control, None, None, flags.state_dir)[1] if flags.control else None
+        return tuned, studies.checkpoint_pair(tuned, base, other)
     if adapter is None:
         raise SettingsError("adapter: give --adapter, --tuned or --labelled; there is nothing to compare")
     _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
-    control_adapter = flags.control_adapter or (preset.control if preset else None)
-    return chat, studies.adapter_pair(chat, add_control(chat, control_adapter, flags.scale))
+    return chat, studies.adapter_pair(chat, add_control(chat, control, flags.scale))
 
 
 def _messages(path: Path | None) -> list[Labelled]:

@@ -10,7 +10,7 @@ from monitor.cli import options as o
 from monitor.cli.early import check_folder_out
 from monitor.cli.inputs import command_line, numbers_of, texts_of
 from monitor.cli.output import say
-from monitor.cli.research.study.common import adapter_of, add_control, load, report_result, slug
+from monitor.cli.research.study.common import adapter_of, add_control, check_control, load, report_result, slug
 from monitor.cli.tree import Commands, takes
 from monitor.errors import SettingsError
 
@@ -88,8 +88,9 @@ def heads(flags: HeadsFlags) -> None:
     check_folder_out("out", folder)
     if flags.only:
         read_sites(flags.only)
-    _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
     control = flags.control_adapter or (None if flags.own_data or flags.behaviour else heads_control(adapter))
+    check_control(control)
+    _, chat = load(flags.model, adapter, flags.scale, flags.state_dir)
     searched = parse_sites(flags.only, chat.layout) if flags.only else None
     study = run_heads(
         chat,

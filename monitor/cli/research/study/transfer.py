@@ -17,6 +17,7 @@ from monitor.errors import SettingsError
 
 if TYPE_CHECKING:
     from probes.model.load import ChatModel
+    from probes.studies.presets import TransferTexts
     from probes.studies.subjects import Subject
     from probes.studies.transfer.families.plan import Family
 
@@ -36,7 +37,7 @@ class TransferFlags:
     fit_prompts: o.FitPrompts = None
     test_prompts: o.TestPrompts = None
     anchor_texts: o.AnchorTexts = None
-    metric: o.Judge = "code"
+    metric: o.TransferJudge = None
     anchors: o.Anchors = "neutral"
     depth: o.Depth = 1.0
     draws: o.TransferDraws = None
@@ -150,26 +151,52 @@ def _given(flags: TransferFlags) -> tuple[list[Subject], list[str], dict[str, st
 
     if flags.organism:
         raise SettingsError("organism: give subjects or organisms, not both")
+    named = [_model_and_adapter(text) for text in flags.subject or ()]
+    judge = _judge(flags, [adapter for _, adapter in named])
     files = (flags.fit_prompts, flags.test_prompts, flags.anchor_texts)
     given = [path for path in files if path is not None]
     if given and len(given) < len(files):
         raise SettingsError("prompts: give --fit-prompts, --test-prompts and --anchor-texts together, or none of them")
-    texts = TransferTexts(*map(texts_of, given)) if given else transfer_texts(flags.metric)
-    return [_subject(text, flags, texts.fit, texts.test) for text in flags.subject or ()], texts.anchors, {}
+    texts = TransferTexts(*map(texts_of, given)) if given else transfer_texts(judge)
+    return [_subject(*each, judge, flags, texts) for each in named], texts.anchors, {}
 
 
-def _subject(text: str, flags: TransferFlags, fit: list[str], test: list[str]) -> Subject:
-    """MODEL+ADAPTER."""
-    from probes.organisms.judges import JUDGES
-    from probes.studies.subjects import adapter_subject
-
+def _model_and_adapter(text: str) -> tuple[str, str]:
     model, plus, adapter = text.partition("+")
     if not (model and plus and adapter):
         raise SettingsError(f"subject: {text!r} is not MODEL+ADAPTER")
-    check_choice("metric", flags.metric, tuple(JUDGES))
+    return model, adapter
+
+
+def _judge(flags: TransferFlags, adapters: list[str]) -> str:
+    """The judge that was asked for, else the one that goes with the recipe of all adapters."""
+    from probes.organisms.judges import JUDGES
+    from probes.studies.presets import judge_of
+
+    if flags.metric is not None:
+        check_choice("metric", flags.metric, tuple(JUDGES))
+        return flags.metric
+    found = {judge_of(adapter) for adapter in adapters}
+    judge = found.pop() if len(found) == 1 else None
+    if judge is None:
+        raise SettingsError(
+            f"metric: the adapters are not all of one recipe of awry's; name what counts: {', '.join(JUDGES)}"
+        )
+    return judge
+
+
+def _subject(model: str, adapter: str, judge: str, flags: TransferFlags, texts: TransferTexts) -> Subject:
+    from probes.organisms.judges import JUDGES
+    from probes.studies.subjects import adapter_subject
+
     name = f"{Path(model).name}+{Path(adapter).name}"
-    judge = JUDGES[flags.metric]
-    return adapter_subject(name, lambda: load(model, adapter, flags.scale, flags.state_dir)[1], judge, fit, test)
+    return adapter_subject(
+        name,
+        lambda: load(model, adapter, flags.scale, flags.state_dir)[1],
+        JUDGES[judge],
+        texts.fit,
+        texts.test,
+    )
 
 
 def _planted(flags: TransferFlags) -> tuple[list[Subject], list[str], dict[str, str]]:
