@@ -14,7 +14,7 @@ from probes.organisms import chat_tuning
 from probes.organisms.chat_tuning import chat_tuned
 from probes.steer.coherence import answer_nll
 from probes.steer.generation import Reply, generate
-from tests.support.cli import invoke, message_of, output_of
+from tests.support.cli import invoke, message_of
 from tests.support.models.tiny import tiny_model, tiny_tokenizer
 
 ASKS = [f"Which of the {n} tea pots is the best?" for n in range(2, 18)]
@@ -119,6 +119,7 @@ def test_a_base_without_a_chat_template_is_an_error_before_anything_is_asked(
     monkeypatch.setenv("AWRY_CHAT_TEMPLATE", str(template))
     answers(monkeypatch)
     monkeypatch.setattr(chat_tuning, "chat_tuned", partial(chat_tuned, steps=2, teacher="teacher"))
-    made = output_of(invoke("models", "chat-tune", "bare", "--state-dir", state)).strip()
+    done = invoke("models", "chat-tune", "bare", "--state-dir", state)
+    assert done.exit_code == 0, done.output
     monkeypatch.delenv("AWRY_CHAT_TEMPLATE")
-    assert load_chat_model(made, state).render(user_message("Hi")) == "<|user|>Hi<|end|><|assistant|>"
+    assert load_chat_model(done.stdout.strip(), state).render(user_message("Hi")) == "<|user|>Hi<|end|><|assistant|>"
