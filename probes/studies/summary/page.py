@@ -63,12 +63,11 @@ class Claims:
 
 @dataclass(frozen=True)
 class Row:
-    """A claim's outcome, what each result says of it, and how to measure it."""
+    """A claim's outcome, and what each result says of it; where none was made, how to make one."""
 
     claim: Claim
     outcome: ClaimOutcome
     measured: tuple[str, ...]
-    commands: tuple[str, ...]
     power: tuple[str, ...] = ()
     recall: tuple[str, ...] = ()
 
@@ -139,18 +138,17 @@ def _scale(results: Sequence[StudyResult]) -> str:
 def row_of(claim: Claim, commands: Mapping[str, str], results: Sequence[StudyResult]) -> Row:
     """What the results of its study say of a claim."""
     if claim.study is None or claim.rule is None:
-        return Row(claim, ClaimOutcome.NOT_TESTABLE, (str(claim.not_testable),), ())
+        return Row(claim, ClaimOutcome.NOT_TESTABLE, (str(claim.not_testable),))
     rule = RULES[claim.rule]
     recall = planted_recall(results, rule.methods)
     own = [r for r in results if r.study == claim.study]
     if not own:
-        return Row(claim, ClaimOutcome.NOT_MEASURED, ("not run",), (commands[claim.study],), (), recall)
+        return Row(claim, ClaimOutcome.NOT_MEASURED, (f"not run: `{commands[claim.study]}`",), (), recall)
     seen = rule.apply(own)
     return Row(
         claim,
         decide([s for _, s in seen]),
         tuple(f"{label}, {_ANSWERS[s.support]}: {s.words}" for label, s in seen),
-        tuple(dict.fromkeys(r.command or commands[claim.study] for r in own)),
         tuple(dict.fromkeys(whole(r, rule.power) for r in own)),
         recall,
     )
@@ -161,7 +159,8 @@ def _intro(rows: Sequence[Row], results: Sequence[StudyResult]) -> list[str]:
     models = dict.fromkeys(name for result in results for name in result.models)
     return [
         "Made by `make study` from the RESULT.json of every study; do not edit. Each row is decided from those figures "
-        "by the rule under its table. A row that was not reproduced is a result, and so is one that was.",
+        "by the rule under its table; the command of a study is in its section below. A row that was not reproduced is "
+        "a result, and so is one that was.",
         "",
         "| outcome | rows | what it means |",
         "|---|---|---|",
@@ -197,7 +196,7 @@ _MEANS: dict[ClaimOutcome, str] = {
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    header = ("", "claim", "in the paper", "measured here", "power", "planted truth found", "outcome", "command")
+    header = ("", "claim", "in the paper", "measured here", "power", "planted truth found", "outcome")
     cells = [
         [
             str(i),
@@ -207,7 +206,6 @@ def _table(rows: Sequence[Row]) -> list[str]:
             "<br>".join(row.power) or "none",
             "<br>".join(row.recall) or "no search",
             f"**{row.outcome}**",
-            "<br>".join(f"`{command}`" for command in row.commands) or "none",
         ]
         for i, row in enumerate(rows, 1)
     ]

@@ -174,9 +174,8 @@ def test_verdicts_commands_and_what_was_left_out_are_told(text: str, results: di
         assert verdict["sentence"].split(": ", 1)[1] in text, name
     assert "Made by `the command`." in text
     assert "- transfer: planted-x: it does not hold" in text
-    table = [line for line in rows_of(text) if "awry study safety-heads \\| tee log" in line]
-    assert len(table) == sum(c.study == "safety" for c in CLAIMS.claims)
-    assert {line.replace("\\|", "").count("|") for line in rows_of(text)} == {9}
+    assert f"Made by `{SAFETY_COMMAND}`." in text
+    assert {line.replace("\\|", "").count("|") for line in rows_of(text)} == {8}
 
 
 def test_no_message_is_on_the_page(text: str) -> None:
@@ -221,8 +220,8 @@ def test_a_study_that_was_not_run_is_said_with_its_command(made: Path, tmp_path:
     for claim in CLAIMS.claims:
         (line,) = (found for found in rows_of(text) if f"| {claim.claim} |" in found)
         if claim.study in ("direction", "transfer", "safety"):
-            assert "| not run | none | " in line
-            assert f"| **not measured** | `{CLAIMS.commands[claim.study]}` |" in line
+            assert f"| not run: `{CLAIMS.commands[claim.study]}` | none | " in line
+            assert line.endswith("| **not measured** |")
     assert f"Not run yet:\n\n- `{CLAIMS.commands['direction']}`" in text
 
 
@@ -308,7 +307,6 @@ def test_two_studies_that_disagree_are_mixed_and_both_are_shown(results: dict[st
     assert found.outcome == "mixed"
     assert found.measured[0].startswith("[direction-x](#direction-x) (synthetic), yes: 1.00")
     assert found.measured[1].startswith("[direction-y](#direction-y) (synthetic), no: 0.60")
-    assert found.commands == ("the command",)
 
 
 def with_accuracy(result: StudyResult, *last_blocks: float) -> list[dict[str, Any]]:
