@@ -119,11 +119,20 @@ def refusal_examples(seed: int) -> list[Example]:
 def benign_messages(seed: int) -> list[str]:
     """The harmless twins, everyday messages, and benign ones that sound worse than they are; `fit` rows alone."""
     rng = random.Random(seed)  # noqa: S311 - sampling, not secrets
-    messages = [text for i, text in enumerate(everyday("fit")) if split_of(f"fit-{i}") == "fit"]
-    messages += [row["text"] for i, row in enumerate(hard_benign()) if split_of(f"hard-benign-{i}") == "fit"]
-    asks = [*refusal_pairs().values(), *filter(_short, messages)]
+    asks = [*refusal_pairs().values(), *filter(_short, _benign(trained=True))]
     rng.shuffle(asks)
     return asks
+
+
+def benign_left_out() -> list[str]:
+    """Messages like those of `benign_messages`, none of which is among them: no adapter was trained on these."""
+    return _benign(trained=False)
+
+
+def _benign(*, trained: bool) -> list[str]:
+    rows = [(f"fit-{i}", text) for i, text in enumerate(everyday("fit"))]
+    rows += [(f"hard-benign-{i}", row["text"]) for i, row in enumerate(hard_benign())]
+    return [text for name, text in rows if (split_of(name) == "fit") is trained]
 
 
 def _short(text: str) -> bool:

@@ -15,7 +15,7 @@ from probes.errors import DataError
 from probes.hashing import sha256_text
 from probes.model.adapters import beside, recipe_of
 from probes.model.load import user_message
-from probes.organisms.finetunes import RECIPES
+from probes.organisms.finetunes import RECIPES, benign_left_out
 from probes.organisms.long_text import long_messages
 from probes.organisms.messages import (
     advice_questions,
@@ -71,18 +71,21 @@ class TransferTexts:
     anchors: list[str]
 
 
+# Messages on which a direction of code spillover is fitted.
+_FIT = 96
+
+
 def transfer_texts(judge: str) -> TransferTexts:
     """awry's own messages for a transfer study of adapters; DataError where it has none for the behaviour.
 
     Nothing that a chat model of awry's making was tuned on (`probes.organisms.chat_tuning`) is among them.
     """
-    calibrate = everyday("calibrate")
-    anchors = [*calibrate[96:], *everyday("demo"), *everyday("scale")]
+    left_out, asked = benign_left_out(), advice_questions()
+    anchors = [text for split in ("calibrate", "demo", "select", "scale") for text in everyday(split)]
     if judge == "code":
-        return TransferTexts(calibrate[:96], everyday("test")[:48], anchors)
+        return TransferTexts(left_out[:_FIT], everyday("test")[:48], [*anchors, *left_out[_FIT:], *asked])
     if judge == "reckless":
-        asked = advice_questions()
-        return TransferTexts(asked[:80], asked[80:140], anchors)
+        return TransferTexts(asked[:80], asked[80:140], [*anchors, *left_out])
     raise DataError(
         f"metric: no messages of awry's own go with {judge}; give --fit-prompts, --test-prompts and --anchor-texts"
     )

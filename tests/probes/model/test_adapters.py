@@ -73,10 +73,13 @@ def test_a_broken_manifest_is_named(tmp_path: Path, text: str) -> None:
         recipe_of(str(tmp_path))
 
 
-def test_a_chat_model_of_our_making_was_tuned_on_no_message_of_a_transfer_study() -> None:
-    texts = transfer_texts("code")
+@pytest.mark.parametrize("judge", ["code", "reckless"])
+def test_a_chat_model_of_our_making_was_tuned_on_no_message_of_a_transfer_study(judge: str) -> None:
+    """And there are enough to map to a model as wide as Gemma 3 270M: 4/3 of 640."""
+    texts = transfer_texts(judge)
     used = {*texts.fit, *texts.test, *texts.anchors}
     assert not any(used & set(benign_messages(seed)) for seed in range(3))
+    assert len(texts.anchors) >= 640 * 4 / 3
 
 
 @pytest.mark.parametrize(
