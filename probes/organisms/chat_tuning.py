@@ -74,7 +74,7 @@ def chat_tuned(
             progress(f"{name}: step {step} of {steps}, loss {loss:.2f}")
 
     # The adapter stays until the model is written: what fails later is not trained again.
-    adapter = state / "training" / f"{name}-{seed}"
+    adapter = state / "training" / f"{name}-{plain.revision}-{steps}-{seed}"
     if not (adapter / _MADE).is_file():
         made = train(plain, recipe, adapter, Hyperparameters(seed=seed), on_step, adapter.with_suffix(".pt"))
         (adapter / _MADE).write_text(json.dumps(made))

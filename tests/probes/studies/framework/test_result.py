@@ -68,21 +68,39 @@ def test_figures_go_through_rounding_and_the_envelope_is_not_repeated_in_them(tm
 @pytest.mark.parametrize(
     ("name", "study", "verdict"),
     [
-        ("direction-insecure-code", "direction", Verdict.WORKS_NOT_SPECIFIC),
         ("direction-reckless-advice", "direction", Verdict.NO_EFFECT),
-        ("heads-reckless-advice", "heads", Verdict.NOISE),
         ("safety-heads-base", "safety", Verdict.UNDECIDED),
         ("transfer", "transfer", Verdict.UNDECIDED),
     ],
 )
 def test_the_older_layouts_are_read_alike(name: str, study: str, verdict: Verdict) -> None:
     found = read_result(COMMITTED / name)
-    if found.format != 1:
-        pytest.skip("was run again")
-    assert (found.study, found.verdict, found.name) == (study, verdict, name)
+    assert (found.format, found.study, found.verdict, found.name) == (1, study, verdict, name)
     assert found.models
     assert "seed" in found.measured["plan"]
     assert {"label", "sentence", "reasons", "warnings", "differences"} <= set(found.measured["verdict"])
+
+
+def test_the_older_layout_of_heads_is_read_alike(tmp_path: Path) -> None:
+    stored = {
+        "format": "awry-heads/1",
+        "command": "awry study heads",
+        "name": "old",
+        "verdict": "noise",
+        "reasons": ["random directions do as much", "two"],
+        "model": {"model": "m", "revision": "r"},
+        "data": {"sha256": "0"},
+        "plan": {"seed": 0},
+        "heads": ["head[1,2]"],
+    }
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / FILE).write_text(json.dumps(stored))
+    found = read_result(tmp_path / "old")
+    assert (found.format, found.study, found.name, found.command) == (1, "heads", "old", "awry study heads")
+    assert found.verdict is Verdict.NOISE
+    assert found.models == ["m"]
+    assert found.measured["verdict"]["sentence"] == "noise: random directions do as much"
+    assert found.measured["heads"] == ["head[1,2]"]
 
 
 @pytest.mark.parametrize(
