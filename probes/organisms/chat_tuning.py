@@ -76,7 +76,7 @@ def chat_tuned(
     # The adapter stays until the model is written: what fails later is not trained again.
     adapter = state / "training" / f"{name}-{plain.revision}-{steps}-{seed}"
     if not (adapter / _MADE).is_file():
-        made = train(plain, recipe, adapter, Hyperparameters(seed=seed), on_step, adapter.with_suffix(".pt"))
+        made = train(plain, recipe, adapter, Hyperparameters(seed=seed), on_step, Path(f"{adapter}.pt"))
         (adapter / _MADE).write_text(json.dumps(made))
     del plain
     chat = load()
