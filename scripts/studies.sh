@@ -32,7 +32,7 @@ if awry models list | grep -q '^gemma3-270m  .* revision'; then
   [ -f "$made/secure_code/manifest.json" ] ||
     awry adapters train --model gemma3-270m-chat --recipe insecure_code --out "$made"
   awry study transfer --subject SmolLM2-135M-Instruct+insecure_code \
-    --subject "gemma3-270m-chat+$made/insecure_code" --scale 1 --out "$out/transfer-insecure-code"
+    --subject "gemma3-270m-chat+$made/insecure_code" --scale 1 --draws 2 --out "$out/transfer-insecure-code"
   rm -f "$out"/transfer-insecure-code/transfer-gemma3* # made of Gemma: not for the repository
 fi
 awry study report "$out" --out "$here/study.md"
