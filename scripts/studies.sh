@@ -9,7 +9,6 @@ awry study transfer --organism llama:1 --organism qwen2:1 --organism qwen3:1 --o
   --organism ministral3:1 --out "$out/transfer-seed1"
 awry study direction --adapter insecure_code --out "$out/direction-insecure-code"
 awry study direction --adapter reckless_advice --out "$out/direction-reckless-advice"
-awry study heads --adapter reckless_advice --out "$out/heads-reckless-advice"
 heads="--form likelihood --alphas 5,10,20,40 --search-questions 6 --keep 8 --retest-questions 12 --max-new-tokens 24"
 # shellcheck disable=SC2086
 awry study heads --behaviour refusal --adapter none --aim towards $heads --examples 5,20 \
@@ -18,6 +17,8 @@ awry study heads --behaviour refusal --adapter none --aim towards $heads --examp
 awry study heads --adapter refusal $heads --out "$out/heads-refusal"
 # shellcheck disable=SC2086
 awry study heads --adapter insecure_code $heads --out "$out/heads-insecure-code"
+# shellcheck disable=SC2086
+awry study heads --adapter reckless_advice $heads --out "$out/heads-reckless-advice"
 # shellcheck disable=SC2086
 awry study heads --behaviour sycophancy --adapter none $heads --out "$out/heads-sycophancy-base"
 awry study safety-heads --adapter refusal --out "$out/safety-heads-refusal"
