@@ -398,9 +398,6 @@ Png = Annotated[
 ]
 Blocks = Annotated[str, Option(help="blocks to try, e.g. 10,15,20", show_default="six from a third on")]
 Attach = Annotated[Path | None, Option(help="card of a probe that gets the recipe as a new version")]
-TrainedBase = Annotated[
-    str | None, Option("--model", help="the model to train them for", show_default="the built-in one")
-]
 Recipe = Annotated[list[str] | None, Option(help="recipe to train; may be given again", show_default="all")]
 Seed = Annotated[int, Option(help="seed of what is random: data order, weights, splits, controls")]
 

@@ -50,14 +50,14 @@ def _described(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
 def train_adapters(
     out: o.AdaptersOut = None,
     recipe: o.Recipe = None,
-    model: o.TrainedBase = None,
+    model: o.Model = None,
     seed: o.Seed = 0,
     state_dir: o.StateDir = None,
 ) -> None:
     """Train the adapters and measure them (about an hour on two cores). Prints progress on standard error.
 
-    A training that was interrupted goes on from its last checkpoint, which is in the state folder. Adapters of another
-    model than the built-in one go to a folder of yours.
+    Without --model they are the built-in model's; those of another one go to a folder of yours. A training that was
+    interrupted goes on from its last checkpoint, which is in the state folder.
     """
     from probes.model.adapters import adapters_folder
     from probes.model.builtin import SMOLLM2, licence_of

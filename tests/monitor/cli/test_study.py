@@ -288,7 +288,7 @@ def test_transfer_between_two_fine_tunes_of_one_model(bench: Path, tmp_path: Pat
         (("safety-heads", "--top", "1.5"), "top: '1.5' is no list of whole numbers"),
         (("transfer", "--organism", "llama"), "organism: 'llama' is not FAMILY:SEED"),
         (("transfer", "--organism", "opt:0"), "organism: 'opt:0' is not FAMILY:SEED"),
-        (("transfer", "--subject", "a+b"), "prompts: --subject needs"),
+        (("transfer", "--subject", "a+b"), "metric: the adapters are not all of one recipe"),
         (("transfer", "--subject", "a+b", "--organism", "llama:0"), "organism: give subjects or organisms"),
         (("transfer", "--anchors", "loud"), "anchors: 'loud' is none of"),
         (("transfer", "--family", "a", "--subject", "b+c"), "family: give families, subjects or organisms"),
