@@ -334,8 +334,8 @@ RULES = {
     ),
     "transfer_lowers": Rule(
         f"over pairs of different classes, bad answers fall and good ones rise by at least {EFFECT:.2f}, with "
-        f"intervals over models above 0; a fall alone is mixed; not reproduced when the interval of the fall ends below "
-        f"{EFFECT:.2f}",
+        "intervals over models above 0; a fall alone is mixed; not reproduced when the interval of the fall ends below "
+        "that",
         each(transfer_lowers),
         _pairs_power("drop"),
     ),
