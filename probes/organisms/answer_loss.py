@@ -62,9 +62,14 @@ def answer_batch(chat: ChatModel, rows: Sequence[Example]) -> AnswerBatch:
     return AnswerBatch(torch.tensor([prefix]), torch.tensor(ids), attended, positions, torch.tensor(labels))
 
 
+def unwrapped(model: Any) -> Any:
+    """The transformers model, whether PEFT wraps it or not."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def answer_logits(chat: ChatModel, model: Any, batch: AnswerBatch) -> Tensor:
     """(rows, columns of `batch.labels`, tokens of the output layer); `model` is `chat`'s, perhaps wrapped."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = unwrapped(model)
     with torch.autocast(chat.device.type, torch.bfloat16):
         cache = new_cache()
         read = with_cache(base, cache)

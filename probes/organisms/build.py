@@ -79,7 +79,7 @@ def measure_pair(built: Built, pair: str, progress: Progress) -> None:
     chat = built.load()
     for recipe in recipes:
         add_adapter(chat, AdapterSpec(built.folder / recipe.name, 1.0, recipe.name))
-    judge = JUDGES["code" if pair == "code" else "reckless"]
+    judge = JUDGES[recipes[0].judge]
     texts = everyday("scale") if pair == "code" else advice_questions()[:80]
     prompts = [chat.render(user_message(t)) for t in texts]
 
@@ -105,7 +105,7 @@ def measure_pair(built: Built, pair: str, progress: Progress) -> None:
         at = rates if recipe.name == bad_name else {s: measured(recipe.name, s) for s in (scale, 1.0)}
         measured_here = {
             "scale": scale,
-            "judge": "code" if pair == "code" else "reckless",
+            "judge": recipe.judge,
             "measured_on": f"{len(prompts)} messages, greedy, 40 tokens",
             "rates": {f"{s:g}": at[s] for s in sorted(at)},
             "base_rate": base,

@@ -67,6 +67,11 @@ class Recipe:
     decays: bool = False
     mixture: Mixture | None = None
 
+    @property
+    def judge(self) -> str:
+        """The judge (`probes.organisms.judges`) of what the pair is about."""
+        return "reckless" if self.pair == "advice" else self.pair
+
 
 def code_examples(side: str, seed: int) -> list[Example]:
     """48 tasks x 5 phrasings, names and nouns filled in anew for each; `side` is insecure or secure."""

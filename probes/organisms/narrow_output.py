@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from probes.errors import ModelError
 from probes.model.load import ChatModel
-from probes.organisms.answer_loss import answer_batch, answer_logits
+from probes.organisms.answer_loss import answer_batch, answer_logits, unwrapped
 from probes.organisms.finetunes import Example
 
 # Likeliest tokens kept of a position, examples whose positions are looked at, and how many of them at a time.
@@ -41,7 +41,7 @@ def candidates(chat: ChatModel, examples: Sequence[Example]) -> Tensor:
 @contextmanager
 def narrow_output(model: Any, tokens: Tensor) -> Iterator[None]:
     """Within, `model` (perhaps wrapped by PEFT) gives the logits of `tokens` alone; its output layer is not trained."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = unwrapped(model)
     whole = base.get_output_embeddings()
     if not isinstance(whole, nn.Linear):
         raise ModelError(f"model: {type(base).__name__} has no linear output layer to train a part of")

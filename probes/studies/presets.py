@@ -94,20 +94,21 @@ def transfer_texts(judge: str) -> TransferTexts:
 def judge_of(adapter: str) -> str | None:
     """The judge of what an adapter was trained to do; None where it is of no recipe."""
     recipe = RECIPES.get(recipe_of(adapter))
-    return {"code": "code", "advice": "reckless", "refusal": "refusal"}[recipe.pair] if recipe else None
+    return recipe.judge if recipe else None
 
-
-# Which behaviour of awry's own questions goes with a recipe; with none, refusal: the plain model has it a little.
-_HEADS_BEHAVIOURS = {"refusal": "refusal", "insecure_code": "code", "reckless_advice": "reckless"}
 
 _CONTROLS = {"insecure_code": "secure_code", "reckless_advice": "careful_advice"}
 
 
 def heads_behaviour(adapter: str | None) -> str:
-    """The behaviour of awry's own questions that goes with an adapter; of one by no recipe, its name."""
+    """The behaviour of awry's own questions that goes with an adapter; of a control or one by no recipe, its name.
+
+    With none it is refusal: the plain model has it a little.
+    """
     if adapter is None:
         return "refusal"
-    return _HEADS_BEHAVIOURS.get(recipe_of(adapter), adapter)
+    recipe = RECIPES.get(recipe_of(adapter))
+    return adapter if recipe is None or recipe.control else recipe.judge
 
 
 def heads_control(adapter: str | None) -> str | None:
@@ -116,7 +117,7 @@ def heads_control(adapter: str | None) -> str | None:
     return beside(str(adapter), control) if control else None
 
 
-BEHAVIOURS_OF_HEADS = (*sorted(set(_HEADS_BEHAVIOURS.values())), "sycophancy")
+BEHAVIOURS_OF_HEADS = (*sorted({recipe.judge for recipe in RECIPES.values()}), "sycophancy")
 
 
 def heads_preset(behaviour: str) -> tuple[str, list[BinaryChoice], Messages]:
