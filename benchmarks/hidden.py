@@ -37,10 +37,6 @@ def _logs(rng: random.Random) -> str:
     return "".join(LOG.format(i % 60, i % 9, each, rng.randint(1, 900)) for i, each in enumerate(ids))
 
 
-def _image(rng: random.Random) -> str:
-    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + rng.randbytes(9000)).decode()
-
-
 def _nested(text: str, times: int) -> str:
     for _ in range(times):
         text = base64.b64encode(text.encode()).decode()

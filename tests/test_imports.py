@@ -26,6 +26,7 @@ _MONITOR = {"monitor", "monitor.telemetry", "monitor.stream", "monitor.service"}
 # Who may import whom, beside itself and the leaves of `awry`; an arrow that nothing uses goes.
 ARROWS: dict[str, set[str]] = {
     "awry": {"monitor", "monitor.cli", "monitor.service", "probes"},
+    "awry.deadline": set(),
     "awry.errors": set(),
     "awry.moved": set(),
     "awry.periodic": set(),
@@ -93,7 +94,7 @@ ARROWS: dict[str, set[str]] = {
     "probes": set(),
     "storage": set(),
 }
-LEAVES = {"awry.errors", "awry.moved", "awry.periodic", "awry.whole_file"}
+LEAVES = {"awry.deadline", "awry.errors", "awry.moved", "awry.periodic", "awry.whole_file"}
 _IMPORTERS = {"import_module", "__import__", "find_spec"}
 
 

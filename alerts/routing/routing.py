@@ -87,11 +87,6 @@ class Routing:
 Destinations = Sequence[str] | Routing
 
 
-def to_all(names: Sequence[str]) -> Routing:
-    """All alerts to all of these."""
-    return Routing(Node("{}", tuple(names)))
-
-
 def routing_of(
     names: Sequence[str],
     route: Route | None,

@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import math
 import socket
 import ssl
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +25,7 @@ import httpx2
 
 from alerts.senders.base import DeliveryError, Fault
 from alerts.senders.tls import tls_context
+from awry.deadline import DeadlineBackend, seconds_of
 
 TIMEOUT_SECONDS = 15.0
 # No more of a response is read: only its status counts.
@@ -115,7 +112,8 @@ class Poster:
     def _pool(self) -> Any:
         if self._tls is None:
             self._tls = tls_context(self._ca_file)
-        backend = _Backend(time.monotonic() + TIMEOUT_SECONDS, self._allow_private or bool(self._proxy))
+        backend = DeadlineBackend(self._addresses)
+        backend.start(TIMEOUT_SECONDS)
         if self._proxy:
             proxy = httpx2.Proxy(self._proxy)
             return httpcore2.HTTPProxy(
@@ -128,78 +126,12 @@ class Poster:
             )
         return httpcore2.ConnectionPool(ssl_context=self._tls, network_backend=backend)
 
-
-class _Backend(httpcore2.NetworkBackend):
-    """Connects to checked addresses only, and gives every stream the same deadline."""
-
-    def __init__(self, deadline: float, allow_private: bool) -> None:
-        self._deadline = deadline
-        self._allow_private = allow_private
-        self._real = httpcore2.SyncBackend()
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002 - the deadline counts
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.NetworkStream:
+    def _addresses(self, host: str, port: int) -> list[str]:
+        """Checked ones; behind a proxy, which decides itself where it may connect to, those of the proxy."""
         try:
-            addresses = checked_addresses(host, port, self._allow_private)
+            return checked_addresses(host, port, self._allow_private or bool(self._proxy))
         except (socket.gaierror, UnicodeError):
             raise httpcore2.ConnectError("no such name") from None
-        failure: Exception = httpcore2.ConnectError("no address")
-        for address in addresses:
-            try:
-                stream = self._real.connect_tcp(
-                    address, port, _seconds_left(self._deadline), local_address, socket_options
-                )
-            except httpcore2.ConnectError as error:
-                failure = error
-            else:
-                return _Stream(stream, self._deadline)
-        raise failure
-
-    def connect_unix_socket(self, path: str, timeout: Any = None, socket_options: Any = None) -> Any:
-        raise NotImplementedError
-
-
-class _Stream(httpcore2.NetworkStream):
-    """A stream whose reads and writes end at the deadline."""
-
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        return self._stream.read(max_bytes, _seconds_left(self._deadline))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        self._stream.write(buffer, _seconds_left(self._deadline))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002
-    ) -> httpcore2.NetworkStream:
-        return _Stream(
-            self._stream.start_tls(ssl_context, server_hostname, _seconds_left(self._deadline)), self._deadline
-        )
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _seconds_left(deadline: float) -> float:
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise httpcore2.ReadTimeout("the deadline is over")
-    return seconds
 
 
 def checked_addresses(host: str, port: int, allow_private: bool = False) -> list[str]:
@@ -228,17 +160,3 @@ def _fault(status: int) -> Fault:
     if status == 410:
         return "gone"
     return "notification" if status in _REFUSALS else "destination"
-
-
-def seconds_of(retry_after: str | None) -> float | None:
-    """A Retry-After header, in seconds from now; None where it is missing or invalid."""
-    if retry_after is None:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return None if math.isnan(seconds) else max(0.0, seconds)

@@ -12,13 +12,12 @@ Does not know: what is asked. A name's look-up is the system's, and has its own 
 from __future__ import annotations
 
 import ssl
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import httpcore2
 
+from awry.deadline import DeadlineBackend
 from monitor.judge.answer import JudgeError
 
 # No verdict is longer; a model that thinks aloud first sends that too.
@@ -42,7 +41,7 @@ class Connection:
         self._headers = [(b"host", _host(self._url)), (b"content-type", b"application/json")]
         self._headers += [(b"accept", b"application/json"), (b"accept-encoding", b"identity")]
         self._headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        self._backend = _Backend()
+        self._backend = DeadlineBackend()
         tls = ssl.create_default_context() if self._url.scheme == b"https" else None
         self._pool = httpcore2.ConnectionPool(
             ssl_context=tls, max_connections=1, keepalive_expiry=60, network_backend=self._backend
@@ -50,7 +49,7 @@ class Connection:
 
     def post(self, body: bytes, seconds: float) -> Answer:
         """Post it once. Raises JudgeError."""
-        self._backend.deadline = time.monotonic() + seconds
+        self._backend.start(seconds)
         headers = [*self._headers, (b"content-length", str(len(body)).encode())]
         limits = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
         try:
@@ -72,63 +71,6 @@ class Connection:
     def close(self) -> None:
         """Close what is open."""
         self._pool.close()
-
-
-class _Backend(httpcore2.NetworkBackend):
-    """Gives every stream the deadline of the exchange that runs now."""
-
-    def __init__(self) -> None:
-        self.deadline = 0.0
-        self._real = httpcore2.SyncBackend()
-
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline."""
-        seconds = self.deadline - time.monotonic()
-        if seconds <= 0:
-            raise httpcore2.ReadTimeout("the deadline is over")
-        return seconds
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002 - the deadline counts
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.NetworkStream:
-        return _Stream(self._real.connect_tcp(host, port, self.left, local_address, socket_options), self)
-
-    def connect_unix_socket(self, path: str, timeout: Any = None, socket_options: Any = None) -> Any:
-        raise NotImplementedError
-
-
-class _Stream(httpcore2.NetworkStream):
-    """A stream whose reads and writes end at the deadline."""
-
-    def __init__(self, stream: httpcore2.NetworkStream, backend: _Backend) -> None:
-        self._stream = stream
-        self._backend = backend
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        return self._stream.read(max_bytes, self._backend.left)
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        self._stream.write(buffer, self._backend.left)
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002
-    ) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, self._backend.left), self._backend)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 def _host(url: httpcore2.URL) -> bytes:

@@ -11,15 +11,13 @@ Does not know: retries, limits of cost, what is done with the verdict.
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from awry.deadline import seconds_of
 from monitor.judge.answer import Failure, JudgeError, Verdict, read_answer
 from monitor.judge.base import Asked
 from monitor.judge.connection import Answer, Connection
@@ -140,17 +138,3 @@ def _refusal(answer: Answer) -> JudgeError:
     failure: Failure = "refused by server"
     # A server that refuses one message (a filter, its length) is not down.
     return JudgeError(failure, down=answer.status not in (400, 413, 422))
-
-
-def seconds_of(retry_after: str | None) -> float | None:
-    """A Retry-After header, in seconds from now; None where it is missing or no time."""
-    if retry_after is None:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return None if math.isnan(seconds) else max(0.0, seconds)

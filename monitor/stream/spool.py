@@ -97,11 +97,6 @@ class SpoolWriter:
         if group.error is not None:
             raise group.error
 
-    @property
-    def used_bytes(self) -> int:
-        """Bytes of the folder, as last seen."""
-        return self._used
-
     def roll(self) -> None:
         """End the segment in use, if it holds anything, so that a reader may delete it once it is stored."""
         with self._changed:

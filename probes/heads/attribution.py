@@ -7,9 +7,10 @@ From "On the role of attention heads in large language model safety" (arXiv 2410
 - `compare` (ours): a head's mean Ships on harmful prompts less that on harmless ones, since KL is high for any head
   that breaks the text. With it go the change of the log-probability of given tokens (such as those that open a
   refusal) and the norm of the head's output, ablated over not: undifferentiated attention can raise it
-- `dataset_ships` (section 4.1): with M the prompts' last-position states after the final norm (prompts, width), the sum
-  of the r principal angles, in degrees, between the spans of the first r left singular vectors of M with and without
-  the ablation. The authors' code takes r = 1 and does not centre; then the first vector is mostly each prompt's norm
+- `dataset_angles`, dataset-level Ships (section 4.1): with M the prompts' last-position states after the final norm
+  (prompts, width), the sum of the r principal angles, in degrees, between the spans of the first r left singular
+  vectors of M with and without the ablation. The authors' code takes r = 1 and does not centre; then the first vector
+  is mostly each prompt's norm
 - `sahara` (section 4.2): groups grown by the head that raises dataset-level Ships most; the reference stays unablated
 
 Contract: prompts are `Encoded` and are read up to their last prompt token; heads are sites `head[l,h]`, all by
@@ -221,26 +222,6 @@ def angles_between(a: Floats, b: Floats) -> float:
     return float(np.degrees(subspace_angles(a, b)).sum())
 
 
-def dataset_ships(
-    chat: ChatModel,
-    items: Sequence[Encoded],
-    heads: Sequence[Site] | None = None,
-    *,
-    r: int = 1,
-    centred: bool = False,
-    ablation: Ablation | None = None,
-    token_budget: int = 2048,
-    on_pairs: OnPairs = lambda _done, _all: None,
-) -> Floats:
-    """Dataset-level Ships (arXiv 2410.13708 section 4.1) of each head, in degrees, (layers, heads).
-
-    Raises as `head_effects` and `subspace` do.
-    """
-    return dataset_angles(
-        chat, items, heads, subspaces=[(r, centred)], ablation=ablation, token_budget=token_budget, on_pairs=on_pairs
-    )[0]
-
-
 def dataset_angles(
     chat: ChatModel,
     items: Sequence[Encoded],
@@ -254,7 +235,8 @@ def dataset_angles(
 ) -> list[Floats]:
     """Dataset-level Ships for several (r, centred) at the price of one: degrees, (layers, heads) each.
 
-    `standing` heads are ablated beside each one; the reference never is (`docs/science.md` C.1 step 7).
+    Raises as `head_effects` and `subspace` do. `standing` heads are ablated beside each one; the reference never is
+    (`docs/science.md` C.1 step 7).
     """
     chosen = ablation or Ablation()
     plain = Replay(chat, items, chosen, token_budget=token_budget).plain_states().double().cpu().numpy()

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import DataError
-from probes.evaluation import rate
 
 POWER = 0.8
 _LEVEL = 0.05
@@ -50,34 +49,6 @@ def smallest_rates(n: int, against: float) -> tuple[float | None, float | None]:
         _smallest(lambda size: float(binom.sf(above.min() - 1, n, against + size)), 1 - against) if len(above) else None
     )
     return None if down is None else against - down, None if up is None else against + up
-
-
-def smallest_auroc(positives: int, negatives: int) -> float | None:
-    """Smallest AUROC of independent rows that could be told from 0.5; pairs whose scores go together see smaller ones.
-
-    The variance is Hanley and McNeil's (1982), at the AUROC in question.
-    """
-    from scipy.stats import norm
-    from scipy.stats import t as student
-
-    _rows(min(positives, negatives), 2)
-    least = min(positives, negatives)
-    if rate(least, least).low <= 0.5:
-        return None
-    quantile = float(student.ppf(1 - _LEVEL / 2, least - 1))
-
-    def power(size: float) -> float:
-        value = 0.5 + size
-        if value >= 1:
-            return 1.0
-        spread = value * (1 - value)
-        one, two = value / (2 - value) - value**2, 2 * value**2 / (1 + value) - value**2
-        variance = (spread + (positives - 1) * one + (negatives - 1) * two) / (positives * negatives)
-        deviation = np.sqrt(variance) / spread  # on the logit, where the interval is
-        return float(norm.cdf(np.log(value / (1 - value)) / deviation - quantile))
-
-    found = _smallest(power, 0.5)
-    return None if found is None else 0.5 + found
 
 
 def smallest_mean(n: int, deviation: float) -> float:

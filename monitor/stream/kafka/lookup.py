@@ -16,15 +16,6 @@ from storage.coordinates import Coordinates
 _SECONDS = 15.0
 
 
-def parse_coordinates(text: str) -> Coordinates:
-    """`TOPIC/PARTITION/OFFSET`, as the tables and alerts show them."""
-    topic, _, rest = text.partition("/")
-    partition, _, offset = rest.partition("/")
-    if not topic or not partition.isdecimal() or not offset.isdecimal():
-        raise SourceError(f"coordinates: {text} is not TOPIC/PARTITION/OFFSET, for example traffic/3/1204")
-    return Coordinates(topic, int(partition), int(offset))
-
-
 def fetch_record(cluster: Cluster, at: Coordinates) -> Any:
     """kafka-python's record at these coordinates. Joins no group and commits nothing. Raises SourceError."""
     accept_any_header_name()

@@ -23,7 +23,7 @@ from monitor.service.scoring import BatchScorer
 from monitor.service.worker import Worker
 from monitor.settings import Settings
 from monitor.stream.kafka.client import Cluster
-from monitor.stream.kafka.lookup import fetch_record, parse_coordinates
+from monitor.stream.kafka.lookup import fetch_record
 from monitor.stream.kafka.source import KafkaSource
 from probes.card import Probe, load_probe, save_probe
 from probes.model.load import ChatModel, load_chat_model
@@ -82,14 +82,6 @@ def test_each_message_of_a_batch_is_found_at_its_own_offset(cluster: Cluster) ->
     topic = new_topic(cluster, 1)
     produce(cluster, topic, [b"%d" % n for n in range(50)])
     assert [fetch_record(cluster, Coordinates(topic, 0, n)).value for n in (0, 17, 49)] == [b"0", b"17", b"49"]
-
-
-@pytest.mark.parametrize(
-    "text", ["", "traffic", "traffic/1", "traffic/1/x", "traffic/-1/0", "/1/2", "a/b/1/2", "t/1/2/3"]
-)
-def test_coordinates_that_are_none(text: str) -> None:
-    with pytest.raises(Exception, match=r"^coordinates: .* is not TOPIC/PARTITION/OFFSET, for example traffic/3/1204"):
-        parse_coordinates(text)
 
 
 @pytest.mark.parametrize(

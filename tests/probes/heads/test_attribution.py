@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from probes.heads.attribution import (
     angles_between,
     compare,
     dataset_angles,
-    dataset_ships,
     first_tokens,
     head_effects,
     sahara,
@@ -138,7 +138,7 @@ def test_with_eps_one_there_is_no_effect() -> None:
         assert found.kl.min() >= 0
         np.testing.assert_allclose(found.watched, 0, atol=1e-5)
         np.testing.assert_allclose(found.norm_ratio, 1, atol=1e-5)
-    assert dataset_ships(chat, items, ablation=Ablation(eps=1.0)).max() < 1e-3
+    assert dataset_angles(chat, items, subspaces=[(1, False)], ablation=Ablation(eps=1.0))[0].max() < 1e-3
 
 
 def test_watched_tokens_and_norms_are_those_of_the_ablated_model() -> None:
@@ -194,7 +194,7 @@ def test_only_the_heads_that_were_asked_for() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gemma3_vision"])
-def test_dataset_ships_by_hand(family: str) -> None:
+def test_dataset_angles_by_hand(family: str) -> None:
     chat = shared_chat(family)
     items = token_prompts(7, [4, 12, 9, 20, 6])
     ablation = Ablation()
@@ -212,7 +212,6 @@ def test_dataset_ships_by_hand(family: str) -> None:
             expected = np.degrees(np.arccos(np.clip(cosines, -1, 1))).sum()
             assert angles[head.layer, head.head] == pytest.approx(expected, abs=2e-2)
     assert max(a.max() for a in got) > 1
-    np.testing.assert_array_equal(dataset_ships(chat, items, r=3), got[1])
 
 
 def test_angles_between_known_spans() -> None:
@@ -309,11 +308,11 @@ def test_one_class_only_or_too_few_rows() -> None:
     with pytest.raises(DataError, match="no tokens"):
         ships(chat, [Encoded((), 0)])
     with pytest.raises(DataError, match="need at least 4 prompts"):
-        dataset_ships(chat, items, r=3)
+        dataset_angles(chat, items, subspaces=[(3, False)])
     with pytest.raises(DataError, match="r at least 1"):
-        dataset_ships(chat, items, r=0)
+        dataset_angles(chat, items, subspaces=[(0, False)])
     with pytest.raises(DataError, match="do not span 1 directions"):
-        dataset_ships(chat, [items[0]] * 3, centred=True)
+        dataset_angles(chat, [items[0]] * 3, subspaces=[(1, True)])
     rounded = np.random.default_rng(0).normal(size=(1, 32)) + 1e-7 * np.random.default_rng(1).normal(size=(3, 32))
     for r, centred in ((2, False), (1, True)):
         with pytest.raises(DataError, match=f"do not span {r} directions"):
@@ -350,7 +349,7 @@ def test_activations_that_are_not_finite() -> None:
     chat = tiny_chat("llama")
     with torch.no_grad():
         untyped(chat.model).model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
-    for call in (ships, dataset_ships):
+    for call in (ships, partial(dataset_angles, subspaces=[(1, False)])):
         with pytest.raises(DataError, match="not finite without any ablation"):
             call(chat, items)
     # Only where one head is ablated: its output is then multiplied beyond float32.

@@ -5,10 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from probes.errors import DataError
-from probes.evaluation import auroc, paired_difference, rate, student_interval
+from probes.evaluation import paired_difference, rate, student_interval
 from probes.statistics.power import (
     POWER,
-    smallest_auroc,
     smallest_mean,
     smallest_paired_difference,
     smallest_rates,
@@ -58,27 +57,6 @@ def test_rates_that_far_from_a_value_are_seen(n: int, against: float) -> None:
         excludes = np.array([i.high < against if way < 0 else i.low > against for i in intervals])
         seen(list(excludes[rng.binomial(n, found, 20_000)]), 0.01)
         assert excludes[rng.binomial(n, found - way * 0.01, 20_000)].mean() < POWER
-
-
-@pytest.mark.parametrize(("positives", "negatives"), [(29, 87), (48, 48)])
-def test_an_auroc_that_far_from_chance_is_seen(positives: int, negatives: int) -> None:
-    value = smallest_auroc(positives, negatives)
-    assert value is not None
-    from scipy.stats import norm
-
-    gap = np.sqrt(2) * norm.ppf(value)
-    rng = np.random.default_rng(0)
-    labels = np.arange(positives + negatives) < positives
-    drawn = (rng.normal(0, 1, len(labels)) + gap * labels for _ in range(500))
-    # The interval is wider than DeLong's, and Hanley's variance is not the binormal one.
-    seen([auroc(scores, labels).low > 0.5 for scores in drawn], 0.08)
-
-
-def test_too_few_rows_see_no_auroc() -> None:
-    assert smallest_auroc(5, 500) is None
-    found = smallest_auroc(6, 500)
-    assert found is not None
-    assert found > 0.8
 
 
 @pytest.mark.parametrize("n", [5, 48])

@@ -38,11 +38,6 @@ class IngestProcess:
                 return line.partition("takes messages on ")[2].partition(",")[0]
         return ""
 
-    @property
-    def rss_bytes(self) -> int:
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(20)
