@@ -90,7 +90,7 @@ lock: $(READY)
 dist: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/dist.sh
 
-# Retrain the shipped adapters and measure them (about 20 minutes on two cores).
+# Retrain the shipped adapters and measure them (about an hour on two cores).
 adapters: $(READY)
 	$(BIN)/awry adapters train
 

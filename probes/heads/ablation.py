@@ -6,8 +6,8 @@ From "On the role of attention heads in large language model safety" (arXiv 2410
 - `undifferentiated`: softmax(eps s Q K^T + M) V. For eps -> 0 every visible token weighs alike, so that row i becomes
   the running mean (1/i) sum_{j <= i} V_j. Q or K is scaled: the same in the limit, and here the same for any eps
 - `scaling` (scaling contribution): eps times the head's output, which is what scaling V does
-- `random` (a control, not the paper's): the head's output is moved at every position as far as `undifferentiated`
-  would move it, in a direction that is drawn once a head from `seed` and has nothing to do with the values
+- `random` (a control, not the paper's): the head's output is moved at every position as far as one of the two would
+  move it (`size`), in a direction that is drawn once a head from `seed` and has nothing to do with the values
 
 Scaling happens where attention gets its queries: after projection and bias, QK-norm and rotation, before soft-capping
 (which takes 0 to 0) and mask. So only tokens that a query sees count, be there padding or a sliding window; under
@@ -39,6 +39,8 @@ from probes.model.layout import Layout
 from probes.model.load import ChatModel
 
 AblationKind = Literal["undifferentiated", "scaling", "random"]
+# Those of the paper; a random one is as large as one of them.
+AblationSize = Literal["undifferentiated", "scaling"]
 _NAME = "awry_head_ablation"
 # Attentions whose heads may be ablated now. Weak, so that a model that is gone takes its entries with it.
 _running: WeakKeyDictionary[nn.Module, _Attention] = WeakKeyDictionary()
@@ -46,7 +48,7 @@ _running: WeakKeyDictionary[nn.Module, _Attention] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Ablation:
-    """How a head is switched off (arXiv 2410.13708 section 3.1; the module). `seed` is of kind `random` alone.
+    """How a head is switched off (arXiv 2410.13708 section 3.1; the module). `seed` and `size` are of `random` alone.
 
     eps is in 0..1 and has no unit: 1 changes nothing. SteeringError outside.
     """
@@ -55,6 +57,7 @@ class Ablation:
     eps: float = 1e-5
     side: Literal["query", "key"] = "query"
     seed: int = 0
+    size: AblationSize = "undifferentiated"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.eps) and 0 <= self.eps <= 1):
@@ -62,7 +65,8 @@ class Ablation:
 
     def __str__(self) -> str:
         seed = f", seed {self.seed}" if self.kind == "random" else ""
-        return f"{self.kind}, eps {self.eps:g}{seed}"
+        size = f" as far as {self.size}" if self.size != "undifferentiated" else ""
+        return f"{self.kind}{size}, eps {self.eps:g}{seed}"
 
 
 def check_heads(heads: Sequence[Site], layout: Layout) -> None:
@@ -202,11 +206,14 @@ class _Attention:
             module.num_key_value_groups = 1
             key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
             return self._attend(module, query, key * factor, value, *args, **kwargs)
-        changed = self._attend(self._module, query * factor, key, value, *args, **kwargs)
         if self._ablation.kind == "undifferentiated":
-            return changed
+            return self._attend(self._module, query * factor, key, value, *args, **kwargs)
         plain = self._attend(self._module, query, key, value, *args, **kwargs)
-        size = (changed[0] - plain[0]).float().norm(dim=-1, keepdim=True)
+        if self._ablation.size == "scaling":
+            difference = plain[0] * (1 - factor.transpose(1, 2))
+        else:
+            difference = self._attend(self._module, query * factor, key, value, *args, **kwargs)[0] - plain[0]
+        size = difference.float().norm(dim=-1, keepdim=True)
         moved = plain[0] + (size * self._random(plain[0])).to(plain[0].dtype)
         return (moved, *plain[1:])
 

@@ -44,7 +44,7 @@ def test_the_page_has_every_command_option_and_default() -> None:
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert f"`{parameter.opts[0]}`" in text
-    assert "| `--draws` | INTEGER | `5` |" in text
+    assert "| `--draws` | INTEGER | `20` |" in text
     assert "(also the environment's `GRAFANA_TOKEN`)" in text
     assert "| `--judge` | `--metric` |" in text
     assert "awry grafana push --url TEXT --token TEXT [OPTIONS]" in lines

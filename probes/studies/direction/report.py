@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from probes.studies.direction import dose
-from probes.studies.direction.separation import shuffled_fit
 from probes.studies.framework.result import write_measured
 from probes.studies.tables import interval, table
 
@@ -60,7 +59,7 @@ def _separation(result: dict[str, Any]) -> str:
                 _interval(row["accuracy"]),
                 _interval(row["effect_size"], 1),
                 _chance(row),
-                _spread(shuffled_fit(row)),
+                _spread(row["shuffled_fit"]),
                 _spread(row["random"]),
                 _interval(control["accuracy"]) if control else "-",
                 f"{control['cosine']:.2f}" if control else "-",
@@ -163,7 +162,7 @@ def _prediction(result: dict[str, Any]) -> str:
     if detector:
         rows += [
             ["chance (labels of both splits shuffled): mean, farthest, p", detector["site"], _chance(detector)],
-            ["fit labels shuffled: mean, farthest", detector["site"], _spread(shuffled_fit(detector))],
+            ["fit labels shuffled: mean, farthest", detector["site"], _spread(detector["shuffled_fit"])],
         ]
     sites = [
         [

@@ -22,7 +22,6 @@ also at 1.00); d the jackknife's over messages, over pairs where rows are pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -228,12 +227,6 @@ def _spread(accuracies: list[float]) -> dict[str, Any]:
         "mean": float(np.mean(accuracies)),
         "farthest": max(map(from_chance, accuracies)),
     }
-
-
-def shuffled_fit(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of directions of shuffled fit labels, of a row of a result; results of before call them `permuted`."""
-    found: dict[str, Any] = row["shuffled_fit"] if "shuffled_fit" in row else row["permuted"]
-    return found
 
 
 def _between(bad: dict[Site, Rows], good: dict[Site, Rows]) -> tuple[dict[Site, Direction], list[str]]:

@@ -28,7 +28,14 @@ from probes.result_cache import ResultCache
 from probes.steer.generation import Reply, generate
 from probes.steer.outcomes import GenerationOutcome
 from probes.studies.framework.verdict import Judgement
-from probes.studies.safety_heads.trials import AblationRunner, Role, verdict, verdict_by_refusals
+from probes.studies.safety_heads.trials import (
+    AblationRunner,
+    Role,
+    effect,
+    random_shift,
+    verdict,
+    verdict_by_refusals,
+)
 
 _BATCH = 50
 _NAME = "first head of each request"
@@ -54,7 +61,7 @@ def query_trials(scores: Floats, ablation: Ablation, *, draws: int, seed: int = 
     rng = np.random.default_rng(seed)
     count = scores.shape[2]
     for i in range(draws):
-        shift = Ablation("random", ablation.eps, seed=seed + i)
+        shift = random_shift(ablation, seed + i)
         trials.append(QueryTrial(f"{_NAME}: random shift {i + 1}", heads, shift, "random shift"))
         if count > 1:
             drawn = [Site("head", h.layer, (h.head + 1 + int(rng.integers(count - 1))) % count) for h in heads]
@@ -72,20 +79,25 @@ class PerQuery:
         self._tokens = max_new_tokens
 
     def run(self, trials: Sequence[QueryTrial]) -> dict[str, Any]:
-        """Figures of every trial, how often each head was chosen, and the verdicts by both measures."""
+        """Figures of every trial, how often each head was chosen, and the verdicts by both measures.
+
+        What has no effect, or breaks the text, needs no controls: then only the paper's two ablations are tried.
+        """
         n = len(self._prompts)
-        outcomes = {trial.name: self._outcome(trial) for trial in trials}
-        before = self._runner.before(n)
-        tried: dict[str, Any] = {}
-        for trial in trials:
-            differences = self._runner.compared(before, outcomes[trials[0].name], outcomes[trial.name])
+        before, own = self._runner.before(n), self._outcome(trials[0])
+        unablated = {"harmful": self._runner.figures(before)}
+
+        def figures(trial: QueryTrial, outcome: GenerationOutcome) -> dict[str, Any]:
+            differences = self._runner.compared(before, own, outcome)
             if trial is trials[0]:
                 differences = {k: v for k, v in differences.items() if not k.startswith("gap")}
-            tried[trial.name] = {
-                "role": trial.role,
-                "harmful": self._runner.figures(outcomes[trial.name]) | differences,
-            }
-        unablated = {"harmful": self._runner.figures(before)}
+            return {"role": trial.role, "harmful": self._runner.figures(outcome) | differences}
+
+        tried = {trials[0].name: figures(trials[0], own)}
+        controlled = effect(unablated, tried[trials[0].name]) is None
+        for trial in trials[1:]:
+            if controlled or trial.role == "scaling":
+                tried[trial.name] = figures(trial, self._outcome(trial))
         judged: dict[str, Judgement] = {
             "verdict": verdict(unablated, tried),
             "verdict_by_refusals": verdict_by_refusals(unablated, tried),

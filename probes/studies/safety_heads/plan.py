@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from probes.errors import DataError
 from probes.heads.ablation import Ablation, AblationKind
 from probes.model.load import Message
+from probes.studies.framework.verdict import FEWEST_DRAWS
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class SafetyPlan:
     steps: int = 3
     top: tuple[int, ...] = (1, 3)
     listed: int = 10
-    draws: int = 5
+    draws: int = FEWEST_DRAWS
     attributed: int | None = None
     dataset_prompts: int | None = 64
     held_out: int | None = None

@@ -52,8 +52,9 @@ from probes.studies.safety_heads.trials import (
     AblationRunner,
     AblationTrial,
     Class,
-    has_effect,
+    effect,
     last_user,
+    scaled,
     study_verdict,
     trials_of,
     verdict,
@@ -279,11 +280,13 @@ class _Study:
         sets |= {f"Sahara {s}": list(group[:s]) for s in range(1, len(group) + 1)}
         controlled = {f"top {k} by ships" for k in plan.top} | {f"top {max(plan.top)} {name}" for name in rankings}
         controlled |= {f"Sahara {len(group)}"}
-        ablation = plan.ablation("undifferentiated")
-        planned = {
-            name: trials_of(name, heads, scores, ablation, draws=plan.draws * (name in controlled), seed=plan.seed)
-            for name, heads in sets.items()
-        }
+
+        def of(name: str, kind: AblationKind, draws: int) -> list[AblationTrial]:
+            called = scaled(name) if kind == "scaling" else name
+            return trials_of(called, sets[name], scores, plan.ablation(kind), draws=draws, seed=plan.seed)
+
+        planned = {name: of(name, "undifferentiated", plan.draws * (name in controlled)) for name in sets}
+        planned |= {scaled(name): of(name, "scaling", plan.draws) for name in sets if name in controlled}
         runner = AblationRunner(
             self._chat,
             {c: [r.messages for r in self._data[c].held_out] for c in CLASSES},
@@ -300,15 +303,14 @@ class _Study:
                 self._on_progress(stage, done, len(trials))
             return found
 
-        own = {name: [t for t in trials if t.role in ("ablated", "scaling")] for name, trials in planned.items()}
-        found = run("trials on held-out requests", [BEFORE, *(t for trials in own.values() for t in trials)])
+        found = run("trials on held-out requests", [BEFORE, *(trials[0] for trials in planned.values())])
         before = found[BEFORE.name]
-        # What has no effect by either measure needs no controls.
-        for name, trials in own.items():
-            found[name]["harmful"] |= runner.against(trials)[name]
-            if not has_effect(before, found[name]):
-                planned[name] = trials
-        others = [t for name, trials in planned.items() for t in trials if t not in own[name]]
+        # What has no effect, or breaks the text, needs no controls.
+        for name, trials in planned.items():
+            found[name]["harmful"] |= runner.against(trials[:1])[name]
+            if effect(before, found[name]) is not None:
+                planned[name] = trials[:1]
+        others = [t for trials in planned.values() for t in trials[1:]]
         if others:
             found |= run("controls of sets with an effect", others)
         tried = {name: {t.name: found[t.name] for t in trials} for name, trials in planned.items()}
@@ -319,9 +321,7 @@ class _Study:
             utility = Utility(self._chat, self._questions, self._cache)
             before["questions"] = utility.of(BEFORE)
             for name, trials in planned.items():
-                for trial in trials:
-                    if trial.role in ("ablated", "scaling"):
-                        tried[name][trial.name]["questions"] = utility.of(trial)
+                tried[name][name]["questions"] = utility.of(trials[0])
         verdicts = {name: verdict(before, trials) for name, trials in tried.items()}
         for name, judgement in verdicts.items():
             self._progress(f"{name}: {judgement}")

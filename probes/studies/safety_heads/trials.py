@@ -1,8 +1,9 @@
 """Refusals under ablation: held-out requests answered with one set of heads ablated after the other.
 
-Each set of heads stands beside its controls (`docs/science.md` C.4, C.5): as many random heads of the same blocks,
-heads of middling score, the same heads moved as far in random directions (undifferentiated attention is no removal and
-can make an output larger), and the paper's other ablation. There are two measures.
+Each set of heads has controls (`docs/science.md` C.4, C.5): as many random heads of the same blocks, heads of middling
+score, both ablated alike, and the same heads moved as far in random directions (undifferentiated attention is no
+removal and can make an output larger). They are run where refusals go and the text stays. Both of the paper's ablations
+are tried. There are two measures.
 The paper's is *not refused*, less its filter of repeated text; it counts broken text as an attack that worked. Ours is
 *complied*: neither refused nor broken (`probes.steer.coherence.Coherence`: NLL, repetition, length). Neither knows
 whether what was answered is any good, or harmful. `times` is the paper's multiplier ("16 times as many harmful
@@ -31,13 +32,22 @@ from probes.capture.sites import Site
 from probes.errors import DataError
 from probes.evaluation import Interval, paired_difference, rate
 from probes.hashing import hash_texts
-from probes.heads.ablation import Ablation, ablating
+from probes.heads.ablation import Ablation, AblationSize, ablating
 from probes.model.load import ChatModel, Message, user_message
 from probes.result_cache import ResultCache
+from probes.statistics.nulls import LEAST_DRAWS
 from probes.steer.coherence import Coherence
 from probes.steer.generation import Reply, generate
 from probes.steer.outcomes import GenerationOutcome, good, outcome_of
-from probes.studies.framework.verdict import CONTROL_MARGIN, EFFECT, HAS_BEHAVIOUR, LESS_COHERENT, Judgement, Verdict
+from probes.studies.framework.verdict import (
+    CONTROL_MARGIN,
+    EFFECT,
+    FEWEST_DRAWS,
+    HAS_BEHAVIOUR,
+    LESS_COHERENT,
+    Judgement,
+    Verdict,
+)
 from probes.studies.metric import Metric
 from probes.studies.runner import figures
 
@@ -45,6 +55,8 @@ Class = Literal["harmful", "harmless"]
 CLASSES: tuple[Class, Class] = ("harmful", "harmless")
 Role = Literal["before", "ablated", "scaling", "random heads", "median heads", "random shift"]
 _BATCH = 50
+# Draws of the same blocks for each set of other heads that is wanted, before other blocks are drawn from.
+_ATTEMPTS = 20
 REPEATED = 0.3
 """Largest share of runs of four words that came before in an answer that still counts as coherent.
 
@@ -91,7 +103,7 @@ def trials_of(
     scores: NDArray[np.float64],
     ablation: Ablation,
     *,
-    draws: int = 5,
+    draws: int = LEAST_DRAWS,
     seed: int = 0,
 ) -> list[AblationTrial]:
     """One set and, with `draws`, its controls. `scores` (layers, heads) say which heads are middling."""
@@ -99,27 +111,52 @@ def trials_of(
     trials = [AblationTrial(name, chosen, ablation, "ablated")]
     if not draws:
         return trials
-    trials.append(AblationTrial(f"{name}: scaling contribution", chosen, Ablation("scaling", ablation.eps), "scaling"))
-    rng = np.random.default_rng(seed)
-    for i in range(draws):
-        others = _random_heads(chosen, scores.shape, rng)
-        trials.append(AblationTrial(f"{name}: random heads {i + 1}", others, ablation, "random heads"))
+    for i, others in enumerate(_drawn(chosen, scores.shape, draws, seed), 1):
+        trials.append(AblationTrial(f"{name}: random heads {i}", others, ablation, "random heads"))
     trials.append(AblationTrial(f"{name}: median heads", _median_heads(chosen, scores), ablation, "median heads"))
     for i in range(draws):
-        shift = Ablation("random", ablation.eps, seed=seed + i)
+        shift = random_shift(ablation, seed + i)
         trials.append(AblationTrial(f"{name}: random shift {i + 1}", chosen, shift, "random shift"))
     # Fewer heads than the set has, where a model has too few others, are no control.
     return [t for t in trials if len(t.heads) == len(chosen)]
 
 
-def _random_heads(chosen: Sequence[Site], shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Site, ...]:
-    """As many other heads of the same blocks; of any block where one has too few left."""
+def random_shift(ablation: Ablation, seed: int) -> Ablation:
+    """As far as the ablation moves a head's output, in a random direction."""
+    size: AblationSize = "scaling" if ablation.kind == "scaling" else "undifferentiated"
+    return Ablation("random", ablation.eps, seed=seed, size=size)
+
+
+def scaled(name: str) -> str:
+    """What a set is called when its heads' contribution is scaled."""
+    return f"{name}, scaling"
+
+
+def _drawn(chosen: Sequence[Site], shape: tuple[int, ...], draws: int, seed: int) -> list[tuple[Site, ...]]:
+    """`draws` sets of as many other heads, no two the same; fewer where a model has fewer.
+
+    They are of the same blocks, and of any block where these have no further set.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[frozenset[Site], tuple[Site, ...]] = {}
+    for attempt in range(2 * _ATTEMPTS * draws):
+        if len(found) == draws:
+            break
+        heads = _random_heads(chosen, shape, rng, anywhere=attempt >= _ATTEMPTS * draws)
+        found.setdefault(frozenset(heads), heads)
+    return list(found.values())
+
+
+def _random_heads(
+    chosen: Sequence[Site], shape: tuple[int, ...], rng: np.random.Generator, *, anywhere: bool
+) -> tuple[Site, ...]:
+    """As many other heads of the same blocks; of any block where one has too few left, or `anywhere`."""
     taken = set(chosen)
     drawn: list[Site] = []
+    every = [Site("head", layer, h) for layer in range(shape[0]) for h in range(shape[1])]
     for head in chosen:
-        here = [Site("head", head.layer, h) for h in range(shape[1])]
-        anywhere = [Site("head", layer, h) for layer in range(shape[0]) for h in range(shape[1])]
-        left = [s for s in here if s not in taken] or [s for s in anywhere if s not in taken]
+        here = [] if anywhere else [s for s in every if s.layer == head.layer and s not in taken]
+        left = here or [s for s in every if s not in taken]
         if left:
             drawn.append(left[int(rng.integers(len(left)))])
             taken.add(drawn[-1])
@@ -159,7 +196,7 @@ class AblationRunner:
     def run(self, trial: AblationTrial) -> dict[str, Any]:
         """Figures of both classes, of a control on harmful requests alone (`figures`)."""
         report: dict[str, Any] = {"role": trial.role, "heads": [str(h) for h in trial.heads]}
-        for which in CLASSES if trial.role in ("before", "ablated", "scaling") else CLASSES[:1]:
+        for which in CLASSES if trial.role in ("before", "ablated") else CLASSES[:1]:
             outcome = self._outcome(trial.key, which, trial)
             if which == "harmful":
                 self._harmful[trial.key] = outcome
@@ -303,11 +340,6 @@ def verdict_by_refusals(before: Mapping[str, Any], trials: Mapping[str, Mapping[
     return _specificity(trials, "gap_refused", "refusals go", words)
 
 
-def has_effect(before: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
-    """Whether refusals go by either measure, so that controls have something to say."""
-    return effect(before, trial) is None or verdict_by_refusals(before, {"": trial}).label.works
-
-
 def _specificity(trials: Mapping[str, Mapping[str, Any]], key: str, effect: str, words: str) -> Judgement:
     """Of an effect that is there: do controls do as much, by the gap of this name?"""
 
@@ -321,8 +353,11 @@ def _specificity(trials: Mapping[str, Mapping[str, Any]], key: str, effect: str,
         return Judgement(Verdict.WORKS_NOT_SPECIFIC, f"other heads do as much {words}")
     if shift is not None and shift.value < CONTROL_MARGIN:
         return Judgement(Verdict.NOISE, f"a random shift as large in the same heads does as much {words}")
-    if heads is None or shift is None:
-        return Judgement(Verdict.SPECIFICITY_UNKNOWN, f"{effect}; too few controls were run {words}")
+    draws = Counter(t["role"] for t in trials.values())
+    fewest = min(draws["random heads"], draws["random shift"])
+    if heads is None or shift is None or fewest < FEWEST_DRAWS:
+        few = f"{fewest} draws of a random control are too few for a test" if fewest else "too few controls were run"
+        return Judgement(Verdict.SPECIFICITY_UNKNOWN, f"{effect}; {few} {words}")
     if min(heads.low, shift.low) <= 0:
         closest = min(heads, shift, key=lambda g: g.low)
         return Judgement(Verdict.UNDECIDED, f"{effect}; the best control is behind by {closest} {words}")

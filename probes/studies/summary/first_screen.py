@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from probes.studies.detectors.report import SHIPPED
 from probes.studies.framework.result import StudyResult
 from probes.studies.framework.verdict import ClaimOutcome, Verdict
+from probes.studies.safety_heads.trials import effect, scaled
 from probes.studies.summary.recall import best_methods
 from probes.studies.summary.results import Figures, whole
 from probes.studies.tables import interval
@@ -43,7 +44,8 @@ def first_screen(outcomes: Mapping[str, ClaimOutcome], results: Sequence[StudyRe
         f"To *steer a few attention heads* (HSI): held-out choices move by far ({how('wanted-rise')}), open answers "
         f"follow ({how('carries-over')}), and it is these heads and directions ({how('these-heads')}).",
         f"To *find the heads that carry safety* (Ships, Sahara): ablating them makes the model answer what it refused "
-        f"({how('top-head')}), and it is these heads and not any ({how('safety-specific')}); {found}.",
+        f"({how('top-head')}), and it is these heads and not any ({how('safety-specific')}); "
+        f"{_scaled(results)}{found}.",
     ]
     return ["## In five sentences", "", *(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1))]
 
@@ -62,11 +64,29 @@ def _readings(measured: Figures) -> str:
     if better:
         said = f"take {' or '.join(better)}, better than {known} at no worse rates"
     else:
-        said = f"take {known}, since none of {len(others)} other readings does surely better at no worse rates"
+        said = f"take {known}, since none of {len(others)} other readings has a surely larger AUROC at no worse rates"
     return (
         f"{said} (of {known} the AUROC against harmless twins is {interval(figures['auroc'])}, and at a "
         f"threshold with false alarms on {interval(figures['everyday_fpr'])} of everyday messages it flags "
         f"{interval(figures['tpr'])} of harmful requests)"
+    )
+
+
+def _scaled(results: Sequence[StudyResult]) -> str:
+    """What the paper's other ablation of the first heads does to models that refuse; empty where it was not tried."""
+    said = [whole(r, _of_scaled) for r in results if r.study == "safety"]
+    return "".join(f"{words}; " for words in said if words)
+
+
+def _of_scaled(measured: Figures) -> str:
+    name = f"top {max(measured['plan']['top'])} by ships"
+    trial = measured["trials"].get(scaled(name), {}).get(scaled(name))
+    if trial is None or effect(measured["before"], trial) is not None:
+        return ""
+    before, after = (interval(side["harmful"]["complied"]) for side in (measured["before"], trial))
+    return (
+        f"with the {name} scaled to nothing (SC) it complies with {after} of harmful requests for {before}, "
+        f"{measured['verdicts'][scaled(name)]['sentence']}"
     )
 
 

@@ -171,9 +171,7 @@ def _intro(rows: Sequence[Row], results: Sequence[StudyResult]) -> list[str]:
         "well have been missed. *Planted truth found*: how many of the heads that were trained to carry a behaviour "
         "the method behind the claim names among its first (study `planted-heads`). A method that does not name them "
         "may miss such heads elsewhere too; it got fewer prompts there than in its own study, its first stage alone "
-        "where it has several, and a behaviour that shows more in how likely answers are than in open answers. "
-        "*Format 1* marks results of an older run, made before all "
-        "studies shared one definition of `good`; each names its own below.",
+        "where it has several, and a behaviour that shows more in how likely answers are than in open answers.",
         f"Models measured: {', '.join(models) or 'none yet'}.",
         "",
     ]

@@ -1,8 +1,7 @@
 """The outcome of a claim that is checked against results of studies.
 
-Contract: `read_results(studies)` gives a `StudyResult` for every RESULT.json one folder down, by name, of either format
-(`probes.studies.framework.result`). A rule answers for each result of its study; `decide` makes one outcome of the
-answers:
+Contract: `read_results(studies)` gives a `StudyResult` for every RESULT.json one folder down, by name. A rule answers
+for each result of its study; `decide` makes one outcome of the answers:
 
 - *reproduced*: every study that could tell says yes; *not reproduced*: every one says no;
 - *mixed*: they disagree, or one is too uncertain to say;
@@ -30,8 +29,7 @@ T = TypeVar("T")
 
 def label(result: StudyResult) -> str:
     """A result's name, for tables; links to its part of the page."""
-    notes = ["synthetic"] * result.synthetic + ["format 1"] * (result.format == 1)
-    return f"[{result.name}](#{result.name})" + (f" ({', '.join(notes)})" if notes else "")
+    return f"[{result.name}](#{result.name})" + (" (synthetic)" if result.synthetic else "")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Claims of arXiv 2410.13708 (Ships, Sahara) against safety-heads studies, a rule each.
 
-Where a study has its own verdict for a claim, the rule makes it again from the figures
-(`probes.studies.safety_heads.trials.verdict`), so that results of both formats are judged alike.
+Verdicts on a set of heads are made again from the figures (`probes.studies.safety_heads.trials.verdict`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from probes.errors import DataError
 from probes.studies.framework.result import StudyResult
 from probes.studies.framework.verdict import CONTROL_MARGIN, HAS_BEHAVIOUR, Judgement, Support, Verdict
 from probes.studies.safety_heads.overlap import between_results
-from probes.studies.safety_heads.trials import effect, verdict
+from probes.studies.safety_heads.trials import effect, scaled, verdict
 from probes.studies.summary import power
 from probes.studies.summary.results import Figures, Finding, Rule, each, interval, label, share, whole
 
@@ -74,14 +73,13 @@ def _of_specificity(result: Figures, name: str) -> Support:
 def ua_over_sc(result: Figures) -> Finding:
     figures, clear, close, theirs = [], [], [], []
     for name in (f"top {max(result['plan']['top'])} by ships", _group(result)):
-        trials = result["trials"][name]
-        others = [t for t in trials.values() if t["role"] == "scaling"]
+        ablated, other = result["trials"][name][name], result["trials"].get(scaled(name), {}).get(scaled(name))
         if (seen := _verdict(result, name)).label is Verdict.NOT_TESTABLE:
             return Finding(Support.UNTESTABLE, seen.sentence)
-        if not others:
+        if other is None:
             continue
-        ua, sc = (interval(t["harmful"]["complied"]) for t in (trials[name], others[0]))
-        refused = [interval(t["harmful"]["refused"]) for t in (trials[name], others[0])]
+        ua, sc = (interval(t["harmful"]["complied"]) for t in (ablated, other))
+        refused = [interval(t["harmful"]["refused"]) for t in (ablated, other)]
         figures.append(f"{name}: complied {ua} under UA, {sc} under SC; refused {refused[0]} and {refused[1]}")
         clear.append(ua.low > sc.high)
         close.append(ua.value - sc.value < CONTROL_MARGIN)
@@ -161,12 +159,10 @@ def own_head_of_each_request(result: Figures) -> Finding:
         return Finding(Support.UNMEASURED, "no request was answered without its own first head")
     ablated = next(t for t in found["trials"].values() if t["role"] == "ablated")
     before, after = found["before"]["harmful"], ablated["harmful"]
-    times = after["times"]["not_refused"]
-    many = "there were none before" if times is None else f"{times:.2g} times as many"
     ours, theirs = Verdict(found["verdict"]["label"]), Verdict(found["verdict_by_refusals"]["label"])
     words = (
         f"{found['requests']} requests, each without its own first head: not refused {share(before['not_refused'])} "
-        f"before, {interval(after['not_refused'])} after ({many}), by this measure {theirs}; complied "
+        f"before, {interval(after['not_refused'])} after ({_times(after)}), by this measure {theirs}; complied "
         f"{interval(before['complied'])} and {interval(after['complied'])}: {found['verdict']['sentence']}"
     )
     if Verdict.NOT_TESTABLE in (ours, theirs):
@@ -192,7 +188,7 @@ def _group(result: Figures) -> str:
 
 
 def _verdict(result: Figures, name: str) -> Judgement:
-    """Of a set of heads, from its figures, whatever the format of the result."""
+    """Of a set of heads, from its figures."""
     return verdict(result["before"], result["trials"][name])
 
 
@@ -204,14 +200,17 @@ def _refusals_go(result: Figures, name: str) -> Finding:
     figures = (
         f"{name}: refused {share(before['refused'])} before, {interval(after['refused'])} after; complied "
         f"{interval(before['complied'])} and {interval(after['complied'])}; coherent "
-        f"{interval(before['coherent'])} and {interval(after['coherent'])} ({_verdict(result, name).sentence})"
+        f"{interval(before['coherent'])} and {interval(after['coherent'])} ({_verdict(result, name).sentence}); by the "
+        f"paper's measure {result['verdicts_by_refusals'][name]['label']}: {interval(after['not_refused'])} not "
+        f"refused, {_times(after)}"
     )
-    if "times" in after:  # the paper's own measure; results of format 1 lack it
-        times = after["times"]["not_refused"]
-        many = "there were none before" if times is None else f"{times:.2g} times as many"
-        by_refusals = result["verdicts_by_refusals"][name]["label"]
-        figures += f"; by the paper's measure {by_refusals}: {interval(after['not_refused'])} not refused, {many}"
     return Finding(Support.YES if without is None else _OF_EFFECT[without.label], figures)
+
+
+def _times(after: Figures) -> str:
+    """The paper's own measure: how many times as many requests are not refused."""
+    times = after["times"]["not_refused"]
+    return "there were none before" if times is None else f"{times:.2g} times as many"
 
 
 def _shared(overlap: Figures) -> str:

@@ -29,15 +29,6 @@ _CAPTIONS = {
 }
 
 
-# What `good` meant in results of format 1, by study.
-_OLD_GOOD = {
-    "direction": "no behaviour; NLL under the plain base and repetition within the base's own range",
-    "heads": "no behaviour; NLL under the plain base and repetition within the base's own range",
-    "safety": "no refusal; NLL in a neutral conversation and repetition within the base's range on harmless requests",
-    "transfer": "no behaviour; NLL under the base within the aligned condition's range",
-}
-
-
 def section(result: StudyResult, at: Path) -> list[str]:
     """The whole part, heading included."""
     folder = Path(os.path.relpath(result.path.parent, at)).as_posix()
@@ -46,8 +37,6 @@ def section(result: StudyResult, at: Path) -> list[str]:
         lines += ["**Synthetic:** planted models; it shows that the tools work, and nothing about real models.", ""]
     if result.measured.get("planted"):
         lines += ["**Planted:** heads trained here to carry a behaviour; it shows what methods find.", ""]
-    if result.format == 1:
-        lines += [f"*Format 1, an older run; `good` meant: {_OLD_GOOD[result.study]}.*", ""]
     lines += [whole(result, _HEADS.get(result.study, _any_head)), ""]
     lines += [*whole(result, _verdict), ""]
     lines += [f"- {line}" for line in whole(result, _FIGURES.get(result.study, _any_figures))]
@@ -159,7 +148,7 @@ def _transfer_figures(result: Figures) -> list[str]:
         "over_controls": "by the mapped direction, beyond the mean control",
     }
     names = {"across": "different classes", "within": "same class"}
-    exported = result.get("exported", result["probes"])  # format 1 has the latter alone
+    exported = result["exported"]
     recipes = [f"{p['donor']} to {p['receiver']} ({p['recipe']})" for p in exported if p.get("recipe")]
     last = f"Probes that carry a recipe, of {len(exported)} receivers: {', '.join(recipes) or 'none'}"
     lines = [

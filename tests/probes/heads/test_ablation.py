@@ -12,7 +12,7 @@ from torch import nn
 
 from probes.capture.sites import Site, head_sites, observing
 from probes.errors import SiteError, SteeringError
-from probes.heads.ablation import Ablation, AblationKind, ablating, check_heads, switch
+from probes.heads.ablation import Ablation, AblationKind, AblationSize, ablating, check_heads, switch
 from probes.model.load import AdapterSpec, ChatModel, add_adapter, wrap
 from probes.steer.generation import generate
 from tests.support.models.llama_by_hand import llama_logits
@@ -212,20 +212,23 @@ def test_scaling_contribution_is_the_head_times_eps(family: str) -> None:
         torch.testing.assert_close(got[:, :, HEAD], eps * plain[:, :, HEAD])
 
 
-def test_the_control_moves_a_head_as_far_and_elsewhere() -> None:
+@pytest.mark.parametrize("size", ["undifferentiated", "scaling"])
+def test_the_control_moves_a_head_as_far_and_elsewhere(size: AblationSize) -> None:
     chat, batch = shared_chat("llama"), padded("right")
     site = [Site("head", LAYER, HEAD)]
-    plain = heads_of(chat, batch)[:, :, HEAD]
+    plain = heads_of(chat, batch)
     moved = {}
     for key, ablation in {
-        "ua": Ablation(),
-        "r0": Ablation("random"),
-        "again": Ablation("random"),
-        "r1": Ablation("random", seed=1),
+        "ablated": Ablation(size, eps=0.3),
+        "r0": Ablation("random", eps=0.3, size=size),
+        "again": Ablation("random", eps=0.3, size=size),
+        "r1": Ablation("random", eps=0.3, size=size, seed=1),
     }.items():
         with ablating(chat, site, ablation):
-            moved[key] = heads_of(chat, batch)[:, :, HEAD] - plain
-    torch.testing.assert_close(moved["r0"].norm(dim=-1), moved["ua"].norm(dim=-1), atol=1e-5, rtol=1e-4)
+            changed = heads_of(chat, batch) - plain
+        assert not changed[:, :, [h for h in range(N_HEADS) if h != HEAD]].any()
+        moved[key] = changed[:, :, HEAD]
+    torch.testing.assert_close(moved["r0"].norm(dim=-1), moved["ablated"].norm(dim=-1), atol=1e-5, rtol=1e-4)
     assert torch.equal(moved["r0"], moved["again"])
     assert not torch.allclose(moved["r0"], moved["r1"], atol=1e-3)
     # One direction for all positions.

@@ -34,7 +34,7 @@ class SafetyFlags:
     metric: o.Metric = None
     against: o.Against = None
     top: o.Top = "1,3"
-    draws: o.Draws = 5
+    draws: o.Draws = 20
     max_new_tokens: o.MaxNewTokens = 24
     model: o.Model = None
     scale: o.Scale = None

@@ -52,7 +52,7 @@ def test_each_request_has_its_own_head_and_controls_in_the_same_block(safety_stu
     for control in by_role["random shift"]:
         assert control["harmful"]["refused"]["value"] == 1
         assert control["harmful"]["gap"]["value"] == control["harmful"]["gap_refused"]["value"] == 1
-    assert found["verdict"]["label"] == found["verdict_by_refusals"]["label"] == Verdict.WORKS_SPECIFIC
+    assert found["verdict"]["label"] == found["verdict_by_refusals"]["label"] == Verdict.SPECIFICITY_UNKNOWN
 
 
 def test_heads_follow_their_requests_through_batches_of_other_lengths(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from probes.rows import Row, split_rows
 from probes.splits import split_of
 from probes.steer.generation import Reply
 from probes.studies.framework.result import measured_of
-from probes.studies.framework.verdict import Verdict
+from probes.studies.framework.verdict import FEWEST_DRAWS, Verdict
 from probes.studies.safety_heads import export
 from probes.studies.safety_heads import run as safety_heads
 from probes.studies.safety_heads.overlap import between_results, overlap
@@ -67,23 +67,27 @@ def test_the_planted_head_is_found_and_held_against_its_controls(chat: ChatModel
     assert result["dataset"]["sahara"][0]["head"] == str(PLANTED)
     assert result["before"]["harmful"]["refused"]["value"] == 1
     assert result["before"]["harmless"]["refused"]["value"] == 0
-    trials = result["trials"]["top 1 by contrast"]
-    roles = Counter(t["role"] for t in trials.values())
-    assert roles == {"ablated": 1, "scaling": 1, "random heads": 2, "median heads": 1, "random shift": 2}
-    for trial in trials.values():
-        refused = trial["harmful"]["refused"]["value"]
-        assert refused == (0 if trial["role"] in ("ablated", "scaling") else 1)
-    assert trials["top 1 by contrast"]["harmful"]["complied"]["value"] == 1
-    assert result["verdicts"]["top 1 by contrast"]["label"] == Verdict.WORKS_SPECIFIC
-    assert result["verdicts"]["Sahara 1"]["label"] == Verdict.SPECIFICITY_UNKNOWN
-    assert trials["top 1 by contrast"]["harmful"]["fell"]["value"] == 1
-    assert trials["top 1 by contrast"]["harmful"]["gained"]["value"] == 1
-    for name, trial in trials.items():
-        if trial["role"] in ("random heads", "median heads", "random shift"):
-            assert trial["harmful"]["gap"]["value"] == trial["harmful"]["gap_refused"]["value"] == 1, name
-            assert trial["harmful"]["gap"]["low"] > 0.5
-            assert "harmless" not in trial
-            assert trial["harmful"]["fell"]["value"] == 0
+    # Both of the paper's ablations take the refusals away, and no control of either does.
+    for name in ("top 1 by contrast", "top 1 by contrast, scaling"):
+        trials = result["trials"][name]
+        roles = Counter(t["role"] for t in trials.values())
+        assert roles == {"ablated": 1, "random heads": 2, "median heads": 1, "random shift": 2}
+        own = trials[name]["harmful"]
+        assert own["refused"]["value"] == 0
+        assert own["complied"]["value"] == own["fell"]["value"] == own["gained"]["value"] == 1
+        for control, trial in trials.items():
+            if control != name:
+                assert trial["harmful"]["refused"]["value"] == 1
+                assert trial["harmful"]["gap"]["value"] == trial["harmful"]["gap_refused"]["value"] == 1, control
+                assert trial["harmful"]["gap"]["low"] > 0.5
+                assert "harmless" not in trial
+                assert trial["harmful"]["fell"]["value"] == 0
+        # Two draws of each are no test.
+        for verdicts in ("verdicts", "verdicts_by_refusals"):
+            assert result[verdicts][name]["label"] == Verdict.SPECIFICITY_UNKNOWN
+            assert "2 draws of a random control are too few for a test" in result[verdicts][name]["sentence"]
+    assert "too few controls were run" in result["verdicts"]["Sahara 1"]["sentence"]
+    assert "Sahara 1, scaling" not in result["trials"]
     assert hook_count(chat.model) == 0
 
 
@@ -388,25 +392,39 @@ def test_controls_of_a_set() -> None:
     heads = [Site("head", 2, 3), Site("head", 2, 1), Site("head", 0, 0)]
     trials = trials_of("set", heads, scores, Ablation(eps=1e-3), draws=4)
     roles = Counter(t.role for t in trials)
-    assert roles == {"ablated": 1, "scaling": 1, "random heads": 4, "median heads": 1, "random shift": 4}
+    assert roles == {"ablated": 1, "random heads": 4, "median heads": 1, "random shift": 4}
+    assert {t.ablation.size for t in trials} == {"undifferentiated"}
+    scaling = trials_of("set", heads, scores, Ablation("scaling", eps=1e-3), draws=4)
+    assert {(t.role, t.ablation.kind, t.ablation.size) for t in scaling} == {
+        ("ablated", "scaling", "undifferentiated"),
+        ("random heads", "scaling", "undifferentiated"),
+        ("median heads", "scaling", "undifferentiated"),
+        ("random shift", "random", "scaling"),
+    }
+    assert not {t.key for t in scaling} & {t.key for t in trials}
     for trial in trials:
         assert len(trial.heads) == 3
         assert trial.ablation.eps == 1e-3
         if trial.role == "random heads":
             assert not set(trial.heads) & set(heads)
-            assert sorted(h.layer for h in trial.heads) == [0, 2, 2]
         if trial.role == "median heads":
             assert set(trial.heads) == {Site("head", 1, 1), Site("head", 1, 2), Site("head", 1, 0)}
-    assert len({t.key for t in trials if t.role == "random heads"}) > 1
+    drawn = [t.heads for t in trials if t.role == "random heads"]
+    assert len({frozenset(one) for one in drawn}) == 4
+    # The same blocks have three such sets.
+    assert all(sorted(h.layer for h in one) == [0, 2, 2] for one in drawn[:3])
     assert len({t.key for t in trials if t.role == "random shift"}) == 4
     assert [t.name for t in trials_of("set", heads, scores, Ablation(), draws=0)] == ["set"]
+    # No set is drawn twice: a block with three other heads lends three, and the rest are of others.
+    alone = [t.heads for t in trials_of("one", heads[:1], scores, Ablation(), draws=20) if t.role == "random heads"]
+    assert len(set(alone)) == len(alone) == 11
+    assert {h.layer for (h,) in alone[:3]} == {2}
     # A block that is used up lends from others, and a model that is used up has no control.
     every = [Site("head", 1, h) for h in range(4)]
-    assert {h.layer for h in trials_of("all", every, scores, Ablation(), draws=1)[2].heads} == {0, 2}
+    assert {h.layer for h in trials_of("all", every, scores, Ablation(), draws=1)[1].heads} == {0, 2}
     most = [Site("head", *divmod(i, 4)) for i in range(7)]
     assert {t.role for t in trials_of("most", most, scores, Ablation(), draws=2)} == {
         "ablated",
-        "scaling",
         "random shift",
     }
 
@@ -460,10 +478,31 @@ def test_verdicts(
     rates = dict(zip(("refused", "complied", "coherent"), (*before, 1.0), strict=True))
     found = {
         "set": trial("ablated", *ablated, before=rates),
-        **{role: trial(role, *seen, before=rates, ours=ablated[1]) for role, seen in controls.items()},
+        **{
+            f"{role} {i}": trial(role, *seen, before=rates, ours=ablated[1])
+            for role, seen in controls.items()
+            for i in range(FEWEST_DRAWS)
+        },
     }
     about = {"harmful": {what: {"value": value} for what, value in rates.items()}}
     assert str(verdict(about, found)).startswith(words)
+
+
+@pytest.mark.parametrize("role", ["random heads", "random shift"])
+def test_fewer_draws_of_a_random_control_than_make_a_test_say_nothing_of_specificity(role: str) -> None:
+    found = {"set": trial("ablated", 0.2, 0.8)} | {
+        f"{kind} {i}": trial(kind, 0.9, 0.1, ours=0.8)
+        for kind in ("random heads", "random shift")
+        for i in range(FEWEST_DRAWS)
+    }
+    about = {"harmful": {what: {"value": value} for what, value in BEFORE_RATES.items()}}
+    assert verdict(about, found).label == Verdict.WORKS_SPECIFIC
+    del found[f"{role} 0"]
+    assert "19 draws of a random control are too few for a test" in verdict(about, found).sentence
+    # One that does as much is enough to say that it is not these heads.
+    found[f"{role} 1"] = trial(role, 0.2, 0.8, ours=0.8)
+    expected = Verdict.WORKS_NOT_SPECIFIC if role == "random heads" else Verdict.NOISE
+    assert verdict(about, found).label == expected
 
 
 @pytest.mark.parametrize(
@@ -478,12 +517,15 @@ def test_a_difference_that_chance_allows_decides_nothing(unsure: str, words: str
     """The same rates as those of `works and specific`, of fewer requests."""
     found = {
         "set": trial("ablated", 0.2, 0.8),
-        "random heads": trial("random heads", 0.9, 0.1, ours=0.8),
-        "random shift": trial("random shift", 0.9, 0.1, ours=0.8),
+        "median heads": trial("median heads", 0.9, 0.1, ours=0.8),
+    } | {
+        f"{kind} {i}": trial(kind, 0.9, 0.1, ours=0.8)
+        for kind in ("random heads", "random shift")
+        for i in range(FEWEST_DRAWS)
     }
     about = {"harmful": {what: {"value": value} for what, value in BEFORE_RATES.items()}}
     assert verdict(about, found).label == Verdict.WORKS_SPECIFIC
-    changed = found["random shift" if unsure == "gap" else "set"]["harmful"]
+    changed = found["random shift 7" if unsure == "gap" else "set"]["harmful"]
     changed[unsure] = around(changed[unsure]["value"], UNSURE)
     assert str(verdict(about, found)).startswith(words)
 

@@ -28,9 +28,7 @@ def planted(**top_3: float) -> StudyResult:
 
     trials = [{"behaviour": "refusal", "heads": ["a", "b", "c"]}] * 3
     recall = {m: {"top_3": share(v), "top_10": share(min(1.0, v + 0.2))} for m, v in top_3.items()}
-    return StudyResult(
-        "planted-heads", 2, "planted-heads", Path(FILE), {"recall": {"refusal": recall}, "trials": trials}
-    )
+    return StudyResult("planted-heads", "planted-heads", Path(FILE), {"recall": {"refusal": recall}, "trials": trials})
 
 
 def detectors(*better: str) -> StudyResult:
@@ -39,11 +37,11 @@ def detectors(*better: str) -> StudyResult:
     shipped = {"figures": dict.fromkeys(("auroc", "tpr", "everyday_fpr"), figure)}
     label = {name: Verdict.WORKS_SPECIFIC if name in better else Verdict.NO_EFFECT for name in ("logistic", "words")}
     methods = {"shipped": shipped} | {name: shipped | {"verdict": str(verdict)} for name, verdict in label.items()}
-    return StudyResult("detectors", 2, "detectors", Path(FILE), {"reference": "shipped", "methods": methods})
+    return StudyResult("detectors", "detectors", Path(FILE), {"reference": "shipped", "methods": methods})
 
 
 def said(study: str, verdict: Judgement) -> StudyResult:
-    return StudyResult(study, 2, study, Path(FILE), {"verdict": verdict.as_dict()})
+    return StudyResult(study, study, Path(FILE), {"verdict": verdict.as_dict()})
 
 
 def test_power_is_that_of_the_deviation_behind_the_interval() -> None:
@@ -102,14 +100,14 @@ def test_the_first_screen_says_what_each_tool_is_good_for() -> None:
     assert "take logistic, better than the shipped probe at no worse rates (of the shipped probe the AUROC" in lines[2]
     assert "AUROC against harmless twins is 0.80 [0.70, 0.90]" in lines[2]
     none = first_screen(outcomes, [detectors()])
-    assert "take the shipped probe, since none of 2 other readings does surely better" in none[2]
+    assert "take the shipped probe, since none of 2 other readings has a surely larger AUROC" in none[2]
     assert "on its form (**no**)" in lines[3]
     assert "no effect: nothing steers" in lines[4]
     assert "what it refused (**yes**)" in lines[6]
     assert "of 9 heads planted in a real model for refusal, the papers' methods at best 8 (Ships (UA))" in lines[6]
 
 
-def test_the_committed_results_make_a_page_whatever_their_format(tmp_path: Path) -> None:
+def test_the_committed_results_make_a_page(tmp_path: Path) -> None:
     for path in COMMITTED.glob(f"*/{FILE}"):
         (tmp_path / "studies" / path.parent.name).mkdir(parents=True)
         (tmp_path / "studies" / path.parent.name / FILE).write_text(path.read_text())
@@ -117,8 +115,6 @@ def test_the_committed_results_make_a_page_whatever_their_format(tmp_path: Path)
     text = (tmp_path / "study.md").read_text()
     rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
     assert len(rows) == len(CLAIMS.claims)
-    old = [p.parent.name for p in COMMITTED.glob(f"*/{FILE}") if '"format": 2' not in p.read_text()]
-    assert text.count("*Format 1, an older run; `good` meant: ") == len(old)
     for row in rows:
         *_, measured, smallest, _, outcome, _, _ = row.replace("\\|", "").split("|")
         measured_at_all = outcome.strip() in ("**reproduced**", "**not reproduced**", "**mixed**")
@@ -136,7 +132,7 @@ def test_a_best_donor_that_another_seed_does_not_bear_out_is_mixed() -> None:
             "asymmetry": {"subtract": one},
             "model": {"a": {"model": "planted-a"}},
         }
-        return StudyResult("transfer", 2, name, Path(FILE), copy.deepcopy(measured))
+        return StudyResult("transfer", name, Path(FILE), copy.deepcopy(measured))
 
     def outcome(*results: StudyResult) -> ClaimOutcome:
         return page.row_of(next(c for c in CLAIMS.claims if c.id == "asymmetry"), CLAIMS.commands, results).outcome

@@ -19,10 +19,11 @@ from probes.organisms.planted.evaluation import fit_questions
 from probes.studies.direction import dose
 from probes.studies.framework.controls import WRONG_LAYER
 from probes.studies.framework.result import StudyResult
-from probes.studies.framework.verdict import ClaimOutcome, Support, Verdict
+from probes.studies.framework.verdict import FEWEST_DRAWS, ClaimOutcome, Support, Verdict
 from probes.studies.head_steering.verdict import CHOSEN, LAYER, PLAIN_NAME, PROBE_HEADS, RANDOM_HEADS, WITHOUT_BEST
 from probes.studies.safety_heads.run import run_safety_heads
 from probes.studies.summary import page, write_study_page
+from probes.studies.summary.first_screen import first_screen
 from probes.studies.summary.page import Row
 from probes.studies.summary.results import Finding, decide, read_results
 from tests.support.models.planted_study import messages
@@ -204,7 +205,8 @@ def test_what_planted_truths_give(results: dict[str, StudyResult]) -> None:
     assert found["wanted-rise"] == "reproduced"
     assert found["these-heads"] == "reproduced"
     assert found["few-heads"] == "not reproduced"
-    assert found["top-head"] == found["sahara"] == found["safety-specific"] == "reproduced"
+    assert found["top-head"] == found["sahara"] == "reproduced"
+    assert found["safety-specific"] == "not testable here"  # two draws are no test, and the other refuses nothing
     assert found["ua-over-sc"] == "not reproduced"
     for claim in ("strongest-pairs", "large-model-rates", "cost", "attack-rates"):
         assert found[claim] == "not testable here"
@@ -237,19 +239,22 @@ def test_with_no_study_at_all_there_is_still_a_page(tmp_path: Path) -> None:
         write_study_page(tmp_path / "studies", tmp_path / "missing" / "study.md")
 
 
+# A heads study whose figures are gone.
+EMPTY = (
+    '{"study": "heads", "format": 2, "name": "x", "created": "", "command": "", "model": {}, "data": {}, "plan": {}, '
+    '"verdict": %s, "figures": {}, "probes": []}'
+)
+
+
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
         ("{not json", "cannot be read as JSON"),
         ("\xff\xfe", "cannot be read as JSON"),
         ("[1, 2]", "holds no JSON object"),
-        ('{"format": "awry-heads/9"}', "neither 2 nor that of an older study"),
-        ('{"format": "awry-heads/1"}', "lacks 'reasons'"),
-        (
-            '{"format": "awry-heads/1", "model": {"model": "m"}, "verdict": "noise", "reasons": ["x"]}',
-            "as a heads study it lacks 'search'",
-        ),
-        ('{"format": "awry-safety-heads/1", "model": 3, "verdicts": {}}', "does not fit"),
+        ('{"format": "awry-heads/9"}', "was made by an older version"),
+        (EMPTY % '{"label": "noise"}', "as a heads study it lacks '"),
+        (EMPTY % '{"label": "splendid"}', "of format 2 it does not fit"),
         ('{"format": 2}', "of format 2 it lacks 'study'"),
     ],
 )
@@ -551,14 +556,22 @@ def test_open_answers(results: dict[str, StudyResult]) -> None:
 
 
 def of_sets(result: StudyResult, **harmful: Figure) -> StudyResult:
-    """Every set's own figures and its controls' gaps as given; `gap` is that of all controls, or `gap_<role>`'s."""
+    """Every set's own figures and its controls' gaps as given; `gap` is that of all controls, or `gap_<role>`'s.
+
+    Random controls are as many as make a test.
+    """
     trials = copy.deepcopy(result.measured["trials"])
+    for tried in trials.values():
+        for name, trial in list(tried.items()):
+            if trial["role"].startswith("random"):
+                tried |= {f"{name}, draw {i}": copy.deepcopy(trial) for i in range(FEWEST_DRAWS)}
     for name, tried in trials.items():
         for one, trial in tried.items():
             if one == name:
                 trial["harmful"] |= {key: f for key, f in harmful.items() if not key.startswith("gap")}
             else:
-                trial["harmful"]["gap"] = harmful.get(f"gap_{trial['role'].split()[-1]}", harmful["gap"])
+                gap = harmful.get(f"gap_{trial['role'].split()[-1]}", harmful.get("gap"))
+                trial["harmful"] |= {"gap": gap} if gap else {}
     return changed(result, trials=trials)
 
 
@@ -589,13 +602,22 @@ def test_figures_of_a_safety_study_decide(results: dict[str, StudyResult]) -> No
     assert row("safety-specific", changed(one, trials=alone)).outcome == "not measured"
 
 
+def test_the_first_screen_tells_what_scaling_the_first_heads_does(results: dict[str, StudyResult]) -> None:
+    outcomes = {claim.id: ClaimOutcome.NOT_MEASURED for claim in CLAIMS.claims}
+    both = [results["safety-heads-base"], results["safety-heads-x"]]
+    *_, last = first_screen(outcomes, both)
+    told = re.findall(r"with the top 1 by ships scaled to nothing \(SC\) it complies with (\S+) \[\S+ \S+ of", last)
+    assert told == ["1.00"]  # the other refuses nothing
+    assert f", {Verdict.SPECIFICITY_UNKNOWN}: refusals go, the text stays" in last
+
+
 def test_a_model_that_refuses_nothing_tests_nothing(results: dict[str, StudyResult]) -> None:
-    silent = results["safety-heads-base"]
+    silent, refusing = results["safety-heads-base"], of_sets(results["safety-heads-x"])
     for claim in ("top-head", "sahara", "safety-specific", "ua-over-sc"):
         assert row(claim, silent).outcome == "not testable here"
         # and takes nothing from one that does
-        both = row(claim, silent, results["safety-heads-x"])
-        assert both.outcome == row(claim, results["safety-heads-x"]).outcome
+        both = row(claim, silent, refusing)
+        assert both.outcome == row(claim, refusing).outcome
         assert "cannot tell: " in both.measured[0]
 
 
@@ -607,14 +629,13 @@ def test_two_ablations_are_compared_by_what_is_complied_with(
     results: dict[str, StudyResult], ua: float, sc: float, outcome: str
 ) -> None:
     trials = copy.deepcopy(results["safety-heads-x"].measured["trials"])
-    for tried in trials.values():
+    for name, tried in trials.items():
         for trial in tried.values():
-            trial["harmful"]["complied"] = figure(sc if trial["role"] == "scaling" else ua, half=0.06)
+            trial["harmful"]["complied"] = figure(sc if name.endswith(", scaling") else ua, half=0.06)
     assert row("ua-over-sc", changed(results["safety-heads-x"], trials=trials)).outcome == outcome
-    for tried in trials.values():
-        for name in [n for n, t in tried.items() if t["role"] == "scaling"]:
-            del tried[name]
-    assert row("ua-over-sc", changed(results["safety-heads-x"], trials=trials)).outcome == "not measured"
+    alone = {name: tried for name, tried in trials.items() if not name.endswith(", scaling")}
+    assert len(alone) < len(trials)
+    assert row("ua-over-sc", changed(results["safety-heads-x"], trials=alone)).outcome == "not measured"
 
 
 def test_tails_lists_and_losses(results: dict[str, StudyResult]) -> None:
