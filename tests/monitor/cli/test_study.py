@@ -231,7 +231,7 @@ def test_heads_that_carry_refusal(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "out" / "RESULT.json").read_text())
     assert stored["figures"]["attribution"]["undifferentiated"]["top"]["contrast"][0]["head"] == str(refusing.PLANTED)
     assert stored["figures"]["verdicts"]["top 1 by contrast"]["label"] == "works, specificity unknown"  # two draws
-    assert "top 1 by contrast: works and specific" in done.output
+    assert "top 1 by contrast: works, specificity unknown" in done.output
     assert "probe safety-heads-base.json" in done.output
     assert str(load_probe(tmp_path / "out" / "safety-heads-base.json").directions[0].site) == str(refusing.PLANTED)
 
