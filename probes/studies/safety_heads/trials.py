@@ -35,7 +35,6 @@ from probes.hashing import hash_texts
 from probes.heads.ablation import Ablation, AblationSize, ablating
 from probes.model.load import ChatModel, Message, user_message
 from probes.result_cache import ResultCache
-from probes.statistics.nulls import LEAST_DRAWS
 from probes.steer.coherence import Coherence
 from probes.steer.generation import Reply, generate
 from probes.steer.outcomes import GenerationOutcome, good, outcome_of
@@ -103,7 +102,7 @@ def trials_of(
     scores: NDArray[np.float64],
     ablation: Ablation,
     *,
-    draws: int = LEAST_DRAWS,
+    draws: int = FEWEST_DRAWS,
     seed: int = 0,
 ) -> list[AblationTrial]:
     """One set and, with `draws`, its controls. `scores` (layers, heads) say which heads are middling."""

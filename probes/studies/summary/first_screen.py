@@ -14,6 +14,7 @@ from probes.studies.framework.verdict import ClaimOutcome, Verdict
 from probes.studies.safety_heads.trials import effect, scaled
 from probes.studies.summary.recall import best_methods
 from probes.studies.summary.results import Figures, whole
+from probes.studies.summary.safety_rules import longest_list, scaled_trial
 from probes.studies.tables import interval
 
 _HOW = {
@@ -79,8 +80,8 @@ def _scaled(results: Sequence[StudyResult]) -> str:
 
 
 def _of_scaled(measured: Figures) -> str:
-    name = f"top {max(measured['plan']['top'])} by ships"
-    trial = measured["trials"].get(scaled(name), {}).get(scaled(name))
+    name = longest_list(measured)
+    trial = scaled_trial(measured, name)
     if trial is None or effect(measured["before"], trial) is not None:
         return ""
     before, after = (interval(side["harmful"]["complied"]) for side in (measured["before"], trial))

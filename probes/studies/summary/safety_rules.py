@@ -54,7 +54,7 @@ def sahara_group(result: Figures) -> Finding:
 
 
 def heads_specific(result: Figures) -> Finding:
-    verdicts = {n: _verdict(result, n) for n in (f"top {max(result['plan']['top'])} by ships", _group(result))}
+    verdicts = {n: _verdict(result, n) for n in (longest_list(result), _group(result))}
     answers = {_of_specificity(result, name) for name in verdicts}
     decisive = answers & {Support.YES, Support.NO} or answers
     return Finding(
@@ -72,8 +72,8 @@ def _of_specificity(result: Figures, name: str) -> Support:
 
 def ua_over_sc(result: Figures) -> Finding:
     figures, clear, close, theirs = [], [], [], []
-    for name in (f"top {max(result['plan']['top'])} by ships", _group(result)):
-        ablated, other = result["trials"][name][name], result["trials"].get(scaled(name), {}).get(scaled(name))
+    for name in (longest_list(result), _group(result)):
+        ablated, other = result["trials"][name][name], scaled_trial(result, name)
         if (seen := _verdict(result, name)).label is Verdict.NOT_TESTABLE:
             return Finding(Support.UNTESTABLE, seen.sentence)
         if other is None:
@@ -182,6 +182,17 @@ def _questions(result: Figures, name: str) -> str:
     return f"ordinary questions right {share(before)} before, {interval(now['right'])} after (lost {lost})"
 
 
+def longest_list(result: Figures) -> str:
+    """The set of the most heads by Ships."""
+    return f"top {max(result['plan']['top'])} by ships"
+
+
+def scaled_trial(result: Figures, name: str) -> Figures | None:
+    """The trial in which a set's contribution is scaled; None where it was not tried."""
+    tried: Figures = result["trials"].get(scaled(name), {})
+    return tried.get(scaled(name))
+
+
 def _group(result: Figures) -> str:
     """The largest group of Sahara."""
     return f"Sahara {len(result['dataset']['sahara'])}"
@@ -246,7 +257,7 @@ RULES = {
         "middling score and random shifts as large do less; not testable where ablating them has no effect of its own, "
         "or breaks the text",
         each(heads_specific),
-        _fall_power(lambda r: f"top {max(r['plan']['top'])} by ships"),
+        _fall_power(longest_list),
         ("ships_ua", "sahara"),
     ),
     "ua_over_sc": Rule(
@@ -254,7 +265,7 @@ RULES = {
         f"that do not meet; not reproduced when it is by less than {CONTROL_MARGIN:.2f} on both, and mixed where the "
         "paper's measure (refusals alone) says that it does more",
         each(ua_over_sc),
-        _fall_power(lambda r: f"top {max(r['plan']['top'])} by ships"),
+        _fall_power(longest_list),
         ("ships_ua", "ships_sc"),
     ),
     "own_heads": Rule(
