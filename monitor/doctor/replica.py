@@ -57,9 +57,10 @@ def replica(settings: Settings) -> Iterator[Finding]:
 
 
 def _standby(connection: Connection, version: str, settings: Settings) -> Iterator[Finding]:
-    from storage.replica import instance, is_standby, lag_seconds
+    from storage.replica import instance, lag_seconds
 
-    if not is_standby(connection):
+    behind = lag_seconds(connection)
+    if behind is None:
         do = "give the address of a hot standby, or take read_database_url away: pages then read from database_url"
         yield fault(_PART, f"PostgreSQL {version} is no standby (pg_is_in_recovery is false)", do)
         return
@@ -69,11 +70,8 @@ def _standby(connection: Connection, version: str, settings: Settings) -> Iterat
         yield fault(_PART, "it follows another server, or is another database, than database_url names", do)
         return
     yield ok(_PART, f"PostgreSQL {version}, a standby, reachable")
-    behind = lag_seconds(connection)
     do = "see pg_stat_replication on the primary and pg_stat_wal_receiver on the standby: connection, disk, long reads"
-    if behind is None:
-        yield warning("replica lag", "it does not say as of when its data is: it is connected to no primary", do)
-    elif behind >= _FAR_BEHIND:
+    if behind >= _FAR_BEHIND:
         yield fault("replica lag", f"{behind:.0f} s behind", do)
     elif behind >= _BEHIND:
         yield warning("replica lag", f"{behind:.0f} s behind", do)

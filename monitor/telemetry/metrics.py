@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from alerts.rules.model import SEVERITIES
 from storage.queries.alerts import live_alert_counts
 from storage.queries.outbox import destination_states, oldest_pending_seconds, outbox_counts
-from storage.replica import is_standby, lag_seconds
+from storage.replica import lag_seconds
 from storage.schema import STATUSES
 from storage.sessions import CONNECT_ARGS
 
@@ -390,7 +390,9 @@ REPLICA_UP = _collected_gauge(
     f"1 when the read replica of awry serve answered this scrape as a standby, 0 when not within {DATABASE_SECONDS} s",
 )
 REPLICA_LAG_SECONDS = _collected_gauge(
-    "awry_replica_lag_seconds", "seconds", "How old what the read replica of awry serve shows is; left out if unknown"
+    "awry_replica_lag_seconds",
+    "seconds",
+    "How old what the read replica of awry serve shows is; left out while it is not up",
 )
 
 # awry ingest.
@@ -526,10 +528,10 @@ class ReplicaCollector(Collector):
         up, lag = self.describe()
         try:
             with _asked(self._engine) as connection:
-                standby, seconds = is_standby(connection), lag_seconds(connection)
+                seconds = lag_seconds(connection)
         except SQLAlchemyError:
-            standby, seconds = False, None
-        up.add_metric((), standby)
+            seconds = None
+        up.add_metric((), seconds is not None)
         if seconds is not None:
             lag.add_metric((), seconds)
         return [up, lag]

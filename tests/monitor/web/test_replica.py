@@ -47,9 +47,18 @@ def servers() -> Iterator[tuple[Engine, Engine]]:
         primary.dispose()
 
 
+@pytest.fixture
+def just_started(servers: tuple[Engine, Engine]) -> Iterator[Engine]:
+    """A standby that has applied no transaction since it started."""
+    with replica_of(url_of(servers[0])) as url:
+        engine = connect(url, "read_database_url")
+        yield engine
+        engine.dispose()
+
+
 def caught_up(primary: Engine, replica: Engine) -> None:
     with primary.connect() as connection:
-        lsn = connection.execute(text("SELECT pg_current_wal_insert_lsn()")).scalar_one()
+        lsn = connection.execute(text("SELECT pg_current_wal_flush_lsn()")).scalar_one()
     until = time.monotonic() + 60
     while True:
         with replica.connect() as connection:
@@ -137,6 +146,32 @@ def test_the_lag_is_a_metric(servers: tuple[Engine, Engine]) -> None:
     assert REGISTRY.get_sample_value("awry_replica_up") is None
     with metrics.watching(primary):
         assert REGISTRY.get_sample_value("awry_replica_up") is None
+
+
+def test_a_replica_that_has_applied_nothing_yet_knows_how_far_it_is_behind(
+    servers: tuple[Engine, Engine], just_started: Engine
+) -> None:
+    primary, _ = servers
+    with just_started.connect() as connection:
+        assert connection.execute(text("SELECT pg_last_xact_replay_timestamp()")).scalar() is None
+    stop_replay(just_started, stop=True)
+    with primary.begin() as connection:
+        before = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        connection.execute(text("UPDATE rollup_state SET at = now()"))
+
+    def shown() -> datetime:
+        with just_started.connect() as connection:
+            found = as_of(connection)
+        assert found is not None
+        return found
+
+    # Until it has received what it does not apply.
+    wait_for(lambda: shown() < before, 60)
+    assert before - shown() < timedelta(minutes=10)
+    with metrics.watching(primary, just_started):
+        lag = REGISTRY.get_sample_value("awry_replica_lag_seconds")
+    assert lag is not None
+    assert 0 < lag < 600
 
 
 def test_what_is_no_replica_is_not_up(servers: tuple[Engine, Engine]) -> None:
@@ -233,9 +268,10 @@ def test_the_time_that_a_replica_shows(servers: tuple[Engine, Engine]) -> None:
         connection.execute(text("UPDATE rollup_state SET at = now()"))
     with replica.connect() as connection:
         until = time.monotonic() + 60
-        while (shown := as_of(connection)) is None or shown > before:  # until it has received what it does not apply
+        while (shown := as_of(connection)) and shown > before:  # until it has received what it does not apply
             assert time.monotonic() < until
             time.sleep(0.05)
+        assert shown is not None
     stop_replay(replica, stop=False)
     caught_up(primary, replica)
     with replica.connect() as connection:
