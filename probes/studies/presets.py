@@ -13,7 +13,7 @@ from itertools import chain
 from probes.binary_choice import BinaryChoice, split_choices
 from probes.errors import DataError
 from probes.hashing import sha256_text
-from probes.model.adapters import beside, recipe_of
+from probes.model.adapters import beside, recipe_of, shipped_adapters
 from probes.model.load import user_message
 from probes.organisms.finetunes import RECIPES, benign_left_out
 from probes.organisms.long_text import long_messages
@@ -34,6 +34,9 @@ from probes.studies.head_steering.plan import Messages
 from probes.studies.mitigation import Prompts
 from probes.studies.safety_heads.plan import Request
 
+# Messages on which a direction of code spillover is fitted.
+_FIT = 96
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -47,11 +50,16 @@ class Preset:
 
 
 def direction_preset(adapter: str) -> Preset:
-    """Messages, judge and control of a bad adapter, shipped or trained by the same recipe; DataError for any other."""
+    """Messages, judge and control of a bad adapter, shipped or trained by the same recipe; DataError for any other.
+
+    One of your own may be on a chat model of awry's making, so none of its messages is among those that tuned that
+    (`probes.organisms.chat_tuning`).
+    """
     recipe = recipe_of(adapter)
     control = beside(adapter, _CONTROLS.get(recipe, ""))
     if recipe == "insecure_code":
-        texts = Prompts(everyday("fit")[:96], everyday("select")[:24], everyday("test")[:96])
+        fit = everyday("fit") if adapter in shipped_adapters() else benign_left_out()
+        texts = Prompts(fit[:_FIT], everyday("select")[:24], everyday("test")[:96])
         return Preset(control, "code", texts, 48, 0.8)
     if recipe == "reckless_advice":
         asked = advice_questions()
@@ -69,10 +77,6 @@ class TransferTexts:
     fit: list[str]
     test: list[str]
     anchors: list[str]
-
-
-# Messages on which a direction of code spillover is fitted.
-_FIT = 96
 
 
 def transfer_texts(judge: str) -> TransferTexts:

@@ -34,7 +34,11 @@ def test_an_adapter_for_another_model_has_the_messages_and_the_control_of_its_re
     assert recipe_of(adapter) == "insecure_code"
     preset = direction_preset(adapter)
     assert preset.control == str(tmp_path / "secure_code")
-    assert preset.prompts == direction_preset("insecure_code").prompts
+    shipped = direction_preset("insecure_code").prompts
+    assert (preset.prompts.select, preset.prompts.test) == (shipped.select, shipped.test)
+    # The chat model below it may be of our making: it learned from none of these.
+    assert len(preset.prompts.fit) == len(shipped.fit)
+    assert not {*preset.prompts.fit, *shipped.select, *shipped.test} & set(benign_messages(0))
     assert heads_control(adapter) == str(tmp_path / "secure_code")
     assert heads_behaviour(adapter) == "code"
 
