@@ -1,19 +1,17 @@
-"""Claims of arXiv 2606.20225 against direction and transfer studies, a rule each; the margins are the studies' own.
+"""Claims of arXiv 2606.20225 against direction studies, a rule each; the margins are the studies' own.
 
 Rules read held-out figures only. `good` is the share of answers that neither show the behaviour nor break: the paper
-has no such figure, and a fall of the behaviour without a rise of good answers is never called reproduced here. Transfer
-is judged in the paper's mode, `subtract`, if the receivers' own directions work in it, else where these work best.
+has no such figure, and a fall of the behaviour without a rise of good answers is never called reproduced here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from probes.evaluation import Interval
 from probes.studies.direction import dose
 from probes.studies.framework.controls import ORTHOGONAL, RANDOM, WRONG_LAYER
-from probes.studies.framework.result import StudyResult
 from probes.studies.framework.verdict import (
     CONTROL_MARGIN,
     EFFECT,
@@ -25,13 +23,9 @@ from probes.studies.framework.verdict import (
     Verdict,
 )
 from probes.studies.summary import power
-from probes.studies.summary.results import Figures, Finding, Rule, each, interval, label, share, whole
+from probes.studies.summary.results import Figures, Finding, Rule, each, interval, share
 
-UNEQUAL = 2.0
 _OTHERS = (RANDOM, ORTHOGONAL, WRONG_LAYER)
-
-
-# Direction
 
 
 def separation(result: Figures) -> Finding:
@@ -161,120 +155,6 @@ def _tested(result: Figures) -> dict[str, Figures]:
     return {row["name"]: row for row in result["dose"]["test"]}
 
 
-# Transfer
-
-
-def transfer_lowers(result: Figures) -> Finding:
-    means, words = _pairs(result)
-    if means["own_gain"]["value"] < EFFECT:
-        return _own_fails(means, words)
-    drop, gain = interval(means["drop"]), interval(means["gain"])
-    words = f"bad answers taken away {drop}, good ones gained {gain}, {words}"
-    if drop.value < EFFECT:
-        # A mean over few models may hide an effect.
-        return Finding(Support.NO if drop.high < EFFECT else Support.UNSURE, words)
-    if drop.low <= 0:
-        return Finding(Support.UNSURE, words)
-    if gain.value < EFFECT or gain.low <= 0:
-        return Finding(Support.UNSURE, f"{words}: bad answers go, good ones do not come back")
-    return Finding(Support.YES, words)
-
-
-def transfer_non_specific(result: Figures) -> Finding:
-    means, words = _pairs(result)
-    if means["own_gain"]["value"] < EFFECT:
-        return _own_fails(means, words)
-    drop, random = interval(means["drop"]), means["drop_receiver_random"]["value"]
-    over = interval(means["over_receiver_random"])
-    counts = ", ".join(f"{n} *{verdict}*" for verdict, n in sorted(means["verdicts"].items()))
-    words = (
-        f"bad answers taken away {drop}, by random directions of equal norm in the receiver {random:.2f}, by "
-        f"random donor directions through the map {means['drop_random_source']['value']:.2f}, by the direction through "
-        f"a map of shuffled anchors {means['drop_shuffled']['value']:.2f}; good answers "
-        f"beyond random ones in the receiver {over}; {words}, by verdict: {counts}"
-    )
-    if drop.value < EFFECT:
-        return Finding(Support.UNTESTABLE, f"{words}: mapped directions take nothing away")
-    if drop.value - random < CONTROL_MARGIN and drop.low > 0 and over.high < CONTROL_MARGIN:
-        return Finding(Support.YES, words)
-    return Finding(Support.NO if drop.value - random >= CONTROL_MARGIN and over.low > 0 else Support.UNSURE, words)
-
-
-def own_beats_mapped(result: Figures) -> Finding:
-    means, words = _pairs(result)
-    own, gain = interval(means["own_gain"]), interval(means["gain"])
-    if own.value < EFFECT:
-        return _own_fails(means, words)
-    words = f"good answers gained: own direction {own}, mapped {gain}, {words}"
-    if own.value <= gain.value:
-        return Finding(Support.NO, words)
-    return Finding(Support.YES if own.low > gain.high else Support.UNSURE, words)
-
-
-def asymmetry(results: Sequence[StudyResult]) -> list[tuple[str, Finding]]:
-    """Results that name different best donors do not bear each other out."""
-    seen = [(r, whole(r, _asymmetry)) for r in results]
-    donors = {donor for _, (finding, donor) in seen if finding.support is Support.YES}
-    return [
-        (
-            label(r),
-            Finding(Support.UNSURE, f"{f.words}; seeds disagree on the best donor")
-            if f.support is Support.YES and len(donors) > 1
-            else f,
-        )
-        for r, (f, _) in seen
-    ]
-
-
-def _asymmetry(result: Figures) -> tuple[Finding, str]:
-    """And the best donor."""
-    pairs, words = _pairs(result)
-    if pairs["own_gain"]["value"] < EFFECT:
-        return _own_fails(pairs, words), ""
-    found = result["asymmetry"][_mode(result)]
-    two, expected = found["mean_difference_of_two_ways"], found["expected_from_sampling"]
-    if two is None or len(found["groups"]) < 2:
-        return Finding(Support.UNMEASURED, "no pair was measured both ways"), ""
-    givers = sorted(found["groups"], key=lambda name: -float(found["groups"][name]["as_donor"]["value"]))
-    gains = {name: float(found["groups"][name]["as_donor"]["value"]) for name in givers}
-    shown = [f"{name} {gains[name]:+.2f}" for name in (givers[0], givers[-1])]
-    words = (
-        f"the two ways of a pair differ by {two:.2f}, {expected:.2f} would come from the questions alone; best donor "
-        f"{shown[0]}, worst {shown[1]}, {words}"
-    )
-    if two <= expected:
-        return Finding(Support.NO, words), givers[0]
-    if gains[givers[0]] < EFFECT:
-        return Finding(Support.UNSURE, f"{words}: no donor gives {EFFECT:.2f}"), givers[0]
-    return Finding(Support.YES if two >= UNEQUAL * expected else Support.UNSURE, words), givers[0]
-
-
-def _mode(result: Figures) -> str:
-    """The paper subtracts; where the receivers' own directions do not work so, the mode in which they work best."""
-    own = {mode: float(_means(result, mode)["own_gain"]["value"]) for mode in result["plan"]["modes"]}
-    return "subtract" if own.get("subtract", 0.0) >= EFFECT else max(own, key=lambda mode: own[mode])
-
-
-def _pairs(result: Figures) -> tuple[Figures, str]:
-    """Means over pairs, and over which."""
-    mode = _mode(result)
-    means = _means(result, mode)
-    return means, f"{means['pairs']} pairs ({mode})"
-
-
-def _means(result: Figures, mode: str) -> Figures:
-    """Over pairs of different groups, or of all when there is one group."""
-    overall: dict[str, Figures] = result["overall"][mode]
-    return overall["across"] if "across" in overall else overall["within"]
-
-
-def _own_fails(means: Figures, words: str) -> Finding:
-    own = interval(means["own_gain"])
-    return Finding(
-        Support.UNTESTABLE, f"the receivers' own directions do not work either: good answers gained {own}, {words}"
-    )
-
-
 def _accuracy_power(result: Figures) -> str:
     return power.NO_TEST if result["kind"] == "messages" else power.above_half(_blocks(result)[-1]["accuracy"]["n"])
 
@@ -285,10 +165,6 @@ def _steering_power(result: Figures) -> str:
 
 def _difference_power(name: str) -> Callable[[Figures], str]:
     return lambda result: power.smallest(result["verdict"]["differences"].get(name))
-
-
-def _pairs_power(name: str) -> Callable[[Figures], str]:
-    return lambda result: power.smallest(_means(result, _mode(result))[name])
 
 
 RULES = {
@@ -328,30 +204,5 @@ RULES = {
         "0",
         each(content),
         _difference_power(dose.CONTENT),
-    ),
-    "transfer_lowers": Rule(
-        f"over pairs of different classes, bad answers fall and good ones rise by at least {EFFECT:.2f}, with "
-        "intervals over models above 0; a fall alone is mixed; not reproduced when the interval of the fall ends below "
-        "that",
-        each(transfer_lowers),
-        _pairs_power("drop"),
-    ),
-    "transfer_non_specific": Rule(
-        "mapped directions take bad answers away, random ones of equal norm in the receiver take as many away (within "
-        f"{CONTROL_MARGIN:.2f}), and in good answers they are surely ahead by less than that; not reproduced when they "
-        "are surely ahead in both; orthogonal vectors are not averaged over pairs here",
-        each(transfer_non_specific),
-        _pairs_power("over_receiver_random"),
-    ),
-    "own_beats_mapped": Rule(
-        "the receiver's own direction gains more good answers than the mapped one, with intervals that do not meet",
-        each(own_beats_mapped),
-        _pairs_power("gain"),
-    ),
-    "asymmetry": Rule(
-        f"the two ways of a pair differ by at least {UNEQUAL:g} times what the choice of questions alone would give, "
-        f"the best donor gives at least {EFFECT:.2f}, and it is the same in all results",
-        asymmetry,
-        lambda _: power.NO_TEST,
     ),
 }

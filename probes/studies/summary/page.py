@@ -17,7 +17,7 @@ from typing import Any
 from probes.errors import DataError
 from probes.studies.framework.result import StudyResult
 from probes.studies.framework.verdict import ClaimOutcome, Support
-from probes.studies.summary import direction_rules, family_rules, head_rules, safety_rules
+from probes.studies.summary import direction_rules, family_rules, head_rules, safety_rules, transfer_rules
 from probes.studies.summary.first_screen import first_screen
 from probes.studies.summary.recall import planted_recall
 from probes.studies.summary.results import Figures, Rule, decide, read_results, whole
@@ -27,7 +27,9 @@ from probes.studies.tables import table
 # How the names of planted organisms begin.
 SYNTHETIC_NAME = "planted-"
 CLAIMS = Path(__file__).with_name("claims.toml")
-RULES: dict[str, Rule] = direction_rules.RULES | family_rules.RULES | head_rules.RULES | safety_rules.RULES
+RULES: dict[str, Rule] = (
+    direction_rules.RULES | transfer_rules.RULES | family_rules.RULES | head_rules.RULES | safety_rules.RULES
+)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from probes.studies.summary import page, write_study_page
 from probes.studies.summary.first_screen import first_screen
 from probes.studies.summary.page import Row
 from probes.studies.summary.results import Finding, decide, read_results
+from probes.studies.transfer.means import NULLS
 from tests.support.models.planted_study import messages
 from tests.support.models.refusing import NO, refusing_chat
 from tests.support.models.studies import (
@@ -199,8 +200,8 @@ def test_what_planted_truths_give(results: dict[str, StudyResult]) -> None:
     assert found["last-layer"] == "not reproduced"  # every block separates
     assert found["control-separation"] == "not reproduced"
     assert found["content"] == "reproduced"
-    assert found["transfer-lowers"] == "mixed"  # two models say nothing of a third
-    assert found["transfer-non-specific"] == "mixed"
+    assert found["transfer-lowers"] == "reproduced"  # both models hold the same truth
+    assert found["transfer-non-specific"] == "not reproduced"
     assert found["asymmetry"] == "not reproduced"
     assert found["wanted-rise"] == "reproduced"
     assert found["these-heads"] == "reproduced"
@@ -410,10 +411,16 @@ def test_specificity_and_content_follow_the_studys_differences(results: dict[str
     assert outcome("content") == "not measured"
 
 
-def test_transfer(results: dict[str, StudyResult]) -> None:
+def of_three_models(result: StudyResult) -> StudyResult:
+    """The same result, as if its means were over pairs of three models."""
+    subjects = result.measured["subjects"]
+    return changed(result, subjects=[*subjects, subjects[0] | {"name": "third"}])
+
+
+def test_transfer_over_pairs_of_many_models(results: dict[str, StudyResult]) -> None:
     def outcome(claim: str, **figures: Figure) -> ClaimOutcome:
         edits = {f"overall__ablate__across__{k}": v for k, v in figures.items()}
-        return row(claim, changed(results["transfer"], **edits)).outcome
+        return row(claim, changed(of_three_models(results["transfer"]), **edits)).outcome
 
     works = {"own_gain": figure(0.6), "drop": figure(0.4), "gain": figure(0.4), "over_receiver_random": figure(0.3)}
     random = {"drop_receiver_random": figure(0.1)}
@@ -433,8 +440,48 @@ def test_transfer(results: dict[str, StudyResult]) -> None:
     assert outcome("own-beats-mapped", **works | {"gain": figure(0.7)}) == "not reproduced"
 
 
-def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results: dict[str, StudyResult]) -> None:
+def test_of_two_models_each_pair_is_judged_by_its_own_questions(results: dict[str, StudyResult]) -> None:
     one = results["transfer"]
+    names = [subject["name"] for subject in one.measured["subjects"]]
+    works: dict[str, Any] = {"own_gain": 0.6, "drop": figure(0.4), "gain": figure(0.4)}
+
+    def row_of(claim: str, *edits: Mapping[str, Any], own: float = 0.6) -> Row:
+        subjects, pairs = (copy.deepcopy(one.measured[part]) for part in ("subjects", "pairs"))
+        for subject in subjects:
+            subject["modes"]["ablate"]["own"]["good"] = figure(own)
+        for pair, edit in zip(pairs, edits, strict=True):
+            pair["modes"]["ablate"] |= works | edit
+        return row(claim, changed(one, subjects=subjects, pairs=pairs))
+
+    nothing = {"drop": figure(0.0), "gain": figure(0.0)}
+    fails = {"own_gain": 0.0}
+    assert row_of("transfer-lowers", {}, {}).outcome == "reproduced"
+    assert row_of("transfer-lowers", nothing, nothing).outcome == "not reproduced"
+    assert row_of("transfer-lowers", {}, nothing).outcome == "mixed"  # the pairs disagree
+    # A receiver whose own direction fails says nothing, and the other pair alone decides.
+    assert row_of("transfer-lowers", fails, nothing).outcome == "not reproduced"
+    assert row_of("transfer-lowers", fails, fails).outcome == "not testable here"
+    words = row_of("transfer-lowers", {}, nothing).measured[0]
+    assert all(f"{a} to {b} (ablate, n = 50)" in words for a, b in (names, names[::-1]))
+    assert row_of("transfer-lowers", {}, nothing).power[0].startswith("from ")
+
+    alike = {"drop_controls": {"random_source": 0.4, "shuffled": 0.4, "receiver_random": 0.4}}
+    apart = {"drop_controls": {"random_source": 0.0, "shuffled": 0.0, "receiver_random": 0.0}}
+    over = {kind: {"over": dict.fromkeys(NULLS, value)} for kind, value in (("none", NOTHING), ("much", figure(0.3)))}
+    assert row_of("transfer-non-specific", *[alike | over["none"]] * 2).outcome == "reproduced"
+    assert row_of("transfer-non-specific", *[apart | over["much"]] * 2).outcome == "not reproduced"
+    assert row_of("transfer-non-specific", alike | over["none"], apart | over["much"]).outcome == "mixed"
+    assert row_of("transfer-non-specific", nothing, nothing).outcome == "not testable here"
+
+    few, many = ({"mapped": {"good": figure(value)}} for value in (0.1, 0.9))
+    assert row_of("own-beats-mapped", few, few).outcome == "reproduced"
+    assert row_of("own-beats-mapped", many, many).outcome == "not reproduced"
+    assert row_of("own-beats-mapped", few, many).outcome == "mixed"
+    assert row_of("own-beats-mapped", few, few, own=0.15).outcome == "mixed"
+
+
+def test_transfer_is_judged_in_the_papers_mode_where_that_works_at_all(results: dict[str, StudyResult]) -> None:
+    one = of_three_models(results["transfer"])
     both = changed(one, plan__modes=["ablate", "subtract"])
     for part in ("overall", "asymmetry"):
         both = changed(both, **{f"{part}__subtract": copy.deepcopy(one.measured[part]["ablate"])})
