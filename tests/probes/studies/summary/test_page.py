@@ -445,7 +445,7 @@ def test_of_two_models_each_pair_is_judged_by_its_own_questions(results: dict[st
     names = [subject["name"] for subject in one.measured["subjects"]]
     works: dict[str, Any] = {"own_gain": 0.6, "drop": figure(0.4), "gain": figure(0.4)}
 
-    def row_of(claim: str, *edits: Mapping[str, Any], own: float = 0.6) -> Row:
+    def row_of(claim: str, *edits: dict[str, Any], own: float = 0.6) -> Row:
         subjects, pairs = (copy.deepcopy(one.measured[part]) for part in ("subjects", "pairs"))
         for subject in subjects:
             subject["modes"]["ablate"]["own"]["good"] = figure(own)
