@@ -52,12 +52,18 @@ def needs_program(name: str, install_line: str) -> str:
 
 # Tests that share what is made once a session and is dear: with pytest-xdist one process runs all of them.
 _TOGETHER = ("kafka", "study")
+# Fixtures that take minutes the first time on a slow machine, all of them on whoever asks first.
+_SLOW_TO_MAKE = {"loader", "posted", "state"}
 
 
+# First, since pytest-xdist reads the groups in a hook of the same name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where tests run in several processes, each file stays in one: its fixtures are made once."""
     _leave_out_gemma3(config, items)
     for item in items:
+        if _SLOW_TO_MAKE & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.timeout(900))
         shared = next((name for name in _TOGETHER if item.get_closest_marker(name)), None)
         item.add_marker(pytest.mark.xdist_group(shared or item.path.as_posix()))
 

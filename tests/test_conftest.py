@@ -66,6 +66,20 @@ def test_a_missing_program_skips_but_fails_in_ci(tmp_path: Path, ci: bool) -> No
         assert "no-such-program-here: apt-get install no-such-program" in summary
 
 
+def test_the_tests_of_a_file_run_in_one_process(tmp_path: Path) -> None:
+    """Else what a file makes once is made in each, and a test runs without those before it."""
+    for name in ("one", "other", "third"):
+        (tmp_path / f"test_{name}.py").write_text(
+            "import os\nfrom pathlib import Path\nimport pytest\n\n"
+            '@pytest.mark.parametrize("n", range(8))\n'
+            "def test_it(n):\n"
+            f"    Path({str(tmp_path)!r}, 'ran-{name}-' + os.environ['PYTEST_XDIST_WORKER']).touch()\n"
+        )
+    done = run_suite(tmp_path, False, "-n", "2", "--dist", "loadgroup")
+    assert done.returncode == 0, done.stdout
+    assert sorted(path.name.split("-")[1] for path in tmp_path.glob("ran-*")) == ["one", "other", "third"]
+
+
 def test_what_another_process_missed_is_named_too(tmp_path: Path) -> None:
     done = run_suite(tmp_path, False, "-n", "1")
     assert done.returncode == 0, done.stdout

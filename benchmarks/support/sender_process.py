@@ -18,7 +18,7 @@ from alerts.senders.base import Notification, Sender
 from benchmarks.support.destinations import to_webhook
 from storage.database import connect
 
-LEASE = timedelta(seconds=1)
+LEASE = timedelta(seconds=2)
 
 
 def main() -> None:

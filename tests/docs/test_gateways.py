@@ -107,6 +107,7 @@ def test_litellms_sdk(place: Place) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # its environment is installed the first time
 @pytest.mark.parametrize("callback", ["awry", "otel"])
 def test_litellms_proxy(place: Place, callback: str) -> None:
     python = client_python(*LITELLM_PROXY)
@@ -125,7 +126,7 @@ def test_litellms_proxy(place: Place, callback: str) -> None:
     try:
         with httpx2.Client(base_url=f"http://{address}", trust_env=False, timeout=20) as client:
             client.headers["Authorization"] = f"Bearer {MASTER_KEY}"
-            wait_for(lambda: proxy.poll() is not None or _alive(client), 90)
+            wait_for(lambda: proxy.poll() is not None or _alive(client), 240)
             assert proxy.poll() is None, proxy.communicate()[0]
             request = {"model": "chat", "messages": [QUESTION], "user": "ann", "metadata": {"session_id": "c-17"}}
             for streamed in (False, True):

@@ -126,9 +126,10 @@ def test_a_kill_of_the_real_worker(
     with started(arguments, tmp_path / "first") as first:
         wait_for(lambda: told("/healthz")[0] == 200, 60)
         assert told("/readyz") == (503, "starting or stopping\n")
-        wait_for(lambda: len(rows()) >= 8 or first.poll() is not None, 240)
+        wait_for(lambda: rows() or first.poll() is not None, 240)
         assert first.poll() is None, (tmp_path / "first").read_text()
         assert told("/readyz") == (200, "ok\n")
+        wait_for(lambda: len(rows()) >= 8 or first.poll() is not None, 60)
         first.kill()
         first.wait()
     assert 8 <= len(rows()) < 40

@@ -23,6 +23,7 @@ from storage.errors import (
 )
 from storage.sqlstate import decide
 from tests.conftest import url_of
+from tests.support.stream.kafka import wait_for
 
 ROLE = "awry_sqlstate"
 
@@ -195,9 +196,17 @@ def limited(engine: Engine) -> Iterator[str]:
     administer(engine, f"DROP ROLE {ROLE}")
 
 
+def _connected(engine: Engine) -> bool:
+    """Whether the role is connected: a backend ends a little after its client."""
+    with engine.connect() as connection:
+        asked = text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = :role)")
+        return bool(connection.execute(asked, {"role": ROLE}).scalar())
+
+
 def test_too_many_connections_are_waited_out_and_named(limited: str, quick: None, engine: Engine) -> None:
     own = connect(limited)
     own.dispose()
+    wait_for(lambda: not _connected(engine))
     with psycopg.connect(limited.replace("postgresql+psycopg", "postgresql")):
         with pytest.raises(DatabaseUnavailableError, match="too many connections for role"):
             transact(own, lambda c: c.execute(text("SELECT 1")).all())

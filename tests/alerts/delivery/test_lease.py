@@ -20,13 +20,13 @@ from tests.support.alerts.delivery import (
 
 
 def test_a_lease_outlasts_a_receiver_that_is_slower_than_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two loops, six notifications, each taking twice the lease: nothing is sent twice."""
-    monkeypatch.setattr(queue, "LEASE", timedelta(seconds=0.3))
+    """Two loops, six notifications, each taking longer than the lease: nothing is sent twice."""
+    monkeypatch.setattr(queue, "LEASE", timedelta(seconds=1))
     open_alerts(engine, [flagged(n, tenant=f"t{n}") for n in range(6)])
 
     class Slow(Recorder):
         def send(self, notification: Notification) -> None:
-            time.sleep(0.6)
+            time.sleep(1.5)
             super().send(notification)
 
     slow = Slow()

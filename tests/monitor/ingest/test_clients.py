@@ -30,7 +30,8 @@ from tests.support.ingest.topic import everything
 from tests.support.stream.client_venv import client_python
 from tests.support.stream.recording import recording
 
-pytestmark = pytest.mark.slow
+# Environments of clients are installed the first time.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 OTEL = ("opentelemetry-sdk==1.45.2", "opentelemetry-exporter-otlp-proto-http==1.45.2")
 LITELLM = "litellm==1.110.2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 import uuid
@@ -218,14 +219,21 @@ def test_stopping_answers_what_was_begun(
     process = IngestProcess(tmp_path, postgres_database, kafka_bootstrap=cluster.bootstrap, ingest_topic=topic)
     with client(process.url, secret) as http, ThreadPoolExecutor(1) as pool:
         made, body = lines(2)
+        stopping = threading.Event()
 
         def slowly() -> Iterator[bytes]:
             yield body[:50]
-            time.sleep(1.0)
+            assert stopping.wait(60)
+            time.sleep(0.5)
             yield body[50:]
 
+        def begun() -> bool:
+            found = re.search(r"^awry_ingest_bytes_in_flight (\S+)$", http.get("/metrics").text, re.MULTILINE)
+            return found is not None and float(found[1]) > 0
+
         asked = pool.submit(http.post, "/v1/ingest", content=slowly(), headers={"Content-Type": "application/x-ndjson"})
-        time.sleep(0.3)
+        wait_for(begun)
+        stopping.set()
         assert process.stop() == 0
         assert asked.result().json() == {"accepted": 2}
     assert sorted(ids(cluster, topic)) == sorted(made)

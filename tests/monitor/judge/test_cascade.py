@@ -300,7 +300,7 @@ def test_a_judge_that_is_down_leaves_the_probes_verdicts(
     server.says = [Said(status=503)]
     before = counted("awry_judge_not_asked_total", reason="judge down")
     messages = talk(*(f"hello {n}" for n in range(12)))
-    tally = run(engine, chat, [flagging(chat)], server, messages, tmp_path, judge_wait_seconds=3.0, judge_seconds=1.0)
+    tally = run(engine, chat, [flagging(chat)], server, messages, tmp_path, judge_wait_seconds=10.0, judge_seconds=5.0)
     assert (tally.flagged, tally.by_status) == (12, {"scored": 12})
     states = judged(engine)
     assert set(states.values()) <= {("failed", "server error"), ("not asked", "judge down")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -75,7 +76,7 @@ def test_nothing_runs_on_after_the_time_limit(tmp_path: Path) -> None:
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\ntime.sleep(60)"
     )
-    assert failure(code, 2.0) == "timeout"
+    assert failure(code, 5.0) == "timeout"
     for pid in map(int, pids.read_text().split()):
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and _runs(pid):
@@ -109,7 +110,8 @@ def test_its_name_holds_no_arguments() -> None:
 
 
 def test_no_files_stay_open() -> None:
+    gc.collect()  # what other tests left
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         judge("print('no')").ask(ASKED, 20)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

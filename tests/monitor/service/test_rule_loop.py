@@ -18,23 +18,25 @@ from storage.database import connect
 from tests.conftest import url_of
 from tests.support.alerts.alert_rows import all_alerts
 from tests.support.alerts.alert_scenes import rules, scored
+from tests.support.stream.kafka import wait_for
 
 BURST = '[[rate]]\nname = "burst"\nflagged = 2\nwindow = "1h"\n'
 
 
 def test_it_evaluates_repeatedly_and_ends_with_the_block(engine: Engine) -> None:
+    def counted() -> float:
+        return float(metrics.RULE_EVALUATIONS.labels("done")._value.get())
+
+    before = counted()
     with evaluating(engine, rules(BURST), ("pager",), 0.05, lambda _: None):
-        time.sleep(0.2)
+        wait_for(lambda: counted() > before)
         scored(engine, 0, 2, probe="evaluated")
-        until = time.monotonic() + 20
-        while not all_alerts(engine):
-            assert time.monotonic() < until
-            time.sleep(0.02)
-    evaluations = metrics.RULE_EVALUATIONS.labels("done")._value.get()
-    assert evaluations >= 2
+        wait_for(lambda: all_alerts(engine))
+    evaluations = counted()
+    assert evaluations - before >= 2
     assert metrics.ALERTS.labels("evaluated", "error", "alerted")._value.get() == 1
     time.sleep(0.2)
-    assert metrics.RULE_EVALUATIONS.labels("done")._value.get() == evaluations
+    assert counted() == evaluations
 
 
 def test_a_database_that_does_not_answer_is_reported_once(engine: Engine) -> None:

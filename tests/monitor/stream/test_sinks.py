@@ -28,7 +28,7 @@ from monitor.stream.wiring import opened_outputs
 from storage import schema
 from tests.support import ROOT
 from tests.support.rows import stored
-from tests.support.stream.kafka import committed, consume, new_topic, produce
+from tests.support.stream.kafka import committed, consume, new_topic, produce, wait_for
 from tests.support.stream.kafka_fixtures import Open
 from tests.support.stream.stub_scorer import NAME, StubScorer
 
@@ -93,7 +93,15 @@ def test_a_broker_that_stays_away_is_an_error(
         patience = {"request_timeout_ms": 1000, "delivery_timeout_ms": 3000, "max_block_ms": 3000}
         producer = KafkaProducer(**cluster.options(), **patience, acks="all", metrics_enabled=False)
         sink = TopicSink(producer, topic, "dead_letters_out")
-        sink.write(lines("before"))
+
+        def written() -> bool:
+            try:
+                sink.write(lines("before"))
+            except OutputError:  # a broker that has just started may take longer than the patience here
+                return False
+            return True
+
+        wait_for(written, 60)
         broker.kill()
         with pytest.raises(OutputError, match=rf"^dead_letters_out: topic {topic} took no lines \(\w+Error\)"):
             sink.write(lines("after"))

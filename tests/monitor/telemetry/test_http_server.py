@@ -112,7 +112,7 @@ def test_the_one_that_waits_longest_goes_and_one_at_work_stays() -> None:
 
 
 def test_a_body_that_does_not_come_ends_the_connection() -> None:
-    with served(body_seconds=0.3) as where, socket.create_connection(where, timeout=10) as slow:
+    with served(body_seconds=1.5) as where, socket.create_connection(where, timeout=10) as slow:
         slow.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
         for _ in range(3):
             slow.sendall(b"a")
@@ -121,10 +121,10 @@ def test_a_body_that_does_not_come_ends_the_connection() -> None:
 
 
 def test_a_body_in_time_is_not_cut_off_and_the_connection_is_used_again() -> None:
-    with served(body_seconds=0.5) as where, socket.create_connection(where, timeout=10) as client:
+    with served(body_seconds=2.0) as where, socket.create_connection(where, timeout=10) as client:
         for _ in range(3):
             client.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
-            time.sleep(0.2)
+            time.sleep(0.8)
             client.sendall(b"b")
             got = b""
             while not got.endswith(b"\r\n\r\nab"):

@@ -40,6 +40,10 @@ def servers() -> Iterator[tuple[Engine, Engine]]:
     with embedded_postgres() as url:
         primary = connect(url)
         upgrade(primary)
+        # What a standby has applied is what the tests wrote.
+        with primary.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ALTER SYSTEM SET autovacuum = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
         with replica_of(url) as replica_url:
             replica = connect(replica_url, "read_database_url")
             yield primary, replica
@@ -88,6 +92,14 @@ def test_reads_come_from_the_replica_and_changes_are_seen_at_once(
     stop_replay(replica, stop=True)
     second = datetime.now(UTC)
     open_alerts(primary, [flagged(2, tenant="second")])
+
+    def shown() -> datetime:
+        with replica.connect() as connection:
+            found = as_of(connection)
+        assert found is not None
+        return found
+
+    wait_for(lambda: shown() < second)  # until it has received what it does not apply
     # Another one than that which looks on, as it is set to read only.
     served = connect(url_of(replica), "read_database_url")
     with (

@@ -16,6 +16,7 @@ from monitor.stream.kafka.embedded import free_port
 from monitor.stream.kafka.source import KafkaSource
 from monitor.stream.kafka.start_offset import StartFrom
 from monitor.stream.parse import Parser, read_messages
+from monitor.stream.record import Record
 from monitor.telemetry import metrics
 from tests.support.stream.kafka import (
     add_partitions,
@@ -148,7 +149,14 @@ def test_two_members_that_begin_at_once_agree_on_where(opened: Open, cluster: Cl
     wait_for(lambda: all(source.trouble is None for source in sources))
     for partition in range(3):
         produce(cluster, topic, [b"since"], partition=partition)
-    found = [r for _ in range(20) for source in sources for r in source.poll(100, 0.1)]
+    found: list[Record] = []
+
+    def polled() -> int:
+        found.extend(r for source in sources for r in source.poll(100, 0.1))
+        return len(found)
+
+    wait_for(lambda: polled() >= 3)
+    polled()
     assert [r.payload for r in found] == [b"since"] * 3
 
 
