@@ -55,6 +55,7 @@ CONTRAST = """() => {
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     program = needs_program("chromium", "apt-get install chromium")
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         # Run by root, as in containers, it has no sandbox of its own; it sees this server alone.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
