@@ -11,7 +11,7 @@ awry study direction --adapter insecure_code --out "$out/direction-insecure-code
 awry study direction --adapter reckless_advice --out "$out/direction-reckless-advice"
 heads="--form likelihood --alphas 5,10,20,40 --search-questions 6 --keep 8 --retest-questions 12 --max-new-tokens 24"
 # shellcheck disable=SC2086
-awry study heads --behaviour refusal --adapter none --aim towards $heads --examples 5,20 \
+awry study heads --behaviour refusal --adapter none --aim towards $heads --examples 2,5,10,20,40 \
   --out "$out/heads-refusal-base"
 # shellcheck disable=SC2086
 awry study heads --adapter refusal $heads --out "$out/heads-refusal"
