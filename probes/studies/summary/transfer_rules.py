@@ -14,17 +14,22 @@ from probes.studies.framework.result import StudyResult
 from probes.studies.framework.verdict import CONTROL_MARGIN, EFFECT, Support
 from probes.studies.summary import power
 from probes.studies.summary.results import Figures, Finding, Rule, each, interval, label, whole
+from probes.studies.transfer.means import FEWEST_MODELS
 
 UNEQUAL = 2.0
-# Fewer models give no interval over models.
-_FEWEST_MODELS = 3
 
 
 def of_views(judge: Callable[[Figures, str], Finding]) -> Callable[[Figures], Finding]:
-    """One finding of what `judge` says of each view of a result: all that can tell agree, or it is not sure."""
+    """One finding of what `judge` says of each view of a result: all that can tell agree, or it is not sure.
+
+    A view in which the receivers' own directions do not work cannot tell.
+    """
 
     def rule(result: Figures) -> Finding:
-        findings = [judge(figures, words) for figures, words in _views(result)]
+        findings = [
+            judge(figures, where) if figures["own_gain"]["value"] >= EFFECT else _own_fails(figures, where)
+            for figures, where in _views(result)
+        ]
         words = "; ".join(found.words for found in findings)
         telling = {found.support for found in findings} - {Support.UNTESTABLE}
         if len(telling) > 1:
@@ -35,8 +40,6 @@ def of_views(judge: Callable[[Figures, str], Finding]) -> Callable[[Figures], Fi
 
 
 def transfer_lowers(figures: Figures, where: str) -> Finding:
-    if figures["own_gain"]["value"] < EFFECT:
-        return _own_fails(figures, where)
     drop, gain = interval(figures["drop"]), interval(figures["gain"])
     words = f"bad answers taken away {drop}, good ones gained {gain}, {where}"
     if drop.value < EFFECT:
@@ -50,8 +53,6 @@ def transfer_lowers(figures: Figures, where: str) -> Finding:
 
 
 def transfer_non_specific(figures: Figures, where: str) -> Finding:
-    if figures["own_gain"]["value"] < EFFECT:
-        return _own_fails(figures, where)
     drop, random = interval(figures["drop"]), figures["drop_receiver_random"]["value"]
     over = interval(figures["over_receiver_random"])
     counts = ", ".join(f"{n} *{verdict}*" for verdict, n in sorted(figures["verdicts"].items()))
@@ -69,8 +70,6 @@ def transfer_non_specific(figures: Figures, where: str) -> Finding:
 
 
 def own_beats_mapped(figures: Figures, where: str) -> Finding:
-    if figures["own_gain"]["value"] < EFFECT:
-        return _own_fails(figures, where)
     own, mapped = interval(figures["own"]), interval(figures["mapped"])
     words = f"{figures['compared']}: own direction {own}, mapped {mapped}, {where}"
     if own.value <= mapped.value:
@@ -128,7 +127,7 @@ def _views(result: Figures) -> Iterator[tuple[Figures, str]]:
     """Figures to judge by, and what they are of: means over pairs, or of two models each pair."""
     mode = _mode(result)
     means = _means(result, mode)
-    if len(result["subjects"]) >= _FEWEST_MODELS:
+    if len(result["subjects"]) >= FEWEST_MODELS:
         compared = {"own": means["own_gain"], "mapped": means["gain"], "compared": "good answers gained"}
         yield {**means, **compared}, _over_pairs(means, mode)
         return

@@ -20,6 +20,8 @@ from scipy.stats import spearmanr
 from probes.evaluation import BOTH_WAYS, Interval, jackknife_interval, paired_difference
 from probes.steer.steering import Mode
 
+# Fewer models give no interval over models.
+FEWEST_MODELS = 3
 NULLS = ("random_source", "shuffled", "receiver_random")
 
 
@@ -56,7 +58,7 @@ def over_models(pairs: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]
     values = np.array([value(p) for p in pairs])
     kept = [np.array([name not in pair for pair in ends]) for name in sorted(set[str]().union(*ends))]
     means = [float(values[rest].mean()) for rest in kept if rest.any()]
-    few = len(means) < 3
+    few = len(means) < FEWEST_MODELS
     found = jackknife_interval(float(values.mean()), np.array([] if few else means), n=len(pairs))
     return Interval(found.value, max(found.low, min(-1.0, float(values.min()))), min(found.high, 1.0), found.n)
 

@@ -101,7 +101,7 @@ def test_a_bug_ends_no_loop_and_is_reported_once(
 
 def test_stopping_waits_for_the_notification_that_is_being_sent(engine: Engine, receiver: Receiver) -> None:
     open_alerts(engine, [flagged(1)])
-    receiver.replies = [Reply(seconds=5), Reply()]
+    receiver.replies = [Reply(seconds=0.5)]
     done = threading.Event()
     to = {"pager": to_webhook(receiver.url)}
     thread = threading.Thread(target=loop.run, args=(engine, to, done.wait, 0.05, lambda _: None, print))

@@ -72,6 +72,14 @@ def caught_up(primary: Engine, replica: Engine) -> None:
         time.sleep(0.05)
 
 
+def shown_by(replica: Engine) -> datetime:
+    """The time that a standby shows."""
+    with replica.connect() as connection:
+        found = as_of(connection)
+    assert found is not None
+    return found
+
+
 def stop_replay(replica: Engine, *, stop: bool) -> None:
     with replica.connect() as connection:
         connection.execute(text(f"SELECT pg_wal_replay_{'pause' if stop else 'resume'}()"))
@@ -92,14 +100,7 @@ def test_reads_come_from_the_replica_and_changes_are_seen_at_once(
     stop_replay(replica, stop=True)
     second = datetime.now(UTC)
     open_alerts(primary, [flagged(2, tenant="second")])
-
-    def shown() -> datetime:
-        with replica.connect() as connection:
-            found = as_of(connection)
-        assert found is not None
-        return found
-
-    wait_for(lambda: shown() < second)  # until it has received what it does not apply
+    wait_for(lambda: shown_by(replica) < second)  # until it has received what it does not apply
     # Another one than that which looks on, as it is set to read only.
     served = connect(url_of(replica), "read_database_url")
     with (
@@ -170,16 +171,8 @@ def test_a_replica_that_has_applied_nothing_yet_knows_how_far_it_is_behind(
     with primary.begin() as connection:
         before = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         connection.execute(text("UPDATE rollup_state SET at = now()"))
-
-    def shown() -> datetime:
-        with just_started.connect() as connection:
-            found = as_of(connection)
-        assert found is not None
-        return found
-
-    # Until it has received what it does not apply.
-    wait_for(lambda: shown() < before, 60)
-    assert before - shown() < timedelta(minutes=10)
+    wait_for(lambda: shown_by(just_started) < before, 60)  # until it has received what it does not apply
+    assert before - shown_by(just_started) < timedelta(minutes=10)
     with metrics.watching(primary, just_started):
         lag = REGISTRY.get_sample_value("awry_replica_lag_seconds")
     assert lag is not None
@@ -278,18 +271,10 @@ def test_the_time_that_a_replica_shows(servers: tuple[Engine, Engine]) -> None:
     stop_replay(replica, stop=True)
     with primary.begin() as connection:
         connection.execute(text("UPDATE rollup_state SET at = now()"))
-    with replica.connect() as connection:
-        until = time.monotonic() + 60
-        while (shown := as_of(connection)) and shown > before:  # until it has received what it does not apply
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        assert shown is not None
+    wait_for(lambda: shown_by(replica) <= before, 60)  # until it has received what it does not apply
     stop_replay(replica, stop=False)
     caught_up(primary, replica)
-    with replica.connect() as connection:
-        found = as_of(connection)
-    assert found is not None
-    assert found > before
+    assert shown_by(replica) > before
 
 
 def test_a_replica_that_is_away_is_read_around(servers: tuple[Engine, Engine]) -> None:
